@@ -1,0 +1,70 @@
+"""What a backbone is: a frozen network that turns normalised images into feature vectors.
+
+A backbone was trained on public data only and never changes; private records never touch its weights. It is an
+input of F by the digest of its weights and architecture. Every pass has the same shape (`micro_batch` images of
+`image_size` px). Knows nothing about prompts, heads or records.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lmeraser.hashing import Digest
+from lmeraser.tensors import to_bytes
+
+
+class Backbone(ABC):
+    """A frozen network.
+
+    Attributes:
+        digest: of the weights and the architecture; equal digests give equal features on one machine.
+        image_size: side of the input, px.
+        micro_batch: images in every pass.
+        feature_dim: length of a feature vector.
+        device: where the weights are.
+    """
+
+    digest: Digest
+    image_size: int
+    micro_batch: int
+    feature_dim: int
+    device: torch.device
+    _mean: Tensor
+    _std: Tensor
+
+    @abstractmethod
+    def features(self, images: Tensor) -> Tensor:
+        """Feature vectors of normalised images.
+
+        Args:
+            images: float32 [micro_batch, 3, image_size, image_size], normalised by `normalize`.
+
+        Returns:
+            float32 [micro_batch, feature_dim]; differentiable in ``images``.
+        """
+
+    def normalize(self, pixels: Tensor) -> Tensor:
+        """Pixels, uint8 [n, 3, h, w], as the float32 input this backbone was trained on (public constants)."""
+        return (pixels.to(self.device, torch.float32) / 255.0 - self._mean) / self._std
+
+
+def freeze(module: nn.Module) -> nn.Module:
+    """``module`` in evaluation mode, without gradients for its weights."""
+    return module.eval().requires_grad_(False)
+
+
+def channel_constants(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """Per-channel constants as float32 [1, 3, 1, 1]."""
+    return torch.tensor(values, dtype=torch.float32, device=device).reshape(1, 3, 1, 1)
+
+
+def weights_digest(architecture: Mapping[str, Any], state: Mapping[str, Tensor]) -> Digest:
+    """Digest of an architecture (JSON values) and of all its tensors (names, dtypes, shapes, bytes)."""
+    tensors = {name: tensor.detach().cpu().contiguous().numpy() for name, tensor in state.items()}
+    parts = {"architecture": dict(architecture), "weights": str(Digest.of(to_bytes(tensors)))}
+    return Digest.of_json(parts)

@@ -1,0 +1,121 @@
+"""Any image model that ``transformers.AutoModel`` knows: ViT, Swin, DINOv2, ConvNeXt, ResNet...
+
+Weights come from a hub name or a local folder, as safetensors only: no code is unpickled and none is fetched.
+The features are the class token where there is one (the paper's ViT), else the model's own pooling (Swin: mean
+of the tokens). Pixel statistics come from the model's ``preprocessor_config.json``. Everything runs in float32.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lmeraser.backbones.base import Backbone, channel_constants, freeze, weights_digest
+from lmeraser.config import BackboneConfig
+from lmeraser.errors import BackboneError
+
+ALIASES = {
+    "vit-b-22k": "google/vit-base-patch16-224-in21k",
+    "vit-b-1k": "google/vit-base-patch16-224",
+    "swin-b-22k": "microsoft/swin-base-patch4-window7-224-in22k",
+    "swin-b-1k": "microsoft/swin-base-patch4-window7-224",
+}
+_CLASS_TOKEN = frozenset({"vit", "deit", "dinov2", "dinov2_with_registers", "beit", "data2vec-vision", "vit_mae"})
+_INTERPOLATING = frozenset({"vit", "deit"})  # others follow the input's size by themselves
+_DEFAULT_MEAN = _DEFAULT_STD = (0.5, 0.5, 0.5)
+
+
+class HuggingFaceBackbone(Backbone):
+    """A frozen ``transformers`` image model."""
+
+    def __init__(self, config: BackboneConfig, device: torch.device) -> None:
+        where = ALIASES.get(config.name, config.name)
+        model = _load(where, config.name)
+        kind = str(model.config.model_type)
+        self._pooling = config.pooling if config.pooling != "auto" else _natural_pooling(kind)
+        self._extra = {"interpolate_pos_encoding": True} if kind in _INTERPOLATING else {}
+        mean, std = _pixel_statistics(where)
+        architecture = {"config": _stable(model.config), "pooling": self._pooling, "mean": mean, "std": std}
+        self.digest = weights_digest(architecture, model.state_dict())
+        self.image_size = config.image_size
+        self.micro_batch = config.micro_batch
+        self.device = device
+        self._mean = channel_constants(mean, device)
+        self._std = channel_constants(std, device)
+        self._model: Any = freeze(model).to(device)
+        self.feature_dim = self._probe(config)
+
+    def features(self, images: Tensor) -> Tensor:
+        """Pooled features, float32 [n, d]."""
+        output = self._model(pixel_values=images, **self._extra)
+        if self._pooling == "pooler":
+            pooled: Tensor = output.pooler_output
+            return pooled.flatten(1)
+        tokens: Tensor = output.last_hidden_state
+        if tokens.ndim == 4:  # convolutional: [n, d, h, w]
+            return tokens.mean(dim=(2, 3))
+        return tokens[:, 0] if self._pooling == "cls" else tokens.mean(dim=1)
+
+    def _probe(self, config: BackboneConfig) -> int:
+        shape = (config.micro_batch, 3, config.image_size, config.image_size)
+        try:
+            with torch.no_grad():
+                return int(self.features(torch.zeros(shape, device=self.device)).shape[1])
+        except (RuntimeError, ValueError, AttributeError, TypeError) as error:
+            raise BackboneError(
+                "The backbone takes square images of backbone.image_size and gives one vector for each.",
+                got=f"{config.name} at {config.image_size} px: {error}",
+                next_step="set backbone.image_size to what the model was trained on, and backbone.pooling to a "
+                "pooling that it has",
+            ) from error
+
+
+def _natural_pooling(kind: str) -> str:
+    return "cls" if kind in _CLASS_TOKEN else "pooler"
+
+
+def _load(where: str, name: str) -> Any:
+    from transformers import AutoModel
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    try:
+        # Safetensors only, and never code from the model's folder: loading must not execute anything.
+        return AutoModel.from_pretrained(where, use_safetensors=True, trust_remote_code=False, dtype=torch.float32)
+    except Exception as error:  # transformers raises OSError, ValueError, KeyError... with long explanations
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise BackboneError(
+            "A backbone is 'efficientnet-lite0', a folder saved by transformers, or a model name on the hub "
+            "that is cached or can be reached.",
+            got=f"{name}: {first}",
+            next_step=f"without network: put config.json and model.safetensors of {where} into a folder and set "
+            "backbone.name to that folder's path",
+        ) from error
+
+
+def _pixel_statistics(where: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    from transformers.utils import cached_file
+
+    try:
+        path = cached_file(where, "preprocessor_config.json", _raise_exceptions_for_missing_entries=False)
+    except OSError:
+        path = None
+    values = json.loads(Path(path).read_text(encoding="utf-8")) if path else {}
+    if values.get("do_normalize") is False:
+        return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    return (
+        tuple(float(v) for v in values.get("image_mean", _DEFAULT_MEAN)),
+        tuple(float(v) for v in values.get("image_std", _DEFAULT_STD)),
+    )
+
+
+def _stable(config: Any) -> dict[str, Any]:
+    """The model's configuration without what depends on where or with what version it was loaded."""
+    volatile = {"_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype"}
+    values = {key: value for key, value in config.to_dict().items() if key not in volatile}
+    stable: dict[str, Any] = json.loads(json.dumps(values, sort_keys=True, default=str))
+    return stable

@@ -1,0 +1,299 @@
+"""Settings: everything besides the records and the backbone's weights that decides what the model is.
+
+One frozen dataclass-like section per concern, read from ``lmeraser.toml``. All settings except ``[compute]``
+are inputs of F and therefore part of `Config.model_settings`, of every memo key and of ``model_digest``.
+They are meant to be fixed before private data are seen: tuning them on records that are deleted later is
+outside the guarantee. Knows nothing about records, tensors or the workspace.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from lmeraser.errors import ConfigError, listing
+
+PresetName = Literal["default", "paper"]
+
+
+class Section(BaseModel):
+    """Base of all sections: immutable, and unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class BackboneConfig(Section):
+    """The frozen network and the fixed shape in which it is always called."""
+
+    name: str = Field(
+        default="efficientnet-lite0",
+        description="'efficientnet-lite0', an alias (vit-b-22k, vit-b-1k, swin-b-22k, swin-b-1k), "
+        "a hub name, or a local folder of a transformers image model",
+    )
+    image_size: int = Field(default=96, ge=16, le=1024, description="side of the input, px")
+    resize: int | None = Field(
+        default=None, ge=16, le=1280, description="side before cropping, px; default 8/7 of image_size"
+    )
+    pooling: Literal["auto", "cls", "mean", "pooler"] = Field(
+        default="auto", description="how a transformer's tokens become one feature vector"
+    )
+    micro_batch: int = Field(
+        default=16,
+        ge=2,
+        le=256,
+        description="images in every pass; part of the model, because another shape gives other bits",
+    )
+
+    @property
+    def canvas_size(self) -> int:
+        """Side of a decoded image before cropping, px (the paper: 256 for an input of 224)."""
+        return self.resize if self.resize is not None else round(self.image_size * 8 / 7)
+
+    @model_validator(mode="after")
+    def _resize_covers_input(self) -> Self:
+        if self.canvas_size < self.image_size:
+            raise ValueError(f"resize ({self.resize}) must be at least image_size ({self.image_size})")
+        return self
+
+
+class PartitionConfig(Section):
+    """How records are divided into clusters (paper, Algorithms 1 and 2)."""
+
+    method: Literal["hier_cluster", "random", "single"] = "hier_cluster"
+    sample_size: int = Field(default=1000, ge=2, le=20000, description="records that shape the clusters")
+    linkage: Literal["average", "complete", "ward"] = "ward"
+    metric: Literal["euclidean", "cosine"] = Field(
+        default="cosine", description="'cosine' compares L2-normalised features"
+    )
+    clusters: int | None = Field(default=None, ge=1, le=10000, description="wanted number of clusters")
+    threshold: float | None = Field(
+        default=None, gt=0, description="distance at which merging stops (hier_cluster only)"
+    )
+
+    @model_validator(mode="after")
+    def _one_way_to_cut(self) -> Self:
+        if self.method == "single":
+            if self.clusters not in (None, 1) or self.threshold is not None:
+                raise ValueError("method 'single' takes neither clusters nor threshold")
+        elif self.method == "random":
+            if self.clusters is None or self.threshold is not None:
+                raise ValueError("method 'random' takes clusters and no threshold")
+        elif (self.clusters is None) == (self.threshold is None):
+            raise ValueError("method 'hier_cluster' takes exactly one of clusters and threshold")
+        return self
+
+
+class PromptConfig(Section):
+    """The pixels that are tuned, added to the normalised input."""
+
+    kind: Literal["padding", "fixed_patch", "random_patch", "none"] = "padding"
+    width: int | None = Field(
+        default=None, ge=1, le=512, description="px; default 30 at an input of 224, scaled with it"
+    )
+    init_scale: float = Field(default=0.0, ge=0, le=10, description="standard deviation of the initial values")
+
+
+class HeadConfig(Section):
+    """The linear classifier of each cluster, over all classes."""
+
+    normalize: Literal["none", "unit_rms"] = Field(
+        default="unit_rms", description="'unit_rms' scales each feature vector to root mean square 1"
+    )
+
+
+class TuningConfig(Section):
+    """How a cluster's prompt and head are tuned together (paper, Eq. 3)."""
+
+    epochs: int = Field(default=15, ge=1, le=10000)
+    batch_size: int = Field(default=32, ge=1, le=4096, description="records per optimiser step")
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    prompt_learning_rate: float = Field(default=0.01, ge=0, le=1000)
+    head_learning_rate: float = Field(default=0.01, ge=0, le=1000)
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="SGD only")
+    prompt_weight_decay: float = Field(default=0.0, ge=0, le=10)
+    head_weight_decay: float = Field(default=0.01, ge=0, le=10)
+    schedule: Literal["cosine", "constant"] = "cosine"
+    warmup_epochs: float = Field(default=1.0, ge=0, le=1000)
+    crop: bool = Field(default=True, description="random crop from the canvas, else the centre")
+    flip: bool = Field(default=False, description="random horizontal mirror image")
+
+
+class ComputeConfig(Section):
+    """Where the work runs. Not part of the model: these settings never change a bit of it."""
+
+    device: Literal["cpu", "cuda"] = "cpu"
+    workers: int = Field(default=0, ge=0, le=1024, description="parallel tasks; 0: one per core")
+    image_memory_mb: int = Field(
+        default=1024, ge=1, description="MiB of decoded images kept; beyond, they are decoded again"
+    )
+
+
+class Config(Section):
+    """All settings of a workspace."""
+
+    seed: int = Field(default=0, ge=0, lt=2**53)
+    backbone: BackboneConfig = BackboneConfig()
+    partition: PartitionConfig = PartitionConfig(clusters=20)
+    prompt: PromptConfig = PromptConfig()
+    head: HeadConfig = HeadConfig()
+    tuning: TuningConfig = TuningConfig()
+    compute: ComputeConfig = ComputeConfig()
+
+    @model_validator(mode="after")
+    def _prompt_fits_input(self) -> Self:
+        width, size = self.prompt_width, self.backbone.image_size
+        limit = size // 2 if self.prompt.kind == "padding" else size
+        if self.prompt.kind != "none" and width > limit:
+            raise ValueError(f"prompt.width ({width}) must be at most {limit} for an input of {size} px")
+        return self
+
+    @property
+    def prompt_width(self) -> int:
+        """Width of the frame or patch, px: 30 at an input of 224 unless it is given (paper, section V-A)."""
+        if self.prompt.width is not None:
+            return self.prompt.width
+        return max(1, round(self.backbone.image_size * 30 / 224))
+
+    def model_settings(self) -> dict[str, Any]:
+        """The settings that are inputs of F, as JSON values: all but ``[compute]``."""
+        settings = self.model_dump(mode="json", exclude={"compute"})
+        settings["backbone"]["resize"] = self.backbone.canvas_size
+        settings["prompt"]["width"] = self.prompt_width
+        return settings
+
+
+_PRESETS: dict[str, dict[str, Any]] = {
+    "default": {},
+    # The paper's settings (section V-A). It names no learning rates that its code uses; see docs/adr/0006.
+    "paper": {
+        "backbone": {"name": "vit-b-22k", "image_size": 224, "resize": 256},
+        "partition": {
+            "method": "hier_cluster",
+            "sample_size": 1000,
+            "linkage": "average",
+            "metric": "euclidean",
+            "threshold": 10.0,
+        },
+        "prompt": {"kind": "padding", "width": 30, "init_scale": 1.0},
+        "head": {"normalize": "none"},
+        "tuning": {
+            "epochs": 50,
+            "batch_size": 128,
+            "optimizer": "sgd",
+            "momentum": 0.9,
+            "prompt_learning_rate": 0.1,
+            "head_learning_rate": 0.1,
+            "head_weight_decay": 0.0,
+            "schedule": "cosine",
+            "warmup_epochs": 0.0,
+            "crop": True,
+            "flip": True,
+        },
+    },
+}
+
+
+def preset(name: PresetName) -> Config:
+    """The settings of a preset: 'default' works on the embedded backbone, 'paper' follows the paper."""
+    return Config.model_validate(_PRESETS[name])
+
+
+def parse(values: dict[str, Any], *, origin: str = "the settings", base: PresetName = "default") -> Config:
+    """Settings from nested dictionaries, on top of a preset; a given section key replaces the preset's.
+
+    Raises:
+        ConfigError: unknown keys or values out of range, all of them listed with what is allowed.
+    """
+    merged = _merge(_PRESETS[base], values)
+    if isinstance(given := values.get("partition"), dict):
+        merged["partition"] = _one_cut(merged["partition"], given)
+    try:
+        return Config.model_validate(merged)
+    except ValidationError as error:
+        raise ConfigError(
+            f"Every setting is a known key with a value in its range ({origin}).",
+            got=listing([_fault(fault) for fault in error.errors()]),
+            next_step="correct or remove these keys; 'lmeraser config' prints all of them",
+        ) from error
+
+
+def read(path: Path, *, base: PresetName = "default") -> Config:
+    """Settings from a TOML file.
+
+    Raises:
+        ConfigError: the file is missing, not TOML, or has faults (all listed).
+    """
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(
+            "The settings are a readable TOML file.", got=f"{path}: {error}", next_step="correct the file"
+        ) from error
+    return parse(values, origin=str(path), base=base)
+
+
+def to_toml(config: Config) -> str:
+    """Every setting with its description as a comment; `read` gives back an equal `Config`."""
+    lines = ["# Settings of this workspace. All but [compute] are part of the model.", ""]
+    sections = [(name, value) for name, value in config if isinstance(value, Section)]
+    lines += [f"{name} = {_toml(value)}" for name, value in config if not isinstance(value, Section)]
+    for name, section in sections:
+        lines += ["", f"[{name}]"]
+        for key, field in type(section).model_fields.items():
+            value = getattr(section, key)
+            comment = f"  # {field.description}" if field.description else ""
+            lines.append(f"# {key} ={comment}" if value is None else f"{key} = {_toml(value)}{comment}")
+    return "\n".join(lines) + "\n"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+        return f'"{escaped}"'
+    return repr(value)
+
+
+def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
+    merged = {**base}
+    for key, value in top.items():
+        old = merged.get(key)
+        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _one_cut(merged: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """Naming one way to cut replaces the preset's other way; naming none keeps a default where one is due."""
+    result = {**merged}
+    if "threshold" in given and "clusters" not in given:
+        result.pop("clusters", None)
+    if "clusters" in given and "threshold" not in given:
+        result.pop("threshold", None)
+    method = result.get("method", "hier_cluster")
+    if method != "single" and not {"clusters", "threshold"} & result.keys():
+        result["clusters"] = 20
+    return result
+
+
+def _fault(fault: Any) -> str:
+    where = ".".join(str(part) for part in fault["loc"]) or "(together)"
+    if fault["type"] == "extra_forbidden":
+        return f"{where}: unknown key; known here: {', '.join(_known(fault['loc']))}"
+    message = fault["msg"].removeprefix("Value error, ")
+    given = fault.get("input")
+    shown = "" if isinstance(given, (dict, BaseModel)) else f" (got {given!r})"
+    return f"{where}: {message}{shown}"
+
+
+def _known(loc: tuple[str | int, ...]) -> list[str]:
+    model: type[BaseModel] = Config
+    for part in loc[:-1]:
+        field = model.model_fields.get(str(part))
+        if field is None or not isinstance(field.annotation, type):
+            return []
+        model = field.annotation
+    return list(model.model_fields)

@@ -1,0 +1,111 @@
+"""The machine as an input of F: one thread per task, deterministic kernels, and a fingerprint of both.
+
+Bit-for-bit equality is promised inside one fingerprint. What makes it hold there:
+
+- a task (one pass of one micro-batch, one cluster's tuning) runs on one intra-operation thread. Libraries
+  choose other kernels and other orders of summation for other thread counts; measured here, features of a
+  batch of 8 differ between 1 and 2 threads. Cores are used by running several tasks at once (`executors`);
+- every pass through a backbone has the same shape, padded; other batch sizes give other bits;
+- torch's deterministic algorithms are on, so an operation without one is an error instead of a risk.
+
+The fingerprint has versions, device and a *canary*: the digest of the backbone's features and input gradients
+for a fixed image. Whatever changes the arithmetic of this process (a CPU, a library, an environment variable)
+changes the canary. Knows nothing about records or models.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+import PIL
+import scipy
+import torch
+from pydantic import BaseModel, ConfigDict
+
+from lmeraser.hashing import Digest
+
+if TYPE_CHECKING:
+    from lmeraser.backbones.base import Backbone
+
+
+class Fingerprint(BaseModel):
+    """Everything about the software and hardware that may change a bit of the result."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    torch: str
+    numpy: str
+    scipy: str
+    pillow: str
+    device: str
+    machine: str
+    micro_batch: int
+    canary: Digest
+
+    @property
+    def digest(self) -> Digest:
+        """Digest of all fields."""
+        return Digest.of_json(self.model_dump(mode="json"))
+
+
+@contextlib.contextmanager
+def deterministic() -> Iterator[None]:
+    """Run the body with one intra-operation thread and deterministic algorithms; restores both afterwards."""
+    threads = torch.get_num_threads()
+    was_deterministic = torch.are_deterministic_algorithms_enabled()
+    was_filling = torch.utils.deterministic.fill_uninitialized_memory
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # costs time, and nothing reads such memory
+    try:
+        yield
+    finally:
+        torch.utils.deterministic.fill_uninitialized_memory = was_filling
+        torch.use_deterministic_algorithms(was_deterministic)
+        torch.set_num_threads(threads)
+
+
+def fingerprint(backbone: Backbone) -> Fingerprint:
+    """The fingerprint of this process with this backbone; takes one forward and backward pass."""
+    return Fingerprint(
+        torch=torch.__version__,
+        numpy=np.__version__,
+        scipy=scipy.__version__,
+        pillow=PIL.__version__,
+        device=_device_name(backbone.device),
+        machine=platform.machine(),
+        micro_batch=backbone.micro_batch,
+        canary=_canary(backbone),
+    )
+
+
+def probe_images(backbone: Backbone, seed: int) -> torch.Tensor:
+    """Fixed noise in the backbone's input shape: float32 [micro_batch, 3, size, size]."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = (backbone.micro_batch, 3, backbone.image_size, backbone.image_size)
+    return torch.randn(shape, generator=generator).to(backbone.device)
+
+
+def features_and_gradients(backbone: Backbone, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Features [n, d] and the gradient [n, 3, size, size] of a fixed weighted sum of them, on the CPU."""
+    inputs = images.clone().requires_grad_(True)
+    features = backbone.features(inputs)
+    weights = torch.linspace(-1.0, 1.0, features.shape[1], device=features.device)
+    (gradients,) = torch.autograd.grad((features * weights).sum(), inputs)
+    return features.detach().cpu(), gradients.cpu()
+
+
+def _canary(backbone: Backbone) -> Digest:
+    with deterministic():
+        parts = features_and_gradients(backbone, probe_images(backbone, seed=0))
+    return Digest.of(b"".join(part.contiguous().numpy().tobytes() for part in parts))
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return f"cuda {torch.cuda.get_device_name(device)} (CUDA {torch.version.cuda})"
+    return f"cpu {torch.backends.cpu.get_cpu_capability()}"

@@ -1,0 +1,63 @@
+"""Writing files so that a reader sees the old bytes or the new ones, never half of them.
+
+Write under a temporary name beside the target, flush to the disk, rename, flush the folder. A temporary file
+that a killed process left behind has the prefix `TEMPORARY` and is removed by the next purge. Knows nothing
+about what the bytes mean.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from lmeraser.errors import StorageError
+
+TEMPORARY = ".tmp-"
+
+
+def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+    """Replace the file at ``path`` by ``data``; on any failure the old file stays and nothing else is left.
+
+    Raises:
+        StorageError: the operating system refused, for instance because the disk is full.
+    """
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=TEMPORARY, dir=path.parent)
+        temporary = Path(name)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.chmod(mode)
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        _flush_folder(path.parent)
+
+
+@contextlib.contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn an `OSError` of writing below ``path`` into a `StorageError`."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            "The workspace's disk takes what is written to it.",
+            got=f"{path}: {error.strerror or error}",
+            next_step="free some space or check the permissions, then run the same command again; "
+            "finished parts are kept",
+        ) from error
+
+
+def _flush_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,72 @@
+"""Digests and canonical JSON: the one notion of identity in lmeraser.
+
+Two things are the same when their digests are the same. A plain digest names public content (tensors,
+settings); a keyed digest names private content (which records are in a cluster), so that nobody without the
+workspace's secret can test a guess against it. Canonical JSON follows RFC 8785. Knows nothing about files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from typing import Any, Self
+
+import rfc8785
+from pydantic import GetCoreSchemaHandler
+from pydantic_core import CoreSchema, core_schema
+
+from lmeraser.errors import InputError
+
+_PATTERN = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+class Digest(str):
+    """A SHA-256 digest, written ``sha256:`` and 64 hexadecimal digits.
+
+    >>> Digest.of(b"abc").hex[:8]
+    'ba7816bf'
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, text: str) -> Self:
+        """Parse ``text``; raises `InputError` unless it is a well-formed digest."""
+        if not _PATTERN.fullmatch(text):
+            raise InputError("A digest is 'sha256:' and 64 lower-case hexadecimal digits.", got=repr(text))
+        return super().__new__(cls, text)
+
+    @classmethod
+    def of(cls, data: bytes) -> Self:
+        """Digest of bytes."""
+        return cls("sha256:" + hashlib.sha256(data).hexdigest())
+
+    @classmethod
+    def of_json(cls, value: Any) -> Self:
+        """Digest of the canonical JSON of ``value``."""
+        return cls.of(canonical_json(value))
+
+    @property
+    def hex(self) -> str:
+        """The 64 hexadecimal digits."""
+        return self.removeprefix("sha256:")
+
+    @property
+    def short(self) -> str:
+        """The first 12 hexadecimal digits, for people."""
+        return self.hex[:12]
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: type[Any], handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(cls, core_schema.str_schema())
+
+
+def canonical_json(value: Any) -> bytes:
+    """``value`` as canonical JSON (RFC 8785): equal values give equal bytes."""
+    return rfc8785.dumps(value)
+
+
+def keyed_digest(secret: bytes, value: Any) -> Digest:
+    """HMAC-SHA-256 of the canonical JSON of ``value`` under ``secret``."""
+    mac = hmac.new(secret, canonical_json(value), hashlib.sha256)
+    return Digest("sha256:" + mac.hexdigest())

@@ -1,0 +1,137 @@
+"""Image bytes to pixels: the payload of a record, from a file's bytes to the canvas that a backbone sees.
+
+A canvas is the largest centred square of the image, resized (bilinear, antialiased) to one fixed side, as RGB
+uint8. The clean view is the centre of the canvas; training may crop elsewhere. Decoding happens here and
+nowhere else, so that import, training, prediction and audit see the same pixels. Nothing is normalised with
+statistics of private data. Knows Pillow and numpy only.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from lmeraser.errors import ImageError
+
+Canvas = NDArray[np.uint8]  # [side, side, 3]
+
+_NEXT = "replace the file by a PNG or JPEG that an image viewer opens"
+
+
+def decode(data: bytes) -> Image.Image:
+    """An RGB image from the bytes of an image file.
+
+    Grey, palette, CMYK and 1-bit images become RGB; transparent pixels are laid on white; 16-bit grey is
+    scaled to 8 bits; the EXIF orientation is applied.
+
+    Raises:
+        ImageError: the bytes are not an image, are truncated, or hold more pixels than Pillow's limit.
+    """
+    try:
+        image = Image.open(io.BytesIO(data))
+        _check_size(image)
+        image.load()
+        return _rgb(ImageOps.exif_transpose(image))
+    except UnidentifiedImageError as error:
+        raise ImageError(
+            "A record's image is a file that Pillow can open.", got=f"{len(data)} bytes", next_step=_NEXT
+        ) from error
+    except ImageError:
+        raise
+    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, ValueError...
+        raise ImageError(
+            "A record's image is complete and decodes.",
+            got=str(error) or type(error).__name__,
+            next_step=_NEXT,
+        ) from error
+
+
+def to_canvas(image: Image.Image, side: int) -> Canvas:
+    """The largest centred square of an RGB image, resized to ``side`` px: uint8 [side, side, 3]."""
+    width, height = image.size
+    square = min(width, height)
+    left, top = (width - square) // 2, (height - square) // 2
+    box = (left, top, left + square, top + square)
+    resized = image.resize((side, side), Image.Resampling.BILINEAR, box=box)
+    return np.asarray(resized, dtype=np.uint8)
+
+
+class Canvases:
+    """The canvases of a list of records, decoded once as long as they fit in memory.
+
+    Args:
+        ids: record ids; the position in this list is the index.
+        fetch: gives the image bytes of the ids it is handed, in their order.
+        side: side of a canvas, px.
+        budget: bytes of decoded pixels that may be kept; beyond it an image is decoded at each use.
+    """
+
+    _CHUNK = 256
+
+    def __init__(
+        self, ids: Sequence[str], fetch: Callable[[Sequence[str]], Sequence[bytes]], *, side: int, budget: int
+    ) -> None:
+        self._ids = ids
+        self._fetch = fetch
+        self._side = side
+        fits = len(ids) * side * side * 3 <= budget
+        self._kept: NDArray[np.uint8] | None = self._decode_all() if fits else None
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def __getitem__(self, indices: Sequence[int]) -> NDArray[np.uint8]:
+        """Canvases at ``indices``: uint8 [n, side, side, 3]."""
+        if self._kept is not None:
+            return self._kept[list(indices)]
+        return self._decode([self._ids[index] for index in indices])
+
+    def _decode(self, ids: Sequence[str]) -> NDArray[np.uint8]:
+        pixels = np.empty((len(ids), self._side, self._side, 3), dtype=np.uint8)
+        for row, data in enumerate(self._fetch(ids)):
+            pixels[row] = to_canvas(decode(data), self._side)
+        return pixels
+
+    def _decode_all(self) -> NDArray[np.uint8]:
+        pixels = np.empty((len(self._ids), self._side, self._side, 3), dtype=np.uint8)
+        for start in range(0, len(self._ids), self._CHUNK):
+            chunk = self._ids[start : start + self._CHUNK]
+            pixels[start : start + len(chunk)] = self._decode(chunk)
+        return pixels
+
+
+def _check_size(image: Image.Image) -> None:
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is not None and image.width * image.height > limit:
+        raise ImageError(
+            f"An image has at most {limit} pixels.",
+            got=f"{image.width} x {image.height}",
+            next_step="scale the image down",
+        )
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode in ("I;16", "I;16L", "I;16B", "I"):
+        return _from_16_bit(image)
+    if image.mode == "F":
+        raise ImageError("An image has integer pixels.", got="floating-point pixels (mode F)", next_step=_NEXT)
+    if image.has_transparency_data:
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
+    return image.convert("RGB")
+
+
+def _from_16_bit(image: Image.Image) -> Image.Image:
+    """16-bit grey scaled to 8 bits; Pillow's own conversion would clip everything above 255 to white."""
+    values = np.asarray(image).astype(np.int64)
+    if values.min() < 0 or values.max() > 65535:
+        raise ImageError(
+            "A grey image has 8 or 16 bits a pixel.",
+            got=f"values from {values.min()} to {values.max()}",
+            next_step=_NEXT,
+        )
+    return Image.fromarray((values // 257).astype(np.uint8)).convert("RGB")

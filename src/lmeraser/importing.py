@@ -1,0 +1,193 @@
+"""Adding records: from a source's rows to the database, all of them or none.
+
+Rules:
+- one transaction per import: an interrupted or faulty import leaves nothing behind and can be repeated;
+- a row that is already there with the same content is counted, not added again;
+- an id or subject that was deleted here is refused (counted), unless restoring is asked for;
+- every fault of the source is collected before anything is refused;
+- the first import fixes the list of classes; later ones must fit it.
+
+Rows are streamed in chunks, so memory does not grow with the source. Knows nothing about where rows come from.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+
+from sqlalchemy import Connection
+
+from lmeraser.errors import ImageError, InputError, SourceError
+from lmeraser.hashing import Digest
+from lmeraser.images import decode
+from lmeraser.progress import Progress, counted, silent
+from lmeraser.records import Record, Records
+from lmeraser.sources import Row, Source
+
+_CHUNK = 256
+_LONGEST_ID = 1024
+
+
+@dataclass
+class ImportReport:
+    """What an import did, in records."""
+
+    added: int = 0
+    present: int = 0
+    suppressed: int = 0
+    skipped: int = 0
+    faults: list[str] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, object]:
+        """The report as JSON values."""
+        return asdict(self)
+
+
+def import_records(
+    records: Records,
+    source: Source,
+    *,
+    extend_classes: bool = False,
+    restore_deleted: bool = False,
+    skip_bad: bool = False,
+    progress: Progress = silent,
+) -> ImportReport:
+    """Add the rows of ``source``.
+
+    Args:
+        records: where to.
+        source: where from.
+        extend_classes: append classes that the source names and the workspace does not know.
+        restore_deleted: add records again whose id or subject was deleted here.
+        skip_bad: leave faulty rows out and count them, instead of refusing the source.
+        progress: told the number of rows read.
+
+    Raises:
+        SourceError: faults, all of them listed; nothing was added.
+        InputError: the classes of the source do not fit.
+        StorageError: the disk refused; nothing was added.
+    """
+    report = ImportReport()
+    with records.transaction() as connection:
+        classes = _fix_classes(records, source, connection, extend=extend_classes)
+        checker = _Checker(records, source.classes, classes, restore_deleted)
+        rows = counted(source.rows, "importing records", source.length, progress)
+        for chunk in _chunks(rows):
+            good = checker.check(chunk, report)
+            records.insert(connection, good)
+            report.added += len(good)
+        if report.faults and not skip_bad:
+            raise SourceError(
+                f"Every row of a source is a decodable image with a known label and its own id "
+                f"({source.name}); nothing was added.",
+                faults=report.faults,
+                next_step="correct the source, or leave these rows out with --skip-bad",
+            )
+        if report.added:
+            records.touch(connection)
+        if restore_deleted and checker.restored:
+            records.lift_suppression(connection, "record", checker.restored)
+            records.lift_suppression(connection, "subject", checker.restored_subjects)
+    report.skipped = len(report.faults)
+    return report
+
+
+def _fix_classes(records: Records, source: Source, connection: Connection, *, extend: bool) -> tuple[str, ...]:
+    known = records.classes
+    if not known:
+        if not source.classes:
+            raise InputError(
+                "The list of classes is a public input, fixed before the first record is added.",
+                got=f"{source.name} names no classes, and neither does the workspace",
+                next_step="give them with 'lmeraser init --classes A,B,...' or 'lmeraser classes --add A,B,...'",
+            )
+        records.set_classes(source.classes, connection)
+        return source.classes
+    if new := [name for name in source.classes if name not in known]:
+        if not extend:
+            raise InputError(
+                "The source's classes are among the workspace's.",
+                got=f"unknown: {', '.join(new)}; known: {', '.join(known)}",
+                next_step="extend the list on purpose with --extend-classes; all clusters will be tuned again",
+            )
+        records.set_classes([*known, *new], connection)
+        return (*known, *new)
+    return known
+
+
+class _Checker:
+    """Turns rows into new records, and everything else into counts and faults."""
+
+    def __init__(
+        self, records: Records, source_classes: Sequence[str], classes: Sequence[str], restore_deleted: bool
+    ) -> None:
+        self._records = records
+        self._source_classes = source_classes
+        self._labels = {name: label for label, name in enumerate(classes)}
+        self._restore = restore_deleted
+        self._seen: dict[str, int] = {}
+        self.restored: list[str] = []
+        self.restored_subjects: list[str] = []
+
+    def check(self, rows: Sequence[Row], report: ImportReport) -> list[Record]:
+        known = self._records.find(row.id for row in rows)
+        gone = self._records.suppressed("record", (row.id for row in rows))
+        gone_subjects = self._records.suppressed("subject", {row.subject for row in rows if row.subject})
+        good = []
+        for row in rows:
+            checked = self._record(row)
+            if isinstance(checked, str):
+                report.faults.append(f"row {row.position} (id {row.id!r}): {checked}")
+            elif row.id in known:
+                self._compare(checked, known[row.id], row, report)
+            elif (row.id in gone or row.subject in gone_subjects) and not self._restore:
+                report.suppressed += 1
+            else:
+                self.restored += [row.id] * (row.id in gone)
+                self.restored_subjects += [row.subject] if row.subject in gone_subjects and row.subject else []
+                good.append(checked)
+        return good
+
+    def _record(self, row: Row) -> Record | str:
+        """The record of a row, or what is wrong with it."""
+        if not row.id or len(row.id) > _LONGEST_ID or not row.id.isprintable():
+            return f"an id is 1 to {_LONGEST_ID} printable characters"
+        if row.id in self._seen:
+            return f"the same id as row {self._seen[row.id]}; choose --id-column, or --positions"
+        self._seen[row.id] = row.position
+        label = self._label(row.label)
+        if isinstance(label, str):
+            return label
+        if row.image is None:
+            return "no image"
+        try:
+            decode(row.image)
+        except ImageError as error:
+            return f"{error.rule} got: {error.got}"
+        return Record(row.id, row.subject, label, row.image)
+
+    def _label(self, label: int | str | None) -> int | str:
+        if label is None or label == "":
+            return "no label"
+        if isinstance(label, str):
+            return self._labels.get(label, f"unknown label {label!r}")
+        names = self._source_classes or list(self._labels)
+        if not 0 <= label < len(names):
+            return f"label {label} is outside 0..{len(names) - 1}"
+        return self._labels[names[label]]
+
+    @staticmethod
+    def _compare(record: Record, known: tuple[str | None, int, Digest], row: Row, report: ImportReport) -> None:
+        if known == (record.subject, record.label, Digest.of(record.image)):
+            report.present += 1
+        else:
+            report.faults.append(
+                f"row {row.position} (id {row.id!r}): this id is in use with another image, label or subject"
+            )
+
+
+def _chunks(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    iterator = iter(rows)
+    while chunk := list(itertools.islice(iterator, _CHUNK)):
+        yield chunk

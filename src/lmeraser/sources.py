@@ -1,0 +1,251 @@
+"""Where records come from: a folder of class folders, parquet files, or anything ``datasets`` reads.
+
+Every source is read as a stream of `Row`, with the image bytes exactly as given: nothing is decoded, cached or
+copied outside the workspace on the way (a ``datasets`` cache would keep private images after they were
+forgotten, so local files are always streamed). Knows nothing about the workspace.
+
+Record ids: the id column if one is named; else the image's path inside the source; else its position.
+Classes: the source's ClassLabel names or the folder names, where it has them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lmeraser.errors import InputError
+
+if TYPE_CHECKING:
+    from datasets import Dataset, IterableDataset
+
+IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Which columns of a source hold what.
+
+    Attributes:
+        image: the image.
+        label: the class, as an index or a name.
+        id: the record id; None: the image's path, else the position.
+        subject: the person the record is about; None: unknown.
+        positions: take the position as the id even where images have paths.
+    """
+
+    image: str = "image"
+    label: str = "label"
+    id: str | None = None
+    subject: str | None = None
+    positions: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of a source as read; ``label`` is an index, a name, or None when it is missing."""
+
+    position: int
+    id: str
+    subject: str | None
+    label: int | str | None
+    image: bytes | None
+
+
+@dataclass(frozen=True)
+class Source:
+    """An opened source.
+
+    Attributes:
+        name: what to call it in messages.
+        classes: its class names in label order; empty where it names none.
+        length: number of rows where it is known without reading them.
+        rows: the rows; can be iterated once for each call of `open_source`.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    length: int | None
+    rows: Iterable[Row]
+
+
+def open_source(
+    source: str | os.PathLike[str] | Dataset | IterableDataset,
+    *,
+    split: str | None = None,
+    columns: Columns | None = None,
+) -> Source:
+    """Open a source of records.
+
+    Args:
+        source: a folder of class folders; a parquet file or a folder of them; a dataset's name for
+            ``datasets.load_dataset``; or a ``datasets`` object.
+        split: which split of a dataset, or which sub-folder of a folder.
+        columns: which columns hold what (parquet files and datasets).
+
+    Raises:
+        InputError: there is no such source, or it lacks a column.
+    """
+    columns = columns or Columns()
+    if not isinstance(source, (str, os.PathLike)):
+        return _from_dataset(source, columns, name="dataset", split=split)
+    path = Path(source)
+    if path.is_file() and path.suffix == ".parquet":
+        return _from_parquet([path], columns, name=str(path), split=split)
+    if path.is_file():
+        raise InputError(
+            "A source is a folder, parquet files, or a dataset's name.",
+            got=f"the file {path}",
+            next_step="give the folder that holds one folder of images per class",
+        )
+    if path.is_dir():
+        folder = path / split if split and (path / split).is_dir() else path
+        if files := sorted(folder.glob("*.parquet")):
+            return _from_parquet(_of_split(files, split), columns, name=str(folder), split=split)
+        return _from_folder(folder)
+    return _from_hub(str(source), columns, split=split)
+
+
+def _from_folder(folder: Path) -> Source:
+    classes = tuple(sorted(entry.name for entry in folder.iterdir() if entry.is_dir()))
+    files = [
+        (label, path)
+        for label in classes
+        for path in sorted((folder / label).rglob("*"))
+        if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
+    ]
+    if not files:
+        raise InputError(
+            "A folder of records holds one folder per class with images in it.",
+            got=f"{folder}: {len(classes)} folders, no image files",
+            next_step=f"lay images out as {folder}/CLASS/FILE ({', '.join(sorted(IMAGE_SUFFIXES))})",
+        )
+
+    def rows() -> Iterator[Row]:
+        for position, (label, path) in enumerate(files):
+            name = path.relative_to(folder).as_posix()
+            yield Row(position, name, None, label, path.read_bytes())
+
+    return Source(str(folder), classes, len(files), rows())
+
+
+def _from_parquet(files: list[Path], columns: Columns, *, name: str, split: str | None) -> Source:
+    import pyarrow
+    import pyarrow.parquet as parquet
+    from datasets import load_dataset
+
+    try:
+        length = sum(parquet.ParquetFile(file).metadata.num_rows for file in files)
+        dataset = load_dataset(
+            "parquet", data_files={"rows": [str(f) for f in files]}, split="rows", streaming=True
+        )
+    except (pyarrow.ArrowInvalid, OSError) as error:
+        raise InputError(
+            "A parquet source is a readable parquet file.",
+            got=f"{name}: {error}",
+            next_step="check that the file is complete",
+        ) from error
+    return _from_dataset(dataset, columns, name=name, split=None, length=length, prefix=split or "row")
+
+
+def _of_split(files: list[Path], split: str | None) -> list[Path]:
+    """The parquet files whose name begins with the split, as hub repositories name them."""
+    splits = sorted({file.stem.split("-")[0] for file in files})
+    if split is None and len(splits) > 1:
+        raise InputError(
+            "A source with several splits needs a choice.", got=listing_of(splits), next_step="give --split"
+        )
+    chosen = [file for file in files if split is None or file.stem.split("-")[0] == split]
+    if not chosen:
+        raise InputError("The split exists.", got=f"{split!r}; there are: {listing_of(splits)}")
+    return chosen
+
+
+def listing_of(names: Iterable[str]) -> str:
+    """Names in one line."""
+    return ", ".join(names)
+
+
+def _from_hub(name: str, columns: Columns, *, split: str | None) -> Source:
+    from datasets import IterableDatasetDict, load_dataset
+
+    try:
+        dataset = load_dataset(name, split=split, streaming=True)
+    except Exception as error:  # datasets raises many kinds: no network, no such name, no such split
+        raise InputError(
+            "A source is an existing folder, parquet file, or the name of a dataset that can be reached.",
+            got=f"{name}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
+            next_step="check the path; a dataset by name needs the network",
+        ) from error
+    if isinstance(dataset, IterableDatasetDict):
+        if len(dataset) > 1:
+            raise InputError(
+                "A source with several splits needs a choice.",
+                got=listing_of(dataset),
+                next_step="give --split",
+            )
+        dataset = next(iter(dataset.values()))
+    return _from_dataset(dataset, columns, name=name, split=split)
+
+
+def _from_dataset(
+    dataset: Any,
+    columns: Columns,
+    *,
+    name: str,
+    split: str | None,
+    length: int | None = None,
+    prefix: str | None = None,
+) -> Source:
+    from datasets import Dataset, Image, IterableDataset
+    from datasets.features import ClassLabel
+
+    if not isinstance(dataset, (Dataset, IterableDataset)):
+        raise InputError(
+            "A dataset is one split: a datasets.Dataset or IterableDataset.",
+            got=type(dataset).__name__,
+            next_step="choose a split, for instance dataset['train']",
+        )
+    features = dataset.features or {}
+    wanted = [columns.image, columns.label, *filter(None, (columns.id, columns.subject))]
+    if missing := [column for column in wanted if column not in features]:
+        raise InputError(
+            "The source has the columns that are asked for.",
+            got=f"{name} has {listing_of(features)}; missing: {listing_of(missing)}",
+            next_step="choose with --image-column, --label-column, --id-column, --subject-column",
+        )
+    label = features[columns.label]
+    classes = tuple(label.names) if isinstance(label, ClassLabel) and label.names else ()
+    if isinstance(features[columns.image], Image):
+        dataset = dataset.cast_column(columns.image, Image(decode=False))
+    known = length if length is not None else (len(dataset) if isinstance(dataset, Dataset) else None)
+    stem = prefix or split or str(dataset.split or "row")
+    rows = (_row(position, raw, columns, stem) for position, raw in enumerate(dataset.select_columns(wanted)))
+    return Source(name, classes, known, rows)
+
+
+def _row(position: int, raw: Mapping[str, Any], columns: Columns, stem: str) -> Row:
+    path, image = _image(raw[columns.image])
+    if columns.id is not None:
+        record_id = "" if raw[columns.id] is None else str(raw[columns.id])
+    elif path and not columns.positions:
+        record_id = path
+    else:
+        record_id = f"{stem}-{position:08d}"
+    subject = None if columns.subject is None or raw[columns.subject] is None else str(raw[columns.subject])
+    label = raw[columns.label]
+    return Row(position, record_id, subject, label if isinstance(label, (int, str)) else None, image)
+
+
+def _image(value: Any) -> tuple[str | None, bytes | None]:
+    """Path and bytes of an image cell: a struct as ``datasets`` stores it, or bare bytes."""
+    if isinstance(value, bytes):
+        return None, value
+    if not isinstance(value, Mapping):
+        return None, None
+    path, data = value.get("path"), value.get("bytes")
+    if data is None and path and Path(path).is_file():
+        data = Path(path).read_bytes()
+    return path, data
