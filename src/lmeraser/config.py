@@ -158,8 +158,11 @@ class Config(Section):
         return max(1, round(self.backbone.image_size * 30 / 224))
 
     def model_settings(self) -> dict[str, Any]:
-        """The settings that are inputs of F, as JSON values: all but ``[compute]``."""
-        settings = self.model_dump(mode="json", exclude={"compute"})
+        """The settings that are inputs of F, as JSON values: all but ``[compute]`` and the backbone's name.
+
+        The backbone enters by the digest of its weights; where they were loaded from does not matter.
+        """
+        settings = self.model_dump(mode="json", exclude={"compute": True, "backbone": {"name"}})
         settings["backbone"]["resize"] = self.backbone.canvas_size
         settings["prompt"]["width"] = self.prompt_width
         return settings

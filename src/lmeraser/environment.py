@@ -18,7 +18,7 @@ from __future__ import annotations
 import contextlib
 import platform
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import PIL
@@ -57,14 +57,15 @@ def deterministic() -> Iterator[None]:
     """Run the body with one intra-operation thread and deterministic algorithms; restores both afterwards."""
     threads = torch.get_num_threads()
     was_deterministic = torch.are_deterministic_algorithms_enabled()
-    was_filling = torch.utils.deterministic.fill_uninitialized_memory
+    memory: Any = torch.utils.deterministic  # torch's stubs lack the setting
+    was_filling = memory.fill_uninitialized_memory
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # costs time, and nothing reads such memory
+    memory.fill_uninitialized_memory = False  # costs time, and nothing reads such memory
     try:
         yield
     finally:
-        torch.utils.deterministic.fill_uninitialized_memory = was_filling
+        memory.fill_uninitialized_memory = was_filling
         torch.use_deterministic_algorithms(was_deterministic)
         torch.set_num_threads(threads)
 

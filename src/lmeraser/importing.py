@@ -12,20 +12,17 @@ Rows are streamed in chunks, so memory does not grow with the source. Knows noth
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
 from sqlalchemy import Connection
 
-from lmeraser.errors import ImageError, InputError, SourceError
+from lmeraser.errors import InputError, SourceError
 from lmeraser.hashing import Digest
-from lmeraser.images import decode
 from lmeraser.progress import Progress, counted, silent
 from lmeraser.records import Record, Records
-from lmeraser.sources import Row, Source
+from lmeraser.sources import Row, Source, check, chunks
 
-_CHUNK = 256
 _LONGEST_ID = 1024
 
 
@@ -73,7 +70,7 @@ def import_records(
         classes = _fix_classes(records, source, connection, extend=extend_classes)
         checker = _Checker(records, source.classes, classes, restore_deleted)
         rows = counted(source.rows, "importing records", source.length, progress)
-        for chunk in _chunks(rows):
+        for chunk in chunks(rows):
             good = checker.check(chunk, report)
             records.insert(connection, good)
             report.added += len(good)
@@ -124,7 +121,7 @@ class _Checker:
     ) -> None:
         self._records = records
         self._source_classes = source_classes
-        self._labels = {name: label for label, name in enumerate(classes)}
+        self._classes = classes
         self._restore = restore_deleted
         self._seen: dict[str, int] = {}
         self.restored: list[str] = []
@@ -156,26 +153,8 @@ class _Checker:
         if row.id in self._seen:
             return f"the same id as row {self._seen[row.id]}; choose --id-column, or --positions"
         self._seen[row.id] = row.position
-        label = self._label(row.label)
-        if isinstance(label, str):
-            return label
-        if row.image is None:
-            return "no image"
-        try:
-            decode(row.image)
-        except ImageError as error:
-            return f"{error.rule} got: {error.got}"
-        return Record(row.id, row.subject, label, row.image)
-
-    def _label(self, label: int | str | None) -> int | str:
-        if label is None or label == "":
-            return "no label"
-        if isinstance(label, str):
-            return self._labels.get(label, f"unknown label {label!r}")
-        names = self._source_classes or list(self._labels)
-        if not 0 <= label < len(names):
-            return f"label {label} is outside 0..{len(names) - 1}"
-        return self._labels[names[label]]
+        example = check(row, self._source_classes, self._classes)
+        return example if isinstance(example, str) else Record(row.id, row.subject, example.label, example.image)
 
     @staticmethod
     def _compare(record: Record, known: tuple[str | None, int, Digest], row: Row, report: ImportReport) -> None:
@@ -185,9 +164,3 @@ class _Checker:
             report.faults.append(
                 f"row {row.position} (id {row.id!r}): this id is in use with another image, label or subject"
             )
-
-
-def _chunks(rows: Iterable[Row]) -> Iterator[list[Row]]:
-    iterator = iter(rows)
-    while chunk := list(itertools.islice(iterator, _CHUNK)):
-        yield chunk

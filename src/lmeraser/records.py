@@ -237,6 +237,7 @@ class Records:
             if digests - known:
                 connection.execute(insert(_suppressed), [{"digest": d} for d in sorted(digests - known)])
             self.touch(connection)
+            self._set_fact(connection, "compaction", "due")
 
     def suppressed(self, kind: str, names: Iterable[str]) -> set[str]:
         """Those names ('record' ids or 'subject's) that were deleted here before."""
@@ -249,14 +250,19 @@ class Records:
         for chunk in _chunks([str(self._suppression(kind, name)) for name in names]):
             connection.execute(delete(_suppressed).where(_suppressed.c.digest.in_(chunk)))
 
+    @property
+    def compaction_due(self) -> bool:
+        """Whether records were deleted since the database was last compacted."""
+        return self._fact("compaction") == "due"
+
     def compact(self) -> None:
         """Rewrite the database without free space and empty its log, so that no deleted byte stays in it.
 
         ``secure_delete`` overwrites freed cells; only rewriting also removes copies that the B-tree left
         behind in the gaps of pages that are still in use.
         """
-        with self.transaction():
-            pass  # fails early, with our own error, when the database cannot be written
+        with self.transaction() as connection:
+            self._set_fact(connection, "compaction", "done")
         with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.exec_driver_sql("VACUUM")
             connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -293,6 +299,11 @@ class Records:
         self._replace(
             _assignments, [{"id": i, "partition": str(partition), "cluster": c} for i, c in clusters.items()]
         )
+
+    def forget_assignments(self, *, keep: Digest) -> None:
+        """Delete the clusters of every other partition than the one with the key ``keep``."""
+        with self.transaction() as connection:
+            connection.execute(delete(_assignments).where(_assignments.c.partition != str(keep)))
 
     # --- helpers ---------------------------------------------------------------------------------------
 

@@ -10,13 +10,15 @@ Classes: the source's ClassLabel names or the folder names, where it has them.
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lmeraser.errors import InputError
+from lmeraser.errors import ImageError, InputError
+from lmeraser.images import decode
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
@@ -71,6 +73,41 @@ class Source:
     rows: Iterable[Row]
 
 
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A row that can be used: the class index in the workspace's list, and the image bytes."""
+
+    label: int
+    image: bytes
+
+
+def check(row: Row, source_classes: Sequence[str], classes: Sequence[str]) -> Example | str:
+    """The row as an `Example`, or what is wrong with it.
+
+    Args:
+        row: as read.
+        source_classes: what the source's label indices mean; empty: the same as ``classes``.
+        classes: the workspace's classes.
+    """
+    label = _label(row.label, source_classes or classes, classes)
+    if isinstance(label, str):
+        return label
+    if row.image is None:
+        return "no image"
+    try:
+        decode(row.image)
+    except ImageError as error:
+        return f"{error.rule} got: {error.got}"
+    return Example(label, row.image)
+
+
+def chunks(rows: Iterable[Row], size: int = 256) -> Iterator[list[Row]]:
+    """Rows in lists of at most ``size``."""
+    iterator = iter(rows)
+    while chunk := list(itertools.islice(iterator, size)):
+        yield chunk
+
+
 def open_source(
     source: str | os.PathLike[str] | Dataset | IterableDataset,
     *,
@@ -106,6 +143,15 @@ def open_source(
             return _from_parquet(_of_split(files, split), columns, name=str(folder), split=split)
         return _from_folder(folder)
     return _from_hub(str(source), columns, split=split)
+
+
+def _label(label: int | str | None, names: Sequence[str], classes: Sequence[str]) -> int | str:
+    if label is None or label == "":
+        return "no label"
+    if isinstance(label, int) and not 0 <= label < len(names):
+        return f"label {label} is outside 0..{len(names) - 1}"
+    name = names[label] if isinstance(label, int) else label
+    return classes.index(name) if name in classes else f"unknown label {name!r}"
 
 
 def _from_folder(folder: Path) -> Source:
@@ -155,15 +201,15 @@ def _of_split(files: list[Path], split: str | None) -> list[Path]:
     splits = sorted({file.stem.split("-")[0] for file in files})
     if split is None and len(splits) > 1:
         raise InputError(
-            "A source with several splits needs a choice.", got=listing_of(splits), next_step="give --split"
+            "A source with several splits needs a choice.", got=_names(splits), next_step="give --split"
         )
     chosen = [file for file in files if split is None or file.stem.split("-")[0] == split]
     if not chosen:
-        raise InputError("The split exists.", got=f"{split!r}; there are: {listing_of(splits)}")
+        raise InputError("The split exists.", got=f"{split!r}; there are: {_names(splits)}")
     return chosen
 
 
-def listing_of(names: Iterable[str]) -> str:
+def _names(names: Iterable[str]) -> str:
     """Names in one line."""
     return ", ".join(names)
 
@@ -183,7 +229,7 @@ def _from_hub(name: str, columns: Columns, *, split: str | None) -> Source:
         if len(dataset) > 1:
             raise InputError(
                 "A source with several splits needs a choice.",
-                got=listing_of(dataset),
+                got=_names(dataset),
                 next_step="give --split",
             )
         dataset = next(iter(dataset.values()))
@@ -213,7 +259,7 @@ def _from_dataset(
     if missing := [column for column in wanted if column not in features]:
         raise InputError(
             "The source has the columns that are asked for.",
-            got=f"{name} has {listing_of(features)}; missing: {listing_of(missing)}",
+            got=f"{name} has {_names(features)}; missing: {_names(missing)}",
             next_step="choose with --image-column, --label-column, --id-column, --subject-column",
         )
     label = features[columns.label]

@@ -76,7 +76,8 @@ class _Folded(nn.Module):
         x = F.relu6(self.stem(x))
         for block in self.blocks:
             x = block(x)
-        return F.relu6(self.head(x)).mean(dim=(2, 3))
+        pooled: Tensor = F.relu6(self.head(x)).mean(dim=(2, 3))
+        return pooled
 
 
 class _FoldedBlock(nn.Module):
@@ -95,7 +96,7 @@ class _FoldedBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        y = x if self.expand is None else F.relu6(self.expand(x))
+        y: Tensor = x if self.expand is None else F.relu6(self.expand(x))
         y = self.project(F.relu6(self.depthwise(y)))
         return x + y if self.skips else y
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -56,7 +57,7 @@ def tune(
     config: Config,
     classes: int,
     parallel: ParallelMap,
-    on_epoch: Callable[[], None] = lambda: None,
+    on_step: Callable[[int], None] = lambda records: None,
 ) -> dict[str, Array]:
     """Tune a prompt and a head on the members, from their initial values.
 
@@ -66,7 +67,7 @@ def tune(
         config: all settings; those of ``[compute]`` do not change the result.
         classes: number of classes, a public input.
         parallel: runs micro-batches of one step, possibly at the same time.
-        on_epoch: called after every epoch.
+        on_step: called after every step with its number of records; may raise to stop.
 
     Returns:
         ``prompt`` float32 [3, pixels], ``head.weight`` float32 [classes, d], ``head.bias`` float32 [classes].
@@ -82,11 +83,12 @@ def tune(
             factor = next(schedule)
             for group, rate in zip(optimizer.param_groups, base_rates, strict=True):
                 group["lr"] = rate * factor
-            gradients = parallel(lambda part, n=count: _gradients(part, n, values, shape, backbone, config), batch)
+            work = partial(_gradients, count=count, values=values, shape=shape, backbone=backbone, config=config)
+            gradients = parallel(work, batch)
             for value, *parts in zip(values, *gradients, strict=True):
                 value.grad = _sum(parts)
             optimizer.step()
-        on_epoch()
+            on_step(count)
     return {
         "prompt": values.prompt.detach().cpu().numpy(),
         "head.weight": values.weight.detach().cpu().numpy(),
@@ -104,7 +106,10 @@ def head_input(features: Tensor, config: Config) -> Tensor:
 
 def crop(canvases: Array, corners: Sequence[Corner], size: int) -> Array:
     """The ``size`` px square of each canvas at its corner: uint8 [n, size, size, 3]."""
-    cut = [canvas[row : row + size, column : column + size] for canvas, (row, column) in zip(canvases, corners)]
+    cut = [
+        canvas[row : row + size, column : column + size]
+        for canvas, (row, column) in zip(canvases, corners, strict=True)
+    ]
     return np.stack(cut)
 
 
@@ -190,7 +195,7 @@ def _micro_batch(
 
 
 def _gradients(
-    part: _MicroBatch, count: int, values: _Values, shape: PromptShape, backbone: Backbone, config: Config
+    part: _MicroBatch, *, count: int, values: _Values, shape: PromptShape, backbone: Backbone, config: Config
 ) -> list[Tensor]:
     """Gradients of this micro-batch's share of the mean cross-entropy over the step's ``count`` records."""
     prompt, weight, bias = (value.detach().requires_grad_(True) for value in values)

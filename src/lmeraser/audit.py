@@ -1,0 +1,188 @@
+"""Audit: derive F on the retained records from nothing and compare every digest with the served model.
+
+This checks the claim of exactness by brute force. It starts from an empty store and an empty memory, embeds every
+image again and tunes every cluster again (or some clusters drawn at random); it also reads every served artifact
+and checks its bytes. Inside one environment fingerprint every digest must be equal; a model that was made in
+another environment is equal in distribution only, and the report says so.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lmeraser.derive import Division, Inputs, Tools, divide, tune_clusters
+from lmeraser.errors import CorruptError, InputError, NoModelError
+from lmeraser.executors.base import Executor
+from lmeraser.hashing import Digest
+from lmeraser.model import Cluster, Model
+from lmeraser.progress import Progress, silent
+from lmeraser.store import FileStore, MemoryStore
+from lmeraser.train import inputs_of
+from lmeraser.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class AuditReport:
+    """What an audit found.
+
+    Attributes:
+        identical: whether every compared digest is equal.
+        differences: what differs, one line each.
+        same_environment: whether the model was made, all of it, in this environment.
+        model_digest: of the served model.
+        records: retained records that were derived from.
+        clusters_checked: clusters that were tuned again.
+        clusters: clusters of the served model.
+    """
+
+    identical: bool
+    differences: tuple[str, ...]
+    same_environment: bool
+    model_digest: Digest
+    records: int
+    clusters_checked: int
+    clusters: int
+
+    def to_json(self) -> dict[str, object]:
+        """The report as JSON values."""
+        return asdict(self)
+
+
+class _NoMemory:
+    """Remembers nothing about single records, so that everything is derived again."""
+
+    def features(self, ids: Sequence[str], *, key: str) -> dict[str, NDArray[np.float32]]:
+        return {}
+
+    def store_features(self, vectors: Mapping[str, NDArray[np.float32]], *, key: str) -> None:
+        pass
+
+    def assignments(self, partition: Digest, ids: Sequence[str] | None = None) -> dict[str, int]:
+        return {}
+
+    def store_assignments(self, clusters: Mapping[str, int], *, partition: Digest) -> None:
+        pass
+
+
+def audit(
+    workspace: Workspace,
+    executor: Callable[[], Executor],
+    *,
+    clusters: int | None = None,
+    progress: Progress = silent,
+) -> AuditReport:
+    """Compare the served model with F on the retained records.
+
+    Args:
+        workspace: what to audit; it is only read.
+        executor: gives the executor.
+        clusters: tune only so many clusters again, drawn at random; None: all.
+        progress: told how far it is.
+
+    Raises:
+        NoModelError: there is no model, or records or settings changed since it was derived.
+        InputError: ``clusters`` is not positive.
+    """
+    if clusters is not None and clusters < 1:
+        raise InputError("An audit checks at least one cluster.", got=f"--clusters {clusters}")
+    model = current_model(workspace)
+    inputs = inputs_of(workspace, executor().backbone)
+    tools = Tools(
+        store=MemoryStore(),
+        memory=_NoMemory(),
+        executor=executor,
+        fetch=workspace.records.images,
+        secret=workspace.secret,
+        progress=progress,
+    )
+    ran: Counter[str] = Counter()
+    division = divide(inputs, tools, ran)
+    members = division.members()
+    chosen = _draw(list(members), clusters)
+    derived = tune_clusters(inputs, {number: members[number] for number in chosen}, tools, ran)
+    differences = [
+        *_damaged(model, workspace.store),
+        *_compare(model, inputs, division, derived, partial=len(chosen) < len(members)),
+    ]
+    return AuditReport(
+        identical=not differences,
+        differences=tuple(differences),
+        same_environment=model.fingerprints == (executor().fingerprint,),
+        model_digest=model.model_digest,
+        records=len(inputs.records),
+        clusters_checked=len(chosen),
+        clusters=len(model.clusters),
+    )
+
+
+def current_model(workspace: Workspace) -> Model:
+    """The served model, if it is the model of the workspace's records and settings.
+
+    Raises:
+        NoModelError: it is not, or there is none.
+    """
+    model = workspace.generations.require()
+    if not up_to_date(workspace, model):
+        raise NoModelError(
+            "This needs a model that is up to date with the records and settings.",
+            got=f"records or settings changed after generation {model.generation}",
+            next_step="run 'lmeraser train'",
+        )
+    return model
+
+
+def up_to_date(workspace: Workspace, model: Model) -> bool:
+    """Whether the model was derived from the records and settings that the workspace holds now."""
+    same_settings = model.settings == workspace.config.model_settings()
+    same_backbone = model.backbone_name == workspace.config.backbone.name
+    return model.revision == workspace.records.revision and same_settings and same_backbone
+
+
+def _draw(numbers: list[int], count: int | None) -> list[int]:
+    if count is None or count >= len(numbers):
+        return numbers
+    # The one place with true randomness: nobody can prepare the clusters that will be looked at.
+    return sorted(random.SystemRandom().sample(numbers, count))
+
+
+def _damaged(model: Model, store: FileStore) -> list[str]:
+    damaged = []
+    results = {"partition": model.partition}
+    results |= {f"cluster {cluster.number}": cluster.constituent for cluster in model.clusters}
+    for name, result in results.items():
+        try:
+            store.read(result.artifact)
+        except (CorruptError, OSError) as error:
+            damaged.append(f"{name}: stored bytes of {result.artifact.short}: {error}".splitlines()[0])
+    return damaged
+
+
+def _compare(
+    model: Model, inputs: Inputs, division: Division, derived: Sequence[Cluster], *, partial: bool
+) -> list[str]:
+    found = []
+    if model.backbone != inputs.backbone:
+        found.append(f"backbone: served {model.backbone.short}, derived {inputs.backbone.short}")
+    if model.partition.artifact != division.partition.artifact:
+        artifacts = model.partition.artifact.short, division.partition.artifact.short
+        found.append("partition: served {}, derived {}".format(*artifacts))
+    served = {cluster.number: cluster for cluster in model.clusters}
+    numbers = set(division.members())
+    found += [f"cluster {n}: served but not derived" for n in sorted(served.keys() - numbers)]
+    found += [f"cluster {n}: derived but not served" for n in sorted(numbers - served.keys())]
+    for cluster in derived:
+        other = served.get(cluster.number)
+        if other is not None and other.constituent.artifact != cluster.constituent.artifact:
+            artifacts = other.constituent.artifact.short, cluster.constituent.artifact.short
+            found.append("cluster {}: served {}, derived {}".format(cluster.number, *artifacts))
+    if not partial and not found:
+        again = model.model_copy(update={"clusters": tuple(derived), "partition": division.partition})
+        if again.model_digest != model.model_digest:
+            found.append(f"model: served {model.model_digest.short}, derived {again.model_digest.short}")
+    return found

@@ -1,0 +1,277 @@
+"""F: from retained records, settings and backbone to a model, in memoised stages.
+
+    records -> sample -> (features of the sample) -> partition -> cluster of every record
+                                                                     |  one independent task per cluster
+                                                                     v
+                                                       prompt + head of each cluster
+
+Training, adding records and unlearning are this one function on the records that are left. A stage whose inputs
+are in the store is not run again; that is the only difference between a training and a deletion, and it cannot
+change the result. Nothing is patched, warm-started or carried over.
+
+A memo key is keyed with the workspace's secret and names all inputs of a stage: the settings it reads, the
+backbone, and for each record the id, the label and the image's digest. The environment is not part of the key:
+after an upgrade old results are kept, each with the fingerprint it was made in, unless ``rederive`` is asked for.
+
+Knows nothing about files, databases, torch or who asks.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lmeraser.config import Config
+from lmeraser.executors.base import Executor, Fetch, TuneTask
+from lmeraser.hashing import Digest, keyed_digest
+from lmeraser.model import Cluster, StageResult
+from lmeraser.partitions import Fitted, partition_of
+from lmeraser.progress import Progress, silent
+from lmeraser.records import RecordRef
+from lmeraser.store import MemoEntry, Store
+from lmeraser.tensors import from_bytes, to_bytes
+
+_CHUNK = 1024  # records whose features are in memory at once while they are assigned
+
+
+class Memory(Protocol):
+    """What was derived from single records: features and clusters."""
+
+    def features(self, ids: Sequence[str], *, key: str) -> dict[str, NDArray[np.float32]]:
+        """Stored features of those ids that have them."""
+        ...
+
+    def store_features(self, vectors: Mapping[str, NDArray[np.float32]], *, key: str) -> None:
+        """Store features."""
+        ...
+
+    def assignments(self, partition: Digest, ids: Sequence[str] | None = None) -> dict[str, int]:
+        """Known clusters under the partition with this key."""
+        ...
+
+    def store_assignments(self, clusters: Mapping[str, int], *, partition: Digest) -> None:
+        """Store clusters."""
+        ...
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """All that F is a function of.
+
+    Attributes:
+        records: retained records, sorted by id.
+        config: the settings.
+        classes: number of classes.
+        backbone: digest of the frozen network.
+    """
+
+    records: Sequence[RecordRef]
+    config: Config
+    classes: int
+    backbone: Digest
+
+
+@dataclass(frozen=True)
+class Tools:
+    """How F's stages run and where results are remembered; none of these changes a result.
+
+    Attributes:
+        store: artifacts and memo.
+        memory: features and clusters of single records.
+        executor: gives the executor; called only when a stage has to run.
+        fetch: image bytes of record ids.
+        secret: key of the memo keys.
+        progress: told how far it is.
+        rederive: run again the stages whose result was made in another environment.
+    """
+
+    store: Store
+    memory: Memory
+    executor: Callable[[], Executor]
+    fetch: Fetch
+    secret: bytes
+    progress: Progress = silent
+    rederive: bool = False
+
+
+@dataclass(frozen=True)
+class Division:
+    """The first half of F: which record is in which cluster."""
+
+    partition: StageResult
+    fitted: Fitted
+    clusters: Mapping[str, int]
+
+    def members(self) -> dict[int, list[str]]:
+        """Member ids of each cluster that has any, sorted; by cluster number."""
+        members: dict[int, list[str]] = {}
+        for record_id in sorted(self.clusters):
+            members.setdefault(self.clusters[record_id], []).append(record_id)
+        return dict(sorted(members.items()))
+
+
+@dataclass(frozen=True)
+class Derivation:
+    """What F gave.
+
+    Attributes:
+        partition: the partition's artifact.
+        clusters: the clusters with members, by number.
+        ran: how often each stage ran: records embedded and assigned, partitions fitted, clusters tuned, records
+            in tuned clusters.
+        tuning_seconds: time spent on tuning.
+    """
+
+    partition: StageResult
+    clusters: tuple[Cluster, ...]
+    ran: Mapping[str, int] = field(default_factory=dict)
+    tuning_seconds: float = 0.0
+
+
+def derive(inputs: Inputs, tools: Tools) -> Derivation:
+    """F: the partition, then a constituent for every cluster with members."""
+    ran: Counter[str] = Counter()
+    division = divide(inputs, tools, ran)
+    started = time.perf_counter()
+    clusters = tune_clusters(inputs, division.members(), tools, ran)
+    return Derivation(division.partition, clusters, dict(ran), time.perf_counter() - started)
+
+
+def divide(inputs: Inputs, tools: Tools, ran: Counter[str]) -> Division:
+    """Fit the partition on the sample and give every record its cluster."""
+    partition = partition_of(inputs.config)
+    by_id = {record.id: record for record in inputs.records}
+    sample = partition.sample(list(by_id))
+    settings = inputs.config.model_settings()
+    key = keyed_digest(
+        tools.secret,
+        {
+            "stage": "partition",
+            "settings": {name: settings[name] for name in ("seed", "backbone", "partition")},
+            "backbone": inputs.backbone,
+            "sample": [[record_id, by_id[record_id].image_digest] for record_id in sample],
+        },
+    )
+    entry = _find(key, tools)
+    if entry is None:
+        fitted = partition.fit(_stack(_features(sample, inputs, tools, ran), sample))
+        entry = _keep(key, to_bytes(fitted.tensors()), tools)
+        ran["fitted"] += 1
+    fitted = Fitted.of(from_bytes(tools.store.read(entry.artifact)))
+    result = StageResult(key=key, artifact=entry.artifact, fingerprint=entry.fingerprint)
+    clusters = _assign(fitted, key, sample, list(by_id), inputs, tools, ran)
+    return Division(result, fitted, clusters)
+
+
+def tune_clusters(
+    inputs: Inputs, members: Mapping[int, Sequence[str]], tools: Tools, ran: Counter[str]
+) -> tuple[Cluster, ...]:
+    """A constituent for each of these clusters; those whose members are in the memo are not tuned again."""
+    by_id = {record.id: record for record in inputs.records}
+    tasks = {number: _task([by_id[i] for i in ids], inputs, tools.secret) for number, ids in members.items()}
+    found = {task.key: _find(task.key, tools) for task in tasks.values()}
+    pending = [task for task in tasks.values() if found[task.key] is None]
+    if pending:
+        for result in tools.executor().tune(pending, tools.fetch, tools.progress):
+            found[result.key] = _keep(result.key, result.data, tools, seconds=result.seconds)
+    ran["tuned"] += len(pending)
+    ran["tuned_records"] += sum(len(task.ids) for task in pending)
+    return tuple(_cluster(number, task, found[task.key]) for number, task in tasks.items())
+
+
+def feature_key(config: Config, backbone: Digest) -> str:
+    """Names what features depend on besides the image."""
+    return Digest.of_json({"settings": config.model_settings()["backbone"], "backbone": backbone})
+
+
+def _task(records: Sequence[RecordRef], inputs: Inputs, secret: bytes) -> TuneTask:
+    settings = inputs.config.model_settings()
+    key = keyed_digest(
+        secret,
+        {
+            "stage": "tune",
+            "settings": {name: settings[name] for name in ("seed", "backbone", "prompt", "head", "tuning")},
+            "backbone": inputs.backbone,
+            "classes": inputs.classes,
+            "members": [[record.id, record.label, record.image_digest] for record in records],
+        },
+    )
+    return TuneTask(key, tuple(r.id for r in records), tuple(r.label for r in records), inputs.classes)
+
+
+def _cluster(number: int, task: TuneTask, entry: MemoEntry | None) -> Cluster:
+    assert entry is not None
+    constituent = StageResult(key=task.key, artifact=entry.artifact, fingerprint=entry.fingerprint)
+    return Cluster(number=number, records=len(task.ids), constituent=constituent)
+
+
+def _find(key: Digest, tools: Tools) -> MemoEntry | None:
+    entry = tools.store.find(key)
+    if entry is not None and tools.rederive and entry.fingerprint != tools.executor().fingerprint:
+        return None
+    return entry
+
+
+def _keep(key: Digest, data: bytes, tools: Tools, *, seconds: float = 0.0) -> MemoEntry:
+    return tools.store.keep(key, data, fingerprint=tools.executor().fingerprint, seconds=seconds)
+
+
+def _assign(
+    fitted: Fitted,
+    key: Digest,
+    sample: Sequence[str],
+    ids: Sequence[str],
+    inputs: Inputs,
+    tools: Tools,
+    ran: Counter[str],
+) -> dict[str, int]:
+    """Cluster of every record: known, or the dendrogram's for sampled ones, or the partition's rule."""
+    partition = partition_of(inputs.config)
+    clusters = tools.memory.assignments(key)
+    drawn = dict(zip(sample, fitted.sample_clusters.tolist(), strict=True))
+    if fresh := {i: number for i, number in drawn.items() if i not in clusters}:
+        tools.memory.store_assignments(fresh, partition=key)
+        clusters |= fresh
+    missing = [record_id for record_id in ids if record_id not in clusters]
+    for start in range(0, len(missing), _CHUNK):
+        chunk = missing[start : start + _CHUNK]
+        vectors = _features(chunk, inputs, tools, ran) if partition.needs_features else {}
+        numbers = partition.assign(fitted, chunk, _stack(vectors, chunk)).tolist()
+        new = dict(zip(chunk, numbers, strict=True))
+        tools.memory.store_assignments(new, partition=key)
+        clusters |= new
+        tools.progress("assigning records", start + len(chunk), len(missing))
+    ran["assigned"] += len(missing)
+    return clusters
+
+
+def _features(
+    ids: Sequence[str], inputs: Inputs, tools: Tools, ran: Counter[str]
+) -> dict[str, NDArray[np.float32]]:
+    """Features of these records, from memory or embedded now; finished ones are stored as they come."""
+    key = feature_key(inputs.config, inputs.backbone)
+    known = tools.memory.features(ids, key=key)
+    missing = [record_id for record_id in ids if record_id not in known]
+    if not missing:
+        return known
+    fresh: dict[str, NDArray[np.float32]] = {}
+    for record_id, vector in tools.executor().embed(missing, tools.fetch, tools.progress):
+        fresh[record_id] = vector
+        if len(fresh) == _CHUNK:
+            tools.memory.store_features(fresh, key=key)
+            known |= fresh
+            fresh = {}
+    tools.memory.store_features(fresh, key=key)
+    ran["embedded"] += len(missing)
+    return known | fresh
+
+
+def _stack(vectors: Mapping[str, NDArray[np.float32]], ids: Sequence[str]) -> NDArray[Any]:
+    rows = [vectors[record_id] for record_id in ids if record_id in vectors]
+    return np.stack(rows) if rows else np.zeros((0, 0), np.float32)

@@ -1,0 +1,107 @@
+"""The dry run of a deletion: what would go, what would be tuned again, how long it would take.
+
+Reads the workspace and changes nothing. The partition after a sample hit is derived for real, from stored
+features, so that the answer is exact; the backbone is loaded only if a feature is missing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lmeraser.audit import current_model
+from lmeraser.deletion import select
+from lmeraser.derive import Inputs, Tools, divide
+from lmeraser.executors.base import Executor, Fetch, TuneResult, TuneTask, Vector
+from lmeraser.hashing import Digest
+from lmeraser.model import Model
+from lmeraser.partitions import partition_of
+from lmeraser.plan import Plan, plan
+from lmeraser.progress import Progress, silent
+from lmeraser.records import Records
+from lmeraser.store import MemoryStore
+from lmeraser.workspace import Workspace
+
+
+def dry_run(
+    workspace: Workspace,
+    executor: Callable[[], Executor],
+    *,
+    ids: Iterable[str] = (),
+    subjects: Iterable[str] = (),
+    progress: Progress = silent,
+) -> Plan:
+    """What `unlearn` would do with the same arguments.
+
+    Raises:
+        UnknownRecordError: names that this workspace never held, all of them listed.
+        NoModelError: there is no model, or it is not up to date.
+    """
+    selection = select(workspace.records, ids=ids, subjects=subjects)
+    model = current_model(workspace)
+    removed = set(selection.ids)
+    before = workspace.records.assignments(model.partition.key)
+    hit = not removed.isdisjoint(partition_of(workspace.config).sample(list(before)))
+    if hit:
+        after = _divide_again(workspace, model, removed, executor, progress)
+    else:
+        after = {record_id: number for record_id, number in before.items() if record_id not in removed}
+    return plan(model, before, after, removed, sample_hit=hit, already_deleted=len(selection.already_deleted))
+
+
+def _divide_again(
+    workspace: Workspace,
+    model: Model,
+    removed: set[str],
+    executor: Callable[[], Executor],
+    progress: Progress,
+) -> Mapping[str, int]:
+    retained = [record for record in workspace.records.index() if record.id not in removed]
+    inputs = Inputs(retained, workspace.config, len(model.classes), model.backbone)
+    lazy = _Borrowed(model.partition.fingerprint, model.backbone, executor)
+    tools = Tools(
+        store=MemoryStore(),
+        memory=_ReadOnly(workspace.records),
+        executor=lambda: lazy,
+        fetch=workspace.records.images,
+        secret=workspace.secret,
+        progress=progress,
+    )
+    return divide(inputs, tools, Counter()).clusters
+
+
+class _ReadOnly:
+    """Stored features, and no stored clusters; remembers nothing."""
+
+    def __init__(self, records: Records) -> None:
+        self._records = records
+
+    def features(self, ids: Sequence[str], *, key: str) -> dict[str, NDArray[np.float32]]:
+        return self._records.features(ids, key=key)
+
+    def store_features(self, vectors: Mapping[str, NDArray[np.float32]], *, key: str) -> None:
+        pass
+
+    def assignments(self, partition: Digest, ids: Sequence[str] | None = None) -> dict[str, int]:
+        return {}
+
+    def store_assignments(self, clusters: Mapping[str, int], *, partition: Digest) -> None:
+        pass
+
+
+class _Borrowed:
+    """An executor that knows its digests from the model and loads the real one only to embed."""
+
+    def __init__(self, fingerprint: Digest, backbone: Digest, real: Callable[[], Executor]) -> None:
+        self.fingerprint = fingerprint
+        self.backbone = backbone
+        self._real = real
+
+    def embed(self, ids: Sequence[str], fetch: Fetch, progress: Progress) -> Iterator[tuple[str, Vector]]:
+        return self._real().embed(ids, fetch, progress)
+
+    def tune(self, tasks: Sequence[TuneTask], fetch: Fetch, progress: Progress) -> Iterator[TuneResult]:
+        return self._real().tune(tasks, fetch, progress)

@@ -1,0 +1,241 @@
+"""The facade: one object with the verbs of the command line.
+
+    from lmeraser import Eraser
+
+    eraser = Eraser.create("workspace")
+    eraser.add("photos/")                       # one folder per class
+    eraser.train()
+    eraser.predict(["new.jpg"])
+    eraser.unlearn(ids=["cat/0001.jpg"])        # now the model that training without it gives
+    assert eraser.audit().identical
+
+Every verb is a module of its own; this one wires them to a workspace and loads the backbone when it is needed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from lmeraser import config as settings
+from lmeraser.audit import AuditReport
+from lmeraser.audit import audit as run_audit
+from lmeraser.config import Config
+from lmeraser.derive import feature_key
+from lmeraser.dry_run import dry_run
+from lmeraser.errors import ImageError, InputError
+from lmeraser.images import decode
+from lmeraser.importing import ImportReport, import_records
+from lmeraser.plan import Plan
+from lmeraser.progress import Progress, silent
+from lmeraser.purge import purge as run_purge
+from lmeraser.sources import Columns, open_source
+from lmeraser.status import Status
+from lmeraser.status import status as run_status
+from lmeraser.train import TrainReport
+from lmeraser.train import train as run_train
+from lmeraser.unlearn import UnlearnReport
+from lmeraser.unlearn import unlearn as run_unlearn
+from lmeraser.workspace import Workspace
+
+if TYPE_CHECKING:
+    from datasets import Dataset, IterableDataset
+
+    from lmeraser.evaluate import EvaluationReport, TrainingSet
+    from lmeraser.executors.local import LocalExecutor
+    from lmeraser.predict import Prediction, Predictor
+
+
+class Eraser:
+    """Exact unlearning for a classifier in a workspace.
+
+    Args:
+        root: the workspace's folder.
+        wait: how many seconds a writer waits for another one.
+        progress: told how far long work is.
+
+    Raises:
+        WorkspaceError: there is no workspace; make one with `create`.
+    """
+
+    def __init__(self, root: str | os.PathLike[str], *, wait: float = 10.0, progress: Progress = silent) -> None:
+        self.workspace = Workspace(root, wait=wait)
+        self._progress = progress
+
+    @classmethod
+    def create(
+        cls,
+        root: str | os.PathLike[str],
+        config: Config | dict[str, Any] | None = None,
+        *,
+        preset: settings.PresetName = "default",
+        classes: Sequence[str] = (),
+        wait: float = 10.0,
+        progress: Progress = silent,
+    ) -> Self:
+        """Make a workspace in an empty or missing folder.
+
+        Args:
+            root: the folder.
+            config: settings, or a nested dictionary of those that differ from the preset.
+            preset: 'default', or 'paper' for the paper's settings.
+            classes: class names; needed where sources don't name them.
+            wait: how many seconds a writer waits for another one.
+            progress: told how far long work is.
+
+        Raises:
+            ConfigError: unknown settings or values out of range, all of them listed.
+            InputError: the folder is not empty.
+        """
+        parsed = config if isinstance(config, Config) else settings.parse(config or {}, base=preset)
+        Workspace.create(root, parsed, classes=classes).close()
+        return cls(root, wait=wait, progress=progress)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in the order of the labels."""
+        return self.workspace.records.classes
+
+    @property
+    def model_digest(self) -> str:
+        """Digest of the served model."""
+        return self.workspace.generations.require().model_digest
+
+    def add(
+        self,
+        source: str | os.PathLike[str] | Dataset | IterableDataset,
+        *,
+        split: str | None = None,
+        columns: Columns | None = None,
+        extend_classes: bool = False,
+        restore_deleted: bool = False,
+        skip_bad: bool = False,
+    ) -> ImportReport:
+        """Add records: all of a source's or, if any is faulty, none. See `importing.import_records`."""
+        opened = open_source(source, split=split, columns=columns)
+        with self.workspace.writing("add"):
+            return import_records(
+                self.workspace.records,
+                opened,
+                extend_classes=extend_classes,
+                restore_deleted=restore_deleted,
+                skip_bad=skip_bad,
+                progress=self._progress,
+            )
+
+    def extend_classes(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Append class names on purpose; every head gets a new shape, so all clusters will be tuned again."""
+        with self.workspace.writing("classes"):
+            self.workspace.records.set_classes([*self.classes, *names])
+        return self.classes
+
+    def train(self, *, rederive: bool = False) -> TrainReport:
+        """Derive the model of the records and serve it. See `train.train`."""
+        return run_train(self.workspace, self._executor, rederive=rederive, progress=self._progress)
+
+    def plan(self, *, ids: Iterable[str] = (), subjects: Iterable[str] = ()) -> Plan:
+        """What `unlearn` would do, without doing it. See `dry_run.dry_run`."""
+        return dry_run(self.workspace, self._executor, ids=ids, subjects=subjects, progress=self._progress)
+
+    def unlearn(self, *, ids: Iterable[str] = (), subjects: Iterable[str] = ()) -> UnlearnReport:
+        """Forget records exactly. See `unlearn.unlearn`."""
+        return run_unlearn(self.workspace, self._executor, ids=ids, subjects=subjects, progress=self._progress)
+
+    def audit(self, *, clusters: int | None = None) -> AuditReport:
+        """Derive the model again from nothing and compare every digest. See `audit.audit`."""
+        return run_audit(self.workspace, self._executor, clusters=clusters, progress=self._progress)
+
+    def status(self) -> Status:
+        """The state of the workspace. See `status.status`."""
+        return run_status(self.workspace)
+
+    def purge(self, *, dry_run: bool = False) -> list[Path]:
+        """Remove what the served generation does not use. See `purge.purge`."""
+        with self.workspace.writing("purge"):
+            return run_purge(self.workspace, dry_run=dry_run)
+
+    def predict(self, images: Iterable[str | os.PathLike[str] | bytes]) -> list[Prediction]:
+        """Classify image files (paths, or their bytes).
+
+        Raises:
+            ImageError: a file cannot be decoded; names it.
+            NoModelError: there is nothing to predict with.
+        """
+        return self.predictor().predict([_read(image) for image in images])
+
+    def evaluate(
+        self,
+        source: str | os.PathLike[str] | Dataset | IterableDataset,
+        *,
+        split: str | None = None,
+        columns: Columns | None = None,
+        linear: bool = True,
+    ) -> EvaluationReport:
+        """Accuracy on labelled images, beside that of a linear classifier. See `evaluate.evaluate`."""
+        from lmeraser.evaluate import evaluate
+
+        return evaluate(
+            self.predictor(),
+            open_source(source, split=split, columns=columns),
+            self.workspace.generations.require().classes,
+            training_set=self._training_set if linear else None,
+            progress=self._progress,
+        )
+
+    def predictor(self) -> Predictor:
+        """The served model in memory; it does not follow later generations."""
+        from lmeraser.predict import Predictor
+
+        model = self.workspace.generations.require()
+        return Predictor(model, self.workspace.store, self._executor())
+
+    def close(self) -> None:
+        """Release the workspace's database."""
+        self.workspace.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    @cached_property
+    def _loaded(self) -> LocalExecutor:
+        from lmeraser.executors.local import LocalExecutor
+
+        self._progress("loading the backbone", 0, None)
+        return LocalExecutor(self.workspace.config)
+
+    def _executor(self) -> LocalExecutor:
+        return self._loaded
+
+    def _training_set(self) -> TrainingSet:
+        from lmeraser.evaluate import TrainingSet
+
+        records = self.workspace.records.index()
+        key = feature_key(self.workspace.config, self._executor().backbone)
+        ids = [record.id for record in records]
+        known = self.workspace.records.features(ids, key=key)
+        missing = [record_id for record_id in ids if record_id not in known]
+        known |= self._executor().embed(missing, self.workspace.records.images, self._progress)
+        labels = np.array([record.label for record in records], dtype=np.int64)
+        return TrainingSet(np.stack([known[record_id] for record_id in ids]), labels)
+
+
+def _read(image: str | os.PathLike[str] | bytes) -> bytes:
+    if isinstance(image, bytes):
+        return image
+    path = Path(image)
+    try:
+        data = path.read_bytes()
+        decode(data)
+    except OSError as error:
+        raise InputError("An image is a readable file.", got=f"{path}: {error.strerror}") from error
+    except ImageError as error:
+        raise ImageError(error.rule, got=f"{path}: {error.got}", next_step=error.next_step) from error
+    return data

@@ -1,0 +1,68 @@
+"""Where the two dear stages of F run: embedding images and tuning clusters.
+
+F (`derive`) hands over tasks and gets bytes; it does not know on how many cores, processes or machines they
+run, and neither the number nor the order in which tasks finish may change a bit of a result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lmeraser.hashing import Digest
+from lmeraser.progress import Progress
+
+Fetch = Callable[[Sequence[str]], Sequence[bytes]]  # image bytes of record ids, in their order
+Vector = NDArray[np.float32]  # [d]
+
+
+@dataclass(frozen=True)
+class TuneTask:
+    """One cluster to tune.
+
+    Attributes:
+        key: names the task in the results.
+        ids: the members, sorted.
+        labels: class index of each.
+        classes: number of classes.
+    """
+
+    key: Digest
+    ids: tuple[str, ...]
+    labels: tuple[int, ...]
+    classes: int
+
+
+@dataclass(frozen=True)
+class TuneResult:
+    """The artifact bytes that a task gave, and how long it took."""
+
+    key: Digest
+    data: bytes
+    seconds: float
+
+
+class Executor(Protocol):
+    """Runs embedding and tuning."""
+
+    @property
+    def fingerprint(self) -> Digest:
+        """Digest of the environment in which results are made."""
+        ...
+
+    @property
+    def backbone(self) -> Digest:
+        """Digest of the backbone in use."""
+        ...
+
+    def embed(self, ids: Sequence[str], fetch: Fetch, progress: Progress) -> Iterator[tuple[str, Vector]]:
+        """Features of the clean view of each image, in the order of ``ids``."""
+        ...
+
+    def tune(self, tasks: Sequence[TuneTask], fetch: Fetch, progress: Progress) -> Iterator[TuneResult]:
+        """Tune every task; results as they finish."""
+        ...

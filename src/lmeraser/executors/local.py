@@ -1,0 +1,203 @@
+"""The reference executor: this process, one intra-operation thread per task, several tasks at once.
+
+Parallelism lies where it cannot change a bit: over clusters when there are several to tune, else over the
+micro-batches of each step, whose gradients are added up in a fixed order. torch releases Python's lock inside
+its operations, so threads are enough.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+from lmeraser.backbones import Backbone, load_backbone
+from lmeraser.config import Config
+from lmeraser.constituents.base import Members, ParallelMap, serial
+from lmeraser.constituents.prompt_head import crop, to_input, tune
+from lmeraser.environment import Fingerprint, deterministic, fingerprint
+from lmeraser.errors import StoppedError
+from lmeraser.executors.base import Fetch, TuneResult, TuneTask, Vector
+from lmeraser.hashing import Digest
+from lmeraser.images import Canvas, Canvases, decode, to_canvas
+from lmeraser.progress import Progress
+from lmeraser.tensors import Array, to_bytes
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class LocalExecutor:
+    """Runs F's stages in this process; the results do not depend on ``config.compute``.
+
+    Args:
+        config: all settings.
+        backbone: the frozen network, if it is loaded already.
+    """
+
+    def __init__(self, config: Config, backbone: Backbone | None = None) -> None:
+        self._config = config
+        self._backbone = backbone if backbone is not None else load_backbone(config)
+        self.environment: Fingerprint = fingerprint(self._backbone)
+        self._workers = config.compute.workers or os.cpu_count() or 1
+
+    @property
+    def fingerprint(self) -> Digest:
+        """Digest of the environment fingerprint."""
+        return self.environment.digest
+
+    @property
+    def backbone(self) -> Digest:
+        """Digest of the backbone."""
+        return self._backbone.digest
+
+    @property
+    def network(self) -> Backbone:
+        """The loaded backbone, for prediction."""
+        return self._backbone
+
+    def embed(self, ids: Sequence[str], fetch: Fetch, progress: Progress) -> Iterator[tuple[str, Vector]]:
+        """Features of the clean view of each image, in the order of ``ids``, in bounded memory."""
+        micro = self._backbone.micro_batch
+        batches = [ids[start : start + micro] for start in range(0, len(ids), micro)]
+        progress("embedding images", 0, len(ids))
+        done = 0
+        with deterministic(), _Pool(self._workers) as pool:
+            for batch, rows in zip(batches, pool.stream(lambda b: self._embed(fetch(b)), batches), strict=True):
+                yield from zip(batch, rows, strict=True)
+                done += len(batch)
+                progress("embedding images", done, len(ids))
+
+    def embed_images(self, images: Sequence[bytes]) -> Array:
+        """Features of the clean views of any number of images: float32 [n, d]."""
+        by_name = {str(number): data for number, data in enumerate(images)}
+        pairs = self.embed(list(by_name), lambda names: [by_name[n] for n in names], lambda *_: None)
+        vectors = [vector for _, vector in pairs]
+        return np.stack(vectors) if vectors else np.zeros((0, self._backbone.feature_dim), np.float32)
+
+    def tune(self, tasks: Sequence[TuneTask], fetch: Fetch, progress: Progress) -> Iterator[TuneResult]:
+        """Tune every task, the biggest first; results as they finish."""
+        ordered = sorted(tasks, key=lambda task: (-len(task.ids), task.key))
+        counter = _StepCounter(ordered, self._config.tuning.epochs, progress)
+        with deterministic(), _Pool(self._workers) as pool:
+            if len(ordered) >= self._workers:
+                yield from pool.unordered(lambda task: self._tune(task, fetch, serial, counter, pool), ordered)
+            else:
+                for task in ordered:
+                    yield self._tune(task, fetch, pool.map, counter, pool)
+
+    def _embed(self, images: Sequence[bytes]) -> Array:
+        canvases = np.stack([to_canvas(decode(data), self._config.backbone.canvas_size) for data in images])
+        with torch.inference_mode():
+            features = self._backbone.features(to_input(clean_view(canvases, self._config), self._backbone))
+        rows: Array = features[: len(images)].float().cpu().numpy()
+        return rows
+
+    def _tune(
+        self, task: TuneTask, fetch: Fetch, parallel: ParallelMap, counter: _StepCounter, pool: _Pool
+    ) -> TuneResult:
+        started = time.perf_counter()
+        budget = self._config.compute.image_memory_mb * 2**20 // self._workers
+        canvases = Canvases(task.ids, fetch, side=self._config.backbone.canvas_size, budget=budget)
+        members = Members(task.ids, task.labels, canvases)
+
+        def on_step(records: int) -> None:
+            counter.add(records)
+            pool.check()
+
+        tensors = tune(
+            members,
+            backbone=self._backbone,
+            config=self._config,
+            classes=task.classes,
+            parallel=parallel,
+            on_step=on_step,
+        )
+        return TuneResult(task.key, to_bytes(tensors), time.perf_counter() - started)
+
+
+def clean_view(canvases: Array, config: Config) -> Array:
+    """The centre of each canvas, uint8 [n, size, size, 3]: the one view that decides the cluster."""
+    offset = (config.backbone.canvas_size - config.backbone.image_size) // 2
+    return crop(canvases, [(offset, offset)] * len(canvases), config.backbone.image_size)
+
+
+def canvases_of(images: Iterable[bytes], config: Config) -> list[Canvas]:
+    """Decoded canvases of image bytes."""
+    return [to_canvas(decode(data), config.backbone.canvas_size) for data in images]
+
+
+class _StepCounter:
+    """Adds up records x epochs over all clusters, from any thread, for the progress display."""
+
+    def __init__(self, tasks: Sequence[TuneTask], epochs: int, progress: Progress) -> None:
+        self._total = sum(len(task.ids) for task in tasks) * epochs
+        self._done = 0
+        self._progress = progress
+        self._lock = threading.Lock()
+        progress("tuning clusters", 0, self._total)
+
+    def add(self, records: int) -> None:
+        with self._lock:
+            self._done += records
+            self._progress("tuning clusters", self._done, self._total)
+
+
+class _Pool:
+    """Worker threads with one intra-operation thread each; leaving it stops what is still running."""
+
+    def __init__(self, workers: int) -> None:
+        self._workers = workers
+        self._stopped = threading.Event()
+        self._threads = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
+
+    def __enter__(self) -> _Pool:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stopped.set()
+        self._threads.shutdown(wait=True, cancel_futures=True)
+
+    def check(self) -> None:
+        """Raise in a worker whose results nobody will take any more."""
+        if self._stopped.is_set():
+            raise StoppedError("The work was stopped.")
+
+    def map(self, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
+        """Results in the order of the items."""
+        return list(self._threads.map(function, items))
+
+    def stream(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+        """Results in the order of the items, with only a few items in flight."""
+        iterator = iter(items)
+        waiting = deque(self._threads.submit(function, item) for item in itertools.islice(iterator, self._ahead))
+        while waiting:
+            result = waiting.popleft().result()
+            for item in itertools.islice(iterator, 1):
+                waiting.append(self._threads.submit(function, item))
+            yield result
+
+    def unordered(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+        """Results as they finish, with only a few items in flight."""
+        iterator = iter(items)
+        running: set[Future[R]] = set()
+        while True:
+            for item in itertools.islice(iterator, self._ahead - len(running)):
+                running.add(self._threads.submit(function, item))
+            if not running:
+                return
+            finished, running = wait(running, return_when=FIRST_COMPLETED)
+            for future in finished:
+                yield future.result()
+
+    @property
+    def _ahead(self) -> int:
+        return 2 * self._workers

@@ -1,0 +1,114 @@
+"""The model: a manifest of digests, one per generation.
+
+A model is the settings, the classes, the backbone's digest, the partition and one constituent for every cluster
+with members. ``model_digest`` covers exactly these and nothing else (no time, no salt, no sizes), so that models
+of different workspaces can be compared. Beside them the manifest carries what reports need. Knows nothing about
+files; `generations` keeps manifests on disk.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from lmeraser.config import ComputeConfig, Config
+from lmeraser.hashing import Digest
+
+
+class StageResult(BaseModel):
+    """The result of one stage of F: its keyed inputs, its artifact, and the environment that made it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    key: Digest
+    artifact: Digest
+    fingerprint: Digest
+
+
+class Cluster(BaseModel):
+    """One cluster with members.
+
+    Attributes:
+        number: its number in the partition.
+        records: how many members it has.
+        constituent: its tuned prompt and head.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    number: int
+    records: int
+    constituent: StageResult
+
+
+class Model(BaseModel):
+    """One generation of the model.
+
+    Attributes:
+        format: version of this manifest's layout.
+        generation: 0, 1, 2, ...
+        parent: digest of the generation before.
+        settings: `Config.model_settings`.
+        classes: class names in the order of the labels.
+        backbone: digest of the frozen network.
+        backbone_name: where its weights are loaded from; not part of the model.
+        partition: prototypes and the sample's clusters.
+        clusters: those with members, by number.
+        revision: of the records that it was derived from.
+        epoch_records_per_second: measured speed of tuning, for estimates.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: int = 1
+    generation: int
+    parent: Digest | None
+    settings: dict[str, Any]
+    classes: tuple[str, ...]
+    backbone: Digest
+    backbone_name: str
+    partition: StageResult
+    clusters: tuple[Cluster, ...]
+    revision: int
+    epoch_records_per_second: float | None
+
+    @property
+    def model_digest(self) -> Digest:
+        """Digest of every tensor, prototype and setting of the model."""
+        return Digest.of_json(
+            {
+                "settings": self.settings,
+                "classes": list(self.classes),
+                "backbone": self.backbone,
+                "partition": self.partition.artifact,
+                "clusters": [[c.number, c.constituent.artifact] for c in self.clusters],
+            }
+        )
+
+    @property
+    def records(self) -> int:
+        """Number of records it was derived from."""
+        return sum(cluster.records for cluster in self.clusters)
+
+    @property
+    def expected_share(self) -> float:
+        """Share of the records that one uniformly drawn request tunes again: sum of (n_k / N) squared.
+
+        The request is taken to miss the clustering sample. 0 for an empty model.
+        """
+        total = self.records
+        return sum(cluster.records**2 for cluster in self.clusters) / total**2 if total else 0.0
+
+    @property
+    def fingerprints(self) -> tuple[Digest, ...]:
+        """The environments in which its parts were made, sorted; more than one is equality in distribution."""
+        results = [self.partition, *(cluster.constituent for cluster in self.clusters)]
+        return tuple(sorted({result.fingerprint for result in results}))
+
+    def config(self, compute: ComputeConfig | None = None) -> Config:
+        """The settings it was derived with, and where to compute."""
+        backbone = {**self.settings["backbone"], "name": self.backbone_name}
+        return Config.model_validate(
+            {**self.settings, "backbone": backbone, "compute": compute or ComputeConfig()}
+        )

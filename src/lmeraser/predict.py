@@ -1,0 +1,141 @@
+"""Prediction: embed the clean view, find the cluster, add its prompt, classify with its head.
+
+Where the partition gives an image several clusters (``random``), their probabilities are averaged. The prompts and
+heads of all clusters are gathered for each image of a micro-batch, so images of different clusters share a pass.
+Reads only the manifest and artifacts, never the records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lmeraser.constituents.prompt_head import head_input, to_input
+from lmeraser.environment import deterministic
+from lmeraser.errors import NoModelError
+from lmeraser.executors.local import LocalExecutor, canvases_of, clean_view
+from lmeraser.model import Model
+from lmeraser.partitions import Fitted, partition_of
+from lmeraser.prompts import PromptShape
+from lmeraser.store import Store
+from lmeraser.tensors import Array, from_bytes
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answer for one image.
+
+    Attributes:
+        label: index of the most probable class.
+        class_name: its name.
+        probability: of that class.
+        clusters: numbers of the clusters that were asked.
+    """
+
+    label: int
+    class_name: str
+    probability: float
+    clusters: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Answers for many images.
+
+    Attributes:
+        probabilities: float32 [n, classes].
+        features: of the clean views, float32 [n, d].
+        clusters: cluster numbers that were asked, int64 [n, votes].
+    """
+
+    probabilities: NDArray[np.float32]
+    features: NDArray[np.float32]
+    clusters: NDArray[np.int64]
+
+
+class Predictor:
+    """A served model in memory.
+
+    Args:
+        model: the manifest.
+        store: holds its artifacts.
+        executor: with the backbone of the model.
+
+    Raises:
+        NoModelError: the model has no clusters, or it belongs to another backbone.
+    """
+
+    def __init__(self, model: Model, store: Store, executor: LocalExecutor) -> None:
+        if not model.clusters:
+            raise NoModelError(
+                "A prediction needs at least one cluster.",
+                got="an empty model: no record is left to learn from",
+                next_step="add records and train again",
+            )
+        if model.backbone != executor.backbone:
+            raise NoModelError(
+                "A model predicts with the backbone it was tuned on.",
+                got=f"backbone {executor.backbone.short}; the model was tuned on {model.backbone.short}",
+                next_step="restore the backbone's files, or run 'lmeraser train'",
+            )
+        self._model = model
+        self._config = model.config()
+        self._executor = executor
+        self._shape = PromptShape.of(self._config)
+        self._partition = partition_of(self._config)
+        self._fitted = Fitted.of(from_bytes(store.read(model.partition.artifact)))
+        self._numbers = [cluster.number for cluster in model.clusters]
+        constituents = [from_bytes(store.read(c.constituent.artifact)) for c in model.clusters]
+        device = executor.network.device
+        self._prompts, self._weights, self._biases = (
+            torch.from_numpy(np.stack([tensors[name] for tensors in constituents])).to(device)
+            for name in ("prompt", "head.weight", "head.bias")
+        )
+
+    def predict(self, images: Sequence[bytes]) -> list[Prediction]:
+        """Class, probability and cluster of each image (bytes of image files)."""
+        batch = self.batch(images)
+        return [
+            Prediction(
+                label=int(label),
+                class_name=self._model.classes[label],
+                probability=float(probabilities[label]),
+                clusters=tuple(int(number) for number in numbers),
+            )
+            for probabilities, numbers in zip(batch.probabilities, batch.clusters, strict=True)
+            for label in [int(probabilities.argmax())]
+        ]
+
+    def batch(self, images: Sequence[bytes]) -> Batch:
+        """Probabilities, features and clusters of each image."""
+        features = self._executor.embed_images(images)
+        routes = self._partition.route(self._fitted, features, self._numbers)
+        pixels = clean_view(np.stack(canvases_of(images, self._config)), self._config)
+        votes = [self._classify(pixels, routes[:, vote]) for vote in range(routes.shape[1])]
+        probabilities: NDArray[np.float32] = np.stack(votes).mean(axis=0, dtype=np.float32)
+        return Batch(probabilities, features, np.asarray(self._numbers, dtype=np.int64)[routes])
+
+    def _classify(self, pixels: Array, clusters: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Probabilities, float32 [n, classes], of images that go to the clusters at these positions."""
+        micro = self._config.backbone.micro_batch
+        rows = []
+        with deterministic(), torch.inference_mode():
+            for start in range(0, len(pixels), micro):
+                part = slice(start, start + micro)
+                rows.append(self._pass(pixels[part], torch.from_numpy(clusters[part])))
+        return np.concatenate(rows)
+
+    def _pass(self, pixels: Array, clusters: torch.Tensor) -> NDArray[np.float32]:
+        backbone = self._executor.network
+        padded = torch.nn.functional.pad(clusters, (0, backbone.micro_batch - len(clusters)))
+        corners = [self._shape.prediction_corner]
+        images = to_input(pixels, backbone) + self._shape.paint(self._prompts[padded], corners)
+        features = head_input(backbone.features(images), self._config)
+        # A product and a sum for each image alone: a batched matrix product may depend on the neighbours.
+        logits = (self._weights[padded] * features[:, None, :]).sum(dim=2) + self._biases[padded]
+        probabilities: NDArray[np.float32] = logits.softmax(dim=1)[: len(clusters)].cpu().numpy()
+        return probabilities

@@ -1,0 +1,54 @@
+"""Removing bytes that nothing needs any more: mark what the served generation uses, sweep the rest.
+
+Removed are artifacts, memo entries, manifests and stored clusters of other generations, temporary files, and,
+after a deletion, every free page and log of the database. What is not covered: copies that were made outside the
+workspace (backups, exports), the file system's and the disk's own remnants of overwritten files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from lmeraser.files import TEMPORARY, storage_errors
+from lmeraser.hashing import Digest
+from lmeraser.model import Model
+from lmeraser.workspace import Workspace
+
+
+def purge(workspace: Workspace, *, dry_run: bool = False) -> list[Path]:
+    """Remove whatever the served generation does not use.
+
+    Args:
+        workspace: held by the caller for writing.
+        dry_run: remove nothing.
+
+    Returns:
+        The files that went, or that would go.
+    """
+    model = workspace.generations.current()
+    if model is None:
+        return []  # an interrupted first training: its finished parts are still needed
+    with storage_errors(workspace.root):
+        doomed = [*workspace.generations.outdated(), *_temporary(workspace.root)]
+        doomed += workspace.store.sweep(artifacts=_artifacts(model), keys=_keys(model), dry_run=dry_run)
+        if dry_run:
+            return sorted(set(doomed))
+        for path in doomed:
+            path.unlink(missing_ok=True)
+    workspace.records.forget_assignments(keep=model.partition.key)
+    if workspace.records.compaction_due:
+        workspace.records.compact()
+    return sorted(set(doomed))
+
+
+def _temporary(root: Path) -> Iterator[Path]:
+    yield from (path for path in root.glob(f"{TEMPORARY}*") if path.is_file())
+
+
+def _artifacts(model: Model) -> set[Digest]:
+    return {model.partition.artifact, *(cluster.constituent.artifact for cluster in model.clusters)}
+
+
+def _keys(model: Model) -> set[Digest]:
+    return {model.partition.key, *(cluster.constituent.key for cluster in model.clusters)}

@@ -1,0 +1,78 @@
+"""What a workspace holds and what a deletion costs there, in numbers; needs no torch.
+
+``expected_share`` is the share of the records that one uniformly drawn request tunes again: sum n_k^2 / N^2. It is
+never 1/K unless all clusters are equally large, and it does not include requests that hit the clustering sample.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from lmeraser.audit import up_to_date
+from lmeraser.hashing import Digest
+from lmeraser.partitions import partition_of
+from lmeraser.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Status:
+    """The state of a workspace.
+
+    Attributes:
+        records: private records held now.
+        subjects: different people they name.
+        classes: class names.
+        generation: served generation; None before the first training, as are the following.
+        model_digest: of the served model.
+        parent: digest of the generation before it.
+        up_to_date: whether the served model is that of the records and settings held now.
+        clusters: clusters with members.
+        largest_cluster: records in the largest.
+        expected_share: of the records, tuned again by one uniform request.
+        fitted_on: what shapes the partition.
+        backbone: the frozen network's name.
+        fingerprint: the environment the model was made in; None if it was made in several.
+        fingerprints: all of them.
+    """
+
+    records: int
+    subjects: int
+    classes: tuple[str, ...]
+    generation: int | None
+    model_digest: Digest | None
+    parent: Digest | None
+    up_to_date: bool
+    clusters: int
+    largest_cluster: int
+    expected_share: float
+    fitted_on: str
+    backbone: str
+    fingerprint: Digest | None
+    fingerprints: tuple[Digest, ...]
+
+    def to_json(self) -> dict[str, object]:
+        """The status as JSON values."""
+        return asdict(self)
+
+
+def status(workspace: Workspace) -> Status:
+    """The state of a workspace, read in one go."""
+    model = workspace.generations.current()
+    prints = model.fingerprints if model else ()
+    sizes = [cluster.records for cluster in model.clusters] if model else []
+    return Status(
+        records=workspace.records.count(),
+        subjects=workspace.records.count_subjects(),
+        classes=workspace.records.classes,
+        generation=model.generation if model else None,
+        model_digest=model.model_digest if model else None,
+        parent=model.parent if model else None,
+        up_to_date=model is not None and up_to_date(workspace, model),
+        clusters=len(sizes),
+        largest_cluster=max(sizes, default=0),
+        expected_share=model.expected_share if model else 0.0,
+        fitted_on=partition_of(workspace.config).fitted_on,
+        backbone=workspace.config.backbone.name,
+        fingerprint=prints[0] if len(prints) == 1 else None,
+        fingerprints=prints,
+    )
