@@ -136,19 +136,19 @@ class Eraser:
 
     def train(self, *, rederive: bool = False) -> TrainReport:
         """Derive the model of the records and serve it. See `train.train`."""
-        return run_train(self.workspace, self._executor, rederive=rederive, progress=self._progress)
+        return run_train(self.workspace, self.executor, rederive=rederive, progress=self._progress)
 
     def plan(self, *, ids: Iterable[str] = (), subjects: Iterable[str] = ()) -> Plan:
         """What `unlearn` would do, without doing it. See `dry_run.dry_run`."""
-        return dry_run(self.workspace, self._executor, ids=ids, subjects=subjects, progress=self._progress)
+        return dry_run(self.workspace, self.executor, ids=ids, subjects=subjects, progress=self._progress)
 
     def unlearn(self, *, ids: Iterable[str] = (), subjects: Iterable[str] = ()) -> UnlearnReport:
         """Forget records exactly. See `unlearn.unlearn`."""
-        return run_unlearn(self.workspace, self._executor, ids=ids, subjects=subjects, progress=self._progress)
+        return run_unlearn(self.workspace, self.executor, ids=ids, subjects=subjects, progress=self._progress)
 
     def audit(self, *, clusters: int | None = None) -> AuditReport:
         """Derive the model again from nothing and compare every digest. See `audit.audit`."""
-        return run_audit(self.workspace, self._executor, clusters=clusters, progress=self._progress)
+        return run_audit(self.workspace, self.executor, clusters=clusters, progress=self._progress)
 
     def status(self) -> Status:
         """The state of the workspace. See `status.status`."""
@@ -192,7 +192,7 @@ class Eraser:
         from lmeraser.predict import Predictor
 
         model = self.workspace.generations.require()
-        return Predictor(model, self.workspace.store, self._executor())
+        return Predictor(model, self.workspace.store, self.executor())
 
     def close(self) -> None:
         """Release the workspace's database."""
@@ -204,6 +204,10 @@ class Eraser:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
+    def executor(self) -> LocalExecutor:
+        """The executor with the workspace's backbone, loaded at the first use."""
+        return self._loaded
+
     @cached_property
     def _loaded(self) -> LocalExecutor:
         from lmeraser.executors.local import LocalExecutor
@@ -211,18 +215,15 @@ class Eraser:
         self._progress("loading the backbone", 0, None)
         return LocalExecutor(self.workspace.config)
 
-    def _executor(self) -> LocalExecutor:
-        return self._loaded
-
     def _training_set(self) -> TrainingSet:
         from lmeraser.evaluate import TrainingSet
 
         records = self.workspace.records.index()
-        key = feature_key(self.workspace.config, self._executor().backbone)
+        key = feature_key(self.workspace.config, self.executor().backbone)
         ids = [record.id for record in records]
         known = self.workspace.records.features(ids, key=key)
         missing = [record_id for record_id in ids if record_id not in known]
-        known |= self._executor().embed(missing, self.workspace.records.images, self._progress)
+        known |= self.executor().embed(missing, self.workspace.records.images, self._progress)
         labels = np.array([record.label for record in records], dtype=np.int64)
         return TrainingSet(np.stack([known[record_id] for record_id in ids]), labels)
 

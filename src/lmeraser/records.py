@@ -39,9 +39,9 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DatabaseError
 
-from lmeraser.errors import InputError, StorageError
+from lmeraser.errors import CorruptError, InputError, StorageError
 from lmeraser.hashing import Digest, keyed_digest
 
 T = TypeVar("T")
@@ -116,6 +116,18 @@ class Records:
         self._engine.dispose()
 
     @contextlib.contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        try:
+            with self._engine.connect() as connection:
+                yield connection
+        except DatabaseError as error:
+            raise CorruptError(
+                "The records are an intact SQLite database.",
+                got=f"{self._path}: {error.orig}",
+                next_step="restore records.db from a backup",
+            ) from error
+
+    @contextlib.contextmanager
     def transaction(self) -> Iterator[Connection]:
         """One transaction: committed at the end, rolled back on any exception.
 
@@ -125,7 +137,7 @@ class Records:
         try:
             with self._engine.begin() as connection:
                 yield connection
-        except OperationalError as error:
+        except DatabaseError as error:
             raise StorageError(
                 "The database takes what is written to it.",
                 got=f"{self._path}: {error.orig}",
@@ -187,7 +199,7 @@ class Records:
     def index(self) -> list[RecordRef]:
         """All records without payload, sorted by id (code points, as Python sorts)."""
         query = select(_records.c.id, _records.c.label, _records.c.image_digest)
-        with self._engine.connect() as connection:
+        with self._reading() as connection:
             return sorted(RecordRef(i, n, Digest(d)) for i, n, d in connection.execute(query))
 
     def find(self, ids: Iterable[str]) -> dict[str, tuple[str | None, int, Digest]]:
@@ -291,7 +303,7 @@ class Records:
         query = query.where(_assignments.c.partition == str(partition))
         if ids is not None:
             return {row.id: row.cluster for row in self._select_in(query, _assignments.c.id, ids)}
-        with self._engine.connect() as connection:
+        with self._reading() as connection:
             return {row.id: row.cluster for row in connection.execute(query)}
 
     def store_assignments(self, clusters: Mapping[str, int], *, partition: Digest) -> None:
@@ -317,12 +329,12 @@ class Records:
                 connection.execute(insert(table), chunk)
 
     def _select_in(self, query: Any, column: Any, values: Iterable[str]) -> Iterator[Any]:
-        with self._engine.connect() as connection:
+        with self._reading() as connection:
             for chunk in _chunks(list(values)):
                 yield from connection.execute(query.where(column.in_(chunk))).all()
 
     def _scalar(self, query: Any) -> int:
-        with self._engine.connect() as connection:
+        with self._reading() as connection:
             return int(connection.execute(query).scalar_one())
 
     @contextlib.contextmanager
@@ -337,7 +349,7 @@ class Records:
         query = select(_facts.c.value).where(_facts.c.name == name)
         if connection is not None:
             return connection.execute(query).scalar_one_or_none()
-        with self._engine.connect() as own:
+        with self._reading() as own:
             return own.execute(query).scalar_one_or_none()
 
     def _set_fact(self, connection: Connection, name: str, value: str) -> None:

@@ -108,6 +108,25 @@ def chunks(rows: Iterable[Row], size: int = 256) -> Iterator[list[Row]]:
         yield chunk
 
 
+def image_files(paths: Iterable[Path]) -> list[Path]:
+    """Image files among ``paths``; folders are searched for them.
+
+    Raises:
+        InputError: a path does not exist, or there is no image at all.
+    """
+    files: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            files += sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+        elif path.is_file():
+            files.append(path)
+        else:
+            raise InputError("An image is an existing file.", got=str(path), next_step="check the path")
+    if not files:
+        raise InputError("At least one image is asked for.", got="folders without image files")
+    return files
+
+
 def open_source(
     source: str | os.PathLike[str] | Dataset | IterableDataset,
     *,

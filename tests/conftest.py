@@ -1,0 +1,83 @@
+"""Fixtures shared by all tests: real handwritten digits, settings that run in seconds, real image data."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from datasets import ClassLabel, Dataset, Features, Image, Value
+from PIL import Image as PillowImage
+from sklearn.datasets import load_digits
+
+from lmeraser import Columns, Eraser
+from lmeraser.config import Config, parse
+
+DIGIT_CLASSES = [str(digit) for digit in range(10)]
+DIGIT_COLUMNS = Columns(id="id", subject="writer")
+
+
+def png(pixels: Any) -> bytes:
+    """An array, uint8 [h, w] or [h, w, 3], as the bytes of a PNG file."""
+    buffer = io.BytesIO()
+    PillowImage.fromarray(np.asarray(pixels, dtype=np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@cache
+def _digits() -> list[tuple[bytes, int]]:
+    digits = load_digits()
+    images = (digits.images * 255 / 16).round()
+    return [(png(image), int(label)) for image, label in zip(images, digits.target, strict=True)]
+
+
+def digits(numbers: Sequence[int]) -> Dataset:
+    """Real handwritten digits as a data set: ``digit-0007`` with writer ``w2`` is the seventh of scikit-learn's."""
+    rows = [
+        {
+            "id": f"digit-{number:04d}",
+            "writer": f"w{number % 5}",
+            "image": {"bytes": _digits()[number][0], "path": None},
+            "label": _digits()[number][1],
+        }
+        for number in numbers
+    ]
+    features = {"id": Value("string"), "writer": Value("string"), "image": Image()}
+    return Dataset.from_list(rows, features=Features({**features, "label": ClassLabel(names=DIGIT_CLASSES)}))
+
+
+def tiny_config(**changes: dict[str, Any]) -> Config:
+    """Settings on the real EfficientNet-Lite0 that train tens of records in about a second."""
+    base: dict[str, dict[str, Any]] = {
+        "backbone": {"image_size": 32, "micro_batch": 4},
+        "partition": {"sample_size": 12, "clusters": 4},
+        "tuning": {"epochs": 2, "batch_size": 8},
+        "compute": {"workers": 2},
+    }
+    for section, values in changes.items():
+        base[section] = {**base.get(section, {}), **values}
+    return parse(base)
+
+
+@pytest.fixture
+def eraser(tmp_path: Path) -> Any:
+    """A trained workspace of 40 digits; 12 of them shape the partition."""
+    with Eraser.create(tmp_path / "workspace", tiny_config()) as opened:
+        opened.add(digits(range(40)), columns=DIGIT_COLUMNS)
+        opened.train()
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The folder of real image data sets, or a skip: set LMERASER_DATA to where it is."""
+    default = Path(__file__).parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("LMERASER_DATA", default))
+    if not folder.is_dir():
+        pytest.skip("needs real image data; set LMERASER_DATA to its folder")
+    return folder
