@@ -37,7 +37,7 @@ def _digits() -> list[tuple[bytes, int]]:
 
 
 def digits(numbers: Sequence[int]) -> Dataset:
-    """Real handwritten digits as a data set: ``digit-0007`` with writer ``w2`` is the seventh of scikit-learn's."""
+    """Real handwritten digits as a data set: ``digit-0007`` by writer ``w2`` is number 7 of scikit-learn's."""
     rows = [
         {
             "id": f"digit-{number:04d}",
