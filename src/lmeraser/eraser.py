@@ -29,6 +29,7 @@ from lmeraser.config import Config
 from lmeraser.derive import feature_key
 from lmeraser.dry_run import dry_run
 from lmeraser.errors import ImageError, InputError
+from lmeraser.hashing import Digest
 from lmeraser.images import decode
 from lmeraser.importing import ImportReport, import_records
 from lmeraser.plan import Plan
@@ -102,7 +103,7 @@ class Eraser:
         return self.workspace.records.classes
 
     @property
-    def model_digest(self) -> str:
+    def model_digest(self) -> Digest:
         """Digest of the served model."""
         return self.workspace.generations.require().model_digest
 

@@ -1,0 +1,43 @@
+# Every target sets itself up: the first one that runs makes .venv and installs the pinned versions.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help install demo test test-long lint format bench clean
+
+help: ## Print this list.
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+install: $(INSTALLED) ## Make .venv with lmeraser and the pinned versions of everything.
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt torch==2.13.0
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: $(INSTALLED) ## Run the main job end to end on handwritten digits; pictures and report in demo/.
+	$(BIN)/lmeraser demo --out demo
+
+test: $(INSTALLED) ## Run the tests.
+	$(BIN)/python -m pytest -m "not long"
+
+test-long: $(INSTALLED) ## Run all tests, those that take minutes too.
+	$(BIN)/python -m pytest
+
+lint: $(INSTALLED) ## Check style and types.
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(INSTALLED) ## Put the code into its format.
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(INSTALLED) ## Measure; prints ratios of medians against baselines in the same run.
+	$(BIN)/python benchmarks/request.py
+
+clean: ## Remove what make made.
+	rm -rf $(VENV) demo build dist .mypy_cache .pytest_cache .ruff_cache
