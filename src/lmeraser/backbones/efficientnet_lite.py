@@ -21,8 +21,8 @@ from lmeraser.errors import BackboneError
 
 NAME = "efficientnet-lite0"
 _FEATURES = 1280
-_MEAN = (0.485, 0.456, 0.406)  # the normalisation of the checkpoint's training
-_STD = (0.229, 0.224, 0.225)
+_MEAN = (127 / 255,) * 3  # of the checkpoint's training: (pixel - 127) / 128
+_STD = (128 / 255,) * 3
 
 
 class EfficientNetLite0(Backbone):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lmeraser.backbones.base import Backbone, channel_constants, freeze, weights_digest
 from lmeraser.config import BackboneConfig
@@ -34,9 +34,11 @@ class HuggingFaceBackbone(Backbone):
 
     def __init__(self, config: BackboneConfig, device: torch.device) -> None:
         where = ALIASES.get(config.name, config.name)
-        model = _load(where, config.name)
+        model, missing = _load(where, config.name)
         kind = str(model.config.model_type)
         self._pooling = config.pooling if config.pooling != "auto" else _natural_pooling(kind)
+        _drop_unused_pooler(model, self._pooling)
+        _check_complete(model, missing, config.name)
         self._extra = {"interpolate_pos_encoding": True} if kind in _INTERPOLATING else {}
         mean, std = _pixel_statistics(where)
         architecture = {"config": _stable(model.config), "pooling": self._pooling, "mean": mean, "std": std}
@@ -78,14 +80,39 @@ def _natural_pooling(kind: str) -> str:
     return "cls" if kind in _CLASS_TOKEN else "pooler"
 
 
-def _load(where: str, name: str) -> Any:
+def _drop_unused_pooler(model: Any, pooling: str) -> None:
+    """Remove a trainable pooler that the features don't use; checkpoints often lack its weights."""
+    pooler = getattr(model, "pooler", None)
+    if pooling != "pooler" and isinstance(pooler, nn.Module) and any(True for _ in pooler.parameters()):
+        model.pooler = None
+
+
+def _check_complete(model: Any, missing: set[str], name: str) -> None:
+    """Refuse missing weights: transformers would draw them at random, differently in every process."""
+    if used := sorted(missing & set(model.state_dict())):
+        raise BackboneError(
+            "A backbone's checkpoint holds all of its weights.",
+            got=f"{name} lacks {len(used)}, for instance {used[0]}",
+            next_step="use a complete checkpoint, or a backbone.pooling that does not need them",
+        )
+
+
+def _load(where: str, name: str) -> tuple[Any, set[str]]:
+    """The model, and the names of weights that its checkpoint lacks."""
     from transformers import AutoModel
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+    logging.set_verbosity_error()  # its report of missing weights is ours to make
     try:
         # Safetensors only, and never code from the model's folder: loading must not execute anything.
-        return AutoModel.from_pretrained(where, use_safetensors=True, trust_remote_code=False, dtype=torch.float32)
+        model, report = AutoModel.from_pretrained(
+            where,
+            use_safetensors=True,
+            trust_remote_code=False,
+            dtype=torch.float32,
+            output_loading_info=True,
+        )
     except Exception as error:  # transformers raises OSError, ValueError, KeyError... with long explanations
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise BackboneError(
@@ -95,6 +122,9 @@ def _load(where: str, name: str) -> Any:
             next_step=f"without network: put config.json and model.safetensors of {where} into a folder and set "
             "backbone.name to that folder's path",
         ) from error
+    # A mismatched key is a name with two shapes; its weights are drawn at random as well.
+    mismatched = [key if isinstance(key, str) else key[0] for key in report["mismatched_keys"]]
+    return model, {*report["missing_keys"], *mismatched}
 
 
 def _pixel_statistics(where: str) -> tuple[tuple[float, ...], tuple[float, ...]]:

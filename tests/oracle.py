@@ -1,0 +1,70 @@
+"""The independent oracle: trains once, from nothing, on a list of records, in a process of its own.
+
+Reads one JSON request a line (settings, numbers of digits in the order in which they are added) and answers with
+the model digest. It is started with another number of threads than the tests run with.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+
+class Oracle:
+    """The other process; a context manager."""
+
+    def __init__(self, threads: int) -> None:
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+        self._process = subprocess.Popen(
+            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
+
+    def digest(self, settings: dict[str, Any], numbers: list[int]) -> str:
+        """Digest of the model that one training on these digits gives."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps({"settings": settings, "numbers": numbers}) + "\n")
+        self._process.stdin.flush()
+        answer: dict[str, str] = json.loads(self._process.stdout.readline())
+        return answer["digest"]
+
+    def __enter__(self) -> Oracle:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        self._process.wait(timeout=60)
+        self._process.stdout.close()
+
+
+def _train_once(settings: dict[str, Any], numbers: list[int]) -> str:
+    from conftest import DIGIT_CLASSES, DIGIT_COLUMNS, digits
+    from lmeraser import Eraser
+
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Eraser.create(Path(folder) / "workspace", settings, classes=DIGIT_CLASSES) as eraser,
+    ):
+        if numbers:
+            eraser.add(digits(numbers), columns=DIGIT_COLUMNS)
+        eraser.train()
+        return eraser.model_digest
+
+
+def _serve() -> None:
+    for line in sys.stdin:
+        request = json.loads(line)
+        digest = _train_once(request["settings"], request["numbers"])
+        sys.stdout.write(json.dumps({"digest": digest}) + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    _serve()

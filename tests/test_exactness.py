@@ -1,0 +1,221 @@
+"""The heart: after any history of adds and deletions, the model is the one that a single training gives.
+
+The oracle is another process with another number of threads, which adds the retained records in another order to a
+fresh workspace and trains once. Every model is a real one: EfficientNet-Lite0 or a transformer, on real digits.
+"""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from conftest import DIGIT_CLASSES, DIGIT_COLUMNS, digits
+from lmeraser import Eraser
+from lmeraser.partitions import partition_of
+from oracle import Oracle
+
+_COMMON: dict[str, Any] = {
+    "backbone": {"image_size": 32, "micro_batch": 4},
+    "tuning": {"epochs": 2, "batch_size": 8, "flip": True},
+    "compute": {"workers": 2},
+}
+_VARIANTS: dict[str, dict[str, Any]] = {
+    "default": {"partition": {"sample_size": 10, "clusters": 4}},
+    "all sampled": {"partition": {"sample_size": 100, "clusters": 5}},
+    "paper's clustering": {
+        "partition": {"sample_size": 8, "linkage": "average", "metric": "euclidean", "threshold": 9.0},
+        "prompt": {"init_scale": 1.0},
+        "head": {"normalize": "none"},
+        "tuning": {"epochs": 2, "batch_size": 8, "optimizer": "sgd"},
+    },
+    "random": {"partition": {"method": "random", "clusters": 3}, "prompt": {"kind": "random_patch"}},
+    "single": {"partition": {"method": "single"}, "prompt": {"kind": "fixed_patch"}},
+}
+
+_numbers = st.lists(st.integers(0, 39), min_size=1, max_size=6, unique=True)
+_step = st.tuples(st.sampled_from(["unlearn", "unlearn a writer", "add"]), _numbers)
+
+
+@pytest.fixture(scope="module")
+def oracle() -> Iterator[Oracle]:
+    with Oracle(threads=1) as started:
+        yield started
+
+
+def settings_of(variant: str) -> dict[str, Any]:
+    return {**_COMMON, **_VARIANTS[variant]}
+
+
+def name(number: int) -> str:
+    return f"digit-{number:04d}"
+
+
+def apply(eraser: Eraser, retained: set[int], verb: str, numbers: list[int]) -> None:
+    """One step of a history, applied to the workspace and to the set of records that should be left."""
+    if verb == "add":
+        # Ids and writers that were deleted before come back on purpose here.
+        eraser.add(digits(numbers), columns=DIGIT_COLUMNS, restore_deleted=True)
+        retained |= set(numbers)
+        eraser.train()
+    elif verb == "unlearn":
+        chosen = [number for number in numbers if number in retained]
+        if chosen:
+            eraser.unlearn(ids=[name(number) for number in chosen])
+            retained -= set(chosen)
+    else:
+        writer = numbers[0] % 5
+        if any(number % 5 == writer for number in retained):
+            eraser.unlearn(subjects=[f"w{writer}"])
+            retained -= {number for number in retained if number % 5 == writer}
+
+
+@given(
+    variant=st.sampled_from(list(_VARIANTS)),
+    first=st.sets(st.integers(0, 39), min_size=1, max_size=30),
+    history=st.lists(_step, min_size=1, max_size=4),
+    shuffle=st.randoms(use_true_random=False),
+)
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+def test_any_history_gives_the_model_of_training_once(
+    oracle: Oracle,
+    variant: str,
+    first: set[int],
+    history: list[tuple[str, list[int]]],
+    shuffle: random.Random,
+) -> None:
+    chosen = settings_of(variant)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Eraser.create(Path(folder) / "workspace", chosen, classes=DIGIT_CLASSES) as eraser,
+    ):
+        eraser.add(digits(sorted(first)), columns=DIGIT_COLUMNS)
+        eraser.train()
+        retained = set(first)
+        for verb, numbers in history:
+            apply(eraser, retained, verb, numbers)
+        left = sorted(retained)
+        shuffle.shuffle(left)
+        other = {**chosen, "compute": {"workers": 3}}
+        assert eraser.model_digest == oracle.digest(other, left)
+
+
+@pytest.fixture
+def trained(tmp_path: Path) -> Iterator[Eraser]:
+    with Eraser.create(tmp_path / "w", settings_of("default"), classes=DIGIT_CLASSES) as eraser:
+        eraser.add(digits(range(40)), columns=DIGIT_COLUMNS)
+        eraser.train()
+        yield eraser
+
+
+def sampled(eraser: Eraser) -> list[int]:
+    ids = [record.id for record in eraser.workspace.records.index()]
+    return [int(record_id[-4:]) for record_id in partition_of(eraser.workspace.config).sample(ids)]
+
+
+def test_a_sampled_record(trained: Eraser, oracle: Oracle) -> None:
+    gone = sampled(trained)[3]
+    assert trained.plan(ids=[name(gone)]).sample_hit
+    trained.unlearn(ids=[name(gone)])
+    assert trained.model_digest == oracle.digest(settings_of("default"), [n for n in range(40) if n != gone])
+
+
+def test_the_whole_sample_at_once(trained: Eraser, oracle: Oracle) -> None:
+    gone = set(sampled(trained))
+    trained.unlearn(ids=[name(number) for number in gone])
+    assert trained.model_digest == oracle.digest(settings_of("default"), sorted(set(range(40)) - gone))
+
+
+def test_a_whole_cluster(trained: Eraser, oracle: Oracle) -> None:
+    model = trained.workspace.generations.require()
+    clusters = trained.workspace.records.assignments(model.partition.key)
+    smallest = min(model.clusters, key=lambda cluster: cluster.records).number
+    gone = {int(record_id[-4:]) for record_id, number in clusters.items() if number == smallest}
+    trained.unlearn(ids=[name(number) for number in gone])
+    assert trained.model_digest == oracle.digest(settings_of("default"), sorted(set(range(40)) - gone))
+
+
+def test_the_last_record_of_a_class_keeps_the_shape_of_every_head(trained: Eraser, oracle: Oracle) -> None:
+    label_of = {int(record.id[-4:]): record.label for record in trained.workspace.records.index()}
+    threes = {number for number, label in label_of.items() if label == 3}
+    trained.unlearn(ids=[name(number) for number in threes])
+    assert trained.classes == tuple(DIGIT_CLASSES)
+    assert trained.model_digest == oracle.digest(settings_of("default"), sorted(set(range(40)) - threes))
+
+
+def test_one_record_is_left_then_none(trained: Eraser, oracle: Oracle) -> None:
+    trained.unlearn(ids=[name(number) for number in range(39)])
+    assert trained.model_digest == oracle.digest(settings_of("default"), [39])
+    trained.unlearn(ids=[name(39)])
+    assert trained.model_digest == oracle.digest(settings_of("default"), [])
+    assert trained.audit().identical
+
+
+def test_requests_in_any_order_and_together_give_the_same_model(tmp_path: Path) -> None:
+    digests = set()
+    for run, requests in enumerate([[[1], [2], [3]], [[3], [1, 2]], [[1, 2, 3]]]):
+        with Eraser.create(tmp_path / str(run), settings_of("default")) as eraser:
+            eraser.add(digits(range(20)), columns=DIGIT_COLUMNS)
+            eraser.train()
+            for request in requests:
+                eraser.unlearn(ids=[name(number) for number in request])
+            digests.add(eraser.model_digest)
+    assert len(digests) == 1
+
+
+def test_forgetting_and_adding_again_gives_the_first_model(trained: Eraser) -> None:
+    first = trained.model_digest
+    trained.unlearn(ids=[name(5), name(6)])
+    assert trained.model_digest != first
+    trained.add(digits([6, 5]), columns=DIGIT_COLUMNS, restore_deleted=True)
+    trained.train()
+    assert trained.model_digest == first
+
+
+def test_the_same_image_under_two_ids_is_two_records(tmp_path: Path) -> None:
+    twin = digits([7]).map(lambda row: {"id": "twin"})
+    with Eraser.create(tmp_path / "w", settings_of("default")) as eraser:
+        eraser.add(digits(range(12)), columns=DIGIT_COLUMNS)
+        eraser.train()
+        alone = eraser.model_digest
+        eraser.add(twin, columns=DIGIT_COLUMNS)
+        eraser.train()
+        assert eraser.model_digest != alone
+        eraser.unlearn(ids=["twin"])
+        assert eraser.model_digest == alone
+
+
+@pytest.mark.parametrize("family", ["vit", "swin"])
+def test_on_a_transformer(tmp_path: Path, oracle: Oracle, family: str) -> None:
+    chosen = settings_of("default")
+    folder = save_transformer(tmp_path / family, family)
+    chosen["backbone"] = {"name": str(folder), "image_size": 32, "micro_batch": 4}
+    with Eraser.create(tmp_path / "w", chosen) as eraser:
+        eraser.add(digits(range(24)), columns=DIGIT_COLUMNS)
+        eraser.train()
+        gone = {4, *sampled(eraser)[:1]}
+        eraser.unlearn(ids=[name(number) for number in gone])
+        assert eraser.model_digest == oracle.digest(chosen, sorted(set(range(24)) - gone, reverse=True))
+        assert eraser.audit().identical
+
+
+def save_transformer(folder: Path, family: str) -> Path:
+    """A tiny randomly initialised ViT or Swin, saved as transformers saves models."""
+    import torch
+    from transformers import SwinConfig, SwinModel, ViTConfig, ViTModel
+
+    torch.manual_seed(0)
+    if family == "vit":
+        shape = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
+        model = ViTModel(ViTConfig(image_size=32, patch_size=8, **shape), add_pooling_layer=False)
+    else:
+        layout: dict[str, Any] = {"embed_dim": 12, "depths": [1, 1], "num_heads": [2, 2], "window_size": 4}
+        model = SwinModel(SwinConfig(image_size=32, patch_size=4, **layout))
+    model.save_pretrained(folder)
+    return folder
