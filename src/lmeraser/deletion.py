@@ -21,7 +21,7 @@ class Selection:
 
     Attributes:
         ids: records to delete, sorted.
-        subjects: subjects to suppress, sorted.
+        subjects: requested subjects that have records, sorted; they will be suppressed.
         already_deleted: requested ids and subjects that were deleted here before, sorted.
     """
 
@@ -55,7 +55,7 @@ def select(records: Records, *, ids: Iterable[str] = (), subjects: Iterable[str]
             next_step="correct the request; record ids are those given at import",
         )
     every = found.union(*of_subjects.values())
-    return Selection(tuple(sorted(every)), tuple(sorted(people)), tuple(sorted(gone | gone_people)))
+    return Selection(tuple(sorted(every)), tuple(sorted(of_subjects)), tuple(sorted(gone | gone_people)))
 
 
 def read_ids(path: Path) -> list[str]:

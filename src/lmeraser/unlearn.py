@@ -78,7 +78,7 @@ def unlearn(
         served = workspace.generations.current()
         if served is not None:
             executor()
-        if selection.ids or selection.subjects:
+        if selection.ids:
             workspace.records.delete(selection.ids, subjects=selection.subjects)
         if served is None:
             _forget_unfinished(workspace)

@@ -195,7 +195,8 @@ class _Pool:
             if not running:
                 return
             finished, running = wait(running, return_when=FIRST_COMPLETED)
-            for future in finished:
+            # Good results first: they must not be lost because another task failed meanwhile.
+            for future in sorted(finished, key=lambda done: done.exception() is not None):
                 yield future.result()
 
     @property
