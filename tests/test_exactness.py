@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 
 from conftest import DIGIT_CLASSES, DIGIT_COLUMNS, digits
 from lmeraser import Eraser
-from lmeraser.partitions import partition_of
 from oracle import Oracle
 
 _COMMON: dict[str, Any] = {
@@ -115,8 +114,7 @@ def trained(tmp_path: Path) -> Iterator[Eraser]:
 
 
 def sampled(eraser: Eraser) -> list[int]:
-    ids = [record.id for record in eraser.workspace.records.index()]
-    return [int(record_id[-4:]) for record_id in partition_of(eraser.workspace.config).sample(ids)]
+    return [int(record_id[-4:]) for record_id in eraser.sampled_ids()]
 
 
 def test_a_sampled_record(trained: Eraser, oracle: Oracle) -> None:

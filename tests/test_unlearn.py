@@ -15,7 +15,6 @@ from conftest import DIGIT_COLUMNS, digits, tiny_config
 from lmeraser import Eraser
 from lmeraser.derive import feature_key
 from lmeraser.errors import BackboneError, UnknownRecordError
-from lmeraser.partitions import partition_of
 
 _WINDOW = 16  # bytes
 
@@ -41,8 +40,7 @@ def found(root: Path, needles: Iterable[bytes]) -> list[tuple[str, bytes]]:
 
 
 def sample_of(eraser: Eraser) -> list[str]:
-    ids = [record.id for record in eraser.workspace.records.index()]
-    return partition_of(eraser.workspace.config).sample(ids)
+    return eraser.sampled_ids()
 
 
 @pytest.mark.parametrize("sampled", [True, False])

@@ -20,7 +20,6 @@ from lmeraser.eraser import Eraser
 from lmeraser.errors import InputError
 from lmeraser.files import write_atomic
 from lmeraser.hashing import Digest, canonical_json
-from lmeraser.partitions import partition_of
 from lmeraser.pictures import draw_clusters, draw_sizes
 from lmeraser.progress import Progress, silent
 from lmeraser.sources import Columns
@@ -222,9 +221,8 @@ def _png(pixels: Any) -> bytes:
 
 def _sampled(eraser: Eraser) -> tuple[list[str], list[str]]:
     """Record ids inside and outside the clustering sample."""
-    ids = [record.id for record in eraser.workspace.records.index()]
-    sample = partition_of(eraser.workspace.config).sample(ids)
-    return sample, sorted(set(ids) - set(sample))
+    sample = eraser.sampled_ids()
+    return sample, sorted(set(eraser.record_ids()) - set(sample))
 
 
 def _spread(ordinary: Sequence[str], sampled: Sequence[str]) -> list[str]:

@@ -32,6 +32,7 @@ from lmeraser.errors import ImageError, InputError
 from lmeraser.hashing import Digest
 from lmeraser.images import decode
 from lmeraser.importing import ImportReport, import_records
+from lmeraser.partitions import partition_of
 from lmeraser.plan import Plan
 from lmeraser.progress import Progress, silent
 from lmeraser.purge import purge as run_purge
@@ -106,6 +107,14 @@ class Eraser:
     def model_digest(self) -> Digest:
         """Digest of the served model."""
         return self.workspace.generations.require().model_digest
+
+    def record_ids(self) -> list[str]:
+        """Ids of all records, sorted."""
+        return [record.id for record in self.workspace.records.index()]
+
+    def sampled_ids(self) -> list[str]:
+        """Ids of the records that shape the partition; forgetting one of them derives the partition again."""
+        return partition_of(self.workspace.config).sample(self.record_ids())
 
     def add(
         self,
