@@ -1,0 +1,43 @@
+"""The README's example runs, and its commands exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from datasets import Image
+
+from conftest import digits
+from lmeraser.cli import app
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+
+
+def test_the_python_example_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = list(digits(range(40)).cast_column("image", Image(decode=False)))
+    for row in rows:
+        path = tmp_path / "photos" / str(row["label"]) / f"{row['id'][-4:]}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(row["image"]["bytes"])
+    forgotten = next(p for p in sorted((tmp_path / "photos" / "3").iterdir()))
+    (tmp_path / "new.png").write_bytes(forgotten.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    code = README.split("```python\n")[1].split("```")[0]
+    assert len(code.strip().splitlines()) <= 12
+    exec(compile(code.replace("0007.png", forgotten.name), "README.md", "exec"), {})
+    assert "'records_deleted': 1" in capsys.readouterr().out
+
+
+def test_every_command_is_documented() -> None:
+    names = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
+    documented = set(re.findall(r"lmeraser (?:-w ws )?([a-z]+)", README)) | set(re.findall(r"`([a-z]+)`", README))
+    assert names <= documented
+    assert set(re.findall(r"lmeraser -w ws ([a-z]+)", README)) <= names
+
+
+def test_links_to_files_are_alive() -> None:
+    for name in re.findall(r"`((?:docs|tests|examples)/[\w./]*)`", README):
+        assert (Path(__file__).parents[1] / name).exists(), name
