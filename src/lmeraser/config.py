@@ -41,7 +41,7 @@ class BackboneConfig(Section):
         default="auto", description="how a transformer's tokens become one feature vector"
     )
     micro_batch: int = Field(
-        default=16,
+        default=8,
         ge=2,
         le=256,
         description="images in every pass; part of the model, because another shape gives other bits",
@@ -107,11 +107,11 @@ class HeadConfig(Section):
 class TuningConfig(Section):
     """How a cluster's prompt and head are tuned together (paper, Eq. 3)."""
 
-    epochs: int = Field(default=15, ge=1, le=10000)
-    batch_size: int = Field(default=32, ge=1, le=4096, description="records per optimiser step")
+    epochs: int = Field(default=10, ge=1, le=10000)
+    batch_size: int = Field(default=16, ge=1, le=4096, description="records per optimiser step")
     optimizer: Literal["adamw", "sgd"] = "adamw"
     prompt_learning_rate: float = Field(default=0.01, ge=0, le=1000)
-    head_learning_rate: float = Field(default=0.01, ge=0, le=1000)
+    head_learning_rate: float = Field(default=0.003, ge=0, le=1000)
     momentum: float = Field(default=0.9, ge=0, lt=1, description="SGD only")
     prompt_weight_decay: float = Field(default=0.0, ge=0, le=10)
     head_weight_decay: float = Field(default=0.01, ge=0, le=10)

@@ -1,8 +1,9 @@
 """Evaluation: accuracy on labelled images, and beside it that of a linear classifier on the same features.
 
-The linear classifier (scikit-learn's logistic regression on standardised features of the backbone, fitted on all
-retained records) is what a user would choose instead; it has no cheap exact unlearning. It is fitted for the
-comparison and thrown away. Evaluation images are read, never stored.
+The linear classifier (scikit-learn's logistic regression on the backbone's features, each scaled to root mean
+square 1, fitted on all retained records, its regularisation chosen on a fifth of them) is what a user would choose
+instead; it has no cheap exact unlearning. It is fitted for the comparison and thrown away. Evaluation images are
+read, never stored.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ from lmeraser.errors import InputError, SourceError
 from lmeraser.predict import Predictor
 from lmeraser.progress import Progress, counted, silent
 from lmeraser.sources import Example, Source, check, chunks
+
+_REGULARISATION = (0.003, 0.01, 0.03, 0.1)  # scikit-learn's C; from 280 to 5,000 records the best lay in here
+_FEWEST = 10  # records on which fitting is worth anything
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,7 @@ class EvaluationReport:
         images: number of images.
         accuracy: share of images whose most probable class is the label.
         linear_accuracy: the same for a linear classifier on the same features; None if it was not asked for or
-            the retained records have fewer than two classes.
+            there are fewer than two classes or ten retained records.
         per_class: accuracy on each class that occurs.
     """
 
@@ -124,11 +128,17 @@ def _linear_accuracy(
     training_set: TrainingSet, features: NDArray[np.float32], truth: NDArray[np.int64]
 ) -> float | None:
     from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
+    from sklearn.model_selection import GridSearchCV, ShuffleSplit
 
-    if len(np.unique(training_set.labels)) < 2:
+    if len(np.unique(training_set.labels)) < 2 or len(training_set.labels) < _FEWEST:
         return None
-    classifier = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=300))
-    classifier.fit(training_set.features, training_set.labels)
-    return float((classifier.predict(features) == truth).mean())
+    # Chosen on the retained records alone: this is a baseline, and deserves to be a good one.
+    split = ShuffleSplit(n_splits=1, test_size=0.2, random_state=0)
+    search = GridSearchCV(LogisticRegression(tol=1e-3, max_iter=2000), {"C": _REGULARISATION}, cv=split)
+    search.fit(_unit_rms(training_set.features), training_set.labels)
+    return float((search.predict(_unit_rms(features)) == truth).mean())
+
+
+def _unit_rms(features: NDArray[np.float32]) -> NDArray[np.float32]:
+    scaled: NDArray[np.float32] = features / np.sqrt(np.square(features).mean(axis=1, keepdims=True) + 1e-12)
+    return scaled
