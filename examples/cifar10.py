@@ -28,7 +28,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--test", type=int, default=2000, help="test images")
     parser.add_argument("--clusters", type=int, default=20)
     parser.add_argument("--image-size", type=int, default=96, help="side of the backbone's input, px")
-    parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--workspace", help="where to keep the workspace; default: a temporary folder")
     return parser.parse_args()
 

@@ -99,12 +99,12 @@ class DemoReport:
 
 
 def demo_config() -> Config:
-    """The settings of the demo: the defaults, but for a small input, a small sample and a quicker prompt."""
+    """The settings of the demo: a small input, a small sample, and half the epochs at twice the learning rates."""
     return parse(
         {
-            "backbone": {"image_size": 32, "micro_batch": 16},
-            "partition": {"clusters": 20, "sample_size": 300},
-            "tuning": {"prompt_learning_rate": 0.03},
+            "backbone": {"image_size": 48, "micro_batch": 16},
+            "partition": {"clusters": 18, "sample_size": 300},
+            "tuning": {"epochs": 5, "prompt_learning_rate": 0.06, "head_learning_rate": 0.006},
         }
     )
 
@@ -150,7 +150,7 @@ def print_demo(report: DemoReport) -> None:
     """The demo's report as tables."""
     from lmeraser.display import print_facts, print_rows
 
-    header = ["forgotten", "clusters", "records", "seconds", "from scratch", "ratio", "accuracy", "identical"]
+    header = ["forgotten", "clusters", "records", "seconds", "scratch", "ratio", "accuracy", "identical"]
     rows = [
         [
             request.request,

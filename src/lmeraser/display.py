@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
+from rich import box
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -86,7 +87,7 @@ class Display:
 
 def print_facts(title: str, facts: Mapping[str, object]) -> None:
     """A table of names and values."""
-    table = Table(title=title, title_justify="left", show_header=False)
+    table = Table(title=title, title_justify="left", show_header=False, box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for name, value in facts.items():
@@ -96,7 +97,7 @@ def print_facts(title: str, facts: Mapping[str, object]) -> None:
 
 def print_rows(title: str, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """A table with a header; numbers are set to the right."""
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for index, name in enumerate(header):
         numeric = bool(rows) and all(isinstance(row[index], (int, float)) for row in rows)
         table.add_column(name, justify="right" if numeric else "left", overflow="fold")

@@ -58,7 +58,8 @@ class Digest(str):
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: type[Any], handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_after_validator_function(cls, core_schema.str_schema())
+        text = core_schema.str_schema(pattern=f"^{_PATTERN.pattern}$")
+        return core_schema.no_info_after_validator_function(cls, text)
 
 
 def canonical_json(value: Any) -> bytes:

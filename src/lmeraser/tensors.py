@@ -21,7 +21,7 @@ Array = NDArray[Any]
 
 def to_bytes(tensors: Mapping[str, Array]) -> bytes:
     """Tensors as safetensors bytes; equal tensors give equal bytes."""
-    return save({name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)})
+    return save({name: np.asarray(tensors[name], order="C") for name in sorted(tensors)})
 
 
 def from_bytes(data: bytes) -> dict[str, Array]:
