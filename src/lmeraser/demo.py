@@ -116,7 +116,7 @@ def run_demo(out: Path, *, progress: Progress = silent) -> DemoReport:
         InputError: ``out`` holds something that an earlier demo did not write.
     """
     _clear(out)
-    private, held_out = _digits()
+    private, held_out = handwritten_digits()
     with Eraser.create(out / "workspace", demo_config(), progress=progress) as eraser:
         eraser.add(private, columns=_COLUMNS)
         started = time.perf_counter()
@@ -126,8 +126,8 @@ def run_demo(out: Path, *, progress: Progress = silent) -> DemoReport:
         evaluation = eraser.evaluate(held_out, columns=_COLUMNS)
         sampled, ordinary = _sampled(eraser)
         requests = (
-            _forget(eraser, "ordinary record", ordinary[:1], held_out),
-            _forget(eraser, "sampled record", sampled[:1], held_out),
+            _forget(eraser, "1 ordinary", ordinary[:1], held_out),
+            _forget(eraser, "1 sampled", sampled[:1], held_out),
             _forget(eraser, f"{_BATCH} records", _spread(ordinary[1:], sampled[1:]), held_out),
         )
         pictures = _draw(eraser, out)
@@ -150,7 +150,7 @@ def print_demo(report: DemoReport) -> None:
     """The demo's report as tables."""
     from lmeraser.display import print_facts, print_rows
 
-    header = ["forgotten", "clusters", "records", "seconds", "scratch", "ratio", "accuracy", "identical"]
+    header = ["request", "clusters", "records", "seconds", "scratch", "ratio", "accuracy", "same"]
     rows = [
         [
             request.request,
@@ -164,7 +164,7 @@ def print_demo(report: DemoReport) -> None:
         ]
         for request in report.requests
     ]
-    print_rows("deletion requests: clusters and records tuned again, seconds", header, rows)
+    print_rows("forgotten; clusters and records tuned again; seconds; same digest as retraining", header, rows)
     facts = {
         "records": report.records,
         "clusters": report.clusters,
@@ -193,7 +193,7 @@ def _clear(out: Path) -> None:
     shutil.rmtree(out)
 
 
-def _digits() -> tuple[Dataset, Dataset]:
+def handwritten_digits() -> tuple[Dataset, Dataset]:
     """Scikit-learn's handwritten digits as private and held-out records."""
     from datasets import ClassLabel, Dataset, Features, Image, Value
     from sklearn.datasets import load_digits

@@ -98,6 +98,8 @@ class Predictor:
 
     def predict(self, images: Sequence[bytes]) -> list[Prediction]:
         """Class, probability and cluster of each image (bytes of image files)."""
+        if not images:
+            return []
         batch = self.batch(images)
         return [
             Prediction(
@@ -111,7 +113,7 @@ class Predictor:
         ]
 
     def batch(self, images: Sequence[bytes]) -> Batch:
-        """Probabilities, features and clusters of each image."""
+        """Probabilities, features and clusters of each image; at least one."""
         features = self._executor.embed_images(images)
         routes = self._partition.route(self._fitted, features, self._numbers)
         pixels = clean_view(np.stack(canvases_of(images, self._config)), self._config)

@@ -27,8 +27,10 @@ def purge(workspace: Workspace, *, dry_run: bool = False) -> list[Path]:
         The files that went, or that would go.
     """
     model = workspace.generations.current()
-    if model is None:
-        return []  # an interrupted first training: its finished parts are still needed
+    if model is None:  # an interrupted first training: its finished parts are still needed
+        if workspace.records.compaction_due and not dry_run:
+            workspace.records.compact()
+        return []
     with storage_errors(workspace.root):
         doomed = [*workspace.generations.outdated(), *_temporary(workspace.root)]
         doomed += workspace.store.sweep(artifacts=_artifacts(model), keys=_keys(model), dry_run=dry_run)

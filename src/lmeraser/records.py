@@ -39,7 +39,7 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.exc import DatabaseError
+from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError
 
 from lmeraser.errors import CorruptError, InputError, StorageError
 from lmeraser.hashing import Digest, keyed_digest
@@ -109,17 +109,24 @@ class Records:
         self._path = path
         self._secret = secret
         self._engine = _sqlite(path)
-        _metadata.create_all(self._engine)
+        with self._translated():
+            _metadata.create_all(self._engine)
 
     def close(self) -> None:
         """Release the database's connections."""
         self._engine.dispose()
 
     @contextlib.contextmanager
-    def _reading(self) -> Iterator[Connection]:
+    def _translated(self) -> Iterator[None]:
+        """Turn the database's errors into ours."""
         try:
-            with self._engine.connect() as connection:
-                yield connection
+            yield
+        except (OperationalError, IntegrityError) as error:
+            raise StorageError(
+                "The database can be read and takes what is written to it.",
+                got=f"{self._path}: {error.orig}",
+                next_step="free some space or check the permissions, then run the same command again",
+            ) from error
         except DatabaseError as error:
             raise CorruptError(
                 "The records are an intact SQLite database.",
@@ -128,21 +135,20 @@ class Records:
             ) from error
 
     @contextlib.contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        with self._translated(), self._engine.connect() as connection:
+            yield connection
+
+    @contextlib.contextmanager
     def transaction(self) -> Iterator[Connection]:
         """One transaction: committed at the end, rolled back on any exception.
 
         Raises:
             StorageError: the database cannot write (disk full, read-only, locked by another program).
+            CorruptError: the file is damaged.
         """
-        try:
-            with self._engine.begin() as connection:
-                yield connection
-        except DatabaseError as error:
-            raise StorageError(
-                "The database takes what is written to it.",
-                got=f"{self._path}: {error.orig}",
-                next_step="free some space or check the permissions, then run the same command again",
-            ) from error
+        with self._translated(), self._engine.begin() as connection:
+            yield connection
 
     # --- facts -----------------------------------------------------------------------------------------
 
@@ -271,13 +277,30 @@ class Records:
         """Rewrite the database without free space and empty its log, so that no deleted byte stays in it.
 
         ``secure_delete`` overwrites freed cells; only rewriting also removes copies that the B-tree left
-        behind in the gaps of pages that are still in use.
+        behind in the gaps of pages that are still in use. It stays due until both are done.
+
+        Raises:
+            StorageError: there is no space for the rewritten file, or another program reads the old one.
         """
+        with self._translated(), self._engine.connect() as connection:
+            connection.execution_options(isolation_level="AUTOCOMMIT").exec_driver_sql("VACUUM")
+        self._empty_log()
         with self.transaction() as connection:
             self._set_fact(connection, "compaction", "done")
-        with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            connection.exec_driver_sql("VACUUM")
-            connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+        self._empty_log()
+
+    def _empty_log(self) -> None:
+        with self._translated(), self._engine.connect() as connection:
+            result = connection.execution_options(isolation_level="AUTOCOMMIT").exec_driver_sql(
+                "PRAGMA wal_checkpoint(TRUNCATE)"
+            )
+            busy = result.one()[0]
+        if busy:
+            raise StorageError(
+                "The database's log can be emptied, so that no deleted byte stays in it.",
+                got=f"another program is reading {self._path}",
+                next_step="let it finish, then run 'lmeraser purge'",
+            )
 
     # --- what was derived from one record --------------------------------------------------------------
 

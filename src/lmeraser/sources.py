@@ -160,6 +160,8 @@ def open_source(
         folder = path / split if split and (path / split).is_dir() else path
         if files := sorted(folder.glob("*.parquet")):
             return _from_parquet(_of_split(files, split), columns, name=str(folder), split=split)
+        if split and folder == path:
+            raise InputError("The split exists.", got=f"no folder {split!r} in {path}")
         return _from_folder(folder)
     return _from_hub(str(source), columns, split=split)
 
@@ -193,7 +195,7 @@ def _from_folder(folder: Path) -> Source:
             name = path.relative_to(folder).as_posix()
             yield Row(position, name, None, label, path.read_bytes())
 
-    return Source(str(folder), classes, len(files), rows())
+    return Source(str(folder), classes, len(files), _readable(rows(), str(folder)))
 
 
 def _from_parquet(files: list[Path], columns: Columns, *, name: str, split: str | None) -> Source:
@@ -273,8 +275,9 @@ def _from_dataset(
             got=type(dataset).__name__,
             next_step="choose a split, for instance dataset['train']",
         )
-    features = dataset.features or {}
-    wanted = [columns.image, columns.label, *filter(None, (columns.id, columns.subject))]
+    dataset = dataset.with_format(None)  # bytes and plain values, whatever format or transform was set
+    features = dataset.features or dict.fromkeys(next(iter(dataset), {}))  # a stream need not declare its columns
+    wanted = list(dict.fromkeys([columns.image, columns.label, *filter(None, (columns.id, columns.subject))]))
     if missing := [column for column in wanted if column not in features]:
         raise InputError(
             "The source has the columns that are asked for.",
@@ -288,7 +291,19 @@ def _from_dataset(
     known = length if length is not None else (len(dataset) if isinstance(dataset, Dataset) else None)
     stem = prefix or split or str(dataset.split or "row")
     rows = (_row(position, raw, columns, stem) for position, raw in enumerate(dataset.select_columns(wanted)))
-    return Source(name, classes, known, rows)
+    return Source(name, classes, known, _readable(rows, name))
+
+
+def _readable(rows: Iterable[Row], name: str) -> Iterator[Row]:
+    """Pass ``rows`` on; what goes wrong while they are read is a fault of the source."""
+    try:
+        yield from rows
+    except Exception as error:  # datasets and pyarrow raise many kinds: damaged pages, no network, vanished files
+        raise InputError(
+            "A source can be read to its end.",
+            got=f"{name}: {type(error).__name__}: {error}",
+            next_step="check that its files are complete and readable",
+        ) from error
 
 
 def _row(position: int, raw: Mapping[str, Any], columns: Columns, stem: str) -> Row:

@@ -1,0 +1,119 @@
+"""The facade: every verb, from Python, on the workspace of a fixture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from datasets import Image
+
+from conftest import DIGIT_CLASSES, DIGIT_COLUMNS, digits, tiny_config
+from lmeraser import Eraser
+from lmeraser.errors import ImageError, InputError, NoModelError, SourceError, WorkspaceError
+
+
+def test_settings_may_be_a_dictionary_on_top_of_a_preset(tmp_path: Path) -> None:
+    with Eraser.create(tmp_path / "w", {"tuning": {"epochs": 3}}, preset="paper") as eraser:
+        assert eraser.workspace.config.tuning.epochs == 3
+        assert eraser.workspace.config.partition.linkage == "average"
+
+
+def test_a_missing_workspace_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(WorkspaceError, match="lmeraser -w DIR init"):
+        Eraser(tmp_path)
+
+
+def test_predictions_name_class_probability_and_cluster(eraser: Eraser, tmp_path: Path) -> None:
+    data = eraser.workspace.records.images(["digit-0003"])[0]
+    (tmp_path / "three.png").write_bytes(data)
+    by_path, by_bytes = eraser.predict([tmp_path / "three.png"])[0], eraser.predict([data])[0]
+    assert by_path == by_bytes
+    assert by_path.class_name in DIGIT_CLASSES
+    assert 0.1 <= by_path.probability <= 1
+    assert set(by_path.clusters) <= {cluster.number for cluster in eraser.workspace.generations.require().clusters}
+
+
+def test_predicting_nothing_is_an_empty_list(eraser: Eraser) -> None:
+    assert eraser.predict([]) == []
+
+
+def test_an_image_that_does_not_decode_is_named(eraser: Eraser, tmp_path: Path) -> None:
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG and nothing else")
+    with pytest.raises(ImageError, match=r"broken\.png"):
+        eraser.predict([tmp_path / "broken.png"])
+    with pytest.raises(InputError, match=r"missing\.png"):
+        eraser.predict([tmp_path / "missing.png"])
+
+
+def test_evaluation_with_the_linear_classifier_beside_it(eraser: Eraser) -> None:
+    report = eraser.evaluate(digits(range(100, 140)), columns=DIGIT_COLUMNS)
+    assert report.images == 40
+    assert report.linear_accuracy is not None
+    assert 0.2 < report.linear_accuracy <= 1
+    assert sum(entry.images for entry in report.per_class) == 40
+    weighted = sum(entry.images * entry.accuracy for entry in report.per_class) / 40
+    assert weighted == pytest.approx(report.accuracy)
+    assert eraser.evaluate(digits(range(5)), columns=DIGIT_COLUMNS, linear=False).linear_accuracy is None
+
+
+def test_evaluation_learns_on_what_it_was_tuned_on(tmp_path: Path) -> None:
+    config = tiny_config(tuning={"epochs": 15, "head_learning_rate": 0.01}, partition={"clusters": 2})
+    with Eraser.create(tmp_path / "w", config) as eraser:
+        eraser.add(digits(range(40)), columns=DIGIT_COLUMNS)
+        eraser.train()
+        assert eraser.evaluate(digits(range(40)), columns=DIGIT_COLUMNS, linear=False).accuracy > 0.9
+
+
+def test_every_fault_of_an_evaluation_is_listed(eraser: Eraser) -> None:
+    rows = list(digits([1, 2, 3]).cast_column("image", Image(decode=False)))
+    rows[1]["label"] = 17
+    rows[2]["image"] = {"bytes": b"broken", "path": None}
+    from datasets import Dataset, Features, Value
+
+    features = Features(
+        {"id": Value("string"), "writer": Value("string"), "image": Image(), "label": Value("int64")}
+    )
+    with pytest.raises(SourceError) as caught:
+        eraser.evaluate(Dataset.from_list(rows, features=features), columns=DIGIT_COLUMNS)
+    assert len(caught.value.faults) == 2
+    assert "label 17 is outside 0..9" in str(caught.value)
+
+
+def test_an_empty_model_refuses_to_predict(eraser: Eraser) -> None:
+    data = eraser.workspace.records.images(["digit-0003"])
+    eraser.unlearn(subjects=[f"w{number}" for number in range(5)])
+    assert eraser.status().records == 0
+    assert eraser.status().up_to_date
+    with pytest.raises(NoModelError, match="no record is left"):
+        eraser.predict(data)
+
+
+def test_a_model_of_one_class_predicts_it(tmp_path: Path) -> None:
+    ones = [number for number in range(60) if digits([number])[0]["label"] == 1]
+    with Eraser.create(tmp_path / "w", tiny_config()) as eraser:
+        eraser.add(digits(ones), columns=DIGIT_COLUMNS)
+        eraser.train()
+        report = eraser.evaluate(digits(ones), columns=DIGIT_COLUMNS)
+        assert report.accuracy == 1
+        assert report.linear_accuracy is None
+
+
+def test_progress_is_told_of_every_long_step(tmp_path: Path) -> None:
+    told: dict[str, tuple[int, int | None]] = {}
+
+    def note(step: str, done: int, total: int | None) -> None:
+        told[step] = (done, total)
+
+    with Eraser.create(tmp_path / "w", tiny_config(), progress=note) as eraser:
+        eraser.add(digits(range(20)), columns=DIGIT_COLUMNS)
+        eraser.train()
+    assert told["importing records"] == (20, 20)
+    assert told["tuning clusters"] == (40, 40)
+    assert {"embedding images", "assigning records", "loading the backbone", "purging"} <= told.keys()
+
+
+def test_sampled_ids_are_those_whose_plan_hits_the_sample(eraser: Eraser) -> None:
+    sampled = set(eraser.sampled_ids())
+    assert len(sampled) == 12
+    for record_id in eraser.record_ids()[:10]:
+        assert eraser.plan(ids=[record_id]).sample_hit == (record_id in sampled)

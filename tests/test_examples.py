@@ -1,0 +1,30 @@
+"""The examples run on real images."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def run(name: str, *arguments: str) -> str:
+    command = [sys.executable, str(EXAMPLES / name), *arguments]
+    finished = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stderr
+    return finished.stdout
+
+
+def test_cifar10(data: Path, tmp_path: Path) -> None:
+    options = ["--records", "120", "--test", "60", "--clusters", "4", "--epochs", "1", "--image-size", "32"]
+    output = run("cifar10.py", "--data", str(data / "cifar10"), "--workspace", str(tmp_path), *options)
+    assert "identical to retraining: yes" in output
+    assert "linear classifier on the same features" in output
+
+
+def test_forget_a_person(data: Path) -> None:
+    options = ["--person", "7", "--clusters", "4", "--epochs", "2", "--image-size", "32"]
+    output = run("forget_a_person.py", "--data", str(data / "orl_faces"), *options)
+    assert "identical to retraining without person 7: yes" in output
+    assert "7 pictures deleted" in output

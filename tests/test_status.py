@@ -1,0 +1,38 @@
+"""The state of a workspace in numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from conftest import tiny_config
+from lmeraser import Eraser
+
+
+def test_before_the_first_training(tmp_path: Path) -> None:
+    with Eraser.create(tmp_path / "w", tiny_config()) as eraser:
+        status = eraser.status()
+    assert (status.generation, status.model_digest, status.up_to_date) == (None, None, False)
+    assert (status.records, status.clusters, status.expected_share) == (0, 0, 0.0)
+
+
+def test_after_training(eraser: Eraser) -> None:
+    status = eraser.status()
+    sizes = [cluster.records for cluster in eraser.workspace.generations.require().clusters]
+    assert status.records == sum(sizes) == 40
+    assert status.subjects == 5
+    assert status.largest_cluster == max(sizes)
+    assert status.expected_share == pytest.approx(sum(size**2 for size in sizes) / 40**2)
+    assert status.fingerprint == eraser.executor().fingerprint
+    assert "12 private records" in status.fitted_on
+    wanted = {
+        "model_digest",
+        "generation",
+        "records",
+        "clusters",
+        "largest_cluster",
+        "expected_share",
+        "fingerprint",
+    }
+    assert wanted <= status.to_json().keys()
