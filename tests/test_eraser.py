@@ -9,7 +9,8 @@ from datasets import Image
 
 from conftest import DIGIT_CLASSES, DIGIT_COLUMNS, digits, tiny_config
 from lmeraser import Eraser
-from lmeraser.errors import ImageError, InputError, NoModelError, SourceError, WorkspaceError
+from lmeraser.config import to_toml
+from lmeraser.errors import CorruptError, ImageError, InputError, NoModelError, SourceError, WorkspaceError
 
 
 def test_settings_may_be_a_dictionary_on_top_of_a_preset(tmp_path: Path) -> None:
@@ -110,6 +111,28 @@ def test_progress_is_told_of_every_long_step(tmp_path: Path) -> None:
     assert told["importing records"] == (20, 20)
     assert told["tuning clusters"] == (40, 40)
     assert {"embedding images", "assigning records", "loading the backbone", "purging"} <= told.keys()
+
+
+def test_the_served_model_predicts_with_its_own_settings(eraser: Eraser) -> None:
+    data = eraser.workspace.records.images(["digit-0003"])
+    expected = eraser.predict(data)
+    settings = tiny_config(backbone={"image_size": 48, "micro_batch": 6})
+    (eraser.workspace.root / "lmeraser.toml").write_text(to_toml(settings))
+    with Eraser(eraser.workspace.root) as other:
+        assert not other.status().up_to_date
+        assert other.predict(data) == expected
+        assert other.evaluate(digits(range(20)), columns=DIGIT_COLUMNS).linear_accuracy is not None
+
+
+def test_a_missing_artifact_is_said_and_derived_again(eraser: Eraser) -> None:
+    data = eraser.workspace.records.images(["digit-0003"])
+    expected = eraser.predict(data)
+    for path in (eraser.workspace.root / "artifacts").rglob("*.safetensors"):
+        path.unlink()
+    with pytest.raises(CorruptError, match="lmeraser train"):
+        eraser.predict(data)
+    eraser.train()
+    assert eraser.predict(data) == expected
 
 
 def test_sampled_ids_are_those_whose_plan_hits_the_sample(eraser: Eraser) -> None:

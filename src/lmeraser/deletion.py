@@ -42,10 +42,11 @@ def select(records: Records, *, ids: Iterable[str] = (), subjects: Iterable[str]
         raise InputError(
             "A deletion names records or subjects.", got="neither", next_step="give --id, --subject or --ids-file"
         )
-    found = set(records.find(wanted))
-    of_subjects = records.of_subjects(people)
-    gone = records.suppressed("record", wanted - found)
-    gone_people = records.suppressed("subject", people - of_subjects.keys())
+    possible = str.isprintable  # no other name is ever imported, and a database may not even take it
+    found = set(records.find(filter(possible, wanted)))
+    of_subjects = records.of_subjects(filter(possible, people))
+    gone = records.suppressed("record", filter(possible, wanted - found))
+    gone_people = records.suppressed("subject", filter(possible, people - of_subjects.keys()))
     unknown = [f"record id {name!r}" for name in sorted(wanted - found - gone)]
     unknown += [f"subject {name!r}" for name in sorted(people - of_subjects.keys() - gone_people)]
     if unknown:
@@ -65,7 +66,7 @@ def read_ids(path: Path) -> list[str]:
         InputError: the file cannot be read as UTF-8 text.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
             "An ids file is a readable text file with one record id a line.", got=f"{path}: {error}"

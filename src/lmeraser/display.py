@@ -114,6 +114,8 @@ def text(value: object) -> str:
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:.4g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {text(item)}" for name, item in value.items())
     if isinstance(value, (list, tuple)):
         return ", ".join(text(item) for item in value)
     return str(value)

@@ -28,7 +28,7 @@ from lmeraser.audit import audit as run_audit
 from lmeraser.config import Config
 from lmeraser.derive import feature_key
 from lmeraser.dry_run import dry_run
-from lmeraser.errors import ImageError, InputError
+from lmeraser.errors import CorruptError, ImageError, InputError
 from lmeraser.hashing import Digest
 from lmeraser.images import decode
 from lmeraser.importing import ImportReport, import_records
@@ -50,7 +50,10 @@ if TYPE_CHECKING:
 
     from lmeraser.evaluate import EvaluationReport, TrainingSet
     from lmeraser.executors.local import LocalExecutor
+    from lmeraser.model import Model
     from lmeraser.predict import Prediction, Predictor
+
+_TRIES = 3  # times a reader looks for the served generation before it gives up
 
 
 class Eraser:
@@ -198,11 +201,25 @@ class Eraser:
         )
 
     def predictor(self) -> Predictor:
-        """The served model in memory; it does not follow later generations."""
+        """The served model in memory; it does not follow later generations.
+
+        Raises:
+            NoModelError: there is nothing to predict with.
+            CorruptError: an artifact is missing or damaged.
+        """
         from lmeraser.predict import Predictor
 
-        model = self.workspace.generations.require()
-        return Predictor(model, self.workspace.store, self.executor())
+        for _ in range(_TRIES):
+            model = self.workspace.generations.require()
+            try:
+                return Predictor(model, self.workspace.store, self._executor_of(model))
+            except FileNotFoundError as error:
+                missing = error.filename  # a writer may have published and purged meanwhile: look again
+        raise CorruptError(
+            "The served model's artifacts are in the workspace.",
+            got=f"{missing} is missing",
+            next_step="run 'lmeraser train'; it will be derived again",
+        )
 
     def close(self) -> None:
         """Release the workspace's database."""
@@ -225,15 +242,23 @@ class Eraser:
         self._progress("loading the backbone", 0, None)
         return LocalExecutor(self.workspace.config)
 
+    def _executor_of(self, model: Model) -> LocalExecutor:
+        """The executor with a model's own settings, which lmeraser.toml may no longer hold."""
+        from lmeraser.executors.local import LocalExecutor
+
+        config = model.config(self.workspace.config.compute)
+        return self.executor() if config == self.workspace.config else LocalExecutor(config)
+
     def _training_set(self) -> TrainingSet:
         from lmeraser.evaluate import TrainingSet
 
         records = self.workspace.records.index()
-        key = feature_key(self.workspace.config, self.executor().backbone)
+        model = self.workspace.generations.require()
+        executor = self._executor_of(model)
         ids = [record.id for record in records]
-        known = self.workspace.records.features(ids, key=key)
+        known = self.workspace.records.features(ids, key=feature_key(model.config(), executor.backbone))
         missing = [record_id for record_id in ids if record_id not in known]
-        known |= self.executor().embed(missing, self.workspace.records.images, self._progress)
+        known |= executor.embed(missing, self.workspace.records.images, self._progress)
         labels = np.array([record.label for record in records], dtype=np.int64)
         return TrainingSet(np.stack([known[record_id] for record_id in ids]), labels)
 

@@ -7,9 +7,9 @@ or the new one. Generations only move forward. Knows nothing about how a model c
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
-
-from pydantic import ValidationError
 
 from lmeraser.errors import CorruptError, FormatError, NoModelError
 from lmeraser.files import write_atomic
@@ -27,26 +27,16 @@ class Generations:
 
     def current(self) -> Model | None:
         """The served generation, or None before the first training."""
-        try:
-            name = self._current.read_text(encoding="ascii").strip()
-            data = (self._folder / name).read_bytes()
-        except FileNotFoundError:
-            return None
-        try:
-            model = Model.model_validate_json(data)
-        except ValidationError as error:
-            raise CorruptError(
-                "A manifest is JSON as lmeraser wrote it.",
-                got=f"{name}: {error.error_count()} faults",
-                next_step="run 'lmeraser train'; it derives the model again from the records",
-            ) from error
-        if model.format > _FORMAT:
-            raise FormatError(
-                f"This version reads manifests of format {_FORMAT}.",
-                got=f"format {model.format}",
-                next_step="upgrade lmeraser",
-            )
-        return model
+        name = self._served()
+        while name is not None:
+            try:
+                return _parse(name, (self._folder / name).read_bytes())
+            except FileNotFoundError as error:
+                overtaken = self._served()  # a writer published and purged since the pointer was read
+                if overtaken == name:
+                    raise _corrupt(f"{self._current} names {name}, which is missing") from error
+                name = overtaken
+        return None
 
     def require(self) -> Model:
         """The served generation.
@@ -71,5 +61,37 @@ class Generations:
         """Every file of the folder except the served manifest and the pointer to it."""
         if not self._folder.exists():
             return []
-        served = self._current.read_text(encoding="ascii").strip() if self._current.exists() else ""
+        served = self._served()
         return sorted(path for path in self._folder.iterdir() if path.name not in ("current", served))
+
+    def _served(self) -> str | None:
+        """Name of the served manifest, or None before the first training."""
+        try:
+            data = self._current.read_bytes()
+        except FileNotFoundError:
+            return None
+        if not (match := re.fullmatch(rb"(\d{8,}\.json)\n?", data)):
+            raise _corrupt(f"{self._current} holds {data[:40]!r}")
+        return match[1].decode()
+
+
+def _parse(name: str, data: bytes) -> Model:
+    try:
+        found = json.loads(data)["format"]
+        if isinstance(found, int) and found > _FORMAT:
+            raise FormatError(
+                f"This version reads manifests of format {_FORMAT}.",
+                got=f"format {found}",
+                next_step="upgrade lmeraser",
+            )
+        return Model.model_validate_json(data)
+    except (ValueError, TypeError, KeyError) as error:  # pydantic's errors are ValueErrors
+        raise _corrupt(f"{name}: not a manifest") from error
+
+
+def _corrupt(got: str) -> CorruptError:
+    return CorruptError(
+        "The served manifest is JSON as lmeraser wrote it.",
+        got=got,
+        next_step="delete the folder generations and run 'lmeraser train'; it derives the model again",
+    )

@@ -23,7 +23,7 @@ from lmeraser.progress import Progress, counted, silent
 from lmeraser.records import Record, Records
 from lmeraser.sources import Row, Source, check, chunks
 
-_LONGEST_ID = 1024
+_LONGEST_NAME = 1024
 
 
 @dataclass
@@ -83,7 +83,7 @@ def import_records(
             )
         if report.added:
             records.touch(connection)
-        if restore_deleted and checker.restored:
+        if restore_deleted:
             records.lift_suppression(connection, "record", checker.restored)
             records.lift_suppression(connection, "subject", checker.restored_subjects)
     report.skipped = len(report.faults)
@@ -128,12 +128,13 @@ class _Checker:
         self.restored_subjects: list[str] = []
 
     def check(self, rows: Sequence[Row], report: ImportReport) -> list[Record]:
-        known = self._records.find(row.id for row in rows)
-        gone = self._records.suppressed("record", (row.id for row in rows))
-        gone_subjects = self._records.suppressed("subject", {row.subject for row in rows if row.subject})
+        every = [(row, self._record(row)) for row in rows]
+        usable = [checked for _, checked in every if isinstance(checked, Record)]
+        known = self._records.find(record.id for record in usable)
+        gone = self._records.suppressed("record", (record.id for record in usable))
+        gone_subjects = self._records.suppressed("subject", {r.subject for r in usable if r.subject})
         good = []
-        for row in rows:
-            checked = self._record(row)
+        for row, checked in every:
             if isinstance(checked, str):
                 report.faults.append(f"row {row.position} (id {row.id!r}): {checked}")
             elif row.id in known:
@@ -148,8 +149,9 @@ class _Checker:
 
     def _record(self, row: Row) -> Record | str:
         """The record of a row, or what is wrong with it."""
-        if not row.id or len(row.id) > _LONGEST_ID or not row.id.isprintable():
-            return f"an id is 1 to {_LONGEST_ID} printable characters"
+        for what, name in (("an id", row.id), ("a subject", row.subject)):
+            if name is not None and not (0 < len(name) <= _LONGEST_NAME and name.isprintable()):
+                return f"{what} is 1 to {_LONGEST_NAME} printable characters"
         if row.id in self._seen:
             return f"the same id as row {self._seen[row.id]}; choose --id-column, or --positions"
         self._seen[row.id] = row.position

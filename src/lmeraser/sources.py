@@ -314,7 +314,7 @@ def _row(position: int, raw: Mapping[str, Any], columns: Columns, stem: str) -> 
         record_id = path
     else:
         record_id = f"{stem}-{position:08d}"
-    subject = None if columns.subject is None or raw[columns.subject] is None else str(raw[columns.subject])
+    subject = None if columns.subject is None or raw[columns.subject] in (None, "") else str(raw[columns.subject])
     label = raw[columns.label]
     return Row(position, record_id, subject, label if isinstance(label, (int, str)) else None, image)
 

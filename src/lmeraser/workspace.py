@@ -32,6 +32,7 @@ from lmeraser.store import FileStore
 
 FORMAT = 1
 _PRIVATE = 0o600
+_SECRET_BYTES = 32
 
 
 class Workspace:
@@ -72,7 +73,7 @@ class Workspace:
         if len(set(classes)) != len(classes) or not all(classes):
             raise InputError("The classes are a list of different, non-empty names.", got=repr(list(classes)))
         write_atomic(folder / "lmeraser.toml", settings.to_toml(config).encode())
-        write_atomic(folder / "secret.key", secrets.token_hex(32).encode(), mode=_PRIVATE)
+        write_atomic(folder / "secret.key", secrets.token_hex(_SECRET_BYTES).encode(), mode=_PRIVATE)
         # Written last: a folder in which 'init' was interrupted is not yet a workspace.
         write_atomic(folder / "workspace.json", json.dumps({"format": FORMAT}).encode())
         workspace = cls(folder, wait=wait)
@@ -89,10 +90,13 @@ class Workspace:
     def secret(self) -> bytes:
         """The key of keyed digests; never leaves the workspace."""
         try:
-            return bytes.fromhex((self.root / "secret.key").read_text(encoding="ascii"))
+            secret = bytes.fromhex((self.root / "secret.key").read_text(encoding="ascii"))
+            if len(secret) != _SECRET_BYTES:
+                raise ValueError(f"secret.key holds {len(secret)} bytes")
+            return secret
         except (OSError, ValueError) as error:
             raise CorruptError(
-                "A workspace has its secret.key.",
+                f"A workspace has its secret.key of {_SECRET_BYTES} bytes.",
                 got=str(error),
                 next_step="restore the file from where the workspace came from",
             ) from error
@@ -121,14 +125,15 @@ class Workspace:
             LockedError: another process is writing and did not finish in time; says who.
         """
         holder = self.root / "lock.holder"
-        try:
-            self._lock.acquire(timeout=self._wait)
-        except Timeout as error:
-            raise LockedError(
-                "One process at a time changes a workspace.",
-                got=_describe(holder),
-                next_step="wait for it to finish, or give a longer --wait",
-            ) from error
+        with storage_errors(self.root):
+            try:
+                self._lock.acquire(timeout=self._wait)
+            except Timeout as error:
+                raise LockedError(
+                    "One process at a time changes a workspace.",
+                    got=_describe(holder),
+                    next_step="wait for it to finish, or give a longer --wait",
+                ) from error
         try:
             if self._lock.lock_counter == 1:
                 who = {"pid": os.getpid(), "host": socket.gethostname(), "command": command}
@@ -156,7 +161,7 @@ def _check_format(root: Path) -> None:
     try:
         value: Any = json.loads(path.read_bytes())
         found = int(value["format"])
-    except (ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, OverflowError) as error:
         raise CorruptError("workspace.json names the workspace's format.", got=f"{path}: {error!r}") from error
     if found > FORMAT:
         raise FormatError(
