@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from lmeraser.model import Model
     from lmeraser.predict import Prediction, Predictor
 
+_CHUNK = 256  # images in memory at once while they are classified
 _TRIES = 3  # times a reader looks for the served generation before it gives up
 
 
@@ -179,7 +180,11 @@ class Eraser:
             ImageError: a file cannot be decoded; names it.
             NoModelError: there is nothing to predict with.
         """
-        return self.predictor().predict([_read(image) for image in images])
+        predictor, paths, answers = self.predictor(), list(images), []
+        for start in range(0, len(paths), _CHUNK):
+            answers += predictor.predict([_read(image) for image in paths[start : start + _CHUNK]])
+            self._progress("predicting", len(answers), len(paths))
+        return answers
 
     def evaluate(
         self,

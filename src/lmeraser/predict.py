@@ -15,14 +15,13 @@ import torch
 from numpy.typing import NDArray
 
 from lmeraser.constituents.prompt_head import head_input, to_input
-from lmeraser.environment import deterministic
 from lmeraser.errors import NoModelError
-from lmeraser.executors.local import LocalExecutor, canvases_of, clean_view
+from lmeraser.executors.local import LocalExecutor
 from lmeraser.model import Model
 from lmeraser.partitions import Fitted, partition_of
 from lmeraser.prompts import PromptShape
 from lmeraser.store import Store
-from lmeraser.tensors import Array, from_bytes
+from lmeraser.tensors import from_bytes
 
 
 @dataclass(frozen=True)
@@ -114,30 +113,32 @@ class Predictor:
 
     def batch(self, images: Sequence[bytes]) -> Batch:
         """Probabilities, features and clusters of each image; at least one."""
-        features = self._executor.embed_images(images)
+        micro = self._config.backbone.micro_batch
+        parts = [images[start : start + micro] for start in range(0, len(images), micro)]
+        done = list(self._executor.stream(self._pass, parts))
+        return Batch(
+            probabilities=np.concatenate([part.probabilities for part in done]),
+            features=np.concatenate([part.features for part in done]),
+            clusters=np.concatenate([part.clusters for part in done]),
+        )
+
+    @torch.inference_mode()
+    def _pass(self, images: Sequence[bytes]) -> Batch:
+        """At most one micro-batch, on one thread."""
+        backbone = self._executor.network
+        clean = to_input(self._executor.clean_views(images), backbone)
+        features: NDArray[np.float32] = backbone.features(clean)[: len(images)].cpu().numpy()
         routes = self._partition.route(self._fitted, features, self._numbers)
-        pixels = clean_view(np.stack(canvases_of(images, self._config)), self._config)
-        votes = [self._classify(pixels, routes[:, vote]) for vote in range(routes.shape[1])]
+        votes = [self._classify(clean, routes[:, vote]) for vote in range(routes.shape[1])]
         probabilities: NDArray[np.float32] = np.stack(votes).mean(axis=0, dtype=np.float32)
         return Batch(probabilities, features, np.asarray(self._numbers, dtype=np.int64)[routes])
 
-    def _classify(self, pixels: Array, clusters: NDArray[np.int64]) -> NDArray[np.float32]:
+    def _classify(self, clean: torch.Tensor, clusters: NDArray[np.int64]) -> NDArray[np.float32]:
         """Probabilities, float32 [n, classes], of images that go to the clusters at these positions."""
-        micro = self._config.backbone.micro_batch
-        rows = []
-        with deterministic(), torch.inference_mode():
-            for start in range(0, len(pixels), micro):
-                part = slice(start, start + micro)
-                rows.append(self._pass(pixels[part], torch.from_numpy(clusters[part])))
-        return np.concatenate(rows)
-
-    def _pass(self, pixels: Array, clusters: torch.Tensor) -> NDArray[np.float32]:
-        backbone = self._executor.network
-        padded = torch.nn.functional.pad(clusters, (0, backbone.micro_batch - len(clusters)))
-        corners = [self._shape.prediction_corner]
-        images = to_input(pixels, backbone) + self._shape.paint(self._prompts[padded], corners)
-        features = head_input(backbone.features(images), self._config)
+        chosen = torch.nn.functional.pad(torch.from_numpy(clusters), (0, len(clean) - len(clusters)))
+        prompts = self._shape.paint(self._prompts[chosen], [self._shape.prediction_corner])
+        features = head_input(self._executor.network.features(clean + prompts), self._config)
         # A product and a sum for each image alone: a batched matrix product may depend on the neighbours.
-        logits = (self._weights[padded] * features[:, None, :]).sum(dim=2) + self._biases[padded]
+        logits = (self._weights[chosen] * features[:, None, :]).sum(dim=2) + self._biases[chosen]
         probabilities: NDArray[np.float32] = logits.softmax(dim=1)[: len(clusters)].cpu().numpy()
         return probabilities

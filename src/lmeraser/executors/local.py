@@ -27,7 +27,7 @@ from lmeraser.environment import Fingerprint, deterministic, fingerprint
 from lmeraser.errors import StoppedError
 from lmeraser.executors.base import Fetch, TuneResult, TuneTask, Vector
 from lmeraser.hashing import Digest
-from lmeraser.images import Canvas, Canvases, decode, to_canvas
+from lmeraser.images import Canvases, decode, to_canvas
 from lmeraser.progress import Progress
 from lmeraser.tensors import Array, to_bytes
 
@@ -70,18 +70,22 @@ class LocalExecutor:
         batches = [ids[start : start + micro] for start in range(0, len(ids), micro)]
         progress("embedding images", 0, len(ids))
         done = 0
-        with deterministic(), _Pool(self._workers) as pool:
-            for batch, rows in zip(batches, pool.stream(lambda b: self._embed(fetch(b)), batches), strict=True):
-                yield from zip(batch, rows, strict=True)
-                done += len(batch)
-                progress("embedding images", done, len(ids))
+        for batch, rows in zip(batches, self.stream(lambda b: self._embed(fetch(b)), batches), strict=True):
+            yield from zip(batch, rows, strict=True)
+            done += len(batch)
+            progress("embedding images", done, len(ids))
 
-    def embed_images(self, images: Sequence[bytes]) -> Array:
-        """Features of the clean views of any number of images: float32 [n, d]."""
-        by_name = {str(number): data for number, data in enumerate(images)}
-        pairs = self.embed(list(by_name), lambda names: [by_name[n] for n in names], lambda *_: None)
-        vectors = [vector for _, vector in pairs]
-        return np.stack(vectors) if vectors else np.zeros((0, self._backbone.feature_dim), np.float32)
+    def stream(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+        """Apply a function to items, several at once; results in their order, few items in flight."""
+        with deterministic(), _Pool(self._workers) as pool:
+            yield from pool.stream(function, items)
+
+    def clean_views(self, images: Sequence[bytes]) -> Array:
+        """The centre of each image's canvas, uint8 [n, size, size, 3]: the one view that decides the cluster."""
+        size, side = self._config.backbone.image_size, self._config.backbone.canvas_size
+        offset = (side - size) // 2
+        canvases = np.stack([to_canvas(decode(data), side) for data in images])
+        return crop(canvases, [(offset, offset)] * len(canvases), size)
 
     def tune(self, tasks: Sequence[TuneTask], fetch: Fetch, progress: Progress) -> Iterator[TuneResult]:
         """Tune every task, the biggest first; results as they finish."""
@@ -95,9 +99,8 @@ class LocalExecutor:
                     yield self._tune(task, fetch, pool.map, counter, pool)
 
     def _embed(self, images: Sequence[bytes]) -> Array:
-        canvases = np.stack([to_canvas(decode(data), self._config.backbone.canvas_size) for data in images])
         with torch.inference_mode():
-            features = self._backbone.features(to_input(clean_view(canvases, self._config), self._backbone))
+            features = self._backbone.features(to_input(self.clean_views(images), self._backbone))
         rows: Array = features[: len(images)].float().cpu().numpy()
         return rows
 
@@ -122,17 +125,6 @@ class LocalExecutor:
             on_step=on_step,
         )
         return TuneResult(task.key, to_bytes(tensors), time.perf_counter() - started)
-
-
-def clean_view(canvases: Array, config: Config) -> Array:
-    """The centre of each canvas, uint8 [n, size, size, 3]: the one view that decides the cluster."""
-    offset = (config.backbone.canvas_size - config.backbone.image_size) // 2
-    return crop(canvases, [(offset, offset)] * len(canvases), config.backbone.image_size)
-
-
-def canvases_of(images: Iterable[bytes], config: Config) -> list[Canvas]:
-    """Decoded canvases of image bytes."""
-    return [to_canvas(decode(data), config.backbone.canvas_size) for data in images]
 
 
 class _StepCounter:
