@@ -59,6 +59,8 @@ def main() -> None:
     """Run the command line; the one place where errors become messages."""
     try:
         status = app(standalone_mode=False)
+        if status == StoppedError.exit_code:  # typer turns an interruption into this status and says nothing
+            raise KeyboardInterrupt
     except LmeraserError as error:
         if _globals.debug:
             raise

@@ -58,7 +58,8 @@ class Display:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bars.stop()
+        if self._console.is_terminal:
+            self._bars.stop()
 
     def __call__(self, step: str, done: int, total: int | None) -> None:
         """Show how far a step is; a new step replaces the one before."""

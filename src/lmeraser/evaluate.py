@@ -129,13 +129,15 @@ def _linear_accuracy(
 ) -> float | None:
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import GridSearchCV, ShuffleSplit
+    from threadpoolctl import threadpool_limits
 
     if len(np.unique(training_set.labels)) < 2 or len(training_set.labels) < _FEWEST:
         return None
     # Chosen on the retained records alone: this is a baseline, and deserves to be a good one.
     split = ShuffleSplit(n_splits=1, test_size=0.2, random_state=0)
     search = GridSearchCV(LogisticRegression(tol=1e-3, max_iter=2000), {"C": _REGULARISATION}, cv=split)
-    search.fit(_unit_rms(training_set.features), training_set.labels)
+    with threadpool_limits(1):  # many small products: handing them to several threads takes longer
+        search.fit(_unit_rms(training_set.features), training_set.labels)
     return float((search.predict(_unit_rms(features)) == truth).mean())
 
 

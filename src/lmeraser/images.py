@@ -55,8 +55,9 @@ def to_canvas(image: Image.Image, side: int) -> Canvas:
     width, height = image.size
     square = min(width, height)
     left, top = (width - square) // 2, (height - square) // 2
-    box = (left, top, left + square, top + square)
-    resized = image.resize((side, side), Image.Resampling.BILINEAR, box=box)
+    # Cropped first: resizing with a box would let pixels outside the square bleed into its edges.
+    cropped = image.crop((left, top, left + square, top + square))
+    resized = cropped.resize((side, side), Image.Resampling.BILINEAR)
     return np.asarray(resized, dtype=np.uint8)
 
 

@@ -84,17 +84,11 @@ class FileStore:
         """The bytes of an artifact, checked.
 
         Raises:
-            CorruptError: the file is gone, or its bytes are not the ones that were written.
+            FileNotFoundError: it has been swept; a reader holding an old manifest reads the current one.
+            CorruptError: the bytes on disk are not the ones that were written.
         """
         path = self._artifact_path(artifact)
-        try:
-            data = path.read_bytes()
-        except FileNotFoundError as error:
-            raise CorruptError(
-                "An artifact that the model names is in the store.",
-                got=f"{path} is missing",
-                next_step="run the command again if the model was changed meanwhile; else run 'lmeraser train'",
-            ) from error
+        data = path.read_bytes()
         if (found := Digest.of(data)) != artifact:
             raise CorruptError(
                 "An artifact's bytes have the digest in its name.",

@@ -1,0 +1,61 @@
+"""Errors state the rule, the value got and the next step, and their tree is the one that is drawn."""
+
+from __future__ import annotations
+
+import inspect
+import re
+
+import pytest
+
+from lmeraser import errors
+from lmeraser.errors import InputError, LmeraserError, SourceError, StoppedError, listing
+
+
+def classes() -> dict[str, type[LmeraserError]]:
+    return {
+        name: value
+        for name, value in inspect.getmembers(errors, inspect.isclass)
+        if issubclass(value, LmeraserError)
+    }
+
+
+def test_the_drawn_tree_is_the_class_tree() -> None:
+    drawn: dict[str, str] = {}
+    parents = ["Exception"]
+    for line in (errors.__doc__ or "").splitlines():
+        if match := re.match(r"    ([│├└─ ]*)(\w+Error)\b", line):
+            depth = len(match[1]) // 4
+            parents = [*parents[: depth + 1], match[2]]
+            drawn[match[2]] = parents[depth]
+    assert drawn == {name: value.__mro__[1].__name__ for name, value in classes().items()}
+
+
+def test_a_message_is_the_rule_then_the_value_then_the_next_step() -> None:
+    error = InputError("A dial goes to ten.", got="11", next_step="turn it down")
+    assert error.diagnostics() == "A dial goes to ten.\ngot: 11\nnext: turn it down"
+    assert str(error) == error.diagnostics()
+    assert str(InputError("A dial goes to ten.")) == "A dial goes to ten."
+
+
+@pytest.mark.parametrize("kind", [kind for kind in classes().values() if kind is not SourceError])
+def test_every_error_has_the_three_parts_and_an_exit_code(kind: type[LmeraserError]) -> None:
+    error = kind("rule", got="got", next_step="step")
+    assert (error.rule, error.got, error.next_step) == ("rule", "got", "step")
+    assert error.exit_code == (130 if kind is StoppedError else 2)
+
+
+def test_a_source_error_holds_every_fault_but_shows_the_first_few_and_their_number() -> None:
+    faults = [f"row {number}: bad" for number in range(25)]
+    error = SourceError("Rows are good.", faults=faults)
+    assert error.faults == tuple(faults)
+    assert "25:" in str(error)
+    assert "row 19: bad" in str(error)
+    assert "row 20: bad" not in str(error)
+    assert "... and 5 more" in str(error)
+
+
+@pytest.mark.parametrize(("count", "lines"), [(0, 1), (1, 2), (20, 21), (21, 22), (1000, 22)])
+def test_a_listing_never_floods_the_terminal(count: int, lines: int) -> None:
+    text = listing(["item"] * count)
+    assert text.startswith(f"{count}:")
+    assert len(text.splitlines()) == lines
