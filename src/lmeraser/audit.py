@@ -10,13 +10,10 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
-from lmeraser.derive import Division, Inputs, Tools, divide, tune_clusters
+from lmeraser.derive import Division, Forgetful, Inputs, Tools, divide, tune_clusters
 from lmeraser.errors import CorruptError, InputError, NoModelError
 from lmeraser.executors.base import Executor
 from lmeraser.hashing import Digest
@@ -54,22 +51,6 @@ class AuditReport:
         return asdict(self)
 
 
-class _NoMemory:
-    """Remembers nothing about single records, so that everything is derived again."""
-
-    def features(self, ids: Sequence[str], *, key: str) -> dict[str, NDArray[np.float32]]:
-        return {}
-
-    def store_features(self, vectors: Mapping[str, NDArray[np.float32]], *, key: str) -> None:
-        pass
-
-    def assignments(self, partition: Digest, ids: Sequence[str] | None = None) -> dict[str, int]:
-        return {}
-
-    def store_assignments(self, clusters: Mapping[str, int], *, partition: Digest) -> None:
-        pass
-
-
 def audit(
     workspace: Workspace,
     executor: Callable[[], Executor],
@@ -95,7 +76,7 @@ def audit(
     inputs = inputs_of(workspace, executor().backbone)
     tools = Tools(
         store=MemoryStore(),
-        memory=_NoMemory(),
+        memory=Forgetful(),
         executor=executor,
         fetch=workspace.records.images,
         secret=workspace.secret,

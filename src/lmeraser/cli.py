@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -189,21 +189,17 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Bring the model up to date with the records and settings."""
-    from lmeraser.display import print_facts
-
     with _eraser() as eraser:
         report = eraser.train(rederive=rederive)
-    _print_json(report.to_json()) if as_json else print_facts("training", report.to_json())
+    _print_report("training", report.to_json(), as_json=as_json)
 
 
 @app.command()
 def status(as_json: AsJson = False) -> None:
     """Print what the workspace holds and what a deletion costs there."""
-    from lmeraser.display import print_facts
-
     with _eraser(quiet=True) as eraser:
         report = eraser.status()
-    _print_json(report.to_json()) if as_json else print_facts(str(_globals.workspace), report.to_json())
+    _print_report(str(_globals.workspace), report.to_json(), as_json=as_json)
 
 
 @app.command()
@@ -294,11 +290,9 @@ def plan(ids: Ids = None, subjects: Subjects = None, ids_file: IdsFile = None, a
 @app.command()
 def unlearn(ids: Ids = None, subjects: Subjects = None, ids_file: IdsFile = None, as_json: AsJson = False) -> None:
     """Forget records: afterwards the model is the one that training without them gives."""
-    from lmeraser.display import print_facts
-
     with _eraser() as eraser:
         report = eraser.unlearn(ids=_ids(ids, ids_file), subjects=subjects or [])
-    _print_json(report.to_json()) if as_json else print_facts("unlearned", report.to_json())
+    _print_report("unlearned", report.to_json(), as_json=as_json)
 
 
 @app.command()
@@ -371,3 +365,13 @@ def _names(names: str | None) -> list[str]:
 
 def _print_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=1))
+
+
+def _print_report(title: str, values: Mapping[str, object], *, as_json: bool) -> None:
+    """As JSON, without loading what draws tables, or as a table."""
+    if as_json:
+        _print_json(values)
+        return
+    from lmeraser.display import print_facts
+
+    print_facts(title, values)

@@ -60,6 +60,31 @@ class Memory(Protocol):
         ...
 
 
+class Forgetful:
+    """A `Memory` that keeps nothing, so that every cluster is found again.
+
+    Args:
+        known: where features may be read from; None: every image is embedded again.
+    """
+
+    def __init__(self, known: Memory | None = None) -> None:
+        self._known = known
+
+    def features(self, ids: Sequence[str], *, key: str) -> dict[str, NDArray[np.float32]]:
+        """Features that are known elsewhere."""
+        return self._known.features(ids, key=key) if self._known is not None else {}
+
+    def store_features(self, vectors: Mapping[str, NDArray[np.float32]], *, key: str) -> None:
+        """Store nothing."""
+
+    def assignments(self, partition: Digest, ids: Sequence[str] | None = None) -> dict[str, int]:
+        """Nothing is known."""
+        return {}
+
+    def store_assignments(self, clusters: Mapping[str, int], *, partition: Digest) -> None:
+        """Store nothing."""
+
+
 @dataclass(frozen=True)
 class Inputs:
     """All that F is a function of.

@@ -9,19 +9,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-import numpy as np
-from numpy.typing import NDArray
-
 from lmeraser.audit import current_model
 from lmeraser.deletion import select
-from lmeraser.derive import Inputs, Tools, divide
+from lmeraser.derive import Forgetful, Inputs, Tools, divide
 from lmeraser.executors.base import Executor, Fetch, TuneResult, TuneTask, Vector
 from lmeraser.hashing import Digest
 from lmeraser.model import Model
 from lmeraser.partitions import partition_of
 from lmeraser.plan import Plan, plan
 from lmeraser.progress import Progress, silent
-from lmeraser.records import Records
 from lmeraser.store import MemoryStore
 from lmeraser.workspace import Workspace
 
@@ -64,32 +60,13 @@ def _divide_again(
     lazy = _Borrowed(model.partition.fingerprint, model.backbone, executor)
     tools = Tools(
         store=MemoryStore(),
-        memory=_ReadOnly(workspace.records),
+        memory=Forgetful(workspace.records),
         executor=lambda: lazy,
         fetch=workspace.records.images,
         secret=workspace.secret,
         progress=progress,
     )
     return divide(inputs, tools, Counter()).clusters
-
-
-class _ReadOnly:
-    """Stored features, and no stored clusters; remembers nothing."""
-
-    def __init__(self, records: Records) -> None:
-        self._records = records
-
-    def features(self, ids: Sequence[str], *, key: str) -> dict[str, NDArray[np.float32]]:
-        return self._records.features(ids, key=key)
-
-    def store_features(self, vectors: Mapping[str, NDArray[np.float32]], *, key: str) -> None:
-        pass
-
-    def assignments(self, partition: Digest, ids: Sequence[str] | None = None) -> dict[str, int]:
-        return {}
-
-    def store_assignments(self, clusters: Mapping[str, int], *, partition: Digest) -> None:
-        pass
 
 
 class _Borrowed:
