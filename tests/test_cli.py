@@ -164,6 +164,16 @@ def test_quick_commands_load_no_torch(trained: Path, arguments: list[str]) -> No
     assert result.stderr.splitlines()[-1] == "LOADED"
 
 
+def test_status_and_a_plan_that_misses_the_sample_load_no_numpy(trained: Path) -> None:
+    with Eraser(trained) as eraser:
+        ordinary = sorted(set(eraser.record_ids()) - set(eraser.sampled_ids()))[0]
+    for arguments in (["status"], ["plan", "--id", ordinary]):
+        code = _WITHOUT_TORCH.replace("matplotlib", "numpy")
+        command = [sys.executable, "-c", code, "-w", str(trained), *arguments, "--json"]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert (result.returncode, result.stderr.split()[-1]) == (0, "LOADED"), result.stderr
+
+
 # --- reports -----------------------------------------------------------------------------------------------
 
 TRAINING = {"generation", "model_digest", "changed", "records", "clusters", "ran", "tuning_seconds", "purged"}

@@ -69,7 +69,7 @@ class Memory:
     def assignments(self, partition: Digest, ids: Sequence[str] | None = None) -> dict[str, int]:
         return {i: number for (key, i), number in self.clusters.items() if key == partition}
 
-    def store_assignments(self, clusters: Mapping[str, int], *, partition: Digest) -> None:
+    def store_assignments(self, clusters: Mapping[str, int], *, partition: Digest, sampled: bool = False) -> None:
         self.clusters |= {(partition, i): number for i, number in clusters.items()}
 
     def forget(self, record_id: str) -> None:

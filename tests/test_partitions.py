@@ -149,7 +149,6 @@ def test_hashed_partitions_look_at_ids_only(method: str, clusters: int | None) -
     partition = partition_of(parse({"partition": {"method": method, "clusters": clusters}}))
     assert partition.sample(IDS) == []
     assert not partition.needs_features
-    assert "nothing" in partition.fitted_on
     nothing = np.zeros((0, 0), np.float32)
     fitted = partition.fit(nothing)
     numbers = partition.assign(fitted, IDS, nothing)
@@ -158,5 +157,13 @@ def test_hashed_partitions_look_at_ids_only(method: str, clusters: int | None) -
     assert partition.route(fitted, points(1, count=3), [0, 2]).tolist() == [[0, 1]] * 3
 
 
-def test_each_partition_says_what_it_was_fitted_on() -> None:
-    assert "1000 private records" in hier(clusters=3).fitted_on
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"method": "hier_cluster", "clusters": 3}, "1000 private records"),
+        ({"method": "random", "clusters": 3}, "nothing"),
+        ({"method": "single"}, "nothing"),
+    ],
+)
+def test_the_settings_say_what_the_partition_is_fitted_on(settings: dict[str, Any], words: str) -> None:
+    assert words in parse({"partition": {"clusters": None, **settings}}).partition.fitted_on

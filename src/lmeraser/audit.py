@@ -14,11 +14,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 from lmeraser.derive import Division, Forgetful, Inputs, Tools, divide, tune_clusters
-from lmeraser.errors import CorruptError, InputError, NoModelError
+from lmeraser.errors import CorruptError, InputError
 from lmeraser.executors.base import Executor
 from lmeraser.hashing import Digest
 from lmeraser.model import Cluster, Model
 from lmeraser.progress import Progress, silent
+from lmeraser.served import current_model
 from lmeraser.store import FileStore, MemoryStore
 from lmeraser.train import inputs_of
 from lmeraser.workspace import Workspace
@@ -100,29 +101,6 @@ def audit(
         clusters_checked=len(chosen),
         clusters=len(model.clusters),
     )
-
-
-def current_model(workspace: Workspace) -> Model:
-    """The served model, if it is the model of the workspace's records and settings.
-
-    Raises:
-        NoModelError: it is not, or there is none.
-    """
-    model = workspace.generations.require()
-    if not up_to_date(workspace, model):
-        raise NoModelError(
-            "This needs a model that is up to date with the records and settings.",
-            got=f"records or settings changed after generation {model.generation}",
-            next_step="run 'lmeraser train'",
-        )
-    return model
-
-
-def up_to_date(workspace: Workspace, model: Model) -> bool:
-    """Whether the model was derived from the records and settings that the workspace holds now."""
-    same_settings = model.settings == workspace.config.model_settings()
-    same_backbone = model.backbone_name == workspace.config.backbone.name
-    return model.revision == workspace.records.revision and same_settings and same_backbone
 
 
 def _draw(numbers: list[int], count: int | None) -> list[int]:

@@ -74,6 +74,13 @@ class PartitionConfig(Section):
         default=None, gt=0, description="distance at which merging stops (hier_cluster only)"
     )
 
+    @property
+    def fitted_on(self) -> str:
+        """What shapes the partition, in words for reports."""
+        if self.method == "hier_cluster":
+            return f"features of {self.sample_size} private records at most"
+        return "nothing: record ids are hashed"
+
     @model_validator(mode="after")
     def _one_way_to_cut(self) -> Self:
         if self.method == "single":

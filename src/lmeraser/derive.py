@@ -55,8 +55,8 @@ class Memory(Protocol):
         """Known clusters under the partition with this key."""
         ...
 
-    def store_assignments(self, clusters: Mapping[str, int], *, partition: Digest) -> None:
-        """Store clusters."""
+    def store_assignments(self, clusters: Mapping[str, int], *, partition: Digest, sampled: bool = False) -> None:
+        """Store clusters, of records that shaped the partition or of others."""
         ...
 
 
@@ -81,7 +81,7 @@ class Forgetful:
         """Nothing is known."""
         return {}
 
-    def store_assignments(self, clusters: Mapping[str, int], *, partition: Digest) -> None:
+    def store_assignments(self, clusters: Mapping[str, int], *, partition: Digest, sampled: bool = False) -> None:
         """Store nothing."""
 
 
@@ -261,7 +261,7 @@ def _assign(
     clusters = tools.memory.assignments(key)
     drawn = dict(zip(sample, fitted.sample_clusters.tolist(), strict=True))
     if fresh := {i: number for i, number in drawn.items() if i not in clusters}:
-        tools.memory.store_assignments(fresh, partition=key)
+        tools.memory.store_assignments(fresh, partition=key, sampled=True)
         clusters |= fresh
     missing = [record_id for record_id in ids if record_id not in clusters]
     for start in range(0, len(missing), _CHUNK):

@@ -1,25 +1,26 @@
 """The dry run of a deletion: what would go, what would be tuned again, how long it would take.
 
-Reads the workspace and changes nothing. The partition after a sample hit is derived for real, from stored
-features, so that the answer is exact; the backbone is loaded only if a feature is missing.
+Reads the workspace and changes nothing. A request that misses the clustering sample is answered from the members
+of its own clusters. After a sample hit the partition is derived for real, from stored features, so that the answer
+is exact; only then are numerical modules imported, and the backbone only if a feature is missing.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from lmeraser.audit import current_model
 from lmeraser.deletion import select
-from lmeraser.derive import Forgetful, Inputs, Tools, divide
-from lmeraser.executors.base import Executor, Fetch, TuneResult, TuneTask, Vector
 from lmeraser.hashing import Digest
 from lmeraser.model import Model
-from lmeraser.partitions import partition_of
 from lmeraser.plan import Plan, plan
 from lmeraser.progress import Progress, silent
-from lmeraser.store import MemoryStore
+from lmeraser.served import current_model
 from lmeraser.workspace import Workspace
+
+if TYPE_CHECKING:
+    from lmeraser.executors.base import Executor, Fetch, TuneResult, TuneTask, Vector
 
 
 def dry_run(
@@ -38,14 +39,23 @@ def dry_run(
     """
     selection = select(workspace.records, ids=ids, subjects=subjects)
     model = current_model(workspace)
-    removed = set(selection.ids)
-    before = workspace.records.assignments(model.partition.key)
-    hit = not removed.isdisjoint(partition_of(workspace.config).sample(list(before)))
+    records, key, removed = workspace.records, model.partition.key, set(selection.ids)
+    hit = records.any_sampled(key, removed)
     if hit:
+        before: Mapping[str, int] = records.assignments(key)
         after = _divide_again(workspace, model, removed, executor, progress)
     else:
+        before = records.members(key, set(records.assignments(key, sorted(removed)).values()))
         after = {record_id: number for record_id, number in before.items() if record_id not in removed}
-    return plan(model, before, after, removed, sample_hit=hit, already_deleted=len(selection.already_deleted))
+    return plan(
+        model,
+        before,
+        after,
+        removed,
+        retained=model.records - len(removed),
+        sample_hit=hit,
+        already_deleted=len(selection.already_deleted),
+    )
 
 
 def _divide_again(
@@ -55,6 +65,9 @@ def _divide_again(
     executor: Callable[[], Executor],
     progress: Progress,
 ) -> Mapping[str, int]:
+    from lmeraser.derive import Forgetful, Inputs, Tools, divide
+    from lmeraser.store import MemoryStore
+
     retained = [record for record in workspace.records.index() if record.id not in removed]
     inputs = Inputs(retained, workspace.config, len(model.classes), model.backbone)
     lazy = _Borrowed(model.partition.fingerprint, model.backbone, executor)

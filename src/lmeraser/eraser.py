@@ -9,7 +9,8 @@
     eraser.unlearn(ids=["cat/0001.jpg"])        # now the model that training without it gives
     assert eraser.audit().identical
 
-Every verb is a module of its own; this one wires them to a workspace and loads the backbone when it is needed.
+Every verb is a module of its own, imported when it is used, so that `status` is quick; this one wires them to a
+workspace and loads the backbone when it is needed.
 """
 
 from __future__ import annotations
@@ -20,38 +21,27 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-import numpy as np
-
 from lmeraser import config as settings
-from lmeraser.audit import AuditReport
-from lmeraser.audit import audit as run_audit
 from lmeraser.config import Config
-from lmeraser.derive import feature_key
-from lmeraser.dry_run import dry_run
 from lmeraser.errors import CorruptError, ImageError, InputError
 from lmeraser.hashing import Digest
-from lmeraser.images import decode
-from lmeraser.importing import ImportReport, import_records
-from lmeraser.partitions import partition_of
-from lmeraser.plan import Plan
 from lmeraser.progress import Progress, silent
-from lmeraser.purge import purge as run_purge
-from lmeraser.sources import Columns, open_source
-from lmeraser.status import Status
-from lmeraser.status import status as run_status
-from lmeraser.train import TrainReport
-from lmeraser.train import train as run_train
-from lmeraser.unlearn import UnlearnReport
-from lmeraser.unlearn import unlearn as run_unlearn
 from lmeraser.workspace import Workspace
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
 
+    from lmeraser.audit import AuditReport
     from lmeraser.evaluate import EvaluationReport, TrainingSet
     from lmeraser.executors.local import LocalExecutor
+    from lmeraser.importing import ImportReport
     from lmeraser.model import Model
+    from lmeraser.plan import Plan
     from lmeraser.predict import Prediction, Predictor
+    from lmeraser.sources import Columns
+    from lmeraser.status import Status
+    from lmeraser.train import TrainReport
+    from lmeraser.unlearn import UnlearnReport
 
 _CHUNK = 256  # images in memory at once while they are classified
 _TRIES = 3  # times a reader looks for the served generation before it gives up
@@ -118,6 +108,8 @@ class Eraser:
 
     def sampled_ids(self) -> list[str]:
         """Ids of the records that shape the partition; forgetting one of them derives the partition again."""
+        from lmeraser.partitions import partition_of
+
         return partition_of(self.workspace.config).sample(self.record_ids())
 
     def add(
@@ -131,6 +123,9 @@ class Eraser:
         skip_bad: bool = False,
     ) -> ImportReport:
         """Add records: all of a source's or, if any is faulty, none. See `importing.import_records`."""
+        from lmeraser.importing import import_records
+        from lmeraser.sources import open_source
+
         opened = open_source(source, split=split, columns=columns)
         with self.workspace.writing("add"):
             return import_records(
@@ -150,28 +145,40 @@ class Eraser:
 
     def train(self, *, rederive: bool = False) -> TrainReport:
         """Derive the model of the records and serve it. See `train.train`."""
-        return run_train(self.workspace, self.executor, rederive=rederive, progress=self._progress)
+        from lmeraser.train import train
+
+        return train(self.workspace, self.executor, rederive=rederive, progress=self._progress)
 
     def plan(self, *, ids: Iterable[str] = (), subjects: Iterable[str] = ()) -> Plan:
         """What `unlearn` would do, without doing it. See `dry_run.dry_run`."""
+        from lmeraser.dry_run import dry_run
+
         return dry_run(self.workspace, self.executor, ids=ids, subjects=subjects, progress=self._progress)
 
     def unlearn(self, *, ids: Iterable[str] = (), subjects: Iterable[str] = ()) -> UnlearnReport:
         """Forget records exactly. See `unlearn.unlearn`."""
-        return run_unlearn(self.workspace, self.executor, ids=ids, subjects=subjects, progress=self._progress)
+        from lmeraser.unlearn import unlearn
+
+        return unlearn(self.workspace, self.executor, ids=ids, subjects=subjects, progress=self._progress)
 
     def audit(self, *, clusters: int | None = None) -> AuditReport:
         """Derive the model again from nothing and compare every digest. See `audit.audit`."""
-        return run_audit(self.workspace, self.executor, clusters=clusters, progress=self._progress)
+        from lmeraser.audit import audit
+
+        return audit(self.workspace, self.executor, clusters=clusters, progress=self._progress)
 
     def status(self) -> Status:
         """The state of the workspace. See `status.status`."""
-        return run_status(self.workspace)
+        from lmeraser.status import status
+
+        return status(self.workspace)
 
     def purge(self, *, dry_run: bool = False) -> list[Path]:
         """Remove what the served generation does not use. See `purge.purge`."""
+        from lmeraser.purge import purge
+
         with self.workspace.writing("purge"):
-            return run_purge(self.workspace, dry_run=dry_run)
+            return purge(self.workspace, dry_run=dry_run)
 
     def predict(self, images: Iterable[str | os.PathLike[str] | bytes]) -> list[Prediction]:
         """Classify image files (paths, or their bytes).
@@ -196,6 +203,7 @@ class Eraser:
     ) -> EvaluationReport:
         """Accuracy on labelled images, beside that of a linear classifier. See `evaluate.evaluate`."""
         from lmeraser.evaluate import evaluate
+        from lmeraser.sources import open_source
 
         return evaluate(
             self.predictor(),
@@ -255,6 +263,9 @@ class Eraser:
         return self.executor() if config == self.workspace.config else LocalExecutor(config)
 
     def _training_set(self) -> TrainingSet:
+        import numpy as np
+
+        from lmeraser.derive import feature_key
         from lmeraser.evaluate import TrainingSet
 
         records = self.workspace.records.index()
@@ -271,6 +282,8 @@ class Eraser:
 def _read(image: str | os.PathLike[str] | bytes) -> bytes:
     if isinstance(image, bytes):
         return image
+    from lmeraser.images import decode
+
     path = Path(image)
     try:
         data = path.read_bytes()

@@ -63,16 +63,20 @@ def plan(
     after: Mapping[str, int],
     removed: Iterable[str],
     *,
+    retained: int,
     sample_hit: bool,
     already_deleted: int = 0,
 ) -> Plan:
-    """Compare the clusters of all records before a deletion with those of the retained records after it.
+    """Compare clusters before a deletion with those of the retained records after it.
+
+    Clusters that keep their members may be left out of both.
 
     Args:
         model: the served generation.
         before: cluster number of every record.
         after: cluster number of every retained record.
         removed: ids that go.
+        retained: number of all retained records.
         sample_hit: whether one of them is in the clustering sample.
         already_deleted: names in the request that were deleted before.
     """
@@ -94,7 +98,7 @@ def plan(
         affected=affected,
         clusters_to_tune=len(to_tune),
         records_to_tune=sum(to_tune),
-        share_to_tune=sum(to_tune) / len(after) if after else 0.0,
+        share_to_tune=sum(to_tune) / retained if retained else 0.0,
         estimated_seconds=round(sum(to_tune) * epochs / speed, 2) if speed else None,
     )
 

@@ -17,16 +17,16 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
 from sqlalchemy import (
     BLOB,
+    Boolean,
     Column,
     Connection,
     Engine,
     ForeignKey,
+    Index,
     Integer,
     MetaData,
     String,
@@ -44,6 +44,10 @@ from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError
 from lmeraser.errors import CorruptError, InputError, StorageError
 from lmeraser.hashing import Digest, keyed_digest
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
 T = TypeVar("T")
 
 _IN_CHUNK = 500  # ids per SQL statement; databases limit the number of parameters
@@ -51,7 +55,7 @@ _IN_CHUNK = 500  # ids per SQL statement; databases limit the number of paramete
 _metadata = MetaData()
 
 
-def _owned(name: str, *columns: Column[Any]) -> Table:
+def _owned(name: str, *columns: Column[Any] | Index) -> Table:
     """A table of things that belong to one record and are deleted with it."""
     owner = Column("id", String, ForeignKey("records.id", ondelete="CASCADE"), primary_key=True)
     return Table(name, _metadata, owner, *columns)
@@ -69,8 +73,10 @@ _images = _owned("images", Column("data", BLOB, nullable=False))
 _features = _owned("features", Column("key", String, nullable=False), Column("vector", BLOB, nullable=False))
 _assignments = _owned(
     "assignments",
-    Column("partition", String, nullable=False, index=True),
+    Column("partition", String, nullable=False),
     Column("cluster", Integer, nullable=False),
+    Column("sampled", Boolean, nullable=False),
+    Index("assignments_by_cluster", "partition", "cluster"),
 )
 _suppressed = Table("suppressed", _metadata, Column("digest", String, primary_key=True))
 _facts = Table(
@@ -306,13 +312,15 @@ class Records:
 
     def features(self, ids: Sequence[str], *, key: str) -> dict[str, NDArray[np.float32]]:
         """Stored features, float32 [d], of those ids that have them under ``key``."""
+        import numpy as np
+
         query = select(_features.c.id, _features.c.vector).where(_features.c.key == key)
         rows = self._select_in(query, _features.c.id, ids)
         return {row.id: np.frombuffer(row.vector, dtype=np.float32) for row in rows}
 
     def store_features(self, vectors: Mapping[str, NDArray[np.float32]], *, key: str) -> None:
         """Store the features, float32 [d], of these records under ``key``, replacing older ones."""
-        rows = [{"id": i, "key": key, "vector": v.astype(np.float32).tobytes()} for i, v in vectors.items()]
+        rows = [{"id": i, "key": key, "vector": v.astype("float32").tobytes()} for i, v in vectors.items()]
         self._replace(_features, rows)
 
     def forget_features(self) -> None:
@@ -329,11 +337,27 @@ class Records:
         with self._reading() as connection:
             return {row.id: row.cluster for row in connection.execute(query)}
 
-    def store_assignments(self, clusters: Mapping[str, int], *, partition: Digest) -> None:
-        """Store the cluster of these records under ``partition``, replacing older ones."""
-        self._replace(
-            _assignments, [{"id": i, "partition": str(partition), "cluster": c} for i, c in clusters.items()]
-        )
+    def members(self, partition: Digest, clusters: Iterable[int]) -> dict[str, int]:
+        """The records of these clusters under ``partition``, each with its cluster."""
+        query = select(_assignments.c.id, _assignments.c.cluster)
+        query = query.where(_assignments.c.partition == str(partition))
+        return {row.id: row.cluster for row in self._select_in(query, _assignments.c.cluster, clusters)}
+
+    def any_sampled(self, partition: Digest, ids: Iterable[str]) -> bool:
+        """Whether one of ``ids`` is in the sample that shaped ``partition``."""
+        query = select(_assignments.c.id).where(_assignments.c.partition == str(partition), _assignments.c.sampled)
+        return any(True for _ in self._select_in(query, _assignments.c.id, ids))
+
+    def store_assignments(self, clusters: Mapping[str, int], *, partition: Digest, sampled: bool = False) -> None:
+        """Store the cluster of these records under ``partition``, replacing older ones.
+
+        Args:
+            clusters: cluster number of each record.
+            partition: key of the partition.
+            sampled: whether these records shaped it.
+        """
+        common = {"partition": str(partition), "sampled": sampled}
+        self._replace(_assignments, [{"id": i, "cluster": c, **common} for i, c in clusters.items()])
 
     def forget_assignments(self, *, keep: Digest) -> None:
         """Delete the clusters of every other partition than the one with the key ``keep``."""
@@ -351,7 +375,7 @@ class Records:
                 connection.execute(delete(table).where(table.c.id.in_([row["id"] for row in chunk])))
                 connection.execute(insert(table), chunk)
 
-    def _select_in(self, query: Any, column: Any, values: Iterable[str]) -> Iterator[Any]:
+    def _select_in(self, query: Any, column: Any, values: Iterable[Any]) -> Iterator[Any]:
         with self._reading() as connection:
             for chunk in _chunks(list(values)):
                 yield from connection.execute(query.where(column.in_(chunk))).all()

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-from lmeraser.audit import up_to_date
 from lmeraser.hashing import Digest
-from lmeraser.partitions import partition_of
+from lmeraser.served import up_to_date
 from lmeraser.workspace import Workspace
 
 
@@ -71,7 +70,7 @@ def status(workspace: Workspace) -> Status:
         clusters=len(sizes),
         largest_cluster=max(sizes, default=0),
         expected_share=model.expected_share if model else 0.0,
-        fitted_on=partition_of(workspace.config).fitted_on,
+        fitted_on=workspace.config.partition.fitted_on,
         backbone=workspace.config.backbone.name,
         fingerprint=prints[0] if len(prints) == 1 else None,
         fingerprints=prints,

@@ -43,13 +43,7 @@ class Fitted:
 
 
 class Partition(ABC):
-    """A way of dividing records into clusters.
-
-    Attributes:
-        fitted_on: what influences it, in words for reports.
-    """
-
-    fitted_on: str
+    """A way of dividing records into clusters; `PartitionConfig.fitted_on` says what shapes it."""
 
     @abstractmethod
     def sample(self, ids: Sequence[str]) -> list[str]:

@@ -21,7 +21,6 @@ class HashedPartition(Partition):
     """``clusters`` clusters by hash of the record id; ``single`` is the case of one."""
 
     needs_features = False
-    fitted_on = "nothing: record ids are hashed"
 
     def __init__(self, config: Config) -> None:
         self._seed = config.seed

@@ -33,7 +33,6 @@ class HierCluster(Partition):
     def __init__(self, config: Config) -> None:
         self._seed = config.seed
         self._settings = config.partition
-        self.fitted_on = f"features of {config.partition.sample_size} private records at most"
 
     def sample(self, ids: Sequence[str]) -> list[str]:
         """The ``sample_size`` ids with the smallest hashes, smallest first (Algorithm 1, line 1)."""
