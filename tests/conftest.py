@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import io
+import json
 import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -15,11 +18,21 @@ from datasets import ClassLabel, Dataset, Features, Image, Value
 from PIL import Image as PillowImage
 from sklearn.datasets import load_digits
 
-from lmeraser import Columns, Eraser
+from lmeraser import Columns, Eraser, cli
 from lmeraser.config import Config, parse
+from lmeraser.records import Records
 
 DIGIT_CLASSES = [str(digit) for digit in range(10)]
 DIGIT_COLUMNS = Columns(id="id", subject="writer")
+
+
+NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
+
+
+def forget(records: Records, ids: Sequence[str], subjects: Sequence[str] = ()) -> None:
+    """Delete records in a transaction of their own."""
+    with records.database.transaction() as connection:
+        records.delete(connection, ids, subjects=subjects)
 
 
 def png(pixels: Any) -> bytes:
@@ -81,3 +94,33 @@ def data() -> Path:
     if not folder.is_dir():
         pytest.skip("needs real image data; set LMERASER_DATA to its folder")
     return folder
+
+
+class Result(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """The command line in this process: exit code, standard output and standard error."""
+    monkeypatch.delenv("LMERASER_WORKSPACE", raising=False)
+
+    def call(*arguments: object) -> Result:
+        monkeypatch.setattr(sys, "argv", ["lmeraser", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        code = caught.value.code
+        assert isinstance(code, int)
+        return Result(code, *capsys.readouterr())
+
+    return call

@@ -78,9 +78,11 @@ def test_every_test_file_is_named_after_its_module() -> None:
         "exactness",  # the oracle: all modules together
         "examples",
         "executors",
+        "faults",  # every command, stopped at every durable operation
         "init",
         "partitions",
         "readme",
+        "tamper",  # every kind of file, changed
     }
     assert {p.stem.removeprefix("test_") for p in (ROOT / "tests").glob("test_*.py")} <= modules
 

@@ -2,57 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import pytest
 from datasets import Image
 
 import lmeraser
-from conftest import DIGIT_CLASSES, DIGIT_COLUMNS, digits, tiny_config
+from conftest import DIGIT_CLASSES, DIGIT_COLUMNS, Result, Run, digits, tiny_config
 from lmeraser import Eraser, cli
 from lmeraser.config import to_toml
 
 COMMANDS = ["demo", "init", "add", "classes", "train", "status", "config", "doctor", "predict", "evaluate"]
-COMMANDS += ["plan", "unlearn", "audit", "purge"]
-
-
-class Result(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-Run = Callable[..., Result]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """The command line in this process: exit code, standard output and standard error."""
-    monkeypatch.delenv("LMERASER_WORKSPACE", raising=False)
-
-    def call(*arguments: object) -> Result:
-        monkeypatch.setattr(sys, "argv", ["lmeraser", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        code = caught.value.code
-        assert isinstance(code, int)
-        return Result(code, *capsys.readouterr())
-
-    return call
+COMMANDS += ["draw", "plan", "unlearn", "relabel", "audit", "ledger", "verify", "residue", "purge"]
 
 
 @pytest.fixture(scope="module")
@@ -201,7 +168,7 @@ def test_every_report_is_json_with_its_documented_keys(run: Run, tmp_path: Path,
     assert (status["model_digest"], status["up_to_date"]) == (training["model_digest"], True)
     image = next(pictures(tmp_path / "new", range(60, 62)).rglob("*.png"))
     (predicted,) = run(*w, "predict", image, "--json").json
-    assert predicted.keys() == {"image", "label", "class_name", "probability", "clusters"}
+    assert predicted.keys() == {"image", "label", "class_name", "probability", "clusters", "rerouted"}
     assert predicted["image"] == str(image)
     evaluated = run(*w, "evaluate", parquet, "--no-linear", "--json").json
     assert evaluated.keys() == {"images", "accuracy", "linear_accuracy", "per_class"}
@@ -212,7 +179,9 @@ def test_every_report_is_json_with_its_documented_keys(run: Run, tmp_path: Path,
         "share_to_tune", "estimated_seconds",
     }  # fmt: skip
     forgotten = run(*w, "unlearn", "--id", "digit-0041", "--json").json
-    assert forgotten.keys() == TRAINING | {"records_deleted", "already_deleted", "model_digest_before", "seconds"}
+    assert forgotten.keys() == TRAINING | {
+        "requests", "records_deleted", "already_deleted", "model_digest_before", "certificates", "seconds",
+    }  # fmt: skip
     assert (forgotten["records_deleted"], forgotten["model_digest_before"]) == (1, status["model_digest"])
     audited = run(*w, "audit", "--json")
     assert audited.code == 0

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from lmeraser import errors
-from lmeraser.errors import InputError, LmeraserError, SourceError, StoppedError, listing
+from lmeraser.errors import InputError, LmeraserError, SourceError, StoppedError, VerificationError, listing
 
 
 def classes() -> dict[str, type[LmeraserError]]:
@@ -41,7 +41,7 @@ def test_a_message_is_the_rule_then_the_value_then_the_next_step() -> None:
 def test_every_error_has_the_three_parts_and_an_exit_code(kind: type[LmeraserError]) -> None:
     error = kind("rule", got="got", next_step="step")
     assert (error.rule, error.got, error.next_step) == ("rule", "got", "step")
-    assert error.exit_code == (130 if kind is StoppedError else 2)
+    assert error.exit_code == {StoppedError: 130, VerificationError: 1}.get(kind, 2)
 
 
 def test_a_source_error_holds_every_fault_but_shows_the_first_few_and_their_number() -> None:

@@ -60,7 +60,7 @@ def apply(eraser: Eraser, retained: set[int], verb: str, numbers: list[int]) -> 
     """One step of a history, applied to the workspace and to the set of records that should be left."""
     if verb == "add":
         # Ids and writers that were deleted before come back on purpose here.
-        eraser.add(digits(numbers), columns=DIGIT_COLUMNS, restore_deleted=True)
+        eraser.add(digits(numbers), columns=DIGIT_COLUMNS, allow_deleted=True)
         retained |= set(numbers)
         eraser.train()
     elif verb == "unlearn":
@@ -171,7 +171,7 @@ def test_forgetting_and_adding_again_gives_the_first_model(trained: Eraser) -> N
     first = trained.model_digest
     trained.unlearn(ids=[name(5), name(6)])
     assert trained.model_digest != first
-    trained.add(digits([6, 5]), columns=DIGIT_COLUMNS, restore_deleted=True)
+    trained.add(digits([6, 5]), columns=DIGIT_COLUMNS, allow_deleted=True)
     trained.train()
     assert trained.model_digest == first
 

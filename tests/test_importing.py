@@ -18,10 +18,12 @@ from datasets import Image, load_dataset
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
-from conftest import DIGIT_CLASSES, DIGIT_COLUMNS, digits, png
+from conftest import DIGIT_CLASSES, DIGIT_COLUMNS, NOW, digits, forget, png
 from lmeraser import Columns
+from lmeraser.database import Database
 from lmeraser.errors import InputError, SourceError, StorageError
 from lmeraser.importing import ImportReport, import_records
+from lmeraser.ledger import Ledger
 from lmeraser.records import Records
 from lmeraser.sources import Row, Source, open_source
 
@@ -40,9 +42,14 @@ def source(*rows: Row, classes: tuple[str, ...] = CLASSES) -> Source:
     return Source("source", classes, len(rows), rows)
 
 
+def imported(records: Records, opened: Source, **options: Any) -> ImportReport:
+    ledger = Ledger(records.database.path.with_name("ledger"), records.database)
+    return import_records(records, opened, ledger=ledger, now=NOW, **options)
+
+
 def add(records: Records, *rows: Row, **options: Any) -> ImportReport:
     classes = options.pop("classes", CLASSES)
-    return import_records(records, source(*rows, classes=classes), **options)
+    return imported(records, source(*rows, classes=classes), **options)
 
 
 def counts(report: ImportReport) -> tuple[int, int, int, int]:
@@ -51,9 +58,9 @@ def counts(report: ImportReport) -> tuple[int, int, int, int]:
 
 @pytest.fixture
 def records(tmp_path: Path) -> Iterator[Records]:
-    opened = Records(tmp_path / "records.db", secret=b"secret")
+    opened = Records(Database(tmp_path / "records.db"), secret=b"secret")
     yield opened
-    opened.close()
+    opened.database.close()
 
 
 # --- all or nothing ----------------------------------------------------------------------------------------
@@ -139,17 +146,20 @@ def test_an_interrupted_import_leaves_nothing_and_can_be_repeated(
             yield row(position)
 
     with pytest.raises(kind):
-        import_records(records, Source("source", CLASSES, None, rows(590)))
+        imported(records, Source("source", CLASSES, None, rows(590)))
     assert (records.count(), records.classes, records.revision) == (0, (), 0)
-    assert import_records(records, Source("source", CLASSES, None, rows(1000))).added == 600
+    assert imported(records, Source("source", CLASSES, None, rows(1000))).added == 600
 
 
 _KILLED_IMPORT = """
 import os, signal, sys
 from pathlib import Path
+from lmeraser.database import Database
 from lmeraser.importing import import_records
+from lmeraser.ledger import Ledger
 from lmeraser.records import Records
 from lmeraser.sources import Row, Source
+from lmeraser.times import utc_now
 
 image = bytes.fromhex(sys.argv[2])
 
@@ -159,7 +169,10 @@ def rows():
             os.kill(os.getpid(), signal.SIGKILL)
         yield Row(position, f"r{position}", None, "cat", image)
 
-import_records(Records(Path(sys.argv[1]), secret=b"secret"), Source("source", ("cat", "dog"), None, rows()))
+database = Database(Path(sys.argv[1]))
+source = Source("source", ("cat", "dog"), None, rows())
+ledger = Ledger(Path(sys.argv[1] + ".ledger"), database)
+import_records(Records(database, secret=b"secret"), source, ledger=ledger, now=utc_now())
 """
 
 
@@ -167,10 +180,10 @@ def test_a_killed_import_leaves_nothing_and_can_be_repeated(tmp_path: Path) -> N
     path = tmp_path / "records.db"
     command = [sys.executable, "-c", _KILLED_IMPORT, str(path), DOT.hex()]
     assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
-    records = Records(path, secret=b"secret")
+    records = Records(Database(path), secret=b"secret")
     assert (records.count(), records.classes) == (0, ())
     assert add(records, *(row(position) for position in range(300))).added == 300
-    records.close()
+    records.database.close()
 
 
 def test_a_full_disk_leaves_nothing_and_can_be_repeated(records: Records) -> None:
@@ -178,14 +191,14 @@ def test_a_full_disk_leaves_nothing_and_can_be_repeated(records: Records) -> Non
         connection.execute("PRAGMA max_page_count = 30")
 
     rows = [row(position) for position in range(900)]
-    records.close()
+    records.database.close()
     event.listen(Engine, "connect", small)
     try:
         with pytest.raises(StorageError, match="full"):
             add(records, *rows)
     finally:
         event.remove(Engine, "connect", small)
-    records.close()
+    records.database.close()
     assert (records.count(), records.classes) == (0, ())
     assert add(records, *rows).added == 900
 
@@ -255,8 +268,8 @@ def test_a_source_without_class_names_needs_known_ones(records: Records) -> None
 def test_deleted_ids_and_subjects_are_refused_and_counted(records: Records) -> None:
     rows = [row(0), row(1, subject="ada"), row(2, subject="bob"), row(3, subject="ada")]
     add(records, *rows)
-    records.delete(["r0"])
-    records.delete(["r1", "r3"], subjects=["ada"])
+    forget(records, ["r0"])
+    forget(records, ["r1", "r3"], subjects=["ada"])
     assert counts(add(records, *rows, row(4, subject="ada"))) == (0, 1, 4, 0)
     assert [found.id for found in records.index()] == ["r2"]
     assert counts(add(records, row(0, image=OTHER))) == (0, 0, 1, 0), "the id counts, not the image"
@@ -265,25 +278,25 @@ def test_deleted_ids_and_subjects_are_refused_and_counted(records: Records) -> N
 def test_deleted_records_come_back_on_purpose_only(records: Records) -> None:
     rows = [row(0), row(1, subject="ada"), row(2, subject="bob")]
     add(records, *rows)
-    records.delete(["r0"])
-    records.delete(["r1"], subjects=["ada"])
-    assert counts(add(records, *rows, restore_deleted=True)) == (2, 1, 0, 0)
+    forget(records, ["r0"])
+    forget(records, ["r1"], subjects=["ada"])
+    assert counts(add(records, *rows, allow_deleted=True)) == (2, 1, 0, 0)
     assert counts(add(records, *rows, row(3, subject="ada"))) == (1, 3, 0, 0), "the suppression is lifted"
 
 
 def test_restoring_a_subject_by_a_new_record_lifts_its_suppression(records: Records) -> None:
     add(records, row(0, subject="ada"), row(1))
-    records.delete(["r0"], subjects=["ada"])
-    assert counts(add(records, row(5, subject="ada"), restore_deleted=True)) == (1, 0, 0, 0)
+    forget(records, ["r0"], subjects=["ada"])
+    assert counts(add(records, row(5, subject="ada"), allow_deleted=True)) == (1, 0, 0, 0)
     assert counts(add(records, row(6, subject="ada"))) == (1, 0, 0, 0)
     assert counts(add(records, row(0, subject="ada"))) == (0, 0, 1, 0), "its deleted id was not asked for"
 
 
 def test_a_refused_restoration_lifts_nothing(records: Records) -> None:
     add(records, row(0))
-    records.delete(["r0"])
+    forget(records, ["r0"])
     with pytest.raises(SourceError):
-        add(records, row(0), row(1, image=None), restore_deleted=True)
+        add(records, row(0), row(1, image=None), allow_deleted=True)
     assert counts(add(records, row(0))) == (0, 0, 1, 0)
 
 
@@ -307,7 +320,7 @@ def test_rows_are_stored_while_they_stream(records: Records) -> None:
     records_before = [0]
     event.listen(Engine, "before_cursor_execute", note)
     try:
-        import_records(records, Source("source", CLASSES, None, rows()))
+        imported(records, Source("source", CLASSES, None, rows()))
     finally:
         event.remove(Engine, "before_cursor_execute", note)
     assert records.count() == 2000
@@ -324,7 +337,7 @@ def test_memory_does_not_grow_with_the_source(records: Records) -> None:
 
     tracemalloc.start()
     try:
-        import_records(records, Source("source", CLASSES, None, rows()))
+        imported(records, Source("source", CLASSES, None, rows()))
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -359,8 +372,8 @@ def test_two_thousand_cifar_images(records: Records, data: Path, tmp_path: Path)
     path = tmp_path / "cifar.parquet"
     table = parquet.ParquetFile(data / "cifar10" / "test.parquet").read_row_group(0)
     parquet.write_table(table, path)
-    assert import_records(records, open_source(path)).added == 2000
-    assert import_records(records, open_source(path)).present == 2000
+    assert imported(records, open_source(path)).added == 2000
+    assert imported(records, open_source(path)).present == 2000
     assert len(records.classes) == 10
     first = table["image"][0].as_py()
     assert records.images([first["path"]]) == [first["bytes"]]
@@ -369,13 +382,13 @@ def test_two_thousand_cifar_images(records: Records, data: Path, tmp_path: Path)
 def test_a_stream_of_cifar_images(records: Records, data: Path) -> None:
     files = str(data / "cifar10" / "test.parquet")
     stream = load_dataset("parquet", data_files=files, split="train", streaming=True)
-    assert import_records(records, open_source(stream.take(300))).added == 300
+    assert imported(records, open_source(stream.take(300))).added == 300
 
 
 def test_faces_belong_to_people(records: Records, data: Path) -> None:
     columns = Columns(subject="subject")
     for split in ("train", "test"):
-        import_records(records, open_source(data / "orl_faces", split=split, columns=columns))
+        imported(records, open_source(data / "orl_faces", split=split, columns=columns))
     assert (records.count(), records.count_subjects()) == (400, 40)
     assert {len(ids) for ids in records.of_subjects(map(str, range(1, 41))).values()} == {10}
 
@@ -383,8 +396,8 @@ def test_faces_belong_to_people(records: Records, data: Path) -> None:
 def test_digits_from_a_dataset_and_from_its_file_are_the_same_records(records: Records, tmp_path: Path) -> None:
     dataset = digits(range(30))
     dataset.to_parquet(tmp_path / "digits.parquet")
-    assert import_records(records, open_source(dataset, columns=DIGIT_COLUMNS)).added == 30
-    again = import_records(records, open_source(tmp_path / "digits.parquet", columns=DIGIT_COLUMNS))
+    assert imported(records, open_source(dataset, columns=DIGIT_COLUMNS)).added == 30
+    again = imported(records, open_source(tmp_path / "digits.parquet", columns=DIGIT_COLUMNS))
     assert again.present == 30
     assert records.classes == tuple(DIGIT_CLASSES)
     given = dataset.cast_column("image", Image(decode=False))[7]

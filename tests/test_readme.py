@@ -12,6 +12,7 @@ from conftest import digits
 from lmeraser.cli import app
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
+GUARANTEE = (Path(__file__).parents[1] / "docs" / "guarantee.md").read_text()
 
 
 def test_the_python_example_runs(
@@ -35,9 +36,10 @@ def test_every_command_is_documented() -> None:
     names = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
     documented = set(re.findall(r"lmeraser (?:-w ws )?([a-z]+)", README)) | set(re.findall(r"`([a-z]+)`", README))
     assert names <= documented
+    names |= {group.name for group in app.registered_groups if group.name}
     assert set(re.findall(r"lmeraser -w ws ([a-z]+)", README)) <= names
 
 
 def test_links_to_files_are_alive() -> None:
-    for name in re.findall(r"`((?:docs|tests|examples)/[\w./]*)`", README):
+    for name in re.findall(r"`((?:docs|tests|examples)/[\w./]*)`", README + GUARANTEE):
         assert (Path(__file__).parents[1] / name).exists(), name

@@ -12,7 +12,8 @@ import pytest
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
-from conftest import png
+from conftest import forget, png
+from lmeraser.database import Database
 from lmeraser.errors import CorruptError, InputError, StorageError
 from lmeraser.hashing import Digest
 from lmeraser.records import Record, RecordRef, Records
@@ -31,8 +32,8 @@ def record(number: int, **changes: Any) -> Record:
 
 
 def fill(records: Records, new: list[Record]) -> None:
-    with records.transaction() as connection:
-        records.insert(connection, new)
+    with records.database.transaction() as connection:
+        records.insert(connection, new, entry=1)
 
 
 def tables(path: Path) -> dict[str, list[tuple[Any, ...]]]:
@@ -56,9 +57,9 @@ def remains(folder: Path, needles: set[bytes]) -> list[str]:
 
 @pytest.fixture
 def records(tmp_path: Path) -> Iterator[Records]:
-    opened = Records(tmp_path / "records.db", secret=b"secret")
+    opened = Records(Database(tmp_path / "records.db"), secret=b"secret")
     yield opened
-    opened.close()
+    opened.database.close()
 
 
 # --- reading -----------------------------------------------------------------------------------------------
@@ -91,7 +92,7 @@ def test_more_ids_than_one_statement_takes_are_found(records: Records) -> None:
     assert len(records.of_subjects(["s0", "s1", "s2", "s9"])["s1"]) == 400
     records.store_assignments(dict.fromkeys(ids[:1201], 1), partition=Digest.of(b"p"))
     assert len(records.assignments(Digest.of(b"p"), ids)) == 1201
-    records.delete(ids[:1100])
+    forget(records, ids[:1100])
     assert (records.count(), len(records.suppressed("record", ids))) == (101, 1100)
 
 
@@ -127,15 +128,15 @@ def test_the_revision_counts_changes_of_records_and_classes(records: Records) ->
     revisions.append(records.revision)
     records.set_classes(["a"])
     assert records.revision == revisions[-1], "nothing has changed"
-    records.delete(["r0000"])
+    forget(records, ["r0000"])
     revisions.append(records.revision)
-    with records.transaction() as connection:
+    with records.database.transaction() as connection:
         records.touch(connection)
     revisions.append(records.revision)
     assert revisions == sorted(set(revisions))
     before = records.revision
     records.store_assignments({}, partition=Digest.of(b"p"))
-    records.compact()
+    records.database.compact()
     assert records.revision == before, "derived values are not part of it"
 
 
@@ -174,7 +175,7 @@ def test_a_deletion_takes_everything_that_belongs_to_the_record(records: Records
     before = tables(tmp_path / "records.db")
     owning = [name for name, rows in before.items() if any("r0001" in row for row in rows)]
     assert sorted(owning) == ["assignments", "features", "images", "records"]
-    records.delete(["r0001", "r0002"], subjects=["s1"])
+    forget(records, ["r0001", "r0002"], subjects=["s1"])
     after = tables(tmp_path / "records.db")
     for name in owning:
         assert sorted(row[0] for row in after[name]) == ["r0000", "r0003"]
@@ -185,24 +186,24 @@ def test_a_deletion_takes_everything_that_belongs_to_the_record(records: Records
 
 def test_deleted_names_are_remembered_only_as_keyed_digests(records: Records, tmp_path: Path) -> None:
     fill(records, [record(0, id="Ada", subject="Lovelace")])
-    records.delete(["Ada"], subjects=["Lovelace"])
+    forget(records, ["Ada"], subjects=["Lovelace"])
     assert records.suppressed("record", ["Ada", "Lovelace", "Bob"]) == {"Ada"}
     assert records.suppressed("subject", ["Ada", "Lovelace"]) == {"Lovelace"}
     assert "Ada" not in str(tables(tmp_path / "records.db"))
     assert Digest.of(b"Ada").hex not in str(tables(tmp_path / "records.db"))
-    records.close()
-    other = Records(tmp_path / "records.db", secret=b"another secret")
+    records.database.close()
+    other = Records(Database(tmp_path / "records.db"), secret=b"another secret")
     assert other.suppressed("record", ["Ada"]) == set()
-    other.close()
+    other.database.close()
 
 
 def test_a_suppression_can_be_lifted_and_repeated(records: Records) -> None:
-    records.delete(["a", "b"])
-    records.delete(["a"])
-    with records.transaction() as connection:
+    forget(records, ["a", "b"])
+    forget(records, ["a"])
+    with records.database.transaction() as connection:
         records.lift_suppression(connection, "record", ["a"])
     assert records.suppressed("record", ["a", "b"]) == {"b"}
-    records.delete(["a", "b"])
+    forget(records, ["a", "b"])
     assert records.suppressed("record", ["a", "b"]) == {"a", "b"}
 
 
@@ -219,21 +220,21 @@ def test_after_deletion_and_compaction_no_piece_of_the_record_is_in_any_byte(
     pieces -= {window for window in pieces if len(set(window)) < 4}  # zeros and the like, which any file may hold
     assert len(pieces) > 5000
     assert remains(tmp_path, pieces), "the probes find the record while it is there"
-    records.delete(gone)
-    assert records.compaction_due
-    records.compact()
-    assert not records.compaction_due
+    forget(records, gone)
+    assert records.database.compaction_due
+    records.database.compact()
+    assert not records.database.compaction_due
     assert sorted(path.name for path in tmp_path.iterdir()) == ["records.db", "records.db-shm", "records.db-wal"]
     assert remains(tmp_path, pieces) == []
     assert not [path.name for path in tmp_path.iterdir() for name in gone if name.encode() in path.read_bytes()]
     assert records.images(["the-name-0008"]) == [image(8)]
-    records.close()
+    records.database.close()
     assert remains(tmp_path, pieces) == []
 
 
 def test_an_interrupted_compaction_is_still_due(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(records, [record(0)])
-    records.delete(["r0000"])
+    forget(records, ["r0000"])
 
     def stop(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
         if statement == "VACUUM":
@@ -242,12 +243,12 @@ def test_an_interrupted_compaction_is_still_due(records: Records, monkeypatch: p
     event.listen(Engine, "before_cursor_execute", stop)
     try:
         with pytest.raises(KeyboardInterrupt):
-            records.compact()
+            records.database.compact()
     finally:
         event.remove(Engine, "before_cursor_execute", stop)
-    assert records.compaction_due
-    records.compact()
-    assert not records.compaction_due
+    assert records.database.compaction_due
+    records.database.compact()
+    assert not records.database.compaction_due
 
 
 def test_a_reader_that_keeps_the_log_from_being_emptied_is_not_passed_over(
@@ -259,21 +260,21 @@ def test_a_reader_that_keeps_the_log_from_being_emptied_is_not_passed_over(
         connection.execute("PRAGMA busy_timeout = 50")
 
     fill(records, [record(0, id="the-name", image=image(0)), record(1)])
-    records.delete(["the-name"])
-    records.close()
+    forget(records, ["the-name"])
+    records.database.close()
     event.listen(Engine, "connect", impatient)
     reader = sqlite3.connect(tmp_path / "records.db", isolation_level=None)
     try:
         reader.execute("BEGIN")
         reader.execute("SELECT * FROM records").fetchall()
         with pytest.raises(StorageError, match="run"):
-            records.compact()
-        assert records.compaction_due
+            records.database.compact()
+        assert records.database.compaction_due
     finally:
         reader.close()
         event.remove(Engine, "connect", impatient)
-    records.compact()
-    assert not records.compaction_due
+    records.database.compact()
+    assert not records.database.compaction_due
     pieces = windows(image(0)) - windows(image(1, 8))
     assert remains(tmp_path, {window for window in pieces if len(set(window)) > 8}) == []
 
@@ -283,8 +284,8 @@ def test_a_reader_that_keeps_the_log_from_being_emptied_is_not_passed_over(
 
 def test_a_transaction_is_all_or_nothing(records: Records) -> None:
     def half() -> None:
-        with records.transaction() as connection:
-            records.insert(connection, [record(0)])
+        with records.database.transaction() as connection:
+            records.insert(connection, [record(0)], entry=1)
             records.touch(connection)
             raise KeyboardInterrupt
 
@@ -295,7 +296,7 @@ def test_a_transaction_is_all_or_nothing(records: Records) -> None:
 
 def test_a_full_disk_is_a_storage_error_and_nothing_is_half_written(records: Records) -> None:
     fill(records, [record(0)])
-    records.close()
+    records.database.close()
 
     def small(connection: Any, _record: Any) -> None:
         connection.execute("PRAGMA max_page_count = 20")
@@ -306,7 +307,7 @@ def test_a_full_disk_is_a_storage_error_and_nothing_is_half_written(records: Rec
             fill(records, [record(number, image=image(number)) for number in range(1, 40)])
     finally:
         event.remove(Engine, "connect", small)
-    records.close()
+    records.database.close()
     assert records.count() == 1
     fill(records, [record(1)])
     assert records.count() == 2
@@ -315,16 +316,16 @@ def test_a_full_disk_is_a_storage_error_and_nothing_is_half_written(records: Rec
 @pytest.mark.parametrize("start", [0, 100])
 def test_a_damaged_database_is_said_to_be_corrupt(tmp_path: Path, start: int) -> None:
     path = tmp_path / "records.db"
-    records = Records(path, secret=b"secret")
+    records = Records(Database(path), secret=b"secret")
     fill(records, [record(number) for number in range(20)])
-    records.compact()
-    records.close()
+    records.database.compact()
+    records.database.close()
     data = bytearray(path.read_bytes())
     data[start:] = b"\xa5" * (len(data) - start)
     path.write_bytes(data)
 
     def use() -> None:
-        opened = Records(path, secret=b"secret")
+        opened = Records(Database(path), secret=b"secret")
         opened.index()
 
     with pytest.raises(CorruptError, match=r"records\.db"):

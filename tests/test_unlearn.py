@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from datasets import ClassLabel, Dataset, Features, Value
 
 import lmeraser.executors.local as local
-from conftest import DIGIT_COLUMNS, digits, tiny_config
-from lmeraser import Eraser
+from conftest import DIGIT_COLUMNS, digits, png, tiny_config
+from lmeraser import Columns, Eraser
 from lmeraser.derive import feature_key
 from lmeraser.errors import BackboneError, UnknownRecordError
 
@@ -234,3 +235,41 @@ def test_what_the_model_says_of_a_forgotten_image_is_what_retraining_says(eraser
         fresh.train()
         ours, theirs = eraser.predictor().batch([image]), fresh.predictor().batch([image])
     np.testing.assert_array_equal(ours.probabilities, theirs.probabilities)
+
+
+def noise(number: int) -> bytes:
+    """A PNG of 32 x 32 random pixels, some 3 kB that no other image shares."""
+    return png(np.random.default_rng(number).integers(0, 256, (32, 32, 3)))
+
+
+@pytest.mark.parametrize("which", ["sampled", "ordinary", "subject", "all but one"])
+def test_no_window_of_a_random_image_nor_its_id_nor_its_features_are_left(tmp_path: Path, which: str) -> None:
+    ids = [f"unmistakable-{number:06x}" for number in range(1000, 1024)]
+    rows = [{"id": i, "person": f"nobody-{n % 6}", "image": noise(n), "label": n % 3} for n, i in enumerate(ids)]
+    features = Features(
+        {"id": Value("string"), "person": Value("string"), "image": Value("binary"), "label": ClassLabel(3)}
+    )
+    config = tiny_config(backbone={"image_size": 64})  # smaller ones leave random pixels hardly any features
+    with Eraser.create(tmp_path / "w", config) as eraser:
+        eraser.add(Dataset.from_list(rows, features=features), columns=Columns(id="id", subject="person"))
+        eraser.train()
+        sample = eraser.sampled_ids()
+        gone = {
+            "sampled": sample[:1],
+            "ordinary": sorted(set(ids) - set(sample))[:1],
+            "subject": ids[4::6],
+            "all but one": ids[1:],
+        }[which]
+        probes = [tmp_path / record_id for record_id in gone]
+        for path in probes:
+            path.write_bytes(noise(ids.index(path.name)))
+        before = eraser.residue(probes, ids=gone)
+        assert {find.probe for find in before.finds} == {
+            *gone, *map(str, probes), *(f"features of {path}" for path in probes)
+        }  # fmt: skip
+        eraser.unlearn(subjects=["nobody-4"]) if which == "subject" else eraser.unlearn(ids=gone)
+        names = [*gone, "nobody-4"] if which == "subject" else gone
+        after = eraser.residue(probes, ids=names)
+        assert after.clean, after.finds
+        assert after.windows > 2900 * len(gone)
+        assert eraser.audit().identical

@@ -1,21 +1,23 @@
 """Settings: everything besides the records and the backbone's weights that decides what the model is.
 
-One frozen dataclass-like section per concern, read from ``lmeraser.toml``. All settings except ``[compute]``
-are inputs of F and therefore part of `Config.model_settings`, of every memo key and of ``model_digest``.
-They are meant to be fixed before private data are seen: tuning them on records that are deleted later is
-outside the guarantee. Knows nothing about records, tensors or the workspace.
+One frozen dataclass-like section per concern, read from ``lmeraser.toml``. All settings except ``[compute]`` and
+``[requests]`` are inputs of F and therefore part of `Config.model_settings`, of every memo key and of
+``model_digest``. They are meant to be fixed before private data are seen: tuning them on records that are
+deleted later is outside the guarantee. Knows nothing about records, tensors or the workspace.
 """
 
 from __future__ import annotations
 
 import json
 import tomllib
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from lmeraser.errors import ConfigError, listing
+from lmeraser.times import add_months
 
 PresetName = Literal["default", "paper"]
 
@@ -139,6 +141,23 @@ class ComputeConfig(Section):
     )
 
 
+class RequestsConfig(Section):
+    """Deletion requests. Not part of the model."""
+
+    quarantine: bool = Field(
+        default=True, description="predict without the clusters of records whose deletion was accepted"
+    )
+    gdpr_months: int = Field(default=1, ge=1, le=3, description="until the answer is due (Article 12(3) GDPR)")
+    ccpa_days: int = Field(default=45, ge=1, le=90, description="until the answer is due (CCPA)")
+    other_days: int = Field(default=30, ge=1, le=3650, description="until the answer is due")
+
+    def due(self, regulation: str, received: datetime) -> datetime:
+        """When the answer to a request is due."""
+        if regulation == "gdpr":
+            return add_months(received, self.gdpr_months)
+        return received + timedelta(days=self.ccpa_days if regulation == "ccpa" else self.other_days)
+
+
 class Config(Section):
     """All settings of a workspace."""
 
@@ -149,6 +168,7 @@ class Config(Section):
     head: HeadConfig = HeadConfig()
     tuning: TuningConfig = TuningConfig()
     compute: ComputeConfig = ComputeConfig()
+    requests: RequestsConfig = RequestsConfig()
 
     @model_validator(mode="after")
     def _prompt_fits_input(self) -> Self:
@@ -166,11 +186,13 @@ class Config(Section):
         return max(1, round(self.backbone.image_size * 30 / 224))
 
     def model_settings(self) -> dict[str, Any]:
-        """The settings that are inputs of F, as JSON values: all but ``[compute]`` and the backbone's name.
+        """The settings that are inputs of F, as JSON values.
+
+        All but ``[compute]``, ``[requests]`` and the backbone's name.
 
         The backbone enters by the digest of its weights; where they were loaded from does not matter.
         """
-        settings = self.model_dump(mode="json", exclude={"compute": True, "backbone": {"name"}})
+        settings = self.model_dump(mode="json", exclude={"compute": True, "requests": True, "backbone": {"name"}})
         settings["backbone"]["resize"] = self.backbone.canvas_size
         settings["prompt"]["width"] = self.prompt_width
         return settings
@@ -248,7 +270,7 @@ def read(path: Path, *, base: PresetName = "default") -> Config:
 
 def to_toml(config: Config) -> str:
     """Every setting with its description as a comment; `read` gives back an equal `Config`."""
-    lines = ["# Settings of this workspace. All but [compute] are part of the model.", ""]
+    lines = ["# Settings of this workspace. All but [compute] and [requests] are part of the model.", ""]
     sections = [(name, value) for name, value in config if isinstance(value, Section)]
     lines += [f"{name} = {_toml(value)}" for name, value in config if not isinstance(value, Section)]
     for name, section in sections:

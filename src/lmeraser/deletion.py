@@ -1,74 +1,454 @@
-"""What a deletion request selects: record ids and subjects, as mixed and repeated as the user likes.
+"""Deletion requests as durable objects: what was asked, until when it is due, how far it is.
 
-An id that was deleted here before is not an error: repeating a request is harmless. An id that this workspace
-has never held is, because it is more likely a typing error than a wish; all of them are listed at once and
-nothing is deleted.
+    pending ──> in_progress ──> completed
+       │          │    ▲
+       ▼          ▼    │
+    cancelled    failed
+
+Rules:
+- a request is accepted (pending) only if every name in it is known; nothing is deleted yet;
+- pending -> cancelled: nothing was deleted, and the names that it selected are forgotten;
+- pending -> in_progress: its records go, and the names that it selected, in the same transaction;
+- in_progress -> completed: a model without the records is served, what came from them is purged, and the
+  certificate is written;
+- in_progress -> failed: the audit that it asked for found a difference; there is no certificate;
+- failed -> in_progress: it is carried out again;
+- nothing leaves completed and cancelled.
+
+Repeating a request's id with the same names is harmless; with other names it is an error, because those would
+not be deleted. Which requests are in progress is the journal: after a crash the next training finishes them.
+Follows `records` and `ledger`; knows nothing about how a model is derived.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from pathlib import Path
+import json
+import uuid
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any, Literal, get_args
 
-from lmeraser.errors import InputError, UnknownRecordError, listing
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    Column,
+    Connection,
+    ForeignKey,
+    Integer,
+    String,
+    Table,
+    delete,
+    insert,
+    select,
+    update,
+)
+
+from lmeraser.config import RequestsConfig
+from lmeraser.database import Database, metadata
+from lmeraser.errors import InputError
+from lmeraser.hashing import Digest, keyed_digest
+from lmeraser.ledger import Ledger
+from lmeraser.model import Model
+from lmeraser.reconcile import by_entry
 from lmeraser.records import Records
+from lmeraser.selection import Selection
+from lmeraser.selection import select as select_names
+from lmeraser.times import from_text, to_text
+
+Regulation = Literal["gdpr", "ccpa", "other"]
+State = Literal["pending", "in_progress", "completed", "cancelled", "failed"]
+
+_LAWFUL: dict[State, tuple[State, ...]] = {
+    "pending": ("in_progress", "cancelled"),
+    "in_progress": ("completed", "failed"),
+    "failed": ("in_progress",),
+    "completed": (),
+    "cancelled": (),
+}
+
+_requests = Table(
+    "requests",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("regulation", String, nullable=False),
+    Column("state", String, nullable=False, index=True),
+    Column("received", String, nullable=False),
+    Column("due", String, nullable=False),
+    Column("changed", String, nullable=False),
+    Column("names", Integer, nullable=False),
+    Column("selector", String, nullable=False),
+    Column("audit", Boolean, nullable=False),
+    Column("records", Integer, nullable=True),
+    Column("already_deleted", Integer, nullable=True),
+    Column("before", JSON, nullable=True),
+    Column("reason", String, nullable=True),
+    Column("certificate", String, nullable=True),
+)
+_names = Table(
+    "names",
+    metadata,
+    Column("request", String, ForeignKey("requests.id", ondelete="CASCADE"), primary_key=True),
+    Column("kind", String, primary_key=True),
+    Column("name", String, primary_key=True),
+)
 
 
 @dataclass(frozen=True)
-class Selection:
-    """What a request selects.
+class Before:
+    """The served model when a request's records went, as far as its certificate and the quarantine need it.
 
     Attributes:
-        ids: records to delete, sorted.
-        subjects: requested subjects that have records, sorted; they will be suppressed.
-        already_deleted: requested ids and subjects that were deleted here before, sorted.
+        model: its digest.
+        generation: its number.
+        partition: key of its partition.
+        artifacts: digests of all its artifacts.
+        clusters: numbers of the clusters that held the records.
     """
 
-    ids: tuple[str, ...]
-    subjects: tuple[str, ...]
-    already_deleted: tuple[str, ...]
+    model: Digest
+    generation: int
+    partition: Digest
+    artifacts: tuple[Digest, ...]
+    clusters: tuple[int, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values, with plain strings."""
+        return json.loads(json.dumps(self.__dict__))  # type: ignore[no-any-return]
+
+    @classmethod
+    def of_json(cls, values: Any) -> Before:
+        """From what `to_json` gave."""
+        artifacts = tuple(Digest(artifact) for artifact in values["artifacts"])
+        model, partition = Digest(values["model"]), Digest(values["partition"])
+        return cls(model, int(values["generation"]), partition, artifacts, tuple(values["clusters"]))
 
 
-def select(records: Records, *, ids: Iterable[str] = (), subjects: Iterable[str] = ()) -> Selection:
-    """Resolve ids and subjects.
+@dataclass(frozen=True)
+class Request:
+    """One deletion request.
 
-    Raises:
-        InputError: nothing was asked for.
-        UnknownRecordError: ids or subjects that were never here, all of them listed.
+    Attributes:
+        id: a UUID.
+        regulation: which law it appeals to.
+        state: how far it is.
+        received: when it came, RFC 3339 in UTC.
+        due: when the answer is due.
+        changed: when its state last changed.
+        names: how many record ids and subjects it named.
+        audit: whether the model is to be audited before it is completed.
+        records: how many records it deleted; None before.
+        already_deleted: how many of its names had been deleted before.
+        before: the model that its records went out of.
+        reason: why it failed.
+        certificate: digest of its certificate's payload.
     """
-    wanted, people = set(ids), set(subjects)
-    if not wanted and not people:
-        raise InputError(
-            "A deletion names records or subjects.", got="neither", next_step="give --id, --subject or --ids-file"
-        )
-    possible = str.isprintable  # no other name is ever imported, and a database may not even take it
-    found = set(records.find(filter(possible, wanted)))
-    of_subjects = records.of_subjects(filter(possible, people))
-    gone = records.suppressed("record", filter(possible, wanted - found))
-    gone_people = records.suppressed("subject", filter(possible, people - of_subjects.keys()))
-    unknown = [f"record id {name!r}" for name in sorted(wanted - found - gone)]
-    unknown += [f"subject {name!r}" for name in sorted(people - of_subjects.keys() - gone_people)]
-    if unknown:
-        raise UnknownRecordError(
-            "A deletion names records and subjects that this workspace holds; nothing was deleted.",
-            got="unknown, " + listing(unknown),
-            next_step="correct the request; record ids are those given at import",
-        )
-    every = found.union(*of_subjects.values())
-    return Selection(tuple(sorted(every)), tuple(sorted(of_subjects)), tuple(sorted(gone | gone_people)))
+
+    id: str
+    regulation: Regulation
+    state: State
+    received: str
+    due: str
+    changed: str
+    names: int
+    audit: bool
+    records: int | None = None
+    already_deleted: int | None = None
+    before: Before | None = None
+    reason: str | None = None
+    certificate: Digest | None = None
+
+    @property
+    def open(self) -> bool:
+        """Whether it still has to be carried out."""
+        return self.state in ("pending", "in_progress", "failed")
+
+    def to_json(self, now: datetime) -> dict[str, object]:
+        """The request as JSON values, with its age and the time left; it names no record."""
+        hidden = {"before"}
+        values = {name: value for name, value in self.__dict__.items() if name not in hidden}
+        ended = now if self.open else from_text(self.changed)
+        return {
+            **values,
+            "age_seconds": int((ended - from_text(self.received)).total_seconds()),
+            "seconds_left": int((from_text(self.due) - now).total_seconds()) if self.open else None,
+        }
 
 
-def read_ids(path: Path) -> list[str]:
-    """Record ids from a text file, one a line; empty lines and lines that begin with ``#`` are passed over.
+@dataclass(frozen=True)
+class Wish:
+    """What somebody asks for.
+
+    Attributes:
+        ids: record ids.
+        subjects: people whose records all go.
+        request: the request's UUID; None: a new one.
+        regulation: which law it appeals to.
+        received: when it came; None: now.
+        audit: audit the model before the request is completed.
+    """
+
+    ids: Sequence[str] = ()
+    subjects: Sequence[str] = ()
+    request: str | None = None
+    regulation: Regulation = "other"
+    received: datetime | None = None
+    audit: bool = False
+
+
+class Requests:
+    """The deletion requests of one workspace.
+
+    Args:
+        database: where they are.
+        records: what they delete from.
+        ledger: is told of every change of state.
+        secret: key of the digest by which a repeated request is recognised.
+        config: the periods in which the answers are due.
+    """
+
+    def __init__(
+        self, database: Database, records: Records, ledger: Ledger, *, secret: bytes, config: RequestsConfig
+    ) -> None:
+        self._database = database
+        self._records = records
+        self._ledger = ledger
+        self._secret = secret
+        self._config = config
+
+    # --- reading ---------------------------------------------------------------------------------------
+
+    def all(self, *states: State) -> list[Request]:
+        """The requests in these states (or all), the earliest due first."""
+        query = select(_requests).order_by(_requests.c.due, _requests.c.id)
+        if states:
+            query = query.where(_requests.c.state.in_(states))
+        with self._database.reading() as connection:
+            return [_request(row) for row in connection.execute(query)]
+
+    def get(self, request_id: str, connection: Connection | None = None) -> Request | None:
+        """One request, or None."""
+        with self._database.transaction(connection) as inner:
+            row = inner.execute(select(_requests).where(_requests.c.id == request_id)).one_or_none()
+        return _request(row) if row is not None else None
+
+    def require(self, request_id: str) -> Request:
+        """One request.
+
+        Raises:
+            InputError: there is none with this id.
+        """
+        request = self.get(parse_id(request_id))
+        if request is None:
+            raise InputError(
+                "A request is one that this workspace has accepted.",
+                got=request_id,
+                next_step="'lmeraser requests' lists them",
+            )
+        return request
+
+    def selection(self, request: Request, connection: Connection | None = None) -> Selection:
+        """The records that a pending request selects now."""
+        by_kind: dict[str, list[str]] = {"record": [], "subject": []}
+        with self._database.transaction(connection) as inner:
+            for row in inner.execute(select(_names).where(_names.c.request == request.id)):
+                by_kind[row.kind].append(row.name)
+        return select_names(self._records, ids=by_kind["record"], subjects=by_kind["subject"])
+
+    def quarantined(self, model: Model) -> frozenset[int]:
+        """Clusters of ``model`` that hold records whose deletion was accepted and is not completed."""
+        numbers: set[int] = set()
+        for request in self.all("pending", "in_progress", "failed"):
+            if request.state == "pending":
+                ids = self.selection(request).ids
+                numbers.update(self._records.assignments(model.partition.key, ids).values())
+            elif request.before is not None and request.before.model == model.model_digest:
+                numbers.update(request.before.clusters)
+        return frozenset(numbers)
+
+    # --- changing --------------------------------------------------------------------------------------
+
+    def accept(self, wish: Wish, *, now: datetime, connection: Connection | None = None) -> Request:
+        """File a request; it is pending then, unless its id was filed before.
+
+        Raises:
+            InputError: it names nothing, its id is no UUID or was filed with other names.
+            UnknownRecordError: it names records or subjects that were never here.
+        """
+        request_id = str(uuid.uuid4()) if wish.request is None else parse_id(wish.request)
+        regulation(wish.regulation)
+        names = [*(("record", n) for n in set(wish.ids)), *(("subject", n) for n in set(wish.subjects))]
+        selector = str(keyed_digest(self._secret, ["selector", *sorted(map(list, names))]))
+        with self._database.transaction(connection) as inner:
+            row = inner.execute(select(_requests).where(_requests.c.id == request_id)).one_or_none()
+            if row is not None:
+                return _repeated(_request(row), row.selector == selector or not names)
+            select_names(self._records, ids=wish.ids, subjects=wish.subjects)
+            received = wish.received or now
+            request = Request(
+                id=request_id,
+                regulation=wish.regulation,
+                state="pending",
+                received=to_text(received),
+                due=to_text(self._config.due(wish.regulation, received)),
+                changed=to_text(now),
+                names=len(names),
+                audit=wish.audit,
+            )
+            inner.execute(insert(_requests).values(**request.__dict__, selector=selector))
+            rows = [{"request": request_id, "kind": kind, "name": name} for kind, name in names]
+            inner.execute(insert(_names), rows)
+            told = {name: getattr(request, name) for name in ("regulation", "received", "due", "names")}
+            self._ledger.note(inner, "request", {"request": request_id, **told}, now=now)
+        return request
+
+    def cancel(self, request_id: str, *, now: datetime) -> Request:
+        """Take back a pending request.
+
+        Raises:
+            InputError: there is no such request, or it is no longer pending.
+        """
+        request = self.require(request_id)
+        with self._database.transaction() as connection:
+            cancelled = self._move(connection, request, "cancelled", now=now)
+            connection.execute(delete(_names).where(_names.c.request == request.id))
+            self._database.need_compaction(connection)
+            self._ledger.note(connection, "cancelled", {"request": request.id}, now=now)
+        return cancelled
+
+    def begin(
+        self,
+        connection: Connection,
+        requests: Iterable[Request],
+        model: Model | None,
+        *,
+        now: datetime,
+        audit: bool = False,
+    ) -> Selection:
+        """Delete the records of these requests, in the caller's transaction; they are in progress then.
+
+        Args:
+            connection: of the transaction.
+            requests: pending or failed ones.
+            model: the served generation.
+            now: the time.
+            audit: audit the model before they are completed, even if they did not ask for it.
+
+        Returns:
+            What was selected by all of them.
+        """
+        every = {request.id: request for request in requests}.values()
+        pending = [request for request in every if request.state == "pending"]
+        chosen = {request.id: self.selection(request, connection) for request in pending}
+        everything = _union(chosen.values())
+        for request in every:
+            if request.state != "pending":  # its records went when it began first
+                self._move(connection, request, "in_progress", now=now, reason=None, audit=request.audit or audit)
+                continue
+            selection = chosen[request.id]
+            self._move(
+                connection,
+                request,
+                "in_progress",
+                now=now,
+                audit=request.audit or audit,
+                records=len(selection.ids),
+                already_deleted=len(selection.already_deleted),
+                before=self._before(model, selection.ids) if model is not None else None,
+            )
+            connection.execute(delete(_names).where(_names.c.request == request.id))
+        if pending:
+            commitments = self._records.commitments(everything.ids, connection)
+            told = {"requests": sorted(chosen), "removed": by_entry(commitments)}
+            if everything.ids:
+                self._records.delete(connection, everything.ids, subjects=everything.subjects)
+            self._database.need_compaction(connection)
+            self._ledger.note(connection, "deleted", told, now=now)
+        return everything
+
+    def complete(self, request: Request, certificate: Digest, *, now: datetime) -> Request:
+        """Note that a request is carried out and certified."""
+        with self._database.transaction() as connection:
+            told = {"request": request.id, "certificate": certificate}
+            self._ledger.note(connection, "completed", told, now=now)
+            return self._move(connection, request, "completed", now=now, certificate=certificate)
+
+    def fail(self, request: Request, reason: str, *, now: datetime) -> Request:
+        """Note that a request was carried out and its audit found a difference."""
+        with self._database.transaction() as connection:
+            self._ledger.note(connection, "failed", {"request": request.id}, now=now)
+            return self._move(connection, request, "failed", now=now, reason=reason)
+
+    def _before(self, model: Model, ids: Sequence[str]) -> Before:
+        clusters = self._records.assignments(model.partition.key, ids).values()
+        artifacts = model.partition.artifact, *(cluster.constituent.artifact for cluster in model.clusters)
+        return Before(
+            model.model_digest, model.generation, model.partition.key, artifacts, tuple(sorted(set(clusters)))
+        )
+
+    def _move(
+        self, connection: Connection, request: Request, state: State, *, now: datetime, **changes: Any
+    ) -> Request:
+        lawful = _LAWFUL[request.state]
+        if state not in lawful:
+            raise InputError(
+                f"A request that is {request.state} becomes {' or '.join(lawful) or 'nothing else'}.",
+                got=f"{request.id}: {state}",
+                next_step="'lmeraser requests' shows how far it is",
+            )
+        moved = replace(request, state=state, changed=to_text(now), **changes)
+        values = {**moved.__dict__, "before": moved.before.to_json() if moved.before else None}
+        connection.execute(update(_requests).where(_requests.c.id == request.id).values(**values))
+        return moved
+
+
+def regulation(name: str) -> Regulation:
+    """The regulation of this name.
 
     Raises:
-        InputError: the file cannot be read as UTF-8 text.
+        InputError: there is none.
+    """
+    known: tuple[Regulation, ...] = get_args(Regulation)
+    for one in known:
+        if one == name:
+            return one
+    raise InputError(f"A regulation is one of {', '.join(known)}.", got=repr(name))
+
+
+def parse_id(text: str) -> str:
+    """A request id in its canonical form.
+
+    Raises:
+        InputError: it is no UUID.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        return str(uuid.UUID(text))
+    except ValueError as error:
         raise InputError(
-            "An ids file is a readable text file with one record id a line.", got=f"{path}: {error}"
+            "A request's id is a UUID.", got=repr(text), next_step="leave it out to have one made"
         ) from error
-    return [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+
+
+def _repeated(request: Request, same: bool) -> Request:
+    if not same:
+        raise InputError(
+            "A request's id belongs to one request: repeated, it names the same records and subjects.",
+            got=f"{request.id} with other names; nothing was deleted",
+            next_step="give another id, or none",
+        )
+    return request
+
+
+def _union(selections: Collection[Selection]) -> Selection:
+    def merged(name: str) -> tuple[str, ...]:
+        return tuple(sorted(set().union(*(getattr(selection, name) for selection in selections))))
+
+    return Selection(merged("ids"), merged("subjects"), merged("already_deleted"))
+
+
+def _request(row: Any) -> Request:
+    values = {name: row._mapping[name] for name in Request.__dataclass_fields__}
+    before, certificate = values["before"], values["certificate"]
+    values["before"] = None if before is None else Before.of_json(before)
+    values["certificate"] = None if certificate is None else Digest(certificate)
+    return Request(**values)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -27,6 +27,7 @@ from rich.progress import (
 from rich.table import Table
 
 _LOG_EVERY = 10.0  # seconds
+_UNITS = ((86400, "days"), (3600, "h"), (60, "min"), (1, "s"))
 
 
 class Display:
@@ -96,15 +97,30 @@ def print_facts(title: str, facts: Mapping[str, object]) -> None:
     Console().print(table)
 
 
-def print_rows(title: str, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """A table with a header; numbers are set to the right."""
+def print_rows(
+    title: str, header: Sequence[str], rows: Sequence[Sequence[object]], *, whole: Collection[str] = ()
+) -> None:
+    """A table with a header; numbers are set to the right, and columns in ``whole`` are never folded."""
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for index, name in enumerate(header):
         numeric = bool(rows) and all(isinstance(row[index], (int, float)) for row in rows)
-        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+        table.add_column(name, justify="right" if numeric else "left", overflow="fold", no_wrap=name in whole)
     for row in rows:
         table.add_row(*(text(value) for value in row))
     Console().print(table)
+
+
+def period(seconds: object) -> str:
+    """A span of time for people.
+
+    >>> period(200000)
+    '2 days'
+    """
+    if not isinstance(seconds, int):
+        return "-"
+    size, unit = next(((s, u) for s, u in _UNITS if abs(seconds) >= s), _UNITS[-1])
+    shown = f"{abs(seconds) // size} {unit}"
+    return f"{shown} late" if seconds < 0 else shown
 
 
 def text(value: object) -> str:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from lmeraser.deletion import select
 from lmeraser.hashing import Digest
 from lmeraser.model import Model
 from lmeraser.plan import Plan, plan
 from lmeraser.progress import Progress, silent
+from lmeraser.selection import select
 from lmeraser.served import current_model
 from lmeraser.workspace import Workspace
 
@@ -89,6 +89,9 @@ class _Borrowed:
         self.fingerprint = fingerprint
         self.backbone = backbone
         self._real = real
+
+    def describe(self) -> Mapping[str, Any]:
+        return self._real().describe()
 
     def embed(self, ids: Sequence[str], fetch: Fetch, progress: Progress) -> Iterator[tuple[str, Vector]]:
         return self._real().embed(ids, fetch, progress)

@@ -16,16 +16,20 @@ workspace and loads the backbone when it is needed.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from lmeraser import config as settings
 from lmeraser.config import Config
+from lmeraser.deletion import Regulation, Request, Wish
 from lmeraser.errors import CorruptError, ImageError, InputError
 from lmeraser.hashing import Digest
 from lmeraser.progress import Progress, silent
+from lmeraser.signing import SigningKey
+from lmeraser.times import utc_now
 from lmeraser.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -38,10 +42,12 @@ if TYPE_CHECKING:
     from lmeraser.model import Model
     from lmeraser.plan import Plan
     from lmeraser.predict import Prediction, Predictor
+    from lmeraser.reconcile import LedgerReport
+    from lmeraser.residue import ResidueReport
     from lmeraser.sources import Columns
     from lmeraser.status import Status
     from lmeraser.train import TrainReport
-    from lmeraser.unlearn import UnlearnReport
+    from lmeraser.unlearn import Settled, UnlearnReport
 
 _CHUNK = 256  # images in memory at once while they are classified
 _TRIES = 3  # times a reader looks for the served generation before it gives up
@@ -54,13 +60,21 @@ class Eraser:
         root: the workspace's folder.
         wait: how many seconds a writer waits for another one.
         progress: told how far long work is.
+        clock: tells the time.
 
     Raises:
         WorkspaceError: there is no workspace; make one with `create`.
     """
 
-    def __init__(self, root: str | os.PathLike[str], *, wait: float = 10.0, progress: Progress = silent) -> None:
-        self.workspace = Workspace(root, wait=wait)
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        *,
+        wait: float = 10.0,
+        progress: Progress = silent,
+        clock: Callable[[], datetime] = utc_now,
+    ) -> None:
+        self.workspace = Workspace(root, wait=wait, clock=clock)
         self._progress = progress
 
     @classmethod
@@ -71,8 +85,10 @@ class Eraser:
         *,
         preset: settings.PresetName = "default",
         classes: Sequence[str] = (),
+        signing_key: str | os.PathLike[str] | None = None,
         wait: float = 10.0,
         progress: Progress = silent,
+        clock: Callable[[], datetime] = utc_now,
     ) -> Self:
         """Make a workspace in an empty or missing folder.
 
@@ -81,16 +97,19 @@ class Eraser:
             config: settings, or a nested dictionary of those that differ from the preset.
             preset: 'default', or 'paper' for the paper's settings.
             classes: class names; needed where sources don't name them.
+            signing_key: PEM file with an Ed25519 private key for certificates; None: a new key.
             wait: how many seconds a writer waits for another one.
             progress: told how far long work is.
+            clock: tells the time.
 
         Raises:
             ConfigError: unknown settings or values out of range, all of them listed.
             InputError: the folder is not empty.
         """
         parsed = config if isinstance(config, Config) else settings.parse(config or {}, base=preset)
-        Workspace.create(root, parsed, classes=classes).close()
-        return cls(root, wait=wait, progress=progress)
+        key = SigningKey.read(Path(signing_key)) if signing_key is not None else None
+        Workspace.create(root, parsed, classes=classes, signing_key=key, clock=clock).close()
+        return cls(root, wait=wait, progress=progress, clock=clock)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -119,7 +138,7 @@ class Eraser:
         split: str | None = None,
         columns: Columns | None = None,
         extend_classes: bool = False,
-        restore_deleted: bool = False,
+        allow_deleted: bool = False,
         skip_bad: bool = False,
     ) -> ImportReport:
         """Add records: all of a source's or, if any is faulty, none. See `importing.import_records`."""
@@ -131,8 +150,10 @@ class Eraser:
             return import_records(
                 self.workspace.records,
                 opened,
+                ledger=self.workspace.ledger,
+                now=self.workspace.clock(),
                 extend_classes=extend_classes,
-                restore_deleted=restore_deleted,
+                allow_deleted=allow_deleted,
                 skip_bad=skip_bad,
                 progress=self._progress,
             )
@@ -144,10 +165,12 @@ class Eraser:
         return self.classes
 
     def train(self, *, rederive: bool = False) -> TrainReport:
-        """Derive the model of the records and serve it. See `train.train`."""
-        from lmeraser.train import train
+        """Derive the model of the records and serve it; completes deletions under way. See `train.train`."""
+        from lmeraser.unlearn import settle
 
-        return train(self.workspace, self.executor, rederive=rederive, progress=self._progress)
+        settled = settle(self.workspace, self.executor, first=True, rederive=rederive, progress=self._progress)
+        assert settled.training is not None
+        return settled.training
 
     def plan(self, *, ids: Iterable[str] = (), subjects: Iterable[str] = ()) -> Plan:
         """What `unlearn` would do, without doing it. See `dry_run.dry_run`."""
@@ -155,11 +178,118 @@ class Eraser:
 
         return dry_run(self.workspace, self.executor, ids=ids, subjects=subjects, progress=self._progress)
 
-    def unlearn(self, *, ids: Iterable[str] = (), subjects: Iterable[str] = ()) -> UnlearnReport:
-        """Forget records exactly. See `unlearn.unlearn`."""
+    def unlearn(
+        self,
+        *,
+        ids: Iterable[str] = (),
+        subjects: Iterable[str] = (),
+        request: str | None = None,
+        regulation: Regulation = "other",
+        received: datetime | None = None,
+        audit: bool = False,
+    ) -> UnlearnReport:
+        """Forget records exactly: accept a request and carry it out. See `unlearn.unlearn`.
+
+        Without ids and subjects, the requests that were accepted before are carried out, in one derivation.
+
+        Args:
+            ids: record ids.
+            subjects: people whose records all go.
+            request: the request's UUID; None: a new one. Repeating it is harmless.
+            regulation: which law it appeals to.
+            received: when it came; None: now.
+            audit: audit the model before the request is completed.
+        """
         from lmeraser.unlearn import unlearn
 
-        return unlearn(self.workspace, self.executor, ids=ids, subjects=subjects, progress=self._progress)
+        wish = _wish(ids, subjects, request, regulation, received, audit)
+        only = [request] if request is not None and wish is None else []
+        return unlearn(self.workspace, self.executor, wish, only=only, audit=audit, progress=self._progress)
+
+    def request(
+        self,
+        *,
+        ids: Iterable[str] = (),
+        subjects: Iterable[str] = (),
+        request: str | None = None,
+        regulation: Regulation = "other",
+        received: datetime | None = None,
+        audit: bool = False,
+    ) -> Request:
+        """Accept a deletion request without carrying it out; arguments as of `unlearn`.
+
+        From now on `predict` does not use the clusters of these records, unless quarantine is switched off.
+        """
+        wish = _wish(ids, subjects, request, regulation, received, audit) or Wish()
+        with self.workspace.writing("request"):
+            return self.workspace.requests.accept(wish, now=self.workspace.clock())
+
+    def requests(self) -> list[Request]:
+        """All deletion requests, the earliest due first."""
+        return self.workspace.requests.all()
+
+    def cancel(self, request: str) -> Request:
+        """Take back a request that is pending."""
+        with self.workspace.writing("cancel"):
+            return self.workspace.requests.cancel(request, now=self.workspace.clock())
+
+    def relabel(self, label: str, *, ids: Iterable[str]) -> Settled:
+        """Give records another label and bring the model up to date. See `relabel.relabel`."""
+        from lmeraser.relabel import relabel
+        from lmeraser.unlearn import settle
+
+        with self.workspace.writing("relabel"):
+            relabel(self.workspace, ids, label)
+            return settle(self.workspace, self.executor, progress=self._progress)
+
+    def check_ledger(self, *, head: str | os.PathLike[str] | None = None) -> LedgerReport:
+        """Check the ledger's chain and compare it with the records. See `ledger` and `reconcile`.
+
+        Args:
+            head: file with a head that was exported earlier; the ledger has to contain it.
+
+        Raises:
+            VerificationError: the chain is broken; says where.
+        """
+        from lmeraser.chain import Head
+        from lmeraser.reconcile import LedgerReport, differences
+
+        workspace = self.workspace
+        entries = workspace.ledger.entries(head=Head.read(Path(head)) if head is not None else None)
+        served = workspace.generations.current()
+        digest = served.model_digest if served else None
+        found = differences(entries, workspace.records.commitments(), digest)
+        return LedgerReport(tuple(entries), workspace.ledger.head, tuple(found))
+
+    def residue(
+        self, probes: Iterable[str | os.PathLike[str]] = (), *, ids: Iterable[str] = (), features: bool = True
+    ) -> ResidueReport:
+        """Search every byte of the workspace for what came from files that you still hold. See `residue.scan`.
+
+        Args:
+            probes: files.
+            ids: record ids and subjects, searched for as texts.
+            features: also search for the features of probes that are images; this loads the backbone.
+        """
+        from lmeraser.residue import search
+
+        executor = self.executor if features else None
+        files = [Path(probe) for probe in probes]
+        return search(self.workspace, files, ids, executor=executor, progress=self._progress)
+
+    def draw(self) -> list[Path]:
+        """Draw the clusters and their sizes into the workspace's ``reports``; purged with every generation."""
+        from lmeraser.pictures import draw_clusters, draw_sizes
+
+        workspace = self.workspace
+        model, paths = (
+            workspace.generations.require(),
+            [workspace.reports / n for n in ("clusters.png", "sizes.png")],
+        )
+        with workspace.writing("draw"):
+            draw_clusters(workspace, model, paths[0])
+            draw_sizes(model, paths[1])
+        return paths
 
     def audit(self, *, clusters: int | None = None) -> AuditReport:
         """Derive the model again from nothing and compare every digest. See `audit.audit`."""
@@ -202,14 +332,19 @@ class Eraser:
         linear: bool = True,
     ) -> EvaluationReport:
         """Accuracy on labelled images, beside that of a linear classifier. See `evaluate.evaluate`."""
-        from lmeraser.evaluate import evaluate
+        from lmeraser.evaluate import evaluate, training_set
         from lmeraser.sources import open_source
+
+        model = self.workspace.generations.require()
+
+        def records() -> TrainingSet:
+            return training_set(self.workspace.records, model.config(), self._executor_of(model), self._progress)
 
         return evaluate(
             self.predictor(),
             open_source(source, split=split, columns=columns),
-            self.workspace.generations.require().classes,
-            training_set=self._training_set if linear else None,
+            model.classes,
+            compared_with=records if linear else None,
             progress=self._progress,
         )
 
@@ -225,7 +360,12 @@ class Eraser:
         for _ in range(_TRIES):
             model = self.workspace.generations.require()
             try:
-                return Predictor(model, self.workspace.store, self._executor_of(model))
+                return Predictor(
+                    model,
+                    self.workspace.store,
+                    self._executor_of(model),
+                    quarantined=self.quarantined(),
+                )
             except FileNotFoundError as error:
                 missing = error.filename  # a writer may have published and purged meanwhile: look again
         raise CorruptError(
@@ -233,6 +373,13 @@ class Eraser:
             got=f"{missing} is missing",
             next_step="run 'lmeraser train'; it will be derived again",
         )
+
+    def quarantined(self) -> frozenset[int]:
+        """Clusters of the served model that predictions do not use, because a deletion from them was accepted."""
+        model = self.workspace.generations.require()
+        if not self.workspace.config.requests.quarantine:
+            return frozenset()
+        return self.workspace.requests.quarantined(model)
 
     def close(self) -> None:
         """Release the workspace's database."""
@@ -262,21 +409,19 @@ class Eraser:
         config = model.config(self.workspace.config.compute)
         return self.executor() if config == self.workspace.config else LocalExecutor(config)
 
-    def _training_set(self) -> TrainingSet:
-        import numpy as np
 
-        from lmeraser.derive import feature_key
-        from lmeraser.evaluate import TrainingSet
-
-        records = self.workspace.records.index()
-        model = self.workspace.generations.require()
-        executor = self._executor_of(model)
-        ids = [record.id for record in records]
-        known = self.workspace.records.features(ids, key=feature_key(model.config(), executor.backbone))
-        missing = [record_id for record_id in ids if record_id not in known]
-        known |= executor.embed(missing, self.workspace.records.images, self._progress)
-        labels = np.array([record.label for record in records], dtype=np.int64)
-        return TrainingSet(np.stack([known[record_id] for record_id in ids]), labels)
+def _wish(
+    ids: Iterable[str],
+    subjects: Iterable[str],
+    request: str | None,
+    regulation: Regulation,
+    received: datetime | None,
+    audit: bool,
+) -> Wish | None:
+    wanted, people = sorted(set(ids)), sorted(set(subjects))
+    if not wanted and not people:
+        return None
+    return Wish(wanted, people, request, regulation, received, audit)
 
 
 def _read(image: str | os.PathLike[str] | bytes) -> bytes:

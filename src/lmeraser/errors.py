@@ -12,6 +12,7 @@
     │   ├── CorruptError      bytes on disk do not match their digest
     │   ├── NoModelError      nothing has been trained, or nothing is left to predict with
     │   └── StorageError      the disk refused (full, read-only)
+    ├── VerificationError     evidence does not hold: a signature, chain or digest does not match
     ├── BackboneError         weights cannot be found or loaded
     └── StoppedError         the user stopped it; running it again continues
 
@@ -107,6 +108,12 @@ class NoModelError(WorkspaceError):
 
 class StorageError(WorkspaceError):
     """The operating system refused to store bytes; nothing was half-written."""
+
+
+class VerificationError(LmeraserError):
+    """Evidence does not hold: a signature, a chain or a digest does not match."""
+
+    exit_code = 1
 
 
 class BackboneError(LmeraserError):

@@ -14,9 +14,13 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from lmeraser.config import Config
+from lmeraser.derive import feature_key
 from lmeraser.errors import InputError, SourceError
+from lmeraser.executors.base import Executor
 from lmeraser.predict import Predictor
 from lmeraser.progress import Progress, counted, silent
+from lmeraser.records import Records
 from lmeraser.sources import Example, Source, check, chunks
 
 _REGULARISATION = (0.003, 0.01, 0.03, 0.1)  # scikit-learn's C; from 280 to 5,000 records the best lay in here
@@ -62,12 +66,30 @@ class TrainingSet:
     labels: NDArray[np.int64]
 
 
+def training_set(records: Records, config: Config, executor: Executor, progress: Progress = silent) -> TrainingSet:
+    """Features and labels of all records; features that are not stored are computed.
+
+    Args:
+        records: where they are.
+        config: of the model.
+        executor: with the model's backbone.
+        progress: told how far it is.
+    """
+    index = records.index()
+    ids = [record.id for record in index]
+    known = records.features(ids, key=feature_key(config, executor.backbone))
+    missing = [record_id for record_id in ids if record_id not in known]
+    known |= executor.embed(missing, records.images, progress)
+    labels = np.array([record.label for record in index], dtype=np.int64)
+    return TrainingSet(np.stack([known[record_id] for record_id in ids]), labels)
+
+
 def evaluate(
     predictor: Predictor,
     source: Source,
     classes: Sequence[str],
     *,
-    training_set: Callable[[], TrainingSet] | None = None,
+    compared_with: Callable[[], TrainingSet] | None = None,
     progress: Progress = silent,
 ) -> EvaluationReport:
     """Classify every image of ``source``.
@@ -76,7 +98,7 @@ def evaluate(
         predictor: the model.
         source: labelled images.
         classes: class names of the model.
-        training_set: gives the features and labels of the retained records; None: no linear classifier.
+        compared_with: gives the features and labels of the retained records; None: no linear classifier.
         progress: told how far it is.
 
     Raises:
@@ -107,9 +129,9 @@ def evaluate(
         raise InputError("An evaluation needs at least one image.", got=f"{source.name} is empty")
     truth = np.array(labels)
     linear = None
-    if training_set is not None:
+    if compared_with is not None:
         progress("fitting the linear classifier", 0, None)
-        linear = _linear_accuracy(training_set(), np.concatenate(features), truth)
+        linear = _linear_accuracy(compared_with(), np.concatenate(features), truth)
     return _report(truth, np.concatenate(predicted), linear, classes)
 
 
@@ -125,19 +147,19 @@ def _report(
 
 
 def _linear_accuracy(
-    training_set: TrainingSet, features: NDArray[np.float32], truth: NDArray[np.int64]
+    training: TrainingSet, features: NDArray[np.float32], truth: NDArray[np.int64]
 ) -> float | None:
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import GridSearchCV, ShuffleSplit
     from threadpoolctl import threadpool_limits
 
-    if len(np.unique(training_set.labels)) < 2 or len(training_set.labels) < _FEWEST:
+    if len(np.unique(training.labels)) < 2 or len(training.labels) < _FEWEST:
         return None
     # Chosen on the retained records alone: this is a baseline, and deserves to be a good one.
     split = ShuffleSplit(n_splits=1, test_size=0.2, random_state=0)
     search = GridSearchCV(LogisticRegression(tol=1e-3, max_iter=2000), {"C": _REGULARISATION}, cv=split)
     with threadpool_limits(1):  # many small products: handing them to several threads takes longer
-        search.fit(_unit_rms(training_set.features), training_set.labels)
+        search.fit(_unit_rms(training.features), training.labels)
     return float((search.predict(_unit_rms(features)) == truth).mean())
 
 

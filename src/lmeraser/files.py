@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from lmeraser.errors import StorageError
+from lmeraser.errors import InputError, StorageError
 
 TEMPORARY = ".tmp-"
 
@@ -39,6 +39,36 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
             temporary.unlink(missing_ok=True)
             raise
         _flush_folder(path.parent)
+
+
+def read_file(path: Path) -> bytes:
+    """The bytes of a file that the user names.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(
+            "The file can be read.", got=f"{path}: {error.strerror}", next_step="check the path"
+        ) from error
+
+
+def append(path: Path, data: bytes) -> None:
+    """Add ``data`` to the end of a file and flush it; a crash may leave a part of it there.
+
+    Raises:
+        StorageError: the operating system refused.
+    """
+    with storage_errors(path):
+        fresh = not path.exists()
+        with path.open("ab") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        if fresh:
+            _flush_folder(path.parent)
 
 
 @contextlib.contextmanager

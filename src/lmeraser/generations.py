@@ -1,8 +1,8 @@
 """The generations of a model on disk, and which of them is served.
 
-``generations/00000003.json`` is a manifest; the file ``current`` names the one that is served. A generation is
-published by writing its manifest, then replacing ``current`` in one atomic step: a reader sees the old generation
-or the new one. Generations only move forward. Knows nothing about how a model came to be.
+``generations/00000003.json`` is a manifest; the file ``current`` names the one that is served, with its digest.
+A generation is published by writing its manifest, then replacing ``current`` in one atomic step: a reader sees
+the old generation or the new one. Generations only move forward. Knows nothing about how a model came to be.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 
 from lmeraser.errors import CorruptError, FormatError, NoModelError
 from lmeraser.files import write_atomic
+from lmeraser.hashing import Digest
 from lmeraser.model import Model
 
 _FORMAT = 1
@@ -27,15 +28,20 @@ class Generations:
 
     def current(self) -> Model | None:
         """The served generation, or None before the first training."""
-        name = self._served()
-        while name is not None:
+        served = self._served()
+        while served is not None:
+            name, digest = served
             try:
-                return _parse(name, (self._folder / name).read_bytes())
+                data = (self._folder / name).read_bytes()
             except FileNotFoundError as error:
                 overtaken = self._served()  # a writer published and purged since the pointer was read
-                if overtaken == name:
+                if overtaken == served:
                     raise _corrupt(f"{self._current} names {name}, which is missing") from error
-                name = overtaken
+                served = overtaken
+                continue
+            if Digest.of(data) != digest:
+                raise _corrupt(f"{name} has digest {Digest.of(data).short} instead of {digest.short}")
+            return _parse(name, data)
         return None
 
     def require(self) -> Model:
@@ -53,26 +59,27 @@ class Generations:
 
     def publish(self, model: Model) -> None:
         """Make ``model`` the served generation."""
-        name = f"{model.generation:08d}.json"
-        write_atomic(self._folder / name, model.model_dump_json(indent=1).encode() + b"\n")
-        write_atomic(self._current, name.encode() + b"\n")
+        name, data = f"{model.generation:08d}.json", model.model_dump_json(indent=1).encode() + b"\n"
+        write_atomic(self._folder / name, data)
+        write_atomic(self._current, f"{name} {Digest.of(data)}\n".encode())
 
     def outdated(self) -> list[Path]:
         """Every file of the folder except the served manifest and the pointer to it."""
         if not self._folder.exists():
             return []
         served = self._served()
-        return sorted(path for path in self._folder.iterdir() if path.name not in ("current", served))
+        kept = {"current", served[0] if served else None}
+        return sorted(path for path in self._folder.iterdir() if path.name not in kept)
 
-    def _served(self) -> str | None:
-        """Name of the served manifest, or None before the first training."""
+    def _served(self) -> tuple[str, Digest] | None:
+        """Name and digest of the served manifest, or None before the first training."""
         try:
             data = self._current.read_bytes()
         except FileNotFoundError:
             return None
-        if not (match := re.fullmatch(rb"(\d{8,}\.json)\n?", data)):
-            raise _corrupt(f"{self._current} holds {data[:40]!r}")
-        return match[1].decode()
+        if not (match := re.fullmatch(rb"(\d{8,}\.json) (sha256:[0-9a-f]{64})\n", data)):
+            raise _corrupt(f"{self._current} holds {data[:100]!r}")
+        return match[1].decode(), Digest(match[2].decode())
 
 
 def _parse(name: str, data: bytes) -> Model:

@@ -3,7 +3,7 @@
 Rules:
 - one transaction per import: an interrupted or faulty import leaves nothing behind and can be repeated;
 - a row that is already there with the same content is counted, not added again;
-- an id or subject that was deleted here is refused (counted), unless restoring is asked for;
+- a row whose id, subject or image was deleted here is refused (counted), unless that is allowed on purpose;
 - every fault of the source is collected before anything is refused;
 - the first import fixes the list of classes; later ones must fit it.
 
@@ -12,15 +12,18 @@ Rows are streamed in chunks, so memory does not grow with the source. Knows noth
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 
 from sqlalchemy import Connection
 
 from lmeraser.errors import InputError, SourceError
 from lmeraser.hashing import Digest
+from lmeraser.ledger import Ledger
 from lmeraser.progress import Progress, counted, silent
-from lmeraser.records import Record, Records
+from lmeraser.reconcile import digest_of
+from lmeraser.records import Named, Record, Records
 from lmeraser.sources import Row, Source, check, chunks
 
 _LONGEST_NAME = 1024
@@ -45,8 +48,10 @@ def import_records(
     records: Records,
     source: Source,
     *,
+    ledger: Ledger,
+    now: datetime,
     extend_classes: bool = False,
-    restore_deleted: bool = False,
+    allow_deleted: bool = False,
     skip_bad: bool = False,
     progress: Progress = silent,
 ) -> ImportReport:
@@ -55,8 +60,10 @@ def import_records(
     Args:
         records: where to.
         source: where from.
+        ledger: is told of it, in the same transaction.
+        now: the time.
         extend_classes: append classes that the source names and the workspace does not know.
-        restore_deleted: add records again whose id or subject was deleted here.
+        allow_deleted: add records again whose id, subject or image was deleted here.
         skip_bad: leave faulty rows out and count them, instead of refusing the source.
         progress: told the number of rows read.
 
@@ -66,13 +73,14 @@ def import_records(
         StorageError: the disk refused; nothing was added.
     """
     report = ImportReport()
-    with records.transaction() as connection:
+    with records.database.transaction() as connection:
+        entry, commitments = ledger.next_position(connection), list[Digest]()
         classes = _fix_classes(records, source, connection, extend=extend_classes)
-        checker = _Checker(records, source.classes, classes, restore_deleted)
+        checker = _Checker(records, source.classes, classes, allow_deleted)
         rows = counted(source.rows, "importing records", source.length, progress)
         for chunk in chunks(rows):
             good = checker.check(chunk, report)
-            records.insert(connection, good)
+            commitments += records.insert(connection, good, entry=entry)
             report.added += len(good)
         if report.faults and not skip_bad:
             raise SourceError(
@@ -83,9 +91,10 @@ def import_records(
             )
         if report.added:
             records.touch(connection)
-        if restore_deleted:
-            records.lift_suppression(connection, "record", checker.restored)
-            records.lift_suppression(connection, "subject", checker.restored_subjects)
+            for kind, names in checker.restored.items():
+                records.lift_suppression(connection, kind, names)
+            told = {"records": report.added, "deleted_before": len(checker.restored["record"])}
+            ledger.note(connection, "added", {**told, "commitments": digest_of(commitments)}, now=now)
     report.skipped = len(report.faults)
     return report
 
@@ -113,39 +122,51 @@ def _fix_classes(records: Records, source: Source, connection: Connection, *, ex
     return known
 
 
+def _names(record: Record) -> dict[Named, str]:
+    """Under what a record may be suppressed."""
+    names: dict[Named, str] = {"record": record.id, "image": str(Digest.of(record.image))}
+    return names | ({"subject": record.subject} if record.subject else {})
+
+
 class _Checker:
     """Turns rows into new records, and everything else into counts and faults."""
 
     def __init__(
-        self, records: Records, source_classes: Sequence[str], classes: Sequence[str], restore_deleted: bool
+        self, records: Records, source_classes: Sequence[str], classes: Sequence[str], allow_deleted: bool
     ) -> None:
         self._records = records
         self._source_classes = source_classes
         self._classes = classes
-        self._restore = restore_deleted
+        self._allow = allow_deleted
         self._seen: dict[str, int] = {}
-        self.restored: list[str] = []
-        self.restored_subjects: list[str] = []
+        self.restored: dict[Named, list[str]] = {"record": [], "subject": [], "image": []}
 
     def check(self, rows: Sequence[Row], report: ImportReport) -> list[Record]:
         every = [(row, self._record(row)) for row in rows]
         usable = [checked for _, checked in every if isinstance(checked, Record)]
         known = self._records.find(record.id for record in usable)
-        gone = self._records.suppressed("record", (record.id for record in usable))
-        gone_subjects = self._records.suppressed("subject", {r.subject for r in usable if r.subject})
+        names = {record.id: _names(record) for record in usable}
+        gone = {kind: self._gone(kind, names.values()) for kind in self.restored}
         good = []
         for row, checked in every:
             if isinstance(checked, str):
                 report.faults.append(f"row {row.position} (id {row.id!r}): {checked}")
-            elif row.id in known:
+                continue
+            if row.id in known:
                 self._compare(checked, known[row.id], row, report)
-            elif (row.id in gone or row.subject in gone_subjects) and not self._restore:
+                continue
+            found = {kind: name for kind, name in names.get(row.id, {}).items() if name in gone[kind]}
+            if found and not self._allow:
                 report.suppressed += 1
-            else:
-                self.restored += [row.id] * (row.id in gone)
-                self.restored_subjects += [row.subject] if row.subject in gone_subjects and row.subject else []
-                good.append(checked)
+                continue
+            for kind, name in found.items():
+                self.restored[kind].append(name)
+            good.append(checked)
         return good
+
+    def _gone(self, kind: Named, names: Iterable[Mapping[Named, str]]) -> set[str]:
+        """Names of this kind that were deleted here before."""
+        return self._records.suppressed(kind, {every[kind] for every in names if kind in every})
 
     def _record(self, row: Row) -> Record | str:
         """The record of a row, or what is wrong with it."""

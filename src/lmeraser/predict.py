@@ -2,12 +2,14 @@
 
 Where the partition gives an image several clusters (``random``), their probabilities are averaged. The prompts and
 heads of all clusters are gathered for each image of a micro-batch, so images of different clusters share a pass.
-Reads only the manifest and artifacts, never the records.
+Clusters
+that hold records whose deletion was accepted can be left out (quarantine). Reads only the manifest and artifacts,
+never the records.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,12 +35,14 @@ class Prediction:
         class_name: its name.
         probability: of that class.
         clusters: numbers of the clusters that were asked.
+        rerouted: whether other clusters would have been asked, had they not been quarantined.
     """
 
     label: int
     class_name: str
     probability: float
     clusters: tuple[int, ...]
+    rerouted: bool = False
 
 
 @dataclass(frozen=True)
@@ -49,11 +53,13 @@ class Batch:
         probabilities: float32 [n, classes].
         features: of the clean views, float32 [n, d].
         clusters: cluster numbers that were asked, int64 [n, votes].
+        rerouted: whether quarantined clusters would have been asked, bool [n].
     """
 
     probabilities: NDArray[np.float32]
     features: NDArray[np.float32]
     clusters: NDArray[np.int64]
+    rerouted: NDArray[np.bool_]
 
 
 class Predictor:
@@ -63,12 +69,27 @@ class Predictor:
         model: the manifest.
         store: holds its artifacts.
         executor: with the backbone of the model.
+        quarantined: numbers of clusters that are not used: each image goes to the nearest of the others.
 
     Raises:
-        NoModelError: the model has no clusters, or it belongs to another backbone.
+        NoModelError: the model has no clusters, all of them are quarantined, or it belongs to another backbone.
     """
 
-    def __init__(self, model: Model, store: Store, executor: LocalExecutor) -> None:
+    def __init__(
+        self,
+        model: Model,
+        store: Store,
+        executor: LocalExecutor,
+        *,
+        quarantined: Collection[int] = (),
+    ) -> None:
+        used = [cluster for cluster in model.clusters if cluster.number not in set(quarantined)]
+        if model.clusters and not used:
+            raise NoModelError(
+                "A prediction needs a cluster that is not quarantined.",
+                got="every cluster holds records whose deletion was accepted",
+                next_step="carry the requests out with 'lmeraser unlearn'",
+            )
         if not model.clusters:
             raise NoModelError(
                 "A prediction needs at least one cluster.",
@@ -87,8 +108,9 @@ class Predictor:
         self._shape = PromptShape.of(self._config)
         self._partition = partition_of(self._config)
         self._fitted = Fitted.of(from_bytes(store.read(model.partition.artifact)))
-        self._numbers = [cluster.number for cluster in model.clusters]
-        constituents = [from_bytes(store.read(c.constituent.artifact)) for c in model.clusters]
+        self._all_numbers = [cluster.number for cluster in model.clusters]
+        self._numbers = [cluster.number for cluster in used]
+        constituents = [from_bytes(store.read(c.constituent.artifact)) for c in used]
         device = executor.network.device
         self._prompts, self._weights, self._biases = (
             torch.from_numpy(np.stack([tensors[name] for tensors in constituents])).to(device)
@@ -106,8 +128,11 @@ class Predictor:
                 class_name=self._model.classes[label],
                 probability=float(probabilities[label]),
                 clusters=tuple(int(number) for number in numbers),
+                rerouted=bool(rerouted),
             )
-            for probabilities, numbers in zip(batch.probabilities, batch.clusters, strict=True)
+            for probabilities, numbers, rerouted in zip(
+                batch.probabilities, batch.clusters, batch.rerouted, strict=True
+            )
             for label in [int(probabilities.argmax())]
         ]
 
@@ -120,6 +145,7 @@ class Predictor:
             probabilities=np.concatenate([part.probabilities for part in done]),
             features=np.concatenate([part.features for part in done]),
             clusters=np.concatenate([part.clusters for part in done]),
+            rerouted=np.concatenate([part.rerouted for part in done]),
         )
 
     @torch.inference_mode()
@@ -131,7 +157,19 @@ class Predictor:
         routes = self._partition.route(self._fitted, features, self._numbers)
         votes = [self._classify(clean, routes[:, vote]) for vote in range(routes.shape[1])]
         probabilities: NDArray[np.float32] = np.stack(votes).mean(axis=0, dtype=np.float32)
-        return Batch(probabilities, features, np.asarray(self._numbers, dtype=np.int64)[routes])
+        clusters = np.asarray(self._numbers, dtype=np.int64)[routes]
+        return Batch(probabilities, features, clusters, self._rerouted(features, clusters))
+
+    def _rerouted(self, features: NDArray[np.float32], clusters: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether each image would have gone to other clusters, bool [n]."""
+        if len(self._numbers) == len(self._all_numbers):
+            return np.zeros(len(features), dtype=np.bool_)
+        routes = self._partition.route(self._fitted, features, self._all_numbers)
+        wanted = np.asarray(self._all_numbers, dtype=np.int64)[routes]
+        if wanted.shape != clusters.shape:  # votes are missing
+            return np.ones(len(features), dtype=np.bool_)
+        different: NDArray[np.bool_] = (wanted != clusters).any(axis=1)
+        return different
 
     def _classify(self, clean: torch.Tensor, clusters: NDArray[np.int64]) -> NDArray[np.float32]:
         """Probabilities, float32 [n, classes], of images that go to the clusters at these positions."""

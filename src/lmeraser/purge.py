@@ -1,8 +1,8 @@
 """Removing bytes that nothing needs any more: mark what the served generation uses, sweep the rest.
 
-Removed are artifacts, memo entries, manifests and stored clusters of other generations, temporary files, and,
-after a deletion, every free page and log of the database. What is not covered: copies that were made outside the
-workspace (backups, exports), the file system's and the disk's own remnants of overwritten files.
+Removed are artifacts, memo entries, manifests and stored clusters of other generations, pictures, temporary files,
+and, after a deletion, every free page and log of the database. What is not covered: copies that were made
+outside the workspace (backups, exports), the file system's and the disk's own remnants of overwritten files.
 """
 
 from __future__ import annotations
@@ -28,24 +28,30 @@ def purge(workspace: Workspace, *, dry_run: bool = False) -> list[Path]:
     """
     model = workspace.generations.current()
     if model is None:  # an interrupted first training: its finished parts are still needed
-        if workspace.records.compaction_due and not dry_run:
-            workspace.records.compact()
+        if workspace.database.compaction_due and not dry_run:
+            workspace.database.compact()
         return []
     with storage_errors(workspace.root):
-        doomed = [*workspace.generations.outdated(), *_temporary(workspace.root)]
+        doomed = [*workspace.generations.outdated(), *_temporary(workspace.root), *_reports(workspace)]
         doomed += workspace.store.sweep(artifacts=_artifacts(model), keys=_keys(model), dry_run=dry_run)
         if dry_run:
             return sorted(set(doomed))
         for path in doomed:
             path.unlink(missing_ok=True)
     workspace.records.forget_assignments(keep=model.partition.key)
-    if workspace.records.compaction_due:
-        workspace.records.compact()
+    if workspace.database.compaction_due:
+        workspace.database.compact()
     return sorted(set(doomed))
 
 
 def _temporary(root: Path) -> Iterator[Path]:
-    yield from (path for path in root.glob(f"{TEMPORARY}*") if path.is_file())
+    for folder in (root, root / "certificates"):
+        yield from (path for path in folder.glob(f"{TEMPORARY}*") if path.is_file())
+
+
+def _reports(workspace: Workspace) -> Iterator[Path]:
+    """Pictures of older models; they may show records that are gone."""
+    yield from (path for path in workspace.reports.rglob("*") if path.is_file())
 
 
 def _artifacts(model: Model) -> set[Digest]:

@@ -47,13 +47,23 @@ class Columns:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row of a source as read; ``label`` is an index, a name, or None when it is missing."""
+    """One row of a source as read.
+
+    Attributes:
+        position: 0, 1, 2, ... in the source.
+        id: of the record.
+        subject: the person it is about.
+        label: an index, a name, or None when it is missing.
+        image: None when it is missing.
+        fault: why the row cannot be used, if that is known already.
+    """
 
     position: int
     id: str
     subject: str | None
     label: int | str | None
     image: bytes | None
+    fault: str = ""
 
 
 @dataclass(frozen=True)
@@ -89,6 +99,8 @@ def check(row: Row, source_classes: Sequence[str], classes: Sequence[str]) -> Ex
         source_classes: what the source's label indices mean; empty: the same as ``classes``.
         classes: the workspace's classes.
     """
+    if row.fault:
+        return row.fault
     label = _label(row.label, source_classes or classes, classes)
     if isinstance(label, str):
         return label
@@ -181,7 +193,7 @@ def _from_folder(folder: Path) -> Source:
         (label, path)
         for label in classes
         for path in sorted((folder / label).rglob("*"))
-        if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
+        if path.is_symlink() or (path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
     ]
     if not files:
         raise InputError(
@@ -193,6 +205,11 @@ def _from_folder(folder: Path) -> Source:
     def rows() -> Iterator[Row]:
         for position, (label, path) in enumerate(files):
             name = path.relative_to(folder).as_posix()
+            if (
+                path.is_symlink() or (folder / label).is_symlink()
+            ):  # it may lead out of what the user meant to give
+                yield Row(position, name, None, label, None, "a symbolic link; give the file itself")
+                continue
             yield Row(position, name, None, label, path.read_bytes())
 
     return Source(str(folder), classes, len(files), _readable(rows(), str(folder)))

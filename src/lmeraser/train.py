@@ -125,6 +125,7 @@ def _publish(workspace: Workspace, inputs: Inputs, derivation: Derivation, revis
     if served is not None and _same(served, model):
         return served, False
     workspace.generations.publish(model)
+    workspace.catch_up()
     return model, True
 
 

@@ -1,11 +1,15 @@
 """A workspace: the folder that holds private records, artifacts and generations. Every path comes from here.
 
-    lmeraser.toml    settings                        records.db   private records (SQLite)
-    workspace.json   format of this folder           artifacts/   tensors by digest
-    secret.key       key of keyed digests, 0600      memo/        which inputs gave which artifact
-    lock             held by the one writer          generations/ manifests and the served one
+    lmeraser.toml    settings                        records.db    private records and requests (SQLite)
+    workspace.json   format of this folder           ledger        what was done, entry by entry
+    secret.key       key of keyed digests, 0600      certificates/ of completed deletions
+    signing.key      signs certificates, 0600        artifacts/    tensors by digest
+    signing.pub      verifies them                   memo/         which inputs gave which artifact
+    lock             held by the one writer          generations/  manifests and the served one
+                                                     reports/      pictures; they show records
 
-One writer at a time, any number of readers. Knows nothing about what commands do with it.
+One writer at a time, any number of readers. A writer first brings the ledger up to date with what a crash left
+behind. Knows nothing about what commands do with it.
 """
 
 from __future__ import annotations
@@ -15,24 +19,33 @@ import json
 import os
 import secrets
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from sqlalchemy import Connection
 
 from lmeraser import config as settings
 from lmeraser.config import Config
+from lmeraser.database import Database
+from lmeraser.deletion import Requests
 from lmeraser.errors import CorruptError, FormatError, InputError, LockedError, WorkspaceError
-from lmeraser.files import storage_errors, write_atomic
+from lmeraser.files import TEMPORARY, storage_errors, write_atomic
 from lmeraser.generations import Generations
+from lmeraser.hashing import keyed_digest
+from lmeraser.ledger import Ledger
 from lmeraser.records import Records
+from lmeraser.signing import PublicKey, SigningKey
 from lmeraser.store import FileStore
+from lmeraser.times import utc_now
 
 FORMAT = 1
 _PRIVATE = 0o600
 _SECRET_BYTES = 32
+_MADE_FIRST = {"lmeraser.toml", "secret.key", "signing.key", "signing.pub"}  # by 'init', before the marker
 
 
 class Workspace:
@@ -41,29 +54,40 @@ class Workspace:
     Args:
         root: the folder.
         wait: how many seconds a writer waits for another one to finish.
+        clock: tells the time.
 
     Raises:
         WorkspaceError: there is no workspace in the folder.
         FormatError: it was written by a newer version.
     """
 
-    def __init__(self, root: str | os.PathLike[str], *, wait: float = 10.0) -> None:
+    def __init__(
+        self, root: str | os.PathLike[str], *, wait: float = 10.0, clock: Callable[[], datetime] = utc_now
+    ) -> None:
         self.root = Path(root)
+        self.clock = clock
         self._wait = wait
         self._lock = FileLock(self.root / "lock")
         _check_format(self.root)
 
     @classmethod
     def create(
-        cls, root: str | os.PathLike[str], config: Config, *, classes: Sequence[str] = (), wait: float = 10.0
+        cls,
+        root: str | os.PathLike[str],
+        config: Config,
+        *,
+        classes: Sequence[str] = (),
+        wait: float = 10.0,
+        signing_key: SigningKey | None = None,
+        clock: Callable[[], datetime] = utc_now,
     ) -> Workspace:
-        """Make a workspace in an empty or missing folder.
+        """Make a workspace in an empty or missing folder, or in one where this was interrupted.
 
         Raises:
-            InputError: the folder holds something already, or the classes are not a list of different names.
+            InputError: the folder holds something else, or the classes are not a list of different names.
         """
-        folder = Path(root)
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        folder, key = Path(root), signing_key or SigningKey.new()
+        if folder.exists() and (not folder.is_dir() or _foreign(folder)):
             what = "a workspace" if (folder / "workspace.json").exists() else "other files"
             raise InputError(
                 "A workspace is made in an empty or missing folder.",
@@ -74,11 +98,14 @@ class Workspace:
             raise InputError("The classes are a list of different, non-empty names.", got=repr(list(classes)))
         write_atomic(folder / "lmeraser.toml", settings.to_toml(config).encode())
         write_atomic(folder / "secret.key", secrets.token_hex(_SECRET_BYTES).encode(), mode=_PRIVATE)
+        write_atomic(folder / "signing.key", key.pem, mode=_PRIVATE)
+        write_atomic(folder / "signing.pub", key.public.pem)
         # Written last: a folder in which 'init' was interrupted is not yet a workspace.
         write_atomic(folder / "workspace.json", json.dumps({"format": FORMAT}).encode())
-        workspace = cls(folder, wait=wait)
-        if classes:
-            workspace.records.set_classes(classes)
+        workspace = cls(folder, wait=wait, clock=clock)
+        with workspace.writing("init"):
+            if classes:
+                workspace.records.set_classes(classes)
         return workspace
 
     @cached_property
@@ -102,10 +129,62 @@ class Workspace:
             ) from error
 
     @cached_property
-    def records(self) -> Records:
-        """The private records."""
+    def signing_key(self) -> SigningKey:
+        """The key that signs certificates.
+
+        Raises:
+            CorruptError: it is not the private part of signing.pub.
+        """
+        key = SigningKey.read(self.root / "signing.key")
+        if key.public.key_id != PublicKey.read(self.root / "signing.pub").key_id:
+            raise CorruptError(
+                "signing.key is the private part of signing.pub.",
+                got=f"the key that belongs to {key.public.key_id.short}",
+                next_step="restore both files from where the workspace came from",
+            )
+        return key
+
+    @cached_property
+    def database(self) -> Database:
+        """The SQL database with everything that is not a file."""
         with storage_errors(self.root):
-            return Records(self.root / "records.db", secret=self.secret)
+            return Database(self.root / "records.db")
+
+    @cached_property
+    def records(self) -> Records:
+        """The private records.
+
+        Raises:
+            CorruptError: the secret is not the one that they were written with.
+        """
+        known = self.database.fact("secret")
+        if known is not None and known != _check_value(self.secret):
+            raise CorruptError(
+                "secret.key is the key that this workspace was made with.",
+                got="another key; deleted records would not be recognised with it",
+                next_step="restore secret.key from where the workspace came from",
+            )
+        return Records(self.database, secret=self.secret)
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """What was done, entry by entry."""
+        return Ledger(self.root / "ledger", self.database)
+
+    @cached_property
+    def requests(self) -> Requests:
+        """Deletion requests."""
+        return Requests(self.database, self.records, self.ledger, secret=self.secret, config=self.config.requests)
+
+    @property
+    def certificates(self) -> Path:
+        """The folder of certificates."""
+        return self.root / "certificates"
+
+    @property
+    def reports(self) -> Path:
+        """The folder of pictures; purged with every generation, because they show records."""
+        return self.root / "reports"
 
     @property
     def store(self) -> FileStore:
@@ -138,16 +217,52 @@ class Workspace:
             if self._lock.lock_counter == 1:
                 who = {"pid": os.getpid(), "host": socket.gethostname(), "command": command}
                 write_atomic(holder, json.dumps(who).encode())
+                self.catch_up()
             yield
         finally:
             if self._lock.lock_counter == 1:
-                holder.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # only a hint for those who wait
+                    holder.unlink()
             self._lock.release()
+
+    @contextlib.contextmanager
+    def changing(self) -> Iterator[Connection]:
+        """One transaction of the writer, after which the ledger's file holds what was noted in it."""
+        with self.database.transaction() as connection:
+            yield connection
+        self.ledger.flush()
+
+    def catch_up(self) -> None:
+        """Append to the ledger what a crash left behind: noted entries, and a generation that was published."""
+        self.ledger.flush()
+        if self.database.fact("ledger") is None:
+            told: dict[str, Any] = {"format": FORMAT, "key": self.signing_key.public.key_id}
+            with self.changing() as connection:
+                self.ledger.note(connection, "workspace", told, now=self.clock())
+                self.database.set_fact(connection, "secret", _check_value(self.secret))
+        model = self.generations.current()
+        if model is None or self.database.fact("told_generation") == model.model_digest:
+            return
+        with self.changing() as connection:
+            told = {"generation": model.generation, "model": model.model_digest, "records": model.records}
+            self.ledger.note(connection, "generation", told, now=self.clock())
+            self.database.set_fact(connection, "told_generation", model.model_digest)
 
     def close(self) -> None:
         """Release the database."""
-        if "records" in self.__dict__:
-            self.records.close()
+        if "database" in self.__dict__:
+            self.database.close()
+
+
+def _check_value(secret: bytes) -> str:
+    """Tells whether a secret is the right one, without telling it."""
+    return keyed_digest(secret, ["workspace"])
+
+
+def _foreign(folder: Path) -> bool:
+    """Whether a folder holds more than what an interrupted 'init' leaves."""
+    names = {path.name for path in folder.iterdir() if not path.name.startswith(TEMPORARY)}
+    return not names <= _MADE_FIRST
 
 
 def _check_format(root: Path) -> None:

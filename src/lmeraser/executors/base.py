@@ -6,9 +6,9 @@ run, and neither the number nor the order in which tasks finish may change a bit
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,6 +57,10 @@ class Executor(Protocol):
     @property
     def backbone(self) -> Digest:
         """Digest of the backbone in use."""
+        ...
+
+    def describe(self) -> Mapping[str, Any]:
+        """The environment in words, as JSON values."""
         ...
 
     def embed(self, ids: Sequence[str], fetch: Fetch, progress: Progress) -> Iterator[tuple[str, Vector]]:

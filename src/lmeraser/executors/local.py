@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -53,6 +53,10 @@ class LocalExecutor:
     def fingerprint(self) -> Digest:
         """Digest of the environment fingerprint."""
         return self.environment.digest
+
+    def describe(self) -> dict[str, Any]:
+        """The fields of the environment fingerprint."""
+        return self.environment.model_dump(mode="json")
 
     @property
     def backbone(self) -> Digest:

@@ -1,0 +1,137 @@
+"""Commands about the model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lmeraser.commands.base import (
+    AsJson,
+    ImageColumn,
+    LabelColumn,
+    Split,
+    columns_of,
+    opened,
+    print_json,
+    print_report,
+)
+
+
+def train(
+    rederive: Annotated[
+        bool, typer.Option("--rederive", help="Run again what was made in another environment.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Bring the model up to date with the records and settings."""
+    with opened() as eraser:
+        report = eraser.train(rederive=rederive)
+    print_report("training", report.to_json(), as_json=as_json)
+
+
+def predict(
+    images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
+    as_json: AsJson = False,
+) -> None:
+    """Classify images."""
+    from dataclasses import asdict
+
+    from lmeraser.display import print_rows
+    from lmeraser.sources import image_files
+
+    files = image_files(images)
+    with opened() as eraser:
+        answers = eraser.predict(files)
+    if as_json:
+        print_json([{"image": str(f), **asdict(a)} for f, a in zip(files, answers, strict=True)])
+        return
+    rows = [[f, a.class_name, a.probability, a.clusters, a.rerouted] for f, a in zip(files, answers, strict=True)]
+    print_rows("predictions", ["image", "class", "probability", "cluster", "rerouted"], rows)
+    if any(a.rerouted for a in answers):
+        typer.echo(
+            "rerouted: the nearest cluster holds a record whose deletion was accepted; the next one answered"
+        )
+
+
+def evaluate(
+    source: Annotated[str, typer.Argument(help="Folder of class folders, parquet file, or dataset name.")],
+    split: Split = None,
+    image_column: ImageColumn = "image",
+    label_column: LabelColumn = "label",
+    linear: Annotated[bool, typer.Option(help="Compare with a linear classifier.")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Measure accuracy on labelled images, beside a linear classifier on the same frozen features."""
+    from lmeraser.display import print_facts, print_rows
+
+    columns = columns_of(image_column, label_column, None, None, positions=True)
+    with opened() as eraser:
+        report = eraser.evaluate(source, split=split, columns=columns, linear=linear)
+    if as_json:
+        print_json(report.to_json())
+        return
+    rows = [[c.name, c.images, c.accuracy] for c in report.per_class]
+    print_rows("accuracy by class", ["class", "images", "accuracy"], rows)
+    facts = {"images": report.images, "accuracy": report.accuracy}
+    print_facts("accuracy", {**facts, "linear classifier, same features": report.linear_accuracy})
+
+
+def audit(
+    clusters: Annotated[int | None, typer.Option(help="Check so many clusters, drawn at random.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Derive the model again from nothing and compare every digest; exits with 1 when one differs."""
+    with opened() as eraser:
+        report = eraser.audit(clusters=clusters)
+    if as_json:
+        print_json(report.to_json())
+    elif report.identical:
+        typer.echo(
+            f"identical: {report.clusters_checked} of {report.clusters} clusters, derived again from "
+            f"{report.records} records, have the served digests (model {report.model_digest})"
+        )
+    else:
+        typer.echo("NOT identical:\n" + "\n".join(f"  - {line}" for line in report.differences))
+        if not report.same_environment:
+            typer.echo(
+                "The model was made in another environment (or in several), where only equality in "
+                "distribution is claimed; 'lmeraser train --rederive' makes it here."
+            )
+    raise typer.Exit(0 if report.identical else 1)
+
+
+def draw() -> None:
+    """Draw the clusters and their sizes into the workspace's reports; the next generation removes them."""
+    with opened() as eraser:
+        typer.echo("\n".join(str(path) for path in eraser.draw()))
+
+
+def doctor(as_json: AsJson = False) -> None:
+    """Test whether this machine computes the same bits whatever else it does; exits with 1 if not."""
+    from lmeraser.display import print_facts, print_rows
+    from lmeraser.doctor import examine
+
+    with opened() as eraser:
+        report = examine(eraser.executor())
+    if as_json:
+        print_json(report.to_json())
+    else:
+        print_facts("environment", report.environment)
+        print_rows("checks", ["check", "same bits"], [[c.name, c.passed] for c in report.checks])
+    raise typer.Exit(0 if report.sound else 1)
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the workspace, pictures and report.")] = Path("demo"),
+    as_json: AsJson = False,
+) -> None:
+    """Run the main job end to end on handwritten digits; exits with 1 unless every audit is identical."""
+    from lmeraser.demo import print_demo, run_demo
+    from lmeraser.display import Display
+
+    with Display() as display:
+        report = run_demo(out, progress=display)
+    print_json(report.to_json()) if as_json else print_demo(report)
+    raise typer.Exit(0 if report.identical else 1)

@@ -1,0 +1,90 @@
+"""Do ledger and records tell the same story: every record held was added, none that was deleted is back.
+
+An entry that tells of added records holds the number of their commitments and one digest over all of them,
+sorted. An entry that tells of deleted ones lists theirs, by the entry that told of their addition. So for every
+addition, commitments of records held now and of deleted ones together give that digest, and nobody needs to
+know which record is which. Pure functions; know nothing about files or databases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+from lmeraser.chain import Entry, Head
+from lmeraser.hashing import Digest
+
+
+@dataclass(frozen=True)
+class LedgerReport:
+    """What checking a ledger found.
+
+    Attributes:
+        entries: all of them; their chain is unbroken.
+        head: where it ends.
+        differences: what ledger and records disagree on, one line each.
+    """
+
+    entries: tuple[Entry, ...]
+    head: Head
+    differences: tuple[str, ...]
+
+    @property
+    def sound(self) -> bool:
+        """Whether ledger and records tell the same story."""
+        return not self.differences
+
+    def to_json(self) -> dict[str, object]:
+        """The report as JSON values."""
+        return {
+            "sound": self.sound,
+            "head": self.head.to_json(),
+            "differences": list(self.differences),
+            "entries": [asdict(entry) | {"digest": entry.digest} for entry in self.entries],
+        }
+
+
+def digest_of(commitments: Iterable[Digest]) -> Digest:
+    """One digest over commitments in any order."""
+    return Digest.of_json(sorted(commitments))
+
+
+def by_entry(commitments: Mapping[int, Sequence[Digest]]) -> dict[str, list[Digest]]:
+    """Commitments as an entry's body lists them."""
+    return {str(position): sorted(digests) for position, digests in sorted(commitments.items())}
+
+
+def differences(
+    entries: Sequence[Entry], held: Mapping[int, Sequence[Digest]], served: Digest | None = None
+) -> list[str]:
+    """What the ledger and the records held now disagree on, one line each.
+
+    Args:
+        entries: of the ledger, checked.
+        held: commitments of the records held now, by the entry that told of their addition.
+        served: digest of the served model, if there is one.
+    """
+    told = [entry.body["model"] for entry in entries if entry.kind == "generation"]
+    if served is not None and served != (told[-1] if told else None):
+        found = [f"model {served.short} is served, and the ledger tells of {told[-1][7:19] if told else 'none'}"]
+    else:
+        found = []
+    added: dict[int, tuple[int, str]] = {}
+    gone: dict[int, list[Digest]] = {}
+    for entry in entries:
+        if entry.kind in ("added", "relabelled"):
+            added[entry.position] = (entry.body["records"], entry.body["commitments"])
+        if entry.kind in ("deleted", "relabelled"):
+            for position, digests in entry.body["removed"].items():
+                gone.setdefault(int(position), []).extend(Digest(digest) for digest in digests)
+    found += [
+        f"entry {position} added {count} records; held {len(held.get(position, []))}, "
+        f"deleted {len(gone.get(position, []))}, and they are not the same ones"
+        for position, (count, digest) in sorted(added.items())
+        if digest != digest_of([*held.get(position, []), *gone.get(position, [])])
+    ]
+    found += [
+        f"{len(held[position])} records claim to be added by entry {position}, which tells of none"
+        for position in sorted(held.keys() - added.keys())
+    ]
+    return found

@@ -1,0 +1,43 @@
+"""An executor without torch, for tests that need F's bookkeeping many times and not its numbers."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from lmeraser.executors.base import Fetch, TuneResult, TuneTask, Vector
+from lmeraser.hashing import Digest
+from lmeraser.progress import Progress
+from lmeraser.tensors import to_bytes
+
+
+class Fake:
+    """An executor whose results are digests of its inputs; counts what it does and may stop in the middle."""
+
+    fingerprint = Digest.of(b"environment")
+    backbone = Digest.of(b"backbone")
+
+    def __init__(self, stop_after: int = 10**9) -> None:
+        self.embedded: list[str] = []
+        self.tuned: list[tuple[str, ...]] = []
+        self.stop_after = stop_after
+
+    def describe(self) -> dict[str, str]:
+        return {"machine": "none"}
+
+    def embed(self, ids: Sequence[str], fetch: Fetch, progress: Progress) -> Iterator[tuple[str, Vector]]:
+        for record_id in ids:
+            self.embedded.append(record_id)
+            seed = int.from_bytes(hashlib.sha256(fetch([record_id])[0]).digest()[:4], "big")
+            yield record_id, np.random.default_rng(seed).standard_normal(6).astype(np.float32)
+
+    def tune(self, tasks: Sequence[TuneTask], fetch: Fetch, progress: Progress) -> Iterator[TuneResult]:
+        for task in tasks:
+            if len(self.tuned) == self.stop_after:
+                raise KeyboardInterrupt
+            self.tuned.append(task.ids)
+            content = repr((task.ids, task.labels, task.classes, fetch(task.ids))).encode()
+            tensor = np.frombuffer(hashlib.sha256(content).digest(), dtype=np.uint8)
+            yield TuneResult(task.key, to_bytes({"prompt": tensor}), 0.1)

@@ -1,0 +1,352 @@
+"""Stop a command at each of its durable operations in turn, and look at what is left.
+
+    python tests/faults.py SCENARIO MODE FOLDER
+
+For n = 1, 2, ... a fresh copy of a prepared workspace is changed by a forked process that is stopped at its n-th
+durable operation (a write, flush, rename, removal, SQL statement or commit), until it runs through. After each
+stop the workspace is opened again as its user would, and has to be in the state before the command or after it.
+MODE is
+
+    kill  the process ends at once (os._exit), a file that was being appended to is left half-written
+    full  from that operation on, nothing more can be written (ENOSPC)
+    deny  that one operation is not permitted (EACCES)
+
+Prints one JSON object: the points that were tried, and everything that was wrong.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import itertools
+import json
+import os
+import shutil
+import sqlite3
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from sqlalchemy import Engine, event
+from sqlalchemy.exc import OperationalError
+
+from fake import Fake
+from lmeraser import Eraser
+from lmeraser.config import parse
+from lmeraser.errors import LmeraserError
+from lmeraser.importing import import_records
+from lmeraser.residue import scan
+from lmeraser.sources import Row, Source
+
+NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
+CONFIG = parse({"partition": {"clusters": 3, "sample_size": 6}})
+CLASSES = ("cat", "dog", "eel")
+REQUEST = "00000000-0000-4000-8000-000000000001"
+ALL = range(12)
+SAMPLED = 0  # in the sample of all twelve, as `trained` makes sure
+ORDINARY = 10  # not in it
+REFUSED, BROKEN = 3, 4  # exit codes of the forked process
+
+
+def picture(number: int) -> bytes:
+    """A PNG of random pixels, different for every number."""
+    buffer = BytesIO()
+    pixels = np.random.default_rng(number).integers(0, 256, (20, 20, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def name(number: int) -> str:
+    return f"record-of-person-{number:04d}"
+
+
+def rows(numbers: Sequence[int]) -> Source:
+    every = [Row(n, name(n), f"person-{n % 4}", CLASSES[n % 3], picture(n)) for n in numbers]
+    return Source("pictures", CLASSES, len(every), every)
+
+
+def opened(root: Path) -> Eraser:
+    eraser = Eraser(root, clock=lambda: NOW)
+    eraser.__dict__["_loaded"] = Fake()
+    return eraser
+
+
+def add(eraser: Eraser, numbers: Sequence[int]) -> None:
+    workspace = eraser.workspace
+    with workspace.writing("add"):
+        import_records(workspace.records, rows(numbers), ledger=workspace.ledger, now=NOW)
+
+
+@dataclass
+class Scenario:
+    """A command, the workspace it starts from, and what may be there afterwards.
+
+    Attributes:
+        prepare: makes the workspace from an empty one.
+        command: what is stopped.
+        before: numbers of the records held before it.
+        after: numbers of the records held after it.
+        labels: labels that differ from the rows', after it.
+    """
+
+    prepare: Callable[[Eraser], None]
+    command: Callable[[Eraser], Any]
+    before: Sequence[int]
+    after: Sequence[int]
+    labels: dict[int, int] = field(default_factory=dict)
+
+
+def trained(eraser: Eraser) -> None:
+    add(eraser, ALL)
+    eraser.train()
+    assert name(SAMPLED) in eraser.sampled_ids()
+    assert name(ORDINARY) not in eraser.sampled_ids()
+
+
+def asked(eraser: Eraser) -> None:
+    trained(eraser)
+    eraser.request(ids=[name(4)], subjects=["person-3"], request=REQUEST)
+
+
+def add_and_train(eraser: Eraser) -> None:
+    add(eraser, range(12, 15))
+    eraser.train()
+
+
+def littered(eraser: Eraser) -> None:
+    """Trained, with leftovers that a purge removes."""
+    trained(eraser)
+    root = eraser.workspace.root
+    (root / "reports").mkdir()
+    for path in ("reports/clusters.png", "artifacts/.tmp-left", "generations/00000099.json", ".tmp-left"):
+        (root / path).write_bytes(picture(99))
+    with eraser.workspace.database.transaction() as connection:
+        eraser.workspace.database.need_compaction(connection)
+
+
+SCENARIOS = {
+    "add": Scenario(lambda e: None, lambda e: add(e, ALL), (), ALL),
+    "add_more": Scenario(trained, add_and_train, ALL, range(15)),
+    "train": Scenario(lambda e: add(e, ALL), lambda e: e.train(), ALL, ALL),
+    "unlearn": Scenario(
+        trained, lambda e: e.unlearn(ids=[name(ORDINARY)]), ALL, [n for n in ALL if n != ORDINARY]
+    ),
+    "unlearn_sampled": Scenario(
+        trained, lambda e: e.unlearn(ids=[name(SAMPLED)]), ALL, [n for n in ALL if n != SAMPLED]
+    ),
+    "unlearn_untrained": Scenario(
+        lambda e: add(e, ALL), lambda e: e.unlearn(ids=[name(ORDINARY)]), ALL, [n for n in ALL if n != ORDINARY]
+    ),
+    "unlearn_pending": Scenario(
+        asked, lambda e: e.unlearn(request=REQUEST, audit=True), ALL, [n for n in ALL if n != 4 and n % 4 != 3]
+    ),
+    "request": Scenario(trained, lambda e: e.request(ids=[name(4)], request=REQUEST), ALL, ALL),
+    "cancel": Scenario(asked, lambda e: e.cancel(REQUEST), ALL, ALL),
+    "relabel": Scenario(trained, lambda e: e.relabel("eel", ids=[name(4)]), ALL, ALL, {4: 2}),
+    "purge": Scenario(littered, lambda e: e.purge(), ALL, ALL),
+}
+
+
+class Crash(BaseException):
+    """Stands for the end of the process where it cannot end."""
+
+
+class Fault:
+    """Counts durable operations and stops at the n-th; mode ``crash`` raises `Crash` there and ever after."""
+
+    def __init__(self, mode: str, at: int) -> None:
+        self.mode, self.at, self.count = mode, at, 0
+        self.flushed: dict[int, int] = {}
+
+    def operation(self, what: str, *, removal: bool = False) -> None:
+        self.count += 1
+        if self.mode == "kill" and self.count == self.at:
+            os._exit(9)
+        if self.mode == "crash" and self.count >= self.at:
+            raise Crash
+        if (self.mode == "deny" and self.count == self.at) or (
+            self.mode == "full" and self.count >= self.at and not removal
+        ):
+            number = errno.EACCES if self.mode == "deny" else errno.ENOSPC
+            if what == "sql":
+                text = (
+                    "attempt to write a readonly database" if self.mode == "deny" else "database or disk is full"
+                )
+                raise OperationalError("statement", {}, sqlite3.OperationalError(text))
+            raise OSError(number, os.strerror(number))
+
+    @contextlib.contextmanager
+    def installed(self) -> Iterator[None]:
+        """Watch every durable operation of this process while the body runs."""
+        real = {f: getattr(os, f) for f in ("fsync", "replace", "rename", "chmod", "mkdir", "unlink", "remove")}
+        commit = lambda _: self.operation("sql")  # noqa: E731
+        try:
+            setattr(os, "fsync", self._fsync(real.pop("fsync")))  # noqa: B010
+            for function, original in real.items():
+                setattr(os, function, self._counted(original, removal=function in ("unlink", "remove")))
+            event.listen(Engine, "before_cursor_execute", self._statement)
+            event.listen(Engine, "commit", commit)
+            yield
+        finally:
+            setattr(os, "fsync", getattr(os.fsync, "__wrapped__"))  # noqa: B009, B010
+            for function, original in real.items():
+                setattr(os, function, original)
+            event.remove(Engine, "before_cursor_execute", self._statement)
+            event.remove(Engine, "commit", commit)
+
+    def _fsync(self, real: Callable[[int], None]) -> Callable[[int], None]:
+        @functools.wraps(real)
+        def fsync(handle: int) -> None:
+            status = os.fstat(handle)
+            if self.mode == "kill" and self.count + 1 == self.at and (old := self.flushed.get(status.st_ino)):
+                os.truncate(handle, old + (status.st_size - old) // 2)  # only half of what was appended arrived
+            self.operation("fsync")
+            real(handle)
+            self.flushed[status.st_ino] = os.fstat(handle).st_size
+
+        return fsync
+
+    def _counted(self, real: Callable[..., Any], *, removal: bool = False) -> Callable[..., Any]:
+        def counted(*arguments: Any, **options: Any) -> Any:
+            self.operation("file", removal=removal)
+            return real(*arguments, **options)
+
+        return counted
+
+    def _statement(self, _c: Any, _u: Any, statement: str, *_rest: Any) -> None:
+        if not statement.startswith(("SELECT", "PRAGMA main", "PRAGMA temp")):
+            self.operation("sql")
+
+
+def stopped(root: Path, command: Callable[[Eraser], Any], mode: str, at: int) -> int:
+    """Run a command in a forked process that is stopped at an operation; its exit code."""
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    try:
+        fault = Fault(mode, at)
+        for path in root.glob("ledger"):
+            fault.flushed[path.stat().st_ino] = path.stat().st_size
+        with fault.installed(), opened(root) as eraser:
+            command(eraser)
+        os._exit(0 if fault.count < at else REFUSED)
+    except LmeraserError:
+        os._exit(REFUSED)
+    except BaseException as error:
+        sys.stderr.write(f"{mode} {at}: {error!r}\n")
+        os._exit(BROKEN)
+
+
+def fresh_digest(folder: Path, numbers: Sequence[int], labels: dict[int, int], *, even_empty: bool = False) -> str:
+    """The oracle: the digest of training once on these records."""
+    if not numbers and not even_empty:
+        return ""
+    shutil.rmtree(folder, ignore_errors=True)
+    Eraser.create(folder, CONFIG, classes=CLASSES, clock=lambda: NOW).close()
+    with opened(folder) as eraser:
+        every = [
+            Row(n, name(n), f"person-{n % 4}", CLASSES[labels.get(n, n % 3)], picture(n))
+            for n in reversed(numbers)
+        ]
+        workspace = eraser.workspace
+        with workspace.writing("add"):
+            source = Source("pictures", CLASSES, len(every), every)
+            import_records(workspace.records, source, ledger=workspace.ledger, now=NOW)
+        eraser.train()
+        return eraser.model_digest
+
+
+def faults_of(root: Path, scenario: Scenario, oracle: dict[str, str]) -> list[str]:
+    """What is wrong with a workspace after its command was stopped."""
+    found = []
+    before, after = ({name(n) for n in numbers} for numbers in (scenario.before, scenario.after))
+    with opened(root) as eraser:
+        eraser.status()  # a reader, before anybody repairs anything
+        if eraser.workspace.generations.current():
+            eraser.quarantined()
+        held = set(eraser.record_ids())
+        if held not in (after, before):
+            found.append(f"neither before nor after: {sorted(held)}")
+        if held:
+            eraser.train()
+            lawful = [oracle[state] for state, ids in (("before", before), ("after", after)) if ids == held]
+            if eraser.model_digest not in lawful:
+                found.append("another model than training on the records that are left gives")
+        found += _faults_of_evidence(eraser, gone=bool(before - held))
+        eraser.purge()
+    gone = [int(record_id[-4:]) for record_id in before - held]
+    probes = {name(n): picture(n) for n in [*gone, 99]}
+    others = [picture(int(record_id[-4:])) for record_id in held]
+    if not (residue := scan(root, probes, [name(n) for n in gone], retained=others)).clean:
+        found.append(f"residue: {residue.finds}")
+    return found
+
+
+def _faults_of_evidence(eraser: Eraser, *, gone: bool) -> list[str]:
+    found = []
+    report = eraser.check_ledger()
+    if not report.sound:
+        found.append(f"ledger: {report.differences}")
+    if any(request.state == "in_progress" for request in eraser.requests()):
+        found.append("a request is still in progress")
+    completed = [request for request in eraser.requests() if request.state == "completed"]
+    if gone and not completed:
+        found.append("records are gone without a completed request")
+    for request in completed:
+        if not (eraser.workspace.certificates / f"{request.id}.json").exists():
+            found.append("a completed request without certificate")
+    return found
+
+
+def repeated(root: Path, scenario: Scenario, oracle: dict[str, str]) -> list[str]:
+    """What is wrong after the same command is given again and runs through."""
+    with opened(root) as eraser:
+        try:
+            scenario.command(eraser)
+        except LmeraserError as error:
+            if "becomes nothing else" not in str(error):  # it had been cancelled or completed already
+                return [f"given again: {error}"]
+        held = set(eraser.record_ids())
+        wrong = [] if held == {name(n) for n in scenario.after} else [f"given again: {sorted(held)}"]
+        served = eraser.workspace.generations.current()
+        if served is not None and served.model_digest != oracle["after"]:
+            wrong.append("given again: another model than training on what is left gives")
+        return wrong if eraser.check_ledger().sound else [*wrong, "given again: ledger"]
+
+
+def run(scenario: Scenario, mode: str, folder: Path) -> dict[str, Any]:
+    """Try every point of a scenario."""
+    base, work = folder / "base", folder / "work"
+    Eraser.create(base, CONFIG, classes=CLASSES, clock=lambda: NOW).close()
+    with opened(base) as eraser:
+        scenario.prepare(eraser)
+    oracle = {
+        "before": fresh_digest(folder / "oracle", scenario.before, {}),
+        "after": fresh_digest(folder / "oracle", scenario.after, scenario.labels),
+    }
+    failures: list[str] = []
+    for at in itertools.count(1):
+        shutil.rmtree(work, ignore_errors=True)
+        shutil.copytree(base, work)
+        code = stopped(work, scenario.command, mode, at)
+        wrong = [] if code in (0, 9, REFUSED) else [f"ended with {code}"]
+        try:
+            wrong += faults_of(work, scenario, oracle)
+            wrong += repeated(work, scenario, oracle)
+        except Exception as error:
+            wrong.append(f"cannot be opened: {error!r}")
+        failures += [f"{mode} at operation {at}: {line}" for line in wrong]
+        if code == 0:
+            return {"points": at - 1, "failures": failures}
+    raise AssertionError
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(run(SCENARIOS[sys.argv[1]], sys.argv[2], Path(sys.argv[3]))))

@@ -1,0 +1,211 @@
+"""A transaction happens as a whole or not at all, and what is removed leaves no byte in the database's log."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy import column, delete, insert, select, table
+
+from lmeraser.database import Database, chunked
+from lmeraser.errors import CorruptError, InputError, StorageError
+
+FACTS = table("facts", column("name"), column("value"))
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    opened = Database(tmp_path / "records.db")
+    yield opened
+    opened.close()
+
+
+def put(database: Database, name: str, value: str) -> None:
+    with database.transaction() as connection:
+        database.set_fact(connection, name, value)
+
+
+def held(path: Path) -> dict[str, str]:
+    """The facts, read by another program."""
+    connection = sqlite3.connect(path)
+    try:
+        return dict(connection.execute("SELECT name, value FROM facts").fetchall())
+    finally:
+        connection.close()
+
+
+# --- transactions ------------------------------------------------------------------------------------------
+
+
+def test_a_transaction_is_seen_by_others_when_it_has_ended(database: Database) -> None:
+    with database.transaction() as connection:
+        database.set_fact(connection, "a", "1")
+        assert database.fact("a", connection) == "1"
+        assert held(database.path) == {}
+    assert held(database.path) == {"a": "1"}
+
+
+@pytest.mark.parametrize("kind", [ValueError, InputError, KeyboardInterrupt])
+def test_a_transaction_that_is_left_by_an_exception_has_not_happened(
+    database: Database, kind: type[BaseException]
+) -> None:
+    put(database, "a", "1")
+
+    def half() -> None:
+        with database.transaction() as connection:
+            database.set_fact(connection, "a", "2")
+            database.set_fact(connection, "b", "1")
+            raise kind("stopped")
+
+    with pytest.raises(kind, match="stopped"):
+        half()
+    assert held(database.path) == {"a": "1"}
+    put(database, "b", "2")
+    assert held(database.path) == {"a": "1", "b": "2"}
+
+
+def test_a_transaction_within_another_is_a_part_of_it(database: Database) -> None:
+    with database.transaction() as outer:
+        database.set_fact(outer, "a", "1")
+        with database.transaction(outer) as inner:
+            assert inner is outer
+            database.set_fact(inner, "b", "1")
+        assert held(database.path) == {}, "the end of the part is not the end of the whole"
+    assert held(database.path) == {"a": "1", "b": "1"}
+
+
+def test_a_transaction_within_another_goes_with_it(database: Database) -> None:
+    def half() -> None:
+        with database.transaction() as outer:
+            with database.transaction(outer) as inner:
+                database.set_fact(inner, "a", "1")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        half()
+    assert held(database.path) == {}
+
+
+def test_a_refused_statement_takes_the_whole_transaction_with_it(database: Database) -> None:
+    def twice() -> None:
+        with database.transaction() as connection:
+            for value in "12":
+                connection.execute(insert(FACTS).values(name="a", value=value))
+
+    with pytest.raises(StorageError, match=r"records\.db"):
+        twice()
+    assert held(database.path) == {}
+
+
+# --- facts -------------------------------------------------------------------------------------------------
+
+
+def test_a_fact_is_what_was_set_last(database: Database) -> None:
+    assert database.fact("a") is None
+    put(database, "a", "1")
+    put(database, "a", "2")
+    put(database, "b", "")
+    assert (database.fact("a"), database.fact("b"), database.fact("c")) == ("2", "", None)
+
+
+def test_facts_outlive_the_connection(database: Database) -> None:
+    put(database, "ключ", "値 ' \" ; --")
+    database.close()
+    again = Database(database.path)
+    assert again.fact("ключ") == "値 ' \" ; --"
+    again.close()
+
+
+def test_rows_are_found_however_many_are_asked_for(database: Database) -> None:
+    names = [f"n{number:04d}" for number in range(1201)]
+    with database.transaction() as connection:
+        connection.execute(insert(FACTS), [{"name": name, "value": "x"} for name in names])
+    wanted = [*names[1:], "nobody"]
+    found = database.rows(select(FACTS.c.name), FACTS.c.name, wanted)
+    assert sorted(row.name for row in found) == names[1:]
+    assert list(database.rows(select(FACTS), FACTS.c.name, [])) == []
+
+
+# --- freed bytes -------------------------------------------------------------------------------------------
+
+
+def test_after_compaction_no_byte_of_what_was_deleted_is_in_any_file(database: Database) -> None:
+    folder, secret = database.path.parent, "the-secret-" * 400
+
+    def remains() -> list[str]:
+        return [path.name for path in folder.iterdir() if b"the-secret" in path.read_bytes()]
+
+    assert not database.compaction_due
+    put(database, "kept", "1")
+    put(database, "gone", secret)
+    assert remains(), "the probe finds it while it is there"
+    with database.transaction() as connection:
+        connection.execute(delete(FACTS).where(FACTS.c.name == "gone"))
+        database.need_compaction(connection)
+    assert database.compaction_due
+    assert remains(), "deleting is not enough"
+    database.compact()
+    assert not database.compaction_due
+    assert (folder / "records.db-wal").stat().st_size == 0
+    assert remains() == []
+    assert database.fact("kept") == "1"
+
+
+def test_compaction_can_be_repeated_and_becomes_due_again(database: Database) -> None:
+    for _ in range(2):
+        database.compact()
+        database.compact()
+        assert not database.compaction_due
+        with database.transaction() as connection:
+            database.need_compaction(connection)
+            database.need_compaction(connection)
+        assert database.compaction_due
+
+
+def test_a_deletion_that_did_not_happen_needs_no_compaction(database: Database) -> None:
+    def half() -> None:
+        with database.transaction() as connection:
+            database.need_compaction(connection)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        half()
+    assert not database.compaction_due
+
+
+# --- failures ----------------------------------------------------------------------------------------------
+
+
+def test_a_file_that_is_not_a_database_is_corrupt_and_stays_as_it_is(tmp_path: Path) -> None:
+    path, data = tmp_path / "records.db", b"this is a letter and not a database\n" * 100
+    path.write_bytes(data)
+    with pytest.raises(CorruptError, match=r"records\.db"):
+        Database(path)
+    assert path.read_bytes() == data
+
+
+def test_a_folder_is_not_taken_for_a_database(tmp_path: Path) -> None:
+    (tmp_path / "records.db").mkdir()
+    with pytest.raises(StorageError, match=r"records\.db"):
+        Database(tmp_path / "records.db")
+
+
+def test_a_database_in_a_folder_that_is_missing_cannot_be_made(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=r"records\.db"):
+        Database(tmp_path / "missing" / "records.db")
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- chunks ------------------------------------------------------------------------------------------------
+
+
+@given(st.integers(0, 2100))
+def test_chunks_are_the_items_in_order_and_only_the_last_is_short(count: int) -> None:
+    chunks = list(chunked(iter(range(count))))
+    assert [item for chunk in chunks for item in chunk] == list(range(count))
+    assert {len(chunk) for chunk in chunks[:-1]} <= {500}
+    assert all(0 < len(chunk) <= 500 for chunk in chunks)
