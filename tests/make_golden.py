@@ -12,6 +12,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from lmeraser.audit import AuditReport
 from lmeraser.certificate import FORMAT, issue, render, statement
 from lmeraser.chain import Entry, Head
 from lmeraser.deletion import Before, Request
@@ -23,7 +24,7 @@ from lmeraser.times import to_text
 FOLDER = Path(__file__).with_name("golden")
 KEY = SigningKey(Ed25519PrivateKey.from_private_bytes(bytes(range(32))))
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
-SOFTWARE = "lmeraser golden"  # not the version that happens to make it
+SOFTWARE = "lmeraser, golden"  # not the version that happens to make it
 REQUEST = "00000000-0000-4000-8000-000000000001"
 
 
@@ -107,7 +108,7 @@ def make() -> dict[str, bytes]:
         request(),
         NEW,
         environment={"machine": "golden", "threads": 1},
-        audit={"identical": True, "clusters_checked": 2, "clusters": 2},
+        audit=AuditReport(True, (), True, NEW.model_digest, 20, 2, 2).to_json(),
         head=Head(len(entries), entries[-1].digest),
         now=NOW,
     )

@@ -484,7 +484,8 @@ def test_the_golden_certificate_verifies_for_ever() -> None:
     tuned_again = {"partition": named("new partition"), "cluster 1": named("new tensors")}
     assert model["artifacts_tuned_again"] == tuned_again
     assert facts["purged"]["artifacts"] == sorted(map(named, ["old partition", "old tensors", "older tensors"]))
-    assert facts["audit"] == {"identical": True, "clusters_checked": 2, "clusters": 2}
+    audit = {"identical": True, "clusters_checked": 2, "clusters": 2}
+    assert audit.items() <= facts["audit"].items()
     assert facts["environment"] == {"machine": "golden", "threads": 1}
     assert facts["ledger"]["entries"] == 6
 
@@ -601,3 +602,23 @@ def test_verifying_loads_neither_torch_nor_numpy_nor_sqlalchemy_and_needs_no_wor
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "LOADED\n")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [b"", b"x", b"[]", b"null", b'"format"', b'{"format":1}', b'{"format":"1"}', b'{"format":2}', b"[" * 100_000],
+)
+def test_signed_nonsense_is_refused(payload: bytes) -> None:
+    key = SigningKey.new()
+    data = key.sign(payload, payload_type=PAYLOAD_TYPE).to_bytes()
+    with pytest.raises(VerificationError, match="format 1"):
+        verify(data, key.public)
+
+
+@pytest.mark.parametrize("name", sorted(GOLDEN_FACTS))
+def test_a_signed_statement_that_lacks_a_part_or_holds_it_wrong_is_refused(name: str) -> None:
+    key = SigningKey.new()
+    without = {other: value for other, value in GOLDEN_FACTS.items() if other != name}
+    for facts in (without, {**GOLDEN_FACTS, name: [[]]}, {**GOLDEN_FACTS, "more": 1}):
+        with pytest.raises(VerificationError):
+            verify(issue(facts, key).to_bytes(), key.public)

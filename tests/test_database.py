@@ -101,6 +101,17 @@ def test_a_refused_statement_takes_the_whole_transaction_with_it(database: Datab
     assert held(database.path) == {}
 
 
+@pytest.mark.parametrize(
+    ("setting", "value"), [("journal_mode", "wal"), ("foreign_keys", 1), ("secure_delete", 1), ("synchronous", 2)]
+)
+def test_every_connection_is_durable_and_erases_what_is_deleted(
+    database: Database, setting: str, value: object
+) -> None:
+    with database.reading() as first, database.transaction() as second:
+        for connection in (first, second):
+            assert connection.exec_driver_sql(f"PRAGMA {setting}").scalar_one() == value
+
+
 # --- facts -------------------------------------------------------------------------------------------------
 
 
@@ -153,6 +164,20 @@ def test_after_compaction_no_byte_of_what_was_deleted_is_in_any_file(database: D
     assert (folder / "records.db-wal").stat().st_size == 0
     assert remains() == []
     assert database.fact("kept") == "1"
+
+
+def test_compaction_gives_free_pages_back(database: Database) -> None:
+    def free_pages() -> int:
+        with database.reading() as connection:
+            return int(connection.exec_driver_sql("PRAGMA freelist_count").scalar_one())
+
+    put(database, "gone", "x" * 100_000)
+    with database.transaction() as connection:
+        connection.execute(delete(FACTS))
+    assert free_pages() > 10
+    database.compact()
+    assert free_pages() == 0
+    assert database.path.stat().st_size < 100_000
 
 
 def test_compaction_can_be_repeated_and_becomes_due_again(database: Database) -> None:

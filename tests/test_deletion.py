@@ -49,6 +49,8 @@ def test_an_accepted_request_is_pending_and_deletes_nothing(trained: Eraser) -> 
     assert uuid.UUID(request.id).version == 4
     assert only(trained) == request
     assert (len(trained.record_ids()), trained.model_digest) == (12, digest)
+    assert (trained.status().open_requests, trained.status().next_due) == (1, request.due)
+    assert (trained.workspace.root / "ledger").read_bytes().endswith(trained.check_ledger().entries[-1].line())
 
 
 @pytest.mark.parametrize(

@@ -420,7 +420,7 @@ def test_the_exit_status_tells_whether_something_was_found(run: Run, root: Path,
     code, out, _ = run(*search, "--json")
     report = json.loads(out)
     assert code == 1
-    keys = {"clean", "finds", "windows", "shared", "not_searched", "bytes_searched", "files"}
+    keys = {"clean", "finds", "windows", "shared", "not_searched", "held", "bytes_searched", "files"}
     assert report.keys() == keys
     assert (report["clean"], len(report["finds"])) == (False, 3)
     assert all(find.keys() == {"probe", "file", "offset"} for find in report["finds"])
@@ -443,3 +443,18 @@ def test_a_name_beyond_ascii_is_found_in_the_name_of_a_file(run: Run, root: Path
     (root / name).write_bytes(b"")
     _, out, _ = run("residue", "--id", "Zürich", "--json")
     assert json.loads(out)["finds"] == [{"probe": "Zürich", "file": name, "offset": -1}]
+
+
+def test_two_probes_with_the_same_bytes_are_both_found(tmp_path: Path) -> None:
+    data = bytes(range(200))
+    (tmp_path / "file").write_bytes(data)
+    report = scan(tmp_path, {"one": data, "two": data[50:150], "three": bytes(range(200, 250))})
+    assert {(find.probe, find.offset) for find in report.finds} == {("one", 0), ("two", 50)}
+    assert report.not_searched == ()
+
+
+def test_a_name_that_is_not_utf_8_is_searched_as_its_bytes(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"abc\xff\xfedef")
+    assert [find.offset for find in scan(tmp_path, {}, [b"\xff\xfe".decode(errors="surrogateescape")]).finds] == [
+        3
+    ]

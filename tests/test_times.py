@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import calendar
+import time
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -38,6 +40,23 @@ def test_the_offset_makes_no_difference(moment: datetime, zone: timezone) -> Non
 @given(_seconds)
 def test_text_without_an_offset_is_utc(naive: datetime) -> None:
     assert from_text(naive.isoformat()) == naive.replace(tzinfo=UTC)
+
+
+@pytest.fixture
+def _in_tokyo(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "JST-9")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+@pytest.mark.usefixtures("_in_tokyo")
+def test_the_place_of_the_machine_makes_no_difference() -> None:
+    assert datetime(2026, 1, 31, 12).astimezone().utcoffset() == timedelta(hours=9)
+    assert from_text("2026-01-31T12:00:00") == NOON
+    assert to_text(NOON) == "2026-01-31T12:00:00Z"
+    assert utc_now().utcoffset() == timedelta(0)
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from pydantic import BaseModel, ConfigDict
+
 from lmeraser._version import __version__
 from lmeraser.chain import Entry, Head, check
 from lmeraser.errors import VerificationError
@@ -47,6 +49,74 @@ NOT_COVERED = (
     "predictions and copies of the old model that others kept",
     "whether the workspace's operator told the truth about what was trained on",
 )
+
+
+class _Part(BaseModel):
+    """The layout of a statement, for those who read what others signed."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class _Asked(_Part):
+    id: str
+    regulation: str
+    received: str
+    due: str
+    completed: str
+
+
+class _Counts(_Part):
+    records_deleted: int | None
+    names_already_deleted: int | None
+    records_retained: int | None
+
+
+class _Served(_Part):
+    digest_before: Digest | None
+    digest_after: Digest | None
+    generation: int | None
+    clusters: int
+    partition_derived_again: bool
+    artifacts_tuned_again: dict[str, Digest]
+    settings: Digest | None
+    backbone: Digest | None
+    fingerprints: list[Digest]
+
+
+class _Purged(_Part):
+    artifacts: list[Digest]
+    generations_before: int
+    records_with_image_features_and_cluster: int | None
+    database: str
+
+
+class _Audited(_Part):
+    identical: bool
+    differences: list[str]
+    same_environment: bool
+    model_digest: Digest
+    records: int
+    clusters_checked: int
+    clusters: int
+
+
+class _Place(_Part):
+    entries: int
+    digest: Digest | None
+
+
+class _Statement(_Part):
+    format: int
+    software: str
+    request: _Asked
+    counts: _Counts
+    model: _Served
+    environment: dict[str, str | int] | None
+    purged: _Purged
+    audit: _Audited | None
+    ledger: _Place
+    claim: str
+    not_covered: list[str]
 
 
 def statement(
@@ -123,13 +193,17 @@ def verify(data: bytes, key: PublicKey) -> dict[str, Any]:
         VerificationError: the key did not sign them, or they are no statement that this version knows.
     """
     payload = key.verify(Envelope.parse(data), payload_type=PAYLOAD_TYPE)  # step 1
-    facts: dict[str, Any] = json.loads(payload)
-    if facts.get("format") != FORMAT:  # step 2
+    try:  # step 2
+        facts: dict[str, Any] = json.loads(payload)
+        if not isinstance(facts, dict) or facts.get("format") != FORMAT:
+            raise ValueError(f"format {facts.get('format') if isinstance(facts, dict) else None!r}")
+        _Statement.model_validate_json(payload)
+    except (ValueError, RecursionError) as error:  # pydantic's errors are ValueErrors
         raise VerificationError(
             f"This version verifies certificates of format {FORMAT}.",
-            got=f"format {facts.get('format')!r}",
-            next_step="use the version of lmeraser that the certificate names, or a newer one",
-        )
+            got=str(error).splitlines()[0],
+            next_step="use the version of lmeraser that made the certificate, or a newer one",
+        ) from error
     return facts
 
 

@@ -1,4 +1,4 @@
-"""Deletion requests as durable objects: what was asked, until when it is due, how far it is.
+"""Deletion requests: what is asked, until when it is due, how far it is, and what may follow what.
 
     pending ──> in_progress ──> completed
        │          │    ▲
@@ -15,45 +15,20 @@ Rules:
 - failed -> in_progress: it is carried out again;
 - nothing leaves completed and cancelled.
 
-Repeating a request's id with the same names is harmless; with other names it is an error, because those would
-not be deleted. Which requests are in progress is the journal: after a crash the next training finishes them.
-Follows `records` and `ledger`; knows nothing about how a model is derived.
+Pure values and rules; `requests` keeps them in the database.
 """
 
 from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal, get_args
 
-from sqlalchemy import (
-    JSON,
-    Boolean,
-    Column,
-    Connection,
-    ForeignKey,
-    Integer,
-    String,
-    Table,
-    delete,
-    insert,
-    select,
-    update,
-)
-
-from lmeraser.config import RequestsConfig
-from lmeraser.database import Database, metadata
 from lmeraser.errors import InputError
-from lmeraser.hashing import Digest, keyed_digest
-from lmeraser.ledger import Ledger
-from lmeraser.model import Model
-from lmeraser.reconcile import by_entry
-from lmeraser.records import Records
-from lmeraser.selection import Selection
-from lmeraser.selection import select as select_names
+from lmeraser.hashing import Digest
 from lmeraser.times import from_text, to_text
 
 Regulation = Literal["gdpr", "ccpa", "other"]
@@ -66,32 +41,6 @@ _LAWFUL: dict[State, tuple[State, ...]] = {
     "completed": (),
     "cancelled": (),
 }
-
-_requests = Table(
-    "requests",
-    metadata,
-    Column("id", String, primary_key=True),
-    Column("regulation", String, nullable=False),
-    Column("state", String, nullable=False, index=True),
-    Column("received", String, nullable=False),
-    Column("due", String, nullable=False),
-    Column("changed", String, nullable=False),
-    Column("names", Integer, nullable=False),
-    Column("selector", String, nullable=False),
-    Column("audit", Boolean, nullable=False),
-    Column("records", Integer, nullable=True),
-    Column("already_deleted", Integer, nullable=True),
-    Column("before", JSON, nullable=True),
-    Column("reason", String, nullable=True),
-    Column("certificate", String, nullable=True),
-)
-_names = Table(
-    "names",
-    metadata,
-    Column("request", String, ForeignKey("requests.id", ondelete="CASCADE"), primary_key=True),
-    Column("kind", String, primary_key=True),
-    Column("name", String, primary_key=True),
-)
 
 
 @dataclass(frozen=True)
@@ -196,210 +145,20 @@ class Wish:
     audit: bool = False
 
 
-class Requests:
-    """The deletion requests of one workspace.
+def moved(request: Request, state: State, *, now: datetime, **changes: Any) -> Request:
+    """The request in its next state.
 
-    Args:
-        database: where they are.
-        records: what they delete from.
-        ledger: is told of every change of state.
-        secret: key of the digest by which a repeated request is recognised.
-        config: the periods in which the answers are due.
+    Raises:
+        InputError: nothing lawful leads there.
     """
-
-    def __init__(
-        self, database: Database, records: Records, ledger: Ledger, *, secret: bytes, config: RequestsConfig
-    ) -> None:
-        self._database = database
-        self._records = records
-        self._ledger = ledger
-        self._secret = secret
-        self._config = config
-
-    # --- reading ---------------------------------------------------------------------------------------
-
-    def all(self, *states: State) -> list[Request]:
-        """The requests in these states (or all), the earliest due first."""
-        query = select(_requests).order_by(_requests.c.due, _requests.c.id)
-        if states:
-            query = query.where(_requests.c.state.in_(states))
-        with self._database.reading() as connection:
-            return [_request(row) for row in connection.execute(query)]
-
-    def get(self, request_id: str, connection: Connection | None = None) -> Request | None:
-        """One request, or None."""
-        with self._database.transaction(connection) as inner:
-            row = inner.execute(select(_requests).where(_requests.c.id == request_id)).one_or_none()
-        return _request(row) if row is not None else None
-
-    def require(self, request_id: str) -> Request:
-        """One request.
-
-        Raises:
-            InputError: there is none with this id.
-        """
-        request = self.get(parse_id(request_id))
-        if request is None:
-            raise InputError(
-                "A request is one that this workspace has accepted.",
-                got=request_id,
-                next_step="'lmeraser requests' lists them",
-            )
-        return request
-
-    def selection(self, request: Request, connection: Connection | None = None) -> Selection:
-        """The records that a pending request selects now."""
-        by_kind: dict[str, list[str]] = {"record": [], "subject": []}
-        with self._database.transaction(connection) as inner:
-            for row in inner.execute(select(_names).where(_names.c.request == request.id)):
-                by_kind[row.kind].append(row.name)
-        return select_names(self._records, ids=by_kind["record"], subjects=by_kind["subject"])
-
-    def quarantined(self, model: Model) -> frozenset[int]:
-        """Clusters of ``model`` that hold records whose deletion was accepted and is not completed."""
-        numbers: set[int] = set()
-        for request in self.all("pending", "in_progress", "failed"):
-            if request.state == "pending":
-                ids = self.selection(request).ids
-                numbers.update(self._records.assignments(model.partition.key, ids).values())
-            elif request.before is not None and request.before.model == model.model_digest:
-                numbers.update(request.before.clusters)
-        return frozenset(numbers)
-
-    # --- changing --------------------------------------------------------------------------------------
-
-    def accept(self, wish: Wish, *, now: datetime, connection: Connection | None = None) -> Request:
-        """File a request; it is pending then, unless its id was filed before.
-
-        Raises:
-            InputError: it names nothing, its id is no UUID or was filed with other names.
-            UnknownRecordError: it names records or subjects that were never here.
-        """
-        request_id = str(uuid.uuid4()) if wish.request is None else parse_id(wish.request)
-        regulation(wish.regulation)
-        names = [*(("record", n) for n in set(wish.ids)), *(("subject", n) for n in set(wish.subjects))]
-        selector = str(keyed_digest(self._secret, ["selector", *sorted(map(list, names))]))
-        with self._database.transaction(connection) as inner:
-            row = inner.execute(select(_requests).where(_requests.c.id == request_id)).one_or_none()
-            if row is not None:
-                return _repeated(_request(row), row.selector == selector or not names)
-            select_names(self._records, ids=wish.ids, subjects=wish.subjects)
-            received = wish.received or now
-            request = Request(
-                id=request_id,
-                regulation=wish.regulation,
-                state="pending",
-                received=to_text(received),
-                due=to_text(self._config.due(wish.regulation, received)),
-                changed=to_text(now),
-                names=len(names),
-                audit=wish.audit,
-            )
-            inner.execute(insert(_requests).values(**request.__dict__, selector=selector))
-            rows = [{"request": request_id, "kind": kind, "name": name} for kind, name in names]
-            inner.execute(insert(_names), rows)
-            told = {name: getattr(request, name) for name in ("regulation", "received", "due", "names")}
-            self._ledger.note(inner, "request", {"request": request_id, **told}, now=now)
-        return request
-
-    def cancel(self, request_id: str, *, now: datetime) -> Request:
-        """Take back a pending request.
-
-        Raises:
-            InputError: there is no such request, or it is no longer pending.
-        """
-        request = self.require(request_id)
-        with self._database.transaction() as connection:
-            cancelled = self._move(connection, request, "cancelled", now=now)
-            connection.execute(delete(_names).where(_names.c.request == request.id))
-            self._database.need_compaction(connection)
-            self._ledger.note(connection, "cancelled", {"request": request.id}, now=now)
-        return cancelled
-
-    def begin(
-        self,
-        connection: Connection,
-        requests: Iterable[Request],
-        model: Model | None,
-        *,
-        now: datetime,
-        audit: bool = False,
-    ) -> Selection:
-        """Delete the records of these requests, in the caller's transaction; they are in progress then.
-
-        Args:
-            connection: of the transaction.
-            requests: pending or failed ones.
-            model: the served generation.
-            now: the time.
-            audit: audit the model before they are completed, even if they did not ask for it.
-
-        Returns:
-            What was selected by all of them.
-        """
-        every = {request.id: request for request in requests}.values()
-        pending = [request for request in every if request.state == "pending"]
-        chosen = {request.id: self.selection(request, connection) for request in pending}
-        everything = _union(chosen.values())
-        for request in every:
-            if request.state != "pending":  # its records went when it began first
-                self._move(connection, request, "in_progress", now=now, reason=None, audit=request.audit or audit)
-                continue
-            selection = chosen[request.id]
-            self._move(
-                connection,
-                request,
-                "in_progress",
-                now=now,
-                audit=request.audit or audit,
-                records=len(selection.ids),
-                already_deleted=len(selection.already_deleted),
-                before=self._before(model, selection.ids) if model is not None else None,
-            )
-            connection.execute(delete(_names).where(_names.c.request == request.id))
-        if pending:
-            commitments = self._records.commitments(everything.ids, connection)
-            told = {"requests": sorted(chosen), "removed": by_entry(commitments)}
-            if everything.ids:
-                self._records.delete(connection, everything.ids, subjects=everything.subjects)
-            self._database.need_compaction(connection)
-            self._ledger.note(connection, "deleted", told, now=now)
-        return everything
-
-    def complete(self, request: Request, certificate: Digest, *, now: datetime) -> Request:
-        """Note that a request is carried out and certified."""
-        with self._database.transaction() as connection:
-            told = {"request": request.id, "certificate": certificate}
-            self._ledger.note(connection, "completed", told, now=now)
-            return self._move(connection, request, "completed", now=now, certificate=certificate)
-
-    def fail(self, request: Request, reason: str, *, now: datetime) -> Request:
-        """Note that a request was carried out and its audit found a difference."""
-        with self._database.transaction() as connection:
-            self._ledger.note(connection, "failed", {"request": request.id}, now=now)
-            return self._move(connection, request, "failed", now=now, reason=reason)
-
-    def _before(self, model: Model, ids: Sequence[str]) -> Before:
-        clusters = self._records.assignments(model.partition.key, ids).values()
-        artifacts = model.partition.artifact, *(cluster.constituent.artifact for cluster in model.clusters)
-        return Before(
-            model.model_digest, model.generation, model.partition.key, artifacts, tuple(sorted(set(clusters)))
+    lawful = _LAWFUL[request.state]
+    if state not in lawful:
+        raise InputError(
+            f"A request that is {request.state} becomes {' or '.join(lawful) or 'nothing else'}.",
+            got=f"{request.id}: {state}",
+            next_step="'lmeraser requests' shows how far it is",
         )
-
-    def _move(
-        self, connection: Connection, request: Request, state: State, *, now: datetime, **changes: Any
-    ) -> Request:
-        lawful = _LAWFUL[request.state]
-        if state not in lawful:
-            raise InputError(
-                f"A request that is {request.state} becomes {' or '.join(lawful) or 'nothing else'}.",
-                got=f"{request.id}: {state}",
-                next_step="'lmeraser requests' shows how far it is",
-            )
-        moved = replace(request, state=state, changed=to_text(now), **changes)
-        values = {**moved.__dict__, "before": moved.before.to_json() if moved.before else None}
-        connection.execute(update(_requests).where(_requests.c.id == request.id).values(**values))
-        return moved
+    return replace(request, state=state, changed=to_text(now), **changes)
 
 
 def regulation(name: str) -> Regulation:
@@ -427,28 +186,3 @@ def parse_id(text: str) -> str:
         raise InputError(
             "A request's id is a UUID.", got=repr(text), next_step="leave it out to have one made"
         ) from error
-
-
-def _repeated(request: Request, same: bool) -> Request:
-    if not same:
-        raise InputError(
-            "A request's id belongs to one request: repeated, it names the same records and subjects.",
-            got=f"{request.id} with other names; nothing was deleted",
-            next_step="give another id, or none",
-        )
-    return request
-
-
-def _union(selections: Collection[Selection]) -> Selection:
-    def merged(name: str) -> tuple[str, ...]:
-        return tuple(sorted(set().union(*(getattr(selection, name) for selection in selections))))
-
-    return Selection(merged("ids"), merged("subjects"), merged("already_deleted"))
-
-
-def _request(row: Any) -> Request:
-    values = {name: row._mapping[name] for name in Request.__dataclass_fields__}
-    before, certificate = values["before"], values["certificate"]
-    values["before"] = None if before is None else Before.of_json(before)
-    values["certificate"] = None if certificate is None else Digest(certificate)
-    return Request(**values)

@@ -10,7 +10,7 @@ words of the workspace have to be compared with words of the probes. Knows nothi
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +49,7 @@ class ResidueReport:
         windows: how many different windows were searched for.
         shared: how many windows of the probes records that are still there hold as well.
         not_searched: probes of which no window is left to search for.
+        held: records held now whose image is one of the probes, byte for byte.
         bytes_searched: in all files.
         files: how many.
     """
@@ -58,6 +59,7 @@ class ResidueReport:
     windows: int
     shared: int
     not_searched: tuple[str, ...]
+    held: int
     bytes_searched: int
     files: int
 
@@ -83,11 +85,14 @@ def scan(
         retained: payloads that may share windows with the probes.
         progress: told how many files were searched.
     """
-    owners = {window: name for name, data in probes.items() for window in windows(data)}
+    owners: dict[bytes, tuple[str, ...]] = {}
+    for name, data in probes.items():
+        for window in windows(data):
+            owners[window] = (*owners.get(window, ()), name)
     shared = _shared(owners, retained)
-    wanted = {window: name for window, name in owners.items() if window not in shared}
+    wanted = {window: names for window, names in owners.items() if window not in shared}
     words = np.unique(np.frombuffer(b"".join(_words(wanted)), dtype=np.uint64))
-    texts = [name for name in names if name]
+    texts = {name: name.encode(errors="surrogateescape") for name in names if name}
     finds: set[Find] = set()
     total = 0
     with storage_errors(root):
@@ -96,12 +101,12 @@ def scan(
             data, shown = path.read_bytes(), path.relative_to(root).as_posix()
             total += len(data)
             finds |= {Find(name, shown, offset) for name, offset in _in(data, wanted, words).items()}
-            finds |= {Find(t, shown, at) for t in texts if (at := data.find(t.encode())) >= 0}
+            finds |= {Find(t, shown, at) for t, raw in texts.items() if (at := data.find(raw)) >= 0}
             finds |= {Find(t, shown, -1) for t in texts if t in shown}
             progress("searching files", done + 1, len(files))
     ordered = tuple(sorted(finds, key=lambda find: (find.file, find.offset, find.probe)))
-    unsearched = tuple(sorted(probes.keys() - set(wanted.values())))
-    return ResidueReport(not finds, ordered, len(wanted), len(shared), unsearched, total, len(files))
+    unsearched = tuple(sorted(probes.keys() - set().union(*wanted.values())))
+    return ResidueReport(not finds, ordered, len(wanted), len(shared), unsearched, 0, total, len(files))
 
 
 def search(
@@ -129,9 +134,11 @@ def search(
             probes |= {f"features of {name}": vector.tobytes() for name, vector in found}
     records = workspace.records
     searched = {Digest.of(data) for data in probes.values()}
-    others = (record.id for record in records.index() if record.image_digest not in searched)
+    index = records.index()
+    others = [record.id for record in index if record.image_digest not in searched]
     retained = (data for record_id in others for data in records.images([record_id]))
-    return scan(workspace.root, probes, names, retained=retained, progress=progress)
+    report = scan(workspace.root, probes, names, retained=retained, progress=progress)
+    return replace(report, held=len(index) - len(others))
 
 
 def _is_image(data: bytes) -> bool:
@@ -148,7 +155,7 @@ def windows(data: bytes) -> set[bytes]:
     return {window for window in every if len(set(window)) > _SPREAD}
 
 
-def _shared(owners: Mapping[bytes, str], retained: Iterable[bytes]) -> set[bytes]:
+def _shared(owners: Mapping[bytes, object], retained: Iterable[bytes]) -> set[bytes]:
     words = np.unique(np.frombuffer(b"".join(_words(owners)), dtype=np.uint64))
     found: set[bytes] = set()
     for data in retained:
@@ -163,16 +170,18 @@ def _words(windows_: Iterable[bytes]) -> Iterable[bytes]:
             yield window[start : start + _WORD]
 
 
-def _in(data: bytes, wanted: Mapping[bytes, str], words: NDArray[np.uint64]) -> dict[str, int]:
+def _in(data: bytes, wanted: Mapping[bytes, tuple[str, ...]], words: NDArray[np.uint64]) -> dict[str, int]:
     """First offset of each probe that has a window in ``data``."""
     first: dict[str, int] = {}
     for offset, window in _matches(data, wanted, words):
-        name = wanted[window]
-        first[name] = min(offset, first.get(name, offset))
+        for name in wanted[window]:
+            first[name] = min(offset, first.get(name, offset))
     return first
 
 
-def _matches(data: bytes, wanted: Mapping[bytes, str], words: NDArray[np.uint64]) -> Iterable[tuple[int, bytes]]:
+def _matches(
+    data: bytes, wanted: Mapping[bytes, object], words: NDArray[np.uint64]
+) -> Iterable[tuple[int, bytes]]:
     """Offsets and windows of ``data`` that are wanted."""
     if not len(words):
         return

@@ -32,6 +32,8 @@ class Status:
         backbone: the frozen network's name.
         fingerprint: the environment the model was made in; None if it was made in several.
         fingerprints: all of them.
+        open_requests: deletion requests that are not completed or cancelled.
+        next_due: when the first of their answers is due, RFC 3339 in UTC.
     """
 
     records: int
@@ -48,6 +50,8 @@ class Status:
     backbone: str
     fingerprint: Digest | None
     fingerprints: tuple[Digest, ...]
+    open_requests: int
+    next_due: str | None
 
     def to_json(self) -> dict[str, object]:
         """The status as JSON values."""
@@ -57,6 +61,7 @@ class Status:
 def status(workspace: Workspace) -> Status:
     """The state of a workspace, read in one go."""
     model = workspace.generations.current()
+    waiting = [request for request in workspace.requests.all() if request.open]
     prints = model.fingerprints if model else ()
     sizes = [cluster.records for cluster in model.clusters] if model else []
     return Status(
@@ -74,4 +79,6 @@ def status(workspace: Workspace) -> Status:
         backbone=workspace.config.backbone.name,
         fingerprint=prints[0] if len(prints) == 1 else None,
         fingerprints=prints,
+        open_requests=len(waiting),
+        next_due=waiting[0].due if waiting else None,
     )

@@ -31,13 +31,13 @@ from sqlalchemy import Connection
 from lmeraser import config as settings
 from lmeraser.config import Config
 from lmeraser.database import Database
-from lmeraser.deletion import Requests
 from lmeraser.errors import CorruptError, FormatError, InputError, LockedError, WorkspaceError
 from lmeraser.files import TEMPORARY, storage_errors, write_atomic
 from lmeraser.generations import Generations
 from lmeraser.hashing import keyed_digest
 from lmeraser.ledger import Ledger
 from lmeraser.records import Records
+from lmeraser.requests import Requests
 from lmeraser.signing import PublicKey, SigningKey
 from lmeraser.store import FileStore
 from lmeraser.times import utc_now
@@ -219,6 +219,8 @@ class Workspace:
                 write_atomic(holder, json.dumps(who).encode())
                 self.catch_up()
             yield
+            if self._lock.lock_counter == 1:
+                self.ledger.flush()
         finally:
             if self._lock.lock_counter == 1:
                 with contextlib.suppress(OSError):  # only a hint for those who wait

@@ -94,6 +94,8 @@ def residue(
             f"{report.files} files: {'nothing found' if report.clean else f'{len(report.finds)} finds'}"
             + (f"; {report.shared} more are shared with retained records" if report.shared else "")
         )
+        if report.held:
+            typer.echo(f"{report.held} records that are held now have one of these files as their image")
         for name in report.not_searched:
             typer.echo(f"not searched: {name} holds nothing that is its own")
     raise typer.Exit(0 if report.clean else 1)
