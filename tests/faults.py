@@ -1,6 +1,6 @@
 """Stop a command at each of its durable operations in turn, and look at what is left.
 
-    python tests/faults.py SCENARIO MODE FOLDER
+    python tests/faults.py SCENARIO MODE FOLDER      (without arguments: all of them, and the totals)
 
 For n = 1, 2, ... a fresh copy of a prepared workspace is changed by a forked process that is stopped at its n-th
 durable operation (a write, flush, rename, removal, SQL statement or commit), until it runs through. After each
@@ -25,6 +25,7 @@ import os
 import shutil
 import sqlite3
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -348,5 +349,19 @@ def run(scenario: Scenario, mode: str, folder: Path) -> dict[str, Any]:
     raise AssertionError
 
 
+def main() -> None:
+    """One scenario in one mode, or, without arguments, the totals of all."""
+    if len(sys.argv) == 4:
+        sys.stdout.write(json.dumps(run(SCENARIOS[sys.argv[1]], sys.argv[2], Path(sys.argv[3]))))
+        return
+    for mode in ("kill", "full", "deny"):
+        points, failures = 0, 0
+        for scenario in SCENARIOS.values():
+            with tempfile.TemporaryDirectory() as folder:
+                result = run(scenario, mode, Path(folder))
+            points, failures = points + result["points"], failures + len(result["failures"])
+        sys.stdout.write(f"{mode}: {points} points in {len(SCENARIOS)} scenarios, {failures} failures\n")
+
+
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(run(SCENARIOS[sys.argv[1]], sys.argv[2], Path(sys.argv[3]))))
+    main()

@@ -234,3 +234,13 @@ def test_chunks_are_the_items_in_order_and_only_the_last_is_short(count: int) ->
     assert [item for chunk in chunks for item in chunk] == list(range(count))
     assert {len(chunk) for chunk in chunks[:-1]} <= {500}
     assert all(0 < len(chunk) <= 500 for chunk in chunks)
+
+
+@pytest.mark.parametrize("name", ["a?b", "a%41b", "a#b", "a b", "ä", "a?mode=memory", "file:x"])
+def test_the_file_lies_where_the_path_says_whatever_it_is_called(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    database = Database(tmp_path / name / "records.db")
+    put(database, "name", "value")
+    database.close()
+    assert held(tmp_path / name / "records.db")["name"] == "value"
+    assert [path.name for path in tmp_path.iterdir()] == [name]

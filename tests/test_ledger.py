@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -623,3 +624,57 @@ def test_a_broken_ledger_is_not_exported(ledger: Ledger, tmp_path: Path) -> None
     with pytest.raises(VerificationError):
         ledger.export(tmp_path / "copy")
     assert (tmp_path / "copy").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{"entries": 1e999, "digest": null}',
+        b"[" * 100_000,
+        b'{"entries": -1, "digest": null}',
+        b'{"entries": 0, "digest": "sha256:' + b"0" * 64 + b'"}',
+        b'{"entries": 3, "digest": null}',
+        b'{"entries": true, "digest": null}',
+        b'{"entries": 2.7, "digest": null}',
+        b'{"entries": "3", "digest": null}',
+        b'{"entries": 0, "entries": 0, "digest": null}',
+    ],
+)
+def test_a_head_of_impossible_values_is_refused(data: bytes, tmp_path: Path) -> None:
+    (tmp_path / "head").write_bytes(data)
+    with pytest.raises(InputError, match="export-head"):
+        Head.read(tmp_path / "head")
+
+
+@pytest.mark.parametrize(
+    "changes", [{"time": 5}, {"kind": None}, {"body": []}, {"position": True}, {"body": {"x": 1e17}}]
+)
+def test_an_entry_with_a_field_of_another_type_is_refused(changes: dict[str, Any], ledger: Ledger) -> None:
+    values: dict[str, Any] = {"position": 1, "previous": SIX[0].digest, "time": TIME, "kind": "added", "body": {}}
+    wrong = Entry(**{**values, **changes})
+    with pytest.raises(VerificationError):
+        Entry.parse(wrong.line())
+
+
+def test_what_could_not_be_read_back_is_not_noted(ledger: Ledger) -> None:
+    with pytest.raises(VerificationError), ledger._database.transaction() as connection:
+        ledger.note(connection, "added", {"x": 1e17}, now=NOW)
+    assert ledger.entries() == []
+
+
+def test_reading_while_another_thread_writes_raises_no_false_alarm(ledger: Ledger) -> None:
+    fill(ledger, "added")
+    done = threading.Event()
+
+    def write() -> None:
+        while not done.is_set():
+            fill(ledger, "generation")
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        sizes = [len(ledger.entries()) for _ in range(60)]
+    finally:
+        done.set()
+        writer.join()
+    assert sizes == sorted(sizes)

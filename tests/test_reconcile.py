@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lmeraser.chain import Entry, Head
+from lmeraser.errors import VerificationError
 from lmeraser.hashing import Digest
 from lmeraser.reconcile import LedgerReport, by_entry, differences, digest_of
 
@@ -164,7 +166,7 @@ def test_a_record_of_an_entry_that_tells_of_none_is_a_difference(history: Histor
     silent = [entry.position for entry in history.entries if entry.position not in history.held]
     position = data.draw(st.sampled_from([*silent, len(history.entries), 10**6]))
     history.held[position] = history.fresh(2)
-    assert history.differences() == [f"2 records claim to be added by entry {position}, which tells of none"]
+    assert history.differences() == [f"2 records are said to be added by entry {position}, which tells of none"]
 
 
 def test_a_record_exchanged_for_another_is_a_difference() -> None:
@@ -228,3 +230,23 @@ def test_a_report_is_sound_without_differences_and_lists_every_entry() -> None:
     assert [entry["digest"] for entry in values["entries"]] == [entry.digest for entry in history.entries]
     assert [entry["kind"] for entry in values["entries"]] == [entry.kind for entry in history.entries]
     assert not report(history.entries, ["a difference"]).sound
+
+
+def test_a_deletion_from_an_entry_that_added_nothing_is_a_difference() -> None:
+    history = a_history()
+    history.note("deleted", {"requests": [], "removed": {"3": history.fresh(1)}})
+    assert history.differences() == ["1 records are said to be added by entry 3, which tells of none"]
+
+
+def test_a_number_of_records_that_is_not_theirs_is_a_difference() -> None:
+    history = a_history()
+    history.entries[0] = replace(history.entries[0], body={**history.entries[0].body, "records": 4})
+    assert len(history.differences()) == 1
+
+
+@pytest.mark.parametrize("body", [{}, {"removed": []}, {"removed": {"x": []}}, {"removed": {"0": ["sha256:no"]}}])
+def test_a_body_that_is_not_of_its_kind_breaks_the_ledger(body: dict[str, Any]) -> None:
+    history = a_history()
+    history.note("deleted", body)
+    with pytest.raises(VerificationError, match="not of its kind"):
+        history.differences()

@@ -387,3 +387,12 @@ def test_the_refusal_of_a_private_key_does_not_quote_it(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         SigningKey.read(path)
     assert body not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["payload", "payloadType", "signatures"])
+def test_a_field_that_stands_twice_is_refused(name: str) -> None:
+    data = changed(lambda values: None)
+    twice = data.replace(f'"{name}"'.encode(), f'"{name}": "ZXZpbA==", "{name}"'.encode(), 1)
+    assert json.loads(twice) == json.loads(data)
+    with pytest.raises(VerificationError, match="stands twice"):
+        verify(twice)

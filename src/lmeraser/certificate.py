@@ -15,7 +15,6 @@ A certificate holds no personal data. Follows `docs/guarantee.md`, which says wh
 
 from __future__ import annotations
 
-import json
 import textwrap
 from collections.abc import Mapping
 from datetime import datetime
@@ -26,7 +25,7 @@ from pydantic import BaseModel, ConfigDict
 from lmeraser._version import __version__
 from lmeraser.chain import Entry, Head, check
 from lmeraser.errors import VerificationError
-from lmeraser.hashing import Digest, canonical_json
+from lmeraser.hashing import Digest, canonical_json, parse_json
 from lmeraser.signing import Envelope, PublicKey, SigningKey
 from lmeraser.times import to_text
 
@@ -194,11 +193,11 @@ def verify(data: bytes, key: PublicKey) -> dict[str, Any]:
     """
     payload = key.verify(Envelope.parse(data), payload_type=PAYLOAD_TYPE)  # step 1
     try:  # step 2
-        facts: dict[str, Any] = json.loads(payload)
+        facts: dict[str, Any] = parse_json(payload)
         if not isinstance(facts, dict) or facts.get("format") != FORMAT:
             raise ValueError(f"format {facts.get('format') if isinstance(facts, dict) else None!r}")
         _Statement.model_validate_json(payload)
-    except (ValueError, RecursionError) as error:  # pydantic's errors are ValueErrors
+    except ValueError as error:  # pydantic's errors are ValueErrors
         raise VerificationError(
             f"This version verifies certificates of format {FORMAT}.",
             got=str(error).splitlines()[0],

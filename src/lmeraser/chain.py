@@ -12,14 +12,13 @@ that an outsider needs to check a ledger; know nothing about what entries mean.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from lmeraser.errors import InputError, VerificationError
-from lmeraser.hashing import Digest, canonical_json
+from lmeraser.hashing import Digest, canonical_json, parse_json
 
 
 @dataclass(frozen=True)
@@ -61,12 +60,12 @@ class Entry:
             VerificationError: the line is not what writing an entry gives (rules 3 and 4).
         """
         try:
-            values = json.loads(line)
-            claimed = values.pop("digest")
-            previous = values.pop("previous")
+            values = parse_json(line)
+            claimed, previous = values.pop("digest"), values.pop("previous")
             entry = cls(previous=None if previous is None else Digest(previous), **values)
-            sound = entry.line() == line and claimed == entry.digest
-        except (ValueError, TypeError, AttributeError, KeyError, RecursionError, InputError) as error:
+            typed = type(entry.position) is int and isinstance(entry.time, str) and isinstance(entry.kind, str)
+            sound = typed and isinstance(entry.body, dict) and entry.line() == line and claimed == entry.digest
+        except (ValueError, TypeError, AttributeError, KeyError, InputError) as error:
             raise broken(f"not an entry: {line[:60]!r}") from error
         if not sound:
             raise broken(f"an entry whose digest does not cover it: {line[:60]!r}")
@@ -92,9 +91,11 @@ class Head:
             InputError: the file is not an exported head.
         """
         try:
-            values = json.loads(path.read_bytes())
-            digest = None if values["digest"] is None else Digest(values["digest"])
-            return cls(int(values["entries"]), digest)
+            values = parse_json(path.read_bytes())
+            entries, digest = values["entries"], values["digest"]
+            if type(entries) is not int or entries < 0 or (entries == 0) != (digest is None):
+                raise ValueError(f"{entries!r} entries, the last one {digest!r}")
+            return cls(entries, None if digest is None else Digest(digest))
         except (OSError, ValueError, TypeError, KeyError, InputError) as error:
             raise InputError(
                 "A head is a file that 'lmeraser ledger --export-head FILE' wrote.", got=f"{path}: {error}"

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import (
+    URL,
     Column,
     Connection,
     Engine,
@@ -35,9 +36,7 @@ T = TypeVar("T")
 _IN_CHUNK = 500  # values per SQL statement; databases limit the number of parameters
 
 metadata = MetaData()
-_facts = Table(
-    "facts", metadata, Column("name", String, primary_key=True), Column("value", String, nullable=False)
-)
+facts = Table("facts", metadata, Column("name", String, primary_key=True), Column("value", String, nullable=False))
 
 
 class Database:
@@ -113,7 +112,7 @@ class Database:
 
     def fact(self, name: str, connection: Connection | None = None) -> str | None:
         """A small named value, or None."""
-        query = select(_facts.c.value).where(_facts.c.name == name)
+        query = select(facts.c.value).where(facts.c.name == name)
         if connection is not None:
             return connection.execute(query).scalar_one_or_none()
         with self.reading() as own:
@@ -121,9 +120,9 @@ class Database:
 
     def set_fact(self, connection: Connection, name: str, value: str) -> None:
         """Set a small named value."""
-        changed = connection.execute(update(_facts).where(_facts.c.name == name).values(value=value))
+        changed = connection.execute(update(facts).where(facts.c.name == name).values(value=value))
         if changed.rowcount == 0:
-            connection.execute(insert(_facts).values(name=name, value=value))
+            connection.execute(insert(facts).values(name=name, value=value))
 
     # --- freed bytes -----------------------------------------------------------------------------------
 
@@ -174,7 +173,7 @@ def chunked(items: Iterable[T]) -> Iterator[Sequence[T]]:
 
 
 def _sqlite(path: Path) -> Engine:
-    engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": 30})
+    engine = create_engine(URL.create("sqlite", database=str(path)), connect_args={"timeout": 30})
 
     @event.listens_for(engine, "connect")
     def _configure(connection: Any, _record: Any) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 import re
 from typing import Any, Self
 
@@ -65,6 +66,27 @@ class Digest(str):
 def canonical_json(value: Any) -> bytes:
     """``value`` as canonical JSON (RFC 8785): equal values give equal bytes."""
     return rfc8785.dumps(value)
+
+
+def parse_json(data: bytes) -> Any:
+    """JSON from others: a name that stands twice in an object, or anything nested too deeply, is refused.
+
+    Readers disagree on which of two equal names counts, so what is verified might not be what is read.
+
+    Raises:
+        ValueError: it is not such JSON.
+    """
+    try:
+        return json.loads(data, object_pairs_hook=_unrepeated)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
+def _unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        raise ValueError(f"a name stands twice among {', '.join(name for name, _ in pairs)}")
+    return values
 
 
 def keyed_digest(secret: bytes, value: Any) -> Digest:

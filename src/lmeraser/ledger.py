@@ -13,18 +13,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Column, Connection, Integer, String, Table, delete, insert, select
+from sqlalchemy import Column, Connection, Integer, String, Table, delete, insert, select, true
 
 from lmeraser.chain import Entry, Head, broken, check
-from lmeraser.database import Database, metadata
-from lmeraser.errors import CorruptError, InputError
+from lmeraser.database import Database, facts, metadata
+from lmeraser.errors import CorruptError, InputError, StorageError
 from lmeraser.files import append, storage_errors, write_atomic
 from lmeraser.hashing import Digest
 from lmeraser.times import to_text
+
+_FACT = "ledger"  # the name under which the database knows where the ledger ends
+_TRIES = 20
 
 _outbox = Table(
     "outbox",
@@ -49,21 +53,22 @@ class Ledger:
     @property
     def head(self) -> Head:
         """Where it ends, with what waits in the outbox."""
-        entries, _, digest = self._end()
-        return Head(entries, digest)
+        end = self._end()
+        return Head(end.entries, end.digest)
 
     def next_position(self, connection: Connection) -> int:
         """Position of the entry that is noted next in this transaction."""
-        return self._end(connection)[0]
+        return self._end(connection).entries
 
     def note(self, connection: Connection, kind: str, body: Mapping[str, Any], *, now: datetime) -> Entry:
         """Note an entry in the caller's transaction; `flush` appends it after the transaction."""
-        position, size, previous = self._end(connection)
-        entry = Entry(position, previous, to_text(now), kind, body)
+        end = self._end(connection)
+        entry = Entry(end.entries, end.digest, to_text(now), kind, body)
         line = entry.line()
-        connection.execute(insert(_outbox).values(position=position, line=line.decode()))
-        end = {"entries": position + 1, "bytes": size + len(line), "digest": entry.digest}
-        self._database.set_fact(connection, "ledger", json.dumps(end))
+        Entry.parse(line)  # what cannot be read back is not written
+        connection.execute(insert(_outbox).values(position=end.entries, line=line.decode()))
+        after = {"entries": end.entries + 1, "bytes": end.size + len(line), "digest": entry.digest}
+        self._database.set_fact(connection, _FACT, json.dumps(after))
         return entry
 
     def flush(self) -> None:
@@ -73,10 +78,9 @@ class Ledger:
             CorruptError: the file does not end where the database says.
             StorageError: the disk refused; the next writer appends it.
         """
-        with self._database.reading() as connection:
-            rows = connection.execute(select(_outbox).order_by(_outbox.c.position)).all()
-        waiting = "".join(row.line for row in rows).encode()
-        start = self._end()[1] - len(waiting)
+        end, rows = self._snapshot()
+        waiting = "".join(line for _, line in rows).encode()
+        start = end.size - len(waiting)
         with storage_errors(self.path):
             size = self.path.stat().st_size if self.path.exists() else 0
             torn = self._read()[start:] if start <= size else None
@@ -90,7 +94,7 @@ class Ledger:
             return
         append(self.path, waiting[len(torn) :])
         with self._database.transaction() as connection:
-            connection.execute(delete(_outbox).where(_outbox.c.position <= rows[-1].position))
+            connection.execute(delete(_outbox).where(_outbox.c.position <= rows[-1][0]))
 
     def entries(self, *, head: Head | None = None) -> list[Entry]:
         """All entries, checked against the chain, the database (rule 5) and a head exported earlier.
@@ -98,15 +102,22 @@ class Ledger:
         Raises:
             VerificationError: says where it breaks.
         """
-        expected, size, digest = self._end()
-        with self._database.reading() as connection:
-            rows = connection.execute(select(_outbox).order_by(_outbox.c.position)).all()
-        flushed = self._read()
-        waiting = "".join(row.line for row in rows).encode()
-        missing = waiting[max(0, len(flushed) - (size - len(waiting))) :]
-        found = check(flushed + missing, head=head)
-        if len(found) != expected or (found[-1].digest if found else None) != digest:
-            raise broken(f"{len(found)} entries; the database knows of {expected}, the last one {digest}")
+        for _ in range(_TRIES):
+            end, rows = self._snapshot()
+            data = self._read()
+            if (end, rows) == self._snapshot():
+                break
+        else:
+            raise StorageError(
+                "A ledger can be read while nobody writes to it.",
+                got=f"{_TRIES} changes while it was read",
+                next_step="try again when the other command has finished",
+            )
+        waiting = "".join(line for _, line in rows).encode()
+        missing = waiting[max(0, len(data) - (end.size - len(waiting))) :]
+        found = check(data + missing, head=head)
+        if len(found) != end.entries or (found[-1].digest if found else None) != end.digest:
+            raise broken(f"{len(found)} entries; the database knows of {end.entries}, the last one {end.digest}")
         return found
 
     def export(self, target: Path) -> None:
@@ -117,14 +128,35 @@ class Ledger:
         with storage_errors(self.path):
             return self.path.read_bytes() if self.path.exists() else b""
 
-    def _end(self, connection: Connection | None = None) -> tuple[int, int, Digest | None]:
-        """Entries, bytes and last digest, the outbox included."""
-        value = self._database.fact("ledger", connection)
+    def _snapshot(self) -> tuple[_End, list[tuple[int, str]]]:
+        """Where the ledger ends, and what waits in the outbox, at one moment."""
+        together = facts.outerjoin(_outbox, true())
+        query = select(facts.c.value, _outbox.c.position, _outbox.c.line).select_from(together)
+        query = query.where(facts.c.name == _FACT).order_by(_outbox.c.position)
+        with self._database.reading() as connection:
+            rows = connection.execute(query).all()
+        waiting = [(row.position, row.line) for row in rows if row.position is not None]
+        return _End.parse(rows[0].value if rows else None), waiting
+
+    def _end(self, connection: Connection | None = None) -> _End:
+        return _End.parse(self._database.fact(_FACT, connection))
+
+
+@dataclass(frozen=True)
+class _End:
+    """Entries, bytes and last digest of a ledger, what waits in the outbox included."""
+
+    entries: int
+    size: int
+    digest: Digest | None
+
+    @classmethod
+    def parse(cls, value: str | None) -> _End:
         if value is None:
-            return 0, 0, None
+            return cls(0, 0, None)
         try:
             end = json.loads(value)
-            return int(end["entries"]), int(end["bytes"]), Digest(end["digest"])
+            return cls(int(end["entries"]), int(end["bytes"]), Digest(end["digest"]))
         except (ValueError, TypeError, KeyError, InputError) as error:
             raise CorruptError(
                 "The database says where the ledger ends.", got=repr(value), next_step="restore it from a backup"

@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from lmeraser.chain import Entry, Head
+from lmeraser.chain import Entry, Head, broken
+from lmeraser.errors import InputError
 from lmeraser.hashing import Digest
 
 
@@ -63,12 +64,25 @@ def differences(
         entries: of the ledger, checked.
         held: commitments of the records held now, by the entry that told of their addition.
         served: digest of the served model, if there is one.
+
+    Raises:
+        VerificationError: an entry's body is not what entries of its kind hold.
     """
+    try:
+        return _differences(entries, held, served)
+    except (KeyError, TypeError, ValueError, AttributeError, InputError) as error:
+        raise broken(f"an entry whose body is not of its kind: {error!r}") from error
+
+
+def _differences(
+    entries: Sequence[Entry], held: Mapping[int, Sequence[Digest]], served: Digest | None
+) -> list[str]:
     told = [entry.body["model"] for entry in entries if entry.kind == "generation"]
+    found = []
     if served is not None and served != (told[-1] if told else None):
-        found = [f"model {served.short} is served, and the ledger tells of {told[-1][7:19] if told else 'none'}"]
-    else:
-        found = []
+        found.append(
+            f"model {served.short} is served, and the ledger tells of {told[-1][7:19] if told else 'none'}"
+        )
     added: dict[int, tuple[int, str]] = {}
     gone: dict[int, list[Digest]] = {}
     for entry in entries:
@@ -77,14 +91,14 @@ def differences(
         if entry.kind in ("deleted", "relabelled"):
             for position, digests in entry.body["removed"].items():
                 gone.setdefault(int(position), []).extend(Digest(digest) for digest in digests)
-    found += [
-        f"entry {position} added {count} records; held {len(held.get(position, []))}, "
-        f"deleted {len(gone.get(position, []))}, and they are not the same ones"
-        for position, (count, digest) in sorted(added.items())
-        if digest != digest_of([*held.get(position, []), *gone.get(position, [])])
-    ]
-    found += [
-        f"{len(held[position])} records claim to be added by entry {position}, which tells of none"
-        for position in sorted(held.keys() - added.keys())
-    ]
+    for position, (count, digest) in sorted(added.items()):
+        here, left = held.get(position, []), gone.get(position, [])
+        if digest != digest_of([*here, *left]) or count != len(here) + len(left):
+            found.append(
+                f"entry {position} added {count} records; held {len(here)}, deleted {len(left)}, "
+                "and they are not the same ones"
+            )
+    for position in sorted((held.keys() | gone.keys()) - added.keys()):
+        number = len(held.get(position, [])) + len(gone.get(position, []))
+        found.append(f"{number} records are said to be added by entry {position}, which tells of none")
     return found

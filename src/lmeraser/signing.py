@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from lmeraser.errors import InputError, VerificationError
-from lmeraser.hashing import Digest
+from lmeraser.hashing import Digest, parse_json
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -50,7 +50,7 @@ class Envelope:
             VerificationError: the bytes are no such envelope.
         """
         try:
-            values = json.loads(data)
+            values = parse_json(data)
             if values.keys() != {"payload", "payloadType", "signatures"}:
                 raise ValueError(f"fields {sorted(values)}")
             (signature,) = values["signatures"]
@@ -58,7 +58,7 @@ class Envelope:
                 raise ValueError("one signature with keyid and sig")
             key_id = Digest(signature["keyid"])
             return cls(_decode(values["payload"]), values["payloadType"], key_id, _decode(signature["sig"]))
-        except (ValueError, TypeError, AttributeError, KeyError, RecursionError, InputError) as error:
+        except (ValueError, TypeError, AttributeError, KeyError, InputError) as error:
             raise _refused(f"no envelope: {str(error).splitlines()[0]}") from error
 
 
