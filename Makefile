@@ -1,5 +1,7 @@
 # Every target sets itself up: the first one that runs makes .venv and installs the pinned versions.
+# WORKERS: processes that run tests at once.
 PYTHON ?= python3
+WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
@@ -22,10 +24,10 @@ demo: $(INSTALLED) ## Run the main job end to end on handwritten digits; picture
 	$(BIN)/lmeraser demo --out demo
 
 test: $(INSTALLED) ## Run the tests.
-	$(BIN)/python -m pytest -m "not long"
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not long"
 
 test-long: $(INSTALLED) ## Run all tests, those that take minutes too.
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS)
 
 lint: $(INSTALLED) ## Check style and types.
 	$(BIN)/ruff format --check .

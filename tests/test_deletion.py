@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -231,7 +232,8 @@ class History(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.folder = Path(tempfile.mkdtemp())
-        Eraser.create(self.folder / "w", CONFIG, classes=CLASSES, clock=lambda: NOW).close()
+        with mock.patch("secrets.token_hex", return_value="5e" * 32):  # a history runs the same way again
+            Eraser.create(self.folder / "w", CONFIG, classes=CLASSES, clock=lambda: NOW).close()
         self.eraser = opened(self.folder / "w")
         add(self.eraser, range(6))
         self.held = set(range(6))
@@ -277,7 +279,9 @@ class History(RuleBasedStateMachine):
         ids, subjects = self.known(numbers, people)
         if not ids and not subjects:
             return
-        request = self.eraser.request(ids=map(name, ids), subjects=[f"person-{p}" for p in subjects])
+        persons = [f"person-{p}" for p in subjects]
+        chosen = str(uuid.UUID(int=len(self.requests)))
+        request = self.eraser.request(ids=map(name, ids), subjects=persons, request=chosen)
         self.requests[request.id] = ("pending", ids, subjects)
 
     @precondition(lambda self: self.requests)

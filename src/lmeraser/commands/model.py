@@ -47,9 +47,14 @@ def predict(
     if as_json:
         print_json([{"image": str(f), **asdict(a)} for f, a in zip(files, answers, strict=True)])
         return
-    rows = [[f, a.class_name, a.probability, a.clusters, a.rerouted] for f, a in zip(files, answers, strict=True)]
-    print_rows("predictions", ["image", "class", "probability", "cluster", "rerouted"], rows)
-    if any(a.rerouted for a in answers):
+    rerouted = any(answer.rerouted for answer in answers)
+    header = ["image", "class", "probability", "cluster", *(["rerouted"] if rerouted else [])]
+    rows = [
+        [file, a.class_name, a.probability, a.clusters, *([a.rerouted] if rerouted else [])]
+        for file, a in zip(files, answers, strict=True)
+    ]
+    print_rows("predictions", header, rows)
+    if rerouted:
         typer.echo(
             "rerouted: the nearest cluster holds a record whose deletion was accepted; the next one answered"
         )
