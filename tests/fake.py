@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lmeraser.executors.base import Fetch, TuneResult, TuneTask, Vector
 from lmeraser.hashing import Digest
@@ -26,6 +27,9 @@ class Fake:
 
     def describe(self) -> dict[str, str]:
         return {"machine": "none"}
+
+    def class_vectors(self) -> NDArray[np.float32]:
+        return np.random.default_rng(0).standard_normal((12, 6)).astype(np.float32)
 
     def embed(self, ids: Sequence[str], fetch: Fetch, progress: Progress) -> Iterator[tuple[str, Vector]]:
         for record_id in ids:

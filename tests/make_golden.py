@@ -48,7 +48,8 @@ def model(generation: int, partition: str, artifacts: list[str]) -> Model:
         backbone_name="backbone",
         partition=result(partition),
         clusters=tuple(
-            Cluster(number=n, records=10, constituent=result(name)) for n, name in enumerate(artifacts)
+            Cluster(number=n, path=str(n), records=10, constituent=result(name))
+            for n, name in enumerate(artifacts)
         ),
         revision=generation + 1,
         epoch_records_per_second=None,

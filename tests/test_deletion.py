@@ -182,7 +182,7 @@ def test_before_the_first_training_a_request_is_completed_without_a_model(tmp_pa
 
 def clusters_of(eraser: Eraser, *ids: str) -> set[int]:
     model = eraser.workspace.generations.require()
-    return set(eraser.workspace.records.assignments(model.partition.key, ids).values())
+    return set(model.numbers(eraser.workspace.records.places(model.partition.key, ids)).values())
 
 
 def test_the_clusters_of_accepted_records_are_quarantined_until_completion(trained: Eraser) -> None:
@@ -375,7 +375,7 @@ class History(RuleBasedStateMachine):
             self.selected(ids, people) for state, ids, people in self.requests.values() if state == "pending"
         ]
         ids = [name(n) for n in sorted(set().union(*pending))]
-        wanted = self.eraser.workspace.records.assignments(model.partition.key, ids).values()
+        wanted = model.numbers(self.eraser.workspace.records.places(model.partition.key, ids)).values()
         assert self.eraser.quarantined() == set(wanted)
 
 

@@ -28,7 +28,7 @@ class Memory:
 
     def __init__(self) -> None:
         self.vectors: dict[tuple[str, str], Vector] = {}
-        self.clusters: dict[tuple[str, str], int] = {}
+        self.known: dict[tuple[str, str], str] = {}
 
     def features(self, ids: Sequence[str], *, key: str) -> dict[str, Vector]:
         return {i: self.vectors[key, i] for i in ids if (key, i) in self.vectors}
@@ -36,15 +36,15 @@ class Memory:
     def store_features(self, vectors: Mapping[str, Vector], *, key: str) -> None:
         self.vectors |= {(key, i): vector for i, vector in vectors.items()}
 
-    def assignments(self, partition: Digest, ids: Sequence[str] | None = None) -> dict[str, int]:
-        return {i: number for (key, i), number in self.clusters.items() if key == partition}
+    def places(self, partition: Digest, ids: Sequence[str] | None = None) -> dict[str, str]:
+        return {i: place for (key, i), place in self.known.items() if key == partition}
 
-    def store_assignments(self, clusters: Mapping[str, int], *, partition: Digest, sampled: bool = False) -> None:
-        self.clusters |= {(partition, i): number for i, number in clusters.items()}
+    def store_places(self, places: Mapping[str, str], *, partition: Digest, sampled: bool = False) -> None:
+        self.known |= {(partition, i): place for i, place in places.items()}
 
     def forget(self, record_id: str) -> None:
         self.vectors = {key: value for key, value in self.vectors.items() if key[1] != record_id}
-        self.clusters = {key: value for key, value in self.clusters.items() if key[1] != record_id}
+        self.known = {key: value for key, value in self.known.items() if key[1] != record_id}
 
 
 @dataclass

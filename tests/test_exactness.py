@@ -34,6 +34,10 @@ _VARIANTS: dict[str, dict[str, Any]] = {
         "head": {"normalize": "none"},
         "tuning": {"epochs": 2, "batch_size": 8, "optimizer": "sgd"},
     },
+    "class tree": {"partition": {"method": "class_tree", "max_records": 6}},
+    "divided by hash": {"partition": {"sample_size": 10, "clusters": 2, "max_records": 7}},
+    "public prototypes": {"partition": {"fitted": "public", "clusters": 6, "max_records": 9}},
+    "balanced": {"partition": {"sample_size": 12, "expected_share": 0.3, "max_share": 0.4}},
     "random": {"partition": {"method": "random", "clusters": 3}, "prompt": {"kind": "random_patch"}},
     "single": {"partition": {"method": "single"}, "prompt": {"kind": "fixed_patch"}},
 }
@@ -132,7 +136,7 @@ def test_the_whole_sample_at_once(trained: Eraser, oracle: Oracle) -> None:
 
 def test_a_whole_cluster(trained: Eraser, oracle: Oracle) -> None:
     model = trained.workspace.generations.require()
-    clusters = trained.workspace.records.assignments(model.partition.key)
+    clusters = model.numbers(trained.workspace.records.places(model.partition.key))
     smallest = min(model.clusters, key=lambda cluster: cluster.records).number
     gone = {int(record_id[-4:]) for record_id, number in clusters.items() if number == smallest}
     trained.unlearn(ids=[name(number) for number in gone])

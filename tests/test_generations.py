@@ -28,7 +28,7 @@ def model(generation: int, **changes: Any) -> Model:
         "backbone": Digest.of(b"backbone"),
         "backbone_name": "efficientnet-lite0",
         "partition": RESULT,
-        "clusters": (Cluster(number=0, records=4, constituent=RESULT),),
+        "clusters": (Cluster(number=0, path="0", records=4, constituent=RESULT),),
         "revision": 1,
         "epoch_records_per_second": 12.5,
     }

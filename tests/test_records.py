@@ -90,8 +90,8 @@ def test_more_ids_than_one_statement_takes_are_found(records: Records) -> None:
     ids = [f"r{number:04d}" for number in range(1300)]
     assert len(records.find(ids)) == 1201
     assert len(records.of_subjects(["s0", "s1", "s2", "s9"])["s1"]) == 400
-    records.store_assignments(dict.fromkeys(ids[:1201], 1), partition=Digest.of(b"p"))
-    assert len(records.assignments(Digest.of(b"p"), ids)) == 1201
+    records.store_places(dict.fromkeys(ids[:1201], "1"), partition=Digest.of(b"p"))
+    assert len(records.places(Digest.of(b"p"), ids)) == 1201
     forget(records, ids[:1100])
     assert (records.count(), len(records.suppressed("record", ids))) == (101, 1100)
 
@@ -135,7 +135,7 @@ def test_the_revision_counts_changes_of_records_and_classes(records: Records) ->
     revisions.append(records.revision)
     assert revisions == sorted(set(revisions))
     before = records.revision
-    records.store_assignments({}, partition=Digest.of(b"p"))
+    records.store_places({}, partition=Digest.of(b"p"))
     records.database.compact()
     assert records.revision == before, "derived values are not part of it"
 
@@ -152,12 +152,12 @@ def test_derived_values_come_back_and_are_replaced(records: Records) -> None:
     records.store_features({"r0000": vector + 1}, key="other")
     assert records.features(["r0000"], key="k") == {}
     first, second = Digest.of(b"first"), Digest.of(b"second")
-    records.store_assignments({"r0000": 3, "r0001": 4}, partition=first)
-    assert records.assignments(first) == {"r0000": 3, "r0001": 4}
-    records.store_assignments({"r0001": 5}, partition=second)
-    assert (records.assignments(first), records.assignments(second)) == ({"r0000": 3}, {"r0001": 5})
-    records.forget_assignments(keep=second)
-    assert (records.assignments(first), records.assignments(second)) == ({}, {"r0001": 5})
+    records.store_places({"r0000": "3", "r0001": "4"}, partition=first)
+    assert records.places(first) == {"r0000": "3", "r0001": "4"}
+    records.store_places({"r0001": "5"}, partition=second)
+    assert (records.places(first), records.places(second)) == ({"r0000": "3"}, {"r0001": "5"})
+    records.forget_places(keep=second)
+    assert (records.places(first), records.places(second)) == ({}, {"r0001": "5"})
     records.forget_features()
     assert records.features(["r0000"], key="other") == {}
 
@@ -171,10 +171,10 @@ def test_a_deletion_takes_everything_that_belongs_to_the_record(records: Records
     fill(records, [record(number) for number in range(4)])
     ids = [found.id for found in records.index()]
     records.store_features({i: np.ones(3, dtype=np.float32) for i in ids}, key="k")
-    records.store_assignments(dict.fromkeys(ids, 0), partition=Digest.of(b"p"))
+    records.store_places(dict.fromkeys(ids, "0"), partition=Digest.of(b"p"))
     before = tables(tmp_path / "records.db")
     owning = [name for name, rows in before.items() if any("r0001" in row for row in rows)]
-    assert sorted(owning) == ["assignments", "features", "images", "records"]
+    assert sorted(owning) == ["features", "images", "places", "records"]
     forget(records, ["r0001", "r0002"], subjects=["s1"])
     after = tables(tmp_path / "records.db")
     for name in owning:

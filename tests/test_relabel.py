@@ -81,7 +81,8 @@ def another(eraser: Eraser, record_id: str) -> str:
 
 
 def members(eraser: Eraser) -> dict[int, tuple[str, ...]]:
-    clusters = eraser.workspace.records.assignments(eraser.workspace.generations.require().partition.key)
+    model = eraser.workspace.generations.require()
+    clusters = model.numbers(eraser.workspace.records.places(model.partition.key))
     numbers = sorted(set(clusters.values()))
     return {n: tuple(sorted(i for i, number in clusters.items() if number == n)) for n in numbers}
 

@@ -85,12 +85,12 @@ def audit(
     )
     ran: Counter[str] = Counter()
     division = divide(inputs, tools, ran)
-    members = division.members()
-    chosen = _draw(list(members), clusters)
-    derived = tune_clusters(inputs, {number: members[number] for number in chosen}, tools, ran)
+    numbered = division.numbered()
+    chosen = _draw(list(numbered), clusters)
+    derived = tune_clusters(inputs, {number: numbered[number] for number in chosen}, tools, ran)
     differences = [
         *_damaged(model, workspace.store),
-        *_compare(model, inputs, division, derived, partial=len(chosen) < len(members)),
+        *_compare(model, inputs, division, derived, partial=len(chosen) < len(numbered)),
     ]
     return AuditReport(
         identical=not differences,
@@ -132,11 +132,13 @@ def _compare(
         artifacts = model.partition.artifact.short, division.partition.artifact.short
         found.append("partition: served {}, derived {}".format(*artifacts))
     served = {cluster.number: cluster for cluster in model.clusters}
-    numbers = set(division.members())
+    numbers = set(division.numbered())
     found += [f"cluster {n}: served but not derived" for n in sorted(served.keys() - numbers)]
     found += [f"cluster {n}: derived but not served" for n in sorted(numbers - served.keys())]
     for cluster in derived:
         other = served.get(cluster.number)
+        if other is not None and other.path != cluster.path:
+            found.append(f"cluster {cluster.number}: served for {other.path}, derived for {cluster.path}")
         if other is not None and other.constituent.artifact != cluster.constituent.artifact:
             artifacts = other.constituent.artifact.short, cluster.constituent.artifact.short
             found.append("cluster {}: served {}, derived {}".format(cluster.number, *artifacts))

@@ -65,7 +65,10 @@ class BackboneConfig(Section):
 class PartitionConfig(Section):
     """How records are divided into clusters (paper, Algorithms 1 and 2)."""
 
-    method: Literal["hier_cluster", "random", "single"] = "hier_cluster"
+    method: Literal["hier_cluster", "class_tree", "random", "single"] = "hier_cluster"
+    fitted: Literal["private", "public"] | None = Field(
+        default=None, description="on a sample of the records, or on the backbone's public classes"
+    )
     sample_size: int = Field(default=1000, ge=2, le=20000, description="records that shape the clusters")
     linkage: Literal["average", "complete", "ward"] = "ward"
     metric: Literal["euclidean", "cosine"] = Field(
@@ -76,23 +79,47 @@ class PartitionConfig(Section):
         default=None, gt=0, description="distance at which merging stops (hier_cluster only)"
     )
 
+    expected_share: float | None = Field(
+        default=None, gt=0, le=1, description="wanted share of the sample that one request tunes again"
+    )
+    max_share: float | None = Field(
+        default=None, gt=0, le=1, description="a cluster with more than this share of the sample is split"
+    )
+    max_records: int | None = Field(
+        default=None, ge=1, description="a cluster that would hold more records is divided"
+    )
+
+    @property
+    def public(self) -> bool:
+        """Whether it is fitted on the backbone's public classes: no private record shapes it."""
+        return self.method == "class_tree" or self.fitted == "public"
+
     @property
     def fitted_on(self) -> str:
         """What shapes the partition, in words for reports."""
+        if self.public:
+            return "the backbone's public classes; no private record"
         if self.method == "hier_cluster":
             return f"features of {self.sample_size} private records at most"
         return "nothing: record ids are hashed"
 
     @model_validator(mode="after")
     def _one_way_to_cut(self) -> Self:
-        if self.method == "single":
-            if self.clusters not in (None, 1) or self.threshold is not None:
-                raise ValueError("method 'single' takes neither clusters nor threshold")
-        elif self.method == "random":
-            if self.clusters is None or self.threshold is not None:
-                raise ValueError("method 'random' takes clusters and no threshold")
-        elif (self.clusters is None) == (self.threshold is None):
-            raise ValueError("method 'hier_cluster' takes exactly one of clusters and threshold")
+        given = {name for name in ("clusters", "threshold", "expected_share") if getattr(self, name) is not None}
+        if self.method == "single" and (given - {"clusters"} or self.clusters not in (None, 1)):
+            raise ValueError("method 'single' takes none of clusters, threshold and expected_share")
+        if self.method == "random" and given != {"clusters"}:
+            raise ValueError("method 'random' takes clusters, neither threshold nor expected_share")
+        if self.method == "class_tree" and (given or self.max_records is None):
+            raise ValueError("method 'class_tree' takes max_records, not clusters, threshold or expected_share")
+        if self.method == "hier_cluster" and len(given) != 1:
+            raise ValueError("method 'hier_cluster' takes exactly one of clusters, threshold and expected_share")
+        if self.method != "hier_cluster" and self.max_share is not None:
+            raise ValueError("max_share is for method 'hier_cluster'")
+        if self.fitted is not None and self.method in ("random", "single"):
+            raise ValueError(f"method {self.method!r} is fitted on nothing")
+        if self.method == "class_tree" and self.fitted == "private":
+            raise ValueError("method 'class_tree' is fitted on public classes")
         return self
 
 
@@ -300,13 +327,11 @@ def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
 
 def _one_cut(merged: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     """Naming one way to cut replaces the preset's other way; naming none keeps a default where one is due."""
-    result = {**merged}
-    if "threshold" in given and "clusters" not in given:
-        result.pop("clusters", None)
-    if "clusters" in given and "threshold" not in given:
-        result.pop("threshold", None)
-    method = result.get("method", "hier_cluster")
-    if method != "single" and not {"clusters", "threshold"} & result.keys():
+    ways, method = {"clusters", "threshold", "expected_share"}, merged.get("method", "hier_cluster")
+    named = ways & given.keys()
+    dropped = ways - named if named or method in ("single", "class_tree") else set()
+    result = {key: value for key, value in merged.items() if key not in dropped}
+    if method in ("hier_cluster", "random") and not ways & result.keys():
         result["clusters"] = 20
     return result
 

@@ -1,9 +1,9 @@
 """F: from retained records, settings and backbone to a model, in memoised stages.
 
-    records -> sample -> (features of the sample) -> partition -> cluster of every record
-                                                                     |  one independent task per cluster
-                                                                     v
-                                                       prompt + head of each cluster
+    records -> sample -> (features of the sample) -> partition -> place of every record -> clusters
+                                                                              |  one independent task per cluster
+                                                                              v
+                                                                prompt + head of each cluster
 
 Training, adding records and unlearning are this one function on the records that are left. A stage whose inputs
 are in the store is not run again; that is the only difference between a training and a deletion, and it cannot
@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from lmeraser.config import Config
 from lmeraser.executors.base import Executor, Fetch, TuneTask
+from lmeraser.grouping import group
 from lmeraser.hashing import Digest, keyed_digest
 from lmeraser.model import Cluster, StageResult
 from lmeraser.partitions import Fitted, partition_of
@@ -41,7 +42,7 @@ _CHUNK = 1024  # records whose features are in memory at once while they are ass
 
 
 class Memory(Protocol):
-    """What was derived from single records: features and clusters."""
+    """What was derived from single records: features and places."""
 
     def features(self, ids: Sequence[str], *, key: str) -> dict[str, NDArray[np.float32]]:
         """Stored features of those ids that have them."""
@@ -51,17 +52,17 @@ class Memory(Protocol):
         """Store features."""
         ...
 
-    def assignments(self, partition: Digest, ids: Sequence[str] | None = None) -> dict[str, int]:
-        """Known clusters under the partition with this key."""
+    def places(self, partition: Digest, ids: Sequence[str] | None = None) -> dict[str, str]:
+        """Known places under the partition with this key."""
         ...
 
-    def store_assignments(self, clusters: Mapping[str, int], *, partition: Digest, sampled: bool = False) -> None:
-        """Store clusters, of records that shaped the partition or of others."""
+    def store_places(self, places: Mapping[str, str], *, partition: Digest, sampled: bool = False) -> None:
+        """Store places, of records that shaped the partition or of others."""
         ...
 
 
 class Forgetful:
-    """A `Memory` that keeps nothing, so that every cluster is found again.
+    """A `Memory` that keeps nothing, so that every place is found again.
 
     Args:
         known: where features may be read from; None: every image is embedded again.
@@ -77,11 +78,11 @@ class Forgetful:
     def store_features(self, vectors: Mapping[str, NDArray[np.float32]], *, key: str) -> None:
         """Store nothing."""
 
-    def assignments(self, partition: Digest, ids: Sequence[str] | None = None) -> dict[str, int]:
+    def places(self, partition: Digest, ids: Sequence[str] | None = None) -> dict[str, str]:
         """Nothing is known."""
         return {}
 
-    def store_assignments(self, clusters: Mapping[str, int], *, partition: Digest, sampled: bool = False) -> None:
+    def store_places(self, places: Mapping[str, str], *, partition: Digest, sampled: bool = False) -> None:
         """Store nothing."""
 
 
@@ -108,7 +109,7 @@ class Tools:
 
     Attributes:
         store: artifacts and memo.
-        memory: features and clusters of single records.
+        memory: features and places of single records.
         executor: gives the executor; called only when a stage has to run.
         fetch: image bytes of record ids.
         secret: key of the memo keys.
@@ -127,18 +128,23 @@ class Tools:
 
 @dataclass(frozen=True)
 class Division:
-    """The first half of F: which record is in which cluster."""
+    """The first half of F: which record is in which cluster.
+
+    Attributes:
+        partition: its stage.
+        groups: members of each cluster, sorted, by its path; in the order of the clusters' numbers.
+    """
 
     partition: StageResult
-    fitted: Fitted
-    clusters: Mapping[str, int]
+    groups: Mapping[str, Sequence[str]]
 
-    def members(self) -> dict[int, list[str]]:
-        """Member ids of each cluster that has any, sorted; by cluster number."""
-        members: dict[int, list[str]] = {}
-        for record_id in sorted(self.clusters):
-            members.setdefault(self.clusters[record_id], []).append(record_id)
-        return dict(sorted(members.items()))
+    def numbered(self) -> dict[int, tuple[str, Sequence[str]]]:
+        """Path and members of each cluster by its number."""
+        return dict(enumerate(self.groups.items()))
+
+    def numbers(self) -> dict[str, int]:
+        """Number of the cluster of each record."""
+        return {i: number for number, (_, members) in self.numbered().items() for i in members}
 
 
 @dataclass(frozen=True)
@@ -164,7 +170,7 @@ def derive(inputs: Inputs, tools: Tools) -> Derivation:
     ran: Counter[str] = Counter()
     division = divide(inputs, tools, ran)
     started = time.perf_counter()
-    clusters = tune_clusters(inputs, division.members(), tools, ran)
+    clusters = tune_clusters(inputs, division.numbered(), tools, ran)
     return Derivation(division.partition, clusters, dict(ran), time.perf_counter() - started)
 
 
@@ -185,21 +191,24 @@ def divide(inputs: Inputs, tools: Tools, ran: Counter[str]) -> Division:
     )
     entry = _find(key, tools)
     if entry is None:
-        fitted = partition.fit(_stack(_features(sample, inputs, tools, ran), sample))
-        entry = _keep(key, to_bytes(fitted.tensors()), tools)
+        if inputs.config.partition.public:
+            points = tools.executor().class_vectors()
+        else:
+            points = _stack(_features(sample, inputs, tools, ran), sample)
+        entry = _keep(key, to_bytes(partition.fit(points)), tools)
         ran["fitted"] += 1
-    fitted = Fitted.of(from_bytes(tools.store.read(entry.artifact)))
+    fitted = from_bytes(tools.store.read(entry.artifact))
     result = StageResult(key=key, artifact=entry.artifact, fingerprint=entry.fingerprint)
-    clusters = _assign(fitted, key, sample, list(by_id), inputs, tools, ran)
-    return Division(result, fitted, clusters)
+    places = _places(fitted, key, sample, list(by_id), inputs, tools, ran)
+    return Division(result, group(places, inputs.config.partition.max_records))
 
 
 def tune_clusters(
-    inputs: Inputs, members: Mapping[int, Sequence[str]], tools: Tools, ran: Counter[str]
+    inputs: Inputs, clusters: Mapping[int, tuple[str, Sequence[str]]], tools: Tools, ran: Counter[str]
 ) -> tuple[Cluster, ...]:
     """A constituent for each of these clusters; those whose members are in the memo are not tuned again."""
     by_id = {record.id: record for record in inputs.records}
-    tasks = {number: _task([by_id[i] for i in ids], inputs, tools.secret) for number, ids in members.items()}
+    tasks = {n: _task([by_id[i] for i in ids], inputs, tools.secret) for n, (_, ids) in clusters.items()}
     found = {task.key: _find(task.key, tools) for task in tasks.values()}
     pending = [task for task in tasks.values() if found[task.key] is None]
     if pending:
@@ -207,7 +216,7 @@ def tune_clusters(
             found[result.key] = _keep(result.key, result.data, tools, seconds=result.seconds)
     ran["tuned"] += len(pending)
     ran["tuned_records"] += sum(len(task.ids) for task in pending)
-    return tuple(_cluster(number, task, found[task.key]) for number, task in tasks.items())
+    return tuple(_cluster(n, clusters[n][0], task, found[task.key]) for n, task in tasks.items())
 
 
 def feature_key(config: Config, backbone: Digest) -> str:
@@ -230,10 +239,10 @@ def _task(records: Sequence[RecordRef], inputs: Inputs, secret: bytes) -> TuneTa
     return TuneTask(key, tuple(r.id for r in records), tuple(r.label for r in records), inputs.classes)
 
 
-def _cluster(number: int, task: TuneTask, entry: MemoEntry | None) -> Cluster:
+def _cluster(number: int, path: str, task: TuneTask, entry: MemoEntry | None) -> Cluster:
     assert entry is not None
     constituent = StageResult(key=task.key, artifact=entry.artifact, fingerprint=entry.fingerprint)
-    return Cluster(number=number, records=len(task.ids), constituent=constituent)
+    return Cluster(number=number, path=path, records=len(task.ids), constituent=constituent)
 
 
 def _find(key: Digest, tools: Tools) -> MemoEntry | None:
@@ -247,7 +256,7 @@ def _keep(key: Digest, data: bytes, tools: Tools, *, seconds: float = 0.0) -> Me
     return tools.store.keep(key, data, fingerprint=tools.executor().fingerprint, seconds=seconds)
 
 
-def _assign(
+def _places(
     fitted: Fitted,
     key: Digest,
     sample: Sequence[str],
@@ -255,25 +264,24 @@ def _assign(
     inputs: Inputs,
     tools: Tools,
     ran: Counter[str],
-) -> dict[str, int]:
-    """Cluster of every record: known, or the dendrogram's for sampled ones, or the partition's rule."""
+) -> dict[str, str]:
+    """Place of every record: known, or the dendrogram's for sampled ones, or the partition's rule."""
     partition = partition_of(inputs.config)
-    clusters = tools.memory.assignments(key)
-    drawn = dict(zip(sample, fitted.sample_clusters.tolist(), strict=True))
-    if fresh := {i: number for i, number in drawn.items() if i not in clusters}:
-        tools.memory.store_assignments(fresh, partition=key, sampled=True)
-        clusters |= fresh
-    missing = [record_id for record_id in ids if record_id not in clusters]
+    places = tools.memory.places(key)
+    drawn = dict(zip(sample, partition.sample_places(fitted, sample), strict=True))
+    if fresh := {i: place for i, place in drawn.items() if i not in places}:
+        tools.memory.store_places(fresh, partition=key, sampled=True)
+        places |= fresh
+    missing = [record_id for record_id in ids if record_id not in places]
     for start in range(0, len(missing), _CHUNK):
         chunk = missing[start : start + _CHUNK]
         vectors = _features(chunk, inputs, tools, ran) if partition.needs_features else {}
-        numbers = partition.assign(fitted, chunk, _stack(vectors, chunk)).tolist()
-        new = dict(zip(chunk, numbers, strict=True))
-        tools.memory.store_assignments(new, partition=key)
-        clusters |= new
+        new = dict(zip(chunk, partition.places(fitted, chunk, _stack(vectors, chunk)), strict=True))
+        tools.memory.store_places(new, partition=key)
+        places |= new
         tools.progress("assigning records", start + len(chunk), len(missing))
     ran["assigned"] += len(missing)
-    return clusters
+    return places
 
 
 def _features(

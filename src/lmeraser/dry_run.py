@@ -1,7 +1,7 @@
 """The dry run of a deletion: what would go, what would be tuned again, how long it would take.
 
-Reads the workspace and changes nothing. A request that misses the clustering sample is answered from the members
-of its own clusters. After a sample hit the partition is derived for real, from stored features, so that the answer
+Reads the workspace and changes nothing. A request that misses the clustering sample is answered from the places
+of the records. After a sample hit the partition is derived for real, from stored features, so that the answer
 is exact; only then are numerical modules imported, and the backbone only if a feature is missing.
 """
 
@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from lmeraser.grouping import group
 from lmeraser.hashing import Digest
 from lmeraser.model import Model
 from lmeraser.plan import Plan, plan
@@ -20,6 +21,9 @@ from lmeraser.served import current_model
 from lmeraser.workspace import Workspace
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from lmeraser.executors.base import Executor, Fetch, TuneResult, TuneTask, Vector
 
 
@@ -40,13 +44,18 @@ def dry_run(
     selection = select(workspace.records, ids=ids, subjects=subjects)
     model = current_model(workspace)
     records, key, removed = workspace.records, model.partition.key, set(selection.ids)
+    limit = workspace.config.partition.max_records
     hit = records.any_sampled(key, removed)
+    if hit or limit is not None:
+        places = records.places(key)
+    else:  # without a limit a cluster is the records of one place
+        places = records.at_places(key, set(records.places(key, sorted(removed)).values()))
+    before = model.numbers(places)
     if hit:
-        before: Mapping[str, int] = records.assignments(key)
         after = _divide_again(workspace, model, removed, executor, progress)
     else:
-        before = records.members(key, set(records.assignments(key, sorted(removed)).values()))
-        after = {record_id: number for record_id, number in before.items() if record_id not in removed}
+        left = {record_id: place for record_id, place in places.items() if record_id not in removed}
+        after = {i: number for number, members in enumerate(group(left, limit).values()) for i in members}
     return plan(
         model,
         before,
@@ -79,7 +88,7 @@ def _divide_again(
         secret=workspace.secret,
         progress=progress,
     )
-    return divide(inputs, tools, Counter()).clusters
+    return divide(inputs, tools, Counter()).numbers()
 
 
 class _Borrowed:
@@ -92,6 +101,9 @@ class _Borrowed:
 
     def describe(self) -> Mapping[str, Any]:
         return self._real().describe()
+
+    def class_vectors(self) -> NDArray[np.float32]:
+        return self._real().class_vectors()
 
     def embed(self, ids: Sequence[str], fetch: Fetch, progress: Progress) -> Iterator[tuple[str, Vector]]:
         return self._real().embed(ids, fetch, progress)

@@ -8,11 +8,13 @@ files; `generations` keeps manifests on disk.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from lmeraser.config import ComputeConfig, Config
+from lmeraser.grouping import path_of
 from lmeraser.hashing import Digest
 
 
@@ -30,7 +32,8 @@ class Cluster(BaseModel):
     """One cluster with members.
 
     Attributes:
-        number: its number in the partition.
+        number: its number among the clusters with members.
+        path: which places of the partition it holds (`grouping`).
         records: how many members it has.
         constituent: its tuned prompt and head.
     """
@@ -38,6 +41,7 @@ class Cluster(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     number: int
+    path: str
     records: int
     constituent: StageResult
 
@@ -82,9 +86,15 @@ class Model(BaseModel):
                 "classes": list(self.classes),
                 "backbone": self.backbone,
                 "partition": self.partition.artifact,
-                "clusters": [[c.number, c.constituent.artifact] for c in self.clusters],
+                "clusters": [[c.path, c.constituent.artifact] for c in self.clusters],
             }
         )
+
+    def numbers(self, places: Mapping[str, str]) -> dict[str, int]:
+        """Number of the cluster of each of these records, by their places; those without cluster are left out."""
+        numbers = {cluster.path: cluster.number for cluster in self.clusters}
+        paths = {record_id: path_of(place, numbers) for record_id, place in places.items()}
+        return {record_id: numbers[path] for record_id, path in paths.items() if path is not None}
 
     @property
     def records(self) -> int:

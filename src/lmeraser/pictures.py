@@ -21,7 +21,7 @@ _PER_CLUSTER = 12
 def draw_clusters(workspace: Workspace, model: Model, path: Path) -> None:
     """A PNG with one row per cluster of the served model, each with some of its members."""
     rows: dict[int, list[str]] = {}
-    for record_id, number in sorted(workspace.records.assignments(model.partition.key).items()):
+    for record_id, number in sorted(model.numbers(workspace.records.places(model.partition.key)).items()):
         rows.setdefault(number, []).append(record_id)
     figure = _figure(_PER_CLUSTER * 0.5 + 1.2, max(1, len(rows)) * 0.5)
     axes = figure.subplots(max(1, len(rows)), _PER_CLUSTER, squeeze=False)

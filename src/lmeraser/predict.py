@@ -1,6 +1,6 @@
 """Prediction: embed the clean view, find the cluster, add its prompt, classify with its head.
 
-Where the partition gives an image several clusters (``random``), their probabilities are averaged. The prompts and
+Where the partition gives an image several clusters, their probabilities are averaged. The prompts and
 heads of all clusters are gathered for each image of a micro-batch, so images of different clusters share a pass.
 Clusters
 that hold records whose deletion was accepted can be left out (quarantine). Reads only the manifest and artifacts,
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from lmeraser.constituents.prompt_head import head_input, to_input
 from lmeraser.errors import NoModelError
 from lmeraser.executors.local import LocalExecutor
-from lmeraser.model import Model
+from lmeraser.model import Cluster, Model
 from lmeraser.partitions import Fitted, partition_of
 from lmeraser.prompts import PromptShape
 from lmeraser.store import Store
@@ -52,7 +52,7 @@ class Batch:
     Attributes:
         probabilities: float32 [n, classes].
         features: of the clean views, float32 [n, d].
-        clusters: cluster numbers that were asked, int64 [n, votes].
+        clusters: cluster numbers that were asked, int64 [n, votes], -1 where there are fewer.
         rerouted: whether quarantined clusters would have been asked, bool [n].
     """
 
@@ -107,9 +107,8 @@ class Predictor:
         self._executor = executor
         self._shape = PromptShape.of(self._config)
         self._partition = partition_of(self._config)
-        self._fitted = Fitted.of(from_bytes(store.read(model.partition.artifact)))
-        self._all_numbers = [cluster.number for cluster in model.clusters]
-        self._numbers = [cluster.number for cluster in used]
+        self._fitted: Fitted = from_bytes(store.read(model.partition.artifact))
+        self._served, self._used = model.clusters, used
         constituents = [from_bytes(store.read(c.constituent.artifact)) for c in used]
         device = executor.network.device
         self._prompts, self._weights, self._biases = (
@@ -127,7 +126,7 @@ class Predictor:
                 label=int(label),
                 class_name=self._model.classes[label],
                 probability=float(probabilities[label]),
-                clusters=tuple(int(number) for number in numbers),
+                clusters=tuple(int(number) for number in numbers if number >= 0),
                 rerouted=bool(rerouted),
             )
             for probabilities, numbers, rerouted in zip(
@@ -154,29 +153,32 @@ class Predictor:
         backbone = self._executor.network
         clean = to_input(self._executor.clean_views(images), backbone)
         features: NDArray[np.float32] = backbone.features(clean)[: len(images)].cpu().numpy()
-        routes = self._partition.route(self._fitted, features, self._numbers)
+        routes = self._routes(features, self._used)
         votes = [self._classify(clean, routes[:, vote]) for vote in range(routes.shape[1])]
-        probabilities: NDArray[np.float32] = np.stack(votes).mean(axis=0, dtype=np.float32)
-        clusters = np.asarray(self._numbers, dtype=np.int64)[routes]
-        return Batch(probabilities, features, clusters, self._rerouted(features, clusters))
+        counts = (routes >= 0).sum(axis=1, keepdims=True).astype(np.float32)
+        probabilities: NDArray[np.float32] = np.stack(votes).sum(axis=0, dtype=np.float32) / counts
+        clusters = _numbers(self._used)[routes]
+        if len(self._used) == len(self._served):
+            return Batch(probabilities, features, clusters, np.zeros(len(features), dtype=np.bool_))
+        wanted = _numbers(self._served)[self._routes(features, self._served)]
+        rerouted = [set(one) != set(other) for one, other in zip(clusters.tolist(), wanted.tolist(), strict=True)]
+        return Batch(probabilities, features, clusters, np.array(rerouted, dtype=np.bool_))
 
-    def _rerouted(self, features: NDArray[np.float32], clusters: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Whether each image would have gone to other clusters, bool [n]."""
-        if len(self._numbers) == len(self._all_numbers):
-            return np.zeros(len(features), dtype=np.bool_)
-        routes = self._partition.route(self._fitted, features, self._all_numbers)
-        wanted = np.asarray(self._all_numbers, dtype=np.int64)[routes]
-        if wanted.shape != clusters.shape:  # votes are missing
-            return np.ones(len(features), dtype=np.bool_)
-        different: NDArray[np.bool_] = (wanted != clusters).any(axis=1)
-        return different
+    def _routes(self, features: NDArray[np.float32], clusters: Sequence[Cluster]) -> NDArray[np.int64]:
+        return self._partition.route(self._fitted, features, [cluster.path for cluster in clusters])
 
     def _classify(self, clean: torch.Tensor, clusters: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Probabilities, float32 [n, classes], of images that go to the clusters at these positions."""
-        chosen = torch.nn.functional.pad(torch.from_numpy(clusters), (0, len(clean) - len(clusters)))
+        """Probabilities, float32 [n, classes], of images that go to the clusters at these positions; 0 for -1."""
+        chosen = torch.from_numpy(np.maximum(clusters, 0))
+        chosen = torch.nn.functional.pad(chosen, (0, len(clean) - len(clusters)))
         prompts = self._shape.paint(self._prompts[chosen], [self._shape.prediction_corner])
         features = head_input(self._executor.network.features(clean + prompts), self._config)
         # A product and a sum for each image alone: a batched matrix product may depend on the neighbours.
         logits = (self._weights[chosen] * features[:, None, :]).sum(dim=2) + self._biases[chosen]
         probabilities: NDArray[np.float32] = logits.softmax(dim=1)[: len(clusters)].cpu().numpy()
-        return probabilities
+        return probabilities * (clusters >= 0)[:, None].astype(np.float32)
+
+
+def _numbers(clusters: Sequence[Cluster]) -> NDArray[np.int64]:
+    """Their numbers, and -1 in the last place, which is where position -1 points to."""
+    return np.array([*(cluster.number for cluster in clusters), -1], dtype=np.int64)

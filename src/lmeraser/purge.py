@@ -38,7 +38,7 @@ def purge(workspace: Workspace, *, dry_run: bool = False) -> list[Path]:
             return sorted(set(doomed))
         for path in doomed:
             path.unlink(missing_ok=True)
-    workspace.records.forget_assignments(keep=model.partition.key)
+    workspace.records.forget_places(keep=model.partition.key)
     if workspace.database.compaction_due:
         workspace.database.compact()
     return sorted(set(doomed))

@@ -1,7 +1,7 @@
 """Private records: what F is a function of.
 
 A record is an id, an optional subject (the person it is about), a label and the image bytes as given. Beside it
-lies what was derived from it alone, its features and its cluster, and a random key; all of it goes when the record
+lies what was derived from it alone, its features and its place, and a random key; all of it goes when the record
 goes, by foreign key. The ledger names a record only by a commitment under that key, so that once the record is
 deleted nobody can link the two. Deleted ids, subjects and images stay behind only as keyed digests (the
 suppression list), so that importing the same source again does not bring a deleted record back.
@@ -66,12 +66,12 @@ _records = Table(
 )
 _images = _owned("images", Column("data", BLOB, nullable=False))
 _features = _owned("features", Column("key", String, nullable=False), Column("vector", BLOB, nullable=False))
-_assignments = _owned(
-    "assignments",
+_places = _owned(
+    "places",
     Column("partition", String, nullable=False),
-    Column("cluster", Integer, nullable=False),
+    Column("place", String, nullable=False),
     Column("sampled", Boolean, nullable=False),
-    Index("assignments_by_cluster", "partition", "cluster"),
+    Index("places_by_place", "partition", "place"),
 )
 _suppressed = Table("suppressed", metadata, Column("digest", String, primary_key=True))
 
@@ -290,41 +290,39 @@ class Records:
         with self.database.transaction() as connection:
             connection.execute(delete(_features))
 
-    def assignments(self, partition: Digest, ids: Sequence[str] | None = None) -> dict[str, int]:
-        """Cluster of each record (or of ``ids``) under ``partition``, where it is known."""
-        query = select(_assignments.c.id, _assignments.c.cluster)
-        query = query.where(_assignments.c.partition == str(partition))
+    def places(self, partition: Digest, ids: Sequence[str] | None = None) -> dict[str, str]:
+        """Place of each record (or of ``ids``) under ``partition``, where it is known."""
+        query = select(_places.c.id, _places.c.place).where(_places.c.partition == str(partition))
         if ids is not None:
-            return {row.id: row.cluster for row in self.database.rows(query, _assignments.c.id, ids)}
+            return {row.id: row.place for row in self.database.rows(query, _places.c.id, ids)}
         with self.database.reading() as connection:
-            return {row.id: row.cluster for row in connection.execute(query)}
+            return {row.id: row.place for row in connection.execute(query)}
 
-    def members(self, partition: Digest, clusters: Iterable[int]) -> dict[str, int]:
-        """The records of these clusters under ``partition``, each with its cluster."""
-        query = select(_assignments.c.id, _assignments.c.cluster)
-        query = query.where(_assignments.c.partition == str(partition))
-        return {row.id: row.cluster for row in self.database.rows(query, _assignments.c.cluster, clusters)}
+    def at_places(self, partition: Digest, places: Iterable[str]) -> dict[str, str]:
+        """The records at exactly these places under ``partition``, each with its place."""
+        query = select(_places.c.id, _places.c.place).where(_places.c.partition == str(partition))
+        return {row.id: row.place for row in self.database.rows(query, _places.c.place, places)}
 
     def any_sampled(self, partition: Digest, ids: Iterable[str]) -> bool:
         """Whether one of ``ids`` is in the sample that shaped ``partition``."""
-        query = select(_assignments.c.id).where(_assignments.c.partition == str(partition), _assignments.c.sampled)
-        return any(True for _ in self.database.rows(query, _assignments.c.id, ids))
+        query = select(_places.c.id).where(_places.c.partition == str(partition), _places.c.sampled)
+        return any(True for _ in self.database.rows(query, _places.c.id, ids))
 
-    def store_assignments(self, clusters: Mapping[str, int], *, partition: Digest, sampled: bool = False) -> None:
-        """Store the cluster of these records under ``partition``, replacing older ones.
+    def store_places(self, places: Mapping[str, str], *, partition: Digest, sampled: bool = False) -> None:
+        """Store the place of these records under ``partition``, replacing older ones.
 
         Args:
-            clusters: cluster number of each record.
+            places: of each record.
             partition: key of the partition.
             sampled: whether these records shaped it.
         """
         common = {"partition": str(partition), "sampled": sampled}
-        self._replace(_assignments, [{"id": i, "cluster": c, **common} for i, c in clusters.items()])
+        self._replace(_places, [{"id": i, "place": p, **common} for i, p in places.items()])
 
-    def forget_assignments(self, *, keep: Digest) -> None:
-        """Delete the clusters of every other partition than the one with the key ``keep``."""
+    def forget_places(self, *, keep: Digest) -> None:
+        """Delete the places of every other partition than the one with the key ``keep``."""
         with self.database.transaction() as connection:
-            connection.execute(delete(_assignments).where(_assignments.c.partition != str(keep)))
+            connection.execute(delete(_places).where(_places.c.partition != str(keep)))
 
     # --- helpers ---------------------------------------------------------------------------------------
 

@@ -133,7 +133,7 @@ class Requests:
         for request in self.all("pending", "in_progress", "failed"):
             if request.state == "pending":
                 ids = self.selection(request).ids
-                numbers.update(self._records.assignments(model.partition.key, ids).values())
+                numbers.update(model.numbers(self._records.places(model.partition.key, ids)).values())
             elif request.before is not None and request.before.model == model.model_digest:
                 numbers.update(request.before.clusters)
         return frozenset(numbers)
@@ -252,7 +252,7 @@ class Requests:
             return self._move(connection, request, "failed", now=now, reason=reason)
 
     def _before(self, model: Model, ids: Sequence[str]) -> Before:
-        clusters = self._records.assignments(model.partition.key, ids).values()
+        clusters = model.numbers(self._records.places(model.partition.key, ids)).values()
         artifacts = model.partition.artifact, *(cluster.constituent.artifact for cluster in model.clusters)
         return Before(
             model.model_digest, model.generation, model.partition.key, artifacts, tuple(sorted(set(clusters)))

@@ -11,7 +11,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lmeraser.hashing import Digest
@@ -27,6 +29,8 @@ class Backbone(ABC):
         micro_batch: images in every pass.
         feature_dim: length of a feature vector.
         device: where the weights are.
+        class_vectors: of the public classes that the network was trained on, float32 [classes, feature_dim]; None
+            where the checkpoint has none.
     """
 
     digest: Digest
@@ -34,6 +38,7 @@ class Backbone(ABC):
     micro_batch: int
     feature_dim: int
     device: torch.device
+    class_vectors: NDArray[np.float32] | None = None
     _mean: Tensor
     _std: Tensor
 

@@ -34,6 +34,7 @@ class EfficientNetLite0(Backbone):
         self.image_size = config.image_size
         self.micro_batch = config.micro_batch
         self.feature_dim = _FEATURES
+        self.class_vectors = network._fc.weight.detach().numpy().copy()
         self.device = device
         self._mean = channel_constants(_MEAN, device)
         self._std = channel_constants(_STD, device)

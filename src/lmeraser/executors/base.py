@@ -63,6 +63,14 @@ class Executor(Protocol):
         """The environment in words, as JSON values."""
         ...
 
+    def class_vectors(self) -> NDArray[np.float32]:
+        """The backbone's public class vectors, float32 [classes, d].
+
+        Raises:
+            BackboneError: its checkpoint has none.
+        """
+        ...
+
     def embed(self, ids: Sequence[str], fetch: Fetch, progress: Progress) -> Iterator[tuple[str, Vector]]:
         """Features of the clean view of each image, in the order of ``ids``."""
         ...

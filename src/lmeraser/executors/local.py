@@ -18,13 +18,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from lmeraser.backbones import Backbone, load_backbone
 from lmeraser.config import Config
 from lmeraser.constituents.base import Members, ParallelMap, serial
 from lmeraser.constituents.prompt_head import crop, to_input, tune
 from lmeraser.environment import Fingerprint, deterministic, fingerprint
-from lmeraser.errors import StoppedError
+from lmeraser.errors import BackboneError, StoppedError
 from lmeraser.executors.base import Fetch, TuneResult, TuneTask, Vector
 from lmeraser.hashing import Digest
 from lmeraser.images import Canvases, decode, to_canvas
@@ -67,6 +68,17 @@ class LocalExecutor:
     def network(self) -> Backbone:
         """The loaded backbone, for prediction."""
         return self._backbone
+
+    def class_vectors(self) -> NDArray[np.float32]:
+        """The backbone's public class vectors, float32 [classes, d]."""
+        vectors = self._backbone.class_vectors
+        if vectors is None:
+            raise BackboneError(
+                "A partition on public classes needs a backbone whose checkpoint has a classifier of its own.",
+                got=self._config.backbone.name,
+                next_step='choose partition.method = "hier_cluster", or another backbone',
+            )
+        return vectors
 
     def embed(self, ids: Sequence[str], fetch: Fetch, progress: Progress) -> Iterator[tuple[str, Vector]]:
         """Features of the clean view of each image, in the order of ``ids``, in bounded memory."""

@@ -1,49 +1,41 @@
-"""What a partition is: a rule that gives every record its cluster, and every new image its clusters.
+"""What a partition is: a rule that gives every record its place, and every new image the clusters that answer.
 
-A partition is fitted on a sample (or on nothing) and states so; it does not change when a record outside the
-sample goes. Clusters are numbered in an order that is a function of the retained records; their *identity* is
-their members, so renumbering tunes nothing again. Knows numpy only.
+A partition is fitted on private records (a sample of them), on the backbone's public class vectors, or on
+nothing. A record's place depends on what was fitted and on the record alone; `grouping` makes clusters of
+places. Clusters are numbered in an order that is a function of the retained records; their *identity* is their
+members, so renumbering tunes nothing again. Knows numpy only.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lmeraser.config import Config
+from lmeraser.determinism import coin
 from lmeraser.tensors import Array
 
 Features = NDArray[np.float32]  # [n, d]
 Clusters = NDArray[np.int64]  # [n]
+Fitted = Mapping[str, Array]  # the artifact's tensors; each partition knows its own
 
-
-@dataclass(frozen=True)
-class Fitted:
-    """What fitting gives.
-
-    Attributes:
-        prototypes: float32 [clusters, d]; no rows where clusters are not found by distance.
-        sample_clusters: cluster of each sampled record, int64 [sample].
-    """
-
-    prototypes: NDArray[np.float32]
-    sample_clusters: Clusters
-
-    def tensors(self) -> dict[str, Array]:
-        """The artifact's tensors."""
-        return {"prototypes": self.prototypes, "sample_clusters": self.sample_clusters}
-
-    @classmethod
-    def of(cls, tensors: dict[str, Array]) -> Fitted:
-        """From the artifact's tensors."""
-        return cls(tensors["prototypes"], tensors["sample_clusters"])
+_HASH_BITS = 32
 
 
 class Partition(ABC):
-    """A way of dividing records into clusters; `PartitionConfig.fitted_on` says what shapes it."""
+    """A way of dividing records; `PartitionConfig.fitted_on` says what shapes it."""
+
+    def __init__(self, config: Config) -> None:
+        self._seed = config.seed
+        self._settings = config.partition
+
+    @property
+    @abstractmethod
+    def needs_features(self) -> bool:
+        """Whether places and routes depend on features."""
 
     @abstractmethod
     def sample(self, ids: Sequence[str]) -> list[str]:
@@ -51,17 +43,44 @@ class Partition(ABC):
 
     @abstractmethod
     def fit(self, features: Features) -> Fitted:
-        """Fit on the features of the sample."""
-
-    @property
-    @abstractmethod
-    def needs_features(self) -> bool:
-        """Whether assignment and routing look at features."""
+        """Fit on the features of the sample, or on public class vectors."""
 
     @abstractmethod
-    def assign(self, fitted: Fitted, ids: Sequence[str], features: Features) -> Clusters:
-        """Cluster of each record outside the sample; does not depend on the other records."""
+    def places(self, fitted: Fitted, ids: Sequence[str], features: Features) -> list[str]:
+        """Place of each record outside the sample; does not depend on the other records."""
+
+    def sample_places(self, fitted: Fitted, ids: Sequence[str]) -> list[str]:
+        """Place of each sampled record, in the order of `fit`."""
+        return []
 
     @abstractmethod
-    def route(self, fitted: Fitted, features: Features, clusters: Sequence[int]) -> NDArray[np.int64]:
-        """Clusters that classify new images, int64 [n, votes]: positions in ``clusters``, those with members."""
+    def route(self, fitted: Fitted, features: Features, paths: Sequence[str]) -> Clusters:
+        """Which clusters answer for new images.
+
+        Returns:
+            Positions in ``paths``, int64 [n, votes]; -1 where an image has fewer votes.
+        """
+
+    def _place(self, head: int, record_id: str) -> str:
+        """A head, with bits of the record's hash where clusters may have to be divided."""
+        if self._settings.max_records is None:
+            return str(head)
+        return f"{head}/{self._hash_bits(record_id)}"
+
+    def _hash_bits(self, record_id: str) -> str:
+        word = int.from_bytes(coin(self._seed, "divide", record_id)[:4], "big")
+        return f"{word:0{_HASH_BITS}b}"
+
+
+def padded(votes: Sequence[Sequence[int]]) -> Clusters:
+    """Lists of positions as int64 [n, votes], filled up with -1."""
+    width = max((len(row) for row in votes), default=0)
+    return np.array([[*row, *[-1] * (width - len(row))] for row in votes], dtype=np.int64).reshape(-1, width)
+
+
+def by_head(paths: Sequence[str]) -> dict[int, list[int]]:
+    """Positions of the paths with each head."""
+    found: dict[int, list[int]] = {}
+    for position, path in enumerate(paths):
+        found.setdefault(int(path.partition("/")[0]), []).append(position)
+    return found

@@ -1,0 +1,50 @@
+"""From places to clusters: places with the same head are one cluster, divided while it would be too large.
+
+A record's place is a text, ``HEAD`` or ``HEAD/BITS``; it depends on the record alone. A cluster is a path:
+``HEAD`` or ``HEAD/`` and the leading bits that its members share. With a limit, a cluster that would hold more
+records is divided by the next bit, as a trie is; so the clusters are a function of the set of places, whatever
+order they came in. When a record goes, its own cluster changes, and, if what its parent holds sinks to the
+limit, the clusters that the parent was divided into become one. Pure functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping, Sequence
+
+
+def group(places: Mapping[str, str], limit: int | None = None) -> dict[str, list[str]]:
+    """Members of each cluster by its path; paths by head and bits, members sorted.
+
+    Args:
+        places: of each record.
+        limit: the most records that a cluster holds, as long as there are bits to divide it by; None: no limit.
+    """
+    heads: dict[str, list[tuple[str, str]]] = {}
+    for record_id, place in places.items():
+        head, _, bits = place.partition("/")
+        heads.setdefault(head, []).append((bits, record_id))
+    groups: dict[str, list[str]] = {}
+    for head in sorted(heads, key=int):
+        for bits, members in _divided("", heads[head], limit):
+            groups[f"{head}/{bits}" if bits else head] = sorted(members)
+    return groups
+
+
+def path_of(place: str, paths: Container[str]) -> str | None:
+    """The path of the cluster that a place lies in, if it is among ``paths``."""
+    head, _, bits = place.partition("/")
+    if head in paths:
+        return head
+    candidates = (f"{head}/{bits[:length]}" for length in range(1, len(bits) + 1))
+    return next((path for path in candidates if path in paths), None)
+
+
+def _divided(prefix: str, members: Sequence[tuple[str, str]], limit: int | None) -> list[tuple[str, list[str]]]:
+    depth = len(prefix)
+    if limit is None or len(members) <= limit or any(len(bits) <= depth for bits, _ in members):
+        return [(prefix, [record_id for _, record_id in members])]
+    parts = []
+    for bit in "01":
+        if chosen := [(bits, record_id) for bits, record_id in members if bits[depth] == bit]:
+            parts += _divided(prefix + bit, chosen, limit)
+    return parts
