@@ -19,7 +19,7 @@ from lmeraser import Eraser, cli
 from lmeraser.config import to_toml
 
 COMMANDS = ["demo", "init", "add", "classes", "train", "status", "config", "doctor", "predict", "evaluate"]
-COMMANDS += ["draw", "plan", "unlearn", "relabel", "audit", "ledger", "verify", "residue", "purge"]
+COMMANDS += ["draw", "cost", "plan", "unlearn", "relabel", "audit", "ledger", "verify", "residue", "purge"]
 
 
 @pytest.fixture(scope="module")

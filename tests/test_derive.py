@@ -253,6 +253,9 @@ _PARTITIONS: list[dict[str, Any]] = [
     {"sample_size": 6, "threshold": 3.0, "metric": "euclidean", "linkage": "average"},
     {"method": "random", "clusters": 4},
     {"method": "single"},
+    {"method": "class_tree", "max_records": 4},
+    {"sample_size": 8, "clusters": 3, "max_records": 5},
+    {"fitted": "public", "clusters": 4},
 ]
 _IDS = st.integers(0, 24).map(lambda number: f"r{number:02d}")
 

@@ -28,7 +28,7 @@ app = typer.Typer(
 for _command in (
     *(model.demo, workspace.init, workspace.add, workspace.classes, workspace.config, workspace.status),
     *(model.train, model.predict, model.evaluate, model.draw, model.doctor),
-    *(deletion.plan, deletion.unlearn, workspace.relabel, model.audit),
+    *(model.cost, deletion.plan, deletion.unlearn, workspace.relabel, model.audit),
     *(evidence.ledger, evidence.verify, evidence.residue, workspace.purge),
 ):
     app.command()(_command)

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
 
     from lmeraser.audit import AuditReport
+    from lmeraser.cost import Cost
     from lmeraser.evaluate import EvaluationReport, TrainingSet
     from lmeraser.executors.local import LocalExecutor
     from lmeraser.importing import ImportReport
@@ -296,6 +297,12 @@ class Eraser:
         from lmeraser.audit import audit
 
         return audit(self.workspace, self.executor, clusters=clusters, progress=self._progress)
+
+    def cost(self, *, hits: int = 8) -> Cost:
+        """What requests cost on the records and settings held now, trained or not. See `cost.simulate`."""
+        from lmeraser.cost import simulate
+
+        return simulate(self.workspace, self.executor, hits=hits, progress=self._progress)
 
     def status(self) -> Status:
         """The state of the workspace. See `status.status`."""

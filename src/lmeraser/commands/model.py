@@ -31,6 +31,16 @@ def train(
     print_report("training", report.to_json(), as_json=as_json)
 
 
+def cost(
+    hits: Annotated[int, typer.Option(help="Hits of the clustering sample to simulate.", min=0)] = 8,
+    as_json: AsJson = False,
+) -> None:
+    """Simulate what requests cost on the records held now, even before training."""
+    with opened() as eraser:
+        report = eraser.cost(hits=hits)
+    print_report("cost of uniform requests", report.to_json(), as_json=as_json)
+
+
 def predict(
     images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
     as_json: AsJson = False,
