@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -152,6 +153,28 @@ def test_two_processes_would_load_the_same_weights(tmp_path: Path) -> None:
     assert len(digests) == 1
     with pytest.raises(BackboneError, match="lacks 2"):
         load(str(tmp_path), pooling="pooler")
+
+
+def test_class_vectors_are_those_of_the_checkpoints_own_classifier(tmp_path: Path) -> None:
+    import transformers as hf
+
+    layout: Any = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = hf.ViTConfig(image_size=32, patch_size=8, intermediate_size=48, num_labels=7, **layout)
+    whole = hf.ViTForImageClassification(config)
+    whole.save_pretrained(tmp_path / "whole")
+    whole.vit.save_pretrained(tmp_path / "bare")
+    with_classes, without = load(str(tmp_path / "whole")), load(str(tmp_path / "bare"))
+    assert with_classes.class_vectors is not None
+    np.testing.assert_array_equal(with_classes.class_vectors, whole.classifier.weight.detach().numpy())
+    assert without.class_vectors is None
+    assert with_classes.digest != without.digest, "partitions may depend on the classes"
+
+
+def test_the_embedded_default_has_the_classes_of_imagenet() -> None:
+    vectors = load("efficientnet-lite0").class_vectors
+    assert vectors is not None
+    assert vectors.shape == (1000, 1280)
+    assert vectors.dtype == np.float32
 
 
 def drop_half_of_the_weights(folder: Path) -> None:

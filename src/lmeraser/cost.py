@@ -2,24 +2,14 @@
 
 A request that misses the sample tunes its cluster again, without the record; where the cluster's parent sinks to
 ``max_records`` by it, the parent is one cluster again and is tuned. A request that hits the clustering sample
-derives the partition again: some hits are simulated for real, and stand for the others. Needs features, no
-tuned model. The pure part takes sizes by path; `simulate` reads a workspace and changes nothing.
+derives the partition again; what that costs, `simulation` finds out. Pure functions of the clusters' sizes.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-
-from lmeraser.derive import Division, Forgetful, Inputs, Tools, divide
-from lmeraser.errors import InputError
-from lmeraser.executors.base import Executor
-from lmeraser.partitions import partition_of
-from lmeraser.progress import Progress, silent
-from lmeraser.store import MemoryStore
-from lmeraser.train import inputs_of
-from lmeraser.workspace import Workspace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 
 _BATCHES = (1, 10, 100)
 
@@ -115,49 +105,6 @@ def cost_of(sizes: Mapping[str, int], limit: int | None, *, sampled: int = 0, hi
         max=max(cost for cost, _ in weighted),
         batches={count: _batch_share(sizes, chance, hit_share, count) for count in _BATCHES},
     )
-
-
-def simulate(
-    workspace: Workspace, executor: Callable[[], Executor], *, hits: int = 8, progress: Progress = silent
-) -> Cost:
-    """The cost of requests on the partition that the workspace's records and settings give.
-
-    Args:
-        workspace: only read.
-        executor: gives the executor; computes features that are not stored.
-        hits: how many hits of the sample to simulate.
-        progress: told how far it is.
-
-    Raises:
-        InputError: there are no records.
-    """
-    inputs = inputs_of(workspace, executor().backbone)
-    if not inputs.records:
-        raise InputError("A cost is that of a request on some records.", got="no records", next_step="add some")
-    tools = Tools(
-        store=MemoryStore(),
-        memory=Forgetful(workspace.records),
-        executor=executor,
-        fetch=workspace.records.images,
-        secret=workspace.secret,
-        progress=progress,
-    )
-    division = divide(inputs, tools, Counter())
-    sample = partition_of(inputs.config).sample([record.id for record in inputs.records])
-    found = []
-    for done, record_id in enumerate(sample[:hits]):
-        progress("simulating sample hits", done, min(hits, len(sample)))
-        found.append(_hit(inputs, tools, division, record_id))
-    sizes = {path: len(members) for path, members in division.groups.items()}
-    return cost_of(sizes, inputs.config.partition.max_records, sampled=len(sample), hits=found)
-
-
-def _hit(inputs: Inputs, tools: Tools, before: Division, record_id: str) -> int:
-    """Records tuned again when this sampled one goes."""
-    retained = [record for record in inputs.records if record.id != record_id]
-    after = divide(replace(inputs, records=retained), tools, Counter())
-    kept = {tuple(members) for members in before.groups.values()}
-    return sum(len(members) for members in after.groups.values() if tuple(members) not in kept)
 
 
 def _prefixes(path: str) -> list[str]:

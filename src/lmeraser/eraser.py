@@ -299,8 +299,8 @@ class Eraser:
         return audit(self.workspace, self.executor, clusters=clusters, progress=self._progress)
 
     def cost(self, *, hits: int = 8) -> Cost:
-        """What requests cost on the records and settings held now, trained or not. See `cost.simulate`."""
-        from lmeraser.cost import simulate
+        """What requests cost on the records and settings held now, trained or not. See `simulation.simulate`."""
+        from lmeraser.simulation import simulate
 
         return simulate(self.workspace, self.executor, hits=hits, progress=self._progress)
 
@@ -350,7 +350,6 @@ class Eraser:
         return evaluate(
             self.predictor(),
             open_source(source, split=split, columns=columns),
-            model.classes,
             compared_with=records if linear else None,
             progress=self._progress,
         )

@@ -8,7 +8,7 @@ read, never stored.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -18,6 +18,7 @@ from lmeraser.config import Config
 from lmeraser.derive import feature_key
 from lmeraser.errors import InputError, SourceError
 from lmeraser.executors.base import Executor
+from lmeraser.model import Model
 from lmeraser.predict import Predictor
 from lmeraser.progress import Progress, counted, silent
 from lmeraser.records import Records
@@ -46,12 +47,16 @@ class EvaluationReport:
         linear_accuracy: the same for a linear classifier on the same features; None if it was not asked for or
             there are fewer than two classes or ten retained records.
         per_class: accuracy on each class that occurs.
+        clusters: of the model.
+        expected_share: of the records, tuned again by one uniform request that misses the sample.
     """
 
     images: int
     accuracy: float
     linear_accuracy: float | None
     per_class: tuple[ClassAccuracy, ...]
+    clusters: int
+    expected_share: float
 
     def to_json(self) -> dict[str, object]:
         """The report as JSON values."""
@@ -87,7 +92,6 @@ def training_set(records: Records, config: Config, executor: Executor, progress:
 def evaluate(
     predictor: Predictor,
     source: Source,
-    classes: Sequence[str],
     *,
     compared_with: Callable[[], TrainingSet] | None = None,
     progress: Progress = silent,
@@ -97,7 +101,6 @@ def evaluate(
     Args:
         predictor: the model.
         source: labelled images.
-        classes: class names of the model.
         compared_with: gives the features and labels of the retained records; None: no linear classifier.
         progress: told how far it is.
 
@@ -105,6 +108,7 @@ def evaluate(
         SourceError: undecodable images, missing labels, or labels outside the known classes; all are listed.
     """
     labels: list[int] = []
+    classes = predictor.model.classes
     predicted, features, faults = [], [], []
     for chunk in chunks(counted(source.rows, "evaluating", source.length, progress)):
         checked = [check(row, source.classes, classes) for row in chunk]
@@ -132,18 +136,25 @@ def evaluate(
     if compared_with is not None:
         progress("fitting the linear classifier", 0, None)
         linear = _linear_accuracy(compared_with(), np.concatenate(features), truth)
-    return _report(truth, np.concatenate(predicted), linear, classes)
+    return _report(truth, np.concatenate(predicted), linear, predictor.model)
 
 
 def _report(
-    truth: NDArray[np.int64], predicted: NDArray[np.int64], linear: float | None, classes: Sequence[str]
+    truth: NDArray[np.int64], predicted: NDArray[np.int64], linear: float | None, model: Model
 ) -> EvaluationReport:
     right = truth == predicted
     per_class = tuple(
-        ClassAccuracy(classes[label], int((truth == label).sum()), float(right[truth == label].mean()))
+        ClassAccuracy(model.classes[label], int((truth == label).sum()), float(right[truth == label].mean()))
         for label in np.unique(truth)
     )
-    return EvaluationReport(len(truth), float(right.mean()), linear, per_class)
+    return EvaluationReport(
+        images=len(truth),
+        accuracy=float(right.mean()),
+        linear_accuracy=linear,
+        per_class=per_class,
+        clusters=len(model.clusters),
+        expected_share=model.expected_share,
+    )
 
 
 def _linear_accuracy(

@@ -102,7 +102,7 @@ class Predictor:
                 got=f"backbone {executor.backbone.short}; the model was tuned on {model.backbone.short}",
                 next_step="restore the backbone's files, or run 'lmeraser train'",
             )
-        self._model = model
+        self.model = model
         self._config = model.config()
         self._executor = executor
         self._shape = PromptShape.of(self._config)
@@ -124,7 +124,7 @@ class Predictor:
         return [
             Prediction(
                 label=int(label),
-                class_name=self._model.classes[label],
+                class_name=self.model.classes[label],
                 probability=float(probabilities[label]),
                 clusters=tuple(int(number) for number in numbers if number >= 0),
                 rerouted=bool(rerouted),

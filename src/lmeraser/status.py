@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
+from lmeraser.cost import cost_of
 from lmeraser.hashing import Digest
 from lmeraser.served import up_to_date
 from lmeraser.workspace import Workspace
@@ -28,6 +29,10 @@ class Status:
         clusters: clusters with members.
         largest_cluster: records in the largest.
         expected_share: of the records, tuned again by one uniform request.
+        p50: median of the records tuned again by one uniform request that misses the sample.
+        p95: 95th percentile.
+        max: the most.
+        sample_hit_probability: of one uniform request; what a hit costs, `cost` simulates.
         fitted_on: what shapes the partition.
         backbone: the frozen network's name.
         fingerprint: the environment the model was made in; None if it was made in several.
@@ -46,6 +51,10 @@ class Status:
     clusters: int
     largest_cluster: int
     expected_share: float
+    p50: int
+    p95: int
+    max: int
+    sample_hit_probability: float
     fitted_on: str
     backbone: str
     fingerprint: Digest | None
@@ -63,7 +72,9 @@ def status(workspace: Workspace) -> Status:
     model = workspace.generations.current()
     waiting = [request for request in workspace.requests.all() if request.open]
     prints = model.fingerprints if model else ()
-    sizes = [cluster.records for cluster in model.clusters] if model else []
+    sizes = {cluster.path: cluster.records for cluster in model.clusters} if model else {}
+    cost = cost_of(sizes, workspace.config.partition.max_records) if sizes else None
+    sampled = workspace.records.count_sampled(model.partition.key) if model else 0
     return Status(
         records=workspace.records.count(),
         subjects=workspace.records.count_subjects(),
@@ -73,8 +84,12 @@ def status(workspace: Workspace) -> Status:
         parent=model.parent if model else None,
         up_to_date=model is not None and up_to_date(workspace, model),
         clusters=len(sizes),
-        largest_cluster=max(sizes, default=0),
+        largest_cluster=max(sizes.values(), default=0),
         expected_share=model.expected_share if model else 0.0,
+        p50=cost.p50 if cost else 0,
+        p95=cost.p95 if cost else 0,
+        max=cost.max if cost else 0,
+        sample_hit_probability=sampled / sum(sizes.values()) if cost else 0.0,
         fitted_on=workspace.config.partition.fitted_on,
         backbone=workspace.config.backbone.name,
         fingerprint=prints[0] if len(prints) == 1 else None,

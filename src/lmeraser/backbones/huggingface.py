@@ -11,7 +11,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lmeraser.backbones.base import Backbone, channel_constants, freeze, weights_digest
@@ -26,6 +28,7 @@ ALIASES = {
 }
 _CLASS_TOKEN = frozenset({"vit", "deit", "dinov2", "dinov2_with_registers", "beit", "data2vec-vision", "vit_mae"})
 _INTERPOLATING = frozenset({"vit", "deit"})  # others follow the input's size by themselves
+_CLASSIFIER = "classifier.weight"  # where transformers' image classifiers keep their class vectors
 _DEFAULT_MEAN = _DEFAULT_STD = (0.5, 0.5, 0.5)
 
 
@@ -42,7 +45,9 @@ class HuggingFaceBackbone(Backbone):
         self._extra = {"interpolate_pos_encoding": True} if kind in _INTERPOLATING else {}
         mean, std = _pixel_statistics(where)
         architecture = {"config": _stable(model.config), "pooling": self._pooling, "mean": mean, "std": std}
-        self.digest = weights_digest(architecture, model.state_dict())
+        classifier = _classifier(where)
+        public = {} if classifier is None else {_CLASSIFIER: torch.from_numpy(classifier)}
+        self.digest = weights_digest(architecture, {**model.state_dict(), **public})
         self.image_size = config.image_size
         self.micro_batch = config.micro_batch
         self.device = device
@@ -50,6 +55,8 @@ class HuggingFaceBackbone(Backbone):
         self._std = channel_constants(std, device)
         self._model: Any = freeze(model).to(device)
         self.feature_dim = self._probe(config)
+        if classifier is not None and classifier.shape[1] == self.feature_dim:
+            self.class_vectors = classifier
 
     def features(self, images: Tensor) -> Tensor:
         """Pooled features, float32 [n, d]."""
@@ -74,6 +81,21 @@ class HuggingFaceBackbone(Backbone):
                 next_step="set backbone.image_size to what the model was trained on, and backbone.pooling to a "
                 "pooling that it has",
             ) from error
+
+
+def _classifier(where: str) -> NDArray[np.float32] | None:
+    """Weights of the checkpoint's own classifier, float32 [classes, d], which `AutoModel` leaves behind."""
+    from safetensors import safe_open
+    from transformers.utils import cached_file
+
+    path = cached_file(where, "model.safetensors", _raise_exceptions_for_missing_entries=False)
+    if path is None:  # in several files
+        return None
+    with safe_open(path, framework="numpy") as file:
+        if _CLASSIFIER not in file.keys():  # noqa: SIM118 - not a dictionary
+            return None
+        weights: NDArray[np.float32] = file.get_tensor(_CLASSIFIER).astype(np.float32)
+    return weights if weights.ndim == 2 else None
 
 
 def _natural_pooling(kind: str) -> str:

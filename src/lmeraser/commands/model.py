@@ -89,7 +89,8 @@ def evaluate(
         return
     rows = [[c.name, c.images, c.accuracy] for c in report.per_class]
     print_rows("accuracy by class", ["class", "images", "accuracy"], rows)
-    facts = {"images": report.images, "accuracy": report.accuracy}
+    facts = {"images": report.images, "clusters": report.clusters, "accuracy": report.accuracy}
+    facts["expected share tuned again by a request"] = report.expected_share
     print_facts("accuracy", {**facts, "linear classifier, same features": report.linear_accuracy})
 
 
