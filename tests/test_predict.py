@@ -77,3 +77,50 @@ def test_a_model_predicts_with_the_backbone_it_was_tuned_on(eraser: Eraser) -> N
     other = model.model_copy(update={"backbone": model.partition.artifact})
     with pytest.raises(NoModelError, match="backbone"):
         Predictor(other, eraser.workspace.store, LocalExecutor(tiny_config()))
+
+
+@pytest.mark.parametrize(
+    "partition",
+    [
+        {"method": "class_tree", "max_records": 8},
+        {"clusters": 3, "max_records": 6},
+        {"clusters": 3, "fitted": "public", "max_records": 12},
+    ],
+    ids=["class tree", "divided by hash", "public prototypes"],
+)
+def test_images_with_different_numbers_of_votes_do_not_see_each_other(
+    tmp_path: Path, partition: dict[str, object]
+) -> None:
+    with Eraser.create(tmp_path / "w", tiny_config(partition={"clusters": None, **partition})) as eraser:
+        eraser.add(digits(range(40)), columns=DIGIT_COLUMNS)
+        eraser.train()
+        predictor = eraser.predictor()
+        images = eraser.workspace.records.images(eraser.record_ids())
+        together = predictor.batch(images)
+        np.testing.assert_allclose(together.probabilities.sum(axis=1), 1, rtol=1e-5)
+        for place, image in enumerate(images):
+            alone = predictor.batch([image])
+            np.testing.assert_array_equal(alone.probabilities[0], together.probabilities[place])
+            votes = [number for number in together.clusters[place] if number >= 0]
+            assert [number for number in alone.clusters[0] if number >= 0] == votes
+        places = eraser.workspace.records.places(predictor.model.partition.key)
+        numbers = predictor.model.numbers(places)
+        own = [
+            numbers[record_id] in row for record_id, row in zip(sorted(numbers), together.clusters, strict=True)
+        ]
+        assert np.mean(own) > 0.9, "records are answered by the clusters that they tuned"
+        assert len(predictor.predict(images[:1])[0].clusters) == sum(together.clusters[0] >= 0)
+
+
+def test_a_quarantined_cluster_is_never_asked(eraser: Eraser) -> None:
+    images = eraser.workspace.records.images(eraser.record_ids())
+    model, store = eraser.workspace.generations.require(), eraser.workspace.store
+    free = eraser.predictor().batch(images)
+    hidden = int(free.clusters[0, 0])
+    rest = Predictor(model, store, eraser.executor(), quarantined=[hidden]).batch(images)
+    assert hidden not in rest.clusters
+    moved = free.clusters[:, 0] == hidden
+    np.testing.assert_array_equal(rest.rerouted, moved)
+    np.testing.assert_array_equal(rest.probabilities[~moved], free.probabilities[~moved])
+    with pytest.raises(NoModelError, match="every cluster"):
+        Predictor(model, store, eraser.executor(), quarantined=[cluster.number for cluster in model.clusters])

@@ -143,7 +143,7 @@ class Predictor:
         return Batch(
             probabilities=np.concatenate([part.probabilities for part in done]),
             features=np.concatenate([part.features for part in done]),
-            clusters=np.concatenate([part.clusters for part in done]),
+            clusters=_stacked([part.clusters for part in done]),
             rerouted=np.concatenate([part.rerouted for part in done]),
         )
 
@@ -177,6 +177,13 @@ class Predictor:
         logits = (self._weights[chosen] * features[:, None, :]).sum(dim=2) + self._biases[chosen]
         probabilities: NDArray[np.float32] = logits.softmax(dim=1)[: len(clusters)].cpu().numpy()
         return probabilities * (clusters >= 0)[:, None].astype(np.float32)
+
+
+def _stacked(parts: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
+    """Cluster numbers of several micro-batches, int64 [n, votes], filled up with -1 to the most votes."""
+    votes = max(part.shape[1] for part in parts)
+    filled = [np.pad(part, ((0, 0), (0, votes - part.shape[1])), constant_values=-1) for part in parts]
+    return np.concatenate(filled)
 
 
 def _numbers(clusters: Sequence[Cluster]) -> NDArray[np.int64]:
