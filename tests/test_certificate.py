@@ -7,7 +7,7 @@ import shutil
 import string
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,9 +17,9 @@ from datasets import ClassLabel, Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conftest import DIGIT_COLUMNS, NOW, digits
+from conftest import DIGIT_COLUMNS, NOW, Run, digits
 from fake import Fake
-from lmeraser import Eraser, __version__, cli
+from lmeraser import Eraser, __version__
 from lmeraser.certificate import CLAIM, FORMAT, NOT_COVERED, PAYLOAD_TYPE, issue, render, verify, verify_in_ledger
 from lmeraser.chain import Entry, check
 from lmeraser.config import parse
@@ -513,25 +513,6 @@ def test_making_the_golden_files_again_gives_the_same_bytes() -> None:
 
 
 # --- the command line --------------------------------------------------------------------------------------
-
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """The command line in this process: exit code, standard output and standard error."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["lmeraser", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        code = caught.value.code
-        assert isinstance(code, int)
-        return code, *capsys.readouterr()
-
-    return call
-
 
 GOOD = (FOLDER / "certificate-1.json", "--key", FOLDER / "signing.pub")
 

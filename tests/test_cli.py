@@ -22,22 +22,6 @@ COMMANDS = ["demo", "init", "add", "classes", "train", "status", "config", "doct
 COMMANDS += ["draw", "cost", "plan", "unlearn", "relabel", "audit", "ledger", "verify", "residue", "purge"]
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A trained workspace of 40 digits; only read by the tests."""
-    root = tmp_path_factory.mktemp("cli") / "w"
-    with Eraser.create(root, tiny_config()) as eraser:
-        eraser.add(digits(range(40)), columns=DIGIT_COLUMNS)
-        eraser.train()
-    return root
-
-
-@pytest.fixture
-def work(trained: Path, tmp_path: Path) -> Path:
-    """A copy of the trained workspace that may be changed."""
-    return Path(shutil.copytree(trained, tmp_path / "w"))
-
-
 @pytest.fixture
 def parquet(tmp_path: Path) -> Path:
     digits(range(40, 52)).to_parquet(tmp_path / "digits.parquet")

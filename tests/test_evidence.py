@@ -3,33 +3,16 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 import lmeraser
-from conftest import DIGIT_COLUMNS, Run, digits, tiny_config
+from conftest import Run, digits
 from lmeraser import Eraser
 from lmeraser.signing import SigningKey
 
 REQUEST = "3f1c6a52-8f0e-4b57-9c1e-0d6b7a4f2e11"
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("evidence") / "w"
-    with Eraser.create(root, tiny_config()) as eraser:
-        eraser.add(digits(range(40)), columns=DIGIT_COLUMNS)
-        eraser.train()
-    return root
-
-
-@pytest.fixture
-def work(trained: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(trained, tmp_path / "w"))
 
 
 def test_a_request_from_acceptance_to_a_verified_certificate(run: Run, work: Path, tmp_path: Path) -> None:

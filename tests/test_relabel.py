@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,9 @@ from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conftest import DIGIT_COLUMNS, NOW, digits
+from conftest import DIGIT_COLUMNS, NOW, Run, digits
 from fake import Fake
-from lmeraser import Eraser, cli
+from lmeraser import Eraser
 from lmeraser.config import parse
 from lmeraser.errors import InputError, UnknownRecordError
 from lmeraser.hashing import Digest
@@ -302,24 +302,12 @@ def test_a_class_that_was_added_on_purpose_may_be_given(eraser: Eraser) -> None:
 
 # --- the command line --------------------------------------------------------------------------------------
 
-Run = Callable[..., tuple[int, str, str]]
-
 
 @pytest.fixture
-def run(root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """The command line in this process, without torch: exit code, standard output and standard error."""
+def run(run: Run, root: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """The command line on the workspace, without torch."""
     monkeypatch.setattr(Eraser, "_loaded", Fake())
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["lmeraser", "-w", str(root), *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        code = caught.value.code
-        assert isinstance(code, int)
-        return code, *capsys.readouterr()
-
-    return call
+    return partial(run, "-w", root)
 
 
 def test_the_command_corrects_labels_and_reports_the_training(run: Run, root: Path, tmp_path: Path) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import random
 import shutil
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lmeraser.residue as residue
-from conftest import DIGIT_COLUMNS, NOW, digits
+from conftest import DIGIT_COLUMNS, NOW, Run, digits
 from fake import Fake
-from lmeraser import Eraser, cli
+from lmeraser import Eraser
 from lmeraser.config import parse
 from lmeraser.errors import InputError
 from lmeraser.residue import WINDOW, Find, ResidueReport, scan
@@ -388,24 +388,12 @@ def test_a_scan_changes_nothing(eraser: Eraser, tmp_path: Path) -> None:
 
 # --- the command line --------------------------------------------------------------------------------------
 
-Run = Callable[..., tuple[int, str, str]]
-
 
 @pytest.fixture
-def run(root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """The command line in this process, without torch: exit code, standard output and standard error."""
+def run(run: Run, root: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """The command line on the workspace, without torch."""
     monkeypatch.setattr(Eraser, "_loaded", Fake())
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["lmeraser", "-w", str(root), *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        code = caught.value.code
-        assert isinstance(code, int)
-        return code, *capsys.readouterr()
-
-    return call
+    return partial(run, "-w", root)
 
 
 def test_the_exit_status_tells_whether_something_was_found(run: Run, root: Path, tmp_path: Path) -> None:
