@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from lmeraser.config import View
 from lmeraser.executors.base import Fetch, TuneResult, TuneTask, Vector
 from lmeraser.hashing import Digest
 from lmeraser.progress import Progress
@@ -31,11 +32,17 @@ class Fake:
     def class_vectors(self) -> NDArray[np.float32]:
         return np.random.default_rng(0).standard_normal((12, 6)).astype(np.float32)
 
-    def embed(self, ids: Sequence[str], fetch: Fetch, progress: Progress) -> Iterator[tuple[str, Vector]]:
+    def embed(
+        self, ids: Sequence[str], fetch: Fetch, progress: Progress, views: Sequence[View] = ("clean",)
+    ) -> Iterator[tuple[str, Vector]]:
         for record_id in ids:
             self.embedded.append(record_id)
-            seed = int.from_bytes(hashlib.sha256(fetch([record_id])[0]).digest()[:4], "big")
-            yield record_id, np.random.default_rng(seed).standard_normal(6).astype(np.float32)
+            parts = []
+            for view in views:
+                seen = fetch([record_id])[0] + (b"" if view == "clean" else view.encode())
+                seed = int.from_bytes(hashlib.sha256(seen).digest()[:4], "big")
+                parts.append(np.random.default_rng(seed).standard_normal(6).astype(np.float32))
+            yield record_id, np.concatenate(parts)
 
     def tune(self, tasks: Sequence[TuneTask], fetch: Fetch, progress: Progress) -> Iterator[TuneResult]:
         for task in tasks:

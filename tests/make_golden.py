@@ -62,7 +62,7 @@ NEW = model(1, "new partition", ["kept", "new tensors"])
 
 def request() -> Request:
     """One that is in progress: its records went out of the old model."""
-    artifacts = (OLD.partition.artifact, *(cluster.constituent.artifact for cluster in OLD.clusters))
+    artifacts = tuple(result.artifact for result in OLD.stages.values())
     return Request(
         id=REQUEST,
         regulation="gdpr",

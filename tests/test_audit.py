@@ -69,7 +69,7 @@ def test_an_altered_artifact_is_found(eraser: Eraser) -> None:
 
 def test_a_missing_artifact_is_found(eraser: Eraser) -> None:
     model = eraser.workspace.generations.require()
-    name = model.clusters[0].constituent.artifact.hex
+    name = model.stages["cluster 0"].artifact.hex
     (eraser.workspace.root / "artifacts" / name[:2] / f"{name}.safetensors").unlink()
     assert not eraser.audit().identical
 

@@ -102,7 +102,7 @@ def ordinary(eraser: Eraser) -> list[str]:
 
 def artifacts(eraser: Eraser) -> dict[str, Digest]:
     model = eraser.workspace.generations.require()
-    clusters = {f"cluster {c.number}": c.constituent.artifact for c in model.clusters}
+    clusters = {f"cluster {c.number}": c.constituent.artifact for c in model.clusters if c.constituent}
     return {"partition": model.partition.artifact, **clusters}
 
 

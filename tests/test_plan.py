@@ -165,4 +165,5 @@ def test_the_report_is_plain_json() -> None:
         "records_to_tune",
         "share_to_tune",
         "estimated_seconds",
+        "expected_share",
     }

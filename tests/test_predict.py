@@ -11,6 +11,7 @@ from conftest import DIGIT_COLUMNS, digits, tiny_config
 from lmeraser import Eraser
 from lmeraser.errors import NoModelError
 from lmeraser.executors.local import LocalExecutor
+from lmeraser.images import decode
 from lmeraser.predict import Predictor
 from lmeraser.tensors import from_bytes
 
@@ -40,9 +41,9 @@ def test_probabilities_are_those_of_the_prompt_and_head_of_the_nearest_cluster(e
     number = int(np.linalg.norm(prototypes - unit, axis=1).argmin())
     assert batch.clusters.tolist() == [[number]]
     cluster = next(cluster for cluster in model.clusters if cluster.number == number)
+    assert cluster.constituent is not None
     tensors = from_bytes(store.read(cluster.constituent.artifact))
-    pixels = torch.from_numpy(eraser.executor().clean_views(image)).permute(0, 3, 1, 2)
-    inputs = backbone.normalize(pixels).repeat(backbone.micro_batch, 1, 1, 1)
+    inputs = eraser.executor().look([decode(image[0])], "clean")[:1].repeat(backbone.micro_batch, 1, 1, 1)
     frame = np.ones((32, 32), dtype=bool)
     frame[4:-4, 4:-4] = False
     inputs[:, :, torch.from_numpy(frame)] += torch.from_numpy(tensors["prompt"])

@@ -192,7 +192,7 @@ def test_only_the_clusters_of_the_records_are_tuned_again(eraser: Eraser, fake: 
 def test_what_came_from_the_old_label_is_purged(eraser: Eraser) -> None:
     before = eraser.workspace.generations.require()
     number = next(n for n, ids in members(eraser).items() if "digit-0003" in ids)
-    (old,) = (cluster.constituent for cluster in before.clusters if cluster.number == number)
+    old = before.stages[f"cluster {number}"]
     root = eraser.workspace.root
 
     def places(digest: Digest) -> list[str]:

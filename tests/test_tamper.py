@@ -52,7 +52,7 @@ def facts(root: Path) -> dict[str, Any]:
         index = inside.records.index()
         images = inside.records.images([record.id for record in index])
         model = inside.generations.require()
-        parts = [model.partition, *(cluster.constituent for cluster in model.clusters)]
+        parts = model.stages.values()
         data = (root / "certificates" / f"{faults.REQUEST}.json").read_bytes()
         return {
             "records": index,

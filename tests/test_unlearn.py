@@ -69,11 +69,11 @@ def test_artifacts_of_the_old_clusters_and_partition_are_gone(eraser: Eraser) ->
     eraser.unlearn(ids=sample_of(eraser)[:1])
     after = eraser.workspace.generations.require()
     names = " ".join(path.name for path in files(eraser.workspace.root))
-    old = {before.partition.artifact, *(c.constituent.artifact for c in before.clusters)}
-    kept = {after.partition.artifact, *(c.constituent.artifact for c in after.clusters)}
+    old = {result.artifact for result in before.stages.values()}
+    kept = {result.artifact for result in after.stages.values()}
     assert before.partition.artifact not in kept
     assert not any(artifact.hex in names for artifact in old - kept)
-    assert not any(c.constituent.key.hex in names for c in before.clusters if c.constituent.artifact not in kept)
+    assert not any(r.key.hex in names for r in before.stages.values() if r.artifact not in kept)
     assert all(artifact.hex in names for artifact in kept)
     manifests = [p.name for p in files(eraser.workspace.root) if p.parent.name == "generations"]
     assert sorted(manifests) == ["00000001.json", "current"]

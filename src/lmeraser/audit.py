@@ -13,11 +13,12 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
-from lmeraser.derive import Division, Forgetful, Inputs, Tools, divide, tune_clusters
+from lmeraser.derive import Division, Inputs, Tools, divide, fit_global_head, tune_clusters
 from lmeraser.errors import CorruptError, InputError
 from lmeraser.executors.base import Executor
 from lmeraser.hashing import Digest
-from lmeraser.model import Cluster, Model
+from lmeraser.memory import CountsAnew, Forgetful
+from lmeraser.model import Cluster, Model, StageResult
 from lmeraser.progress import Progress, silent
 from lmeraser.served import current_model
 from lmeraser.store import FileStore, MemoryStore
@@ -78,19 +79,21 @@ def audit(
     tools = Tools(
         store=MemoryStore(),
         memory=Forgetful(),
+        counts=CountsAnew(),
         executor=executor,
         fetch=workspace.records.images,
         secret=workspace.secret,
         progress=progress,
     )
     ran: Counter[str] = Counter()
+    head = fit_global_head(inputs, tools, ran)
     division = divide(inputs, tools, ran)
     numbered = division.numbered()
     chosen = _draw(list(numbered), clusters)
     derived = tune_clusters(inputs, {number: numbered[number] for number in chosen}, tools, ran)
     differences = [
         *_damaged(model, workspace.store),
-        *_compare(model, inputs, division, derived, partial=len(chosen) < len(numbered)),
+        *_compare(model, inputs, division, head, derived, partial=len(chosen) < len(numbered)),
     ]
     return AuditReport(
         identical=not differences,
@@ -112,9 +115,7 @@ def _draw(numbers: list[int], count: int | None) -> list[int]:
 
 def _damaged(model: Model, store: FileStore) -> list[str]:
     damaged = []
-    results = {"partition": model.partition}
-    results |= {f"cluster {cluster.number}": cluster.constituent for cluster in model.clusters}
-    for name, result in results.items():
+    for name, result in model.stages.items():
         try:
             store.read(result.artifact)
         except (CorruptError, OSError) as error:
@@ -123,14 +124,19 @@ def _damaged(model: Model, store: FileStore) -> list[str]:
 
 
 def _compare(
-    model: Model, inputs: Inputs, division: Division, derived: Sequence[Cluster], *, partial: bool
+    model: Model,
+    inputs: Inputs,
+    division: Division,
+    head: StageResult | None,
+    derived: Sequence[Cluster],
+    *,
+    partial: bool,
 ) -> list[str]:
     found = []
     if model.backbone != inputs.backbone:
         found.append(f"backbone: served {model.backbone.short}, derived {inputs.backbone.short}")
-    if model.partition.artifact != division.partition.artifact:
-        artifacts = model.partition.artifact.short, division.partition.artifact.short
-        found.append("partition: served {}, derived {}".format(*artifacts))
+    stages = {"partition": division.partition, "global head": head}
+    found += [_difference(name, model.stages.get(name), stages[name]) for name in stages]
     served = {cluster.number: cluster for cluster in model.clusters}
     numbers = set(division.numbered())
     found += [f"cluster {n}: served but not derived" for n in sorted(served.keys() - numbers)]
@@ -139,11 +145,19 @@ def _compare(
         other = served.get(cluster.number)
         if other is not None and other.path != cluster.path:
             found.append(f"cluster {cluster.number}: served for {other.path}, derived for {cluster.path}")
-        if other is not None and other.constituent.artifact != cluster.constituent.artifact:
-            artifacts = other.constituent.artifact.short, cluster.constituent.artifact.short
-            found.append("cluster {}: served {}, derived {}".format(cluster.number, *artifacts))
+        if other is not None:
+            found.append(_difference(f"cluster {cluster.number}", other.constituent, cluster.constituent))
+    found = [line for line in found if line]
     if not partial and not found:
-        again = model.model_copy(update={"clusters": tuple(derived), "partition": division.partition})
+        update = {"clusters": tuple(derived), "partition": division.partition, "global_head": head}
+        again = model.model_copy(update=update)
         if again.model_digest != model.model_digest:
             found.append(f"model: served {model.model_digest.short}, derived {again.model_digest.short}")
     return found
+
+
+def _difference(name: str, served: StageResult | None, derived: StageResult | None) -> str:
+    """A line about two results of one stage; empty if they are the same."""
+    before, after = (result.artifact.short if result else "none" for result in (served, derived))
+    same = (served and served.artifact) == (derived and derived.artifact)
+    return "" if same else f"{name}: served {before}, derived {after}"

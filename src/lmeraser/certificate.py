@@ -247,7 +247,7 @@ def render(facts: Mapping[str, Any]) -> str:
         f"Model before       {digests[0]}",
         f"Model after        {digests[1]}",
         f"Generation         {'-' if model['generation'] is None else model['generation']}",
-        f"Tuned again        {len(tuned.keys() - {'partition'})} of {model['clusters']} clusters",
+        f"Tuned again        {len(tuned.keys() - {'partition', 'global head'})} of {model['clusters']} clusters",
         f"Partition          {'derived again' if model['partition_derived_again'] else 'not touched'}",
         f"Settings           {model['settings'] or '-'}",
         f"Backbone           {model['backbone'] or '-'}",
@@ -268,8 +268,7 @@ def render(facts: Mapping[str, Any]) -> str:
 
 
 def _artifacts(model: Model) -> dict[str, Digest]:
-    clusters = {f"cluster {c.number}": c.constituent.artifact for c in model.clusters}
-    return {"partition": model.partition.artifact, **clusters}
+    return {name: result.artifact for name, result in model.stages.items()}
 
 
 def _audit(audit: Mapping[str, Any] | None) -> str:

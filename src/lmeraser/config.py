@@ -19,7 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from lmeraser.errors import ConfigError, listing
 from lmeraser.times import add_months
 
-PresetName = Literal["default", "paper"]
+PresetName = Literal["default", "paper", "instant"]
+View = Literal["clean", "mirror", "whole", "near", "far", "frame"]
 
 
 class Section(BaseModel):
@@ -141,6 +142,43 @@ class HeadConfig(Section):
     )
 
 
+class EmbeddingConfig(Section):
+    """What heads see that are fitted without tuning a prompt: features averaged over fixed views of an image."""
+
+    views: tuple[View, ...] = Field(
+        default=("clean",),
+        min_length=1,
+        description="'clean', 'mirror', 'whole' (uncropped), 'near', 'far', 'frame' (a random frame, never tuned)",
+    )
+
+    @model_validator(mode="after")
+    def _each_view_once(self) -> Self:
+        if len(set(self.views)) < len(self.views):
+            raise ValueError(f"views are different, not {', '.join(self.views)}")
+        return self
+
+
+class GlobalHeadConfig(Section):
+    """A ridge head on all records, from sums that a record can be subtracted from (docs/adr/0010)."""
+
+    weight: float = Field(
+        default=0.0, ge=0, le=1, description="of its probabilities in a prediction; 0: there is none"
+    )
+    penalty: float = Field(default=1000.0, gt=0, le=1e9, description="added to the diagonal of the sums")
+    sharpness: float = Field(
+        default=8.0, gt=0, le=100, description="factor of its scores before they become probabilities"
+    )
+
+
+class ConstituentConfig(Section):
+    """What is tuned for one cluster."""
+
+    kind: Literal["prompt_head", "head", "none"] = Field(
+        default="prompt_head",
+        description="'head' is tuned on codes, without prompt; 'none': there is a global head only",
+    )
+
+
 class TuningConfig(Section):
     """How a cluster's prompt and head are tuned together (paper, Eq. 3)."""
 
@@ -193,6 +231,9 @@ class Config(Section):
     partition: PartitionConfig = PartitionConfig(clusters=20)
     prompt: PromptConfig = PromptConfig()
     head: HeadConfig = HeadConfig()
+    embedding: EmbeddingConfig = EmbeddingConfig()
+    global_head: GlobalHeadConfig = GlobalHeadConfig()
+    constituent: ConstituentConfig = ConstituentConfig()
     tuning: TuningConfig = TuningConfig()
     compute: ComputeConfig = ComputeConfig()
     requests: RequestsConfig = RequestsConfig()
@@ -204,6 +245,22 @@ class Config(Section):
         if self.prompt.kind != "none" and width > limit:
             raise ValueError(f"prompt.width ({width}) must be at most {limit} for an input of {size} px")
         return self
+
+    @model_validator(mode="after")
+    def _something_answers(self) -> Self:
+        weight, kind = self.global_head.weight, self.constituent.kind
+        if (kind == "none") != (weight == 1):
+            raise ValueError(
+                f"global_head.weight is 1 exactly if constituent.kind is 'none', not {weight:g} with {kind!r}"
+            )
+        if kind == "none" and self.partition.method != "single":
+            raise ValueError(f"without constituents partition.method is 'single', not {self.partition.method!r}")
+        return self
+
+    @property
+    def needs_codes(self) -> bool:
+        """Whether the model has a part that is fitted on codes of all records (`sums`)."""
+        return self.global_head.weight > 0 or self.constituent.kind == "head"
 
     @property
     def prompt_width(self) -> int:
@@ -227,6 +284,13 @@ class Config(Section):
 
 _PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
+    # No prompt is tuned: a deletion subtracts from sums and solves once.
+    "instant": {
+        "partition": {"method": "single"},
+        "embedding": {"views": ["clean", "whole", "near"]},
+        "global_head": {"weight": 1.0},
+        "constituent": {"kind": "none"},
+    },
     # The paper's settings (section V-A). It names no learning rates that its code uses; see docs/adr/0006.
     "paper": {
         "backbone": {"name": "vit-b-22k", "image_size": 224, "resize": 256},
@@ -257,7 +321,7 @@ _PRESETS: dict[str, dict[str, Any]] = {
 
 
 def preset(name: PresetName) -> Config:
-    """The settings of a preset: 'default' works on the embedded backbone, 'paper' follows the paper."""
+    """The settings of a preset: 'default' and 'instant' for the embedded backbone, 'paper' as in the paper."""
     return Config.model_validate(_PRESETS[name])
 
 
@@ -314,6 +378,8 @@ def _toml(value: Any) -> str:
         return "true" if value else "false"
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # TOML escapes as JSON does
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_toml, value))}]"
     return repr(value)
 
 

@@ -75,7 +75,14 @@ def ordinary_costs(sizes: Mapping[str, int], limit: int | None) -> dict[str, int
     return costs
 
 
-def cost_of(sizes: Mapping[str, int], limit: int | None, *, sampled: int = 0, hits: Sequence[int] = ()) -> Cost:
+def cost_of(
+    sizes: Mapping[str, int],
+    limit: int | None,
+    *,
+    sampled: int = 0,
+    hits: Sequence[int] = (),
+    tuned: bool = True,
+) -> Cost:
     """The cost of uniform requests.
 
     Args:
@@ -83,9 +90,10 @@ def cost_of(sizes: Mapping[str, int], limit: int | None, *, sampled: int = 0, hi
         limit: the most records that a cluster holds.
         sampled: how many records shape the partition.
         hits: records tuned again by each simulated hit.
+        tuned: whether clusters have constituents; without, no request costs anything.
     """
     total = sum(sizes.values())
-    costs = ordinary_costs(sizes, limit)
+    costs = ordinary_costs(sizes, limit) if tuned else dict.fromkeys(sizes, 0)
     chance = sampled / total if hits else 0.0
     weighted = [(costs[path], (1 - chance) * size / total) for path, size in sizes.items()]
     weighted += [(hit, chance / len(hits)) for hit in hits]
@@ -103,7 +111,7 @@ def cost_of(sizes: Mapping[str, int], limit: int | None, *, sampled: int = 0, hi
         p50=_percentile(weighted, 0.5),
         p95=_percentile(weighted, 0.95),
         max=max(cost for cost, _ in weighted),
-        batches={count: _batch_share(sizes, chance, hit_share, count) for count in _BATCHES},
+        batches={count: _batch_share(sizes if tuned else {}, chance, hit_share, count) for count in _BATCHES},
     )
 
 

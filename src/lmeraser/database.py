@@ -18,6 +18,8 @@ from sqlalchemy import (
     Column,
     Connection,
     Engine,
+    ForeignKey,
+    Index,
     MetaData,
     String,
     Table,
@@ -37,6 +39,12 @@ _IN_CHUNK = 500  # values per SQL statement; databases limit the number of param
 
 metadata = MetaData()
 facts = Table("facts", metadata, Column("name", String, primary_key=True), Column("value", String, nullable=False))
+
+
+def owned(name: str, *columns: Column[Any] | Index) -> Table:
+    """A table of things that belong to one record and are deleted with it."""
+    owner = Column("id", String, ForeignKey("records.id", ondelete="CASCADE"), primary_key=True)
+    return Table(name, metadata, owner, *columns)
 
 
 class Database:

@@ -1,9 +1,9 @@
 """F: from retained records, settings and backbone to a model, in memoised stages.
 
     records -> sample -> (features of the sample) -> partition -> place of every record -> clusters
-                                                                              |  one independent task per cluster
-                                                                              v
-                                                                prompt + head of each cluster
+       |                                                                      |  one independent task per cluster
+       v                                                                      v
+    sums of codes -> global head                                  constituent of each cluster
 
 Training, adding records and unlearning are this one function on the records that are left. A stage whose inputs
 are in the store is not run again; that is the only difference between a training and a deletion, and it cannot
@@ -18,72 +18,32 @@ Knows nothing about files, databases, torch or who asks.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lmeraser.config import Config
+from lmeraser.errors import CorruptError
 from lmeraser.executors.base import Executor, Fetch, TuneTask
 from lmeraser.grouping import group
 from lmeraser.hashing import Digest, keyed_digest
+from lmeraser.memory import Counts, Memory
 from lmeraser.model import Cluster, StageResult
 from lmeraser.partitions import Fitted, partition_of
 from lmeraser.progress import Progress, silent
 from lmeraser.records import RecordRef
+from lmeraser.ridge import solve
 from lmeraser.store import MemoEntry, Store
+from lmeraser.sums import Sums, embedding, encode
 from lmeraser.tensors import from_bytes, to_bytes
 
 _CHUNK = 1024  # records whose features are in memory at once while they are assigned
-
-
-class Memory(Protocol):
-    """What was derived from single records: features and places."""
-
-    def features(self, ids: Sequence[str], *, key: str) -> dict[str, NDArray[np.float32]]:
-        """Stored features of those ids that have them."""
-        ...
-
-    def store_features(self, vectors: Mapping[str, NDArray[np.float32]], *, key: str) -> None:
-        """Store features."""
-        ...
-
-    def places(self, partition: Digest, ids: Sequence[str] | None = None) -> dict[str, str]:
-        """Known places under the partition with this key."""
-        ...
-
-    def store_places(self, places: Mapping[str, str], *, partition: Digest, sampled: bool = False) -> None:
-        """Store places, of records that shaped the partition or of others."""
-        ...
-
-
-class Forgetful:
-    """A `Memory` that keeps nothing, so that every place is found again.
-
-    Args:
-        known: where features may be read from; None: every image is embedded again.
-    """
-
-    def __init__(self, known: Memory | None = None) -> None:
-        self._known = known
-
-    def features(self, ids: Sequence[str], *, key: str) -> dict[str, NDArray[np.float32]]:
-        """Features that are known elsewhere."""
-        return self._known.features(ids, key=key) if self._known is not None else {}
-
-    def store_features(self, vectors: Mapping[str, NDArray[np.float32]], *, key: str) -> None:
-        """Store nothing."""
-
-    def places(self, partition: Digest, ids: Sequence[str] | None = None) -> dict[str, str]:
-        """Nothing is known."""
-        return {}
-
-    def store_places(self, places: Mapping[str, str], *, partition: Digest, sampled: bool = False) -> None:
-        """Store nothing."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +70,7 @@ class Tools:
     Attributes:
         store: artifacts and memo.
         memory: features and places of single records.
+        counts: codes of single records, and their sums.
         executor: gives the executor; called only when a stage has to run.
         fetch: image bytes of record ids.
         secret: key of the memo keys.
@@ -119,6 +80,7 @@ class Tools:
 
     store: Store
     memory: Memory
+    counts: Counts
     executor: Callable[[], Executor]
     fetch: Fetch
     secret: bytes
@@ -154,6 +116,7 @@ class Derivation:
     Attributes:
         partition: the partition's artifact.
         clusters: the clusters with members, by number.
+        global_head: if the settings ask for one and there are records.
         ran: how often each stage ran: records embedded and assigned, partitions fitted, clusters tuned, records
             in tuned clusters.
         tuning_seconds: time spent on tuning.
@@ -161,17 +124,39 @@ class Derivation:
 
     partition: StageResult
     clusters: tuple[Cluster, ...]
+    global_head: StageResult | None = None
     ran: Mapping[str, int] = field(default_factory=dict)
     tuning_seconds: float = 0.0
 
 
 def derive(inputs: Inputs, tools: Tools) -> Derivation:
-    """F: the partition, then a constituent for every cluster with members."""
+    """F: codes and the global head, the partition, and a constituent for every cluster with members."""
     ran: Counter[str] = Counter()
+    head = fit_global_head(inputs, tools, ran)
     division = divide(inputs, tools, ran)
     started = time.perf_counter()
     clusters = tune_clusters(inputs, division.numbered(), tools, ran)
-    return Derivation(division.partition, clusters, dict(ran), time.perf_counter() - started)
+    return Derivation(division.partition, clusters, head, dict(ran), time.perf_counter() - started)
+
+
+def fit_global_head(inputs: Inputs, tools: Tools, ran: Counter[str]) -> StageResult | None:
+    """Count every record in the sums, and solve for the global head if the settings ask for one."""
+    if not inputs.config.needs_codes or not inputs.records:
+        return None
+    _count(inputs, tools, ran)
+    if inputs.config.global_head.weight == 0:
+        return None
+    sums = tools.counts.sums()
+    assert sums is not None
+    sums = sums.widened(inputs.classes)
+    _check_counts(sums, inputs)
+    penalty = inputs.config.global_head.penalty
+    key = keyed_digest(tools.secret, {"stage": "global_head", "sums": sums.digest, "penalty": penalty})
+    entry = _find(key, tools)
+    if entry is None:
+        entry = _keep(key, to_bytes(solve(sums, penalty)), tools)
+        ran["solved"] += 1
+    return StageResult(key=key, artifact=entry.artifact, fingerprint=entry.fingerprint)
 
 
 def divide(inputs: Inputs, tools: Tools, ran: Counter[str]) -> Division:
@@ -207,12 +192,18 @@ def tune_clusters(
     inputs: Inputs, clusters: Mapping[int, tuple[str, Sequence[str]]], tools: Tools, ran: Counter[str]
 ) -> tuple[Cluster, ...]:
     """A constituent for each of these clusters; those whose members are in the memo are not tuned again."""
+    if inputs.config.constituent.kind == "none":
+        ran.update(tuned=0, tuned_records=0)
+        return tuple(
+            Cluster(number=n, path=path, records=len(ids), constituent=None) for n, (path, ids) in clusters.items()
+        )
     by_id = {record.id: record for record in inputs.records}
     tasks = {n: _task([by_id[i] for i in ids], inputs, tools.secret) for n, (_, ids) in clusters.items()}
     found = {task.key: _find(task.key, tools) for task in tasks.values()}
     pending = [task for task in tasks.values() if found[task.key] is None]
     if pending:
-        for result in tools.executor().tune(pending, tools.fetch, tools.progress):
+        fetch = tools.counts.codes if inputs.config.constituent.kind == "head" else tools.fetch
+        for result in tools.executor().tune(pending, fetch, tools.progress):
             found[result.key] = _keep(result.key, result.data, tools, seconds=result.seconds)
     ran["tuned"] += len(pending)
     ran["tuned_records"] += sum(len(task.ids) for task in pending)
@@ -224,13 +215,52 @@ def feature_key(config: Config, backbone: Digest) -> str:
     return Digest.of_json({"settings": config.model_settings()["backbone"], "backbone": backbone})
 
 
+def code_key(config: Config, backbone: Digest) -> str:
+    """Names what codes depend on besides the image."""
+    settings = config.model_settings()
+    named = {name: settings[name] for name in ("seed", "backbone", "embedding")}
+    return Digest.of_json({**named, "frame": config.prompt_width, "network": backbone})
+
+
+def _count(inputs: Inputs, tools: Tools, ran: Counter[str]) -> None:
+    """Count the records that are not counted yet; their clean features are stored on the way."""
+    key, labels = code_key(inputs.config, inputs.backbone), {record.id: record.label for record in inputs.records}
+    counted = tools.counts.ids(key=key)
+    missing = [record.id for record in inputs.records if record.id not in counted]
+    if not missing:
+        return
+    views = inputs.config.embedding.views
+    stream = tools.executor().embed(missing, tools.fetch, tools.progress, views)
+    while chunk := dict(itertools.islice(stream, _CHUNK)):
+        features = np.stack(list(chunk.values())).reshape(len(chunk), len(views), -1)
+        if "clean" in views:
+            clean = dict(zip(chunk, features[:, views.index("clean")], strict=True))
+            tools.memory.store_features(clean, key=feature_key(inputs.config, inputs.backbone))
+        codes = dict(zip(chunk, encode(embedding(features)), strict=True))
+        tools.counts.count(codes, [labels[record_id] for record_id in chunk], inputs.classes, key=key)
+    ran["counted"] += len(missing)
+
+
+def _check_counts(sums: Sums, inputs: Inputs) -> None:
+    labels = Counter(record.label for record in inputs.records)
+    if sums.records_by_class != tuple(labels[label] for label in range(inputs.classes)):
+        raise CorruptError(
+            "The sums count every record once, in its class.",
+            got="other numbers of records than the workspace holds",
+            next_step="count them again with 'lmeraser train --rederive'",
+        )
+
+
 def _task(records: Sequence[RecordRef], inputs: Inputs, secret: bytes) -> TuneTask:
     settings = inputs.config.model_settings()
+    read = ["seed", "backbone", "constituent", "prompt", "head", "tuning"]
+    if inputs.config.constituent.kind == "head":
+        read.append("embedding")
     key = keyed_digest(
         secret,
         {
             "stage": "tune",
-            "settings": {name: settings[name] for name in ("seed", "backbone", "prompt", "head", "tuning")},
+            "settings": {name: settings[name] for name in read},
             "backbone": inputs.backbone,
             "classes": inputs.classes,
             "members": [[record.id, record.label, record.image_digest] for record in records],

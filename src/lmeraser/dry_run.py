@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from lmeraser.config import View
     from lmeraser.executors.base import Executor, Fetch, TuneResult, TuneTask, Vector
 
 
@@ -43,13 +44,10 @@ def dry_run(
     """
     selection = select(workspace.records, ids=ids, subjects=subjects)
     model = current_model(workspace)
-    records, key, removed = workspace.records, model.partition.key, set(selection.ids)
+    removed = set(selection.ids)
     limit = workspace.config.partition.max_records
-    hit = records.any_sampled(key, removed)
-    if hit or limit is not None:
-        places = records.places(key)
-    else:  # without a limit a cluster is the records of one place
-        places = records.at_places(key, set(records.places(key, sorted(removed)).values()))
+    hit = workspace.records.any_sampled(model.partition.key, removed)
+    places = _places(workspace, model, removed, every=hit or limit is not None)
     before = model.numbers(places)
     if hit:
         after = _divide_again(workspace, model, removed, executor, progress)
@@ -67,6 +65,17 @@ def dry_run(
     )
 
 
+def _places(workspace: Workspace, model: Model, removed: set[str], *, every: bool) -> Mapping[str, str]:
+    """Places of all records that may be in a cluster that changes."""
+    records, key = workspace.records, model.partition.key
+    if not model.tuned:
+        return {}
+    if every:
+        return records.places(key)
+    # Without a limit a cluster is the records of one place.
+    return records.at_places(key, set(records.places(key, sorted(removed)).values()))
+
+
 def _divide_again(
     workspace: Workspace,
     model: Model,
@@ -74,7 +83,8 @@ def _divide_again(
     executor: Callable[[], Executor],
     progress: Progress,
 ) -> Mapping[str, int]:
-    from lmeraser.derive import Forgetful, Inputs, Tools, divide
+    from lmeraser.derive import Inputs, Tools, divide
+    from lmeraser.memory import CountsAnew, Forgetful
     from lmeraser.store import MemoryStore
 
     retained = [record for record in workspace.records.index() if record.id not in removed]
@@ -83,6 +93,7 @@ def _divide_again(
     tools = Tools(
         store=MemoryStore(),
         memory=Forgetful(workspace.records),
+        counts=CountsAnew(),
         executor=lambda: lazy,
         fetch=workspace.records.images,
         secret=workspace.secret,
@@ -105,8 +116,10 @@ class _Borrowed:
     def class_vectors(self) -> NDArray[np.float32]:
         return self._real().class_vectors()
 
-    def embed(self, ids: Sequence[str], fetch: Fetch, progress: Progress) -> Iterator[tuple[str, Vector]]:
-        return self._real().embed(ids, fetch, progress)
+    def embed(
+        self, ids: Sequence[str], fetch: Fetch, progress: Progress, views: Sequence[View] = ("clean",)
+    ) -> Iterator[tuple[str, Vector]]:
+        return self._real().embed(ids, fetch, progress, views)
 
     def tune(self, tasks: Sequence[TuneTask], fetch: Fetch, progress: Progress) -> Iterator[TuneResult]:
         return self._real().tune(tasks, fetch, progress)

@@ -9,8 +9,8 @@ Bit-for-bit equality is promised inside one fingerprint. What makes it hold ther
 - torch's deterministic algorithms are on, so an operation without one is an error instead of a risk.
 
 The fingerprint has versions, device and a *canary*: the digest of the backbone's features and input gradients
-for a fixed image. Whatever changes the arithmetic of this process (a CPU, a library, an environment variable)
-changes the canary. Knows nothing about records or models.
+for fixed images, and of a ridge head on them. Whatever changes the arithmetic of this process (a CPU, a library,
+an environment variable) changes the canary. Knows nothing about records or models.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ import torch
 from pydantic import BaseModel, ConfigDict
 
 from lmeraser.hashing import Digest
+from lmeraser.ridge import solve
+from lmeraser.sums import Sums, embedding, encode
 
 if TYPE_CHECKING:
     from lmeraser.backbones.base import Backbone
@@ -102,8 +104,11 @@ def features_and_gradients(backbone: Backbone, images: torch.Tensor) -> tuple[to
 
 def _canary(backbone: Backbone) -> Digest:
     with deterministic():
-        parts = features_and_gradients(backbone, probe_images(backbone, seed=0))
-    return Digest.of(b"".join(part.contiguous().numpy().tobytes() for part in parts))
+        features, gradients = features_and_gradients(backbone, probe_images(backbone, seed=0))
+    codes = encode(embedding(features.numpy()[:, None]))
+    head = solve(Sums.zero(codes.shape[1], len(codes)).plus(codes, range(len(codes))), penalty=1.0)
+    parts = features.numpy(), gradients.contiguous().numpy(), head["weight"]
+    return Digest.of(b"".join(part.tobytes() for part in parts))
 
 
 def _device_name(device: torch.device) -> str:

@@ -362,15 +362,18 @@ class Eraser:
             CorruptError: an artifact is missing or damaged.
         """
         from lmeraser.predict import Predictor
+        from lmeraser.quarantine import quarantine
 
         for _ in range(_TRIES):
             model = self.workspace.generations.require()
             try:
+                left_out = quarantine(self.workspace, model)
                 return Predictor(
                     model,
                     self.workspace.store,
                     self._executor_of(model),
-                    quarantined=self.quarantined(),
+                    quarantined=left_out.clusters,
+                    global_head=left_out.global_head,
                 )
             except FileNotFoundError as error:
                 missing = error.filename  # a writer may have published and purged meanwhile: look again
@@ -382,10 +385,9 @@ class Eraser:
 
     def quarantined(self) -> frozenset[int]:
         """Clusters of the served model that predictions do not use, because a deletion from them was accepted."""
-        model = self.workspace.generations.require()
-        if not self.workspace.config.requests.quarantine:
-            return frozenset()
-        return self.workspace.requests.quarantined(model)
+        from lmeraser.quarantine import quarantine
+
+        return quarantine(self.workspace, self.workspace.generations.require()).clusters
 
     def close(self) -> None:
         """Release the workspace's database."""

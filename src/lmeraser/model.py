@@ -1,9 +1,9 @@
 """The model: a manifest of digests, one per generation.
 
-A model is the settings, the classes, the backbone's digest, the partition and one constituent for every cluster
-with members. ``model_digest`` covers exactly these and nothing else (no time, no salt, no sizes), so that models
-of different workspaces can be compared. Beside them the manifest carries what reports need. Knows nothing about
-files; `generations` keeps manifests on disk.
+A model is the settings, the classes, the backbone's digest, the partition, a constituent for every cluster with
+members, and the global head, as far as the settings ask for them. ``model_digest`` covers exactly these and
+nothing else (no time, no salt, no sizes), so that models of different workspaces can be compared. Beside them the
+manifest carries what reports need. Knows nothing about files; `generations` keeps manifests on disk.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Cluster(BaseModel):
         number: its number among the clusters with members.
         path: which places of the partition it holds (`grouping`).
         records: how many members it has.
-        constituent: its tuned prompt and head.
+        constituent: what was tuned for it; None where nothing is.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -43,7 +43,7 @@ class Cluster(BaseModel):
     number: int
     path: str
     records: int
-    constituent: StageResult
+    constituent: StageResult | None
 
 
 class Model(BaseModel):
@@ -58,6 +58,7 @@ class Model(BaseModel):
         backbone: digest of the frozen network.
         backbone_name: where its weights are loaded from; not part of the model.
         partition: prototypes and the sample's clusters.
+        global_head: fitted on all records, if the settings ask for it and there are any.
         clusters: those with members, by number.
         revision: of the records that it was derived from.
         epoch_records_per_second: measured speed of tuning, for estimates.
@@ -73,6 +74,7 @@ class Model(BaseModel):
     backbone: Digest
     backbone_name: str
     partition: StageResult
+    global_head: StageResult | None = None
     clusters: tuple[Cluster, ...]
     revision: int
     epoch_records_per_second: float | None
@@ -80,15 +82,28 @@ class Model(BaseModel):
     @property
     def model_digest(self) -> Digest:
         """Digest of every tensor, prototype and setting of the model."""
-        return Digest.of_json(
-            {
-                "settings": self.settings,
-                "classes": list(self.classes),
-                "backbone": self.backbone,
-                "partition": self.partition.artifact,
-                "clusters": [[c.path, c.constituent.artifact] for c in self.clusters],
-            }
-        )
+        parts: dict[str, Any] = {
+            "settings": self.settings,
+            "classes": list(self.classes),
+            "backbone": self.backbone,
+            "partition": self.partition.artifact,
+            "clusters": [[c.path, c.constituent.artifact if c.constituent else None] for c in self.clusters],
+        }
+        if self.global_head is not None:
+            parts["global_head"] = self.global_head.artifact
+        return Digest.of_json(parts)
+
+    @property
+    def stages(self) -> dict[str, StageResult]:
+        """The stages that the model consists of, by name."""
+        clusters = {f"cluster {cluster.number}": cluster.constituent for cluster in self.clusters}
+        named = {"partition": self.partition, "global head": self.global_head, **clusters}
+        return {name: result for name, result in named.items() if result is not None}
+
+    @property
+    def tuned(self) -> bool:
+        """Whether its clusters have constituents, which a deletion tunes again."""
+        return any(cluster.constituent is not None for cluster in self.clusters)
 
     def numbers(self, places: Mapping[str, str]) -> dict[str, int]:
         """Number of the cluster of each of these records, by their places; those without cluster are left out."""
@@ -105,16 +120,15 @@ class Model(BaseModel):
     def expected_share(self) -> float:
         """Share of the records that one uniformly drawn request tunes again: sum of (n_k / N) squared.
 
-        The request is taken to miss the clustering sample. 0 for an empty model.
+        The request is taken to miss the clustering sample. 0 for an empty model, and where nothing is tuned.
         """
         total = self.records
-        return sum(cluster.records**2 for cluster in self.clusters) / total**2 if total else 0.0
+        return sum(cluster.records**2 for cluster in self.clusters) / total**2 if self.tuned else 0.0
 
     @property
     def fingerprints(self) -> tuple[Digest, ...]:
         """The environments in which its parts were made, sorted; more than one is equality in distribution."""
-        results = [self.partition, *(cluster.constituent for cluster in self.clusters)]
-        return tuple(sorted({result.fingerprint for result in results}))
+        return tuple(sorted({result.fingerprint for result in self.stages.values()}))
 
     def config(self, compute: ComputeConfig | None = None) -> Config:
         """The settings it was derived with, and where to compute."""

@@ -2,7 +2,8 @@
 
 When the request misses the clustering sample, only the clusters of the named records are tuned again. When it
 hits the sample, the partition is derived again (from stored features) and only clusters whose *members* differ
-are tuned again.
+are tuned again. The global head's sums lose the record, which takes no time worth planning; where there is
+nothing else, nothing is tuned.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ class Plan:
         records_to_tune: their members.
         share_to_tune: of the retained records.
         estimated_seconds: of tuning, from the measured speed; None before anything was measured.
+        expected_share: of the records, tuned again by one uniform request that misses the sample, to compare with.
     """
 
     records: int
@@ -51,6 +53,7 @@ class Plan:
     records_to_tune: int
     share_to_tune: float
     estimated_seconds: float | None
+    expected_share: float
 
     def to_json(self) -> dict[str, object]:
         """The plan as JSON values."""
@@ -99,6 +102,7 @@ def plan(
         clusters_to_tune=len(to_tune),
         records_to_tune=sum(to_tune),
         share_to_tune=sum(to_tune) / retained if retained else 0.0,
+        expected_share=model.expected_share,
         estimated_seconds=round(sum(to_tune) * epochs / speed, 2) if speed else None,
     )
 

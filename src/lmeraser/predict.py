@@ -1,29 +1,34 @@
-"""Prediction: embed the clean view, find the cluster, add its prompt, classify with its head.
+"""Prediction: embed the image, find its cluster, classify with the cluster's constituent and the global head.
 
-Where the partition gives an image several clusters, their probabilities are averaged. The prompts and
-heads of all clusters are gathered for each image of a micro-batch, so images of different clusters share a pass.
-Clusters
-that hold records whose deletion was accepted can be left out (quarantine). Reads only the manifest and artifacts,
-never the records.
+Where the partition gives an image several clusters, their probabilities are averaged; the global head's are mixed
+in with a fixed weight. The constituents of all clusters are gathered for each image of a micro-batch, so images
+of different clusters share a pass. Clusters that hold records whose deletion was accepted can be left out
+(quarantine), and the global head replaced by one without them. Reads only the manifest and artifacts, never the
+records.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
-from lmeraser.constituents.prompt_head import head_input, to_input
+from lmeraser.config import View
+from lmeraser.constituents.head import Heads
+from lmeraser.constituents.prompt_head import PromptHeads
 from lmeraser.errors import NoModelError
 from lmeraser.executors.local import LocalExecutor
+from lmeraser.images import decode
 from lmeraser.model import Cluster, Model
 from lmeraser.partitions import Fitted, partition_of
-from lmeraser.prompts import PromptShape
+from lmeraser.ridge import probabilities
 from lmeraser.store import Store
-from lmeraser.tensors import from_bytes
+from lmeraser.sums import embedding
+from lmeraser.tensors import Array, from_bytes
 
 
 @dataclass(frozen=True)
@@ -70,9 +75,10 @@ class Predictor:
         store: holds its artifacts.
         executor: with the backbone of the model.
         quarantined: numbers of clusters that are not used: each image goes to the nearest of the others.
+        global_head: one that stands in for the model's own, whose records' deletion was accepted.
 
     Raises:
-        NoModelError: the model has no clusters, all of them are quarantined, or it belongs to another backbone.
+        NoModelError: nothing is left to answer, or the model belongs to another backbone.
     """
 
     def __init__(
@@ -82,39 +88,48 @@ class Predictor:
         executor: LocalExecutor,
         *,
         quarantined: Collection[int] = (),
+        global_head: Mapping[str, Array] | None = None,
     ) -> None:
-        used = [cluster for cluster in model.clusters if cluster.number not in set(quarantined)]
-        if model.clusters and not used:
-            raise NoModelError(
-                "A prediction needs a cluster that is not quarantined.",
-                got="every cluster holds records whose deletion was accepted",
-                next_step="carry the requests out with 'lmeraser unlearn'",
-            )
-        if not model.clusters:
+        self.model = model
+        self._config = model.config()
+        self._executor = executor
+        self._served = [cluster for cluster in model.clusters if cluster.constituent is not None]
+        self._used = [cluster for cluster in self._served if cluster.number not in set(quarantined)]
+        self._head: Mapping[str, Array] | None = None
+        if model.global_head is not None:
+            self._head = global_head or from_bytes(store.read(model.global_head.artifact))
+        self._require_something(executor)
+        self._partition = partition_of(self._config)
+        self._fitted: Fitted = from_bytes(store.read(model.partition.artifact))
+        tensors = [from_bytes(store.read(c.constituent.artifact)) for c in self._used if c.constituent]
+        self._heads: Heads | PromptHeads | None = None
+        if tensors and self._config.constituent.kind == "head":
+            self._heads = Heads(tensors)
+        elif tensors:
+            self._heads = PromptHeads(tensors, backbone=executor.network, config=self._config)
+        wanted: tuple[View, ...] = self._config.embedding.views if self._config.needs_codes else ()
+        self._views: list[View] = ["clean", *(view for view in wanted if view != "clean")]
+        self._embedded = [self._views.index(view) for view in wanted]
+
+    def _require_something(self, executor: LocalExecutor) -> None:
+        if not self.model.clusters:
             raise NoModelError(
                 "A prediction needs at least one cluster.",
                 got="an empty model: no record is left to learn from",
                 next_step="add records and train again",
             )
-        if model.backbone != executor.backbone:
+        if not self._used and self._head is None:
+            raise NoModelError(
+                "A prediction needs a cluster that is not quarantined.",
+                got="every cluster holds records whose deletion was accepted",
+                next_step="carry the requests out with 'lmeraser unlearn'",
+            )
+        if self.model.backbone != executor.backbone:
             raise NoModelError(
                 "A model predicts with the backbone it was tuned on.",
-                got=f"backbone {executor.backbone.short}; the model was tuned on {model.backbone.short}",
+                got=f"backbone {executor.backbone.short}; the model was tuned on {self.model.backbone.short}",
                 next_step="restore the backbone's files, or run 'lmeraser train'",
             )
-        self.model = model
-        self._config = model.config()
-        self._executor = executor
-        self._shape = PromptShape.of(self._config)
-        self._partition = partition_of(self._config)
-        self._fitted: Fitted = from_bytes(store.read(model.partition.artifact))
-        self._served, self._used = model.clusters, used
-        constituents = [from_bytes(store.read(c.constituent.artifact)) for c in used]
-        device = executor.network.device
-        self._prompts, self._weights, self._biases = (
-            torch.from_numpy(np.stack([tensors[name] for tensors in constituents])).to(device)
-            for name in ("prompt", "head.weight", "head.bias")
-        )
 
     def predict(self, images: Sequence[bytes]) -> list[Prediction]:
         """Class, probability and cluster of each image (bytes of image files)."""
@@ -125,14 +140,12 @@ class Predictor:
             Prediction(
                 label=int(label),
                 class_name=self.model.classes[label],
-                probability=float(probabilities[label]),
+                probability=float(shares[label]),
                 clusters=tuple(int(number) for number in numbers if number >= 0),
                 rerouted=bool(rerouted),
             )
-            for probabilities, numbers, rerouted in zip(
-                batch.probabilities, batch.clusters, batch.rerouted, strict=True
-            )
-            for label in [int(probabilities.argmax())]
+            for shares, numbers, rerouted in zip(batch.probabilities, batch.clusters, batch.rerouted, strict=True)
+            for label in [int(shares.argmax())]
         ]
 
     def batch(self, images: Sequence[bytes]) -> Batch:
@@ -150,33 +163,54 @@ class Predictor:
     @torch.inference_mode()
     def _pass(self, images: Sequence[bytes]) -> Batch:
         """At most one micro-batch, on one thread."""
-        backbone = self._executor.network
-        clean = to_input(self._executor.clean_views(images), backbone)
-        features: NDArray[np.float32] = backbone.features(clean)[: len(images)].cpu().numpy()
-        routes = self._routes(features, self._used)
-        votes = [self._classify(clean, routes[:, vote]) for vote in range(routes.shape[1])]
-        counts = (routes >= 0).sum(axis=1, keepdims=True).astype(np.float32)
-        probabilities: NDArray[np.float32] = np.stack(votes).sum(axis=0, dtype=np.float32) / counts
+        decoded = [decode(data) for data in images]
+        features = self._executor.features(decoded, self._views)
+        embedded = embedding(features[:, self._embedded]) if self._embedded else None
+        clean: NDArray[np.float32] = np.ascontiguousarray(features[:, 0])
+        routes = self._routes(clean, self._used) if self._used else np.zeros((len(images), 0), np.int64)
+        shares = self._mixed(self._voted(decoded, embedded, routes), embedded)
         clusters = _numbers(self._used)[routes]
         if len(self._used) == len(self._served):
-            return Batch(probabilities, features, clusters, np.zeros(len(features), dtype=np.bool_))
-        wanted = _numbers(self._served)[self._routes(features, self._served)]
+            return Batch(shares, clean, clusters, np.zeros(len(images), dtype=np.bool_))
+        wanted = _numbers(self._served)[self._routes(clean, self._served)]
         rerouted = [set(one) != set(other) for one, other in zip(clusters.tolist(), wanted.tolist(), strict=True)]
-        return Batch(probabilities, features, clusters, np.array(rerouted, dtype=np.bool_))
+        return Batch(shares, clean, clusters, np.array(rerouted, dtype=np.bool_))
 
     def _routes(self, features: NDArray[np.float32], clusters: Sequence[Cluster]) -> NDArray[np.int64]:
         return self._partition.route(self._fitted, features, [cluster.path for cluster in clusters])
 
-    def _classify(self, clean: torch.Tensor, clusters: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Probabilities, float32 [n, classes], of images that go to the clusters at these positions; 0 for -1."""
-        chosen = torch.from_numpy(np.maximum(clusters, 0))
-        chosen = torch.nn.functional.pad(chosen, (0, len(clean) - len(clusters)))
-        prompts = self._shape.paint(self._prompts[chosen], [self._shape.prediction_corner])
-        features = head_input(self._executor.network.features(clean + prompts), self._config)
-        # A product and a sum for each image alone: a batched matrix product may depend on the neighbours.
-        logits = (self._weights[chosen] * features[:, None, :]).sum(dim=2) + self._biases[chosen]
-        probabilities: NDArray[np.float32] = logits.softmax(dim=1)[: len(clusters)].cpu().numpy()
-        return probabilities * (clusters >= 0)[:, None].astype(np.float32)
+    def _voted(
+        self, images: Sequence[Image.Image], embedded: NDArray[np.float32] | None, routes: NDArray[np.int64]
+    ) -> NDArray[np.float32] | None:
+        """Mean probabilities of the constituents at these positions (-1: none); None if there are none at all."""
+        if self._heads is None:
+            return None
+        clean = self._executor.look(images, "clean") if isinstance(self._heads, PromptHeads) else None
+        total = np.zeros((len(images), len(self.model.classes)), np.float32)
+        for chosen in routes.T:
+            positions = np.maximum(chosen, 0)
+            if isinstance(self._heads, PromptHeads):
+                assert clean is not None
+                shares = self._heads.classify(clean, positions)
+            else:
+                assert embedded is not None
+                shares = self._heads.classify(embedded, positions)
+            total += shares * (chosen >= 0)[:, None].astype(np.float32)
+        total /= (routes >= 0).sum(axis=1, keepdims=True).astype(np.float32)
+        return total
+
+    def _mixed(
+        self, voted: NDArray[np.float32] | None, embedded: NDArray[np.float32] | None
+    ) -> NDArray[np.float32]:
+        """Probabilities of the constituents and of the global head, mixed by the fixed weight."""
+        if self._head is None:
+            assert voted is not None
+            return voted
+        assert embedded is not None
+        settings = self._config.global_head
+        shares = probabilities(self._head["weight"][None], embedded, settings.sharpness)
+        weight = np.float32(settings.weight)
+        return shares if voted is None else weight * shares + (1 - weight) * voted
 
 
 def _stacked(parts: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:

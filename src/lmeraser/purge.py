@@ -11,8 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lmeraser.files import TEMPORARY, storage_errors
-from lmeraser.hashing import Digest
-from lmeraser.model import Model
 from lmeraser.workspace import Workspace
 
 
@@ -33,12 +31,16 @@ def purge(workspace: Workspace, *, dry_run: bool = False) -> list[Path]:
         return []
     with storage_errors(workspace.root):
         doomed = [*workspace.generations.outdated(), *_temporary(workspace.root), *_reports(workspace)]
-        doomed += workspace.store.sweep(artifacts=_artifacts(model), keys=_keys(model), dry_run=dry_run)
+        artifacts = {result.artifact for result in model.stages.values()}
+        keys = {result.key for result in model.stages.values()}
+        doomed += workspace.store.sweep(artifacts=artifacts, keys=keys, dry_run=dry_run)
         if dry_run:
             return sorted(set(doomed))
         for path in doomed:
             path.unlink(missing_ok=True)
     workspace.records.forget_places(keep=model.partition.key)
+    if not workspace.config.needs_codes:
+        workspace.records.counted.clear()
     if workspace.database.compaction_due:
         workspace.database.compact()
     return sorted(set(doomed))
@@ -52,11 +54,3 @@ def _temporary(root: Path) -> Iterator[Path]:
 def _reports(workspace: Workspace) -> Iterator[Path]:
     """Pictures of older models; they may show records that are gone."""
     yield from (path for path in workspace.reports.rglob("*") if path.is_file())
-
-
-def _artifacts(model: Model) -> set[Digest]:
-    return {model.partition.artifact, *(cluster.constituent.artifact for cluster in model.clusters)}
-
-
-def _keys(model: Model) -> set[Digest]:
-    return {model.partition.key, *(cluster.constituent.key for cluster in model.clusters)}

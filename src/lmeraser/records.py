@@ -1,9 +1,9 @@
 """Private records: what F is a function of.
 
 A record is an id, an optional subject (the person it is about), a label and the image bytes as given. Beside it
-lies what was derived from it alone, its features and its place, and a random key; all of it goes when the record
-goes, by foreign key. The ledger names a record only by a commitment under that key, so that once the record is
-deleted nobody can link the two. Deleted ids, subjects and images stay behind only as keyed digests (the
+lies what was derived from it alone, its features, its code and its place, and a random key; all of it goes when
+the record goes, by foreign key. The ledger names a record only by a commitment under that key, so that once the
+record is deleted nobody can link the two. Deleted ids, subjects and images stay behind only as keyed digests (the
 suppression list), so that importing the same source again does not bring a deleted record back.
 
 Follows `database`; knows nothing about models or how the derived values are made.
@@ -23,7 +23,6 @@ from sqlalchemy import (
     Boolean,
     Column,
     Connection,
-    ForeignKey,
     Index,
     Integer,
     String,
@@ -35,7 +34,8 @@ from sqlalchemy import (
     update,
 )
 
-from lmeraser.database import Database, chunked, metadata
+from lmeraser.counted import Counted
+from lmeraser.database import Database, chunked, metadata, owned
 from lmeraser.errors import InputError
 from lmeraser.hashing import Digest, keyed_digest
 
@@ -48,12 +48,6 @@ _KEY_BYTES = 32
 Named = Literal["record", "subject", "image"]  # what a suppression names
 
 
-def _owned(name: str, *columns: Column[Any] | Index) -> Table:
-    """A table of things that belong to one record and are deleted with it."""
-    owner = Column("id", String, ForeignKey("records.id", ondelete="CASCADE"), primary_key=True)
-    return Table(name, metadata, owner, *columns)
-
-
 _records = Table(
     "records",
     metadata,
@@ -64,9 +58,9 @@ _records = Table(
     Column("key", BLOB, nullable=False),
     Column("entry", Integer, nullable=False),
 )
-_images = _owned("images", Column("data", BLOB, nullable=False))
-_features = _owned("features", Column("key", String, nullable=False), Column("vector", BLOB, nullable=False))
-_places = _owned(
+_images = owned("images", Column("data", BLOB, nullable=False))
+_features = owned("features", Column("key", String, nullable=False), Column("vector", BLOB, nullable=False))
+_places = owned(
     "places",
     Column("partition", String, nullable=False),
     Column("place", String, nullable=False),
@@ -105,6 +99,7 @@ class Records:
 
     def __init__(self, database: Database, *, secret: bytes) -> None:
         self.database = database
+        self.counted = Counted(database)
         self._secret = secret
 
     # --- facts -----------------------------------------------------------------------------------------
@@ -219,6 +214,7 @@ class Records:
 
     def relabel(self, connection: Connection, ids: Sequence[str], label: int, *, entry: int) -> list[Digest]:
         """Give records another label and a new key, as if they were deleted and added; returns commitments."""
+        self.counted.forget(connection, ids)
         for record_id in ids:
             values = {"label": label, "key": secrets.token_bytes(_KEY_BYTES), "entry": entry}
             connection.execute(update(_records).where(_records.c.id == record_id).values(**values))
@@ -233,6 +229,7 @@ class Records:
         """
         images = [str(digest) for _, _, digest in self.find(ids).values()]
         named: dict[Named, Sequence[str]] = {"record": ids, "image": images, "subject": subjects}
+        self.counted.forget(connection, ids)
         for chunk in chunked(ids):
             connection.execute(delete(_records).where(_records.c.id.in_(chunk)))
         digests = {str(self._suppression(kind, name)) for kind, names in named.items() for name in names}
@@ -286,9 +283,10 @@ class Records:
         self._replace(_features, rows)
 
     def forget_features(self) -> None:
-        """Delete all stored features; they will be computed again when they are needed."""
+        """Delete all stored features and codes; they will be computed again when they are needed."""
         with self.database.transaction() as connection:
             connection.execute(delete(_features))
+            self.counted.clear(connection)
 
     def places(self, partition: Digest, ids: Sequence[str] | None = None) -> dict[str, str]:
         """Place of each record (or of ``ids``) under ``partition``, where it is known."""

@@ -138,6 +138,10 @@ class Requests:
                 numbers.update(request.before.clusters)
         return frozenset(numbers)
 
+    def pending_records(self) -> list[str]:
+        """Ids of the records that pending requests select now."""
+        return sorted({i for request in self.all("pending") for i in self.selection(request).ids})
+
     # --- changing --------------------------------------------------------------------------------------
 
     def accept(self, wish: Wish, *, now: datetime, connection: Connection | None = None) -> Request:
@@ -253,7 +257,7 @@ class Requests:
 
     def _before(self, model: Model, ids: Sequence[str]) -> Before:
         clusters = model.numbers(self._records.places(model.partition.key, ids)).values()
-        artifacts = model.partition.artifact, *(cluster.constituent.artifact for cluster in model.clusters)
+        artifacts = tuple(result.artifact for result in model.stages.values())
         return Before(
             model.model_digest, model.generation, model.partition.key, artifacts, tuple(sorted(set(clusters)))
         )

@@ -12,9 +12,10 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from lmeraser.cost import Cost, cost_of
-from lmeraser.derive import Division, Forgetful, Inputs, Tools, divide
+from lmeraser.derive import Division, Inputs, Tools, divide
 from lmeraser.errors import InputError
 from lmeraser.executors.base import Executor
+from lmeraser.memory import CountsAnew, Forgetful
 from lmeraser.partitions import partition_of
 from lmeraser.progress import Progress, silent
 from lmeraser.store import MemoryStore
@@ -42,6 +43,7 @@ def simulate(
     tools = Tools(
         store=MemoryStore(),
         memory=Forgetful(workspace.records),
+        counts=CountsAnew(),
         executor=executor,
         fetch=workspace.records.images,
         secret=workspace.secret,
@@ -54,7 +56,8 @@ def simulate(
         progress("simulating sample hits", done, min(hits, len(sample)))
         found.append(_hit(inputs, tools, division, record_id))
     sizes = {path: len(members) for path, members in division.groups.items()}
-    return cost_of(sizes, inputs.config.partition.max_records, sampled=len(sample), hits=found)
+    tuned = inputs.config.constituent.kind != "none"
+    return cost_of(sizes, inputs.config.partition.max_records, sampled=len(sample), hits=found, tuned=tuned)
 
 
 def _hit(inputs: Inputs, tools: Tools, before: Division, record_id: str) -> int:

@@ -73,7 +73,7 @@ def status(workspace: Workspace) -> Status:
     waiting = [request for request in workspace.requests.all() if request.open]
     prints = model.fingerprints if model else ()
     sizes = {cluster.path: cluster.records for cluster in model.clusters} if model else {}
-    cost = cost_of(sizes, workspace.config.partition.max_records) if sizes else None
+    cost = cost_of(sizes, workspace.config.partition.max_records, tuned=model.tuned) if model and sizes else None
     sampled = workspace.records.count_sampled(model.partition.key) if model else 0
     return Status(
         records=workspace.records.count(),

@@ -93,6 +93,7 @@ def train(
         tools = Tools(
             store=workspace.store,
             memory=workspace.records,
+            counts=workspace.records.counted,
             executor=executor,
             fetch=workspace.records.images,
             secret=workspace.secret,
@@ -118,6 +119,7 @@ def _publish(workspace: Workspace, inputs: Inputs, derivation: Derivation, revis
         backbone=inputs.backbone,
         backbone_name=inputs.config.backbone.name,
         partition=derivation.partition,
+        global_head=derivation.global_head,
         clusters=derivation.clusters,
         revision=revision,
         epoch_records_per_second=measured or (served.epoch_records_per_second if served else None),

@@ -12,21 +12,25 @@ stores, other clusters or threads.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lmeraser.backbones.base import Backbone
 from lmeraser.config import Config, TuningConfig
 from lmeraser.constituents.base import Members, ParallelMap
+from lmeraser.constituents.optimizing import Stepper
 from lmeraser.determinism import below, order
 from lmeraser.prompts import Corner, PromptShape
 from lmeraser.tensors import Array
+from lmeraser.views import crop, to_input
 
 
 @dataclass(frozen=True)
@@ -74,20 +78,13 @@ def tune(
     """
     shape = PromptShape.of(config)
     values = _initial(shape, config, classes, backbone)
-    optimizer = _optimizer(values, config.tuning)
-    base_rates = [group["lr"] for group in optimizer.param_groups]
     steps = math.ceil(len(members.ids) / config.tuning.batch_size)
-    schedule = _schedule(config.tuning, steps)
+    stepper = Stepper(_groups(values, config.tuning), config.tuning, steps)
     for epoch in range(config.tuning.epochs):
         for batch, count in _batches(members, shape, config, epoch):
-            factor = next(schedule)
-            for group, rate in zip(optimizer.param_groups, base_rates, strict=True):
-                group["lr"] = rate * factor
             work = partial(_gradients, count=count, values=values, shape=shape, backbone=backbone, config=config)
             gradients = parallel(work, batch)
-            for value, *parts in zip(values, *gradients, strict=True):
-                value.grad = _sum(parts)
-            optimizer.step()
+            stepper.step([_sum(parts) for parts in zip(*gradients, strict=True)])
             on_step(count)
     return {
         "prompt": values.prompt.detach().cpu().numpy(),
@@ -104,23 +101,36 @@ def head_input(features: Tensor, config: Config) -> Tensor:
     return features * scale
 
 
-def crop(canvases: Array, corners: Sequence[Corner], size: int) -> Array:
-    """The ``size`` px square of each canvas at its corner: uint8 [n, size, size, 3]."""
-    cut = [
-        canvas[row : row + size, column : column + size]
-        for canvas, (row, column) in zip(canvases, corners, strict=True)
-    ]
-    return np.stack(cut)
+class PromptHeads:
+    """The prompts and heads of several clusters, to predict with.
 
-
-def to_input(pixels: Array, backbone: Backbone) -> Tensor:
-    """Pixels, uint8 [n, s, s, 3] with n <= micro_batch, as normalised input [micro_batch, 3, s, s].
-
-    Rows beyond n are black images: every pass has the same shape, because another shape gives other bits.
+    Args:
+        constituents: what `tune` gave, for each.
+        backbone: the frozen network.
+        config: all settings.
     """
-    missing = backbone.micro_batch - len(pixels)
-    padded = np.pad(pixels, ((0, missing), (0, 0), (0, 0), (0, 0)))
-    return backbone.normalize(torch.from_numpy(padded).permute(0, 3, 1, 2))
+
+    def __init__(self, constituents: Sequence[Mapping[str, Array]], *, backbone: Backbone, config: Config) -> None:
+        self._backbone, self._config, self._shape = backbone, config, PromptShape.of(config)
+        self._prompts, self._weights, self._biases = (
+            torch.from_numpy(np.stack([tensors[name] for tensors in constituents])).to(backbone.device)
+            for name in ("prompt", "head.weight", "head.bias")
+        )
+
+    def classify(self, clean: Tensor, chosen: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Probabilities, float32 [n, classes], by the prompt and head at one position for each image.
+
+        Args:
+            clean: input of one micro-batch, of which the first n are images.
+            chosen: positions, int64 [n].
+        """
+        index = torch.nn.functional.pad(torch.from_numpy(chosen), (0, len(clean) - len(chosen)))
+        prompts = self._shape.paint(self._prompts[index], [self._shape.prediction_corner])
+        features = head_input(self._backbone.features(clean + prompts), self._config)
+        # A product and a sum for each image alone: a batched matrix product may depend on the neighbours.
+        logits = (self._weights[index] * features[:, None, :]).sum(dim=2) + self._biases[index]
+        probabilities: NDArray[np.float32] = logits.softmax(dim=1)[: len(chosen)].cpu().numpy()
+        return probabilities
 
 
 def _initial(shape: PromptShape, config: Config, classes: int, backbone: Backbone) -> _Values:
@@ -130,8 +140,8 @@ def _initial(shape: PromptShape, config: Config, classes: int, backbone: Backbon
     return _Values(*(value.to(backbone.device).requires_grad_(True) for value in (prompt, weight, bias)))
 
 
-def _optimizer(values: _Values, tuning: TuningConfig) -> torch.optim.Optimizer:
-    groups = [
+def _groups(values: _Values, tuning: TuningConfig) -> list[dict[str, Any]]:
+    return [
         {
             "params": [values.prompt],
             "lr": tuning.prompt_learning_rate,
@@ -140,22 +150,6 @@ def _optimizer(values: _Values, tuning: TuningConfig) -> torch.optim.Optimizer:
         {"params": [values.weight], "lr": tuning.head_learning_rate, "weight_decay": tuning.head_weight_decay},
         {"params": [values.bias], "lr": tuning.head_learning_rate, "weight_decay": 0.0},
     ]
-    if tuning.optimizer == "sgd":
-        return torch.optim.SGD(groups, momentum=tuning.momentum, foreach=False)
-    return torch.optim.AdamW(groups, foreach=False)
-
-
-def _schedule(tuning: TuningConfig, steps_per_epoch: int) -> Iterator[float]:
-    """Factor of the learning rates at each step: linear warm-up, then a cosine to 0, or constant."""
-    total = tuning.epochs * steps_per_epoch
-    warm = min(round(tuning.warmup_epochs * steps_per_epoch), total)
-    for step in range(total):
-        if step < warm:
-            yield (step + 1) / warm
-        elif tuning.schedule == "constant":
-            yield 1.0
-        else:
-            yield 0.5 * (1 + math.cos(math.pi * (step - warm) / (total - warm)))
 
 
 def _batches(
@@ -198,7 +192,7 @@ def _gradients(
     part: _MicroBatch, *, count: int, values: _Values, shape: PromptShape, backbone: Backbone, config: Config
 ) -> list[Tensor]:
     """Gradients of this micro-batch's share of the mean cross-entropy over the step's ``count`` records."""
-    prompt, weight, bias = (value.detach().requires_grad_(True) for value in values)
+    prompt, weight, bias = (value.detach().requires_grad_(value.numel() > 0) for value in values)
     missing = backbone.micro_batch - len(part.labels)
     corners = [*part.corners, *[(0, 0)] * missing] if shape.kind == "random_patch" else [(0, 0)]
     images = to_input(part.pixels, backbone) + shape.paint(prompt[None], corners)
@@ -206,7 +200,10 @@ def _gradients(
     labels = torch.tensor([*part.labels, *[0] * missing], device=logits.device)
     losses = F.cross_entropy(logits, labels, reduction="none")
     weights = torch.tensor([1.0 / count] * len(part.labels) + [0.0] * missing, device=logits.device)
-    return list(torch.autograd.grad((losses * weights).sum(), [prompt, weight, bias], materialize_grads=True))
+    total = (losses * weights).sum()
+    if not prompt.requires_grad:  # without a prompt nothing flows back through the backbone
+        return [prompt, *torch.autograd.grad(total, [weight, bias])]
+    return list(torch.autograd.grad(total, [prompt, weight, bias]))
 
 
 def _sum(parts: Sequence[Tensor]) -> Tensor:

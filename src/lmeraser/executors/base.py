@@ -13,11 +13,12 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from lmeraser.config import View
 from lmeraser.hashing import Digest
 from lmeraser.progress import Progress
 
-Fetch = Callable[[Sequence[str]], Sequence[bytes]]  # image bytes of record ids, in their order
-Vector = NDArray[np.float32]  # [d]
+Fetch = Callable[[Sequence[str]], Sequence[bytes]]  # images, or codes, of record ids, in their order
+Vector = NDArray[np.float32]  # [views * d]
 
 
 @dataclass(frozen=True)
@@ -71,10 +72,12 @@ class Executor(Protocol):
         """
         ...
 
-    def embed(self, ids: Sequence[str], fetch: Fetch, progress: Progress) -> Iterator[tuple[str, Vector]]:
-        """Features of the clean view of each image, in the order of ``ids``."""
+    def embed(
+        self, ids: Sequence[str], fetch: Fetch, progress: Progress, views: Sequence[View] = ("clean",)
+    ) -> Iterator[tuple[str, Vector]]:
+        """Features of views of each image, one view after the other, in the order of ``ids``."""
         ...
 
     def tune(self, tasks: Sequence[TuneTask], fetch: Fetch, progress: Progress) -> Iterator[TuneResult]:
-        """Tune every task; results as they finish."""
+        """Tune every task; results as they finish. ``fetch`` gives images, or codes where only heads are tuned."""
         ...

@@ -19,18 +19,22 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
 from lmeraser.backbones import Backbone, load_backbone
-from lmeraser.config import Config
+from lmeraser.config import Config, View
 from lmeraser.constituents.base import Members, ParallelMap, serial
-from lmeraser.constituents.prompt_head import crop, to_input, tune
+from lmeraser.constituents.head import tune_head
+from lmeraser.constituents.prompt_head import tune
 from lmeraser.environment import Fingerprint, deterministic, fingerprint
 from lmeraser.errors import BackboneError, StoppedError
 from lmeraser.executors.base import Fetch, TuneResult, TuneTask, Vector
 from lmeraser.hashing import Digest
-from lmeraser.images import Canvases, decode, to_canvas
+from lmeraser.images import Canvases, decode
 from lmeraser.progress import Progress
-from lmeraser.tensors import Array, to_bytes
+from lmeraser.sums import stack
+from lmeraser.tensors import to_bytes
+from lmeraser.views import look
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -80,28 +84,35 @@ class LocalExecutor:
             )
         return vectors
 
-    def embed(self, ids: Sequence[str], fetch: Fetch, progress: Progress) -> Iterator[tuple[str, Vector]]:
-        """Features of the clean view of each image, in the order of ``ids``, in bounded memory."""
+    def embed(
+        self, ids: Sequence[str], fetch: Fetch, progress: Progress, views: Sequence[View] = ("clean",)
+    ) -> Iterator[tuple[str, Vector]]:
+        """Features of views of each image, in the order of ``ids``, in bounded memory."""
         micro = self._backbone.micro_batch
         batches = [ids[start : start + micro] for start in range(0, len(ids), micro)]
         progress("embedding images", 0, len(ids))
         done = 0
-        for batch, rows in zip(batches, self.stream(lambda b: self._embed(fetch(b)), batches), strict=True):
-            yield from zip(batch, rows, strict=True)
+        work = self.stream(lambda batch: self.features([decode(data) for data in fetch(batch)], views), batches)
+        for batch, rows in zip(batches, work, strict=True):
+            yield from zip(batch, rows.reshape(len(batch), -1), strict=True)
             done += len(batch)
             progress("embedding images", done, len(ids))
+
+    def features(self, images: Sequence[Image.Image], views: Sequence[View]) -> NDArray[np.float32]:
+        """Features of views of at most one micro-batch of decoded images, float32 [n, views, d]."""
+        with torch.inference_mode():
+            inputs = (self.look(images, view) for view in views)
+            passes = [self._backbone.features(each)[: len(images)].float().cpu().numpy() for each in inputs]
+        return np.stack(passes, axis=1)
+
+    def look(self, images: Sequence[Image.Image], view: View) -> torch.Tensor:
+        """A view of at most one micro-batch of decoded images, as input of the backbone."""
+        return look(images, view, self._backbone, self._config)
 
     def stream(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
         """Apply a function to items, several at once; results in their order, few items in flight."""
         with deterministic(), _Pool(self._workers) as pool:
             yield from pool.stream(function, items)
-
-    def clean_views(self, images: Sequence[bytes]) -> Array:
-        """The centre of each image's canvas, uint8 [n, size, size, 3]: the one view that decides the cluster."""
-        size, side = self._config.backbone.image_size, self._config.backbone.canvas_size
-        offset = (side - size) // 2
-        canvases = np.stack([to_canvas(decode(data), side) for data in images])
-        return crop(canvases, [(offset, offset)] * len(canvases), size)
 
     def tune(self, tasks: Sequence[TuneTask], fetch: Fetch, progress: Progress) -> Iterator[TuneResult]:
         """Tune every task, the biggest first; results as they finish."""
@@ -114,32 +125,31 @@ class LocalExecutor:
                 for task in ordered:
                     yield self._tune(task, fetch, pool.map, counter, pool)
 
-    def _embed(self, images: Sequence[bytes]) -> Array:
-        with torch.inference_mode():
-            features = self._backbone.features(to_input(self.clean_views(images), self._backbone))
-        rows: Array = features[: len(images)].float().cpu().numpy()
-        return rows
-
     def _tune(
         self, task: TuneTask, fetch: Fetch, parallel: ParallelMap, counter: _StepCounter, pool: _Pool
     ) -> TuneResult:
         started = time.perf_counter()
-        budget = self._config.compute.image_memory_mb * 2**20 // self._workers
-        canvases = Canvases(task.ids, fetch, side=self._config.backbone.canvas_size, budget=budget)
-        members = Members(task.ids, task.labels, canvases)
 
         def on_step(records: int) -> None:
             counter.add(records)
             pool.check()
 
-        tensors = tune(
-            members,
-            backbone=self._backbone,
-            config=self._config,
-            classes=task.classes,
-            parallel=parallel,
-            on_step=on_step,
-        )
+        if self._config.constituent.kind == "head":
+            codes = stack(fetch(task.ids))
+            tensors = tune_head(
+                task.ids, task.labels, codes, config=self._config, classes=task.classes, on_step=on_step
+            )
+        else:
+            budget = self._config.compute.image_memory_mb * 2**20 // self._workers
+            canvases = Canvases(task.ids, fetch, side=self._config.backbone.canvas_size, budget=budget)
+            tensors = tune(
+                Members(task.ids, task.labels, canvases),
+                backbone=self._backbone,
+                config=self._config,
+                classes=task.classes,
+                parallel=parallel,
+                on_step=on_step,
+            )
         return TuneResult(task.key, to_bytes(tensors), time.perf_counter() - started)
 
 

@@ -1,0 +1,58 @@
+"""The optimiser and the learning rates that every constituent is tuned with.
+
+The rates follow a warm-up and a cosine over the cluster's own number of steps, so that they depend on nothing but
+its members; the number of epochs is fixed. Knows nothing about what is tuned.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lmeraser.config import TuningConfig
+
+
+class Stepper:
+    """Applies gradients with torch's SGD or AdamW.
+
+    Args:
+        groups: torch's parameter groups, each with its base learning rate.
+        tuning: the settings.
+        steps: in one epoch.
+    """
+
+    def __init__(self, groups: Sequence[dict[str, Any]], tuning: TuningConfig, steps: int) -> None:
+        self._values: list[Tensor] = [value for group in groups for value in group["params"]]
+        self._optimizer: torch.optim.Optimizer = (
+            torch.optim.SGD(list(groups), momentum=tuning.momentum, foreach=False)
+            if tuning.optimizer == "sgd"
+            else torch.optim.AdamW(list(groups), foreach=False)
+        )
+        self._rates = [group["lr"] for group in self._optimizer.param_groups]
+        self._factors = _factors(tuning, steps)
+
+    def step(self, gradients: Sequence[Tensor]) -> None:
+        """One step along the gradients of the values, in the order of the groups."""
+        factor = next(self._factors)
+        for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
+            group["lr"] = rate * factor
+        for value, gradient in zip(self._values, gradients, strict=True):
+            value.grad = gradient
+        self._optimizer.step()
+
+
+def _factors(tuning: TuningConfig, steps_per_epoch: int) -> Iterator[float]:
+    """Factor of the learning rates at each step: linear warm-up, then a cosine to 0, or constant."""
+    total = tuning.epochs * steps_per_epoch
+    warm = min(round(tuning.warmup_epochs * steps_per_epoch), total)
+    for step in range(total):
+        if step < warm:
+            yield (step + 1) / warm
+        elif tuning.schedule == "constant":
+            yield 1.0
+        else:
+            yield 0.5 * (1 + math.cos(math.pi * (step - warm) / (total - warm)))
