@@ -135,7 +135,7 @@ def evaluate(
     linear = None
     if compared_with is not None:
         progress("fitting the linear classifier", 0, None)
-        linear = _linear_accuracy(compared_with(), np.concatenate(features), truth)
+        linear = linear_accuracy_of(compared_with(), np.concatenate(features), truth)
     return _report(truth, np.concatenate(predicted), linear, predictor.model)
 
 
@@ -157,9 +157,16 @@ def _report(
     )
 
 
-def _linear_accuracy(
+def linear_accuracy_of(
     training: TrainingSet, features: NDArray[np.float32], truth: NDArray[np.int64]
 ) -> float | None:
+    """Accuracy of a linear classifier; None where there is too little to fit it on.
+
+    Args:
+        training: what it is fitted on.
+        features: of the images to classify, float32 [n, d].
+        truth: their classes, int64 [n].
+    """
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import GridSearchCV, ShuffleSplit
     from threadpoolctl import threadpool_limits

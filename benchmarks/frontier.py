@@ -1,0 +1,248 @@
+"""Accuracy against the cost of a deletion: every way of dividing, tuning and combining, on the same records.
+
+    python benchmarks/frontier.py --data PATH/TO/DATA --out frontier             # run what is missing, report
+    python benchmarks/frontier.py --data PATH/TO/DATA --out frontier --report    # report what is there
+
+``PATH/TO/DATA`` holds ``cifar10``, ``cifar100`` and ``gtsrb``, each with ``train.parquet`` and
+``test.parquet``, and ``weights/vit-small-saliency``. Every trial leaves one JSON file in ``--out``; an interrupted
+run continues from there, and an interrupted training from its workspace. A seed chooses other training records and
+other coins; the test images stay the same. ``share`` is the expected share of the records that one uniform request tunes again,
+sample hits included (for GTSRB also of a request that names a physical sign, all of its pictures).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import zlib
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Image, IterableDataset, load_dataset
+
+from lmeraser import Columns, Eraser
+from lmeraser.config import parse, to_toml
+from lmeraser.evaluate import TrainingSet, linear_accuracy_of
+from lmeraser.files import write_atomic
+
+SCALES = ("clean", "whole", "near")
+VIEWS: dict[str, tuple[str, ...]] = {
+    "clean": ("clean",),
+    "mirror": ("clean", "mirror"),
+    "frame": ("clean", "frame"),
+    "scales": SCALES,
+    "scales+frame": (*SCALES, "frame"),
+}
+WEIGHT = 0.8  # of the global head beside constituents
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One cell of the table."""
+
+    data: str
+    row: str
+    seed: int
+    records: int
+    test: int
+    settings: dict[str, Any] = field(default_factory=dict)
+    linear: bool = False  # the classifier to compare with, on the embedding
+
+    @property
+    def name(self) -> str:
+        """Of its file."""
+        return f"{self.data}_{self.records}_{self.row.replace(' ', '-')}_{self.seed}"
+
+    @property
+    def workspace(self) -> str:
+        """Trials that tune the same constituents share a workspace, so these are tuned once."""
+        tuned = {key: value for key, value in self.settings.items() if key not in ("global_head", "embedding")}
+        if self.settings.get("constituent") or self.linear:
+            tuned = {"tuned": False}
+        return f"{self.data}_{self.records}_{self.seed}_{zlib.crc32(json.dumps(tuned).encode()):08x}"
+
+
+def tree(limit: int) -> dict[str, Any]:
+    return {"method": "class_tree", "max_records": limit}
+
+
+def embedded(views: str, weight: float) -> dict[str, Any]:
+    return {"embedding": {"views": VIEWS[views]}, "global_head": {"weight": weight}}
+
+
+def instant(views: str) -> dict[str, Any]:
+    return {"partition": {"method": "single"}, "constituent": {"kind": "none"}, **embedded(views, 1.0)}
+
+
+def heads(views: str, partition: dict[str, Any], weight: float) -> dict[str, Any]:
+    return {"partition": partition, "constituent": {"kind": "head"}, **embedded(views, weight)}
+
+
+def core(records: int) -> Iterator[tuple[str, dict[str, Any], bool]]:
+    """The rows that decide."""
+    for views in ("clean", "scales"):
+        yield f"linear {views}", {"partition": {"method": "single"}, **embedded(views, 0.0)}, True
+    for views in ("clean", "scales", "scales+frame"):
+        yield f"instant {views}", instant(views), False
+    yield "one prompt", {"partition": {"method": "single"}}, False
+    part = {"partition": tree(records // 28)}
+    yield "tree 50", part, False
+    yield "tree 50 + scales", {**part, **embedded("scales", WEIGHT)}, False
+
+
+def ablations(records: int) -> Iterator[tuple[str, dict[str, Any], bool]]:
+    """The rows that explain."""
+    for views in ("mirror", "frame"):
+        yield f"instant {views}", instant(views), False
+    yield "linear scales+frame", {"partition": {"method": "single"}, **embedded("scales+frame", 0.0)}, True
+    yield "one prompt + scales", {"partition": {"method": "single"}, **embedded("scales", WEIGHT)}, False
+    for views in ("clean", "frame", "scales"):
+        yield f"tree 50 heads {views}", heads(views, tree(records // 28), 0.0), False
+        yield f"tree 50 heads {views} + global", heads(views, tree(records // 28), WEIGHT), False
+    for clusters, fewer in ((20, 11), (100, 56), (200, 112)):
+        part = {"partition": tree(records // fewer)}
+        yield f"tree {clusters}", part, False
+        yield f"tree {clusters} + scales", {**part, **embedded("scales", WEIGHT)}, False
+    for name, partition in (
+        ("average linkage 50", {"clusters": 50, "linkage": "average", "metric": "euclidean"}),
+        ("Ward 50", {"clusters": 50}),
+        ("random 50", {"method": "random", "clusters": 50}),
+    ):
+        yield name, {"partition": partition}, False
+        yield f"{name} + scales", {"partition": partition, **embedded("scales", WEIGHT)}, False
+
+
+def transformer(root: Path) -> Iterator[tuple[str, dict[str, Any], bool]]:
+    """Rows with a small ViT, whose checkpoint has no public classes."""
+    backbone = {
+        "backbone": {"name": str(root / "weights" / "vit-small-saliency"), "image_size": 98, "pooling": "cls"}
+    }
+    for views in ("clean", "scales"):
+        yield (
+            f"ViT linear {views}",
+            {**backbone, "partition": {"method": "single"}, **embedded(views, 0.0)},
+            True,
+        )
+        yield f"ViT instant {views}", {**backbone, **instant(views)}, False
+    yield "ViT one prompt", {**backbone, "partition": {"method": "single"}}, False
+    yield "ViT Ward 50", {**backbone, "partition": {"clusters": 50}}, False
+    yield (
+        "ViT Ward 50 + scales",
+        {**backbone, "partition": {"clusters": 50}, **embedded("scales", WEIGHT)},
+        False,
+    )
+
+
+def trials(root: Path) -> list[Trial]:
+    """All cells, the most telling first."""
+    found = []
+    for seed in range(3):
+        for data in ("cifar10", "cifar100", "gtsrb"):
+            found += [Trial(data, row, seed, 5000, 2000, given, flag) for row, given, flag in core(5000)]
+        if seed == 0:
+            found += [Trial("cifar10", row, seed, 5000, 2000, g, flag) for row, g, flag in ablations(5000)]
+            found += [Trial("cifar10", row, seed, 5000, 2000, g, flag) for row, g, flag in transformer(root)]
+            chosen = ("linear clean", "linear scales", "instant scales", "tree 50", "tree 50 + scales")
+            large = [cell for cell in core(20000) if cell[0] in chosen]
+            found += [Trial("cifar10", row, seed, 20000, 10000, given, flag) for row, given, flag in large]
+    return found
+
+
+def stream(root: Path, trial: Trial, split: str) -> IterableDataset:
+    """Training records of the trial's seed, or the test images."""
+    file = str(root / trial.data / f"{split}.parquet")
+    rows = load_dataset("parquet", data_files={split: file}, split=split, streaming=True)
+    rows = rows.cast_column("image", Image(decode=False))
+    if split == "test":
+        return rows.take(trial.test)
+    if trial.data != "gtsrb":
+        return rows.skip(trial.seed * trial.records).take(trial.records)
+    # All pictures of a fifth of the signs: near-duplicates stay together.
+    return rows.filter(lambda row: zlib.crc32(sign(row).encode()) % 5 == trial.seed)
+
+
+def sign(row: dict[str, Any]) -> str:
+    return f"{row['label']}-{row['track']}"
+
+
+def opened(root: Path, out: Path, trial: Trial) -> Eraser:
+    """The trial's workspace with its records, made or continued."""
+    config = parse({"seed": trial.seed, **trial.settings})
+    folder = out / "workspaces" / trial.workspace
+    eraser = Eraser(folder) if folder.exists() else Eraser.create(folder, config)
+    if not eraser.workspace.records.count():
+        eraser.add(stream(root, trial, "train"), columns=Columns(positions=True))
+    eraser.close()
+    (folder / "lmeraser.toml").write_text(to_toml(config))
+    return Eraser(folder)
+
+
+def run(root: Path, out: Path, trial: Trial) -> dict[str, Any]:
+    """Measure one cell."""
+    with opened(root, out, trial) as eraser:
+        if trial.linear:
+            return {"accuracy": linear(root, eraser, trial), "clusters": 1, "share": 1.0, "p95": trial.records}
+        eraser.train()
+        cost = eraser.cost(hits=4)
+        accuracy = eraser.evaluate(stream(root, trial, "test"), linear=False).accuracy
+        found = {"accuracy": accuracy, "clusters": cost.clusters, "share": cost.expected_share, "p95": cost.p95}
+        return found | ({"share_of_a_sign": by_sign(root, eraser, trial)} if trial.data == "gtsrb" else {})
+
+
+def linear(root: Path, eraser: Eraser, trial: Trial) -> float:
+    """Accuracy of a linear classifier on the embedding of the settings' views."""
+    from lmeraser.sums import embedding
+
+    config, records = eraser.workspace.config, eraser.workspace.records
+    executor, views = eraser.executor(), config.embedding.views
+    images = [row["image"]["bytes"] for row in stream(root, trial, "test")]
+    truth = np.array([row["label"] for row in stream(root, trial, "test")])
+    index = records.index()
+
+    def vectors(ids: list[Any], fetch: Any) -> Any:
+        found = np.stack([vector for _, vector in executor.embed(ids, fetch, lambda *_: None, views)])
+        return embedding(found.reshape(len(found), len(views), -1))
+
+    train = vectors([record.id for record in index], records.images)
+    test = vectors(list(range(len(images))), lambda ids: [images[i] for i in ids])
+    labels = np.array([record.label for record in index])
+    accuracy = linear_accuracy_of(TrainingSet(train, labels), test, truth)
+    assert accuracy is not None
+    return accuracy
+
+
+def by_sign(root: Path, eraser: Eraser, trial: Trial) -> float:
+    """Mean share tuned again by a request that names one sign; hits of a sample not included."""
+    model = eraser.workspace.generations.require()
+    if not model.tuned:
+        return 0.0
+    numbers = model.numbers(eraser.workspace.records.places(model.partition.key))
+    sizes = {cluster.number: cluster.records for cluster in model.clusters}
+    touched: dict[str, set[int]] = {}
+    for position, row in enumerate(stream(root, trial, "train").remove_columns("image")):
+        touched.setdefault(sign(row), set()).add(numbers[f"train-{position:08d}"])
+    return statistics.mean(sum(sizes[n] for n in found) for found in touched.values()) / model.records
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, type=Path)
+    parser.add_argument("--out", required=True, type=Path)
+    parser.add_argument("--report", action="store_true", help="only report what is there")
+    options = parser.parse_args()
+    todo = trials(options.data)
+    for number, trial in enumerate(todo):
+        file = options.out / f"{trial.name}.json"
+        if not options.report and not file.exists():
+            print(f"{number + 1} of {len(todo)}: {trial.name}", flush=True)
+            result = run(options.data, options.out, trial)
+            cell = {key: value for key, value in asdict(trial).items() if key != "settings"}
+            write_atomic(file, json.dumps({**cell, **result}, indent=1).encode())
+
+
+if __name__ == "__main__":
+    main()
