@@ -6,8 +6,8 @@
 ``PATH/TO/DATA`` holds ``cifar10``, ``cifar100`` and ``gtsrb``, each with ``train.parquet`` and
 ``test.parquet``, and ``weights/vit-small-saliency``. Every trial leaves one JSON file in ``--out``; an interrupted
 run continues from there, and an interrupted training from its workspace. A seed chooses other training records and
-other coins; the test images stay the same. ``share`` is the expected share of the records that one uniform request tunes again,
-sample hits included (for GTSRB also of a request that names a physical sign, all of its pictures).
+other coins; the test images stay the same. ``share`` is the expected share of the records that one uniform request
+tunes again, sample hits included (for GTSRB also of a request that names a physical sign, all of its pictures).
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ def filled(root: Path, options: argparse.Namespace) -> None:
     with Eraser.create(root, config_of({"clusters": 50}, options.records)) as eraser:
         eraser.add(stream.take(options.records), columns=columns)
         executor, records = eraser.executor(), eraser.workspace.records
-        key = feature_key(eraser.workspace.config, executor.backbone)
+        key = feature_key(eraser.workspace.config, executor.backbone, executor.fingerprint)
         found = executor.embed(eraser.record_ids(), records.images, lambda *_: None)
         records.store_features(dict(found), key=key)
 

@@ -158,7 +158,7 @@ def test_derived_values_come_back_and_are_replaced(records: Records) -> None:
     assert (records.places(first), records.places(second)) == ({"r0000": "3"}, {"r0001": "5"})
     records.forget_places(keep=second)
     assert (records.places(first), records.places(second)) == ({}, {"r0001": "5"})
-    records.forget_features()
+    records.forget_derived()
     assert records.features(["r0000"], key="other") == {}
 
 

@@ -74,7 +74,7 @@ def facts(root: Path) -> dict[str, Any]:
 def _key(eraser: Eraser) -> str:
     from lmeraser.derive import feature_key
 
-    return feature_key(CONFIG, eraser.executor().backbone)
+    return feature_key(CONFIG, eraser.executor().backbone, eraser.executor().fingerprint)
 
 
 def positions(size: int, wanted: int, seed: int) -> list[int]:

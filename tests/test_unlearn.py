@@ -51,7 +51,7 @@ def test_nothing_of_the_record_is_left_in_any_byte(eraser: Eraser, sampled: bool
     sample = sample_of(eraser)
     gone = sample[0] if sampled else next(i for i in ids if i not in sample)
     others = [i for i in ids if i != gone]
-    key = feature_key(eraser.workspace.config, eraser.executor().backbone)
+    key = feature_key(eraser.workspace.config, eraser.executor().backbone, eraser.executor().fingerprint)
     shared = set().union(*(windows(data) for data in records.images(others)))
     image = windows(records.images([gone])[0]) - shared
     features = windows(records.features([gone], key=key)[gone].tobytes())

@@ -147,6 +147,8 @@ def _compare(
             found.append(f"cluster {cluster.number}: served for {other.path}, derived for {cluster.path}")
         if other is not None:
             found.append(_difference(f"cluster {cluster.number}", other.constituent, cluster.constituent))
+            if [c.artifact for c in other.checkpoints] != [c.artifact for c in cluster.checkpoints]:
+                found.append(f"cluster {cluster.number}: other checkpoints served than derived")
     found = [line for line in found if line]
     if not partial and not found:
         update = {"clusters": tuple(derived), "partition": division.partition, "global_head": head}

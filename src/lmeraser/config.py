@@ -194,6 +194,9 @@ class TuningConfig(Section):
     warmup_epochs: float = Field(default=1.0, ge=0, le=1000)
     crop: bool = Field(default=True, description="random crop from the canvas, else the centre")
     flip: bool = Field(default=False, description="random horizontal mirror image")
+    slices: int = Field(
+        default=1, ge=1, le=64, description="of a cluster, tuned one after the other with a checkpoint (SISA)"
+    )
 
 
 class ComputeConfig(Section):

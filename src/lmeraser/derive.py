@@ -29,6 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmeraser.config import Config
+from lmeraser.determinism import below
 from lmeraser.errors import CorruptError
 from lmeraser.executors.base import Executor, Fetch, TuneTask
 from lmeraser.grouping import group
@@ -198,33 +199,43 @@ def tune_clusters(
             Cluster(number=n, path=path, records=len(ids), constituent=None) for n, (path, ids) in clusters.items()
         )
     by_id = {record.id: record for record in inputs.records}
-    tasks = {n: _task([by_id[i] for i in ids], inputs, tools.secret) for n, (_, ids) in clusters.items()}
-    found = {task.key: _find(task.key, tools) for task in tasks.values()}
-    pending = [task for task in tasks.values() if found[task.key] is None]
-    if pending:
-        fetch = tools.counts.codes if inputs.config.constituent.kind == "head" else tools.fetch
-        for result in tools.executor().tune(pending, fetch, tools.progress):
-            found[result.key] = _keep(result.key, result.data, tools, seconds=result.seconds)
-    ran["tuned"] += len(pending)
-    ran["tuned_records"] += sum(len(task.ids) for task in pending)
-    return tuple(_cluster(n, clusters[n][0], task, found[task.key]) for n, task in tasks.items())
+    slices = {i: slice_of(inputs.config, i) for _, ids in clusters.values() for i in ids}
+    chains: dict[int, list[StageResult]] = {number: [] for number in clusters}
+    for level in range(inputs.config.tuning.slices):
+        tasks = {}
+        for number, (_, ids) in clusters.items():
+            if any(slices[i] == level for i in ids):  # a slice without members adds nothing
+                start = chains[number][-1].artifact if chains[number] else None
+                tasks[number] = _task([by_id[i] for i in ids if slices[i] <= level], inputs, tools, start)
+        results = _tuned(list(tasks.values()), inputs, tools, ran)
+        for number, task in tasks.items():
+            chains[number].append(results[task.key])
+    return tuple(_cluster(n, path, len(ids), chains[n]) for n, (path, ids) in clusters.items())
 
 
-def feature_key(config: Config, backbone: Digest) -> str:
+def slice_of(config: Config, record_id: str) -> int:
+    """In which slice of its cluster a record is tuned; depends on the record alone."""
+    slices = config.tuning.slices
+    return 0 if slices == 1 else below(config.seed, "slice", (slices,), record_id)[0]
+
+
+def feature_key(config: Config, backbone: Digest, fingerprint: Digest) -> str:
     """Names what features depend on besides the image."""
-    return Digest.of_json({"settings": config.model_settings()["backbone"], "backbone": backbone})
+    settings = config.model_settings()["backbone"]
+    return Digest.of_json({"settings": settings, "backbone": backbone, "fingerprint": fingerprint})
 
 
-def code_key(config: Config, backbone: Digest) -> str:
+def code_key(config: Config, backbone: Digest, fingerprint: Digest) -> str:
     """Names what codes depend on besides the image."""
-    settings = config.model_settings()
-    named = {name: settings[name] for name in ("seed", "backbone", "embedding")}
-    return Digest.of_json({**named, "frame": config.prompt_width, "network": backbone})
+    views = list(config.embedding.views)
+    frame = [config.seed, config.prompt_width] if "frame" in views else None
+    return Digest.of_json({"features": feature_key(config, backbone, fingerprint), "views": views, "frame": frame})
 
 
 def _count(inputs: Inputs, tools: Tools, ran: Counter[str]) -> None:
     """Count the records that are not counted yet; their clean features are stored on the way."""
-    key, labels = code_key(inputs.config, inputs.backbone), {record.id: record.label for record in inputs.records}
+    named = inputs.config, inputs.backbone, tools.executor().fingerprint
+    key, labels = code_key(*named), {record.id: record.label for record in inputs.records}
     counted = tools.counts.ids(key=key)
     missing = [record.id for record in inputs.records if record.id not in counted]
     if not missing:
@@ -235,7 +246,7 @@ def _count(inputs: Inputs, tools: Tools, ran: Counter[str]) -> None:
         features = np.stack(list(chunk.values())).reshape(len(chunk), len(views), -1)
         if "clean" in views:
             clean = dict(zip(chunk, features[:, views.index("clean")], strict=True))
-            tools.memory.store_features(clean, key=feature_key(inputs.config, inputs.backbone))
+            tools.memory.store_features(clean, key=feature_key(*named))
         codes = dict(zip(chunk, encode(embedding(features)), strict=True))
         tools.counts.count(codes, [labels[record_id] for record_id in chunk], inputs.classes, key=key)
     ran["counted"] += len(missing)
@@ -251,28 +262,49 @@ def _check_counts(sums: Sums, inputs: Inputs) -> None:
         )
 
 
-def _task(records: Sequence[RecordRef], inputs: Inputs, secret: bytes) -> TuneTask:
+def _task(records: Sequence[RecordRef], inputs: Inputs, tools: Tools, start: Digest | None) -> TuneTask:
     settings = inputs.config.model_settings()
     read = ["seed", "backbone", "constituent", "prompt", "head", "tuning"]
     if inputs.config.constituent.kind == "head":
         read.append("embedding")
     key = keyed_digest(
-        secret,
+        tools.secret,
         {
             "stage": "tune",
             "settings": {name: settings[name] for name in read},
             "backbone": inputs.backbone,
             "classes": inputs.classes,
             "members": [[record.id, record.label, record.image_digest] for record in records],
+            "start": start,
         },
     )
-    return TuneTask(key, tuple(r.id for r in records), tuple(r.label for r in records), inputs.classes)
+    ids, labels = zip(*((record.id, record.label) for record in records), strict=True)
+    return TuneTask(key, ids, labels, inputs.classes, start)
 
 
-def _cluster(number: int, path: str, task: TuneTask, entry: MemoEntry | None) -> Cluster:
-    assert entry is not None
-    constituent = StageResult(key=task.key, artifact=entry.artifact, fingerprint=entry.fingerprint)
-    return Cluster(number=number, path=path, records=len(task.ids), constituent=constituent)
+def _cluster(number: int, path: str, records: int, chain: Sequence[StageResult]) -> Cluster:
+    *checkpoints, last = chain
+    return Cluster(number=number, path=path, records=records, constituent=last, checkpoints=tuple(checkpoints))
+
+
+def _tuned(
+    tasks: Sequence[TuneTask], inputs: Inputs, tools: Tools, ran: Counter[str]
+) -> dict[Digest, StageResult]:
+    """Results of these tasks by their keys; only those that are not in the memo are run."""
+    found = {task.key: _find(task.key, tools) for task in tasks}
+    pending = [task for task in tasks if found[task.key] is None]
+    if pending:
+        fetch = tools.counts.codes if inputs.config.constituent.kind == "head" else tools.fetch
+        starts = {task.start: from_bytes(tools.store.read(task.start)) for task in pending if task.start}
+        for result in tools.executor().tune(pending, fetch, tools.progress, starts):
+            found[result.key] = _keep(result.key, result.data, tools, seconds=result.seconds)
+    ran["tuned"] += len(pending)
+    ran["tuned_records"] += sum(len(task.ids) for task in pending)
+    return {
+        key: StageResult(key=key, artifact=entry.artifact, fingerprint=entry.fingerprint)
+        for key, entry in found.items()
+        if entry is not None
+    }
 
 
 def _find(key: Digest, tools: Tools) -> MemoEntry | None:
@@ -318,7 +350,7 @@ def _features(
     ids: Sequence[str], inputs: Inputs, tools: Tools, ran: Counter[str]
 ) -> dict[str, NDArray[np.float32]]:
     """Features of these records, from memory or embedded now; finished ones are stored as they come."""
-    key = feature_key(inputs.config, inputs.backbone)
+    key = feature_key(inputs.config, inputs.backbone, tools.executor().fingerprint)
     known = tools.memory.features(ids, key=key)
     missing = [record_id for record_id in ids if record_id not in known]
     if not missing:

@@ -8,7 +8,7 @@ read, never stored.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -19,7 +19,7 @@ from lmeraser.derive import feature_key
 from lmeraser.errors import InputError, SourceError
 from lmeraser.executors.base import Executor
 from lmeraser.model import Model
-from lmeraser.predict import Predictor
+from lmeraser.predict import Batch, Predictor
 from lmeraser.progress import Progress, counted, silent
 from lmeraser.records import Records
 from lmeraser.sources import Example, Source, check, chunks
@@ -46,6 +46,7 @@ class EvaluationReport:
         accuracy: share of images whose most probable class is the label.
         linear_accuracy: the same for a linear classifier on the same features; None if it was not asked for or
             there are fewer than two classes or ten retained records.
+        part_accuracy: of the constituents alone and of the global head alone, where the model has both.
         per_class: accuracy on each class that occurs.
         clusters: of the model.
         expected_share: of the records, tuned again by one uniform request that misses the sample.
@@ -54,6 +55,7 @@ class EvaluationReport:
     images: int
     accuracy: float
     linear_accuracy: float | None
+    part_accuracy: Mapping[str, float]
     per_class: tuple[ClassAccuracy, ...]
     clusters: int
     expected_share: float
@@ -82,7 +84,7 @@ def training_set(records: Records, config: Config, executor: Executor, progress:
     """
     index = records.index()
     ids = [record.id for record in index]
-    known = records.features(ids, key=feature_key(config, executor.backbone))
+    known = records.features(ids, key=feature_key(config, executor.backbone, executor.fingerprint))
     missing = [record_id for record_id in ids if record_id not in known]
     known |= executor.embed(missing, records.images, progress)
     labels = np.array([record.label for record in index], dtype=np.int64)
@@ -109,7 +111,7 @@ def evaluate(
     """
     labels: list[int] = []
     classes = predictor.model.classes
-    predicted, features, faults = [], [], []
+    batches, faults = [], []
     for chunk in chunks(counted(source.rows, "evaluating", source.length, progress)):
         checked = [check(row, source.classes, classes) for row in chunk]
         faults += [
@@ -121,8 +123,7 @@ def evaluate(
             examples = [example for example in checked if isinstance(example, Example)]
             batch = predictor.batch([example.image for example in examples])
             labels += [example.label for example in examples]
-            predicted.append(batch.probabilities.argmax(axis=1))
-            features.append(batch.features)
+            batches.append(batch)
     if faults:
         raise SourceError(
             "Every image of an evaluation decodes and has a label among the model's classes.",
@@ -135,14 +136,19 @@ def evaluate(
     linear = None
     if compared_with is not None:
         progress("fitting the linear classifier", 0, None)
-        linear = linear_accuracy_of(compared_with(), np.concatenate(features), truth)
-    return _report(truth, np.concatenate(predicted), linear, predictor.model)
+        features = np.concatenate([batch.features for batch in batches])
+        linear = linear_accuracy_of(compared_with(), features, truth)
+    return _report(truth, batches, linear, predictor.model)
 
 
 def _report(
-    truth: NDArray[np.int64], predicted: NDArray[np.int64], linear: float | None, model: Model
+    truth: NDArray[np.int64], batches: Sequence[Batch], linear: float | None, model: Model
 ) -> EvaluationReport:
-    right = truth == predicted
+    right = truth == np.concatenate([batch.probabilities.argmax(axis=1) for batch in batches])
+    parts = {
+        name: float((truth == np.concatenate([batch.parts[name].argmax(axis=1) for batch in batches])).mean())
+        for name in batches[0].parts
+    }
     per_class = tuple(
         ClassAccuracy(model.classes[label], int((truth == label).sum()), float(right[truth == label].mean()))
         for label in np.unique(truth)
@@ -151,6 +157,7 @@ def _report(
         images=len(truth),
         accuracy=float(right.mean()),
         linear_accuracy=linear,
+        part_accuracy=parts if len(parts) > 1 else {},
         per_class=per_class,
         clusters=len(model.clusters),
         expected_share=model.expected_share,

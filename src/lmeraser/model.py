@@ -36,6 +36,7 @@ class Cluster(BaseModel):
         path: which places of the partition it holds (`grouping`).
         records: how many members it has.
         constituent: what was tuned for it; None where nothing is.
+        checkpoints: of its earlier slices, which a deletion starts from; not part of the model.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -44,6 +45,7 @@ class Cluster(BaseModel):
     path: str
     records: int
     constituent: StageResult | None
+    checkpoints: tuple[StageResult, ...] = ()
 
 
 class Model(BaseModel):
@@ -95,9 +97,14 @@ class Model(BaseModel):
 
     @property
     def stages(self) -> dict[str, StageResult]:
-        """The stages that the model consists of, by name."""
+        """The stages that the model consists of, by name, and the checkpoints on their way."""
         clusters = {f"cluster {cluster.number}": cluster.constituent for cluster in self.clusters}
-        named = {"partition": self.partition, "global head": self.global_head, **clusters}
+        checkpoints = {
+            f"cluster {cluster.number}, checkpoint {number}": result
+            for cluster in self.clusters
+            for number, result in enumerate(cluster.checkpoints)
+        }
+        named = {"partition": self.partition, "global head": self.global_head, **clusters, **checkpoints}
         return {name: result for name, result in named.items() if result is not None}
 
     @property

@@ -59,12 +59,14 @@ class Batch:
         features: of the clean views, float32 [n, d].
         clusters: cluster numbers that were asked, int64 [n, votes], -1 where there are fewer.
         rerouted: whether quarantined clusters would have been asked, bool [n].
+        parts: probabilities of the constituents alone and of the global head alone, where the model has them.
     """
 
     probabilities: NDArray[np.float32]
     features: NDArray[np.float32]
     clusters: NDArray[np.int64]
     rerouted: NDArray[np.bool_]
+    parts: Mapping[str, NDArray[np.float32]]
 
 
 class Predictor:
@@ -158,6 +160,7 @@ class Predictor:
             features=np.concatenate([part.features for part in done]),
             clusters=_stacked([part.clusters for part in done]),
             rerouted=np.concatenate([part.rerouted for part in done]),
+            parts={name: np.concatenate([part.parts[name] for part in done]) for name in done[0].parts},
         )
 
     @torch.inference_mode()
@@ -168,23 +171,35 @@ class Predictor:
         embedded = embedding(features[:, self._embedded]) if self._embedded else None
         clean: NDArray[np.float32] = np.ascontiguousarray(features[:, 0])
         routes = self._routes(clean, self._used) if self._used else np.zeros((len(images), 0), np.int64)
-        shares = self._mixed(self._voted(decoded, embedded, routes), embedded)
+        parts = self._parts(decoded, embedded, routes)
         clusters = _numbers(self._used)[routes]
-        if len(self._used) == len(self._served):
-            return Batch(shares, clean, clusters, np.zeros(len(images), dtype=np.bool_))
-        wanted = _numbers(self._served)[self._routes(clean, self._served)]
-        rerouted = [set(one) != set(other) for one, other in zip(clusters.tolist(), wanted.tolist(), strict=True)]
-        return Batch(shares, clean, clusters, np.array(rerouted, dtype=np.bool_))
+        rerouted = np.zeros(len(images), dtype=np.bool_)
+        if len(self._used) < len(self._served):
+            wanted = _numbers(self._served)[self._routes(clean, self._served)]
+            pairs = zip(clusters.tolist(), wanted.tolist(), strict=True)
+            rerouted = np.array([set(one) != set(other) for one, other in pairs], dtype=np.bool_)
+        return Batch(self._mixed(parts), clean, clusters, rerouted, parts)
 
     def _routes(self, features: NDArray[np.float32], clusters: Sequence[Cluster]) -> NDArray[np.int64]:
         return self._partition.route(self._fitted, features, [cluster.path for cluster in clusters])
 
+    def _parts(
+        self, images: Sequence[Image.Image], embedded: NDArray[np.float32] | None, routes: NDArray[np.int64]
+    ) -> dict[str, NDArray[np.float32]]:
+        """Probabilities of each part of the model that answers."""
+        parts = {}
+        if self._heads is not None:
+            parts["constituents"] = self._voted(images, embedded, routes)
+        if self._head is not None:
+            assert embedded is not None
+            sharpness = self._config.global_head.sharpness
+            parts["global_head"] = probabilities(self._head["weight"][None], embedded, sharpness)
+        return parts
+
     def _voted(
         self, images: Sequence[Image.Image], embedded: NDArray[np.float32] | None, routes: NDArray[np.int64]
-    ) -> NDArray[np.float32] | None:
-        """Mean probabilities of the constituents at these positions (-1: none); None if there are none at all."""
-        if self._heads is None:
-            return None
+    ) -> NDArray[np.float32]:
+        """Mean probabilities of the constituents at these positions; -1: none."""
         clean = self._executor.look(images, "clean") if isinstance(self._heads, PromptHeads) else None
         total = np.zeros((len(images), len(self.model.classes)), np.float32)
         for chosen in routes.T:
@@ -193,24 +208,20 @@ class Predictor:
                 assert clean is not None
                 shares = self._heads.classify(clean, positions)
             else:
+                assert self._heads is not None
                 assert embedded is not None
                 shares = self._heads.classify(embedded, positions)
             total += shares * (chosen >= 0)[:, None].astype(np.float32)
         total /= (routes >= 0).sum(axis=1, keepdims=True).astype(np.float32)
         return total
 
-    def _mixed(
-        self, voted: NDArray[np.float32] | None, embedded: NDArray[np.float32] | None
-    ) -> NDArray[np.float32]:
+    def _mixed(self, parts: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
         """Probabilities of the constituents and of the global head, mixed by the fixed weight."""
-        if self._head is None:
-            assert voted is not None
-            return voted
-        assert embedded is not None
-        settings = self._config.global_head
-        shares = probabilities(self._head["weight"][None], embedded, settings.sharpness)
-        weight = np.float32(settings.weight)
-        return shares if voted is None else weight * shares + (1 - weight) * voted
+        if len(parts) == 1:
+            (only,) = parts.values()
+            return only
+        weight = np.float32(self._config.global_head.weight)
+        return weight * parts["global_head"] + (1 - weight) * parts["constituents"]
 
 
 def _stacked(parts: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:

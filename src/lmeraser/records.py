@@ -282,10 +282,11 @@ class Records:
         rows = [{"id": i, "key": key, "vector": v.astype("float32").tobytes()} for i, v in vectors.items()]
         self._replace(_features, rows)
 
-    def forget_features(self) -> None:
-        """Delete all stored features and codes; they will be computed again when they are needed."""
+    def forget_derived(self) -> None:
+        """Delete all features, codes and places; they will be found again when they are needed."""
         with self.database.transaction() as connection:
             connection.execute(delete(_features))
+            connection.execute(delete(_places))
             self.counted.clear(connection)
 
     def places(self, partition: Digest, ids: Sequence[str] | None = None) -> dict[str, str]:

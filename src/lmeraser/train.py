@@ -86,7 +86,7 @@ def train(
     """
     with workspace.writing("train"):
         if rederive:
-            workspace.records.forget_features()
+            workspace.records.forget_derived()
         backbone = executor().backbone
         inputs = inputs_of(workspace, backbone)
         revision = workspace.records.revision

@@ -90,6 +90,7 @@ def evaluate(
     rows = [[c.name, c.images, c.accuracy] for c in report.per_class]
     print_rows("accuracy by class", ["class", "images", "accuracy"], rows)
     facts = {"images": report.images, "clusters": report.clusters, "accuracy": report.accuracy}
+    facts |= {f"  of the {name.replace('_', ' ')} alone": share for name, share in report.part_accuracy.items()}
     facts["expected share tuned again by a request"] = report.expected_share
     print_facts("accuracy", {**facts, "linear classifier, same features": report.linear_accuracy})
 

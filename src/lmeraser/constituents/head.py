@@ -31,9 +31,10 @@ def tune_head(
     *,
     config: Config,
     classes: int,
+    start: Mapping[str, Array] | None = None,
     on_step: Callable[[int], None] = lambda records: None,
 ) -> dict[str, Array]:
-    """Tune a head on the members' codes, from zero.
+    """Tune a head on the members' codes.
 
     Args:
         ids: of the members, sorted; at least one.
@@ -41,6 +42,7 @@ def tune_head(
         codes: of each, int16 [n, d + 1].
         config: all settings.
         classes: number of classes, a public input.
+        start: what an earlier tuning gave, to go on from; None: zero.
         on_step: called after every step with its number of records; may raise to stop.
 
     Returns:
@@ -48,14 +50,15 @@ def tune_head(
     """
     tuning = config.tuning
     inputs, targets = torch.from_numpy(decode(codes)), torch.tensor(list(labels))
-    weight = torch.zeros((classes, inputs.shape[1]), requires_grad=True)
+    zero = torch.zeros((classes, inputs.shape[1]))
+    weight = (zero if start is None else torch.from_numpy(start["weight"].copy())).requires_grad_(True)
     group = {"params": [weight], "lr": tuning.head_learning_rate, "weight_decay": tuning.head_weight_decay}
     stepper = Stepper([group], tuning, math.ceil(len(ids) / tuning.batch_size))
     position = {record_id: index for index, record_id in enumerate(ids)}
     for epoch in range(tuning.epochs):
         rows = [position[record_id] for record_id in order(config.seed, "order", ids, epoch)]
-        for start in range(0, len(rows), tuning.batch_size):
-            batch = rows[start : start + tuning.batch_size]
+        for first in range(0, len(rows), tuning.batch_size):
+            batch = rows[first : first + tuning.batch_size]
             loss = F.cross_entropy(F.linear(inputs[batch], weight), targets[batch])
             stepper.step(torch.autograd.grad(loss, [weight]))
             on_step(len(batch))

@@ -61,9 +61,10 @@ def tune(
     config: Config,
     classes: int,
     parallel: ParallelMap,
+    start: Mapping[str, Array] | None = None,
     on_step: Callable[[int], None] = lambda records: None,
 ) -> dict[str, Array]:
-    """Tune a prompt and a head on the members, from their initial values.
+    """Tune a prompt and a head on the members.
 
     Args:
         members: the cluster's records; at least one.
@@ -71,13 +72,14 @@ def tune(
         config: all settings; those of ``[compute]`` do not change the result.
         classes: number of classes, a public input.
         parallel: runs micro-batches of one step, possibly at the same time.
+        start: what an earlier tuning gave, to go on from; None: the initial values.
         on_step: called after every step with its number of records; may raise to stop.
 
     Returns:
         ``prompt`` float32 [3, pixels], ``head.weight`` float32 [classes, d], ``head.bias`` float32 [classes].
     """
     shape = PromptShape.of(config)
-    values = _initial(shape, config, classes, backbone)
+    values = _initial(shape, config, classes, backbone) if start is None else _resumed(start, backbone)
     steps = math.ceil(len(members.ids) / config.tuning.batch_size)
     stepper = Stepper(_groups(values, config.tuning), config.tuning, steps)
     for epoch in range(config.tuning.epochs):
@@ -138,6 +140,11 @@ def _initial(shape: PromptShape, config: Config, classes: int, backbone: Backbon
     weight = torch.zeros((classes, backbone.feature_dim))
     bias = torch.zeros(classes)
     return _Values(*(value.to(backbone.device).requires_grad_(True) for value in (prompt, weight, bias)))
+
+
+def _resumed(start: Mapping[str, Array], backbone: Backbone) -> _Values:
+    tensors = (torch.from_numpy(start[name].copy()) for name in ("prompt", "head.weight", "head.bias"))
+    return _Values(*(tensor.to(backbone.device).requires_grad_(True) for tensor in tensors))
 
 
 def _groups(values: _Values, tuning: TuningConfig) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any, TypeVar
 
@@ -33,7 +33,7 @@ from lmeraser.hashing import Digest
 from lmeraser.images import Canvases, decode
 from lmeraser.progress import Progress
 from lmeraser.sums import stack
-from lmeraser.tensors import to_bytes
+from lmeraser.tensors import Array, to_bytes
 from lmeraser.views import look
 
 T = TypeVar("T")
@@ -114,21 +114,36 @@ class LocalExecutor:
         with deterministic(), _Pool(self._workers) as pool:
             yield from pool.stream(function, items)
 
-    def tune(self, tasks: Sequence[TuneTask], fetch: Fetch, progress: Progress) -> Iterator[TuneResult]:
+    def tune(
+        self,
+        tasks: Sequence[TuneTask],
+        fetch: Fetch,
+        progress: Progress,
+        starts: Mapping[Digest, Mapping[str, Array]] = {},
+    ) -> Iterator[TuneResult]:
         """Tune every task, the biggest first; results as they finish."""
         ordered = sorted(tasks, key=lambda task: (-len(task.ids), task.key))
         counter = _StepCounter(ordered, self._config.tuning.epochs, progress)
         with deterministic(), _Pool(self._workers) as pool:
             if len(ordered) >= self._workers:
-                yield from pool.unordered(lambda task: self._tune(task, fetch, serial, counter, pool), ordered)
+                yield from pool.unordered(
+                    lambda task: self._tune(task, starts, fetch, serial, counter, pool), ordered
+                )
             else:
                 for task in ordered:
-                    yield self._tune(task, fetch, pool.map, counter, pool)
+                    yield self._tune(task, starts, fetch, pool.map, counter, pool)
 
     def _tune(
-        self, task: TuneTask, fetch: Fetch, parallel: ParallelMap, counter: _StepCounter, pool: _Pool
+        self,
+        task: TuneTask,
+        starts: Mapping[Digest, Mapping[str, Array]],
+        fetch: Fetch,
+        parallel: ParallelMap,
+        counter: _StepCounter,
+        pool: _Pool,
     ) -> TuneResult:
         started = time.perf_counter()
+        start = starts[task.start] if task.start is not None else None
 
         def on_step(records: int) -> None:
             counter.add(records)
@@ -137,7 +152,13 @@ class LocalExecutor:
         if self._config.constituent.kind == "head":
             codes = stack(fetch(task.ids))
             tensors = tune_head(
-                task.ids, task.labels, codes, config=self._config, classes=task.classes, on_step=on_step
+                task.ids,
+                task.labels,
+                codes,
+                config=self._config,
+                classes=task.classes,
+                start=start,
+                on_step=on_step,
             )
         else:
             budget = self._config.compute.image_memory_mb * 2**20 // self._workers
@@ -148,6 +169,7 @@ class LocalExecutor:
                 config=self._config,
                 classes=task.classes,
                 parallel=parallel,
+                start=start,
                 on_step=on_step,
             )
         return TuneResult(task.key, to_bytes(tensors), time.perf_counter() - started)
