@@ -37,6 +37,7 @@ VIEWS: dict[str, tuple[str, ...]] = {
     "scales": SCALES,
     "scales+frame": (*SCALES, "frame"),
 }
+GROUPS = ("linear", "instant", "one", "tree", "Ward", "average", "random", "ViT")  # one colour each
 WEIGHT = 0.8  # of the global head beside constituents
 
 
@@ -228,6 +229,59 @@ def by_sign(root: Path, eraser: Eraser, trial: Trial) -> float:
     return statistics.mean(sum(sizes[n] for n in found) for found in touched.values()) / model.records
 
 
+def report(out: Path) -> None:
+    """Table of what was measured, as text and Markdown, and a picture."""
+    cells: dict[tuple[str, int, str], list[dict[str, Any]]] = {}
+    for file in sorted(out.glob("*.json")):
+        cell = json.loads(file.read_text())
+        cells.setdefault((cell["data"], cell["records"], cell["row"]), []).append(cell)
+    lines = ["| data | records | row | K | share | p95 | accuracy | seeds |", "|---|---|---|---|---|---|---|---|"]
+    for (data, records, row), found in cells.items():
+        right = [cell["accuracy"] for cell in found]
+        spread = f" ± {statistics.stdev(right):.4f}" if len(right) > 1 else ""
+        share, clusters, p95 = (
+            statistics.mean(cell[name] for cell in found) for name in ("share", "clusters", "p95")
+        )
+        mean = f"{statistics.mean(right):.4f}{spread}"
+        lines.append(
+            f"| {data} | {records} | {row} | {clusters:.0f} | {share:.4f} | {p95:.0f} | {mean} | {len(right)} |"
+        )
+    text = "\n".join(lines) + "\n"
+    write_atomic(out / "frontier.md", text.encode())
+    print(text)
+    draw(cells, out / "frontier.png")
+
+
+def draw(cells: dict[tuple[str, int, str], list[dict[str, Any]]], file: Path) -> None:
+    """Accuracy over share, one panel for each data set; what needs no tuning stands at the left edge."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    panels = sorted({key[:2] for key in cells})
+    figure, every = plt.subplots(1, len(panels), figsize=(6 * len(panels), 5), squeeze=False, layout="constrained")
+    for axes, panel in zip(every[0], panels, strict=True):
+        for (data, records, row), found in cells.items():
+            if (data, records) == panel:
+                share = statistics.mean(max(cell["share"], 1e-3) for cell in found)
+                right = [cell["accuracy"] for cell in found]
+                colour = f"C{GROUPS.index(row.split()[0])}"
+                axes.errorbar(
+                    share,
+                    statistics.mean(right),
+                    yerr=[[0], [0]] if len(right) < 2 else statistics.stdev(right),
+                    fmt="o",
+                    color=colour,
+                )
+                axes.annotate(
+                    row, (share, statistics.mean(right)), fontsize=6, xytext=(4, 2), textcoords="offset points"
+                )
+        axes.set(xscale="log", xlabel="expected share tuned again by one request (1e-3: none)", ylabel="accuracy")
+        axes.set_title(f"{panel[0]}, {panel[1]} records")
+    figure.savefig(file, dpi=130)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, type=Path)
@@ -242,6 +296,7 @@ def main() -> None:
             result = run(options.data, options.out, trial)
             cell = {key: value for key, value in asdict(trial).items() if key != "settings"}
             write_atomic(file, json.dumps({**cell, **result}, indent=1).encode())
+    report(options.out)
 
 
 if __name__ == "__main__":

@@ -21,11 +21,12 @@ from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 
 from lmeraser.config import View, parse
+from lmeraser.discriminant import solve
 from lmeraser.display import print_rows
 from lmeraser.executors.local import LocalExecutor
 from lmeraser.grouping import group
 from lmeraser.partitions import partition_of
-from lmeraser.sums import decode, embedding, encode
+from lmeraser.sums import SCALE, Sums, decode, embedding, encode
 
 Matrix = NDArray[np.float64]
 VIEWS: tuple[View, ...] = ("clean", "mirror", "whole", "near", "far", "frame")
@@ -82,9 +83,12 @@ def views_table(train: Features, test: Features, classes: int) -> None:
     rows = []
     for views in ENSEMBLES:
         fitted, asked = train.codes(views), test.codes(views)
-        heads = [ridge(fitted, np.eye(classes)[train.labels], penalty) for penalty in (300.0, 1000.0, 3000.0)]
+        codes = np.rint(fitted * SCALE).astype(np.int16)
+        sums = Sums.zero(codes.shape[1], classes).plus(codes, train.labels.tolist())
+        heads = [solve(sums, penalty)["weight"].T for penalty in (300.0, 1000.0, 3000.0)]
+        heads.append(ridge(fitted, np.eye(classes)[train.labels], 1000.0))
         rows.append([" + ".join(views), *(accuracy(asked @ head, test) for head in heads)])
-    header = ["global head on", "penalty 300", "1000", "3000"]
+    header = ["global head on", "discriminants, penalty 300", "1000", "3000", "ridge, penalty 1000"]
     print_rows("views", header, rows, whole=header)
 
 
@@ -132,7 +136,7 @@ def divided(
     """Members of each cluster, and for nearest prototypes the distances of test images to them."""
     _, groups, fitted = grouped(settings, train)
     members = [np.array([int(i) for i in ids]) for ids in groups.values()]
-    if "prototypes" not in fitted:
+    if "prototypes" not in fitted or fitted["prototypes"].size == 0:
         return members, None
     return members, to_prototypes(fitted["prototypes"], test)
 

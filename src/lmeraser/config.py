@@ -159,14 +159,14 @@ class EmbeddingConfig(Section):
 
 
 class GlobalHeadConfig(Section):
-    """A ridge head on all records, from sums that a record can be subtracted from (docs/adr/0010)."""
+    """Linear discriminants of all records, from sums that a record can be subtracted from (docs/adr/0010)."""
 
     weight: float = Field(
         default=0.0, ge=0, le=1, description="of its probabilities in a prediction; 0: there is none"
     )
-    penalty: float = Field(default=1000.0, gt=0, le=1e9, description="added to the diagonal of the sums")
+    penalty: float = Field(default=1000.0, gt=0, le=1e9, description="added to the diagonal of the scatter")
     sharpness: float = Field(
-        default=8.0, gt=0, le=100, description="factor of its scores before they become probabilities"
+        default=0.3, gt=0, le=100, description="factor of its scores before they become probabilities"
     )
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from sqlalchemy import BLOB, Column, Connection, Integer, String, Table, delete, insert, select
+from sqlalchemy import BLOB, Column, Connection, Integer, String, Table, delete, insert, select, update
 
 from lmeraser.database import Database, chunked, metadata, owned
 
@@ -117,12 +117,9 @@ class Counted:
         row = connection.execute(select(_sums)).one_or_none()
         if row is None:
             return None
-        import numpy as np
+        from lmeraser.sums import unpack
 
-        from lmeraser.sums import Sums
-
-        gram, moments = (np.frombuffer(data, dtype=np.int64).reshape(row.width, -1) for data in row[2:])
-        return Sums(gram, moments)
+        return unpack(row.gram, row.moments, row.width)
 
     def _minus(self, connection: Connection, ids: Sequence[str]) -> Sums | None:
         """The sums without these records; None if none of them is counted."""
@@ -138,6 +135,10 @@ class Counted:
         return sums.plus(stack(row.code for row in found), [row.label for row in found], sign=-1)
 
     def _write(self, connection: Connection, key: str, sums: Sums) -> None:
-        connection.execute(delete(_sums))
-        values = {"gram": sums.gram.tobytes(), "moments": sums.moments.tobytes()}
-        connection.execute(insert(_sums).values(key=key, width=len(sums.gram), **values))
+        from lmeraser.sums import pack
+
+        gram, moments = pack(sums)
+        values = {"width": len(sums.gram), "gram": gram, "moments": moments}
+        # Overwriting a row of the same size costs half of what deleting and inserting it does.
+        if connection.execute(update(_sums).where(_sums.c.key == key).values(**values)).rowcount == 0:
+            connection.execute(insert(_sums).values(key=key, **values))

@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 
 from lmeraser.config import Config
 from lmeraser.determinism import below
+from lmeraser.discriminant import solve
 from lmeraser.errors import CorruptError
 from lmeraser.executors.base import Executor, Fetch, TuneTask
 from lmeraser.grouping import group
@@ -39,7 +40,6 @@ from lmeraser.model import Cluster, StageResult
 from lmeraser.partitions import Fitted, partition_of
 from lmeraser.progress import Progress, silent
 from lmeraser.records import RecordRef
-from lmeraser.ridge import solve
 from lmeraser.store import MemoEntry, Store
 from lmeraser.sums import Sums, embedding, encode
 from lmeraser.tensors import from_bytes, to_bytes

@@ -9,7 +9,7 @@ Bit-for-bit equality is promised inside one fingerprint. What makes it hold ther
 - torch's deterministic algorithms are on, so an operation without one is an error instead of a risk.
 
 The fingerprint has versions, device and a *canary*: the digest of the backbone's features and input gradients
-for fixed images, and of a ridge head on them. Whatever changes the arithmetic of this process (a CPU, a library,
+for fixed images, and of a global head on them. Whatever changes the arithmetic of this process (a CPU, a library,
 an environment variable) changes the canary. Knows nothing about records or models.
 """
 
@@ -26,8 +26,8 @@ import scipy
 import torch
 from pydantic import BaseModel, ConfigDict
 
+from lmeraser.discriminant import solve
 from lmeraser.hashing import Digest
-from lmeraser.ridge import solve
 from lmeraser.sums import Sums, embedding, encode
 
 if TYPE_CHECKING:

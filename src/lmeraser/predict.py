@@ -20,12 +20,12 @@ from PIL import Image
 from lmeraser.config import View
 from lmeraser.constituents.head import Heads
 from lmeraser.constituents.prompt_head import PromptHeads
+from lmeraser.discriminant import probabilities
 from lmeraser.errors import NoModelError
 from lmeraser.executors.local import LocalExecutor
 from lmeraser.images import decode
 from lmeraser.model import Cluster, Model
 from lmeraser.partitions import Fitted, partition_of
-from lmeraser.ridge import probabilities
 from lmeraser.store import Store
 from lmeraser.sums import embedding
 from lmeraser.tensors import Array, from_bytes

@@ -43,7 +43,7 @@ def quarantine(workspace: Workspace, model: Model) -> Quarantine:
     clusters = workspace.requests.quarantined(model)
     if not clusters or model.global_head is None:
         return Quarantine(clusters)
-    from lmeraser.ridge import solve
+    from lmeraser.discriminant import solve
 
     sums = workspace.records.counted.sums_without(workspace.requests.pending_records())
     if sums is None or not any(sums.records_by_class):

@@ -3,8 +3,8 @@
 A record's *code* is its embedding (features averaged over fixed views), rounded to integers, with a constant for
 the bias. The *sums* are the products of codes with codes (``gram``) and of codes with classes (``moments``),
 added up over records. They are sums of integers, so they are exact: in any order of additions and
-subtractions, on any machine, they are those of the records that are left. A ridge head needs nothing else
-(`ridge`), so forgetting a record costs one outer product and no other record is looked at.
+subtractions, on any machine, they are those of the records that are left. Linear discriminants need
+nothing else (`discriminant`), so forgetting a record costs one outer product and no other record is looked at.
 
 Why it is exact: |code| < 2**15, so a product is below 2**30; up to 2**20 of them are added in float64, which is
 exact below 2**53, and everything else in int64. Pure functions; knows numpy only.
@@ -57,8 +57,9 @@ class Sums:
         one_hot = np.eye(moments.shape[1])[np.asarray(labels, dtype=np.int64)]
         for start in range(0, len(codes), _EXACT):
             part = codes[start : start + _EXACT].astype(np.float64)
-            gram += sign * (part.T @ part).astype(np.int64)
-            moments += sign * (part.T @ one_hot[start : start + _EXACT]).astype(np.int64)
+            signed = sign * part.T
+            gram += (signed @ part).astype(np.int64)
+            moments += (signed @ one_hot[start : start + _EXACT]).astype(np.int64)
         return Sums(gram, moments)
 
     def widened(self, classes: int) -> Sums:
@@ -104,6 +105,23 @@ def decode(codes: Codes) -> NDArray[np.float32]:
 def stack(codes: Iterable[bytes]) -> Codes:
     """Stored codes as one matrix, int16 [n, d + 1]."""
     return np.stack([np.frombuffer(code, dtype=np.int16) for code in codes])
+
+
+def pack(sums: Sums) -> tuple[bytes, bytes]:
+    """Sums as bytes to store: of ``gram``, which is symmetric, the lower triangle, and ``moments``."""
+    rows = (row[: number + 1] for number, row in enumerate(sums.gram))
+    return b"".join(row.tobytes() for row in rows), sums.moments.tobytes()
+
+
+def unpack(gram: bytes, moments: bytes, width: int) -> Sums:
+    """Sums from what `pack` gave; ``width`` is the length of a code."""
+    full, flat, start = np.empty((width, width), np.int64), np.frombuffer(gram, dtype=np.int64), 0
+    for number in range(width):
+        row = flat[start : start + number + 1]
+        full[number, : number + 1] = row
+        full[: number + 1, number] = row
+        start += number + 1
+    return Sums(full, np.frombuffer(moments, dtype=np.int64).reshape(width, -1))
 
 
 def _unit_rms(vectors: NDArray[np.float32]) -> NDArray[np.float32]:

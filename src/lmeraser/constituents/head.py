@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from lmeraser.config import Config
 from lmeraser.constituents.optimizing import Stepper
 from lmeraser.determinism import order
-from lmeraser.ridge import probabilities
+from lmeraser.discriminant import probabilities
 from lmeraser.sums import Codes, decode
 from lmeraser.tensors import Array
 

@@ -1,0 +1,78 @@
+"""What it takes to take a record out of the sums, against adding up everybody else again, in the same run.
+
+    python benchmarks/forget.py --records 5000 --features 1280 --classes 100
+
+Simulated codes, no images. ``subtract``: read the sums from the database, subtract the record's code and write
+them, in the transaction that deletes it. ``add up again``: the sums of the codes that are left, which is what
+forgetting would take without subtraction. ``solve``: the global head from the sums. Prints medians and the ratio of
+the first two.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from lmeraser.database import Database
+from lmeraser.discriminant import solve
+from lmeraser.records import Record, Records
+from lmeraser.sums import Sums, encode
+
+
+def seconds(function: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    function()
+    return time.perf_counter() - started
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--records", type=int, default=5000)
+    parser.add_argument("--features", type=int, default=1280)
+    parser.add_argument("--classes", type=int, default=100)
+    parser.add_argument("--requests", type=int, default=11)
+    options = parser.parse_args()
+    coins = np.random.default_rng(0)
+    codes = encode(coins.standard_normal((options.records, options.features)).astype(np.float32))
+    labels = coins.integers(options.classes, size=options.records).tolist()
+    ids = [f"{number:08d}" for number in range(options.records)]
+    rows = [Record(i, None, label, b"") for i, label in zip(ids, labels, strict=True)]
+    subtract, again = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        records = Records(Database(Path(folder) / "records.db"), secret=b"benchmark")
+        with records.database.transaction() as connection:
+            records.insert(connection, rows, entry=0)
+        records.counted.count(dict(zip(ids, codes, strict=True)), labels, options.classes, key="benchmark")
+
+        def forget(record_id: str) -> None:
+            with records.database.transaction() as connection:
+                records.delete(connection, [record_id])
+
+        for gone in range(options.requests):
+            subtract.append(seconds(lambda gone=gone: forget(ids[gone])))  # type: ignore[misc]
+            zero = Sums.zero(options.features + 1, options.classes)
+            left: list[Sums] = []
+            again.append(
+                seconds(lambda z=zero, g=gone + 1, kept=left: kept.append(z.plus(codes[g:], labels[g:])))  # type: ignore[misc]
+            )
+            found = records.counted.sums()
+            assert found is not None
+            assert found.digest == left[0].digest, "a benchmark of something that is not exact is worth nothing"
+        last = left[0]
+        solved = [seconds(lambda: solve(last, 1000.0)) for _ in range(options.requests)]
+        records.database.close()
+    print(f"{vars(options)}, {os.cpu_count()} cores, numpy {np.__version__}")
+    for name, times in (("subtract", subtract), ("add up again", again), ("solve", solved)):
+        print(f"{name:14} median {1000 * statistics.median(times):8.1f} ms")
+    print(f"ratio of medians {statistics.median(again) / statistics.median(subtract):.1f}")
+
+
+if __name__ == "__main__":
+    main()
