@@ -4,8 +4,8 @@
 
 Simulated codes, no images. ``subtract``: read the sums from the database, subtract the record's code and write
 them, in the transaction that deletes it. ``add up again``: the sums of the codes that are left, which is what
-forgetting would take without subtraction. ``solve``: the global head from the sums. Prints medians and the ratio of
-the first two.
+forgetting would take without subtraction. ``solve``: the global head from the sums. Prints medians and the ratio
+of the first two.
 """
 
 from __future__ import annotations

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmeraser.config import Config, PresetName, Section, parse, preset, read, to_toml
+from lmeraser.config import Config, PresetName, Section, View, parse, preset, read, to_toml
 from lmeraser.errors import ConfigError
 from lmeraser.hashing import canonical_json
 
-PRESETS: list[PresetName] = ["default", "paper"]
+PRESETS: list[PresetName] = ["default", "paper", "instant"]
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -110,7 +110,7 @@ def test_there_is_one_way_to_cut(partition: dict[str, Any]) -> None:
         parse({"partition": partition})
 
 
-@pytest.mark.parametrize("base", PRESETS)
+@pytest.mark.parametrize("base", ["default", "paper"])
 def test_naming_one_way_to_cut_replaces_the_other_of_the_preset(base: PresetName) -> None:
     by_number = parse({"partition": {"clusters": 7}}, base=base).partition
     by_distance = parse({"partition": {"threshold": 3.0}}, base=base).partition
@@ -201,3 +201,152 @@ def test_an_empty_file_is_the_preset(tmp_path: Path) -> None:
     path.write_text("")
     assert read(path) == preset("default") == Config.model_validate({})
     assert read(path, base="paper") == preset("paper")
+
+
+# --- codes, the global head and what is tuned for a cluster -------------------------------------------------
+
+VIEWS: list[View] = list(get_args(View))
+_INSTANT: dict[str, Any] = {
+    "partition": {"method": "single"},
+    "global_head": {"weight": 1.0},
+    "constituent": {"kind": "none"},
+}
+
+
+@settings(deadline=None)
+@given(
+    st.permutations(VIEWS),
+    st.integers(1, len(VIEWS)),
+    st.floats(0.001, 1e9),
+    st.floats(1e-6, 100),
+    st.floats(0, 0.99),
+)
+def test_any_views_and_any_global_head_written_and_read_are_themselves(
+    views: list[View], count: int, penalty: float, sharpness: float, weight: float
+) -> None:
+    config = parse(
+        {
+            "embedding": {"views": views[:count]},
+            "global_head": {"weight": weight, "penalty": penalty, "sharpness": sharpness},
+            "constituent": {"kind": "head"},
+        }
+    )
+    assert config.embedding.views == tuple(views[:count])
+    assert parse(tomllib.loads(to_toml(config))) == config
+    assert canonical_json(config.model_settings()) == canonical_json(
+        parse(tomllib.loads(to_toml(config))).model_settings()
+    )
+
+
+def test_the_preset_instant_tunes_nothing_and_is_read_back_with_its_list_of_views(tmp_path: Path) -> None:
+    instant = parse({}, base="instant")
+    assert instant == preset("instant")
+    assert instant.partition.method == "single"
+    assert instant.constituent.kind == "none"
+    assert instant.global_head.weight == 1
+    assert instant.embedding.views == ("clean", "whole", "near")
+    assert instant.needs_codes
+    text = to_toml(instant)
+    assert tomllib.loads(text)["embedding"]["views"] == ["clean", "whole", "near"]
+    path = tmp_path / "lmeraser.toml"
+    path.write_text(text, encoding="utf-8")
+    assert read(path) == read(path, base="instant") == instant
+    assert read(path).model_settings()["embedding"] == {"views": ["clean", "whole", "near"]}
+
+
+def test_settings_on_top_of_the_preset_instant_replace_single_keys() -> None:
+    changed = parse({"embedding": {"views": ["far"]}, "global_head": {"penalty": 5}}, base="instant")
+    assert changed.embedding.views == ("far",)
+    assert (changed.global_head.weight, changed.global_head.penalty) == (1, 5)
+    assert changed.constituent.kind == "none"
+    paper = parse(_INSTANT, base="paper")
+    assert (paper.partition.method, paper.partition.threshold) == ("single", None)
+
+
+@pytest.mark.parametrize("views", [[], ()])
+def test_there_is_at_least_one_view(views: Any) -> None:
+    with pytest.raises(ConfigError, match=r"embedding\.views.*at least 1"):
+        parse({"embedding": {"views": views}})
+
+
+@pytest.mark.parametrize("views", [["clean", "clean"], ["far", "clean", "far"]])
+def test_views_are_different(views: list[str]) -> None:
+    with pytest.raises(ConfigError, match=f"embedding: views are different, not {', '.join(views)}"):
+        parse({"embedding": {"views": views}})
+
+
+@pytest.mark.parametrize("views", [["clean", "back"], "clean", [1], None])
+def test_views_are_a_list_of_known_names(views: Any) -> None:
+    with pytest.raises(ConfigError, match=r"embedding\.views"):
+        parse({"embedding": {"views": views}})
+
+
+@pytest.mark.parametrize(
+    ("weight", "kind", "allowed"),
+    [
+        (1.0, "none", True),
+        (1, "none", True),
+        (0.99, "none", False),
+        (0.0, "none", False),
+        (1.0, "prompt_head", False),
+        (1.0, "head", False),
+        (0.99, "prompt_head", True),
+        (0.5, "head", True),
+        (0.0, "head", True),
+        (0.0, "prompt_head", True),
+    ],
+)
+def test_the_weight_is_one_exactly_if_there_are_no_constituents(weight: float, kind: str, allowed: bool) -> None:
+    values = {**_INSTANT, "global_head": {"weight": weight}, "constituent": {"kind": kind}}
+    if allowed:
+        config = parse(values)
+        assert config.needs_codes == (weight > 0 or kind == "head")
+        return
+    with pytest.raises(ConfigError, match=rf"weight is 1 exactly .* not {weight:g} with '{kind}'"):
+        parse(values)
+
+
+@pytest.mark.parametrize(
+    "partition",
+    [{"method": "hier_cluster"}, {"method": "random", "clusters": 1}, {"method": "class_tree", "max_records": 5}],
+)
+def test_without_constituents_there_is_one_cluster(partition: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=f"'single', not '{partition['method']}'"):
+        parse({**_INSTANT, "partition": partition})
+    with pytest.raises(ConfigError, match="'single'"):
+        parse({"partition": partition}, base="instant")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("weight", -0.1),
+        ("weight", 1.1),
+        ("penalty", 0.0009),
+        ("penalty", 2e9),
+        ("penalty", float("inf")),
+        ("sharpness", 0),
+        ("sharpness", 101),
+        ("sharpness", float("nan")),
+    ],
+)
+def test_the_global_head_has_its_ranges(key: str, value: float) -> None:
+    with pytest.raises(ConfigError, match=rf"global_head\.{key}"):
+        parse({"global_head": {key: value}})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"embedding": {"views": ["clean", "mirror"]}},
+        {"global_head": {"weight": 0.5}},
+        {"global_head": {"penalty": 1.0}},
+        {"global_head": {"sharpness": 1.0}},
+        {"constituent": {"kind": "head"}},
+    ],
+)
+def test_the_global_head_and_what_it_sees_are_settings_of_the_model(change: dict[str, Any]) -> None:
+    base: dict[str, Any] = {"global_head": {"weight": 0.25}}
+    section, values = next(iter(change.items()))
+    changed = parse({**base, section: {**base.get(section, {}), **values}})
+    assert changed.model_settings() != parse(base).model_settings()

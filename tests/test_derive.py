@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,13 +17,16 @@ from hypothesis import strategies as st
 from fake import Fake
 from lmeraser.config import Config, parse
 from lmeraser.derive import Derivation, Inputs, Tools, derive
+from lmeraser.errors import CorruptError
 from lmeraser.executors.base import Executor, Vector
 from lmeraser.hashing import Digest
 from lmeraser.memory import CountsAnew
 from lmeraser.partitions import partition_of
+from lmeraser.progress import silent
 from lmeraser.records import RecordRef
 from lmeraser.store import MemoryStore
 from lmeraser.sums import stack
+from lmeraser.tensors import from_bytes
 
 
 class Memory:
@@ -294,3 +298,354 @@ def test_any_history_gives_what_deriving_once_gives(
         else:
             known.delete(*(ids & known.labels.keys()))
         assert artifacts(known.derive()) == artifacts(known.fresh().derive())
+
+
+# --- codes, sums and the global head -----------------------------------------------------------------------
+
+
+class KeyedCounts(Counts):
+    """Counts that start anew under another key, as the workspace's do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._key = ""
+
+    def ids(self, *, key: str) -> set[str]:
+        return super().ids(key=key) if key == self._key else set()
+
+    def count(self, codes: Mapping[str, Any], labels: Sequence[int], classes: int, *, key: str) -> None:
+        if key != self._key:
+            self._codes, self._sums, self._key = {}, None, key
+        super().count(codes, labels, classes, key=key)
+
+
+class Mixed(World):
+    """A world whose records are of every class, and whose labels may be corrected."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.counts = KeyedCounts()
+
+    def add(self, *ids: str) -> World:
+        super().add(*ids)
+        self.labels |= {record_id: int(record_id[1:]) % 3 for record_id in ids}
+        return self
+
+    def correct(self, *ids: str) -> World:
+        for record_id in ids:
+            self.counts.forget(record_id, self.labels[record_id])
+            self.labels[record_id] = (self.labels[record_id] + 1) % 3
+        return self
+
+
+_MODES: dict[str, dict[str, Any]] = {
+    "prompts and global head": {"global_head": {"weight": 0.5}, "embedding": {"views": ["clean", "far"]}},
+    "heads": {"constituent": {"kind": "head"}, "embedding": {"views": ["clean", "far"]}},
+    "heads and global head": {
+        "constituent": {"kind": "head"},
+        "embedding": {"views": ["far", "mirror"]},
+        "global_head": {"weight": 0.25, "penalty": 3.0},
+    },
+    "instant": {"global_head": {"weight": 1.0}, "constituent": {"kind": "none"}},
+}
+_NOTHING = {"assigned": 0, "tuned": 0, "tuned_records": 0}
+
+
+def settings_of(mode: str, **changes: dict[str, Any]) -> Config:
+    partition = {"method": "single"} if mode == "instant" else {"sample_size": 10, "clusters": 4}
+    base: dict[str, Any] = {"partition": partition, **_MODES[mode]}
+    return parse({**base, **{section: {**base.get(section, {}), **new} for section, new in changes.items()}})
+
+
+def mixed(mode: str, count: int = 30, **changes: dict[str, Any]) -> Mixed:
+    known = Mixed(settings_of(mode, **changes))
+    known.add(*(f"r{number:02d}" for number in range(count)))
+    return known
+
+
+def everything(derivation: Derivation) -> tuple[Any, ...]:
+    checkpoints = tuple(result.artifact for cluster in derivation.clusters for result in cluster.checkpoints)
+    return derivation.global_head and derivation.global_head.artifact, *artifacts(derivation), checkpoints
+
+
+_modes = pytest.mark.parametrize("mode", _MODES)
+_global_modes = pytest.mark.parametrize("mode", [mode for mode in _MODES if "global_head" in _MODES[mode]])
+
+
+@_modes
+def test_the_first_derivation_counts_every_record_and_solves_once(mode: str) -> None:
+    known = mixed(mode)
+    derivation = known.derive()
+    assert derivation.ran["counted"] == 30
+    assert derivation.ran.get("solved", 0) == (1 if "global_head" in _MODES[mode] else 0)
+    assert (derivation.global_head is not None) == ("global_head" in _MODES[mode])
+    if "clean" in known.config.embedding.views:
+        assert sorted(known.executor.embedded) == sorted(known.labels), "each image is embedded once, for both"
+    known.executor = Fake()
+    again = known.derive()
+    assert again.ran == _NOTHING
+    assert (known.executor.embedded, known.executor.tuned) == ([], [])
+    assert everything(again) == everything(derivation)
+
+
+def test_without_a_part_that_needs_codes_nothing_is_counted() -> None:
+    known = world()
+    assert known.derive().global_head is None
+    assert known.counts.sums() is None
+
+
+def test_the_global_head_is_the_linear_discriminant_analysis_of_the_records_codes() -> None:
+    known = mixed("prompts and global head", global_head={"penalty": 5.0})
+    head, by_class = known.derive().global_head, [np.zeros((0, 6))] * 3
+    assert head is not None
+    for record_id, label in known.labels.items():
+        by_class[label] = np.vstack([by_class[label], code_of(known, record_id)])
+    means = [codes.mean(axis=0) for codes in by_class]
+    scatter = sum((codes - mean).T @ (codes - mean) for codes, mean in zip(by_class, means, strict=True))
+    inverse = 30 * np.linalg.inv(scatter + 5 * np.eye(6))
+    shares = [len(codes) / 30 for codes in by_class]
+    expected = [
+        [*(inverse @ mean), np.log(share) - mean @ inverse @ mean / 2]
+        for mean, share in zip(means, shares, strict=True)
+    ]
+    found = from_bytes(known.store.read(head.artifact))["weight"]
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def code_of(known: World, record_id: str) -> Any:
+    """What heads see of a record under the views clean and far, without the constant: by hand, in float64."""
+    stream = Fake().embed([record_id], lambda ids: [known.images[i] for i in ids], silent, ["clean", "far"])
+    views = dict(stream)[record_id].reshape(2, 6).astype(np.float64)
+    mean = (views / np.sqrt(np.square(views).mean(axis=1, keepdims=True))).mean(axis=0)
+    return np.rint(mean / np.sqrt(np.square(mean).mean()) * 1024) / 1024
+
+
+@_modes
+def test_an_ordinary_deletion_embeds_and_counts_nothing(mode: str) -> None:
+    known = mixed(mode)
+    first = known.derive()
+    known.executor = Fake()
+    derivation = known.delete(outside_sample(known)).derive()
+    assert known.executor.embedded == []
+    assert "counted" not in derivation.ran
+    assert "embedded" not in derivation.ran
+    assert "fitted" not in derivation.ran
+    assert derivation.ran["assigned"] == 0
+    assert derivation.ran.get("solved", 0) == (1 if "global_head" in _MODES[mode] else 0)
+    assert derivation.ran["tuned"] == len(known.executor.tuned) == (0 if mode == "instant" else 1)
+    assert everything(derivation) == everything(known.fresh().derive())
+    assert everything(derivation) != everything(first)
+
+
+@_modes
+def test_a_deletion_from_the_sample_embeds_and_counts_nothing(mode: str) -> None:
+    known = mixed(mode)
+    known.derive()
+    known.executor = Fake()
+    gone = known.sample()[:2] or ["r03", "r04"]
+    derivation = known.delete(*gone).derive()
+    assert known.executor.embedded == []
+    assert "counted" not in derivation.ran
+    assert everything(derivation) == everything(known.fresh().derive())
+
+
+@_modes
+def test_an_added_record_is_the_only_one_that_is_counted(mode: str) -> None:
+    known = mixed(mode)
+    known.derive()
+    known.executor = Fake()
+    derivation = known.add("r77").derive()
+    assert derivation.ran["counted"] == 1
+    assert set(known.executor.embedded) == {"r77"}
+    assert everything(derivation) == everything(known.fresh().derive())
+
+
+@_modes
+def test_a_corrected_label_is_counted_anew(mode: str) -> None:
+    known = mixed(mode)
+    known.derive()
+    known.executor = Fake()
+    derivation = known.correct("r07").derive()
+    assert derivation.ran["counted"] == 1
+    assert known.executor.embedded == ["r07"]
+    assert everything(derivation) == everything(known.fresh().derive())
+
+
+@_global_modes
+def test_another_penalty_solves_again_and_tunes_nothing(mode: str) -> None:
+    known = mixed(mode)
+    first = known.derive()
+    known.executor, known.config = Fake(), settings_of(mode, global_head={"penalty": 77.0})
+    derivation = known.derive()
+    assert derivation.ran == {**_NOTHING, "solved": 1}
+    assert (known.executor.embedded, known.executor.tuned) == ([], [])
+    assert artifacts(derivation) == artifacts(first)
+    assert everything(derivation) != everything(first)
+    assert everything(derivation) == everything(known.fresh().derive())
+
+
+@pytest.mark.parametrize(
+    ("mode", "change"),
+    [
+        ("prompts and global head", {"weight": 0.75}),
+        ("heads and global head", {"weight": 0.75}),
+        *((mode, {"sharpness": 2.0}) for mode in _MODES if "global_head" in _MODES[mode]),
+    ],
+)
+def test_another_weight_or_sharpness_runs_nothing(mode: str, change: dict[str, Any]) -> None:
+    known = mixed(mode)
+    first = known.derive()
+    known.executor, known.config = Fake(), settings_of(mode, global_head=change)
+    derivation = known.derive()
+    assert derivation.ran == _NOTHING
+    assert (known.executor.embedded, known.executor.tuned) == ([], [])
+    assert everything(derivation) == everything(first)
+
+
+@_modes
+def test_other_views_count_anew_and_tune_what_is_tuned_on_codes(mode: str) -> None:
+    known = mixed(mode)
+    first = known.derive()
+    known.executor, known.config = Fake(), settings_of(mode, embedding={"views": ["near", "clean"]})
+    derivation = known.derive()
+    assert derivation.ran["counted"] == 30
+    assert "fitted" not in derivation.ran
+    assert "embedded" not in derivation.ran
+    assert derivation.ran["assigned"] == 0
+    heads = known.config.constituent.kind == "head"
+    assert derivation.ran["tuned"] == len(known.executor.tuned) == (len(first.clusters) if heads else 0)
+    assert derivation.ran.get("solved", 0) == (1 if "global_head" in _MODES[mode] else 0)
+    assert everything(derivation) == everything(known.fresh().derive())
+    assert everything(derivation) != everything(first)
+
+
+def test_a_global_head_may_come_and_go_and_leaves_the_constituents_alone() -> None:
+    known = world()
+    known.counts = KeyedCounts()
+    without = known.derive()
+    known.executor, known.config = Fake(), settings_of("prompts and global head")
+    both = known.derive()
+    assert both.ran == {**_NOTHING, "counted": 30, "solved": 1}
+    assert artifacts(both) == artifacts(without)
+    known.config = settings_of("prompts and global head", global_head={"weight": 0.0})
+    assert everything(known.derive()) == everything(without)
+
+
+@_modes
+def test_no_records_have_no_global_head(mode: str) -> None:
+    derivation = mixed(mode, count=0).derive()
+    assert derivation.global_head is None
+    assert derivation.clusters == ()
+    assert derivation.ran == {**_NOTHING, "fitted": 1}
+
+
+@_modes
+def test_all_records_may_go_and_come_back(mode: str) -> None:
+    known = mixed(mode)
+    first, names = known.derive(), sorted(known.labels)
+    assert everything(known.delete(*names).derive()) == everything(known.fresh().derive())
+    assert known.derive().global_head is None
+    known.executor = Fake()
+    again = known.add(*reversed(names)).derive()
+    assert again.ran["counted"] == 30
+    assert "solved" not in again.ran, "the sums are the first ones, to the bit"
+    assert everything(again) == everything(first)
+
+
+@_modes
+def test_one_record_is_enough(mode: str) -> None:
+    known = mixed(mode, count=3)
+    known.derive()
+    derivation = known.delete("r00", "r02").derive()
+    assert [cluster.records for cluster in derivation.clusters] == [1]
+    assert everything(derivation) == everything(known.fresh().derive())
+
+
+@_global_modes
+def test_a_class_added_to_the_list_counts_nothing_again(mode: str) -> None:
+    known = mixed(mode)
+    known.derive()
+    known.executor, known.classes = Fake(), 4
+    derivation = known.derive()
+    assert "counted" not in derivation.ran
+    assert derivation.ran["solved"] == 1
+    assert everything(derivation) == everything(known.fresh().derive())
+
+
+@_global_modes
+@pytest.mark.parametrize("damage", ["a record too many", "a record too few", "another class"])
+def test_sums_that_are_not_those_of_the_records_are_refused(mode: str, damage: str) -> None:
+    known = mixed(mode)
+    known.derive()
+    if damage == "a record too many":
+        del known.labels["r05"], known.images["r05"]
+    elif damage == "another class":
+        known.labels["r05"] = (known.labels["r05"] + 1) % 3
+    else:
+        sums = known.counts.sums()
+        assert sums is not None
+        known.counts._sums = sums.plus(stack(known.counts.codes(["r05"])), [known.labels["r05"]], sign=-1)
+    with pytest.raises(CorruptError, match="--rederive"):
+        known.derive()
+
+
+def test_in_another_environment_codes_are_counted_anew_and_the_same_sums_keep_their_head_unless_asked() -> None:
+    known = mixed("instant")
+    first = known.derive()
+    known.executor = Fake()
+    known.executor.fingerprint = Digest.of(b"upgraded")
+    kept, again = known.derive(), known.derive(rederive=True)
+    assert kept.ran == {**_NOTHING, "counted": 30}
+    assert again.ran == {**_NOTHING, "fitted": 1, "solved": 1}
+    assert kept.global_head == first.global_head
+    assert again.global_head is not None
+    assert again.global_head.fingerprint == Digest.of(b"upgraded")
+
+
+def test_the_key_of_a_global_head_depends_on_the_secret() -> None:
+    known = mixed("instant")
+    ours, theirs = known.derive().global_head, known.fresh().derive().global_head
+    assert ours is not None
+    assert theirs is not None
+    assert ours.artifact == theirs.artifact
+    assert ours.key != theirs.key
+
+
+def test_an_interrupted_derivation_with_heads_counts_nothing_twice() -> None:
+    known = mixed("heads and global head")
+    known.executor = Fake(stop_after=2)
+    with pytest.raises(KeyboardInterrupt):
+        known.derive()
+    done = known.executor.tuned
+    known.executor = Fake()
+    derivation = known.derive()
+    assert known.executor.embedded == []
+    assert not set(done) & set(known.executor.tuned)
+    assert everything(derivation) == everything(known.fresh().derive())
+
+
+_CHANGES = st.sampled_from(["add", "delete", "correct"])
+_SLICED = {f"{mode}, in slices": {**_MODES[mode], "tuning": {"slices": 3}} for mode in _MODES if mode != "instant"}
+
+
+@given(
+    mode=st.sampled_from([*_MODES, *_SLICED]),
+    partition=st.sampled_from(_PARTITIONS),
+    history=st.lists(st.tuples(_CHANGES, st.sets(_IDS, min_size=1, max_size=8)), min_size=1, max_size=8),
+)
+@settings(max_examples=60, deadline=None)
+def test_any_history_gives_the_codes_and_the_global_head_of_deriving_once(
+    mode: str, partition: dict[str, Any], history: list[tuple[str, set[str]]]
+) -> None:
+    chosen = {"method": "single"} if mode == "instant" else partition
+    known = Mixed(parse({"partition": chosen, **{**_MODES, **_SLICED}[mode]}))
+    known.add(*(f"r{number:02d}" for number in range(12)))
+    known.derive()
+    for verb, ids in history:
+        if verb == "add":
+            known.add(*(ids - known.labels.keys()))
+        elif verb == "delete":
+            known.delete(*(ids & known.labels.keys()))
+        else:
+            known.correct(*(ids & known.labels.keys()))
+        assert everything(known.derive()) == everything(known.fresh().derive())

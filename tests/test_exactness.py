@@ -40,7 +40,25 @@ _VARIANTS: dict[str, dict[str, Any]] = {
     "balanced": {"partition": {"sample_size": 12, "expected_share": 0.3, "max_share": 0.4}},
     "random": {"partition": {"method": "random", "clusters": 3}, "prompt": {"kind": "random_patch"}},
     "single": {"partition": {"method": "single"}, "prompt": {"kind": "fixed_patch"}},
+    "instant": {
+        "partition": {"method": "single"},
+        "embedding": {"views": ["clean", "whole", "near"]},
+        "global_head": {"weight": 1.0},
+        "constituent": {"kind": "none"},
+    },
+    "heads of a class tree and global head": {
+        "partition": {"method": "class_tree", "max_records": 6},
+        "embedding": {"views": ["mirror", "frame"]},
+        "global_head": {"weight": 0.5},
+        "constituent": {"kind": "head"},
+    },
+    "prompts and global head": {
+        "partition": {"sample_size": 10, "clusters": 4},
+        "embedding": {"views": ["clean", "whole"]},
+        "global_head": {"weight": 0.5},
+    },
 }
+_WITH_GLOBAL_HEAD = [variant for variant, values in _VARIANTS.items() if "global_head" in values]
 
 _numbers = st.lists(st.integers(0, 39), min_size=1, max_size=6, unique=True)
 _step = st.tuples(st.sampled_from(["unlearn", "unlearn a writer", "add"]), _numbers)
@@ -191,6 +209,27 @@ def test_the_same_image_under_two_ids_is_two_records(tmp_path: Path) -> None:
         assert eraser.model_digest != alone
         eraser.unlearn(ids=["twin"])
         assert eraser.model_digest == alone
+
+
+@pytest.mark.parametrize("variant", _WITH_GLOBAL_HEAD)
+def test_a_global_head_after_a_history(tmp_path: Path, oracle: Oracle, variant: str) -> None:
+    chosen, retained = settings_of(variant), set(range(20))
+    with Eraser.create(tmp_path / "w", chosen, classes=DIGIT_CLASSES) as eraser:
+        eraser.add(digits(range(20)), columns=DIGIT_COLUMNS)
+        eraser.train()
+        first = eraser.workspace.generations.require()
+        apply(eraser, retained, "unlearn", [3, 4])
+        apply(eraser, retained, "unlearn a writer", [1])
+        apply(eraser, retained, "add", [3, 25])
+        apply(eraser, retained, "unlearn", [25, 7])
+        last = eraser.workspace.generations.require()
+        assert first.global_head is not None
+        assert last.global_head is not None
+        assert first.global_head.artifact != last.global_head.artifact
+        assert eraser.model_digest == oracle.digest(chosen, sorted(retained, reverse=True))
+        report = eraser.audit()
+        assert report.identical, report.differences
+        assert report.records == len(retained)
 
 
 @pytest.mark.parametrize("family", ["vit", "swin"])

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from conftest import DIGIT_COLUMNS, digits, tiny_config
 from lmeraser import Eraser
+from lmeraser.config import View
+from lmeraser.environment import deterministic
 from lmeraser.errors import NoModelError
 from lmeraser.executors.local import LocalExecutor
 from lmeraser.images import decode
-from lmeraser.predict import Predictor
+from lmeraser.predict import Batch, Predictor
 from lmeraser.tensors import from_bytes
 
 
@@ -29,30 +33,38 @@ def test_an_image_does_not_see_its_neighbours(eraser: Eraser) -> None:
 
 
 def test_probabilities_are_those_of_the_prompt_and_head_of_the_nearest_cluster(eraser: Eraser) -> None:
+    image = eraser.workspace.records.images(["digit-0005"])
+    batch = eraser.predictor().batch(image)
+    number, expected = of_the_nearest_cluster(eraser, image[0], batch.features[0])
+    assert batch.clusters.tolist() == [[number]]
+    np.testing.assert_allclose(batch.probabilities[0], expected, rtol=1e-4, atol=1e-6)
+    assert batch.probabilities[0].sum() == pytest.approx(1)
+
+
+def of_the_nearest_cluster(eraser: Eraser, image: bytes, feature: Any) -> tuple[int, Any]:
     """By hand: the nearest prototype, its prompt painted by indexing, its head as a product in float64."""
     import torch
 
     model = eraser.workspace.generations.require()
     store, backbone = eraser.workspace.store, eraser.executor().network
-    image = eraser.workspace.records.images(["digit-0005"])
-    batch = eraser.predictor().batch(image)
     prototypes = from_bytes(store.read(model.partition.artifact))["prototypes"].astype(np.float64)
-    unit = batch.features[0] / np.linalg.norm(batch.features[0].astype(np.float64))
+    unit = feature / np.linalg.norm(feature.astype(np.float64))
     number = int(np.linalg.norm(prototypes - unit, axis=1).argmin())
-    assert batch.clusters.tolist() == [[number]]
     cluster = next(cluster for cluster in model.clusters if cluster.number == number)
     assert cluster.constituent is not None
     tensors = from_bytes(store.read(cluster.constituent.artifact))
-    inputs = eraser.executor().look([decode(image[0])], "clean")[:1].repeat(backbone.micro_batch, 1, 1, 1)
+    inputs = eraser.executor().look([decode(image)], "clean")[:1].repeat(backbone.micro_batch, 1, 1, 1)
     frame = np.ones((32, 32), dtype=bool)
     frame[4:-4, 4:-4] = False
     inputs[:, :, torch.from_numpy(frame)] += torch.from_numpy(tensors["prompt"])
-    with torch.no_grad():
+    with torch.no_grad(), deterministic():
         features = backbone.features(inputs)[0].double().numpy()
     logits = tensors["head.weight"] @ (features / np.sqrt(np.square(features).mean())) + tensors["head.bias"]
-    expected = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
-    np.testing.assert_allclose(batch.probabilities[0], expected, rtol=1e-4, atol=1e-6)
-    assert batch.probabilities[0].sum() == pytest.approx(1)
+    return number, softmax(logits)
+
+
+def softmax(logits: Any) -> Any:
+    return np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
 
 
 def test_clusters_of_a_random_partition_vote(tmp_path: Path) -> None:
@@ -125,3 +137,184 @@ def test_a_quarantined_cluster_is_never_asked(eraser: Eraser) -> None:
     np.testing.assert_array_equal(rest.probabilities[~moved], free.probabilities[~moved])
     with pytest.raises(NoModelError, match="every cluster"):
         Predictor(model, store, eraser.executor(), quarantined=[cluster.number for cluster in model.clusters])
+
+
+# --- the global head, heads on codes, and no constituents at all --------------------------------------------
+
+_KINDS: dict[str, dict[str, dict[str, Any]]] = {
+    "prompts and global head": {"global_head": {"weight": 0.3}, "embedding": {"views": ["whole", "clean"]}},
+    "heads": {"constituent": {"kind": "head"}, "embedding": {"views": ["far"]}},
+    "heads that vote, and global head": {
+        "partition": {"clusters": 4, "max_records": 12},
+        "constituent": {"kind": "head"},
+        "global_head": {"weight": 0.5},
+    },
+    "heads of a class tree, and global head": {
+        "partition": {"method": "class_tree", "clusters": None, "max_records": 8},
+        "constituent": {"kind": "head"},
+        "embedding": {"views": ["mirror", "near", "frame"]},
+        "global_head": {"weight": 0.5},
+    },
+    "instant": {
+        "partition": {"method": "single", "clusters": None},
+        "constituent": {"kind": "none"},
+        "embedding": {"views": ["clean", "whole", "near"]},
+        "global_head": {"weight": 1.0},
+    },
+}
+Make = Callable[[str], Eraser]
+
+
+@pytest.fixture(scope="module")
+def make(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Make]:
+    """Trained workspaces of 40 digits, one of each kind; only read by the tests."""
+    made: dict[str, Eraser] = {}
+
+    def of_kind(kind: str) -> Eraser:
+        if kind not in made:
+            opened = Eraser.create(tmp_path_factory.mktemp("kind") / "w", tiny_config(**_KINDS[kind]))
+            made[kind] = opened
+            opened.add(digits(range(40)), columns=DIGIT_COLUMNS)
+            opened.train()
+        return made[kind]
+
+    yield of_kind
+    for opened in made.values():
+        opened.close()
+
+
+def features_of(eraser: Eraser, image: bytes, view: View) -> Any:
+    with deterministic():
+        return eraser.executor().features([decode(image)], [view])[0, 0].astype(np.float64)
+
+
+def code_by_hand(eraser: Eraser, image: bytes) -> Any:
+    """The image's features, one view after the other, averaged in float64 and rounded to codes."""
+    seen = []
+    for view in eraser.workspace.config.embedding.views:
+        features = features_of(eraser, image, view)
+        seen.append(features / np.sqrt(np.square(features).mean()))
+    mean = np.mean(seen, axis=0)
+    return np.append(np.rint(mean / np.sqrt(np.square(mean).mean()) * 1024) / 1024, 1.0)
+
+
+def of_the_global_head(eraser: Eraser, image: bytes) -> Any:
+    """By hand: the scores of the code, made sharper."""
+    model, settings = eraser.workspace.generations.require(), eraser.workspace.config.global_head
+    assert model.global_head is not None
+    weight = from_bytes(eraser.workspace.store.read(model.global_head.artifact))["weight"].astype(np.float64)
+    return softmax(settings.sharpness * (weight @ code_by_hand(eraser, image)))
+
+
+def test_the_global_head_is_mixed_with_the_constituents_by_its_weight(make: Make) -> None:
+    eraser = make("prompts and global head")
+    images = eraser.workspace.records.images(eraser.record_ids()[:5])
+    batch = eraser.predictor().batch(images)
+    for place, image in enumerate(images):
+        number, tuned = of_the_nearest_cluster(eraser, image, batch.features[place])
+        assert batch.clusters[place].tolist() == [number]
+        mixed = 0.3 * of_the_global_head(eraser, image) + 0.7 * tuned
+        np.testing.assert_allclose(batch.probabilities[place], mixed, rtol=0, atol=1e-5)
+        np.testing.assert_allclose(batch.parts["constituents"][place], tuned, rtol=0, atol=1e-5)
+    alone = np.stack([of_the_global_head(eraser, image) for image in images])
+    np.testing.assert_allclose(batch.parts["global_head"], alone, rtol=0, atol=1e-5)
+    assert np.abs(batch.parts["global_head"] - batch.parts["constituents"]).max() > 0.01, "they are told apart"
+
+
+def test_a_head_on_codes_answers_for_the_images_of_its_cluster(make: Make) -> None:
+    eraser = make("heads")
+    model, store = eraser.workspace.generations.require(), eraser.workspace.store
+    images = eraser.workspace.records.images(eraser.record_ids()[:5])
+    batch = eraser.predictor().batch(images)
+    assert len(set(batch.clusters.ravel())) > 1, "clusters are mixed in one pass"
+    assert list(batch.parts) == ["constituents"]
+    for place, image in enumerate(images):
+        prototypes = from_bytes(store.read(model.partition.artifact))["prototypes"].astype(np.float64)
+        clean = features_of(eraser, image, "clean")
+        number = int(np.linalg.norm(prototypes - clean / np.linalg.norm(clean), axis=1).argmin())
+        assert batch.clusters[place].tolist() == [number]
+        constituent = model.clusters[number].constituent
+        assert constituent is not None
+        weight = from_bytes(store.read(constituent.artifact))["weight"].astype(np.float64)
+        expected = softmax(weight @ code_by_hand(eraser, image))
+        np.testing.assert_allclose(batch.probabilities[place], expected, rtol=0, atol=1e-5)
+
+
+def test_without_constituents_the_global_head_answers_alone_and_no_cluster_is_named(make: Make) -> None:
+    eraser = make("instant")
+    images = eraser.workspace.records.images(eraser.record_ids()[:6])
+    batch = eraser.predictor().batch(images)
+    expected = np.stack([of_the_global_head(eraser, image) for image in images])
+    np.testing.assert_allclose(batch.probabilities, expected, rtol=0, atol=1e-5)
+    assert batch.clusters.shape == (6, 0)
+    assert not batch.rerouted.any()
+    assert list(batch.parts) == ["global_head"]
+    answers = eraser.predict(images)
+    assert [answer.clusters for answer in answers] == [()] * 6
+    assert [answer.label for answer in answers] == expected.argmax(axis=1).tolist()
+
+
+@pytest.mark.parametrize("kind", _KINDS)
+def test_images_do_not_see_each_other_whatever_answers(make: Make, kind: str) -> None:
+    predictor = make(kind).predictor()
+    images = make(kind).workspace.records.images(make(kind).record_ids()[:10])
+    together, turned = predictor.batch(images), predictor.batch(images[::-1])
+    np.testing.assert_allclose(together.probabilities.sum(axis=1), 1, rtol=1e-5)
+    for place, image in enumerate(images):
+        alone = predictor.batch([image])
+        for other, row in ((alone, 0), (turned, len(images) - 1 - place)):
+            np.testing.assert_array_equal(other.probabilities[row], together.probabilities[place])
+            np.testing.assert_array_equal(other.features[row], together.features[place])
+            assert asked(other, row) == asked(together, place)
+            assert other.parts.keys() == together.parts.keys()
+            for name, shares in together.parts.items():
+                np.testing.assert_array_equal(other.parts[name][row], shares[place])
+
+
+def asked(batch: Batch, place: int) -> list[int]:
+    """The clusters that one image was answered by."""
+    return [int(number) for number in batch.clusters[place] if number >= 0]
+
+
+@pytest.mark.parametrize("kind", [kind for kind in _KINDS if "global_head" in _KINDS[kind]])
+def test_with_every_cluster_in_quarantine_the_global_head_still_answers(make: Make, kind: str) -> None:
+    eraser = make(kind)
+    model = eraser.workspace.generations.require()
+    images = eraser.workspace.records.images(eraser.record_ids()[:6])
+    hidden = [cluster.number for cluster in model.clusters]
+    predictor = Predictor(model, eraser.workspace.store, eraser.executor(), quarantined=hidden)
+    batch = predictor.batch(images)
+    assert batch.clusters.shape == (6, 0)
+    np.testing.assert_array_equal(batch.probabilities, eraser.predictor().batch(images).parts["global_head"])
+    assert batch.rerouted.all() == (kind != "instant")
+    assert [answer.clusters for answer in predictor.predict(images)] == [()] * 6
+
+
+def test_with_every_cluster_in_quarantine_heads_alone_cannot_answer(make: Make) -> None:
+    eraser = make("heads")
+    model = eraser.workspace.generations.require()
+    hidden = [cluster.number for cluster in model.clusters]
+    with pytest.raises(NoModelError, match="every cluster"):
+        Predictor(model, eraser.workspace.store, eraser.executor(), quarantined=hidden)
+
+
+def test_another_global_head_may_stand_in(make: Make) -> None:
+    eraser = make("instant")
+    model = eraser.workspace.generations.require()
+    images = eraser.workspace.records.images(eraser.record_ids()[:3])
+    uniform = {"weight": np.zeros((10, 1281), np.float32)}
+    predictor = Predictor(model, eraser.workspace.store, eraser.executor(), global_head=uniform)
+    np.testing.assert_allclose(predictor.batch(images).probabilities, np.full((3, 10), 0.1), rtol=1e-6)
+
+
+def test_whether_an_image_is_rerouted_does_not_depend_on_its_neighbours(make: Make) -> None:
+    """A cluster of two parts, one of them hidden: nobody in the micro-batch has two votes any more."""
+    eraser = make("heads that vote, and global head")
+    model, store = eraser.workspace.generations.require(), eraser.workspace.store
+    part = next(cluster.number for cluster in model.clusters if "/" in cluster.path)
+    predictor = Predictor(model, store, eraser.executor(), quarantined=[part])
+    images = eraser.workspace.records.images(eraser.record_ids()[:8])
+    together = predictor.batch(images).rerouted.tolist()
+    free = eraser.predictor().batch(images)
+    assert together == [part in asked(free, place) for place in range(len(images))]
+    assert together == [bool(predictor.batch([image]).rerouted[0]) for image in images]

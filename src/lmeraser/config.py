@@ -12,7 +12,7 @@ import json
 import tomllib
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -164,7 +164,7 @@ class GlobalHeadConfig(Section):
     weight: float = Field(
         default=0.0, ge=0, le=1, description="of its probabilities in a prediction; 0: there is none"
     )
-    penalty: float = Field(default=1000.0, gt=0, le=1e9, description="added to the diagonal of the scatter")
+    penalty: float = Field(default=1000.0, ge=0.001, le=1e9, description="added to the diagonal of the scatter")
     sharpness: float = Field(
         default=0.3, gt=0, le=100, description="factor of its scores before they become probabilities"
     )
@@ -321,6 +321,20 @@ _PRESETS: dict[str, dict[str, Any]] = {
         },
     },
 }
+
+
+def preset_name(text: str) -> PresetName:
+    """A preset's name.
+
+    Raises:
+        ConfigError: there is no such preset.
+    """
+    for name in get_args(PresetName):
+        if text == name:
+            return name  # type: ignore[no-any-return]
+    raise ConfigError(
+        "A preset is 'default', 'instant' or 'paper'.", got=repr(text), next_step="choose one of them"
+    )
 
 
 def preset(name: PresetName) -> Config:

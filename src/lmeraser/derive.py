@@ -72,7 +72,7 @@ class Tools:
         store: artifacts and memo.
         memory: features and places of single records.
         counts: codes of single records, and their sums.
-        executor: gives the executor; called only when a stage has to run.
+        executor: gives the executor.
         fetch: image bytes of record ids.
         secret: key of the memo keys.
         progress: told how far it is.

@@ -96,7 +96,7 @@ class Eraser:
         Args:
             root: the folder.
             config: settings, or a nested dictionary of those that differ from the preset.
-            preset: 'default', or 'paper' for the paper's settings.
+            preset: 'default', 'instant' (nothing is tuned), or 'paper' for the paper's settings.
             classes: class names; needed where sources don't name them.
             signing_key: PEM file with an Ed25519 private key for certificates; None: a new key.
             wait: how many seconds a writer waits for another one.

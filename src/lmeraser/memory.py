@@ -107,5 +107,5 @@ class CountsAnew:
     ) -> None:
         """Count records."""
         matrix = np.stack(list(codes.values()))
-        self._sums = (self._sums or Sums.zero(matrix.shape[1], classes)).plus(matrix, labels)
+        self._sums = (self._sums or Sums.zero(matrix.shape[1], classes)).widened(classes).plus(matrix, labels)
         self._codes |= {record_id: code.tobytes() for record_id, code in codes.items()}

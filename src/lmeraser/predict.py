@@ -177,7 +177,7 @@ class Predictor:
         if len(self._used) < len(self._served):
             wanted = _numbers(self._served)[self._routes(clean, self._served)]
             pairs = zip(clusters.tolist(), wanted.tolist(), strict=True)
-            rerouted = np.array([set(one) != set(other) for one, other in pairs], dtype=np.bool_)
+            rerouted = np.array([{*one} - {-1} != {*other} - {-1} for one, other in pairs], dtype=np.bool_)
         return Batch(self._mixed(parts), clean, clusters, rerouted, parts)
 
     def _routes(self, features: NDArray[np.float32], clusters: Sequence[Cluster]) -> NDArray[np.int64]:

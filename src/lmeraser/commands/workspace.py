@@ -25,11 +25,10 @@ from lmeraser.commands.base import (
     print_report,
     split_names,
 )
-from lmeraser.errors import InputError
 
 
 def init(
-    preset: Annotated[str, typer.Option(help="'default', or 'paper' for the paper's settings.")] = "default",
+    preset: Annotated[str, typer.Option(help="'default', 'instant' (nothing is tuned), or 'paper'.")] = "default",
     config: Annotated[Path | None, typer.Option(help="TOML file with settings that differ.")] = None,
     classes: Annotated[str | None, typer.Option(help="Class names, separated by commas.")] = None,
     signing_key: Annotated[
@@ -41,9 +40,7 @@ def init(
     from lmeraser.signing import SigningKey
     from lmeraser.workspace import Workspace
 
-    if preset not in ("default", "paper"):
-        raise InputError("A preset is 'default' or 'paper'.", got=repr(preset))
-    base: settings.PresetName = "paper" if preset == "paper" else "default"
+    base = settings.preset_name(preset)
     values = settings.read(config, base=base) if config else settings.preset(base)
     key = SigningKey.read(signing_key) if signing_key else None
     Workspace.create(global_options.workspace, values, classes=split_names(classes), signing_key=key).close()

@@ -1,0 +1,248 @@
+"""Heads on codes: tuned like a plain PyTorch head, from nothing but the members, and asked one image at a time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from lmeraser.config import Config, parse
+from lmeraser.constituents.head import Heads, tune_head
+from lmeraser.determinism import order
+from lmeraser.environment import deterministic
+from lmeraser.sums import Codes, encode
+
+CLASSES, FEATURES = 3, 40
+
+
+def config(seed: int = 0, **tuning: Any) -> Config:
+    chosen = {"epochs": 4, "batch_size": 8, "head_learning_rate": 0.05, **tuning}
+    return parse({"seed": seed, "constituent": {"kind": "head"}, "tuning": chosen})
+
+
+def ids(count: int) -> list[str]:
+    return [f"r{number:03d}" for number in range(count)]
+
+
+def labels(count: int) -> list[int]:
+    return [number % CLASSES for number in range(count)]
+
+
+def embeddings(count: int, seed: int = 0) -> Any:
+    return np.random.default_rng(seed).standard_normal((count, FEATURES)).astype(np.float32)
+
+
+def tuned(count: int, chosen: Config | None = None, classes: Sequence[int] | None = None, **options: Any) -> Any:
+    """The weight of a head tuned on so many members; bitwise, as the executor does it."""
+    codes = encode(embeddings(count))
+    with deterministic():
+        return tune_head(
+            ids(count),
+            classes if classes is not None else labels(count),
+            codes,
+            config=chosen or config(),
+            classes=CLASSES,
+            **options,
+        )["weight"]
+
+
+def plain_loop(count: int, chosen: Config) -> Any:
+    """What a PyTorch user would write: nn.Linear on codes, torch's optimiser and scheduler."""
+    tuning = chosen.tuning
+    inputs = torch.from_numpy(encode(embeddings(count)).astype(np.float32)) / 1024
+    head = nn.Linear(FEATURES + 1, CLASSES, bias=False)
+    nn.init.zeros_(head.weight)
+    rate, decay = tuning.head_learning_rate, tuning.head_weight_decay
+    optimizer: torch.optim.Optimizer = torch.optim.AdamW(head.parameters(), lr=rate, weight_decay=decay)
+    if tuning.optimizer == "sgd":
+        optimizer = torch.optim.SGD(head.parameters(), lr=rate, weight_decay=decay, momentum=tuning.momentum)
+    warm = math.ceil(count / tuning.batch_size)
+    total = warm * tuning.epochs
+    scheduler = torch.optim.lr_scheduler.LambdaLR(
+        optimizer,
+        lambda step: (
+            (step + 1) / warm
+            if step < warm
+            else 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, total - warm)))
+        ),
+    )
+    for epoch in range(tuning.epochs):
+        shuffled = [int(record_id[1:]) for record_id in order(0, "order", ids(count), epoch)]
+        for first in range(0, count, tuning.batch_size):
+            batch = shuffled[first : first + tuning.batch_size]
+            target = torch.tensor([labels(count)[index] for index in batch])
+            loss = nn.functional.cross_entropy(head(inputs[batch]), target)
+            optimizer.zero_grad()
+            torch.autograd.backward(loss)
+            optimizer.step()
+            scheduler.step()
+    return head.weight.detach().numpy()
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+@pytest.mark.parametrize("count", [1, 7, 8, 21])
+@pytest.mark.filterwarnings("ignore:.*lr_scheduler.*")
+def test_it_is_what_a_plain_training_loop_gives(optimizer: str, count: int) -> None:
+    chosen = config(optimizer=optimizer)
+    ours = tuned(count, chosen)
+    assert ours.shape == (CLASSES, FEATURES + 1)
+    assert ours.dtype == np.float32
+    np.testing.assert_allclose(ours, plain_loop(count, chosen), rtol=2e-3, atol=2e-4)
+
+
+def test_it_starts_at_zero() -> None:
+    assert not tuned(10, config(head_learning_rate=0.0)).any()
+
+
+def test_it_goes_on_from_an_earlier_head() -> None:
+    earlier = {"weight": tuned(10)}
+    copy = earlier["weight"].copy()
+    np.testing.assert_array_equal(tuned(10, config(head_learning_rate=0.0), start=earlier), copy)
+    assert not np.array_equal(tuned(10, start=earlier), copy)
+    np.testing.assert_array_equal(earlier["weight"], copy, err_msg="the earlier head stays as it was")
+    zero = {"weight": np.zeros_like(copy)}
+    np.testing.assert_array_equal(tuned(10, start=zero), copy)
+
+
+def test_separable_codes_are_separated() -> None:
+    count = 60
+    points = embeddings(count)
+    points[np.arange(count), labels(count)] += 8
+    with deterministic():
+        head = tune_head(ids(count), labels(count), encode(points), config=config(epochs=20), classes=CLASSES)
+    fresh = embeddings(count, seed=1)
+    fresh[np.arange(count), labels(count)] += 8
+    shares = Heads([head]).classify(fresh, np.zeros(count, np.int64))
+    assert shares.argmax(axis=1).tolist() == labels(count)
+
+
+def test_one_member_is_learnt() -> None:
+    weight = tuned(1, classes=[2])
+    assert (weight @ np.append(embeddings(1)[0], 1)).argmax() == 2
+
+
+def test_one_class_is_learnt() -> None:
+    weight = tuned(9, classes=[1] * 9)
+    assert weight[:, -1].argmax() == 1
+    assert np.allclose(weight[0], weight[2]), "classes without members are alike"
+
+
+def test_the_order_in_which_members_are_given_changes_no_bit() -> None:
+    count = 21
+    codes, first = encode(embeddings(count)), tuned(count)
+    turned = list(reversed(range(count)))
+    with deterministic():
+        again = tune_head(
+            [ids(count)[index] for index in turned],
+            [labels(count)[index] for index in turned],
+            np.ascontiguousarray(codes[turned]),
+            config=config(),
+            classes=CLASSES,
+        )
+    np.testing.assert_array_equal(again["weight"], first)
+
+
+def test_other_labels_give_another_head() -> None:
+    assert not np.array_equal(tuned(21), tuned(21, classes=[*labels(21)[1:], 0]))
+
+
+def test_torchs_own_randomness_changes_no_bit() -> None:
+    results = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        np.random.seed(seed)  # noqa: NPY002 - the global state is the point
+        results.append(tuned(21))
+    before = torch.get_rng_state()
+    tuned(21)
+    assert torch.equal(torch.get_rng_state(), before), "none is used up either"
+    np.testing.assert_array_equal(results[0], results[1])
+
+
+def test_the_number_of_threads_changes_no_bit() -> None:
+    before, results = torch.get_num_threads(), []
+    chosen = config(batch_size=512, epochs=2)
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            results.append(tuned(900, chosen))
+    finally:
+        torch.set_num_threads(before)
+    with deterministic(), ThreadPoolExecutor(2, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        results += pool.map(lambda _: tuned(900, chosen), range(3))
+    assert all(np.array_equal(results[0], other) for other in results)
+
+
+def test_the_seed_matters_through_the_order_of_the_steps_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not np.array_equal(tuned(21, config(seed=0)), tuned(21, config(seed=1)))
+    np.testing.assert_array_equal(tuned(1, config(seed=0)), tuned(1, config(seed=1)))
+
+    def as_given(seed: int, purpose: str, names: Sequence[str], epoch: int) -> list[str]:
+        return list(names)
+
+    monkeypatch.setattr("lmeraser.constituents.head.order", as_given)
+    np.testing.assert_array_equal(tuned(21, config(seed=0)), tuned(21, config(seed=1)))
+
+
+def test_the_codes_given_stay_as_they_were() -> None:
+    codes: Codes = encode(embeddings(9))
+    codes.flags.writeable = False
+    tune_head(ids(9), labels(9), codes, config=config(), classes=CLASSES)
+
+
+def test_steps_are_told_and_may_stop_the_work() -> None:
+    counts: list[int] = []
+    tuned(19, on_step=counts.append)
+    assert counts == [8, 8, 3] * 4
+    assert sum(counts) == 19 * 4
+    told: list[int] = []
+
+    def stop(records: int) -> None:
+        told.append(records)
+        if len(told) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        tuned(19, on_step=stop)
+    assert told == [8, 8]
+
+
+def some_heads(count: int) -> list[dict[str, Any]]:
+    weights = np.random.default_rng(7).standard_normal((count, CLASSES, FEATURES + 1)).astype(np.float32)
+    return [{"weight": weight} for weight in weights]
+
+
+def test_each_image_is_classified_by_the_head_of_its_own_cluster() -> None:
+    heads, images, chosen = some_heads(4), embeddings(6), [2, 0, 3, 3, 1, 2]
+    shares = Heads(heads).classify(images, np.array(chosen))
+    assert shares.shape == (6, CLASSES)
+    assert shares.dtype == np.float32
+    for row, image, position in zip(shares, images, chosen, strict=True):
+        code = np.append(np.rint(image.astype(np.float64) * 1024) / 1024, 1)
+        powers = np.exp(heads[position]["weight"].astype(np.float64) @ code)
+        np.testing.assert_allclose(row, powers / powers.sum(), rtol=1e-4, atol=1e-6)
+
+
+def test_an_image_does_not_see_its_neighbours() -> None:
+    heads, images = Heads(some_heads(4)), embeddings(9)
+    chosen = np.arange(9) % 4
+    together = heads.classify(images, chosen)
+    np.testing.assert_array_equal(heads.classify(images[::-1], chosen[::-1]), together[::-1])
+    for place in range(9):
+        alone = heads.classify(images[place : place + 1], chosen[place : place + 1])
+        np.testing.assert_array_equal(alone[0], together[place])
+        strangers = np.concatenate([embeddings(5, seed=place + 1), images[place : place + 1]])
+        elsewhere = heads.classify(strangers, np.array([3, 3, 0, 1, 2, chosen[place]]))
+        np.testing.assert_array_equal(elsewhere[-1], together[place])
+
+
+def test_large_scores_are_probabilities_too() -> None:
+    shares = Heads([{"weight": np.full((CLASSES, FEATURES + 1), 1e3, np.float32) * [[1], [2], [-3]]}]).classify(
+        np.full((1, FEATURES), 30, np.float32), np.zeros(1, np.int64)
+    )
+    np.testing.assert_array_equal(shares, [[0, 1, 0]])
