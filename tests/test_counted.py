@@ -100,7 +100,7 @@ def records(filled: Path, tmp_path: Path) -> Iterator[Records]:
 
 def test_before_any_record_is_counted_there_are_no_sums(records: Records) -> None:
     assert records.counted.sums() is None
-    assert records.counted.sums_without([name(0)]) is None
+    assert records.counted.sums_without([name(0)], key="k") is None
     assert records.counted.ids(key="k") == set()
     assert records.counted.codes([]) == []
 
@@ -305,7 +305,7 @@ def test_more_records_than_one_statement_takes_are_counted_and_forgotten(
 ) -> None:
     monkeypatch.setattr(database, "_IN_CHUNK", 3)
     count(records, range(8))
-    assert digest(records.counted.sums_without([name(n) for n in range(7)])) == digest(scratch(of(7)))
+    assert digest(records.counted.sums_without([name(n) for n in range(7)], key="k")) == digest(scratch(of(7)))
     forget(records, [name(n) for n in range(4)])
     assert state(records.counted)[:2] == (digest(scratch(of(4, 5, 6, 7))), [name(n) for n in (4, 5, 6, 7)])
     assert records.counted.codes([name(n) for n in (7, 6, 5, 4)]) == [code(n).tobytes() for n in (7, 6, 5, 4)]
@@ -314,14 +314,27 @@ def test_more_records_than_one_statement_takes_are_counted_and_forgotten(
 # --- without some ------------------------------------------------------------------------------------------
 
 
+def test_under_another_key_there_are_no_sums_to_leave_records_out_of(records: Records) -> None:
+    count(records, [0, 1])
+    assert records.counted.sums_without([name(0)], key="other") is None
+
+
+def test_a_record_that_is_named_twice_is_subtracted_once(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "_IN_CHUNK", 1)
+    count(records, [0, 1])
+    assert digest(records.counted.sums_without([name(0), name(0)], key="k")) == digest(scratch(of(1)))
+
+
 def test_sums_without_some_records_are_those_of_the_others_and_change_nothing(records: Records) -> None:
     count(records, [0, 1, 2, 3])
     before = state(records.counted)
     without = [[], [name(1)], [name(3), name(0)], [name(7), "nobody"], [name(7), name(2)]]
     left = [of(0, 1, 2, 3), of(0, 2, 3), of(1, 2), of(0, 1, 2, 3), of(0, 1, 3)]
     for ids, others in zip(without, left, strict=True):
-        assert digest(records.counted.sums_without(ids)) == digest(scratch(others))
-    assert digest(records.counted.sums_without([name(n) for n in range(8)])) == digest(scratch({}))
+        assert digest(records.counted.sums_without(ids, key="k")) == digest(scratch(others))
+    assert digest(records.counted.sums_without([name(n) for n in range(8)], key="k")) == digest(scratch({}))
     assert state(records.counted) == before
     forget(records, [name(3), name(0)])
     assert digest(records.counted.sums()) == digest(scratch(of(1, 2)))
@@ -454,7 +467,7 @@ class History(RuleBasedStateMachine):
     @invariant()
     def the_sums_without_some_are_those_of_the_others(self) -> None:
         even = [n for n in range(10) if n % 2 == 0]
-        without = self.records.counted.sums_without([name(n) for n in even])
+        without = self.records.counted.sums_without([name(n) for n in even], key=self.key)
         assert digest(without) == self.expected(sorted(self.counted.keys() - even))
 
 

@@ -17,6 +17,7 @@ from lmeraser import Eraser
 from lmeraser.config import Config
 from lmeraser.errors import NoModelError
 from lmeraser.executors.local import LocalExecutor
+from lmeraser.generations import Generations
 from lmeraser.quarantine import Quarantine, quarantine
 from lmeraser.tensors import to_bytes
 
@@ -308,3 +309,62 @@ def test_beside_constituents_the_clusters_and_the_global_head_are_without_the_re
     head = quarantined_head(mixed)
     mixed.unlearn()
     assert served_head(mixed) == head
+
+
+# --- after an interrupted training -------------------------------------------------------------------------
+
+
+def interrupted(eraser: Eraser, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Train up to the point where the new generation would be served."""
+    with monkeypatch.context() as patched:
+        patched.setattr(Generations, "publish", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            eraser.train()
+
+
+def test_clusters_stay_left_out_while_another_partition_is_derived(
+    tmp_path: Path, network: LocalExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_with(
+        partition={"clusters": 4, "sample_size": 12}, global_head={"weight": 0.5}, constituent={"kind": "head"}
+    )
+    executor = LocalExecutor(config, network.network)
+    made(tmp_path / "w", config, executor)
+    with opened(tmp_path / "w", executor) as eraser:
+        gone, other = eraser.sampled_ids()[0], eraser.sampled_ids()[1]
+        model = eraser.workspace.generations.require()
+        numbers = model.numbers(eraser.workspace.records.places(model.partition.key))
+        eraser.request(ids=[gone])
+        assert left_out(eraser).clusters == {numbers[gone]}
+        eraser.add(digits(range(100, 140)), columns=DIGIT_COLUMNS)
+        interrupted(eraser, monkeypatch)
+        assert left_out(eraser).clusters == {numbers[gone]}
+        eraser.request(ids=[other])
+        assert left_out(eraser).clusters == {numbers[gone], numbers[other]}
+
+
+def test_a_class_that_is_new_since_the_served_model_does_not_answer(
+    eraser: Eraser, images: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    eraser.extend_classes(["letter"])
+    eraser.add(digits(range(100, 104)), columns=DIGIT_COLUMNS)
+    interrupted(eraser, monkeypatch)
+    eraser.request(ids=[GONE])
+    assert len(eraser.predictor().batch(images).probabilities[0]) == len(eraser.classes) - 1
+
+
+def test_sums_under_other_settings_are_not_asked(
+    root: Path, network: LocalExecutor, images: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = root / "lmeraser.toml"
+    file.write_text(file.read_text().replace('views = ["clean"]', 'views = ["clean", "mirror"]'))
+    with Eraser(root) as eraser:
+        eraser.__dict__["_loaded"] = LocalExecutor(eraser.workspace.config, network.network)
+        interrupted(eraser, monkeypatch)
+        assert left_out(eraser) == Quarantine()
+        eraser.request(ids=[GONE])
+        assert left_out(eraser) == Quarantine(frozenset({0}), without_head=True)
+        with pytest.raises(NoModelError, match="made of records whose deletion was accepted"):
+            eraser.predict(images)
+        eraser.unlearn()
+        assert eraser.predict(images)

@@ -62,9 +62,11 @@ class Counted:
         with self._database.reading() as connection:
             return self._read(connection)
 
-    def sums_without(self, ids: Sequence[str]) -> Sums | None:
-        """The sums, less these records where they are counted; nothing is changed."""
+    def sums_without(self, ids: Sequence[str], *, key: str) -> Sums | None:
+        """The sums under ``key``, less these records where they are counted; None: there are none under it."""
         with self._database.reading() as connection:
+            if self._key(connection) != key:
+                return None
             return self._minus(connection, ids) or self._read(connection)
 
     def count(
@@ -125,7 +127,9 @@ class Counted:
         """The sums without these records; None if none of them is counted."""
         query = select(_codes.c.label, _codes.c.code)
         found = [
-            row for part in chunked(ids) for row in connection.execute(query.where(_codes.c.id.in_(part))).all()
+            row
+            for part in chunked(sorted(set(ids)))
+            for row in connection.execute(query.where(_codes.c.id.in_(part))).all()
         ]
         sums = self._read(connection) if found else None
         if sums is None:

@@ -225,7 +225,7 @@ def feature_key(config: Config, backbone: Digest, fingerprint: Digest) -> str:
     return Digest.of_json({"settings": settings, "backbone": backbone, "fingerprint": fingerprint})
 
 
-def code_key(config: Config, backbone: Digest, fingerprint: Digest) -> str:
+def code_key(config: Config, backbone: Digest, fingerprint: Digest) -> Digest:
     """Names what codes depend on besides the image."""
     views = list(config.embedding.views)
     frame = [config.seed, config.prompt_width] if "frame" in views else None

@@ -373,6 +373,7 @@ class Eraser:
                     self.workspace.store,
                     self._executor_of(model),
                     quarantined=left_out.clusters,
+                    without_head=left_out.without_head,
                     global_head=left_out.global_head,
                 )
             except FileNotFoundError as error:
@@ -414,8 +415,9 @@ class Eraser:
         """The executor with a model's own settings, which lmeraser.toml may no longer hold."""
         from lmeraser.executors.local import LocalExecutor
 
-        config = model.config(self.workspace.config.compute)
-        return self.executor() if config == self.workspace.config else LocalExecutor(config)
+        ours, config = self.workspace.config, model.config(self.workspace.config.compute)
+        same = config.model_settings() == ours.model_settings() and config.backbone.name == ours.backbone.name
+        return self.executor() if same else LocalExecutor(config)
 
 
 def _wish(

@@ -62,6 +62,7 @@ class Model(BaseModel):
         partition: prototypes and the sample's clusters.
         global_head: fitted on all records, if the settings ask for it and there are any.
         clusters: those with members, by number.
+        code_key: names what the codes of the global head depend on; not part of the model.
         revision: of the records that it was derived from.
         epoch_records_per_second: measured speed of tuning, for estimates.
     """
@@ -78,6 +79,7 @@ class Model(BaseModel):
     partition: StageResult
     global_head: StageResult | None = None
     clusters: tuple[Cluster, ...]
+    code_key: Digest | None = None
     revision: int
     epoch_records_per_second: float | None
 

@@ -77,7 +77,8 @@ class Predictor:
         store: holds its artifacts.
         executor: with the backbone of the model.
         quarantined: numbers of clusters that are not used: each image goes to the nearest of the others.
-        global_head: one that stands in for the model's own, whose records' deletion was accepted.
+        without_head: whether the model's own global head is left out.
+        global_head: one that stands in for it.
 
     Raises:
         NoModelError: nothing is left to answer, or the model belongs to another backbone.
@@ -90,6 +91,7 @@ class Predictor:
         executor: LocalExecutor,
         *,
         quarantined: Collection[int] = (),
+        without_head: bool = False,
         global_head: Mapping[str, Array] | None = None,
     ) -> None:
         self.model = model
@@ -97,9 +99,9 @@ class Predictor:
         self._executor = executor
         self._served = [cluster for cluster in model.clusters if cluster.constituent is not None]
         self._used = [cluster for cluster in self._served if cluster.number not in set(quarantined)]
-        self._head: Mapping[str, Array] | None = None
-        if model.global_head is not None:
-            self._head = global_head or from_bytes(store.read(model.global_head.artifact))
+        self._head = global_head
+        if model.global_head is not None and not without_head:
+            self._head = from_bytes(store.read(model.global_head.artifact))
         self._require_something(executor)
         self._partition = partition_of(self._config)
         self._fitted: Fitted = from_bytes(store.read(model.partition.artifact))
@@ -122,8 +124,8 @@ class Predictor:
             )
         if not self._used and self._head is None:
             raise NoModelError(
-                "A prediction needs a cluster that is not quarantined.",
-                got="every cluster holds records whose deletion was accepted",
+                "A prediction needs a cluster or a global head that is not quarantined.",
+                got="all that would answer was made of records whose deletion was accepted",
                 next_step="carry the requests out with 'lmeraser unlearn'",
             )
         if self.model.backbone != executor.backbone:

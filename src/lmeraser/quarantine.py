@@ -25,10 +25,12 @@ class Quarantine:
 
     Attributes:
         clusters: numbers of clusters of the served model that are not asked.
-        global_head: stands in for the model's own; None where that one may be used.
+        without_head: whether the model's own global head is not asked either.
+        global_head: what is asked instead; None: nothing.
     """
 
     clusters: frozenset[int] = frozenset()
+    without_head: bool = False
     global_head: Mapping[str, Array] | None = None
 
 
@@ -41,15 +43,20 @@ def quarantine(workspace: Workspace, model: Model) -> Quarantine:
     if not workspace.config.requests.quarantine:
         return Quarantine()
     clusters = workspace.requests.quarantined(model)
-    if not clusters or model.global_head is None:
+    if not clusters or model.global_head is None or model.code_key is None:
         return Quarantine(clusters)
     from lmeraser.discriminant import solve
 
-    sums = workspace.records.counted.sums_without(workspace.requests.pending_records())
-    if sums is None or not any(sums.records_by_class):
+    pending = workspace.requests.pending_records()
+    sums = workspace.records.counted.sums_without(pending, key=model.code_key)
+    if sums is None:  # an interrupted training has begun to count under other settings
+        return Quarantine(clusters, without_head=True)
+    if not any(sums.records_by_class):
         raise NoModelError(
             "A prediction needs records that are not quarantined.",
             got="the deletion of every record was accepted",
             next_step="carry the requests out with 'lmeraser unlearn'",
         )
-    return Quarantine(clusters, solve(sums.widened(len(model.classes)), model.config().global_head.penalty))
+    head = solve(sums, model.config().global_head.penalty)["weight"]
+    known = {"weight": head[: len(model.classes)]}  # classes may have been added since
+    return Quarantine(clusters, without_head=True, global_head=known)

@@ -61,8 +61,8 @@ _records = Table(
 _images = owned("images", Column("data", BLOB, nullable=False))
 _features = owned("features", Column("key", String, nullable=False), Column("vector", BLOB, nullable=False))
 _places = owned(
-    "places",
-    Column("partition", String, nullable=False),
+    "places",  # under the served partition, and under one that is being derived
+    Column("partition", String, primary_key=True),
     Column("place", String, nullable=False),
     Column("sampled", Boolean, nullable=False),
     Index("places_by_place", "partition", "place"),
@@ -280,7 +280,10 @@ class Records:
     def store_features(self, vectors: Mapping[str, NDArray[np.float32]], *, key: str) -> None:
         """Store the features, float32 [d], of these records under ``key``, replacing older ones."""
         rows = [{"id": i, "key": key, "vector": v.astype("float32").tobytes()} for i, v in vectors.items()]
-        self._replace(_features, rows)
+        with self.database.transaction() as connection:
+            for chunk in chunked(rows):
+                connection.execute(delete(_features).where(_features.c.id.in_([row["id"] for row in chunk])))
+                connection.execute(insert(_features), chunk)
 
     def forget_derived(self) -> None:
         """Delete all features, codes and places; they will be found again when they are needed."""
@@ -313,7 +316,7 @@ class Records:
         return self._scalar(query)
 
     def store_places(self, places: Mapping[str, str], *, partition: Digest, sampled: bool = False) -> None:
-        """Store the place of these records under ``partition``, replacing older ones.
+        """Store the place of these records under ``partition``, beside those under others.
 
         Args:
             places: of each record.
@@ -321,7 +324,11 @@ class Records:
             sampled: whether these records shaped it.
         """
         common = {"partition": str(partition), "sampled": sampled}
-        self._replace(_places, [{"id": i, "place": p, **common} for i, p in places.items()])
+        mine = _places.c.partition == str(partition)
+        with self.database.transaction() as connection:
+            for chunk in chunked(places.items()):
+                connection.execute(delete(_places).where(mine, _places.c.id.in_([i for i, _ in chunk])))
+                connection.execute(insert(_places), [{"id": i, "place": place, **common} for i, place in chunk])
 
     def forget_places(self, *, keep: Digest) -> None:
         """Delete the places of every other partition than the one with the key ``keep``."""
@@ -332,12 +339,6 @@ class Records:
 
     def _suppression(self, kind: Named, name: str) -> Digest:
         return keyed_digest(self._secret, ["suppressed", kind, name])
-
-    def _replace(self, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
-        with self.database.transaction() as connection:
-            for chunk in chunked(rows):
-                connection.execute(delete(table).where(table.c.id.in_([row["id"] for row in chunk])))
-                connection.execute(insert(table), chunk)
 
     def _scalar(self, query: Any) -> int:
         with self.database.reading() as connection:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from lmeraser.derive import Derivation, Inputs, Tools, derive
+from lmeraser.derive import Derivation, Inputs, Tools, code_key, derive
 from lmeraser.errors import NoModelError
 from lmeraser.executors.base import Executor
 from lmeraser.hashing import Digest
@@ -101,13 +101,16 @@ def train(
             rederive=rederive,
         )
         derivation = derive(inputs, tools)
-        model, changed = _publish(workspace, inputs, derivation, revision)
+        codes = code_key(inputs.config, backbone, executor().fingerprint) if derivation.global_head else None
+        model, changed = _publish(workspace, inputs, derivation, revision, codes)
         progress("purging", 0, None)
         purged = purge(workspace)
     return TrainReport(model, changed, dict(derivation.ran), derivation.tuning_seconds, len(purged))
 
 
-def _publish(workspace: Workspace, inputs: Inputs, derivation: Derivation, revision: int) -> tuple[Model, bool]:
+def _publish(
+    workspace: Workspace, inputs: Inputs, derivation: Derivation, revision: int, codes: Digest | None
+) -> tuple[Model, bool]:
     served = workspace.generations.current()
     tuned = derivation.ran["tuned_records"] * inputs.config.tuning.epochs
     measured = tuned / derivation.tuning_seconds if tuned and derivation.tuning_seconds else None
@@ -121,6 +124,7 @@ def _publish(workspace: Workspace, inputs: Inputs, derivation: Derivation, revis
         partition=derivation.partition,
         global_head=derivation.global_head,
         clusters=derivation.clusters,
+        code_key=codes,
         revision=revision,
         epoch_records_per_second=measured or (served.epoch_records_per_second if served else None),
     )
