@@ -6,10 +6,10 @@ import itertools
 
 import numpy as np
 import pytest
+import scipy.linalg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from scipy.special import logsumexp
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from threadpoolctl import threadpool_info, threadpool_limits
 
@@ -46,36 +46,49 @@ def exact_scores(weight: NDArray[np.float32], images: NDArray[np.float32]) -> ND
 
 
 class Penalised:
-    """A covariance estimator for scikit-learn: of one class, with the penalty's share on the diagonal."""
+    """The covariance of one class as scikit-learn asks for it, with something added to its diagonal."""
 
-    def __init__(self, share: float) -> None:
-        self._share = share
+    def __init__(self, added: float) -> None:
+        self._added = added
 
-    def fit(self, codes: NDArray[np.float64]) -> Penalised:
-        spread = codes - codes.mean(axis=0)
-        self.covariance_ = spread.T @ spread / len(codes) + self._share * np.eye(codes.shape[1])
-        return self
+    def fit(self, points: NDArray[np.float64]) -> None:
+        spread = points - points.mean(axis=0)
+        self.covariance_ = spread.T @ spread / len(points) + self._added * np.eye(points.shape[1])
 
 
-@given(_seeds, st.integers(2, 50), st.integers(2, 16), st.integers(2, 5), st.floats(0.1, 1e3))
+@given(_seeds, st.integers(10, 60), st.integers(1, 16), st.integers(3, 5), st.floats(0.1, 1e4))
 @settings(max_examples=40, deadline=None)
 def test_the_head_is_that_of_another_implementation(
     seed: int, count: int, width: int, classes: int, penalty: float
 ) -> None:
-    codes, labels = codes_of(seed, count + classes, width, classes)
-    labels[:classes] = range(classes)
-    head = solve(Sums.zero(width + 1, classes).plus(codes, labels), penalty)
-    assert list(head) == ["weight"]
-    assert head["weight"].shape == (classes, width + 1)
-    assert head["weight"].dtype == np.float32
-    estimator = Penalised(penalty / len(codes))
-    other = LinearDiscriminantAnalysis(solver="lsqr", covariance_estimator=estimator)
-    inputs = codes[:, :-1].astype(np.float64) / SCALE
-    other.fit(inputs, labels)
-    ours = inputs @ head["weight"][:, :-1].T.astype(np.float64) + head["weight"][:, -1]
-    logarithms = ours - logsumexp(ours, axis=1, keepdims=True), other.predict_log_proba(inputs)
-    mine, theirs = (np.maximum(each, -15) for each in logarithms)  # theirs are cut off where they underflow
-    np.testing.assert_allclose(mine, theirs, rtol=1e-3, atol=1e-3)
+    codes, labels = codes_of(seed, count, width, classes)
+    labels[:classes] = range(classes)  # the other one takes no class without records
+    head = solve(Sums.zero(width + 1, classes).plus(codes, labels), penalty)["weight"]
+    other = LinearDiscriminantAnalysis(solver="lsqr", covariance_estimator=Penalised(penalty / count))
+    other.fit(decode(codes)[:, :-1].astype(np.float64), labels)
+    expected = np.column_stack([other.coef_, other.intercept_])
+    assert head.shape == (classes, width + 1)
+    assert head.dtype == np.float32
+    np.testing.assert_allclose(head, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+
+
+@given(_seeds, st.integers(1, 40), st.integers(1, 16), st.integers(1, 5), st.floats(0.1, 1e4))
+@settings(max_examples=40, deadline=None)
+def test_the_head_is_that_of_its_formula(seed: int, count: int, width: int, classes: int, penalty: float) -> None:
+    """By hand, from the records themselves instead of their sums."""
+    codes, labels = codes_of(seed, count, width, classes)
+    head = solve(Sums.zero(width + 1, classes).plus(codes, labels), penalty)["weight"]
+    points = codes[:, :-1].astype(np.float64) / SCALE
+    means = {y: points[np.equal(labels, y)].mean(axis=0) for y in set(labels)}
+    around = points - np.stack([means[y] for y in labels])
+    precision = count * np.linalg.inv(around.T @ around + penalty * np.eye(width))
+    for y in range(classes):
+        if y not in means:
+            assert head[y].tolist() == [0.0] * width + [-1e9]
+            continue
+        weight = precision @ means[y]
+        expected = np.array([*weight, np.log(labels.count(y) / count) - means[y] @ weight / 2])
+        np.testing.assert_allclose(head[y], expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
 
 
 @given(_seeds, st.integers(1, 24), st.data())
@@ -143,6 +156,30 @@ def test_the_head_finds_the_classes_it_was_fitted_on() -> None:
     head = solve(Sums.zero(65, 4).plus(codes, labels), 1.0)
     shares = probabilities(head["weight"][None], decode(codes)[:, :-1])
     assert (shares.argmax(axis=1) == labels).mean() > 0.95
+
+
+def test_one_record_is_enough_for_a_head_and_all_images_are_of_its_class() -> None:
+    codes, _ = codes_of(9, 1, 12, 3)
+    head = solve(Sums.zero(13, 3).plus(codes, [1]), 10.0)["weight"]
+    assert np.isfinite(head).all()
+    images = np.random.default_rng(9).standard_normal((5, 12)).astype(np.float32)
+    assert probabilities(head[None], images).tolist() == [[0.0, 1.0, 0.0]] * 5
+
+
+def test_a_head_is_solved_on_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here two threads happen to give the same bytes; elsewhere, or with more of them, they need not."""
+    seen: set[int] = set()
+    real = scipy.linalg.cho_factor
+
+    def watched(*arguments: object, **options: object) -> object:
+        seen.update(library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas")
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(scipy.linalg, "cho_factor", watched)
+    codes, labels = codes_of(5, 30, 20, 3)
+    with threadpool_limits(2, user_api="blas"):
+        solve(Sums.zero(21, 3).plus(codes, labels), 10.0)
+    assert seen == {1}
 
 
 # --- probabilities -----------------------------------------------------------------------------------------
