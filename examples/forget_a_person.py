@@ -13,10 +13,12 @@ import argparse
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from datasets import Dataset, Image, load_dataset
 
 from lmeraser import Columns, Eraser
+from lmeraser.config import PresetName
 
 
 def arguments() -> argparse.Namespace:
@@ -24,6 +26,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--data", required=True, help="folder with train.parquet and test.parquet")
     parser.add_argument("--person", default="7", help="subject to forget")
     parser.add_argument("--clusters", type=int, default=6)
+    parser.add_argument("--instant", action="store_true", help="tune nothing: preset 'instant'")
     parser.add_argument("--image-size", type=int, default=96, help="side of the backbone's input, px")
     parser.add_argument("--epochs", type=int, default=20)
     return parser.parse_args()
@@ -56,13 +59,12 @@ def share(right: Sequence[bool]) -> str:
 
 
 def run(options: argparse.Namespace, folder: Path) -> bool:
-    settings = {
-        "backbone": {"image_size": options.image_size},
-        "partition": {"clusters": options.clusters},
-        "tuning": {"epochs": options.epochs},
-    }
+    settings: dict[str, Any] = {"backbone": {"image_size": options.image_size}}
+    if not options.instant:
+        settings |= {"partition": {"clusters": options.clusters}, "tuning": {"epochs": options.epochs}}
+    preset: PresetName = "instant" if options.instant else "default"
     pictures = held_out(options.data)
-    with Eraser.create(folder / "workspace", settings) as eraser:
+    with Eraser.create(folder / "workspace", settings, preset=preset) as eraser:
         eraser.add(Path(options.data) / "train.parquet", columns=Columns(subject="subject"))
         eraser.train()
         print(f"before ({eraser.status().records} pictures of {eraser.status().subjects} people):")
@@ -70,9 +72,10 @@ def run(options: argparse.Namespace, folder: Path) -> bool:
 
         plan = eraser.plan(subjects=[options.person])
         report = eraser.unlearn(subjects=[options.person])
+        tuned = f"{plan.clusters_to_tune} of {eraser.status().clusters} clusters"
         print(
-            f"person {options.person} is forgotten: {plan.records} pictures deleted, {plan.clusters_to_tune} of "
-            f"{eraser.status().clusters} clusters tuned again in {report.seconds:.1f} s"
+            f"person {options.person} is forgotten: {plan.records} pictures deleted, "
+            f"{'nothing' if options.instant else tuned} tuned again in {report.seconds:.1f} s"
         )
         print(f"after ({eraser.status().records} pictures of {eraser.status().subjects} people):")
         show(eraser, pictures, options.person)
