@@ -83,13 +83,40 @@ def views_table(train: Features, test: Features, classes: int) -> None:
     rows = []
     for views in ENSEMBLES:
         fitted, asked = train.codes(views), test.codes(views)
-        codes = np.rint(fitted * SCALE).astype(np.int16)
-        sums = Sums.zero(codes.shape[1], classes).plus(codes, train.labels.tolist())
-        heads = [solve(sums, penalty)["weight"].T for penalty in (300.0, 1000.0, 3000.0)]
+        heads = [solved(fitted, train.labels, classes, penalty) for penalty in (300.0, 1000.0, 3000.0)]
         heads.append(ridge(fitted, np.eye(classes)[train.labels], 1000.0))
         rows.append([" + ".join(views), *(accuracy(asked @ head, test) for head in heads)])
     header = ["global head on", "discriminants, penalty 300", "1000", "3000", "ridge, penalty 1000"]
     print_rows("views", header, rows, whole=header)
+
+
+def draws_table(train: Features, test: Features, classes: int) -> None:
+    """Linear discriminants beside ridge regression, by how many records they are fitted on; all others are a test."""
+    views: tuple[View, ...] = ("clean", "whole", "near")
+    codes = np.vstack([train.codes(views), test.codes(views)])
+    labels = np.concatenate([train.labels, test.labels])
+    rows = []
+    for draw, records in enumerate((300, 1000, len(train.ids), len(train.ids))):
+        order = np.random.default_rng(draw).permutation(len(codes))
+        mine, others = order[:records], order[records:]
+        both = (
+            solved(codes[mine], labels[mine], classes),
+            ridge(codes[mine], np.eye(classes)[labels[mine]], 1000.0),
+        )
+        rows.append(
+            [records, *(float(((codes[others] @ h).argmax(axis=1) == labels[others]).mean()) for h in both)]
+        )
+    header = ["records", "discriminants", "ridge"]
+    print_rows("penalty 1000", header, rows, whole=header)
+
+
+def solved(codes: Matrix, labels: NDArray[np.int64], classes: int, penalty: float = 1000.0) -> Matrix:
+    """The product's global head, [d + 1, classes]."""
+    integers = np.rint(codes * SCALE).astype(np.int16)
+    head: Matrix = solve(Sums.zero(integers.shape[1], classes).plus(integers, labels.tolist()), penalty)[
+        "weight"
+    ].T
+    return head
 
 
 def clusters_table(train: Features, test: Features, classes: int) -> None:
@@ -206,6 +233,7 @@ def main() -> None:
     test = Features(options.data, "test", options.test, EXECUTOR)
     classes = int(max(train.labels.max(), test.labels.max())) + 1
     views_table(train, test, classes)
+    draws_table(train, test, classes)
     clusters_table(train, test, classes)
 
 
