@@ -91,7 +91,7 @@ def views_table(train: Features, test: Features, classes: int) -> None:
 
 
 def draws_table(train: Features, test: Features, classes: int) -> None:
-    """Linear discriminants beside ridge regression, by how many records they are fitted on; all others are a test."""
+    """Linear discriminants beside ridge regression, fitted on some records and tested on all others."""
     views: tuple[View, ...] = ("clean", "whole", "near")
     codes = np.vstack([train.codes(views), test.codes(views)])
     labels = np.concatenate([train.labels, test.labels])
