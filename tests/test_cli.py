@@ -264,6 +264,31 @@ def test_the_papers_preset_is_made(run: Run, tmp_path: Path) -> None:
 # --- errors ------------------------------------------------------------------------------------------------
 
 
+def test_with_the_instant_preset_nothing_is_tuned_and_everything_is_attested(
+    run: Run, parquet: Path, tmp_path: Path
+) -> None:
+    work = tmp_path / "instant"
+    settings = tmp_path / "small.toml"
+    settings.write_text("[backbone]\nimage_size = 32\n")
+    assert run("-w", work, "init", "--preset", "instant", "--config", settings).code == 0
+    assert run("-w", work, "add", parquet, "--id-column", "id").code == 0
+    trained = run("-w", work, "train", "--json").json
+    assert (trained["ran"]["counted"], trained["ran"]["solved"], trained["ran"]["tuned"]) == (12, 1, 0)
+    status = run("-w", work, "status", "--json").json
+    assert (status["constituents"], status["global_head"], status["expected_share"]) == ("none", 1.0, 0.0)
+    assert run("-w", work, "cost", "--json").json["max"] == 0
+    assert run("-w", work, "plan", "--id", "digit-0041", "--json").json["records_to_tune"] == 0
+    assert run("-w", work, "unlearn", "--id", "digit-0041").code == 0
+    (certificate,) = (work / "certificates").glob("*.txt")
+    assert "Global head        solved again" in certificate.read_text()
+    assert run("-w", work, "audit").out.startswith("identical: the global head and 1 of 1 clusters")
+
+
+def test_a_preset_that_does_not_exist_is_refused(run: Run, tmp_path: Path) -> None:
+    refused(run("-w", tmp_path / "none", "init", "--preset", "nonsense"), "'instant'", "'nonsense'")
+    assert not (tmp_path / "none").exists()
+
+
 def test_sources_that_cannot_be_used_are_refused(run: Run, work: Path, parquet: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     refused(run("-w", work, "add", tmp_path / "empty"), "one folder per class")

@@ -248,6 +248,7 @@ def render(facts: Mapping[str, Any]) -> str:
         f"Model after        {digests[1]}",
         f"Generation         {'-' if model['generation'] is None else model['generation']}",
         f"Tuned again        {len(tuned.keys() - {'partition', 'global head'})} of {model['clusters']} clusters",
+        *(["Global head        solved again"] if "global head" in tuned else []),
         f"Partition          {'derived again' if model['partition_derived_again'] else 'not touched'}",
         f"Settings           {model['settings'] or '-'}",
         f"Backbone           {model['backbone'] or '-'}",

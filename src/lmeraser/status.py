@@ -34,6 +34,8 @@ class Status:
         max: the most.
         sample_hit_probability: of one uniform request; what a hit costs, `cost` simulates.
         fitted_on: what shapes the partition.
+        constituents: what is tuned for each cluster.
+        global_head: weight of the global head in a prediction.
         backbone: the frozen network's name.
         fingerprint: the environment the model was made in; None if it was made in several.
         fingerprints: all of them.
@@ -56,6 +58,8 @@ class Status:
     max: int
     sample_hit_probability: float
     fitted_on: str
+    constituents: str
+    global_head: float
     backbone: str
     fingerprint: Digest | None
     fingerprints: tuple[Digest, ...]
@@ -91,6 +95,8 @@ def status(workspace: Workspace) -> Status:
         max=cost.max if cost else 0,
         sample_hit_probability=sampled / sum(sizes.values()) if cost else 0.0,
         fitted_on=workspace.config.partition.fitted_on,
+        constituents=workspace.config.constituent.kind,
+        global_head=workspace.config.global_head.weight,
         backbone=workspace.config.backbone.name,
         fingerprint=prints[0] if len(prints) == 1 else None,
         fingerprints=prints,

@@ -102,11 +102,13 @@ def audit(
     """Derive the model again from nothing and compare every digest; exits with 1 when one differs."""
     with opened() as eraser:
         report = eraser.audit(clusters=clusters)
+        head = eraser.workspace.generations.require().global_head
     if as_json:
         print_json(report.to_json())
     elif report.identical:
+        checked = f"{report.clusters_checked} of {report.clusters} clusters"
         typer.echo(
-            f"identical: {report.clusters_checked} of {report.clusters} clusters, derived again from "
+            f"identical: {'the global head and ' if head else ''}{checked}, derived again from "
             f"{report.records} records, have the served digests (model {report.model_digest})"
         )
     else:
