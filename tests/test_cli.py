@@ -148,7 +148,7 @@ def test_every_report_is_json_with_its_documented_keys(run: Run, tmp_path: Path,
     assert status.keys() == {
         "records", "subjects", "classes", "generation", "model_digest", "parent", "up_to_date", "clusters",
         "largest_cluster", "expected_share", "p50", "p95", "max", "sample_hit_probability",
-        "fitted_on", "backbone", "fingerprint", "fingerprints",
+        "fitted_on", "constituents", "global_head", "backbone", "fingerprint", "fingerprints",
         "open_requests", "next_due",
     }  # fmt: skip
     assert (status["model_digest"], status["up_to_date"]) == (training["model_digest"], True)
@@ -157,12 +157,14 @@ def test_every_report_is_json_with_its_documented_keys(run: Run, tmp_path: Path,
     assert predicted.keys() == {"image", "label", "class_name", "probability", "clusters", "rerouted"}
     assert predicted["image"] == str(image)
     evaluated = run(*w, "evaluate", parquet, "--no-linear", "--json").json
-    assert evaluated.keys() == {"images", "accuracy", "linear_accuracy", "per_class", "clusters", "expected_share"}
+    assert evaluated.keys() == {
+        "images", "accuracy", "linear_accuracy", "part_accuracy", "per_class", "clusters", "expected_share"
+    }  # fmt: skip
     assert {entry["name"] for entry in evaluated["per_class"]} <= set(DIGIT_CLASSES)
     planned = run(*w, "plan", "--id", "digit-0041", "--json").json
     assert planned.keys() == {
         "records", "already_deleted", "sample_hit", "affected", "clusters_to_tune", "records_to_tune",
-        "share_to_tune", "estimated_seconds",
+        "share_to_tune", "estimated_seconds", "expected_share",
     }  # fmt: skip
     forgotten = run(*w, "unlearn", "--id", "digit-0041", "--json").json
     assert forgotten.keys() == TRAINING | {

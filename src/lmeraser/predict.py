@@ -100,7 +100,7 @@ class Predictor:
         self._served = [cluster for cluster in model.clusters if cluster.constituent is not None]
         self._used = [cluster for cluster in self._served if cluster.number not in set(quarantined)]
         self._head = global_head
-        if model.global_head is not None and not without_head:
+        if global_head is None and model.global_head is not None and not without_head:
             self._head = from_bytes(store.read(model.global_head.artifact))
         self._require_something(executor)
         self._partition = partition_of(self._config)
