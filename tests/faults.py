@@ -47,7 +47,7 @@ from lmeraser.residue import scan
 from lmeraser.sources import Row, Source
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
-CONFIG = parse({"partition": {"clusters": 3, "sample_size": 6}})
+CONFIG = parse({"partition": {"clusters": 3, "sample_size": 6}, "global_head": {"weight": 0.5}})
 CLASSES = ("cat", "dog", "eel")
 REQUEST = "00000000-0000-4000-8000-000000000001"
 ALL = range(12)
