@@ -19,6 +19,7 @@ from typing import Any
 from datasets import IterableDataset, load_dataset
 
 from lmeraser import Eraser
+from lmeraser.config import PresetName
 
 
 def arguments() -> argparse.Namespace:
@@ -26,6 +27,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--data", required=True, help="folder with train.parquet and test.parquet, or a name")
     parser.add_argument("--records", type=int, default=5000, help="training images")
     parser.add_argument("--test", type=int, default=2000, help="test images")
+    parser.add_argument("--instant", action="store_true", help="tune nothing: preset 'instant'")
     parser.add_argument("--clusters", type=int, default=20)
     parser.add_argument("--image-size", type=int, default=96, help="side of the backbone's input, px")
     parser.add_argument("--epochs", type=int, default=10)
@@ -59,12 +61,11 @@ def forget(eraser: Eraser, what: str, ids: list[str]) -> None:
 
 
 def run(options: argparse.Namespace, folder: Path) -> bool:
-    settings = {
-        "backbone": {"image_size": options.image_size},
-        "partition": {"clusters": options.clusters},
-        "tuning": {"epochs": options.epochs},
-    }
-    with Eraser.create(folder / "workspace", settings) as eraser:
+    settings: dict[str, Any] = {"backbone": {"image_size": options.image_size}}
+    if not options.instant:
+        settings |= {"partition": {"clusters": options.clusters}, "tuning": {"epochs": options.epochs}}
+    preset: PresetName = "instant" if options.instant else "default"
+    with Eraser.create(folder / "workspace", settings, preset=preset) as eraser:
         added = eraser.add(load(options.data, "train", options.records))
         print(f"{added.added} records, {len(eraser.classes)} classes")
         timed("training", eraser.train)
@@ -80,7 +81,8 @@ def run(options: argparse.Namespace, folder: Path) -> bool:
         ordinary = sorted(set(eraser.record_ids()) - set(sampled))
         if ordinary:
             forget(eraser, "one ordinary record", ordinary[:1])
-        forget(eraser, "one record of the clustering sample", sampled[:1])
+        if sampled:
+            forget(eraser, "one record of the clustering sample", sampled[:1])
         forget(eraser, "20 records at once", random.Random(0).sample(eraser.record_ids(), 20))
 
         last = eraser.evaluate(load(options.data, "test", options.test), linear=False)

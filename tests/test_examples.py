@@ -28,3 +28,13 @@ def test_forget_a_person(data: Path) -> None:
     output = run("forget_a_person.py", "--data", str(data / "orl_faces"), *options)
     assert "identical to retraining without person 7: yes" in output
     assert "7 pictures deleted" in output
+
+
+def test_in_instant_mode_nothing_is_tuned(data: Path, tmp_path: Path) -> None:
+    faces = run("forget_a_person.py", "--data", str(data / "orl_faces"), "--instant", "--image-size", "32")
+    assert "7 pictures deleted, nothing tuned again" in faces
+    assert "identical to retraining without person 7: yes" in faces
+    options = ["--records", "60", "--test", "30", "--image-size", "32", "--instant"]
+    output = run("cifar10.py", "--data", str(data / "cifar10"), "--workspace", str(tmp_path), *options)
+    assert "0 records tuned again" in output
+    assert "identical to retraining: yes" in output
