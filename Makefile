@@ -40,6 +40,7 @@ format: $(INSTALLED) ## Put the code into its format.
 
 bench: $(INSTALLED) ## Measure; prints ratios of medians against baselines in the same run.
 	$(BIN)/python benchmarks/request.py
+	$(BIN)/python benchmarks/forget.py
 
 clean: ## Remove what make made.
 	rm -rf $(VENV) demo build dist .mypy_cache .pytest_cache .ruff_cache
