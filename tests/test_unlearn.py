@@ -12,7 +12,7 @@ import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 
 import lmeraser.executors.local as local
-from conftest import DIGIT_COLUMNS, digits, png, tiny_config
+from conftest import DIGIT_CLASSES, DIGIT_COLUMNS, digits, png, tiny_config
 from lmeraser import Columns, Eraser
 from lmeraser.derive import feature_key
 from lmeraser.errors import BackboneError, UnknownRecordError
@@ -272,4 +272,16 @@ def test_no_window_of_a_random_image_nor_its_id_nor_its_features_are_left(tmp_pa
         after = eraser.residue(probes, ids=names)
         assert after.clean, after.finds
         assert after.windows > 2900 * len(gone)
+        assert eraser.audit().identical
+
+
+def test_with_slices_a_deletion_starts_from_a_checkpoint_and_is_as_exact(tmp_path: Path) -> None:
+    config = tiny_config(
+        partition={"method": "random", "clusters": 2}, tuning={"slices": 3, "epochs": 1, "batch_size": 8}
+    )
+    with Eraser.create(tmp_path / "w", config, classes=DIGIT_CLASSES) as eraser:
+        eraser.add(digits(range(24)), columns=DIGIT_COLUMNS)
+        assert eraser.train().ran["tuned"] == 6
+        ran = [eraser.unlearn(ids=[record_id]).to_json()["ran"] for record_id in eraser.record_ids()[:4]]
+        assert min(each["tuned"] for each in ran if isinstance(each, dict)) < 3
         assert eraser.audit().identical
