@@ -277,7 +277,12 @@ def draw(cells: dict[tuple[str, int, str], list[dict[str, Any]]], file: Path) ->
                 axes.annotate(
                     row, (share, statistics.mean(right)), fontsize=6, xytext=(4, 2), textcoords="offset points"
                 )
-        axes.set(xscale="log", xlabel="expected share tuned again by one request (1e-3: none)", ylabel="accuracy")
+        axes.set(
+            xscale="log",
+            xlim=(5e-4, 10),
+            xlabel="expected share tuned again by one request (1e-3: none)",
+            ylabel="accuracy",
+        )
         axes.set_title(f"{panel[0]}, {panel[1]} records")
     figure.savefig(file, dpi=130)
 

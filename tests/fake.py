@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ from lmeraser.config import View
 from lmeraser.executors.base import Fetch, TuneResult, TuneTask, Vector
 from lmeraser.hashing import Digest
 from lmeraser.progress import Progress
-from lmeraser.tensors import Array, to_bytes
+from lmeraser.tensors import from_bytes, to_bytes
 
 
 class Fake:
@@ -44,18 +44,12 @@ class Fake:
                 parts.append(np.random.default_rng(seed).standard_normal(6).astype(np.float32))
             yield record_id, np.concatenate(parts)
 
-    def tune(
-        self,
-        tasks: Sequence[TuneTask],
-        fetch: Fetch,
-        progress: Progress,
-        starts: Mapping[Digest, Mapping[str, Array]] = {},
-    ) -> Iterator[TuneResult]:
+    def tune(self, tasks: Sequence[TuneTask], fetch: Fetch, progress: Progress) -> Iterator[TuneResult]:
         for task in tasks:
             if len(self.tuned) == self.stop_after:
                 raise KeyboardInterrupt
             self.tuned.append(task.ids)
             content = repr((task.ids, task.labels, task.classes, fetch(task.ids))).encode()
-            content += b"" if task.start is None else starts[task.start]["prompt"].tobytes()
+            content += b"" if task.start is None else from_bytes(task.start)["prompt"].tobytes()
             tensor = np.frombuffer(hashlib.sha256(content).digest(), dtype=np.uint8)
             yield TuneResult(task.key, to_bytes({"prompt": tensor}), 0.1)

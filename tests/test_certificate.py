@@ -7,7 +7,7 @@ import shutil
 import string
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,7 +29,6 @@ from lmeraser.files import TEMPORARY
 from lmeraser.hashing import Digest, canonical_json
 from lmeraser.progress import Progress
 from lmeraser.signing import Envelope, PublicKey, SigningKey
-from lmeraser.tensors import Array
 from lmeraser.times import to_text
 from make_golden import FOLDER, KEY, NEW, OLD, REQUEST, make, named
 
@@ -213,14 +212,8 @@ def test_an_audit_that_was_asked_for_is_told(eraser: Eraser) -> None:
 class Moody(Fake):
     """An executor that gives another result each time, so that no audit agrees with it."""
 
-    def tune(
-        self,
-        tasks: Sequence[TuneTask],
-        fetch: Fetch,
-        progress: Progress,
-        starts: Mapping[Digest, Mapping[str, Array]] = {},
-    ) -> Iterator[TuneResult]:
-        for result in super().tune(tasks, fetch, progress, starts):
+    def tune(self, tasks: Sequence[TuneTask], fetch: Fetch, progress: Progress) -> Iterator[TuneResult]:
+        for result in super().tune(tasks, fetch, progress):
             yield result if len(self.tuned) < 3 else TuneResult(result.key, result.data + b"!", 0.1)
 
 

@@ -22,7 +22,7 @@ import itertools
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -157,7 +157,7 @@ def fit_global_head(inputs: Inputs, tools: Tools, ran: Counter[str]) -> StageRes
     if entry is None:
         entry = _keep(key, to_bytes(solve(sums, penalty)), tools)
         ran["solved"] += 1
-    return StageResult(key=key, artifact=entry.artifact, fingerprint=entry.fingerprint)
+    return _result(key, entry)
 
 
 def divide(inputs: Inputs, tools: Tools, ran: Counter[str]) -> Division:
@@ -184,7 +184,7 @@ def divide(inputs: Inputs, tools: Tools, ran: Counter[str]) -> Division:
         entry = _keep(key, to_bytes(partition.fit(points)), tools)
         ran["fitted"] += 1
     fitted = from_bytes(tools.store.read(entry.artifact))
-    result = StageResult(key=key, artifact=entry.artifact, fingerprint=entry.fingerprint)
+    result = _result(key, entry)
     places = _places(fitted, key, sample, list(by_id), inputs, tools, ran)
     return Division(result, group(places, inputs.config.partition.max_records))
 
@@ -202,12 +202,13 @@ def tune_clusters(
     slices = {i: slice_of(inputs.config, i) for _, ids in clusters.values() for i in ids}
     chains: dict[int, list[StageResult]] = {number: [] for number in clusters}
     for level in range(inputs.config.tuning.slices):
-        tasks = {}
+        tasks, starts = {}, {}
         for number, (_, ids) in clusters.items():
             if any(slices[i] == level for i in ids):  # a slice without members adds nothing
                 start = chains[number][-1].artifact if chains[number] else None
-                tasks[number] = _task([by_id[i] for i in ids if slices[i] <= level], inputs, tools, start)
-        results = _tuned(list(tasks.values()), inputs, tools, ran)
+                task = _task([by_id[i] for i in ids if slices[i] <= level], inputs, tools.secret, start)
+                tasks[number], starts[task.key] = task, start
+        results = _tuned(list(tasks.values()), starts, inputs, tools, ran)
         for number, task in tasks.items():
             chains[number].append(results[task.key])
     return tuple(_cluster(n, path, len(ids), chains[n]) for n, (path, ids) in clusters.items())
@@ -262,13 +263,13 @@ def _check_counts(sums: Sums, inputs: Inputs) -> None:
         )
 
 
-def _task(records: Sequence[RecordRef], inputs: Inputs, tools: Tools, start: Digest | None) -> TuneTask:
+def _task(records: Sequence[RecordRef], inputs: Inputs, secret: bytes, start: Digest | None) -> TuneTask:
     settings = inputs.config.model_settings()
     read = ["seed", "backbone", "constituent", "prompt", "head", "tuning"]
     if inputs.config.constituent.kind == "head":
         read.append("embedding")
     key = keyed_digest(
-        tools.secret,
+        secret,
         {
             "stage": "tune",
             "settings": {name: settings[name] for name in read},
@@ -279,7 +280,7 @@ def _task(records: Sequence[RecordRef], inputs: Inputs, tools: Tools, start: Dig
         },
     )
     ids, labels = zip(*((record.id, record.label) for record in records), strict=True)
-    return TuneTask(key, ids, labels, inputs.classes, start)
+    return TuneTask(key, ids, labels, inputs.classes)
 
 
 def _cluster(number: int, path: str, records: int, chain: Sequence[StageResult]) -> Cluster:
@@ -288,23 +289,23 @@ def _cluster(number: int, path: str, records: int, chain: Sequence[StageResult])
 
 
 def _tuned(
-    tasks: Sequence[TuneTask], inputs: Inputs, tools: Tools, ran: Counter[str]
+    tasks: Sequence[TuneTask],
+    starts: Mapping[Digest, Digest | None],
+    inputs: Inputs,
+    tools: Tools,
+    ran: Counter[str],
 ) -> dict[Digest, StageResult]:
-    """Results of these tasks by their keys; only those that are not in the memo are run."""
+    """Results of these tasks by their keys; those that are not in the memo are run, from their checkpoints."""
     found = {task.key: _find(task.key, tools) for task in tasks}
     pending = [task for task in tasks if found[task.key] is None]
     if pending:
         fetch = tools.counts.codes if inputs.config.constituent.kind == "head" else tools.fetch
-        starts = {task.start: from_bytes(tools.store.read(task.start)) for task in pending if task.start}
-        for result in tools.executor().tune(pending, fetch, tools.progress, starts):
+        begun = [replace(t, start=tools.store.read(start)) if (start := starts[t.key]) else t for t in pending]
+        for result in tools.executor().tune(begun, fetch, tools.progress):
             found[result.key] = _keep(result.key, result.data, tools, seconds=result.seconds)
     ran["tuned"] += len(pending)
     ran["tuned_records"] += sum(len(task.ids) for task in pending)
-    return {
-        key: StageResult(key=key, artifact=entry.artifact, fingerprint=entry.fingerprint)
-        for key, entry in found.items()
-        if entry is not None
-    }
+    return {key: _result(key, entry) for key, entry in found.items() if entry is not None}
 
 
 def _find(key: Digest, tools: Tools) -> MemoEntry | None:
@@ -312,6 +313,10 @@ def _find(key: Digest, tools: Tools) -> MemoEntry | None:
     if entry is not None and tools.rederive and entry.fingerprint != tools.executor().fingerprint:
         return None
     return entry
+
+
+def _result(key: Digest, entry: MemoEntry) -> StageResult:
+    return StageResult(key=key, artifact=entry.artifact, fingerprint=entry.fingerprint)
 
 
 def _keep(key: Digest, data: bytes, tools: Tools, *, seconds: float = 0.0) -> MemoEntry:

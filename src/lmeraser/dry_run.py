@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from lmeraser.config import View
     from lmeraser.executors.base import Executor, Fetch, TuneResult, TuneTask, Vector
-    from lmeraser.tensors import Array
 
 
 def dry_run(
@@ -122,11 +121,5 @@ class _Borrowed:
     ) -> Iterator[tuple[str, Vector]]:
         return self._real().embed(ids, fetch, progress, views)
 
-    def tune(
-        self,
-        tasks: Sequence[TuneTask],
-        fetch: Fetch,
-        progress: Progress,
-        starts: Mapping[Digest, Mapping[str, Array]] = {},
-    ) -> Iterator[TuneResult]:
-        return self._real().tune(tasks, fetch, progress, starts)
+    def tune(self, tasks: Sequence[TuneTask], fetch: Fetch, progress: Progress) -> Iterator[TuneResult]:
+        return self._real().tune(tasks, fetch, progress)

@@ -28,6 +28,7 @@ from lmeraser.deletion import Regulation, Request, Wish
 from lmeraser.errors import CorruptError, ImageError, InputError
 from lmeraser.hashing import Digest
 from lmeraser.progress import Progress, silent
+from lmeraser.served import same_settings
 from lmeraser.signing import SigningKey
 from lmeraser.times import utc_now
 from lmeraser.workspace import Workspace
@@ -415,9 +416,8 @@ class Eraser:
         """The executor with a model's own settings, which lmeraser.toml may no longer hold."""
         from lmeraser.executors.local import LocalExecutor
 
-        ours, config = self.workspace.config, model.config(self.workspace.config.compute)
-        same = config.model_settings() == ours.model_settings() and config.backbone.name == ours.backbone.name
-        return self.executor() if same else LocalExecutor(config)
+        same = same_settings(self.workspace, model)
+        return self.executor() if same else LocalExecutor(model.config(self.workspace.config.compute))
 
 
 def _wish(

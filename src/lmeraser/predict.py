@@ -15,7 +15,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
 from lmeraser.config import View
 from lmeraser.constituents.head import Heads
@@ -169,11 +168,12 @@ class Predictor:
     def _pass(self, images: Sequence[bytes]) -> Batch:
         """At most one micro-batch, on one thread."""
         decoded = [decode(data) for data in images]
-        features = self._executor.features(decoded, self._views)
+        inputs = [self._executor.look(decoded, view) for view in self._views]
+        features = self._executor.features_of(inputs, len(images))
         embedded = embedding(features[:, self._embedded]) if self._embedded else None
         clean: NDArray[np.float32] = np.ascontiguousarray(features[:, 0])
         routes = self._routes(clean, self._used) if self._used else np.zeros((len(images), 0), np.int64)
-        parts = self._parts(decoded, embedded, routes)
+        parts = self._parts(inputs[0], embedded, routes)
         clusters = _numbers(self._used)[routes]
         rerouted = np.zeros(len(images), dtype=np.bool_)
         if len(self._used) < len(self._served):
@@ -186,12 +186,12 @@ class Predictor:
         return self._partition.route(self._fitted, features, [cluster.path for cluster in clusters])
 
     def _parts(
-        self, images: Sequence[Image.Image], embedded: NDArray[np.float32] | None, routes: NDArray[np.int64]
+        self, clean: torch.Tensor, embedded: NDArray[np.float32] | None, routes: NDArray[np.int64]
     ) -> dict[str, NDArray[np.float32]]:
         """Probabilities of each part of the model that answers."""
         parts = {}
         if self._heads is not None:
-            parts["constituents"] = self._voted(images, embedded, routes)
+            parts["constituents"] = self._voted(clean, embedded, routes)
         if self._head is not None:
             assert embedded is not None
             sharpness = self._config.global_head.sharpness
@@ -199,15 +199,13 @@ class Predictor:
         return parts
 
     def _voted(
-        self, images: Sequence[Image.Image], embedded: NDArray[np.float32] | None, routes: NDArray[np.int64]
+        self, clean: torch.Tensor, embedded: NDArray[np.float32] | None, routes: NDArray[np.int64]
     ) -> NDArray[np.float32]:
         """Mean probabilities of the constituents at these positions; -1: none."""
-        clean = self._executor.look(images, "clean") if isinstance(self._heads, PromptHeads) else None
-        total = np.zeros((len(images), len(self.model.classes)), np.float32)
+        total = np.zeros((len(routes), len(self.model.classes)), np.float32)
         for chosen in routes.T:
             positions = np.maximum(chosen, 0)
             if isinstance(self._heads, PromptHeads):
-                assert clean is not None
                 shares = self._heads.classify(clean, positions)
             else:
                 assert self._heads is not None

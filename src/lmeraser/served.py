@@ -28,6 +28,10 @@ def current_model(workspace: Workspace) -> Model:
 
 def up_to_date(workspace: Workspace, model: Model) -> bool:
     """Whether the model was derived from the records and settings that the workspace holds now."""
-    same_settings = model.settings == workspace.config.model_settings()
-    same_backbone = model.backbone_name == workspace.config.backbone.name
-    return model.revision == workspace.records.revision and same_settings and same_backbone
+    return model.revision == workspace.records.revision and same_settings(workspace, model)
+
+
+def same_settings(workspace: Workspace, model: Model) -> bool:
+    """Whether the model was derived with the settings and backbone that the workspace names now."""
+    config = workspace.config
+    return model.settings == config.model_settings() and model.backbone_name == config.backbone.name

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from lmeraser.config import View
 from lmeraser.hashing import Digest
 from lmeraser.progress import Progress
-from lmeraser.tensors import Array
 
 Fetch = Callable[[Sequence[str]], Sequence[bytes]]  # images, or codes, of record ids, in their order
 Vector = NDArray[np.float32]  # [views * d]
@@ -31,14 +30,14 @@ class TuneTask:
         ids: the members, sorted.
         labels: class index of each.
         classes: number of classes.
-        start: artifact of the checkpoint to go on from; None: from the initial values.
+        start: artifact bytes of the checkpoint to go on from; None: from the initial values.
     """
 
     key: Digest
     ids: tuple[str, ...]
     labels: tuple[int, ...]
     classes: int
-    start: Digest | None = None
+    start: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -81,19 +80,12 @@ class Executor(Protocol):
         """Features of views of each image, one view after the other, in the order of ``ids``."""
         ...
 
-    def tune(
-        self,
-        tasks: Sequence[TuneTask],
-        fetch: Fetch,
-        progress: Progress,
-        starts: Mapping[Digest, Mapping[str, Array]] = {},
-    ) -> Iterator[TuneResult]:
+    def tune(self, tasks: Sequence[TuneTask], fetch: Fetch, progress: Progress) -> Iterator[TuneResult]:
         """Tune every task; results as they finish.
 
         Args:
             tasks: what to tune.
             fetch: gives images, or codes where only heads are tuned.
             progress: told how far it is.
-            starts: tensors of the checkpoints that tasks go on from.
         """
         ...

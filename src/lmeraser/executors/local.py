@@ -12,7 +12,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any, TypeVar
 
@@ -33,7 +33,7 @@ from lmeraser.hashing import Digest
 from lmeraser.images import Canvases, decode
 from lmeraser.progress import Progress
 from lmeraser.sums import stack
-from lmeraser.tensors import Array, to_bytes
+from lmeraser.tensors import from_bytes, to_bytes
 from lmeraser.views import look
 
 T = TypeVar("T")
@@ -98,12 +98,15 @@ class LocalExecutor:
             done += len(batch)
             progress("embedding images", done, len(ids))
 
+    def features_of(self, inputs: Iterable[torch.Tensor], count: int) -> NDArray[np.float32]:
+        """Features of the first ``count`` images of some inputs (`look`), float32 [count, inputs, d]."""
+        with torch.inference_mode():
+            passes = [self._backbone.features(each)[:count].float().cpu().numpy() for each in inputs]
+        return np.stack(passes, axis=1)
+
     def features(self, images: Sequence[Image.Image], views: Sequence[View]) -> NDArray[np.float32]:
         """Features of views of at most one micro-batch of decoded images, float32 [n, views, d]."""
-        with torch.inference_mode():
-            inputs = (self.look(images, view) for view in views)
-            passes = [self._backbone.features(each)[: len(images)].float().cpu().numpy() for each in inputs]
-        return np.stack(passes, axis=1)
+        return self.features_of((self.look(images, view) for view in views), len(images))
 
     def look(self, images: Sequence[Image.Image], view: View) -> torch.Tensor:
         """A view of at most one micro-batch of decoded images, as input of the backbone."""
@@ -114,36 +117,27 @@ class LocalExecutor:
         with deterministic(), _Pool(self._workers) as pool:
             yield from pool.stream(function, items)
 
-    def tune(
-        self,
-        tasks: Sequence[TuneTask],
-        fetch: Fetch,
-        progress: Progress,
-        starts: Mapping[Digest, Mapping[str, Array]] = {},
-    ) -> Iterator[TuneResult]:
+    def tune(self, tasks: Sequence[TuneTask], fetch: Fetch, progress: Progress) -> Iterator[TuneResult]:
         """Tune every task, the biggest first; results as they finish."""
         ordered = sorted(tasks, key=lambda task: (-len(task.ids), task.key))
         counter = _StepCounter(ordered, self._config.tuning.epochs, progress)
         with deterministic(), _Pool(self._workers) as pool:
             if len(ordered) >= self._workers:
-                yield from pool.unordered(
-                    lambda task: self._tune(task, starts, fetch, serial, counter, pool), ordered
-                )
+                yield from pool.unordered(lambda task: self._tune(task, fetch, serial, counter, pool), ordered)
             else:
                 for task in ordered:
-                    yield self._tune(task, starts, fetch, pool.map, counter, pool)
+                    yield self._tune(task, fetch, pool.map, counter, pool)
 
     def _tune(
         self,
         task: TuneTask,
-        starts: Mapping[Digest, Mapping[str, Array]],
         fetch: Fetch,
         parallel: ParallelMap,
         counter: _StepCounter,
         pool: _Pool,
     ) -> TuneResult:
         started = time.perf_counter()
-        start = starts[task.start] if task.start is not None else None
+        start = from_bytes(task.start) if task.start is not None else None
 
         def on_step(records: int) -> None:
             counter.add(records)
