@@ -146,10 +146,10 @@ def trials(root: Path) -> list[Trial]:
             found += [Trial(data, row, seed, 5000, 2000, given, flag) for row, given, flag in core(5000)]
         if seed == 0:
             found += [Trial("cifar10", row, seed, 5000, 2000, g, flag) for row, g, flag in ablations(5000)]
-            found += [Trial("cifar10", row, seed, 5000, 2000, g, flag) for row, g, flag in transformer(root)]
-            chosen = ("linear clean", "linear scales", "instant scales", "tree 50", "tree 50 + scales")
-            large = [cell for cell in core(20000) if cell[0] in chosen]
-            found += [Trial("cifar10", row, seed, 20000, 10000, given, flag) for row, given, flag in large]
+    found += [Trial("cifar10", row, 0, 5000, 2000, given, flag) for row, given, flag in transformer(root)]
+    chosen = ("linear clean", "linear scales", "instant scales", "tree 50", "tree 50 + scales")
+    large = [cell for cell in core(20000) if cell[0] in chosen]
+    found += [Trial("cifar10", row, 0, 20000, 10000, given, flag) for row, given, flag in large]
     return found
 
 

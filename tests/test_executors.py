@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -74,12 +76,26 @@ def test_an_image_that_does_not_decode_stops_the_work() -> None:
         list(executor(2).tune([task(IDS[:9]), task(IDS[9:])], broken, silent))
 
 
-def test_leaving_early_leaves_no_thread_behind() -> None:
-    before = threading.active_count()
-    stream = executor(2).tune([task(IDS[:9]), task(IDS[9:20]), task(IDS[20:])], fetch, silent)
+def test_leaving_early_leaves_no_work_and_no_thread_behind() -> None:
+    before, told = threading.active_count(), 0
+
+    def progress(step: str, done: int, total: int | None) -> None:
+        nonlocal told
+        told += 1
+
+    mine = executor(2)
+    stream = mine.tune([task(IDS[:9]), task(IDS[9:20]), task(IDS[20:])], fetch, progress)
     next(stream)
     stream.close()  # type: ignore[attr-defined]
-    assert threading.active_count() == before
+    told_at_the_end = told
+    time.sleep(0.3)
+    assert told == told_at_the_end
+    del mine, stream
+    gc.collect()
+    deadline = time.monotonic() + 10
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert threading.active_count() <= before  # threads of executors before it may have ended too
 
 
 def test_no_records_are_no_work() -> None:

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from conftest import png
-from lmeraser.backbones.base import Backbone, channel_constants, freeze
+from lmeraser.backbones.base import Backbone, channel_constants
+from lmeraser.backbones.frozen import freeze
 from lmeraser.config import Config, parse
 from lmeraser.constituents.base import Members, serial
 from lmeraser.constituents.prompt_head import tune
@@ -41,10 +42,10 @@ class Small(Backbone):
         self.garbage = garbage
         self.shapes: set[tuple[int, ...]] = set()
 
-    def features(self, images: Tensor) -> Tensor:
+    def features(self, images: Tensor, prompt: Tensor | None = None) -> Tensor:
         self.shapes.add(tuple(images.shape))
-        pooled: Tensor = self.network(images).mean(dim=(2, 3))
         black = (images.detach() == -1).all(dim=(1, 2, 3))
+        pooled: Tensor = self.network(images if prompt is None else images + prompt).mean(dim=(2, 3))
         return pooled + self.garbage * black[:, None]
 
 

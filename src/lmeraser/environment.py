@@ -9,8 +9,8 @@ Bit-for-bit equality is promised inside one fingerprint. What makes it hold ther
 - torch's deterministic algorithms are on, so an operation without one is an error instead of a risk.
 
 The fingerprint has versions, device and a *canary*: the digest of the backbone's features and input gradients
-for fixed images, and of a global head on them. Whatever changes the arithmetic of this process (a CPU, a library,
-an environment variable) changes the canary. Knows nothing about records or models.
+for fixed images, with and without a prompt, and of a global head on them. Whatever changes the arithmetic of this
+process (a CPU, a library, an environment variable) changes the canary. Knows nothing about records or models.
 """
 
 from __future__ import annotations
@@ -102,12 +102,23 @@ def features_and_gradients(backbone: Backbone, images: torch.Tensor) -> tuple[to
     return features.detach().cpu(), gradients.cpu()
 
 
+def prompt_gradient(backbone: Backbone, images: torch.Tensor) -> torch.Tensor:
+    """The gradient [1, 3, size, size] of a prompt that all images share, on the CPU."""
+    prompt = torch.zeros_like(images[:1]).requires_grad_(True)
+    features = backbone.features(images, prompt)
+    weights = torch.linspace(-1.0, 1.0, features.shape[1], device=features.device)
+    (gradient,) = torch.autograd.grad((features * weights).sum(), prompt)
+    return gradient.contiguous().cpu()
+
+
 def _canary(backbone: Backbone) -> Digest:
+    images = probe_images(backbone, seed=0)
     with deterministic():
-        features, gradients = features_and_gradients(backbone, probe_images(backbone, seed=0))
+        features, gradients = features_and_gradients(backbone, images)
+        shared = prompt_gradient(backbone, images)
     codes = encode(embedding(features.numpy()[:, None]))
     head = solve(Sums.zero(codes.shape[1], len(codes)).plus(codes, range(len(codes))), penalty=1.0)
-    parts = features.numpy(), gradients.contiguous().numpy(), head["weight"]
+    parts = features.numpy(), gradients.contiguous().numpy(), shared.numpy(), head["weight"]
     return Digest.of(b"".join(part.tobytes() for part in parts))
 
 

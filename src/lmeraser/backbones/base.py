@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from lmeraser.hashing import Digest
 from lmeraser.tensors import to_bytes
@@ -43,24 +43,20 @@ class Backbone(ABC):
     _std: Tensor
 
     @abstractmethod
-    def features(self, images: Tensor) -> Tensor:
+    def features(self, images: Tensor, prompt: Tensor | None = None) -> Tensor:
         """Feature vectors of normalised images.
 
         Args:
             images: float32 [micro_batch, 3, image_size, image_size], normalised by `normalize`.
+            prompt: float32 [1, 3, image_size, image_size], added to every image.
 
         Returns:
-            float32 [micro_batch, feature_dim]; differentiable in ``images``.
+            float32 [micro_batch, feature_dim]; differentiable in ``images``, or in ``prompt`` where it is given.
         """
 
     def normalize(self, pixels: Tensor) -> Tensor:
         """Pixels, uint8 [n, 3, h, w], as the float32 input this backbone was trained on (public constants)."""
         return (pixels.to(self.device, torch.float32) / 255.0 - self._mean) / self._std
-
-
-def freeze(module: nn.Module) -> nn.Module:
-    """``module`` in evaluation mode, without gradients for its weights."""
-    return module.eval().requires_grad_(False)
 
 
 def channel_constants(values: tuple[float, ...], device: torch.device) -> Tensor:

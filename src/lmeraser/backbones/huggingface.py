@@ -13,10 +13,12 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lmeraser.backbones.base import Backbone, channel_constants, freeze, weights_digest
+from lmeraser.backbones.base import Backbone, channel_constants, weights_digest
+from lmeraser.backbones.frozen import freeze
 from lmeraser.config import BackboneConfig
 from lmeraser.errors import BackboneError
 
@@ -53,14 +55,16 @@ class HuggingFaceBackbone(Backbone):
         self.device = device
         self._mean = channel_constants(mean, device)
         self._std = channel_constants(std, device)
-        self._model: Any = freeze(model).to(device)
+        if kind in _INTERPOLATING and self._pooling == "cls":
+            _keep_class_token(model)
+        self._model: Any = freeze(model.to(device))
         self.feature_dim = self._probe(config)
         if classifier is not None and classifier.shape[1] == self.feature_dim:
             self.class_vectors = classifier
 
-    def features(self, images: Tensor) -> Tensor:
+    def features(self, images: Tensor, prompt: Tensor | None = None) -> Tensor:
         """Pooled features, float32 [n, d]."""
-        output = self._model(pixel_values=images, **self._extra)
+        output = self._model(pixel_values=images if prompt is None else images + prompt, **self._extra)
         if self._pooling == "pooler":
             pooled: Tensor = output.pooler_output
             return pooled.flatten(1)
@@ -81,6 +85,35 @@ class HuggingFaceBackbone(Backbone):
                 next_step="set backbone.image_size to what the model was trained on, and backbone.pooling to a "
                 "pooling that it has",
             ) from error
+
+
+def _keep_class_token(model: Any) -> None:
+    """Have the last layer compute the class token alone, where transformers' version has layers like this."""
+    layers = getattr(model, "layers", None)
+    if isinstance(layers, nn.ModuleList) and hasattr(getattr(layers[-1], "attention", None), "q_proj"):
+        layers[-1] = _ClassTokenLayer(layers[-1])
+
+
+class _ClassTokenLayer(nn.Module):
+    """A ViT's last layer for its class token: the other tokens are only looked at."""
+
+    def __init__(self, layer: Any) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, tokens: Tensor, *_: Any, **__: Any) -> Tensor:
+        """[n, tokens, d] to [n, 1, d]."""
+        attention, first = self.layer.attention, tokens[:, :1]
+        normed = self.layer.layernorm_before(tokens)
+
+        def heads(x: Tensor) -> Tensor:
+            return x.view(*x.shape[:2], -1, attention.head_dim).transpose(1, 2)
+
+        query, key = heads(attention.q_proj(normed[:, :1])), heads(attention.k_proj(normed))
+        seen = F.scaled_dot_product_attention(query, key, heads(attention.v_proj(normed)), scale=attention.scaling)
+        x = first + attention.o_proj(seen.transpose(1, 2).flatten(2))
+        result: Tensor = x + self.layer.mlp(self.layer.layernorm_after(x))
+        return result
 
 
 def _classifier(where: str) -> NDArray[np.float32] | None:

@@ -28,9 +28,9 @@ class Stepper:
     def __init__(self, groups: Sequence[dict[str, Any]], tuning: TuningConfig, steps: int) -> None:
         self._values: list[Tensor] = [value for group in groups for value in group["params"]]
         self._optimizer: torch.optim.Optimizer = (
-            torch.optim.SGD(list(groups), momentum=tuning.momentum, foreach=False)
+            torch.optim.SGD(list(groups), momentum=tuning.momentum, fused=True)
             if tuning.optimizer == "sgd"
-            else torch.optim.AdamW(list(groups), foreach=False)
+            else torch.optim.AdamW(list(groups), fused=True)
         )
         self._rates = [group["lr"] for group in self._optimizer.param_groups]
         self._factors = _factors(tuning, steps)

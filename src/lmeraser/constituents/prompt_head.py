@@ -79,15 +79,19 @@ def tune(
         ``prompt`` float32 [3, pixels], ``head.weight`` float32 [classes, d], ``head.bias`` float32 [classes].
     """
     shape = PromptShape.of(config)
+    images = _Images(members, shape, config)
     values = _initial(shape, config, classes, backbone) if start is None else _resumed(start, backbone)
     steps = math.ceil(len(members.ids) / config.tuning.batch_size)
     stepper = Stepper(_groups(values, config.tuning), config.tuning, steps)
     for epoch in range(config.tuning.epochs):
-        for batch, count in _batches(members, shape, config, epoch):
-            work = partial(_gradients, count=count, values=values, shape=shape, backbone=backbone, config=config)
-            gradients = parallel(work, batch)
+        for ids in _batches(members, config, epoch):
+            parts = [ids[i : i + backbone.micro_batch] for i in range(0, len(ids), backbone.micro_batch)]
+            pick = partial(images.micro_batch, epoch=epoch)
+            common: dict[str, Any] = {"values": values, "shape": shape, "backbone": backbone, "config": config}
+            work = partial(_gradients, pick, len(ids), **common)
+            gradients = parallel(work, parts)
             stepper.step([_sum(parts) for parts in zip(*gradients, strict=True)])
-            on_step(count)
+            on_step(len(ids))
     return {
         "prompt": values.prompt.detach().cpu().numpy(),
         "head.weight": values.weight.detach().cpu().numpy(),
@@ -159,51 +163,56 @@ def _groups(values: _Values, tuning: TuningConfig) -> list[dict[str, Any]]:
     ]
 
 
-def _batches(
-    members: Members, shape: PromptShape, config: Config, epoch: int
-) -> Iterator[tuple[list[_MicroBatch], int]]:
-    """The steps of one epoch: the micro-batches of each, and its number of records."""
-    position = {record_id: index for index, record_id in enumerate(members.ids)}
+def _batches(members: Members, config: Config, epoch: int) -> Iterator[Sequence[str]]:
+    """The record ids of each step of one epoch."""
     ordered = order(config.seed, "order", members.ids, epoch)
-    micro = config.backbone.micro_batch
     for start in range(0, len(ordered), config.tuning.batch_size):
-        ids = ordered[start : start + config.tuning.batch_size]
-        parts = [ids[i : i + micro] for i in range(0, len(ids), micro)]
-        yield [_micro_batch(members, position, part, shape, config, epoch) for part in parts], len(ids)
+        yield ordered[start : start + config.tuning.batch_size]
 
 
-def _micro_batch(
-    members: Members,
-    position: dict[str, int],
-    ids: Sequence[str],
-    shape: PromptShape,
-    config: Config,
-    epoch: int,
-) -> _MicroBatch:
-    indices = [position[record_id] for record_id in ids]
-    size, room = config.backbone.image_size, config.backbone.canvas_size - config.backbone.image_size
-    centre = (room // 2, room // 2)
-    corners, mirrored = [], []
-    for record_id in ids:
-        row, column, mirror = below(config.seed, "augment", (room + 1, room + 1, 2), epoch, record_id)
-        corners.append((row, column) if config.tuning.crop else centre)
-        mirrored.append(config.tuning.flip and mirror == 1)
-    pixels = crop(members.canvases[indices], corners, size)
-    if any(mirrored):
-        pixels[mirrored] = pixels[mirrored, :, ::-1]
-    labels = [members.labels[index] for index in indices]
-    return _MicroBatch(pixels, labels, [shape.training_corner(config.seed, epoch, i) for i in ids])
+class _Images:
+    """The members' images as each epoch sees them: cropped, mirrored and patched by hashes of their ids."""
+
+    def __init__(self, members: Members, shape: PromptShape, config: Config) -> None:
+        self._members, self._shape, self._config = members, shape, config
+        self._position = {record_id: index for index, record_id in enumerate(members.ids)}
+
+    def micro_batch(self, ids: Sequence[str], *, epoch: int) -> _MicroBatch:
+        """At most one micro-batch of them."""
+        config, indices = self._config, [self._position[record_id] for record_id in ids]
+        size, room = config.backbone.image_size, config.backbone.canvas_size - config.backbone.image_size
+        centre = (room // 2, room // 2)
+        corners, mirrored = [], []
+        for record_id in ids:
+            row, column, mirror = below(config.seed, "augment", (room + 1, room + 1, 2), epoch, record_id)
+            corners.append((row, column) if config.tuning.crop else centre)
+            mirrored.append(config.tuning.flip and mirror == 1)
+        pixels = crop(self._members.canvases[indices], corners, size)
+        if any(mirrored):
+            pixels[mirrored] = pixels[mirrored, :, ::-1]
+        labels = [self._members.labels[index] for index in indices]
+        return _MicroBatch(pixels, labels, [self._shape.training_corner(config.seed, epoch, i) for i in ids])
 
 
 def _gradients(
-    part: _MicroBatch, *, count: int, values: _Values, shape: PromptShape, backbone: Backbone, config: Config
+    pick: Callable[[Sequence[str]], _MicroBatch],
+    count: int,
+    ids: Sequence[str],
+    *,
+    values: _Values,
+    shape: PromptShape,
+    backbone: Backbone,
+    config: Config,
 ) -> list[Tensor]:
-    """Gradients of this micro-batch's share of the mean cross-entropy over the step's ``count`` records."""
+    """Gradients of these records' share of the mean cross-entropy over the step's ``count`` records."""
+    part = pick(ids)
     prompt, weight, bias = (value.detach().requires_grad_(value.numel() > 0) for value in values)
     missing = backbone.micro_batch - len(part.labels)
     corners = [*part.corners, *[(0, 0)] * missing] if shape.kind == "random_patch" else [(0, 0)]
-    images = to_input(part.pixels, backbone) + shape.paint(prompt[None], corners)
-    logits = F.linear(head_input(backbone.features(images), config), weight, bias)
+    images, painted = to_input(part.pixels, backbone), shape.paint(prompt[None], corners)
+    shared = len(painted) == 1
+    features = backbone.features(images, painted) if shared else backbone.features(images + painted)
+    logits = F.linear(head_input(features, config), weight, bias)
     labels = torch.tensor([*part.labels, *[0] * missing], device=logits.device)
     losses = F.cross_entropy(logits, labels, reduction="none")
     weights = torch.tensor([1.0 / count] * len(part.labels) + [0.0] * missing, device=logits.device)

@@ -53,6 +53,8 @@ class LocalExecutor:
         self._backbone = backbone if backbone is not None else load_backbone(config)
         self.environment: Fingerprint = fingerprint(self._backbone)
         self._workers = config.compute.workers or os.cpu_count() or 1
+        # Kept from call to call: fresh threads have to ask the system for all their memory again.
+        self._threads = ThreadPoolExecutor(self._workers, initializer=torch.set_num_threads, initargs=(1,))
 
     @property
     def fingerprint(self) -> Digest:
@@ -114,19 +116,19 @@ class LocalExecutor:
 
     def stream(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
         """Apply a function to items, several at once; results in their order, few items in flight."""
-        with deterministic(), _Pool(self._workers) as pool:
-            yield from pool.stream(function, items)
+        with deterministic(), _Run(self._threads, self._workers) as run:
+            yield from run.stream(function, items)
 
     def tune(self, tasks: Sequence[TuneTask], fetch: Fetch, progress: Progress) -> Iterator[TuneResult]:
         """Tune every task, the biggest first; results as they finish."""
         ordered = sorted(tasks, key=lambda task: (-len(task.ids), task.key))
         counter = _StepCounter(ordered, self._config.tuning.epochs, progress)
-        with deterministic(), _Pool(self._workers) as pool:
+        with deterministic(), _Run(self._threads, self._workers) as run:
             if len(ordered) >= self._workers:
-                yield from pool.unordered(lambda task: self._tune(task, fetch, serial, counter, pool), ordered)
+                yield from run.unordered(lambda task: self._tune(task, fetch, serial, counter, run), ordered)
             else:
                 for task in ordered:
-                    yield self._tune(task, fetch, pool.map, counter, pool)
+                    yield self._tune(task, fetch, run.map, counter, run)
 
     def _tune(
         self,
@@ -134,14 +136,14 @@ class LocalExecutor:
         fetch: Fetch,
         parallel: ParallelMap,
         counter: _StepCounter,
-        pool: _Pool,
+        run: _Run,
     ) -> TuneResult:
         started = time.perf_counter()
         start = from_bytes(task.start) if task.start is not None else None
 
         def on_step(records: int) -> None:
             counter.add(records)
-            pool.check()
+            run.check()
 
         if self._config.constituent.kind == "head":
             codes = stack(fetch(task.ids))
@@ -185,20 +187,22 @@ class _StepCounter:
             self._progress("tuning clusters", self._done, self._total)
 
 
-class _Pool:
-    """Worker threads with one intra-operation thread each; leaving it stops what is still running."""
+class _Run:
+    """Work for a pool of threads with one intra-operation thread each; leaving it stops what is still running."""
 
-    def __init__(self, workers: int) -> None:
-        self._workers = workers
+    def __init__(self, threads: ThreadPoolExecutor, workers: int) -> None:
+        self._threads, self._ahead = threads, 2 * workers
         self._stopped = threading.Event()
-        self._threads = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
+        self._unfinished: set[Future[Any]] = set()
 
-    def __enter__(self) -> _Pool:
+    def __enter__(self) -> _Run:
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._stopped.set()
-        self._threads.shutdown(wait=True, cancel_futures=True)
+        for future in list(self._unfinished):
+            future.cancel()
+        wait(list(self._unfinished))
 
     def check(self) -> None:
         """Raise in a worker whose results nobody will take any more."""
@@ -207,16 +211,16 @@ class _Pool:
 
     def map(self, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
         """Results in the order of the items."""
-        return list(self._threads.map(function, items))
+        return [future.result() for future in [self._submit(function, item) for item in items]]
 
     def stream(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
         """Results in the order of the items, with only a few items in flight."""
         iterator = iter(items)
-        waiting = deque(self._threads.submit(function, item) for item in itertools.islice(iterator, self._ahead))
+        waiting = deque(self._submit(function, item) for item in itertools.islice(iterator, self._ahead))
         while waiting:
             result = waiting.popleft().result()
             for item in itertools.islice(iterator, 1):
-                waiting.append(self._threads.submit(function, item))
+                waiting.append(self._submit(function, item))
             yield result
 
     def unordered(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
@@ -225,7 +229,7 @@ class _Pool:
         running: set[Future[R]] = set()
         while True:
             for item in itertools.islice(iterator, self._ahead - len(running)):
-                running.add(self._threads.submit(function, item))
+                running.add(self._submit(function, item))
             if not running:
                 return
             finished, running = wait(running, return_when=FIRST_COMPLETED)
@@ -233,6 +237,8 @@ class _Pool:
             for future in sorted(finished, key=lambda done: done.exception() is not None):
                 yield future.result()
 
-    @property
-    def _ahead(self) -> int:
-        return 2 * self._workers
+    def _submit(self, function: Callable[[T], R], item: T) -> Future[R]:
+        future = self._threads.submit(function, item)
+        self._unfinished.add(future)
+        future.add_done_callback(self._unfinished.discard)
+        return future

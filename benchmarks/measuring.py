@@ -1,0 +1,96 @@
+"""How benchmarks time, compare and keep what they found: medians of alternating pairs, in one file per machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lmeraser.files import write_atomic
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two ways to do the same, timed in turn.
+
+    Attributes:
+        seconds: median of our way.
+        baseline_seconds: median of the other.
+        ratio: of the medians, other over ours.
+        low, high: quartiles of the ratios of the pairs.
+        pairs: how many.
+    """
+
+    seconds: float
+    baseline_seconds: float
+    ratio: float
+    low: float
+    high: float
+    pairs: int
+
+
+def seconds(function: Callable[[], object]) -> float:
+    """How long one call takes."""
+    started = time.perf_counter()
+    function()
+    return time.perf_counter() - started
+
+
+def compare(
+    ours: Callable[[], object], baselines: Mapping[str, Callable[[], object]], pairs: int = 5
+) -> dict[str, Comparison]:
+    """Run all in turn, after one run of each that is not counted; ours against each baseline."""
+    ways = [ours, *baselines.values()]
+    for way in ways:
+        way()
+    timed = list(zip(*([seconds(way) for way in ways] for _ in range(pairs)), strict=True))
+    return {name: _comparison(timed[0], times) for name, times in zip(baselines, timed[1:], strict=True)}
+
+
+def _comparison(ours: Sequence[float], others: Sequence[float]) -> Comparison:
+    mine, theirs = statistics.median(ours), statistics.median(others)
+    low, _, high = statistics.quantiles([other / own for own, other in zip(ours, others, strict=True)], n=4)
+    return Comparison(mine, theirs, theirs / mine, low, high, len(ours))
+
+
+def device() -> str:
+    """The machine in a word, for the file's name."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name(0).lower().replace(" ", "-")
+    return f"{platform.machine()}-{torch.backends.cpu.get_cpu_capability().lower()}-{os.cpu_count()}-cores"
+
+
+def keep(out: Path, name: str, settings: dict[str, Any], rows: dict[str, Any]) -> None:
+    """Put the rows of one benchmark into the machine's file in ``out``, and print them."""
+    file = out / f"{device()}.json"
+    known = json.loads(file.read_text()) if file.exists() else {}
+    plain = {row: asdict(cell) if isinstance(cell, Comparison) else cell for row, cell in rows.items()}
+    known[name] = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "torch": torch.__version__,
+        "settings": settings,
+        "rows": plain,
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    write_atomic(file, (json.dumps(known, indent=1, sort_keys=True, default=str) + "\n").encode())
+    print(f"\n{name} ({settings})")
+    for row, cell in plain.items():
+        print(f"  {row:55}", _line(cell))
+
+
+def _line(cell: Any) -> str:
+    if isinstance(cell, dict) and "ratio" in cell and "low" in cell:
+        return (
+            f"{cell['seconds']:8.3f} s against {cell['baseline_seconds']:8.3f} s: "
+            f"{cell['ratio']:.2f} times ({cell['low']:.2f} to {cell['high']:.2f})"
+        )
+    return f"{cell:.4g}" if isinstance(cell, float) else str(cell)
