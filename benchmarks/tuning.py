@@ -4,9 +4,9 @@
 
 The same images, epochs, batch and prompt for all three (`baselines`); each decodes its own images. Also prints the
 share of the machine's matrix product rate that tuning a ViT-B/16 reaches: the network's floating-point operations
-(forward, and backward to the input; products with weights and attention) over the time, by the best rate of torch's
-matrix product and of the packed one in the same run, on the same cores; and the same for the operations that are
-done, which leave out what the class token doesn't need.
+(forward, and backward to the input; products with weights and attention) over the time, by the best rate of
+torch's matrix product and of the packed one in the same run, on the same cores; and the same for the operations
+that are done, which leave out what the class token doesn't need.
 """
 
 from __future__ import annotations

@@ -39,10 +39,10 @@ def test_an_honest_model_is_identical(eraser: Eraser) -> None:
 
 def test_an_audit_leaves_the_workspace_as_it_was(eraser: Eraser) -> None:
     names = {path for path in eraser.workspace.root.rglob("*") if path.is_file()}
-    revision = eraser.workspace.records.revision
+    revision = eraser.workspace.records.changes.revision
     eraser.audit()
     assert {path for path in eraser.workspace.root.rglob("*") if path.is_file()} == names
-    assert eraser.workspace.records.revision == revision
+    assert eraser.workspace.records.changes.revision == revision
 
 
 def test_some_clusters_drawn_at_random(eraser: Eraser) -> None:
@@ -87,7 +87,7 @@ def test_a_constituent_of_another_cluster_is_found(eraser: Eraser) -> None:
 def test_a_model_that_still_knows_a_deleted_record_is_found(eraser: Eraser, tmp_path: Path) -> None:
     """A cheat: the record is deleted from the database, but the old model is passed off as up to date."""
     forget(eraser.workspace.records, ["digit-0004"])
-    edit(eraser, lambda values: values.update(revision=eraser.workspace.records.revision))
+    edit(eraser, lambda values: values.update(revision=eraser.workspace.records.changes.revision))
     assert eraser.status().up_to_date
     report = eraser.audit()
     assert not report.identical

@@ -152,9 +152,9 @@ def test_every_record_that_is_counted_has_one_label(records: Records, labels: li
 
 
 def test_counting_is_not_a_change_of_the_records(records: Records) -> None:
-    revision, index = records.revision, records.index()
+    revision, index = records.changes.revision, records.index()
     count(records, [0, 1])
-    assert (records.revision, records.index()) == (revision, index)
+    assert (records.changes.revision, records.index()) == (revision, index)
     assert not records.database.compaction_due
 
 

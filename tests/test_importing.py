@@ -108,7 +108,7 @@ def test_every_fault_is_listed_and_nothing_is_added(records: Records) -> None:
     for fault, beginning in zip(caught.value.faults, expected, strict=True):
         assert fault.startswith(beginning)
     assert "--skip-bad" in caught.value.next_step
-    assert (records.count(), records.classes, records.revision) == (0, (), 0)
+    assert (records.count(), records.classes, records.changes.revision) == (0, (), 0)
     report = add(records, *faulty, skip_bad=True)
     assert counts(report) == (2, 0, 0, 10)
     assert tuple(report.faults) == caught.value.faults
@@ -147,7 +147,7 @@ def test_an_interrupted_import_leaves_nothing_and_can_be_repeated(
 
     with pytest.raises(kind):
         imported(records, Source("source", CLASSES, None, rows(590)))
-    assert (records.count(), records.classes, records.revision) == (0, (), 0)
+    assert (records.count(), records.classes, records.changes.revision) == (0, (), 0)
     assert imported(records, Source("source", CLASSES, None, rows(1000))).added == 600
 
 
@@ -209,9 +209,9 @@ def test_a_full_disk_leaves_nothing_and_can_be_repeated(records: Records) -> Non
 def test_importing_twice_adds_nothing(records: Records) -> None:
     rows = [row(position, subject="ada") for position in range(300)]
     add(records, *rows)
-    revision = records.revision
+    revision = records.changes.revision
     assert counts(add(records, *rows)) == (0, 300, 0, 0)
-    assert records.revision == revision, "the model stays up to date"
+    assert records.changes.revision == revision, "the model stays up to date"
     assert counts(add(records, *rows, row(300))) == (1, 300, 0, 0)
 
 

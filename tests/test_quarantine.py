@@ -173,7 +173,7 @@ def test_leaving_records_out_changes_nothing_on_the_disk(eraser: Eraser, images:
     def state() -> tuple[object, ...]:
         workspace, sums = eraser.workspace, eraser.workspace.records.counted.sums()
         files = sorted(path.name for path in workspace.root.rglob("*") if not path.name.startswith("records.db"))
-        return eraser.model_digest, sums and sums.digest, files, workspace.records.revision
+        return eraser.model_digest, sums and sums.digest, files, workspace.records.changes.revision
 
     eraser.request(ids=[GONE])
     before = state()

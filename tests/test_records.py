@@ -123,21 +123,21 @@ def test_classes_are_extended_at_their_end_only(records: Records) -> None:
 
 
 def test_the_revision_counts_changes_of_records_and_classes(records: Records) -> None:
-    revisions = [records.revision]
+    revisions = [records.changes.revision]
     records.set_classes(["a"])
-    revisions.append(records.revision)
+    revisions.append(records.changes.revision)
     records.set_classes(["a"])
-    assert records.revision == revisions[-1], "nothing has changed"
+    assert records.changes.revision == revisions[-1], "nothing has changed"
     forget(records, ["r0000"])
-    revisions.append(records.revision)
+    revisions.append(records.changes.revision)
     with records.database.transaction() as connection:
-        records.touch(connection)
-    revisions.append(records.revision)
+        records.changes.note(connection)
+    revisions.append(records.changes.revision)
     assert revisions == sorted(set(revisions))
-    before = records.revision
+    before = records.changes.revision
     records.store_places({}, partition=Digest.of(b"p"))
     records.database.compact()
-    assert records.revision == before, "derived values are not part of it"
+    assert records.changes.revision == before, "derived values are not part of it"
 
 
 # --- what belongs to a record ------------------------------------------------------------------------------
@@ -287,12 +287,12 @@ def test_a_transaction_is_all_or_nothing(records: Records) -> None:
     def half() -> None:
         with records.database.transaction() as connection:
             records.insert(connection, [record(0)], entry=1)
-            records.touch(connection)
+            records.changes.note(connection)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         half()
-    assert (records.count(), records.revision) == (0, 0)
+    assert (records.count(), records.changes.revision) == (0, 0)
 
 
 def test_a_full_disk_is_a_storage_error_and_nothing_is_half_written(records: Records) -> None:

@@ -92,7 +92,13 @@ def state(eraser: Eraser) -> tuple[Model, int, bytes, list[Any], list[str]]:
     workspace = eraser.workspace
     files = sorted(path.name for folder in ("artifacts", "memo") for path in (workspace.root / folder).rglob("*"))
     ledger = (workspace.root / "ledger").read_bytes()
-    return workspace.generations.require(), workspace.records.revision, ledger, workspace.records.index(), files
+    return (
+        workspace.generations.require(),
+        workspace.records.changes.revision,
+        ledger,
+        workspace.records.index(),
+        files,
+    )
 
 
 # --- exactness ---------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from sqlalchemy import BLOB, Column, Connection, Integer, String, Table, delete, insert, select, update
+from sqlalchemy import BLOB, Column, Connection, Integer, String, Table, delete, func, insert, select, update
 
 from lmeraser.database import Database, chunked, metadata, owned
 
@@ -51,6 +51,13 @@ class Counted:
             if self._key(connection) != key:
                 return set()
             return set(connection.execute(select(_codes.c.id)).scalars())
+
+    def total(self, *, key: str) -> int:
+        """Number of records that are counted under ``key``."""
+        with self._database.reading() as connection:
+            if self._key(connection) != key:
+                return 0
+            return int(connection.execute(select(func.count()).select_from(_codes)).scalar_one())
 
     def codes(self, ids: Sequence[str]) -> list[bytes]:
         """Codes of counted records, in their order."""

@@ -149,9 +149,15 @@ def fit_global_head(inputs: Inputs, tools: Tools, ran: Counter[str]) -> StageRes
         return None
     sums = tools.counts.sums()
     assert sums is not None
-    sums = sums.widened(inputs.classes)
-    _check_counts(sums, inputs)
-    penalty = inputs.config.global_head.penalty
+    labels = Counter(record.label for record in inputs.records)
+    wanted = tuple(labels[label] for label in range(inputs.classes))
+    check_counts(sums.widened(inputs.classes).records_by_class == wanted)
+    return solve_global_head(sums, inputs, tools, ran)
+
+
+def solve_global_head(sums: Sums, inputs: Inputs, tools: Tools, ran: Counter[str]) -> StageResult:
+    """The global head from the sums over all records."""
+    sums, penalty = sums.widened(inputs.classes), inputs.config.global_head.penalty
     key = keyed_digest(tools.secret, {"stage": "global_head", "sums": sums.digest, "penalty": penalty})
     entry = _find(key, tools)
     if entry is None:
@@ -253,9 +259,13 @@ def _count(inputs: Inputs, tools: Tools, ran: Counter[str]) -> None:
     ran["counted"] += len(missing)
 
 
-def _check_counts(sums: Sums, inputs: Inputs) -> None:
-    labels = Counter(record.label for record in inputs.records)
-    if sums.records_by_class != tuple(labels[label] for label in range(inputs.classes)):
+def check_counts(right: bool) -> None:
+    """Stop where the sums do not count every record once.
+
+    Raises:
+        CorruptError: they do not.
+    """
+    if not right:
         raise CorruptError(
             "The sums count every record once, in its class.",
             got="other numbers of records than the workspace holds",

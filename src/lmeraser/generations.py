@@ -25,6 +25,7 @@ class Generations:
     def __init__(self, root: Path) -> None:
         self._folder = root / "generations"
         self._current = self._folder / "current"
+        self._parsed: tuple[Digest, Model] | None = None  # reading a large manifest takes long
 
     def current(self) -> Model | None:
         """The served generation, or None before the first training."""
@@ -41,7 +42,9 @@ class Generations:
                 continue
             if Digest.of(data) != digest:
                 raise _corrupt(f"{name} has digest {Digest.of(data).short} instead of {digest.short}")
-            return _parse(name, data)
+            if self._parsed is None or self._parsed[0] != digest:
+                self._parsed = (digest, _parse(name, data))
+            return self._parsed[1]
         return None
 
     def require(self) -> Model:

@@ -30,6 +30,12 @@ def group(places: Mapping[str, str], limit: int | None = None) -> dict[str, list
     return groups
 
 
+def in_order(path: str) -> tuple[int, str]:
+    """Sorts paths as `group` does: by head, then by bits; no path is the beginning of another."""
+    head, _, bits = path.partition("/")
+    return int(head), bits
+
+
 def path_of(place: str, paths: Container[str]) -> str | None:
     """The path of the cluster that a place lies in, if it is among ``paths``."""
     head, _, bits = place.partition("/")

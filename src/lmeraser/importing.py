@@ -90,7 +90,7 @@ def import_records(
                 next_step="correct the source, or leave these rows out with --skip-bad",
             )
         if report.added:
-            records.touch(connection)
+            records.changes.note(connection)
             for kind, names in checker.restored.items():
                 records.lift_suppression(connection, kind, names)
             told = {"records": report.added, "deleted_before": len(checker.restored["record"])}

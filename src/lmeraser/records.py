@@ -27,13 +27,16 @@ from sqlalchemy import (
     Integer,
     String,
     Table,
+    and_,
     delete,
     func,
     insert,
+    or_,
     select,
     update,
 )
 
+from lmeraser.changes import Changes
 from lmeraser.counted import Counted
 from lmeraser.database import Database, chunked, metadata, owned
 from lmeraser.errors import InputError
@@ -100,6 +103,7 @@ class Records:
     def __init__(self, database: Database, *, secret: bytes) -> None:
         self.database = database
         self.counted = Counted(database)
+        self.changes = Changes(database)
         self._secret = secret
 
     # --- facts -----------------------------------------------------------------------------------------
@@ -133,18 +137,7 @@ class Records:
             return
         with self.database.transaction(connection) as inner:
             self.database.set_fact(inner, "classes", json.dumps(list(classes)))
-            self.touch(inner)
-
-    @property
-    def revision(self) -> int:
-        """Counts the changes of records and classes; a model derived at another revision is out of date."""
-        return int(self.database.fact("revision") or 0)
-
-    def touch(self, connection: Connection) -> None:
-        """Note that records or classes have changed."""
-        self.database.set_fact(
-            connection, "revision", str(int(self.database.fact("revision", connection) or 0) + 1)
-        )
+            self.changes.note(inner)
 
     # --- reading ---------------------------------------------------------------------------------------
 
@@ -161,6 +154,10 @@ class Records:
         query = select(_records.c.id, _records.c.label, _records.c.image_digest)
         with self.database.reading() as connection:
             return sorted(RecordRef(i, n, Digest(d)) for i, n, d in connection.execute(query))
+
+    def refs(self, ids: Iterable[str]) -> list[RecordRef]:
+        """These records without payload, sorted by id."""
+        return sorted(RecordRef(i, label, digest) for i, (_, label, digest) in self.find(ids).items())
 
     def find(self, ids: Iterable[str]) -> dict[str, tuple[str | None, int, Digest]]:
         """Subject, label and image digest of those ids that exist."""
@@ -215,10 +212,10 @@ class Records:
     def relabel(self, connection: Connection, ids: Sequence[str], label: int, *, entry: int) -> list[Digest]:
         """Give records another label and a new key, as if they were deleted and added; returns commitments."""
         self.counted.forget(connection, ids)
+        self.changes.note(connection, self._placed(ids, connection))
         for record_id in ids:
             values = {"label": label, "key": secrets.token_bytes(_KEY_BYTES), "entry": entry}
             connection.execute(update(_records).where(_records.c.id == record_id).values(**values))
-        self.touch(connection)
         self.database.need_compaction(connection)
         return sorted(itertools.chain(*self.commitments(ids, connection).values()))
 
@@ -230,13 +227,13 @@ class Records:
         images = [str(digest) for _, _, digest in self.find(ids).values()]
         named: dict[Named, Sequence[str]] = {"record": ids, "image": images, "subject": subjects}
         self.counted.forget(connection, ids)
+        self.changes.note(connection, self._placed(ids, connection))
         for chunk in chunked(ids):
             connection.execute(delete(_records).where(_records.c.id.in_(chunk)))
         digests = {str(self._suppression(kind, name)) for kind, names in named.items() for name in names}
         known = {row.digest for row in self.database.rows(select(_suppressed), _suppressed.c.digest, digests)}
         if digests - known:
             connection.execute(insert(_suppressed), [{"digest": d} for d in sorted(digests - known)])
-        self.touch(connection)
         self.database.need_compaction(connection)
 
     def commitments(
@@ -305,6 +302,16 @@ class Records:
         query = select(_places.c.id, _places.c.place).where(_places.c.partition == str(partition))
         return {row.id: row.place for row in self.database.rows(query, _places.c.place, places)}
 
+    def under_head(self, partition: Digest, head: str) -> dict[str, str]:
+        """The records under one head (`grouping`) of ``partition``, each with its place."""
+        query = select(_places.c.id, _places.c.place).where(_under(partition, head))
+        with self.database.reading() as connection:
+            return {row.id: row.place for row in connection.execute(query)}
+
+    def count_under_head(self, partition: Digest, head: str) -> int:
+        """Number of the records under one head of ``partition``."""
+        return self._scalar(select(func.count()).select_from(_places).where(_under(partition, head)))
+
     def any_sampled(self, partition: Digest, ids: Iterable[str]) -> bool:
         """Whether one of ``ids`` is in the sample that shaped ``partition``."""
         query = select(_places.c.id).where(_places.c.partition == str(partition), _places.c.sampled)
@@ -333,9 +340,17 @@ class Records:
     def forget_places(self, *, keep: Digest) -> None:
         """Delete the places of every other partition than the one with the key ``keep``."""
         with self.database.transaction() as connection:
-            connection.execute(delete(_places).where(_places.c.partition != str(keep)))
+            # Two ranges, which the index finds at once; "!=" would read every place.
+            other = or_(_places.c.partition < str(keep), _places.c.partition > str(keep))
+            connection.execute(delete(_places).where(other))
 
     # --- helpers ---------------------------------------------------------------------------------------
+
+    def _placed(self, ids: Sequence[str], connection: Connection) -> list[tuple[str, str, bool]]:
+        """Partition, place, and whether it shaped the partition, of these records under each partition."""
+        query = select(_places.c.partition, _places.c.place, _places.c.sampled)
+        parts = (connection.execute(query.where(_places.c.id.in_(part))) for part in chunked(ids))
+        return [(row.partition, row.place, row.sampled) for part in parts for row in part]
 
     def _suppression(self, kind: Named, name: str) -> Digest:
         return keyed_digest(self._secret, ["suppressed", kind, name])
@@ -343,6 +358,13 @@ class Records:
     def _scalar(self, query: Any) -> int:
         with self.database.reading() as connection:
             return int(connection.execute(query).scalar_one())
+
+
+def _under(partition: Digest, head: str) -> Any:
+    """Places under a head: the head itself, or ``head/...``; "0" follows "/"."""
+    place = _places.c.place
+    below = and_(place >= f"{head}/", place < f"{head}0")
+    return and_(_places.c.partition == str(partition), or_(place == head, below))
 
 
 def _commitment(row: Mapping[str, Any]) -> Digest:

@@ -28,7 +28,7 @@ def current_model(workspace: Workspace) -> Model:
 
 def up_to_date(workspace: Workspace, model: Model) -> bool:
     """Whether the model was derived from the records and settings that the workspace holds now."""
-    return model.revision == workspace.records.revision and same_settings(workspace, model)
+    return model.revision == workspace.records.changes.revision and same_settings(workspace, model)
 
 
 def same_settings(workspace: Workspace, model: Model) -> bool:

@@ -13,6 +13,7 @@ Rules:
 
 from __future__ import annotations
 
+import os
 from collections.abc import Set
 from pathlib import Path
 from typing import Protocol
@@ -100,12 +101,13 @@ class FileStore:
     def sweep(self, *, artifacts: Set[Digest], keys: Set[Digest], dry_run: bool = False) -> list[Path]:
         """Remove every artifact, memo entry and temporary file that is not named; returns what went."""
         kept = {self._artifact_path(digest) for digest in artifacts} | {self._memo_path(key) for key in keys}
-        doomed = [
-            path
-            for folder in (self._artifacts, self._memo)
-            for path in sorted(folder.rglob("*"))
-            if path.is_file() and (path not in kept or path.name.startswith(TEMPORARY))
+        there = [
+            Path(folder, name)
+            for top in (self._artifacts, self._memo)
+            for folder, _, names in os.walk(top)
+            for name in names
         ]
+        doomed = sorted(path for path in there if path not in kept or path.name.startswith(TEMPORARY))
         if not dry_run:
             for path in doomed:
                 path.unlink()

@@ -18,6 +18,8 @@ from lmeraser.hashing import Digest
 from lmeraser.model import Model
 from lmeraser.progress import Progress, silent
 from lmeraser.purge import purge
+from lmeraser.served import same_settings
+from lmeraser.touched import derive_touched
 from lmeraser.workspace import Workspace
 
 
@@ -73,6 +75,7 @@ def train(
     workspace: Workspace,
     executor: Callable[[], Executor],
     *,
+    everything: bool = True,
     rederive: bool = False,
     progress: Progress = silent,
 ) -> TrainReport:
@@ -81,15 +84,15 @@ def train(
     Args:
         workspace: what to derive from.
         executor: gives the executor.
+        everything: look at every record, and run a stage again whose artifact is gone; else only at what changed
+            since the served generation, where that is known.
         rederive: run stages again whose results were made in another environment.
         progress: told how far it is.
     """
     with workspace.writing("train"):
         if rederive:
             workspace.records.forget_derived()
-        backbone = executor().backbone
-        inputs = inputs_of(workspace, backbone)
-        revision = workspace.records.revision
+        revision = workspace.records.changes.revision
         tools = Tools(
             store=workspace.store,
             memory=workspace.records,
@@ -100,27 +103,45 @@ def train(
             progress=progress,
             rederive=rederive,
         )
-        derivation = derive(inputs, tools)
-        codes = code_key(inputs.config, backbone, executor().fingerprint) if derivation.global_head else None
-        model, changed = _publish(workspace, inputs, derivation, revision, codes)
+        derivation = None if everything else _derive_touched(workspace, tools)
+        if derivation is None:
+            derivation = derive(inputs_of(workspace, executor().backbone), tools)
+        model, changed = _publish(workspace, executor(), derivation, revision)
         progress("purging", 0, None)
         purged = purge(workspace)
     return TrainReport(model, changed, dict(derivation.ran), derivation.tuning_seconds, len(purged))
 
 
+def _derive_touched(workspace: Workspace, tools: Tools) -> Derivation | None:
+    """F on what changed since the served generation; None where that is not known, or settings changed."""
+    served, records, executor = workspace.generations.current(), workspace.records, tools.executor()
+    if served is None or not same_settings(workspace, served) or served.classes != records.classes:
+        return None
+    heads = records.changes.heads(served.partition.key, since=served.revision)
+    if heads is None or served.backbone != executor.backbone:
+        return None
+    config = workspace.config
+    key = code_key(config, executor.backbone, executor.fingerprint)
+    if config.needs_codes and records.counted.total(key=key) != records.count():
+        return None
+    inputs = Inputs((), config, len(served.classes), executor.backbone)
+    return derive_touched(served, heads, inputs, records, tools)
+
+
 def _publish(
-    workspace: Workspace, inputs: Inputs, derivation: Derivation, revision: int, codes: Digest | None
+    workspace: Workspace, executor: Executor, derivation: Derivation, revision: int
 ) -> tuple[Model, bool]:
-    served = workspace.generations.current()
-    tuned = derivation.ran["tuned_records"] * inputs.config.tuning.epochs
+    served, config = workspace.generations.current(), workspace.config
+    codes = code_key(config, executor.backbone, executor.fingerprint) if derivation.global_head else None
+    tuned = derivation.ran["tuned_records"] * config.tuning.epochs
     measured = tuned / derivation.tuning_seconds if tuned and derivation.tuning_seconds else None
     model = Model(
         generation=0 if served is None else served.generation + 1,
         parent=None if served is None else served.model_digest,
-        settings=inputs.config.model_settings(),
+        settings=config.model_settings(),
         classes=workspace.records.classes,
-        backbone=inputs.backbone,
-        backbone_name=inputs.config.backbone.name,
+        backbone=executor.backbone,
+        backbone_name=config.backbone.name,
         partition=derivation.partition,
         global_head=derivation.global_head,
         clusters=derivation.clusters,
@@ -132,6 +153,7 @@ def _publish(
         return served, False
     workspace.generations.publish(model)
     workspace.catch_up()
+    workspace.records.changes.forget(until=revision)
     return model, True
 
 

@@ -144,7 +144,7 @@ def settle(
     """
     with workspace.writing("train"):
         if first or workspace.generations.current() is not None:
-            training = train(workspace, executor, rederive=rederive, progress=progress)
+            training = train(workspace, executor, everything=first, rederive=rederive, progress=progress)
         else:
             training = None
             _forget_unfinished(workspace)

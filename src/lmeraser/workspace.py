@@ -191,7 +191,7 @@ class Workspace:
         """Artifacts and memo."""
         return FileStore(self.root)
 
-    @property
+    @cached_property
     def generations(self) -> Generations:
         """Manifests and the served one."""
         return Generations(self.root)

@@ -1,0 +1,132 @@
+"""Bookkeeping with many records: import, first partition, plan, unlearning of one record. Features are simulated.
+
+    python benchmarks/scale.py --out bench --records 1000000
+
+Nothing is embedded or tuned: the executor makes up features (768 numbers around one of many centres) and gives
+every cluster a constituent of one number, so that what is left is the product's own work. Prints seconds of each
+step, of the request's steps also by function, and the most memory that the process ever held.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import io
+import resource
+import statistics
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from lmeraser import sources
+from lmeraser.config import View, parse
+from lmeraser.deletion import Wish
+from lmeraser.dry_run import dry_run
+from lmeraser.executors.base import Fetch, TuneResult, TuneTask, Vector
+from lmeraser.hashing import Digest
+from lmeraser.importing import import_records
+from lmeraser.progress import Progress, silent
+from lmeraser.status import status
+from lmeraser.tensors import to_bytes
+from lmeraser.train import train
+from lmeraser.unlearn import unlearn
+from lmeraser.workspace import Workspace
+from measuring import keep, seconds
+
+FEATURES, CENTRES = 768, 500
+
+
+class Simulated:
+    """An executor that makes results up."""
+
+    fingerprint = Digest.of(b"simulated environment")
+    backbone = Digest.of(b"simulated backbone")
+
+    def __init__(self) -> None:
+        self._centres = np.random.default_rng(0).standard_normal((CENTRES, FEATURES), dtype=np.float32)
+
+    def describe(self) -> dict[str, str]:
+        """Nothing real."""
+        return {"machine": "simulated"}
+
+    def class_vectors(self) -> NDArray[np.float32]:
+        """The centres."""
+        return self._centres
+
+    def embed(
+        self, ids: Sequence[str], fetch: Fetch, progress: Progress, views: Sequence[View] = ("clean",)
+    ) -> Iterator[tuple[str, Vector]]:
+        """A centre and noise, by the number in the id."""
+        for record_id in ids:
+            coins = np.random.default_rng(int(record_id.rpartition("-")[2]))
+            noise = coins.standard_normal(FEATURES, dtype=np.float32)
+            yield record_id, self._centres[coins.integers(CENTRES)] + noise
+
+    def tune(self, tasks: Sequence[TuneTask], fetch: Fetch, progress: Progress) -> Iterator[TuneResult]:
+        """One number."""
+        for task in tasks:
+            yield TuneResult(task.key, to_bytes({"records": np.array([len(task.ids)])}), 0.0)
+
+
+def rows(count: int) -> Iterator[sources.Row]:
+    """Pictures of one pixel, each of another colour."""
+    for number in range(count):
+        buffer = io.BytesIO()
+        Image.new("RGB", (1, 1), (number >> 16 & 255, number >> 8 & 255, number & 255)).save(buffer, "ppm")
+        yield sources.Row(number, f"record-{number:09d}", None, number % 10, buffer.getvalue())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", required=True, type=Path)
+    parser.add_argument("--records", type=int, default=1_000_000)
+    parser.add_argument("--clusters", type=int, default=500)
+    parser.add_argument("--requests", type=int, default=5)
+    options = parser.parse_args()
+    config = parse({"partition": {"clusters": options.clusters, "sample_size": 2000}})
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        workspace, executor = Workspace.create(Path(folder) / "w", config), Simulated()
+
+        def step(name: str, function: Any) -> None:
+            found[name] = seconds(function)
+            print(f"{name:30} {found[name]:10.3f} s   {memory():6.2f} GB", flush=True)
+
+        step("import", lambda: fill(workspace, options.records))
+        step("train", lambda: train(workspace, lambda: executor))
+        names = [f"record-{number:09d}" for number in range(7, options.records, options.records // 40)]
+        sampled = workspace.generations.require().partition.key
+        usual = [name for name in names if not workspace.records.any_sampled(sampled, [name])]
+        step("status", lambda: status(workspace))
+        for what, work in (
+            ("plan", lambda name: dry_run(workspace, lambda: executor, ids=[name])),
+            ("unlearn", lambda name: unlearn(workspace, lambda: executor, Wish(ids=[name]))),
+        ):
+            times = [seconds(functools.partial(work, name)) for name in usual[: options.requests]]
+            found[f"{what}, median"] = statistics.median(times)
+            print(f"{what}, median {found[f'{what}, median']:10.3f} s   {memory():6.2f} GB", flush=True)
+        workspace.close()
+    found["memory, GB"] = memory()
+    keep(options.out, f"scale {options.records}", vars(options), found)
+
+
+def fill(workspace: Workspace, count: int) -> None:
+    """Import the made-up records."""
+    classes = tuple(str(number) for number in range(10))
+    source = sources.Source("simulated", classes, count, rows(count))
+    with workspace.writing("add"):
+        import_records(workspace.records, source, ledger=workspace.ledger, now=workspace.clock(), progress=silent)
+
+
+def memory() -> float:
+    """The most memory this process has held, GB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+if __name__ == "__main__":
+    main()
