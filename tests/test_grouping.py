@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmeraser.grouping import group, path_of
+from lmeraser.grouping import group, group_below, in_order, lies_under, parent, path_of
 
 _bits = st.text("01", min_size=12, max_size=12)
 _places = st.dictionaries(
@@ -77,3 +77,31 @@ def test_a_place_without_cluster_has_no_path() -> None:
     assert path_of("3/0101", {"3/1", "2/0"}) is None
     assert path_of("3/0101", {"3/01", "2/0"}) == "3/01"
     assert path_of("3", {"3"}) == "3"
+
+
+@given(_places, _limits)
+def test_what_lies_under_a_path_can_be_grouped_alone(places: dict[str, str], limit: int | None) -> None:
+    groups = group(places, limit)
+    for path in groups:
+        ways: list[str] = [path]
+        while (above := parent(ways[-1])) is not None:
+            ways.append(above)
+        for way in ways:
+            mine = {i: place for i, place in places.items() if lies_under(place, way)}
+            expected = {p: ids for p, ids in groups.items() if lies_under(p, way)}
+            assert group_below(way, mine, limit) == expected
+
+
+@given(_places, _limits)
+def test_paths_sort_as_they_are_grouped(places: dict[str, str], limit: int | None) -> None:
+    paths = list(group(places, limit))
+    assert sorted(paths, key=in_order) == paths
+
+
+def test_a_path_lies_under_what_it_begins_with() -> None:
+    assert lies_under("1/01", "1")
+    assert lies_under("1/01", "1/0")
+    assert lies_under("1/01", "1/01")
+    assert not lies_under("12/01", "1")
+    assert not lies_under("1/0", "1/01")
+    assert (parent("1/01"), parent("1/0"), parent("1")) == ("1/0", "1", None)

@@ -124,7 +124,7 @@ def test_a_hit_of_the_sample_looks_at_everything(kind: str) -> None:
         first = train(made, lambda: fake).model
         hit = next(i for i in IDS if made.records.any_sampled(first.partition.key, [i]))
         delete(made, hit)
-        assert made.records.changes.heads(first.partition.key, since=first.revision) is None
+        assert made.records.changes.places(first.partition.key, since=first.revision) is None
         model = train(made, lambda: fake, everything=False).model
         assert parts(model) == parts(from_nothing(made))
 

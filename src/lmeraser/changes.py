@@ -1,8 +1,9 @@
 """Which parts of a partition the changes of the records touched, so that a request looks at those parts only.
 
-Every change of the records has a revision. A change of records whose places are known touches the heads of these
-places (`grouping`); one that adds records, or that changes a record which shaped the partition, may touch
-everything. What a revision touched is noted in the transaction that makes it, and names no record.
+Every change of the records has a revision. A change of records whose places are known touches these places
+(`grouping`); one that adds records, or that changes a record which shaped the partition, may touch everything.
+What a revision touched is noted in the transaction that makes it, and forgotten when a model of that revision is
+served.
 
 Follows `database`; knows nothing about records and models.
 """
@@ -15,14 +16,14 @@ from sqlalchemy import Column, Connection, Integer, String, Table, delete, inser
 
 from lmeraser.database import Database, metadata
 
-_EVERYTHING = ""  # in place of a partition or a head
+_EVERYTHING = ""  # instead of a partition or a place
 
 _touched = Table(
     "touched",
     metadata,
     Column("revision", Integer, primary_key=True),
     Column("partition", String, primary_key=True),
-    Column("head", String, primary_key=True),
+    Column("place", String, primary_key=True),
 )
 
 
@@ -46,30 +47,26 @@ class Changes:
                 changes, before it does; None: anything may be touched.
         """
         revision = int(self._database.fact("revision", connection) or 0) + 1
-        touched = {(key, _EVERYTHING if shaped else _head(place)) for key, place, shaped in places or ()}
+        touched = {(key, _EVERYTHING if shaped else place) for key, place, shaped in places or ()}
         rows = [
-            {"revision": revision, "partition": key, "head": head}
-            for key, head in sorted(touched or {(_EVERYTHING, _EVERYTHING)})
+            {"revision": revision, "partition": key, "place": place}
+            for key, place in sorted(touched or {(_EVERYTHING, _EVERYTHING)})
         ]
         connection.execute(insert(_touched), rows)
         self._database.set_fact(connection, "revision", str(revision))
 
-    def heads(self, partition: str, *, since: int) -> set[str] | None:
-        """The heads under a partition that were touched after a revision; None: it may be all of them."""
+    def places(self, partition: str, *, since: int) -> set[str] | None:
+        """The places under a partition that were touched after a revision; None: it may be all of them."""
         now = self.revision
         query = select(_touched).where(_touched.c.revision > since)
         with self._database.reading() as connection:
             rows = [row for row in connection.execute(query) if row.partition in (partition, _EVERYTHING)]
         if {row.revision for row in rows} != set(range(since + 1, now + 1)):
             return None
-        heads = {row.head for row in rows}
-        return None if _EVERYTHING in heads else heads
+        places = {row.place for row in rows}
+        return None if _EVERYTHING in places else places
 
     def forget(self, *, until: int) -> None:
         """Forget what was touched up to a revision: it is in the served model."""
         with self._database.transaction() as connection:
             connection.execute(delete(_touched).where(_touched.c.revision <= until))
-
-
-def _head(place: str) -> str:
-    return place.partition("/")[0]

@@ -9,7 +9,7 @@ limit, the clusters that the parent was divided into become one. Pure functions.
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 
 
 def group(places: Mapping[str, str], limit: int | None = None) -> dict[str, list[str]]:
@@ -25,9 +25,28 @@ def group(places: Mapping[str, str], limit: int | None = None) -> dict[str, list
         heads.setdefault(head, []).append((bits, record_id))
     groups: dict[str, list[str]] = {}
     for head in sorted(heads, key=int):
-        for bits, members in _divided("", heads[head], limit):
-            groups[f"{head}/{bits}" if bits else head] = sorted(members)
+        groups |= _named(head, _divided("", heads[head], limit))
     return groups
+
+
+def group_below(path: str, places: Mapping[str, str], limit: int | None = None) -> dict[str, list[str]]:
+    """As `group` for the records whose places lie under one path, where `group` comes to this path at all."""
+    head, _, prefix = path.partition("/")
+    members = [(place.partition("/")[2], record_id) for record_id, place in places.items()]
+    return _named(head, _divided(prefix, members, limit)) if members else {}
+
+
+def parent(path: str) -> str | None:
+    """The path one bit shorter; None for a head."""
+    head, _, bits = path.partition("/")
+    if not bits:
+        return None
+    return f"{head}/{bits[:-1]}" if len(bits) > 1 else head
+
+
+def lies_under(path: str, other: str) -> bool:
+    """Whether a path is another one or begins with it."""
+    return path == other or path.startswith(other if "/" in other else f"{other}/")
 
 
 def in_order(path: str) -> tuple[int, str]:
@@ -43,6 +62,10 @@ def path_of(place: str, paths: Container[str]) -> str | None:
         return head
     candidates = (f"{head}/{bits[:length]}" for length in range(1, len(bits) + 1))
     return next((path for path in candidates if path in paths), None)
+
+
+def _named(head: str, parts: Iterable[tuple[str, list[str]]]) -> dict[str, list[str]]:
+    return {f"{head}/{bits}" if bits else head: sorted(members) for bits, members in parts}
 
 
 def _divided(prefix: str, members: Sequence[tuple[str, str]], limit: int | None) -> list[tuple[str, list[str]]]:

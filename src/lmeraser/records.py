@@ -302,15 +302,15 @@ class Records:
         query = select(_places.c.id, _places.c.place).where(_places.c.partition == str(partition))
         return {row.id: row.place for row in self.database.rows(query, _places.c.place, places)}
 
-    def under_head(self, partition: Digest, head: str) -> dict[str, str]:
-        """The records under one head (`grouping`) of ``partition``, each with its place."""
-        query = select(_places.c.id, _places.c.place).where(_under(partition, head))
+    def under(self, partition: Digest, path: str) -> dict[str, str]:
+        """The records whose places lie under one path (`grouping`) of ``partition``, each with its place."""
+        query = select(_places.c.id, _places.c.place).where(_under(partition, path))
         with self.database.reading() as connection:
             return {row.id: row.place for row in connection.execute(query)}
 
-    def count_under_head(self, partition: Digest, head: str) -> int:
-        """Number of the records under one head of ``partition``."""
-        return self._scalar(select(func.count()).select_from(_places).where(_under(partition, head)))
+    def count_under(self, partition: Digest, path: str) -> int:
+        """Number of the records whose places lie under one path of ``partition``."""
+        return self._scalar(select(func.count()).select_from(_places).where(_under(partition, path)))
 
     def any_sampled(self, partition: Digest, ids: Iterable[str]) -> bool:
         """Whether one of ``ids`` is in the sample that shaped ``partition``."""
@@ -360,11 +360,13 @@ class Records:
             return int(connection.execute(query).scalar_one())
 
 
-def _under(partition: Digest, head: str) -> Any:
-    """Places under a head: the head itself, or ``head/...``; "0" follows "/"."""
-    place = _places.c.place
-    below = and_(place >= f"{head}/", place < f"{head}0")
-    return and_(_places.c.partition == str(partition), or_(place == head, below))
+def _under(partition: Digest, path: str) -> Any:
+    """Places under a path: the path itself, and those that go on with bits."""
+    place, mine = _places.c.place, _places.c.partition == str(partition)
+    # As a range, which the index finds at once: "0" follows "/", and "2" the bits.
+    if "/" in path:
+        return and_(mine, place >= path, place < f"{path}2")
+    return and_(mine, or_(place == path, and_(place >= f"{path}/", place < f"{path}0")))
 
 
 def _commitment(row: Mapping[str, Any]) -> Digest:

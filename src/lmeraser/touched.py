@@ -3,7 +3,8 @@
 The same stages as in `derive`, and the same result, because
 
 - the partition's inputs are the sample alone, so while no sampled record changes it stays the served one;
-- clusters are made head by head (`grouping`), so a head that no change touched has the clusters it had;
+- a change under one path of the partition leaves the clusters under others alone, as long as the path's parent
+  holds more than the limit and so stays divided (`grouping`);
 - the sums of the global head are always those of the records that are there (`counted`).
 
 So a request costs what it touches, however many records there are. Whatever this rests on, an audit does not.
@@ -17,36 +18,54 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from lmeraser.derive import Derivation, Inputs, Tools, check_counts, solve_global_head, tune_clusters
-from lmeraser.grouping import group, in_order
+from lmeraser.grouping import group_below, in_order, lies_under, parent, path_of
+from lmeraser.hashing import Digest
 from lmeraser.model import Cluster, Model, StageResult
 from lmeraser.records import Records
 
 
 def derive_touched(
-    served: Model, heads: Iterable[str], inputs: Inputs, records: Records, tools: Tools
+    served: Model, places: Iterable[str], inputs: Inputs, records: Records, tools: Tools
 ) -> Derivation:
     """F on the records as they are now.
 
     Args:
         served: F on the records as they were.
-        heads: those of the partition under which records changed.
+        places: those of the records that changed.
         inputs: settings, classes and backbone, which are those of the served model; its records are not read.
         records: as they are now; all of them have places and, where codes are needed, codes.
         tools: as for `derive`.
     """
     ran: Counter[str] = Counter()
     global_head = _global_head(inputs, records, tools, ran)
-    changed, started = sorted(set(heads)), time.perf_counter()
-    if inputs.config.constituent.kind == "none" and inputs.config.partition.max_records is None:
-        fresh = _counted(served, changed, records)
+    started, limit = time.perf_counter(), inputs.config.partition.max_records
+    paths = _regions(served, places, records, limit)
+    if inputs.config.constituent.kind == "none" and limit is None:
+        fresh = _counted(served, paths, records)
         ran.update(tuned=0, tuned_records=0)
     else:
-        fresh = list(_tuned(served, changed, inputs, records, tools, ran))
-    kept = [cluster for cluster in served.clusters if _head(cluster) not in changed]
+        fresh = list(_tuned(served, paths, inputs, records, tools, ran))
+    kept = [cluster for cluster in served.clusters if not any(lies_under(cluster.path, path) for path in paths)]
     clusters = sorted([*kept, *fresh], key=lambda cluster: in_order(cluster.path))
     numbered = (cluster.model_copy(update={"number": number}) for number, cluster in enumerate(clusters))
     seconds = time.perf_counter() - started
     return Derivation(served.partition, tuple(numbered), global_head, dict(ran), seconds)
+
+
+def _regions(served: Model, places: Iterable[str], records: Records, limit: int | None) -> list[str]:
+    """Paths under which all clusters that may differ lie: none lies under another."""
+    known = {cluster.path for cluster in served.clusters}
+    touched = {path for place in places if (path := path_of(place, known)) is not None}
+    return sorted({_widened(path, served.partition.key, records, limit) for path in touched})
+
+
+def _widened(path: str, partition: Digest, records: Records, limit: int | None) -> str:
+    """The path, or the highest above it that holds no more than the limit and so is one cluster now."""
+    while (above := parent(path)) is not None and limit is not None:
+        if records.count_under(partition, above) > limit:
+            break
+        path = above
+    return path
 
 
 def _global_head(inputs: Inputs, records: Records, tools: Tools, ran: Counter[str]) -> StageResult | None:
@@ -59,22 +78,19 @@ def _global_head(inputs: Inputs, records: Records, tools: Tools, ran: Counter[st
     return solve_global_head(sums, inputs, tools, ran)
 
 
-def _counted(served: Model, heads: Iterable[str], records: Records) -> list[Cluster]:
+def _counted(served: Model, paths: Iterable[str], records: Records) -> list[Cluster]:
     """Clusters of which nothing but their size is needed."""
-    sizes = {head: records.count_under_head(served.partition.key, head) for head in heads}
-    return [Cluster(number=0, path=head, records=size, constituent=None) for head, size in sizes.items() if size]
+    sizes = {path: records.count_under(served.partition.key, path) for path in paths}
+    return [Cluster(number=0, path=path, records=size, constituent=None) for path, size in sizes.items() if size]
 
 
 def _tuned(
-    served: Model, heads: Iterable[str], inputs: Inputs, records: Records, tools: Tools, ran: Counter[str]
+    served: Model, paths: Iterable[str], inputs: Inputs, records: Records, tools: Tools, ran: Counter[str]
 ) -> tuple[Cluster, ...]:
-    """The clusters under these heads; numbers stand in for the final ones."""
-    key = served.partition.key
-    places = {i: place for head in heads for i, place in records.under_head(key, head).items()}
-    groups = group(places, inputs.config.partition.max_records)
-    mine = replace(inputs, records=records.refs(places))
+    """The clusters under these paths; numbers stand in for the final ones."""
+    groups: dict[str, list[str]] = {}
+    for path in paths:
+        places = records.under(served.partition.key, path)
+        groups |= group_below(path, places, inputs.config.partition.max_records)
+    mine = replace(inputs, records=records.refs(i for ids in groups.values() for i in ids))
     return tune_clusters(mine, dict(enumerate(groups.items())), tools, ran)
-
-
-def _head(cluster: Cluster) -> str:
-    return cluster.path.partition("/")[0]

@@ -117,15 +117,15 @@ def _derive_touched(workspace: Workspace, tools: Tools) -> Derivation | None:
     served, records, executor = workspace.generations.current(), workspace.records, tools.executor()
     if served is None or not same_settings(workspace, served) or served.classes != records.classes:
         return None
-    heads = records.changes.heads(served.partition.key, since=served.revision)
-    if heads is None or served.backbone != executor.backbone:
+    places = records.changes.places(served.partition.key, since=served.revision)
+    if places is None or served.backbone != executor.backbone:
         return None
     config = workspace.config
     key = code_key(config, executor.backbone, executor.fingerprint)
     if config.needs_codes and records.counted.total(key=key) != records.count():
         return None
     inputs = Inputs((), config, len(served.classes), executor.backbone)
-    return derive_touched(served, heads, inputs, records, tools)
+    return derive_touched(served, places, inputs, records, tools)
 
 
 def _publish(
