@@ -52,7 +52,6 @@ def model(generation: int, partition: str, artifacts: list[str]) -> Model:
             for n, name in enumerate(artifacts)
         ),
         revision=generation + 1,
-        epoch_records_per_second=None,
     )
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 
 from conftest import tiny_config
-from lmeraser.doctor import examine
+from lmeraser.calibration import LEAST_SECONDS
+from lmeraser.doctor import examine, measure
 from lmeraser.executors.local import LocalExecutor
 
 
@@ -15,6 +16,17 @@ def test_this_machine_keeps_the_promise() -> None:
     assert len(report.checks) == 5
     assert report.to_json()["sound"] is True
     assert report.environment["torch"] == torch.__version__
+
+
+def test_speeds_are_measured_on_noise() -> None:
+    config = tiny_config()
+    speeds = measure(LocalExecutor(config), config)
+    assert speeds.embedding > 0
+    assert speeds.tuning is not None
+    assert speeds.tuning == speeds.measured / speeds.seconds
+    assert speeds.seconds >= LEAST_SECONDS
+    bare = config.model_copy(update={"constituent": config.constituent.model_copy(update={"kind": "none"})})
+    assert measure(LocalExecutor(bare), bare).tuning is None
 
 
 def test_a_backbone_that_looks_at_the_batch_is_found() -> None:

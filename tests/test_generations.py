@@ -30,7 +30,6 @@ def model(generation: int, **changes: Any) -> Model:
         "partition": RESULT,
         "clusters": (Cluster(number=0, path="0", records=4, constituent=RESULT),),
         "revision": 1,
-        "epoch_records_per_second": 12.5,
     }
     return Model(**{**values, **changes})
 

@@ -18,7 +18,7 @@ RESULT = StageResult(key=Digest.of(b"key"), artifact=Digest.of(b"artifact"), fin
 EPOCHS = preset("default").tuning.epochs
 
 
-def model(speed: float | None = None) -> Model:
+def model() -> Model:
     return Model(
         generation=0,
         parent=None,
@@ -29,7 +29,6 @@ def model(speed: float | None = None) -> Model:
         partition=RESULT,
         clusters=(Cluster(number=0, path="0", records=4, constituent=RESULT),),
         revision=1,
-        epoch_records_per_second=speed,
     )
 
 
@@ -44,13 +43,14 @@ def compare(
 ) -> Plan:
     """The plan where all records are given."""
     return plan(
-        model(speed),
+        model(),
         before,
         after,
         removed,
         retained=len(after),
         sample_hit=sample_hit,
         already_deleted=already_deleted,
+        speed=speed,
     )
 
 

@@ -1,18 +1,31 @@
-"""Whether this machine keeps the promise that F rests on: the same bits whatever else is in the batch or running.
+"""Whether this machine keeps the promise that F rests on, and how fast it is.
 
-Each check compares features and input gradients of the workspace's backbone bit by bit.
+Each check compares features and input gradients of the workspace's backbone bit by bit: they are the same whatever
+else is in the batch or running. Speeds are those of decoding and embedding images, and of tuning one cluster.
 """
 
 from __future__ import annotations
 
+import io
+import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
+from lmeraser.calibration import LEAST_SECONDS
+from lmeraser.config import Config
 from lmeraser.environment import deterministic, features_and_gradients, probe_images
+from lmeraser.executors.base import TuneTask
 from lmeraser.executors.local import LocalExecutor
+from lmeraser.hashing import Digest
+from lmeraser.progress import silent
+
+_SIDE = 256  # of the images that speeds are measured with, px
 
 Pair = tuple[Tensor, Tensor]
 
@@ -75,6 +88,66 @@ def examine(executor: LocalExecutor) -> Examination:
         Check(f"a process that is set to {threads + 1} threads", _equal(first, other_threads)),
     )
     return Examination(executor.environment.model_dump(), checks)
+
+
+@dataclass(frozen=True)
+class Speeds:
+    """Images per second.
+
+    Attributes:
+        embedding: decoded, looked at in the clean view, embedded.
+        tuning: times epochs; None where the settings tune no prompt.
+        measured: images, times epochs, that were tuned.
+        seconds: that this took.
+    """
+
+    embedding: float
+    tuning: float | None
+    measured: int = 0
+    seconds: float = 0.0
+
+
+def measure(executor: LocalExecutor, config: Config) -> Speeds:
+    """Measure how fast this machine is with these settings, on noise; takes some seconds."""
+    settings = config.model_copy(update={"tuning": config.tuning.model_copy(update={"epochs": 1})})
+    once = LocalExecutor(settings, executor.network)
+    images = _pictures(max(config.tuning.batch_size, config.backbone.micro_batch))
+
+    def fetch(ids: Sequence[str]) -> list[bytes]:
+        return [images[int(i) % len(images)] for i in ids]
+
+    def tune(ids: Sequence[str]) -> None:
+        task = TuneTask(Digest.of(b"doctor"), tuple(ids), (0,) * len(ids), classes=10)
+        list(once.tune([task], fetch, silent))
+
+    count, seconds = _timed(lambda ids: list(once.embed(ids, fetch, silent)), len(images))
+    embedding = count / seconds
+    if config.constituent.kind != "prompt_head":
+        return Speeds(embedding, None)
+    count, seconds = _timed(tune, len(images))
+    return Speeds(embedding, count / seconds, count, seconds)
+
+
+def _timed(work: Callable[[Sequence[str]], object], count: int) -> tuple[int, float]:
+    """How many images were done in how many seconds; as many as take long enough to tell."""
+    work([str(number) for number in range(count)])
+    while True:
+        started = time.perf_counter()
+        work([str(number) for number in range(count)])
+        seconds = time.perf_counter() - started
+        if seconds >= LEAST_SECONDS:
+            return count, seconds
+        count *= 2
+
+
+def _pictures(count: int) -> list[bytes]:
+    coins, found = np.random.default_rng(0), []
+    for _ in range(count):
+        buffer = io.BytesIO()
+        coarse = Image.fromarray(coins.integers(256, size=(16, 16, 3), dtype=np.uint8))
+        coarse.resize((_SIDE, _SIDE)).save(buffer, "jpeg")
+        found.append(buffer.getvalue())
+    return found
 
 
 def _equal(one: Pair, other: Pair) -> bool:

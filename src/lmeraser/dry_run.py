@@ -62,6 +62,7 @@ def dry_run(
         retained=model.records - len(removed),
         sample_hit=hit,
         already_deleted=len(selection.already_deleted),
+        speed=workspace.calibration.speed(workspace.config),
     )
 
 

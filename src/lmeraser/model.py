@@ -64,7 +64,6 @@ class Model(BaseModel):
         clusters: those with members, by number.
         code_key: names what the codes of the global head depend on; not part of the model.
         revision: of the records that it was derived from.
-        epoch_records_per_second: measured speed of tuning, for estimates.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -81,7 +80,6 @@ class Model(BaseModel):
     clusters: tuple[Cluster, ...]
     code_key: Digest | None = None
     revision: int
-    epoch_records_per_second: float | None
 
     @property
     def model_digest(self) -> Digest:

@@ -69,6 +69,7 @@ def plan(
     retained: int,
     sample_hit: bool,
     already_deleted: int = 0,
+    speed: float | None = None,
 ) -> Plan:
     """Compare clusters before a deletion with those of the retained records after it.
 
@@ -82,6 +83,7 @@ def plan(
         retained: number of all retained records.
         sample_hit: whether one of them is in the clustering sample.
         already_deleted: names in the request that were deleted before.
+        speed: of tuning on this machine, records x epochs per second, if it was measured.
     """
     gone = set(removed)
     old, new = _members(before), _members(after)
@@ -92,7 +94,6 @@ def plan(
         for number, members in sorted(old.items())
         if members not in unchanged
     )
-    speed = model.epoch_records_per_second
     epochs = int(model.settings["tuning"]["epochs"])
     return Plan(
         records=len(gone),

@@ -133,8 +133,8 @@ def _publish(
 ) -> tuple[Model, bool]:
     served, config = workspace.generations.current(), workspace.config
     codes = code_key(config, executor.backbone, executor.fingerprint) if derivation.global_head else None
-    tuned = derivation.ran["tuned_records"] * config.tuning.epochs
-    measured = tuned / derivation.tuning_seconds if tuned and derivation.tuning_seconds else None
+    epochs = derivation.ran["tuned_records"] * config.tuning.epochs
+    workspace.calibration.note(config, epochs, derivation.tuning_seconds)
     model = Model(
         generation=0 if served is None else served.generation + 1,
         parent=None if served is None else served.model_digest,
@@ -147,7 +147,6 @@ def _publish(
         clusters=derivation.clusters,
         code_key=codes,
         revision=revision,
-        epoch_records_per_second=measured or (served.epoch_records_per_second if served else None),
     )
     if served is not None and _same(served, model):
         return served, False
@@ -158,6 +157,6 @@ def _publish(
 
 
 def _same(served: Model, model: Model) -> bool:
-    """Whether nothing but the number, the parent and the measured speed differ."""
-    ignored = {"generation", "parent", "epoch_records_per_second"}
+    """Whether nothing but the number and the parent differ."""
+    ignored = {"generation", "parent"}
     return served.model_dump(exclude=ignored) == model.model_dump(exclude=ignored)

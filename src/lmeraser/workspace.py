@@ -6,7 +6,7 @@
     signing.key      signs certificates, 0600        artifacts/    tensors by digest
     signing.pub      verifies them                   memo/         which inputs gave which artifact
     lock             held by the one writer          generations/  manifests and the served one
-                                                     reports/      pictures; they show records
+    calibration.json how fast this machine tunes     reports/      pictures; they show records
 
 One writer at a time, any number of readers. A writer first brings the ledger up to date with what a crash left
 behind. Knows nothing about what commands do with it.
@@ -29,6 +29,7 @@ from filelock import FileLock, Timeout
 from sqlalchemy import Connection
 
 from lmeraser import config as settings
+from lmeraser.calibration import Calibration
 from lmeraser.config import Config
 from lmeraser.database import Database
 from lmeraser.errors import CorruptError, FormatError, InputError, LockedError, WorkspaceError
@@ -175,6 +176,11 @@ class Workspace:
     def requests(self) -> Requests:
         """Deletion requests."""
         return Requests(self.database, self.records, self.ledger, secret=self.secret, config=self.config.requests)
+
+    @property
+    def calibration(self) -> Calibration:
+        """How fast this machine tunes."""
+        return Calibration(self.root / "calibration.json")
 
     @property
     def certificates(self) -> Path:

@@ -128,17 +128,21 @@ def draw() -> None:
 
 
 def doctor(as_json: AsJson = False) -> None:
-    """Test whether this machine computes the same bits whatever else it does; exits with 1 if not."""
+    """Test whether this machine computes the same bits whatever else it does, and measure it; exits with 1 if not."""
     from lmeraser.display import print_facts, print_rows
-    from lmeraser.doctor import examine
+    from lmeraser.doctor import examine, measure
 
     with opened() as eraser:
-        report = examine(eraser.executor())
+        config = eraser.workspace.config
+        report, speeds = examine(eraser.executor()), measure(eraser.executor(), config)
+        eraser.workspace.calibration.note(config, speeds.measured, speeds.seconds)
+    rates = {"embedding": round(speeds.embedding, 1), "tuning": speeds.tuning and round(speeds.tuning, 1)}
     if as_json:
-        print_json(report.to_json())
+        print_json({**report.to_json(), "images_per_second": rates})
     else:
         print_facts("environment", report.environment)
         print_rows("checks", ["check", "same bits"], [[c.name, c.passed] for c in report.checks])
+        print_facts("images per second", rates)
     raise typer.Exit(0 if report.sound else 1)
 
 
