@@ -95,6 +95,10 @@ class PartitionConfig(Section):
         """Whether it is fitted on the backbone's public classes: no private record shapes it."""
         return self.method == "class_tree" or self.fitted == "public"
 
+    def sampled(self, records: int) -> int:
+        """How many of so many records shape the partition."""
+        return min(self.sample_size, records) if self.method == "hier_cluster" and not self.public else 0
+
     @property
     def fitted_on(self) -> str:
         """What shapes the partition, in words for reports."""

@@ -317,11 +317,6 @@ class Records:
         query = select(_places.c.id).where(_places.c.partition == str(partition), _places.c.sampled)
         return any(True for _ in self.database.rows(query, _places.c.id, ids))
 
-    def count_sampled(self, partition: Digest) -> int:
-        """Number of records that shaped ``partition``."""
-        query = select(func.count()).where(_places.c.partition == str(partition), _places.c.sampled)
-        return self._scalar(query)
-
     def store_places(self, places: Mapping[str, str], *, partition: Digest, sampled: bool = False) -> None:
         """Store the place of these records under ``partition``, beside those under others.
 

@@ -78,7 +78,7 @@ def status(workspace: Workspace) -> Status:
     prints = model.fingerprints if model else ()
     sizes = {cluster.path: cluster.records for cluster in model.clusters} if model else {}
     cost = cost_of(sizes, workspace.config.partition.max_records, tuned=model.tuned) if model and sizes else None
-    sampled = workspace.records.count_sampled(model.partition.key) if model else 0
+    sampled = model.config().partition.sampled(model.records) if model else 0
     return Status(
         records=workspace.records.count(),
         subjects=workspace.records.count_subjects(),

@@ -128,7 +128,7 @@ def draw() -> None:
 
 
 def doctor(as_json: AsJson = False) -> None:
-    """Test whether this machine computes the same bits whatever else it does, and measure it; exits with 1 if not."""
+    """Test whether this machine computes the same bits whatever else it does; exits with 1 if not."""
     from lmeraser.display import print_facts, print_rows
     from lmeraser.doctor import examine, measure
 

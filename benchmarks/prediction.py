@@ -1,0 +1,101 @@
+"""Predicting for a mixed batch, against two plain passes through the backbone; and starting the command line.
+
+    python benchmarks/prediction.py --out bench
+
+``prediction``: images of handwritten digits from their bytes to probabilities, by a model of many clusters, each
+with its own prompt. ``two passes``: the same images decoded and normalised beforehand, once as they are and once
+with a prompt added, through the same backbone on the same threads, and nothing else. ``embedding``: images per
+second from bytes to features, as a training reads them. ``start``: whole processes, medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lmeraser import Columns, Eraser
+from lmeraser.config import parse
+from lmeraser.demo import handwritten_digits
+from lmeraser.images import decode
+from lmeraser.predict import Predictor
+from measuring import compare, keep, seconds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", required=True, type=Path)
+    parser.add_argument("--images", type=int, default=256)
+    parser.add_argument("--clusters", type=int, default=40)
+    parser.add_argument("--pairs", type=int, default=5)
+    options = parser.parse_args()
+    config = parse({"partition": {"clusters": options.clusters, "sample_size": 200}, "tuning": {"epochs": 1}})
+    digits = handwritten_digits()[0].select(range(options.images))
+    images = [row["image"]["bytes"] for row in digits.cast_column("image", raw())]
+    rows: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder, Eraser.create(Path(folder) / "w", config) as eraser:
+        eraser.add(digits, columns=Columns(id="id"))
+        eraser.train()
+        predictor = Predictor(eraser.workspace.generations.require(), eraser.workspace.store, eraser.executor())
+        network, micro = eraser.executor().network, config.backbone.micro_batch
+        frame = torch.randn(1, 3, network.image_size, network.image_size)
+        batches = [
+            eraser.executor().look([decode(data) for data in images[start : start + micro]], "clean")
+            for start in range(0, len(images), micro)
+        ]
+
+        def passes(batch: torch.Tensor) -> None:
+            with torch.inference_mode():
+                network.features(batch)
+                network.features(batch + frame)
+
+        plain = {"two passes": lambda: list(eraser.executor().stream(passes, batches))}
+        found = compare(lambda: predictor.batch(images), plain, options.pairs)
+        rows["prediction, share of the rate of two passes"] = found["two passes"].ratio
+        rows["prediction, images per second"] = len(images) / found["two passes"].seconds
+        fetch = dict(enumerate(images))
+        names = [str(number) for number in fetch]
+
+        def embed() -> None:
+            list(eraser.executor().embed(names, lambda ids: [fetch[int(i)] for i in ids], lambda *_: None))
+
+        spent = [seconds(embed) for _ in range(options.pairs)]
+        rows["embedding, images per second"] = len(images) / statistics.median(spent)
+        rows |= starts(Path(folder) / "w", options.pairs)
+    keep(options.out, "prediction", {**vars(options), "out": None}, rows)
+
+
+def raw() -> Any:
+    """The feature type that leaves images undecoded."""
+    from datasets import Image
+
+    return Image(decode=False)
+
+
+def starts(workspace: Path, repeats: int) -> dict[str, float]:
+    """Median seconds of whole commands."""
+    command = [sys.executable, "-m", "lmeraser"]
+    given = {
+        "--help": ["--help"],
+        "status": ["-w", str(workspace), "status", "--json"],
+        "plan": ["-w", str(workspace), "plan", "--id", "digit-0000", "--json"],
+    }
+    found = {}
+    for name, arguments in given.items():
+        done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        run = functools.partial(subprocess.run, [*command, *arguments], capture_output=True, check=True)
+        times = [seconds(run) for _ in range(repeats)]
+        found[f"start of {name}, s"] = statistics.median(times)
+    return found
+
+
+if __name__ == "__main__":
+    main()
