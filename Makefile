@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install demo test test-long lint format bench clean
+.PHONY: help install demo test test-long lint format bench check-bench clean
 
 help: ## Print this list.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -38,9 +38,16 @@ format: $(INSTALLED) ## Put the code into its format.
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(INSTALLED) ## Measure; prints ratios of medians against baselines in the same run.
-	$(BIN)/python benchmarks/request.py
-	$(BIN)/python benchmarks/forget.py
+bench: $(INSTALLED) ## Measure (about 12 minutes on 2 cores): ratios against baselines in the same run, in bench/.
+	$(BIN)/python benchmarks/tuning.py --out bench
+	$(BIN)/python benchmarks/prediction.py --out bench
+	$(BIN)/python benchmarks/request.py --out bench
+	$(BIN)/python benchmarks/forget.py --out bench
+	$(BIN)/python benchmarks/scale.py --out bench --records 100000
+	$(BIN)/python benchmarks/growth.py --out bench
+
+check-bench: $(INSTALLED) ## Compare what 'make bench' found with the committed results; fails below 80 %.
+	$(BIN)/python benchmarks/check.py --out bench
 
 clean: ## Remove what make made.
-	rm -rf $(VENV) demo build dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) demo bench build dist .mypy_cache .pytest_cache .ruff_cache

@@ -1,6 +1,6 @@
 """What it takes to take a record out of the sums, against adding up everybody else again, in the same run.
 
-    python benchmarks/forget.py --records 5000 --features 1280 --classes 100
+    python benchmarks/forget.py --out bench --records 5000 --features 1280 --classes 100
 
 Simulated codes, no images. ``subtract``: read the sums from the database, subtract the record's code and write
 them, in the transaction that deletes it. ``add up again``: the sums of the codes that are left, which is what
@@ -11,11 +11,8 @@ of the first two.
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -24,16 +21,12 @@ from lmeraser.database import Database
 from lmeraser.discriminant import solve
 from lmeraser.records import Record, Records
 from lmeraser.sums import Sums, encode
-
-
-def seconds(function: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    function()
-    return time.perf_counter() - started
+from measuring import comparison, keep, seconds
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", required=True, type=Path)
     parser.add_argument("--records", type=int, default=5000)
     parser.add_argument("--features", type=int, default=1280)
     parser.add_argument("--classes", type=int, default=100)
@@ -68,10 +61,11 @@ def main() -> None:
         last = left[0]
         solved = [seconds(lambda: solve(last, 1000.0)) for _ in range(options.requests)]
         records.database.close()
-    print(f"{vars(options)}, {os.cpu_count()} cores, numpy {np.__version__}")
-    for name, times in (("subtract", subtract), ("add up again", again), ("solve", solved)):
-        print(f"{name:14} median {1000 * statistics.median(times):8.1f} ms")
-    print(f"ratio of medians {statistics.median(again) / statistics.median(subtract):.1f}")
+    found = {
+        "subtract against adding up again": comparison(subtract, again),
+        "solve, s": statistics.median(solved),
+    }
+    keep(options.out, "forget", {**vars(options), "out": None}, found)
 
 
 if __name__ == "__main__":

@@ -200,7 +200,7 @@ def routes(
     """Which clusters are asked, int64 [n, asked], and their weights; the nearer the heavier."""
     if distances is None:
         partition, groups, fitted = grouped(settings, train)
-        found = partition.route(fitted, np.ascontiguousarray(test.views[:, 0]), list(groups))
+        found = partition.router(fitted, list(groups))(np.ascontiguousarray(test.views[:, 0]))
         return found, (found >= 0).astype(np.float64)
     nearest = np.argsort(distances, axis=1)[:, :asks]
     gaps = np.take_along_axis(distances, nearest, axis=1) - distances.min(axis=1, keepdims=True)

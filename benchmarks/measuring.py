@@ -53,10 +53,11 @@ def compare(
     for way in ways:
         way()
     timed = list(zip(*([seconds(way) for way in ways] for _ in range(pairs)), strict=True))
-    return {name: _comparison(timed[0], times) for name, times in zip(baselines, timed[1:], strict=True)}
+    return {name: comparison(timed[0], times) for name, times in zip(baselines, timed[1:], strict=True)}
 
 
-def _comparison(ours: Sequence[float], others: Sequence[float]) -> Comparison:
+def comparison(ours: Sequence[float], others: Sequence[float]) -> Comparison:
+    """Seconds of two ways that were run in turn."""
     mine, theirs = statistics.median(ours), statistics.median(others)
     low, _, high = statistics.quantiles([other / own for own, other in zip(ours, others, strict=True)], n=4)
     return Comparison(mine, theirs, theirs / mine, low, high, len(ours))

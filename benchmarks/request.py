@@ -1,6 +1,6 @@
 """What a deletion request costs, against training from scratch on the retained records in the same run.
 
-    python benchmarks/request.py --records 600 --pairs 5
+    python benchmarks/request.py --out bench --records 600 --pairs 5
 
 Alternates the two, and prints the ratio of their medians with the quartiles of the paired ratios. Both start with
 the backbone loaded. A request includes the derivation, the new generation and the purge with its rewriting of the
@@ -10,11 +10,7 @@ database; training from scratch includes importing, embedding, clustering and tu
 from __future__ import annotations
 
 import argparse
-import json
-import statistics
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 from datasets import Dataset
@@ -22,12 +18,14 @@ from datasets import Dataset
 from lmeraser import Columns, Eraser
 from lmeraser.config import Config, parse
 from lmeraser.demo import handwritten_digits
+from measuring import comparison, keep, seconds
 
 COLUMNS = Columns(id="id")
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", required=True, type=Path)
     parser.add_argument("--records", type=int, default=600)
     parser.add_argument("--clusters", type=int, default=20)
     parser.add_argument("--sample", type=int, default=100, help="records that shape the partition")
@@ -35,12 +33,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--image-size", type=int, default=32)
     parser.add_argument("--pairs", type=int, default=5)
     return parser.parse_args()
-
-
-def seconds(function: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    function()
-    return time.perf_counter() - started
 
 
 def from_scratch(config: Config, folder: Path, records: Dataset) -> tuple[float, str]:
@@ -79,14 +71,9 @@ def main() -> None:
             trainings.append(scratch)
             assert digest == eraser.model_digest, "a benchmark of something that is not exact is worth nothing"
         share = eraser.status().expected_share
-        environment = eraser.executor().environment.model_dump()
-    ratios = [scratch / request for scratch, request in zip(trainings, requests, strict=True)]
-    print(json.dumps({"settings": vars(options), "environment": environment}, indent=1))
-    print(f"request            median {statistics.median(requests):8.3f} s")
-    print(f"training anew      median {statistics.median(trainings):8.3f} s")
-    low, _, high = statistics.quantiles(ratios, n=4)
-    print(f"ratio of medians   {statistics.median(trainings) / statistics.median(requests):.1f}", end="")
-    print(f"   (quartiles of the paired ratios {low:.1f} to {high:.1f}; 1 / expected share = {1 / share:.1f})")
+    found = comparison(requests, trainings)
+    rows = {"request against training anew": found, "1 / expected share": 1 / share}
+    keep(options.out, "request", {**vars(options), "out": None}, rows)
 
 
 if __name__ == "__main__":

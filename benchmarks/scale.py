@@ -118,7 +118,7 @@ def main() -> None:
             print(f"{what}, median {found[f'{what}, median']:10.3f} s   {memory():6.2f} GB", flush=True)
         workspace.close()
     found["memory, GB"] = memory()
-    keep(options.out, f"scale {options.records}", vars(options), found)
+    keep(options.out, f"scale {options.records}", {**vars(options), "out": None}, found)
 
 
 def timed_rewriting(workspace: Workspace) -> list[float]:

@@ -118,7 +118,7 @@ def test_the_nearest_prototype_by_brute_force_whatever_the_chunks(
 def test_routing_passes_over_clusters_without_members() -> None:
     partition = hier(clusters=4)
     fitted = partition.fit(points(6))
-    routes = partition.route(fitted, points(7), ["1", "3"])
+    routes = partition.router(fitted, ["1", "3"])(points(7))
     assert routes.shape == (40, 1)
     assert set(routes.ravel()) <= {0, 1}, "positions in the list of clusters with members"
 
@@ -161,7 +161,7 @@ def test_hashed_partitions_look_at_ids_only(method: str, clusters: int | None) -
     numbers = heads(partition, fitted, IDS, nothing)
     assert set(numbers) == set(range(clusters or 1))
     np.testing.assert_array_equal(heads(partition, fitted, IDS[10:], nothing), numbers[10:])
-    assert partition.route(fitted, points(1, count=3), ["0", "2"]).tolist() == [[0, 1]] * 3
+    assert partition.router(fitted, ["0", "2"])(points(1, count=3)).tolist() == [[0, 1]] * 3
 
 
 @pytest.mark.parametrize(
@@ -246,11 +246,11 @@ def test_an_image_goes_to_the_cluster_of_records_with_its_features(seed: int, li
     fitted, features = TREE.fit(VECTORS), points(seed, count=60)
     groups = group(dict(zip(IDS, TREE.places(fitted, IDS[:60], features), strict=False)), limit)
     paths = list(groups)
-    routes = TREE.route(fitted, features, paths)
+    routes = TREE.router(fitted, paths)(features)
     for number, record_id in enumerate(IDS[:60]):
         chosen = [paths[position] for position in routes[number] if position >= 0]
         assert any(record_id in groups[path] for path in chosen)
-    alone = np.concatenate([TREE.route(fitted, features[n : n + 1], paths)[:, :1] for n in range(60)])
+    alone = np.concatenate([TREE.router(fitted, paths)(features[n : n + 1])[:, :1] for n in range(60)])
     np.testing.assert_array_equal(alone, routes[:, :1])
 
 
@@ -258,7 +258,7 @@ def test_a_way_without_cluster_leads_to_the_other_side() -> None:
     fitted, features = TREE.fit(VECTORS), points(5, count=50)
     places = [place[2:] for place in TREE.places(fitted, IDS[:50], features)]
     only = "0/" + places[0][:3]
-    assert (TREE.route(fitted, features, [only]) == 0).all()
+    assert (TREE.router(fitted, [only])(features) == 0).all()
 
 
 def test_parts_that_are_divided_by_hash_vote_together() -> None:
@@ -268,7 +268,7 @@ def test_parts_that_are_divided_by_hash_vote_together() -> None:
     groups = group(dict(zip(IDS, places, strict=True)), 5)
     assert max(map(len, groups.values())) <= 5
     paths = list(groups)
-    routes = partition.route(fitted, points(3, count=30), paths)
+    routes = partition.router(fitted, paths)(points(3, count=30))
     for row in routes:
         heads_ = {paths[position].partition("/")[0] for position in row if position >= 0}
         assert len(heads_) == 1

@@ -24,7 +24,7 @@ from lmeraser.errors import NoModelError
 from lmeraser.executors.local import LocalExecutor
 from lmeraser.images import decode
 from lmeraser.model import Cluster, Model
-from lmeraser.partitions import Fitted, partition_of
+from lmeraser.partitions import partition_of
 from lmeraser.store import Store
 from lmeraser.sums import embedding
 from lmeraser.tensors import Array, from_bytes
@@ -102,8 +102,10 @@ class Predictor:
         if global_head is None and model.global_head is not None and not without_head:
             self._head = from_bytes(store.read(model.global_head.artifact))
         self._require_something(executor)
-        self._partition = partition_of(self._config)
-        self._fitted: Fitted = from_bytes(store.read(model.partition.artifact))
+        partition, fitted = partition_of(self._config), from_bytes(store.read(model.partition.artifact))
+        self._used_numbers, self._served_numbers = _numbers(self._used), _numbers(self._served)
+        self._route_used = partition.router(fitted, [cluster.path for cluster in self._used])
+        self._route_served = partition.router(fitted, [cluster.path for cluster in self._served])
         tensors = [from_bytes(store.read(c.constituent.artifact)) for c in self._used if c.constituent]
         self._heads: Heads | PromptHeads | None = None
         if tensors and self._config.constituent.kind == "head":
@@ -172,18 +174,15 @@ class Predictor:
         features = self._executor.features_of(inputs, len(images))
         embedded = embedding(features[:, self._embedded]) if self._embedded else None
         clean: NDArray[np.float32] = np.ascontiguousarray(features[:, 0])
-        routes = self._routes(clean, self._used) if self._used else np.zeros((len(images), 0), np.int64)
+        routes = self._route_used(clean) if self._used else np.zeros((len(images), 0), np.int64)
         parts = self._parts(inputs[0], embedded, routes)
-        clusters = _numbers(self._used)[routes]
+        clusters = self._used_numbers[routes]
         rerouted = np.zeros(len(images), dtype=np.bool_)
         if len(self._used) < len(self._served):
-            wanted = _numbers(self._served)[self._routes(clean, self._served)]
+            wanted = self._served_numbers[self._route_served(clean)]
             pairs = zip(clusters.tolist(), wanted.tolist(), strict=True)
             rerouted = np.array([{*one} - {-1} != {*other} - {-1} for one, other in pairs], dtype=np.bool_)
         return Batch(self._mixed(parts), clean, clusters, rerouted, parts)
-
-    def _routes(self, features: NDArray[np.float32], clusters: Sequence[Cluster]) -> NDArray[np.int64]:
-        return self._partition.route(self._fitted, features, [cluster.path for cluster in clusters])
 
     def _parts(
         self, clean: torch.Tensor, embedded: NDArray[np.float32] | None, routes: NDArray[np.int64]

@@ -76,7 +76,8 @@ class _Folded(nn.Module):
 
     def forward(self, images: Tensor, prompt: Tensor | None) -> Tensor:
         if prompt is None:
-            x = F.relu6(self.stem.linear(images, self.stem.bias))
+            kept = torch.is_grad_enabled() and images.requires_grad
+            x = F.relu6(self.stem.linear(images, self.stem.bias) if kept else self.stem(images))
         else:
             x = cast("Any", _Stem).apply(prompt, images, self.stem)
         for block in self.blocks:

@@ -9,7 +9,7 @@ members, so renumbering tunes nothing again. Knows numpy only.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from lmeraser.tensors import Array
 
 Features = NDArray[np.float32]  # [n, d]
 Clusters = NDArray[np.int64]  # [n]
+Router = Callable[[Features], Clusters]
 Fitted = Mapping[str, Array]  # the artifact's tensors; each partition knows its own
 
 _HASH_BITS = 32
@@ -54,11 +55,12 @@ class Partition(ABC):
         return []
 
     @abstractmethod
-    def route(self, fitted: Fitted, features: Features, paths: Sequence[str]) -> Clusters:
-        """Which clusters answer for new images.
+    def router(self, fitted: Fitted, paths: Sequence[str]) -> Router:
+        """Which of the clusters with these paths answer for new images; made once, asked for every micro-batch.
 
         Returns:
-            Positions in ``paths``, int64 [n, votes]; -1 where an image has fewer votes.
+            A function of features that gives positions in ``paths``, int64 [n, votes]; -1 where an image has
+            fewer votes.
         """
 
     def _place(self, head: int, record_id: str) -> str:
@@ -75,7 +77,8 @@ class Partition(ABC):
 def padded(votes: Sequence[Sequence[int]]) -> Clusters:
     """Lists of positions as int64 [n, votes], filled up with -1."""
     width = max((len(row) for row in votes), default=0)
-    return np.array([[*row, *[-1] * (width - len(row))] for row in votes], dtype=np.int64).reshape(-1, width)
+    rows = [[*row, *[-1] * (width - len(row))] for row in votes]
+    return np.array(rows, dtype=np.int64).reshape(len(votes), width)
 
 
 def by_head(paths: Sequence[str]) -> dict[int, list[int]]:

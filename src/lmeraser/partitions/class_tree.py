@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from lmeraser.partitions.base import Clusters, Features, Fitted, Partition, padded
+from lmeraser.partitions.base import Clusters, Features, Fitted, Partition, Router, padded
 from lmeraser.partitions.hier_cluster import centred, unit_rows
 
 
@@ -66,25 +66,33 @@ class ClassTree(Partition):
                     waiting.append((child, chosen))
         return [f"0/{way}{self._hash_bits(record_id)}" for way, record_id in zip(ways, ids, strict=True)]
 
-    def route(self, fitted: Fitted, features: Features, paths: Sequence[str]) -> Clusters:
+    def router(self, fitted: Fitted, paths: Sequence[str]) -> Router:
         """The cluster at the end of the way down; where a way has no cluster, the other side's."""
-        votes: list[list[int]] = [[] for _ in features]
-        bits = [path.partition("/")[2] for path in paths]
-        waiting = [(0, 0, list(range(len(paths))), np.arange(len(features)))]  # node, depth, clusters, images
-        while waiting:
-            node, depth, here, rows = waiting.pop()
-            sides = [[p for p in here if len(bits[p]) > depth and bits[p][depth] == bit] for bit in "01"]
-            if node < 0 or not any(sides):  # below a single class all parts vote
-                for row in rows.tolist():
-                    votes[row] = here
-                continue
-            right = _goes_right(features[rows], fitted["directions"][node])
-            right |= not sides[0]
-            right &= bool(sides[1])
-            for side, chosen in enumerate((rows[~right], rows[right])):
-                if len(chosen):
-                    waiting.append((int(fitted["children"][node, side]), depth + 1, sides[side], chosen))
-        return padded(votes)
+        under: dict[str, list[int]] = {"": []}  # clusters whose path begins with a way
+        for position, path in enumerate(paths):
+            bits = path.partition("/")[2]
+            for length in range(len(bits) + 1):
+                under.setdefault(bits[:length], []).append(position)
+
+        def route(features: Features) -> Clusters:
+            votes: list[list[int]] = [[] for _ in features]
+            waiting = [(0, "", np.arange(len(features)))]  # node, way, images
+            while waiting:
+                node, way, rows = waiting.pop()
+                sides = [f"{way}{bit}" in under for bit in "01"]
+                if node < 0 or not any(sides):  # below a single class all parts vote
+                    for row in rows.tolist():
+                        votes[row] = under[way]
+                    continue
+                right = _goes_right(features[rows], fitted["directions"][node])
+                right |= not sides[0]
+                right &= sides[1]
+                for side, chosen in enumerate((rows[~right], rows[right])):
+                    if len(chosen):
+                        waiting.append((int(fitted["children"][node, side]), f"{way}{side}", chosen))
+            return padded(votes)
+
+        return route
 
 
 def _goes_right(features: Features, direction: NDArray[np.float32]) -> NDArray[np.bool_]:

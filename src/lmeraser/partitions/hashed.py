@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from lmeraser.determinism import below
-from lmeraser.partitions.base import Clusters, Features, Fitted, Partition
+from lmeraser.partitions.base import Features, Fitted, Partition, Router
 
 
 class HashedPartition(Partition):
@@ -33,6 +33,7 @@ class HashedPartition(Partition):
         bounds = (self._settings.clusters or 1,)
         return [self._place(below(self._seed, "partition", bounds, i)[0], i) for i in ids]
 
-    def route(self, fitted: Fitted, features: Features, paths: Sequence[str]) -> Clusters:
+    def router(self, fitted: Fitted, paths: Sequence[str]) -> Router:
         """All clusters vote."""
-        return np.tile(np.arange(len(paths), dtype=np.int64), (len(features), 1))
+        every = np.arange(len(paths), dtype=np.int64)
+        return lambda features: np.tile(every, (len(features), 1))

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from lmeraser.config import PartitionConfig
 from lmeraser.determinism import coin
 from lmeraser.nearest import nearest
-from lmeraser.partitions.base import Clusters, Features, Fitted, Partition, by_head, padded
+from lmeraser.partitions.base import Clusters, Features, Fitted, Partition, Router, by_head, padded
 
 _CHUNK = 4096
 
@@ -60,21 +60,21 @@ class HierCluster(Partition):
 
     def places(self, fitted: Fitted, ids: Sequence[str], features: Features) -> list[str]:
         """The nearest prototype; the first of equally near ones."""
-        nearest = self._nearest(fitted["prototypes"], features)
+        nearest = self._nearest(fitted["prototypes"].astype(np.float64), features)
         return [self._place(head, record_id) for head, record_id in zip(nearest.tolist(), ids, strict=True)]
 
-    def route(self, fitted: Fitted, features: Features, paths: Sequence[str]) -> Clusters:
+    def router(self, fitted: Fitted, paths: Sequence[str]) -> Router:
         """The nearest prototype that has clusters; if it is divided, all of its parts vote."""
         heads = by_head(paths)
-        nearest = self._nearest(fitted["prototypes"][list(heads)], features)
-        positions = list(heads.values())
-        return padded([positions[number] for number in nearest])
+        prototypes = fitted["prototypes"][list(heads)].astype(np.float64)
+        positions = padded(list(heads.values()))
+        return lambda features: positions[self._nearest(prototypes, features)]
 
-    def _nearest(self, prototypes: NDArray[np.float32], features: Features) -> Clusters:
-        found, wide = np.empty(len(features), dtype=np.int64), prototypes.astype(np.float64)
+    def _nearest(self, prototypes: NDArray[np.float64], features: Features) -> Clusters:
+        found = np.empty(len(features), dtype=np.int64)
         for start in range(0, len(features), _CHUNK):
             rows = self._metric(features[start : start + _CHUNK])
-            found[start : start + _CHUNK] = nearest(rows, wide)
+            found[start : start + _CHUNK] = nearest(rows, prototypes)
         return found
 
     def _metric(self, features: Features) -> NDArray[np.float64]:
