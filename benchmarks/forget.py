@@ -61,11 +61,11 @@ def main() -> None:
         last = left[0]
         solved = [seconds(lambda: solve(last, 1000.0)) for _ in range(options.requests)]
         records.database.close()
-    found = {
+    measured = {
         "subtract against adding up again": comparison(subtract, again),
         "solve, s": statistics.median(solved),
     }
-    keep(options.out, "forget", {**vars(options), "out": None}, found)
+    keep(options.out, "forget", {**vars(options), "out": None}, measured)
 
 
 if __name__ == "__main__":

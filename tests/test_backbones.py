@@ -50,17 +50,30 @@ def load(name: str, size: int = 32, micro: int = 4, **backbone: Any) -> Backbone
     return load_backbone(parse({"backbone": {"name": name, "image_size": size, "micro_batch": micro, **backbone}}))
 
 
-@pytest.fixture(params=["efficientnet-lite0", "vit", "dinov2", "swin", "resnet", "pretrained vit"])
+@pytest.fixture(
+    params=[
+        "efficientnet-lite0",
+        "efficientnet-lite0 bf16",
+        "vit bf16",
+        "vit",
+        "dinov2",
+        "swin",
+        "resnet",
+        "pretrained vit",
+    ]
+)
 def backbone(request: pytest.FixtureRequest, tmp_path: Path) -> Backbone:
     family = str(request.param)
+    family = family.removesuffix(" bf16")
+    more: dict[str, Any] = {"precision": "bf16"} if family != request.param else {}
     if family == "efficientnet-lite0":
-        return load(family)
+        return load(family, **more)
     if family == "pretrained vit":
         folder = request.getfixturevalue("data") / "weights" / "vit-small-saliency"
         if not folder.is_dir():
             pytest.skip("needs the pre-trained small ViT in the data folder")
         return load(str(folder), size=112, micro=2)
-    return load(str(save(tmp_path / family, family)))
+    return load(str(save(tmp_path / family, family)), **more)
 
 
 def equal(one: Pair, other: Pair) -> bool:
@@ -148,6 +161,19 @@ def test_a_shared_prompt_is_as_good_as_added_pixels(size: int) -> None:
     weights = torch.linspace(-1, 1, ours.feature_dim)
     gradients = [torch.autograd.grad((f * weights).sum(), prompt)[0] for f in both]
     torch.testing.assert_close(*gradients, rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize("family", ["efficientnet-lite0", "vit"])
+def test_half_precision_is_near_and_another_model(tmp_path: Path, family: str) -> None:
+    name = family if family == "efficientnet-lite0" else str(save(tmp_path / family, family))
+    exact, near = load(name), load(name, precision="bf16")
+    images = probe_images(exact, 1)
+    found, expected = near.features(images), exact.features(images)
+    assert found.dtype == torch.float32
+    assert torch.nn.functional.cosine_similarity(found, expected).min() > 0.98
+    assert not torch.equal(found, expected)
+    settings = [parse({"backbone": {"precision": p}}).model_settings() for p in ("fp32", "bf16")]
+    assert settings[0] != settings[1]
 
 
 def test_pixels_are_normalised_with_public_constants(tmp_path: Path) -> None:

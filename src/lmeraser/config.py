@@ -44,6 +44,9 @@ class BackboneConfig(Section):
     pooling: Literal["auto", "cls", "mean", "pooler"] = Field(
         default="auto", description="how a transformer's tokens become one feature vector"
     )
+    precision: Literal["fp32", "bf16"] = Field(
+        default="fp32", description="of the backbone's arithmetic; prompts, heads and gradients stay fp32"
+    )
     micro_batch: int = Field(
         default=8,
         ge=2,

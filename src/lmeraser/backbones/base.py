@@ -19,6 +19,8 @@ from torch import Tensor
 from lmeraser.hashing import Digest
 from lmeraser.tensors import to_bytes
 
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
 
 class Backbone(ABC):
     """A frozen network.

@@ -16,7 +16,7 @@ import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from lmeraser.backbones.base import Backbone, channel_constants, weights_digest
+from lmeraser.backbones.base import DTYPES, Backbone, channel_constants, weights_digest
 from lmeraser.backbones.frozen import FrozenConv, mask_clamped
 from lmeraser.config import BackboneConfig
 from lmeraser.errors import BackboneError
@@ -40,12 +40,14 @@ class EfficientNetLite0(Backbone):
         self.device = device
         self._mean = channel_constants(_MEAN, device)
         self._std = channel_constants(_STD, device)
-        self._network = _Folded(network.to(device)).eval()
+        self._dtype = DTYPES[config.precision]
+        self._network = _Folded(network.to(device), self._dtype).eval()
 
     def features(self, images: Tensor, prompt: Tensor | None = None) -> Tensor:
         """Average-pooled features, float32 [n, 1280]."""
-        pooled: Tensor = self._network(images.contiguous(memory_format=torch.channels_last), prompt)
-        return pooled
+        x = images.to(self._dtype, memory_format=torch.channels_last)
+        pooled: Tensor = self._network(x, None if prompt is None else prompt.to(self._dtype))
+        return pooled.float()
 
 
 def _pretrained() -> Any:
@@ -68,11 +70,11 @@ def _pretrained() -> Any:
 class _Folded(nn.Module):
     """The network with its batch norms folded into the convolutions, up to the pooled features."""
 
-    def __init__(self, network: Any) -> None:
+    def __init__(self, network: Any, dtype: torch.dtype) -> None:
         super().__init__()
-        self.stem = _fold(network._conv_stem, network._bn0)
-        self.blocks = nn.ModuleList(_Block(block) for block in network._blocks)
-        self.head = _Chain([_fold(network._conv_head, network._bn1, clamp=True)])
+        self.stem = _fold(network._conv_stem, network._bn0, dtype)
+        self.blocks = nn.ModuleList(_Block(block, dtype) for block in network._blocks)
+        self.head = _Chain([_fold(network._conv_head, network._bn1, dtype, clamp=True)])
 
     def forward(self, images: Tensor, prompt: Tensor | None) -> Tensor:
         if prompt is None:
@@ -145,21 +147,21 @@ class _Passes(torch.autograd.Function):
 class _Block(_Chain):
     """An inverted residual block: expand (not in the first), depthwise, project; skip where shapes allow."""
 
-    def __init__(self, block: Any) -> None:
+    def __init__(self, block: Any, dtype: torch.dtype) -> None:
         arguments = block._block_args
         stride = arguments.stride if isinstance(arguments.stride, int) else arguments.stride[0]
         layers = [
-            _fold(block._depthwise_conv, block._bn1, clamp=True),
-            _fold(block._project_conv, block._bn2),
+            _fold(block._depthwise_conv, block._bn1, dtype, clamp=True),
+            _fold(block._project_conv, block._bn2, dtype),
         ]
         if arguments.expand_ratio != 1:
-            layers.insert(0, _fold(block._expand_conv, block._bn0, clamp=True))
+            layers.insert(0, _fold(block._expand_conv, block._bn0, dtype, clamp=True))
         alike = stride == 1 and arguments.input_filters == arguments.output_filters
         super().__init__(layers, skips=bool(arguments.id_skip and alike))
 
 
-def _fold(convolution: nn.Conv2d, norm: nn.BatchNorm2d, *, clamp: bool = False) -> FrozenConv:
+def _fold(convolution: nn.Conv2d, norm: nn.BatchNorm2d, dtype: torch.dtype, *, clamp: bool = False) -> FrozenConv:
     folded = fuse_conv_bn_eval(convolution, norm)
     assert folded.bias is not None
-    stride = int(folded.stride[0])
-    return FrozenConv(folded.weight, folded.bias, stride=stride, groups=folded.groups, clamp=clamp)
+    stride, weight, bias = int(folded.stride[0]), folded.weight.to(dtype), folded.bias.to(dtype)
+    return FrozenConv(weight, bias, stride=stride, groups=folded.groups, clamp=clamp)

@@ -2,7 +2,7 @@
 
 Weights come from a hub name or a local folder, as safetensors only: no code is unpickled and none is fetched.
 The features are the class token where there is one (the paper's ViT), else the model's own pooling (Swin: mean
-of the tokens). Pixel statistics come from the model's ``preprocessor_config.json``. Everything runs in float32.
+of the tokens). Pixel statistics come from the model's ``preprocessor_config.json``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lmeraser.backbones.base import Backbone, channel_constants, weights_digest
+from lmeraser.backbones.base import DTYPES, Backbone, channel_constants, weights_digest
 from lmeraser.backbones.frozen import freeze
 from lmeraser.config import BackboneConfig
 from lmeraser.errors import BackboneError
@@ -57,14 +57,18 @@ class HuggingFaceBackbone(Backbone):
         self._std = channel_constants(std, device)
         if kind in _INTERPOLATING and self._pooling == "cls":
             _keep_class_token(model)
-        self._model: Any = freeze(model.to(device))
+        self._dtype = DTYPES[config.precision]
+        self._model: Any = freeze(model.to(device, self._dtype))
         self.feature_dim = self._probe(config)
         if classifier is not None and classifier.shape[1] == self.feature_dim:
             self.class_vectors = classifier
 
     def features(self, images: Tensor, prompt: Tensor | None = None) -> Tensor:
         """Pooled features, float32 [n, d]."""
-        output = self._model(pixel_values=images if prompt is None else images + prompt, **self._extra)
+        pixels = images if prompt is None else images + prompt
+        return self._pooled(self._model(pixel_values=pixels.to(self._dtype), **self._extra)).float()
+
+    def _pooled(self, output: Any) -> Tensor:
         if self._pooling == "pooler":
             pooled: Tensor = output.pooler_output
             return pooled.flatten(1)

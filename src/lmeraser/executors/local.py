@@ -158,7 +158,8 @@ class LocalExecutor:
             )
         else:
             budget = self._config.compute.image_memory_mb * 2**20 // self._workers
-            canvases = Canvases(task.ids, fetch, side=self._config.backbone.canvas_size, budget=budget)
+            side = self._config.backbone.canvas_size
+            canvases = Canvases(task.ids, fetch, side=side, budget=budget, parallel=parallel)
             tensors = tune(
                 Members(task.ids, task.labels, canvases),
                 backbone=self._backbone,
