@@ -96,6 +96,7 @@ def draw(curves: dict[str, Curve], file: Path) -> None:
         axes.plot(list(curve), list(curve.values()), "o-")
         counted = "affected records" if name == "request" else "records"
         axes.set(xscale="log", yscale="log", ylabel="s", xlabel=counted)
+        axes.set_aspect("equal", adjustable="datalim")  # a linear curve rises at 45 degrees
         axes.set_title(f"{name}: exponent {exponent(curve):.2f}")
     figure.savefig(file, dpi=130)
 
