@@ -155,3 +155,19 @@ def test_an_interrupted_update_goes_on(tmp_path: Path) -> None:
         assert made.generations.current() == first
         assert parts(train(made, lambda: fake, everything=False).model) == parts(from_nothing(made))
         assert train(made, lambda: fake, everything=False).changed is False
+
+
+def test_a_crash_after_publishing_leaves_no_place_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    def crash(_: object) -> None:
+        raise KeyboardInterrupt
+
+    with workspace("divided") as (made, fake):
+        train(made, lambda: fake)
+        delete(made, IDS[0])
+        with monkeypatch.context() as patch:
+            patch.setattr(training, "purge", crash)
+            with pytest.raises(KeyboardInterrupt):
+                train(made, lambda: fake, everything=False)
+        assert train(made, lambda: fake, everything=False).changed is False
+        changes = made.records.changes
+        assert changes.places(made.generations.require().partition.key, since=changes.revision - 1) is None

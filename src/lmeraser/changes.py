@@ -2,8 +2,8 @@
 
 Every change of the records has a revision. A change of records whose places are known touches these places
 (`grouping`); one that adds records, or that changes a record which shaped the partition, may touch everything.
-What a revision touched is noted in the transaction that makes it, and forgotten when a model of that revision is
-served.
+What a revision touched is noted in the transaction that makes it, and forgotten with the purge of the first model
+that has it.
 
 Follows `database`; knows nothing about records and models.
 """
@@ -67,6 +67,6 @@ class Changes:
         return None if _EVERYTHING in places else places
 
     def forget(self, *, until: int) -> None:
-        """Forget what was touched up to a revision: it is in the served model."""
+        """Forget what was touched up to a revision: it is in the served model, or none is served."""
         with self._database.transaction() as connection:
             connection.execute(delete(_touched).where(_touched.c.revision <= until))

@@ -97,18 +97,19 @@ def features_and_gradients(backbone: Backbone, images: torch.Tensor) -> tuple[to
     """Features [n, d] and the gradient [n, 3, size, size] of a fixed weighted sum of them, on the CPU."""
     inputs = images.clone().requires_grad_(True)
     features = backbone.features(inputs)
-    weights = torch.linspace(-1.0, 1.0, features.shape[1], device=features.device)
-    (gradients,) = torch.autograd.grad((features * weights).sum(), inputs)
-    return features.detach().cpu(), gradients.cpu()
+    return features.detach().cpu(), _gradient(features, inputs)
 
 
 def prompt_gradient(backbone: Backbone, images: torch.Tensor) -> torch.Tensor:
     """The gradient [1, 3, size, size] of a prompt that all images share, on the CPU."""
     prompt = torch.zeros_like(images[:1]).requires_grad_(True)
-    features = backbone.features(images, prompt)
+    return _gradient(backbone.features(images, prompt), prompt).contiguous()
+
+
+def _gradient(features: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
     weights = torch.linspace(-1.0, 1.0, features.shape[1], device=features.device)
-    (gradient,) = torch.autograd.grad((features * weights).sum(), prompt)
-    return gradient.contiguous().cpu()
+    (gradient,) = torch.autograd.grad((features * weights).sum(), inputs)
+    return gradient.cpu()
 
 
 def _canary(backbone: Backbone) -> Digest:

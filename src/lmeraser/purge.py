@@ -1,8 +1,9 @@
 """Removing bytes that nothing needs any more: mark what the served generation uses, sweep the rest.
 
-Removed are artifacts, memo entries, manifests and stored clusters of other generations, pictures, temporary files,
-and, after a deletion, every free page and log of the database. What is not covered: copies that were made
-outside the workspace (backups, exports), the file system's and the disk's own remnants of overwritten files.
+Removed are artifacts, memo entries, manifests and stored clusters of other generations, the places that changes up
+to the served one touched, pictures, temporary files, and, after a deletion, every free page and log of the
+database. What is not covered: copies that were made outside the workspace (backups, exports), the file system's
+and the disk's own remnants of overwritten files.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ def purge(workspace: Workspace, *, dry_run: bool = False) -> list[Path]:
         for path in doomed:
             path.unlink(missing_ok=True)
     workspace.records.forget_places(keep=model.partition.key)
+    workspace.records.changes.forget(until=model.revision)
     if not workspace.config.needs_codes:
         workspace.records.counted.clear()
     if workspace.database.compaction_due:

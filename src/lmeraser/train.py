@@ -152,7 +152,6 @@ def _publish(
         return served, False
     workspace.generations.publish(model)
     workspace.catch_up()
-    workspace.records.changes.forget(until=revision)
     return model, True
 
 

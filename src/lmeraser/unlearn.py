@@ -218,4 +218,5 @@ def _forget_unfinished(workspace: Workspace) -> None:
     """Before the first generation: drop what an interrupted training may have derived from the records."""
     with storage_errors(workspace.root):
         workspace.store.sweep(artifacts=set(), keys=set())
+    workspace.records.changes.forget(until=workspace.records.changes.revision)
     workspace.database.compact()
