@@ -24,10 +24,10 @@ demo: $(INSTALLED) ## Run the main job end to end on handwritten digits; picture
 	$(BIN)/lmeraser demo --out demo
 
 test: $(INSTALLED) ## Run the tests.
-	$(BIN)/python -m pytest -n $(WORKERS) -m "not long"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not long"
 
 test-long: $(INSTALLED) ## Run all tests, those that take minutes too.
-	$(BIN)/python -m pytest -n $(WORKERS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 lint: $(INSTALLED) ## Check style and types.
 	$(BIN)/ruff format --check .

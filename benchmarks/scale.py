@@ -4,8 +4,8 @@
 
 Nothing is embedded or tuned: the executor makes up features (768 numbers around one of many centres) and gives
 every cluster a constituent of one number, so that what is left is the product's own work. Prints seconds of each
-step, of a request also without the rewriting of the database that removes freed bytes, and the most memory that
-the process ever held.
+step, the last of which is the rewriting of the database in a quiet hour, and the most memory that the process ever
+held.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from lmeraser.executors.base import Fetch, TuneResult, TuneTask, Vector
 from lmeraser.hashing import Digest
 from lmeraser.importing import import_records
 from lmeraser.progress import Progress, silent
+from lmeraser.purge import purge
 from lmeraser.status import status
 from lmeraser.tensors import to_bytes
 from lmeraser.train import train
@@ -103,34 +104,18 @@ def main() -> None:
         names = [f"record-{number:09d}" for number in range(7, options.records, options.records // 40)]
         sampled = workspace.generations.require().partition.key
         usual = [name for name in names if not workspace.records.any_sampled(sampled, [name])]
-        rewriting = timed_rewriting(workspace)
         step("status", lambda: status(workspace))
         for what, work in (
             ("plan", lambda name: dry_run(workspace, lambda: executor, ids=[name])),
             ("unlearn", lambda name: unlearn(workspace, lambda: executor, Wish(ids=[name]))),
         ):
-            rewriting.clear()
             times = [seconds(functools.partial(work, name)) for name in usual[: options.requests]]
             found[f"{what}, median"] = statistics.median(times)
-            if rewriting:
-                left = [whole - part for whole, part in zip(times, rewriting, strict=True)]
-                found[f"{what} without rewriting the database, median"] = statistics.median(left)
             print(f"{what}, median {found[f'{what}, median']:10.3f} s   {memory():6.2f} GB", flush=True)
+        step("purge", lambda: purge(workspace, compact=True))
         workspace.close()
     found["memory, GB"] = memory()
     keep(options.out, f"scale {options.records}", {**vars(options), "out": None}, found)
-
-
-def timed_rewriting(workspace: Workspace) -> list[float]:
-    """Seconds of every rewriting of the database from now on."""
-    found: list[float] = []
-    rewrite = workspace.database.compact
-
-    def timed() -> None:
-        found.append(seconds(rewrite))
-
-    workspace.database.compact = timed  # type: ignore[method-assign]
-    return found
 
 
 def fill(workspace: Workspace, count: int) -> None:

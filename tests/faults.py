@@ -222,7 +222,7 @@ class Fault:
         return counted
 
     def _statement(self, _c: Any, _u: Any, statement: str, *_rest: Any) -> None:
-        if not statement.startswith(("SELECT", "PRAGMA main", "PRAGMA temp")):
+        if not statement.startswith(("SELECT", "BEGIN", "PRAGMA main", "PRAGMA temp")):
             self.operation("sql")
 
 

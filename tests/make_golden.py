@@ -110,6 +110,7 @@ def make() -> dict[str, bytes]:
         environment={"machine": "golden", "threads": 1},
         audit=AuditReport(True, (), True, NEW.model_digest, 20, 2, 2).to_json(),
         head=Head(len(entries), entries[-1].digest),
+        rewritten=True,
         now=NOW,
     )
     facts["software"] = SOFTWARE

@@ -380,14 +380,35 @@ def test_whichever_byte_is_changed_the_facts_are_the_same_or_refused(eraser: Era
     assert {one.data[position] for position in accepted} <= set(b" \n"), "only layout may change"
 
 
+def test_a_certificate_says_whether_the_database_was_rewritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = []
+    for number, limit in enumerate((64 << 20, 0)):
+        monkeypatch.setattr("lmeraser.database._SMALL", limit)
+        with Eraser.create(tmp_path / str(number), CONFIG, clock=lambda: NOW) as eraser:
+            eraser.__dict__["_loaded"] = Fake()
+            eraser.add(digits(range(12)), columns=DIGIT_COLUMNS)
+            eraser.train()
+            (path,) = eraser.unlearn(ids=["digit-0001"]).certificates
+            told.append(verify(Path(path).read_bytes(), eraser.workspace.signing_key.public)["purged"]["database"])
+            assert eraser.status().rewriting_due is (limit == 0)
+            eraser.purge()
+            assert not eraser.status().rewriting_due
+    assert told[0] == "keys overwritten; rewritten without free pages, log emptied"
+    assert told[1].startswith("keys overwritten; rows without content")
+
+
 def test_there_is_one_way_to_write_a_signature_and_a_payload() -> None:
     """The last letter of base64 holds bits that stand for nothing."""
     values = json.loads(GOLDEN)
     for holder, name in ((values["signatures"][0], "sig"), (values, "payload")):
         text = holder[name]
-        assert text.endswith("==")
-        for letter in set(string.ascii_letters + string.digits + "+/=") - {text[-3]}:
-            holder[name] = f"{text[:-3]}{letter}=="
+        padding = "=" * text.count("=")
+        assert padding, "without it every bit stands for something"
+        start, last = text.removesuffix(padding)[:-1], text.removesuffix(padding)[-1]
+        for letter in set(string.ascii_letters + string.digits + "+/=") - {last}:
+            holder[name] = start + letter + padding
             with pytest.raises(VerificationError):
                 verify(json.dumps(values).encode(), GOLDEN_KEY)
         holder[name] = text

@@ -149,7 +149,7 @@ def test_every_report_is_json_with_its_documented_keys(run: Run, tmp_path: Path,
         "records", "subjects", "classes", "generation", "model_digest", "parent", "up_to_date", "clusters",
         "largest_cluster", "expected_share", "p50", "p95", "max", "sample_hit_probability",
         "fitted_on", "constituents", "global_head", "backbone", "fingerprint", "fingerprints",
-        "open_requests", "next_due",
+        "open_requests", "next_due", "rewriting_due",
     }  # fmt: skip
     assert (status["model_digest"], status["up_to_date"]) == (training["model_digest"], True)
     image = next(pictures(tmp_path / "new", range(60, 62)).rglob("*.png"))

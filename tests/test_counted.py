@@ -19,7 +19,8 @@ import lmeraser.database as database
 from conftest import forget
 from lmeraser.counted import Counted
 from lmeraser.database import Database
-from lmeraser.errors import StorageError
+from lmeraser.errors import StorageError, UnknownRecordError
+from lmeraser.keys import ErasedError
 from lmeraser.records import Record, Records
 from lmeraser.sums import SCALE, Sums
 
@@ -90,6 +91,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def records(filled: Path, tmp_path: Path) -> Iterator[Records]:
+    shutil.copy(filled.with_suffix(".keys"), tmp_path)
     opened = Records(Database(Path(shutil.copy(filled, tmp_path))), secret=b"secret")
     yield opened
     opened.database.close()
@@ -137,7 +139,7 @@ def test_a_record_is_not_counted_twice(records: Records) -> None:
 def test_a_record_that_is_not_there_is_not_counted(records: Records) -> None:
     count(records, [0])
     before = state(records.counted)
-    with pytest.raises(StorageError):
+    with pytest.raises(UnknownRecordError):
         records.counted.count({name(1): code(1), "nobody": code(99)}, [1, 0], CLASSES, key="k")
     assert state(records.counted) == before
 
@@ -193,7 +195,7 @@ def test_counting_under_another_key_starts_anew(records: Records) -> None:
 def test_counting_under_another_key_that_fails_leaves_what_was_counted(records: Records) -> None:
     count(records, [0, 1])
     before = state(records.counted)
-    with pytest.raises(StorageError):
+    with pytest.raises(UnknownRecordError):
         records.counted.count({"nobody": code(99)}, [0], CLASSES, key="other")
     assert state(records.counted) == before
 
@@ -218,7 +220,24 @@ def test_deleting_records_subtracts_them_and_removes_their_codes(records: Record
     with pytest.raises(KeyError):
         records.counted.codes([name(1)])
     with records.database.reading() as connection:
-        assert connection.exec_driver_sql("SELECT id FROM codes ORDER BY id").scalars().all() == [name(0), name(2)]
+        assert connection.exec_driver_sql("SELECT number FROM codes ORDER BY 1").scalars().all() == [1, 3]
+
+
+def test_sums_from_before_a_deletion_cannot_be_read_after_it(records: Records, tmp_path: Path) -> None:
+    count(records, [0, 1, 2])
+    backup = tmp_path / "backup"
+    backup.mkdir()
+    for path in tmp_path.glob("records.db*"):
+        shutil.copy(path, backup)
+    forget(records, [name(1)])
+    records.database.erase()
+    shutil.copy(tmp_path / "records.keys", backup)
+    old = Records(Database(backup / "records.db"), secret=b"secret")
+    for read in (old.counted.sums, lambda: old.counted.codes([name(1)])):
+        with pytest.raises(ErasedError):
+            read()
+    assert old.counted.codes([name(2)]) == [code(2).tobytes()]
+    old.database.close()
 
 
 def test_records_and_sums_change_in_the_same_transaction(records: Records) -> None:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import column, delete, insert, select, table
+from sqlalchemy import Connection, column, delete, insert, select, table
 
 from lmeraser.database import Database, chunked
 from lmeraser.errors import CorruptError, InputError, StorageError
+from lmeraser.keys import ErasedError
 
 FACTS = table("facts", column("name"), column("value"))
 
@@ -136,9 +137,129 @@ def test_rows_are_found_however_many_are_asked_for(database: Database) -> None:
     with database.transaction() as connection:
         connection.execute(insert(FACTS), [{"name": name, "value": "x"} for name in names])
     wanted = [*names[1:], "nobody"]
-    found = database.rows(select(FACTS.c.name), FACTS.c.name, wanted)
-    assert sorted(row.name for row in found) == names[1:]
-    assert list(database.rows(select(FACTS), FACTS.c.name, [])) == []
+    found = database.rows(select(FACTS.c.name), FACTS.c.name, wanted, lambda row: row.name)
+    assert sorted(found) == names[1:]
+    assert list(database.rows(select(FACTS), FACTS.c.name, [], lambda row: row)) == []
+
+
+def test_all_that_is_read_through_one_connection_is_of_one_state(database: Database) -> None:
+    put(database, "a", "1")
+    with database.reading() as connection:
+        assert database.fact("a", connection) == "1"
+        put(database, "a", "2")
+        put(database, "b", "2")
+        assert (database.fact("a", connection), database.fact("b", connection)) == ("1", None)
+    assert database.fact("b") == "2"
+
+
+# --- keys --------------------------------------------------------------------------------------------------
+
+
+def made(database: Database, count: int) -> range:
+    with database.transaction() as connection:
+        return database.new_keys(connection, count)
+
+
+def doomed(database: Database, *slots: int) -> None:
+    with database.transaction() as connection:
+        database.doom(connection, slots)
+
+
+def test_every_key_has_a_slot_of_its_own(database: Database) -> None:
+    other = Database(database.path)
+    slots = [*made(database, 3), *made(other, 2), *made(database, 1)]
+    assert slots == [1, 2, 3, 4, 5, 6]
+    assert len({database.keys.key(slot) for slot in slots}) == 6
+    other.close()
+
+
+def test_keys_of_a_transaction_that_did_not_happen_are_made_anew(database: Database) -> None:
+    old: list[bytes] = []
+
+    def half() -> None:
+        with database.transaction() as connection:
+            old.extend(database.keys.key(slot) for slot in database.new_keys(connection, 2))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        half()
+    assert made(database, 2) == range(1, 3)
+    assert not any(key in database.keys.path.read_bytes() for key in old)
+
+
+def test_keys_are_on_the_disk_before_what_they_seal(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(database, "a", "0")
+    monkeypatch.setattr(database.keys, "flush", lambda: order.append(held(database.path).get("a")))
+    order: list[str | None] = []
+    with database.transaction() as connection:
+        database.new_keys(connection, 1)
+        database.set_fact(connection, "a", "1")
+    assert order == ["0"]
+
+
+def test_doomed_keys_are_erased_after_the_transaction(database: Database) -> None:
+    made(database, 5)
+    doomed(database, 2, 5)
+    assert len(database.keys.key(2)) == 32
+    database.erase()
+    for slot in (2, 5):
+        with pytest.raises(ErasedError):
+            database.keys.key(slot)
+    assert all(len(database.keys.key(slot)) == 32 for slot in (1, 3, 4))
+    assert made(database, 1) == range(6, 7), "a slot is used once"
+
+
+def test_keys_that_were_not_doomed_after_all_stay(database: Database) -> None:
+    def half() -> None:
+        with database.transaction() as connection:
+            database.doom(connection, [1])
+            raise KeyboardInterrupt
+
+    made(database, 1)
+    with pytest.raises(KeyboardInterrupt):
+        half()
+    database.erase()
+    assert len(database.keys.key(1)) == 32
+
+
+def test_erasing_that_was_interrupted_is_done_again(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    made(database, 1200)
+    doomed(database, *range(1, 1100))
+
+    def stop(slots: Iterable[int]) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(database.keys, "erase", stop)
+        with pytest.raises(KeyboardInterrupt):
+            database.erase()
+    again = Database(database.path)
+    again.erase()
+    again.close()
+    assert not any(database.keys.path.read_bytes()[32 : 1100 * 32])
+    assert len(database.keys.key(1100)) == 32
+
+
+def test_what_others_delete_meanwhile_is_read_again(database: Database) -> None:
+    tried: list[str | None] = []
+
+    def read(connection: Connection) -> str | None:
+        tried.append(database.fact("a", connection))
+        if len(tried) < 3:
+            put(database, "a", str(len(tried)))
+            raise ErasedError("gone", got="a slot")
+        return tried[-1]
+
+    assert database.consistent(read) == "2"
+    assert tried == [None, "1", "2"]
+
+
+def test_what_is_there_without_its_key_is_an_error_in_the_end(database: Database) -> None:
+    def read(connection: Connection) -> None:
+        raise ErasedError("gone", got="a slot")
+
+    with pytest.raises(ErasedError):
+        database.consistent(read)
 
 
 # --- freed bytes -------------------------------------------------------------------------------------------

@@ -107,8 +107,7 @@ def test_a_cancelled_request_stays_cancelled_and_forgets_its_names(trained: Eras
     with pytest.raises(InputError, match="cancelled"):
         trained.unlearn(subjects=["person-2"], request=faults.REQUEST)
     assert len(trained.record_ids()) == 12
-    with trained.workspace.database.reading() as connection:
-        assert connection.exec_driver_sql("SELECT count(*) FROM names").scalar_one() == 0
+    assert "requests" not in [table for table, _ in trained.workspace.database.opened()]
 
 
 def test_a_completed_request_cannot_be_cancelled(trained: Eraser) -> None:
@@ -206,6 +205,12 @@ def test_quarantine_lasts_while_a_request_is_in_progress(trained: Eraser) -> Non
     trained.train()
     assert trained.quarantined() == frozenset()
     assert only(trained).state == "completed"
+
+
+def test_the_quarantine_may_take_in_everything(trained: Eraser) -> None:
+    trained.request(ids=trained.record_ids())
+    model = trained.workspace.generations.require()
+    assert trained.quarantined() == {cluster.number for cluster in model.clusters}
 
 
 def test_quarantine_can_be_switched_off(tmp_path: Path) -> None:

@@ -360,7 +360,10 @@ def test_no_copy_of_an_image_is_left_outside_the_workspace(tmp_path: Path) -> No
     for arguments in (["init"], ["add", str(tmp_path / "digits.parquet"), "--id-column", "id"]):
         subprocess.run([*program, *arguments], env=environment, check=True, capture_output=True)
     piece = NOISE[len(NOISE) // 2 :][:32]
-    assert files_with(work, piece) == ["records.db"]
+    opened = Database(work / "records.db")
+    assert any(piece in data for _, data in opened.opened())
+    opened.close()
+    assert files_with(work, piece) == [], "sealed"
     assert files_with(home, piece) == []
     assert [path for path in tmp_path.iterdir() if path.name not in ("home", "w", "digits.parquet")] == []
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,9 @@ from sqlalchemy.engine import Engine
 
 from conftest import forget, png
 from lmeraser.database import Database
-from lmeraser.errors import CorruptError, InputError, StorageError
+from lmeraser.errors import CorruptError, InputError, StorageError, UnknownRecordError
 from lmeraser.hashing import Digest
+from lmeraser.keys import ErasedError
 from lmeraser.records import Record, RecordRef, Records
 
 _WINDOW = 16  # bytes
@@ -51,8 +54,12 @@ def windows(data: bytes) -> set[bytes]:
 
 
 def remains(folder: Path, needles: set[bytes]) -> list[str]:
-    """Files of the folder in which any of these 16-byte windows occurs."""
-    return [path.name for path in folder.iterdir() if not needles.isdisjoint(windows(path.read_bytes()))]
+    """Files of the folder, and tables that can be read with its keys, in which any of these windows occurs."""
+    files = [(path.name, path.read_bytes()) for path in folder.iterdir() if path.is_file()]
+    opened = Database(folder / "records.db")
+    found = [name for name, data in [*files, *opened.opened()] if not needles.isdisjoint(windows(data))]
+    opened.close()
+    return found
 
 
 @pytest.fixture
@@ -164,7 +171,7 @@ def test_derived_values_come_back_and_are_replaced(records: Records) -> None:
 
 
 def test_nothing_can_be_derived_for_a_record_that_is_not_there(records: Records) -> None:
-    with pytest.raises(StorageError):
+    with pytest.raises(UnknownRecordError):
         records.store_features({"nobody": np.zeros(2, dtype=np.float32)}, key="k")
 
 
@@ -174,12 +181,13 @@ def test_a_deletion_takes_everything_that_belongs_to_the_record(records: Records
     records.store_features({i: np.ones(3, dtype=np.float32) for i in ids}, key="k")
     records.store_places(dict.fromkeys(ids, "0"), partition=Digest.of(b"p"))
     before = tables(tmp_path / "records.db")
-    owning = [name for name, rows in before.items() if any("r0001" in row for row in rows)]
+    owning = [name for name, rows in before.items() if sorted(row[0] for row in rows) == [1, 2, 3, 4]]
     assert sorted(owning) == ["features", "images", "places", "records"]
     forget(records, ["r0001", "r0002"], subjects=["s1"])
     after = tables(tmp_path / "records.db")
     for name in owning:
-        assert sorted(row[0] for row in after[name]) == ["r0000", "r0003"]
+        assert sorted(row[0] for row in after[name]) == [1, 4]
+    assert [row[0] for row in after["doomed"]] == [2, 3]
 
 
 # --- suppression -------------------------------------------------------------------------------------------
@@ -211,6 +219,35 @@ def test_a_suppression_can_be_lifted_and_repeated(records: Records) -> None:
 # --- no trace ----------------------------------------------------------------------------------------------
 
 
+def test_no_copy_of_the_database_tells_anything_about_a_record_whose_key_is_erased(
+    records: Records, tmp_path: Path
+) -> None:
+    fill(records, [record(number, id=f"the-name-{number:04d}", image=image(number)) for number in range(4)])
+    vector = np.random.default_rng(1).standard_normal(40).astype(np.float32)
+    records.store_features({"the-name-0001": vector}, key="k")
+    pieces = {window for window in windows(image(1)) | windows(vector.tobytes()) if len(set(window)) > 8}
+    pieces -= set().union(*(windows(image(number)) for number in (0, 2, 3)))
+    assert sorted(remains(tmp_path, pieces)) == ["features", "images"], "sealed in the files, read with the keys"
+    backup = tmp_path / "backup"
+    backup.mkdir()
+    for path in tmp_path.glob("records.db*"):
+        shutil.copy(path, backup)
+    forget(records, ["the-name-0001"])
+    records.database.erase()
+    shutil.copy(tmp_path / "records.keys", backup)
+    old = Records(Database(backup / "records.db"), secret=b"secret")
+    assert old.count() == 4
+    assert old.images(["the-name-0002"]) == [image(2)]
+    for read in (old.images, old.find, partial(old.features, key="k"), old.commitments):
+        with pytest.raises(ErasedError, match="erased"):
+            read(["the-name-0001"])
+    old.database.close()
+    assert remains(backup, pieces) == []
+    names = (b"the-name-0001", b"s1")
+    assert not any(name in data for _, data in old.database.opened() for name in names)
+    assert not any(name in path.read_bytes() for path in backup.iterdir() for name in names)
+
+
 def test_after_deletion_and_compaction_no_piece_of_the_record_is_in_any_byte(
     records: Records, tmp_path: Path
 ) -> None:
@@ -225,7 +262,8 @@ def test_after_deletion_and_compaction_no_piece_of_the_record_is_in_any_byte(
     assert records.database.compaction_due
     records.database.compact()
     assert not records.database.compaction_due
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["records.db", "records.db-shm", "records.db-wal"]
+    files = ["records.db", "records.db-shm", "records.db-wal", "records.keys"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == files
     assert remains(tmp_path, pieces) == []
     assert not [path.name for path in tmp_path.iterdir() for name in gone if name.encode() in path.read_bytes()]
     assert records.images(["the-name-0008"]) == [image(8)]

@@ -14,6 +14,7 @@ from datasets import ClassLabel, Dataset, Features, Value
 import lmeraser.executors.local as local
 from conftest import DIGIT_CLASSES, DIGIT_COLUMNS, digits, png, tiny_config
 from lmeraser import Columns, Eraser
+from lmeraser.database import Database
 from lmeraser.derive import feature_key
 from lmeraser.errors import BackboneError, UnknownRecordError
 
@@ -31,12 +32,18 @@ def files(root: Path) -> dict[Path, bytes]:
 
 
 def found(root: Path, needles: Iterable[bytes]) -> list[tuple[str, bytes]]:
-    """Needles that occur in any byte of any file below the folder, or in a file's name."""
+    """Needles that occur in any byte of any file below the folder, in a file's name, or in what is sealed."""
+    wanted = list(needles)
+    searched = [(str(path), data) for path, data in files(root).items()]
+    for path in root.rglob("records.db"):
+        database = Database(path)
+        searched += database.opened()
+        database.close()
     return [
-        (path.name, needle)
-        for path, data in files(root).items()
-        for needle in needles
-        if needle in data or needle in str(path).encode()
+        (place, needle)
+        for place, data in searched
+        for needle in wanted
+        if needle in data or needle in place.encode()
     ]
 
 
@@ -44,8 +51,13 @@ def sample_of(eraser: Eraser) -> list[str]:
     return eraser.sampled_ids()
 
 
+@pytest.mark.parametrize("rewritten", [True, False])
 @pytest.mark.parametrize("sampled", [True, False])
-def test_nothing_of_the_record_is_left_in_any_byte(eraser: Eraser, sampled: bool) -> None:
+def test_nothing_of_the_record_is_left_in_any_byte(
+    eraser: Eraser, monkeypatch: pytest.MonkeyPatch, sampled: bool, rewritten: bool
+) -> None:
+    if not rewritten:
+        monkeypatch.setattr("lmeraser.database._SMALL", 0)
     records, root = eraser.workspace.records, eraser.workspace.root
     ids = [record.id for record in records.index()]
     sample = sample_of(eraser)
@@ -60,8 +72,11 @@ def test_nothing_of_the_record_is_left_in_any_byte(eraser: Eraser, sampled: bool
     assert len(image) > 10
     assert found(root, needles), "the probes find the record while it is there"
     eraser.unlearn(ids=[gone])
+    assert eraser.workspace.database.compaction_due is not rewritten
     eraser.close()
     assert not found(root, needles)
+    eraser.purge()
+    assert not eraser.workspace.database.compaction_due
 
 
 def test_artifacts_of_the_old_clusters_and_partition_are_gone(eraser: Eraser) -> None:

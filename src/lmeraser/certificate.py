@@ -39,8 +39,13 @@ FORMAT = 1
 CLAIM = (
     "The served model is, byte for byte, the one that training without the deleted records gives in the "
     "same environment; in another environment it is equal in distribution. Nothing that came from these "
-    "records is left in the workspace."
+    "records can be read in the workspace any more."
 )
+_ERASED = "keys overwritten; "
+_REWRITTEN = {
+    True: "rewritten without free pages, log emptied",
+    False: "rows without content (number, cluster, keyed digests) stay in free pages until it is rewritten",
+}
 NOT_COVERED = (
     "backups and copies outside the workspace, remnants on the disk below the file system",
     "what the public backbone learned before",
@@ -125,6 +130,7 @@ def statement(
     environment: Mapping[str, Any] | None,
     audit: Mapping[str, Any] | None,
     head: Head,
+    rewritten: bool,
     now: datetime,
 ) -> dict[str, Any]:
     """The facts of a deletion, as JSON values.
@@ -135,6 +141,7 @@ def statement(
         environment: the fingerprint's fields, where the model was made in this environment.
         audit: the audit's report, if one was run.
         head: where the ledger ends.
+        rewritten: whether the database was rewritten without the deleted rows.
         now: the time of completion.
     """
     before = request.before
@@ -171,7 +178,7 @@ def statement(
             "artifacts": sorted(old - set(new.values())),
             "generations_before": model.generation if model else 0,
             "records_with_image_features_and_cluster": request.records,
-            "database": "rewritten without free pages, log emptied",
+            "database": _ERASED + _REWRITTEN[rewritten],
         },
         "audit": dict(audit) if audit is not None else None,
         "ledger": head.to_json(),

@@ -4,19 +4,23 @@ Rules:
 - the sums are always those of the counted records: counting a record adds its code, and forgetting it subtracts
   the code, in the transaction that deletes the record; so there is nothing to catch up after a crash;
 - a record is counted with the label that it had; correcting the label forgets its code first;
-- codes and sums belong to one key, which names what a code depends on; counting under another key starts anew.
+- codes and sums belong to one key, which names what a code depends on; counting under another key starts anew;
+- the difference of two versions of the sums tells what was forgotten between them, so every version is sealed
+  under a key of its own, which goes with it; a code is sealed under its record's key.
 
-Follows `database` and `sums`; imports numpy only where there is something to count or to forget.
+Follows `cards` and `sums`; imports numpy only where there is something to count or to forget.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import BLOB, Column, Connection, Integer, String, Table, delete, func, insert, select, update
+from sqlalchemy import Column, Connection, Integer, String, Table, delete, func, insert, select, update
 
-from lmeraser.database import Database, chunked, metadata, owned
+from lmeraser.cards import Card, Cards
+from lmeraser.cards import records as cards
+from lmeraser.database import chunked, metadata, owned, sealed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,14 +28,17 @@ if TYPE_CHECKING:
 
     from lmeraser.sums import Sums
 
-_codes = owned("codes", Column("label", Integer, nullable=False), Column("code", BLOB, nullable=False))
+_LABEL_BYTES = 4
+
+_codes = owned("codes", sealed("data", what="codes"))  # the label as it is counted, and the code
 _sums = Table(
     "sums",
     metadata,
     Column("key", String, primary_key=True),
+    Column("slot", Integer, nullable=False),
     Column("width", Integer, nullable=False),
-    Column("gram", BLOB, nullable=False),
-    Column("moments", BLOB, nullable=False),
+    sealed("gram", what="sums", slot="slot"),
+    sealed("moments", what="sums", slot="slot"),
 )
 
 
@@ -39,18 +46,23 @@ class Counted:
     """The counted records of one workspace.
 
     Args:
-        database: where they are.
+        cards: of its records.
     """
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, cards: Cards) -> None:
+        self._cards = cards
+        self._database = cards.database
 
     def ids(self, *, key: str) -> set[str]:
         """The records that are counted under ``key``."""
         with self._database.reading() as connection:
             if self._key(connection) != key:
                 return set()
-            return set(connection.execute(select(_codes.c.id)).scalars())
+            counted = connection.execute(select(func.count()).select_from(_codes)).scalar_one()
+        if not counted:
+            return set()
+        query = select(cards.c.number, cards.c.card).join_from(_codes, cards)
+        return set(self._database.every(query, lambda row: Card.of(self._database.keys, row).id))
 
     def total(self, *, key: str) -> int:
         """Number of records that are counted under ``key``."""
@@ -61,20 +73,22 @@ class Counted:
 
     def codes(self, ids: Sequence[str]) -> list[bytes]:
         """Codes of counted records, in their order."""
-        found = {row.id: bytes(row.code) for row in self._database.rows(select(_codes), _codes.c.id, ids)}
-        return [found[record_id] for record_id in ids]
+        found = self._cards.payloads(_codes, ids)
+        return [found[record_id][_LABEL_BYTES:] for record_id in ids]
 
     def sums(self) -> Sums | None:
         """The sums over the counted records; None before any was counted."""
-        with self._database.reading() as connection:
-            return self._read(connection)
+        return self._database.consistent(self._read)
 
     def sums_without(self, ids: Sequence[str], *, key: str) -> Sums | None:
         """The sums under ``key``, less these records where they are counted; None: there are none under it."""
-        with self._database.reading() as connection:
+
+        def read(connection: Connection) -> Sums | None:
             if self._key(connection) != key:
                 return None
             return self._minus(connection, ids) or self._read(connection)
+
+        return self._database.consistent(read)
 
     def count(
         self, codes: Mapping[str, NDArray[np.int16]], labels: Sequence[int], classes: int, *, key: str
@@ -97,8 +111,9 @@ class Counted:
             matrix = np.stack(list(codes.values()))
             sums = self._read(connection) or Sums.zero(matrix.shape[1], classes)
             self._write(connection, key, sums.widened(classes).plus(matrix, labels))
+            numbers = self._cards.require(list(codes), connection)
             rows = [
-                {"id": record_id, "label": label, "code": code.tobytes()}
+                self._row(numbers[record_id], label, code.tobytes())
                 for (record_id, code), label in zip(codes.items(), labels, strict=True)
             ]
             for chunk in chunked(rows):
@@ -110,13 +125,14 @@ class Counted:
         if key is None or sums is None:
             return
         self._write(connection, key, sums)
-        for chunk in chunked(ids):
-            connection.execute(delete(_codes).where(_codes.c.id.in_(chunk)))
+        for chunk in chunked(self._cards.numbers(ids, connection).values()):
+            connection.execute(delete(_codes).where(_codes.c.number.in_(chunk)))
 
     def clear(self, connection: Connection | None = None) -> None:
         """Count no record any more."""
         with self._database.transaction(connection) as inner:
             inner.execute(delete(_codes))
+            self._database.doom(inner, inner.execute(select(_sums.c.slot)).scalars().all())
             inner.execute(delete(_sums))
 
     def _key(self, connection: Connection) -> str | None:
@@ -128,28 +144,31 @@ class Counted:
             return None
         from lmeraser.sums import unpack
 
-        return unpack(row.gram, row.moments, row.width)
+        gram, moments = (self._database.keys.unseal(row.slot, "sums", part) for part in (row.gram, row.moments))
+        return unpack(gram, moments, row.width)
+
+    def _row(self, number: int, label: int, code: bytes) -> dict[str, Any]:
+        data = label.to_bytes(_LABEL_BYTES, "big") + code
+        return {"number": number, "data": self._database.keys.seal(number, "codes", data)}
 
     def _minus(self, connection: Connection, ids: Sequence[str]) -> Sums | None:
         """The sums without these records; None if none of them is counted."""
-        query = select(_codes.c.label, _codes.c.code)
-        found = [
-            row
-            for part in chunked(sorted(set(ids)))
-            for row in connection.execute(query.where(_codes.c.id.in_(part))).all()
-        ]
-        sums = self._read(connection) if found else None
+        codes = self._cards.payloads(_codes, sorted(set(ids)), connection=connection).values()
+        sums = self._read(connection) if codes else None
         if sums is None:
             return None
         from lmeraser.sums import stack
 
-        return sums.plus(stack(row.code for row in found), [row.label for row in found], sign=-1)
+        labels = [int.from_bytes(code[:_LABEL_BYTES], "big") for code in codes]
+        return sums.plus(stack(code[_LABEL_BYTES:] for code in codes), labels, sign=-1)
 
     def _write(self, connection: Connection, key: str, sums: Sums) -> None:
         from lmeraser.sums import pack
 
-        gram, moments = pack(sums)
-        values = {"width": len(sums.gram), "gram": gram, "moments": moments}
+        self._database.doom(connection, connection.execute(select(_sums.c.slot)).scalars().all())
+        slot = self._database.new_keys(connection, 1).start
+        gram, moments = (self._database.keys.seal(slot, "sums", part) for part in pack(sums))
+        values = {"slot": slot, "width": len(sums.gram), "gram": gram, "moments": moments}
         # Overwriting a row of the same size costs half of what deleting and inserting it does.
         if connection.execute(update(_sums).where(_sums.c.key == key).values(**values)).rowcount == 0:
             connection.execute(insert(_sums).values(key=key, **values))

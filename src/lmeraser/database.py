@@ -1,29 +1,36 @@
-"""The workspace's SQL database: connections, transactions, small facts, and removal of freed bytes.
+"""The workspace's SQL database: connections, transactions, small facts, and what happens to deleted bytes.
 
 Every change of private records, deletion requests and the ledger's outbox is one transaction, so that after a
-crash all of it happened or none. SQLite with ``secure_delete``, write-ahead log and full synchronisation.
-Follows SQLAlchemy Core; knows nothing about what the tables of other modules mean.
+crash all of it happened or none. What must be forgettable is sealed (`keys`): a transaction dooms keys, and after
+it they are overwritten, so that no copy of the deleted bytes can be read any more, wherever it is. What is not
+sealed (numbers, keyed digests, places) stays in free pages until the file is rewritten, at once while it is small.
+SQLite with ``secure_delete``, write-ahead log and full synchronisation. Follows SQLAlchemy Core; knows nothing
+about what the tables of other modules mean.
 """
 
 from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import (
+    BLOB,
     URL,
     Column,
     Connection,
     Engine,
     ForeignKey,
     Index,
+    Integer,
     MetaData,
     String,
     Table,
+    cast,
     create_engine,
+    delete,
     event,
     insert,
     select,
@@ -32,30 +39,47 @@ from sqlalchemy import (
 from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError
 
 from lmeraser.errors import CorruptError, StorageError
+from lmeraser.keys import FIRST_SLOT, ErasedError, Keys
 
 T = TypeVar("T")
 
 _IN_CHUNK = 500  # values per SQL statement; databases limit the number of parameters
+_SMALL = 64 << 20  # bytes; a database of this size is rewritten within about a second
+_TRIES = 10  # at reading what others delete meanwhile
 
 metadata = MetaData()
 facts = Table("facts", metadata, Column("name", String, primary_key=True), Column("value", String, nullable=False))
+_doomed = Table("doomed", metadata, Column("slot", Integer, primary_key=True, autoincrement=False))
 
 
 def owned(name: str, *columns: Column[Any] | Index) -> Table:
     """A table of things that belong to one record and are deleted with it."""
-    owner = Column("id", String, ForeignKey("records.id", ondelete="CASCADE"), primary_key=True)
-    return Table(name, metadata, owner, *columns)
+    record = ForeignKey("records.number", ondelete="CASCADE", onupdate="CASCADE")
+    return Table(name, metadata, Column("number", Integer, record, primary_key=True), *columns)
+
+
+def sealed(name: str, *, what: str, slot: str = "number", nullable: bool = False) -> Column[Any]:
+    """A column of sealed bytes.
+
+    Args:
+        name: of the column.
+        what: kind of what is sealed.
+        slot: name of the column with the slot of the key.
+        nullable: whether it may hold nothing.
+    """
+    return Column(name, BLOB, nullable=nullable, info={"what": what, "slot": slot})
 
 
 class Database:
     """One SQLite file with the tables of every module that was imported before.
 
     Args:
-        path: the file; made if it is missing.
+        path: the file; made if it is missing, with its file of keys beside it.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.keys = Keys(path.with_suffix(".keys"))
         self._engine = _sqlite(path)
         with self._translated():
             metadata.create_all(self._engine)
@@ -66,7 +90,7 @@ class Database:
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[Connection]:
-        """A connection to read with.
+        """A connection to read with; all that it reads is of one state.
 
         Raises:
             StorageError: the database cannot be read.
@@ -91,6 +115,7 @@ class Database:
             return
         with self._translated(), self._engine.begin() as own:
             yield own
+            self.keys.flush()  # before anything that is sealed under them
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:
@@ -112,11 +137,37 @@ class Database:
 
     # --- reading and facts -----------------------------------------------------------------------------
 
-    def rows(self, query: Any, column: Any, values: Iterable[Any]) -> Iterator[Any]:
-        """Rows of ``query`` where ``column`` is one of ``values``, however many there are."""
+    def rows(
+        self,
+        query: Any,
+        column: Any,
+        values: Iterable[Any],
+        each: Callable[[Any], T],
+        connection: Connection | None = None,
+    ) -> Iterator[T]:
+        """``each`` row of ``query`` where ``column`` is one of ``values``, however many there are."""
+        for chunk in chunked(values):
+            yield from self.every(query.where(column.in_(chunk)), each, connection)
+
+    def every(self, query: Any, each: Callable[[Any], T], connection: Connection | None = None) -> list[T]:
+        """``each`` row of ``query``."""
+
+        def read(inner: Connection) -> list[T]:
+            return [each(row) for row in inner.execute(query)]
+
+        return read(connection) if connection is not None else self.consistent(read)
+
+    def consistent(self, read: Callable[[Connection], T]) -> T:
+        """What ``read`` finds in one state of the database, whatever others write meanwhile.
+
+        Raises:
+            ErasedError: keys are erased, and what they seal is still there.
+        """
+        for _ in range(_TRIES):
+            with contextlib.suppress(ErasedError), self.reading() as connection:
+                return read(connection)
         with self.reading() as connection:
-            for chunk in chunked(list(values)):
-                yield from connection.execute(query.where(column.in_(chunk))).all()
+            return read(connection)
 
     def fact(self, name: str, connection: Connection | None = None) -> str | None:
         """A small named value, or None."""
@@ -132,15 +183,55 @@ class Database:
         if changed.rowcount == 0:
             connection.execute(insert(facts).values(name=name, value=value))
 
-    # --- freed bytes -----------------------------------------------------------------------------------
+    # --- deleted bytes ---------------------------------------------------------------------------------
+
+    def new_keys(self, connection: Connection, count: int) -> range:
+        """Slots of new keys, for what this transaction writes."""
+        more = cast(cast(facts.c.value, Integer) + count, String)
+        # Written before it is read: from then on nobody else can have these slots.
+        if connection.execute(update(facts).where(facts.c.name == "slots").values(value=more)).rowcount == 0:
+            self.set_fact(connection, "slots", str(FIRST_SLOT + count))
+        stop = int(self.fact("slots", connection) or 0)
+        slots = range(stop - count, stop)
+        self.keys.make(slots)
+        return slots
+
+    def doom(self, connection: Connection, slots: Iterable[int]) -> None:
+        """Note keys of what this transaction deletes; `erase` overwrites them after it."""
+        for chunk in chunked({"slot": slot} for slot in slots):
+            connection.execute(insert(_doomed), chunk)
+
+    def erase(self) -> None:
+        """Overwrite the keys of everything that was deleted, so that no copy of it can be read."""
+        if slots := self.every(select(_doomed.c.slot), lambda row: row.slot):
+            self.keys.erase(slots)
+            with self.transaction() as connection:
+                for chunk in chunked(slots):
+                    connection.execute(delete(_doomed).where(_doomed.c.slot.in_(chunk)))
+
+    def opened(self) -> Iterator[tuple[str, bytes]]:
+        """Name of the table and content of everything sealed that can be read."""
+        columns = [column for table in metadata.tables.values() for column in table.columns if column.info]
+        for column in columns:
+            what, slot = column.info["what"], column.table.c[column.info["slot"]]
+            with self.reading() as connection:
+                rows = connection.execute(select(slot, column).where(column.is_not(None)))
+                for number, data in rows.yield_per(_IN_CHUNK):
+                    with contextlib.suppress(ErasedError):
+                        yield column.table.name, self.keys.unseal(number, what, data)
 
     @property
     def compaction_due(self) -> bool:
         """Whether something was deleted since the database was last compacted."""
         return self.fact("compaction") == "due"
 
+    @property
+    def small(self) -> bool:
+        """Whether the database can be compacted at every deletion."""
+        return self.path.stat().st_size <= _SMALL
+
     def need_compaction(self, connection: Connection) -> None:
-        """Note that something was deleted whose bytes must go."""
+        """Note that something was deleted."""
         self.set_fact(connection, "compaction", "due")
 
     def compact(self) -> None:
@@ -185,6 +276,7 @@ def _sqlite(path: Path) -> Engine:
 
     @event.listens_for(engine, "connect")
     def _configure(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None
         cursor = connection.cursor()
         # Without foreign keys features would outlive their record; without secure_delete its bytes would.
         # A cache of 32 MB holds the sums, so that their pages are written once.
@@ -192,5 +284,11 @@ def _sqlite(path: Path) -> Engine:
         for pragma in (*pragmas, "cache_size=-32000"):
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        # By itself the driver begins at the first change only, and what is read before may be of another state.
+        if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
+            connection.exec_driver_sql("BEGIN")
 
     return engine

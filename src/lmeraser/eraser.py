@@ -312,11 +312,11 @@ class Eraser:
         return status(self.workspace)
 
     def purge(self, *, dry_run: bool = False) -> list[Path]:
-        """Remove what the served generation does not use. See `purge.purge`."""
+        """Remove what the served generation does not use, and rewrite the database. See `purge.purge`."""
         from lmeraser.purge import purge
 
         with self.workspace.writing("purge"):
-            return purge(self.workspace, dry_run=dry_run)
+            return purge(self.workspace, dry_run=dry_run, compact=True)
 
     def predict(self, images: Iterable[str | os.PathLike[str] | bytes]) -> list[Prediction]:
         """Classify image files (paths, or their bytes).
@@ -387,9 +387,9 @@ class Eraser:
 
     def quarantined(self) -> frozenset[int]:
         """Clusters of the served model that predictions do not use, because a deletion from them was accepted."""
-        from lmeraser.quarantine import quarantine
+        from lmeraser.quarantine import quarantined
 
-        return quarantine(self.workspace, self.workspace.generations.require()).clusters
+        return quarantined(self.workspace, self.workspace.generations.require())
 
     def close(self) -> None:
         """Release the workspace's database."""

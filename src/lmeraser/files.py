@@ -38,7 +38,7 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-        _flush_folder(path.parent)
+        flush_folder(path.parent)
 
 
 def read_file(path: Path) -> bytes:
@@ -68,7 +68,7 @@ def append(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         if fresh:
-            _flush_folder(path.parent)
+            flush_folder(path.parent)
 
 
 @contextlib.contextmanager
@@ -85,7 +85,8 @@ def storage_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _flush_folder(folder: Path) -> None:
+def flush_folder(folder: Path) -> None:
+    """Wait until the names in a folder are on the disk."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,9 +1,10 @@
 """Removing bytes that nothing needs any more: mark what the served generation uses, sweep the rest.
 
 Removed are artifacts, memo entries, manifests and stored clusters of other generations, the places that changes up
-to the served one touched, pictures, temporary files, and, after a deletion, every free page and log of the
-database. What is not covered: copies that were made outside the workspace (backups, exports), the file system's
-and the disk's own remnants of overwritten files.
+to the served one touched, pictures, temporary files, and, after a deletion, the keys of what was deleted. The
+database is rewritten without free pages, and its log emptied, where that is quick or asked for. What is not
+covered: copies that were made outside the workspace (backups, exports), the file system's and the disk's own
+remnants of overwritten files.
 """
 
 from __future__ import annotations
@@ -11,24 +12,26 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from lmeraser.database import Database
 from lmeraser.files import TEMPORARY, storage_errors
 from lmeraser.workspace import Workspace
 
 
-def purge(workspace: Workspace, *, dry_run: bool = False) -> list[Path]:
+def purge(workspace: Workspace, *, dry_run: bool = False, compact: bool = False) -> list[Path]:
     """Remove whatever the served generation does not use.
 
     Args:
         workspace: held by the caller for writing.
         dry_run: remove nothing.
+        compact: rewrite the database after deletions even if it is large; otherwise that stays due.
 
     Returns:
         The files that went, or that would go.
     """
     model = workspace.generations.current()
     if model is None:  # an interrupted first training: its finished parts are still needed
-        if workspace.database.compaction_due and not dry_run:
-            workspace.database.compact()
+        if not dry_run:
+            forget(workspace.database, compact=compact)
         return []
     with storage_errors(workspace.root):
         doomed = [*workspace.generations.outdated(), *_temporary(workspace.root), *_reports(workspace)]
@@ -43,9 +46,15 @@ def purge(workspace: Workspace, *, dry_run: bool = False) -> list[Path]:
     workspace.records.changes.forget(until=model.revision)
     if not workspace.config.needs_codes:
         workspace.records.counted.clear()
-    if workspace.database.compaction_due:
-        workspace.database.compact()
+    forget(workspace.database, compact=compact)
     return sorted(set(doomed))
+
+
+def forget(database: Database, *, compact: bool = False) -> None:
+    """Erase the keys of what was deleted; rewrite the database if that is due, and quick or asked for."""
+    database.erase()
+    if database.compaction_due and (compact or database.small):
+        database.compact()
 
 
 def _temporary(root: Path) -> Iterator[Path]:

@@ -34,15 +34,18 @@ class Quarantine:
     global_head: Mapping[str, Array] | None = None
 
 
+def quarantined(workspace: Workspace, model: Model) -> frozenset[int]:
+    """Numbers of the clusters that predictions with ``model`` leave out now."""
+    return workspace.requests.quarantined(model) if workspace.config.requests.quarantine else frozenset()
+
+
 def quarantine(workspace: Workspace, model: Model) -> Quarantine:
     """What predictions with ``model`` leave out now.
 
     Raises:
         NoModelError: every record's deletion was accepted.
     """
-    if not workspace.config.requests.quarantine:
-        return Quarantine()
-    clusters = workspace.requests.quarantined(model)
+    clusters = quarantined(workspace, model)
     if not clusters or model.global_head is None or model.code_key is None:
         return Quarantine(clusters)
     from lmeraser.discriminant import solve

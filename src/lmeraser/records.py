@@ -1,30 +1,29 @@
 """Private records: what F is a function of.
 
 A record is an id, an optional subject (the person it is about), a label and the image bytes as given. Beside it
-lies what was derived from it alone, its features, its code and its place, and a random key; all of it goes when
-the record goes, by foreign key. The ledger names a record only by a commitment under that key, so that once the
-record is deleted nobody can link the two. Deleted ids, subjects and images stay behind only as keyed digests (the
-suppression list), so that importing the same source again does not bring a deleted record back.
+lies what was derived from it alone: its features, its code and its place. All of it goes when the record goes, by
+foreign key, and its key is erased, under which everything but the place is sealed. The ledger names a record only
+by a commitment under that key, so that once the record is deleted nobody can link the two. Deleted ids, subjects
+and images stay behind only as keyed digests (the suppression list), so that importing the same source again does
+not bring a deleted record back.
 
-Follows `database`; knows nothing about models or how the derived values are made.
+Follows `cards` and `database`; knows nothing about models or how the derived values are made.
 """
 
 from __future__ import annotations
 
+import hmac
 import itertools
 import json
-import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from sqlalchemy import (
-    BLOB,
     Boolean,
     Column,
     Connection,
     Index,
-    Integer,
     String,
     Table,
     and_,
@@ -36,33 +35,23 @@ from sqlalchemy import (
     update,
 )
 
+from lmeraser.cards import Card, Cards
+from lmeraser.cards import records as cards
 from lmeraser.changes import Changes
 from lmeraser.counted import Counted
-from lmeraser.database import Database, chunked, metadata, owned
+from lmeraser.database import Database, chunked, metadata, owned, sealed
 from lmeraser.errors import InputError
 from lmeraser.hashing import Digest, keyed_digest
+from lmeraser.keys import Keys
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_KEY_BYTES = 32
-
 Named = Literal["record", "subject", "image"]  # what a suppression names
 
-
-_records = Table(
-    "records",
-    metadata,
-    Column("id", String, primary_key=True),
-    Column("subject", String, nullable=True, index=True),
-    Column("label", Integer, nullable=False),
-    Column("image_digest", String, nullable=False),
-    Column("key", BLOB, nullable=False),
-    Column("entry", Integer, nullable=False),
-)
-_images = owned("images", Column("data", BLOB, nullable=False))
-_features = owned("features", Column("key", String, nullable=False), Column("vector", BLOB, nullable=False))
+_images = owned("images", sealed("data", what="images"))
+_features = owned("features", Column("key", String, nullable=False), sealed("data", what="features"))
 _places = owned(
     "places",  # under the served partition, and under one that is being derived
     Column("partition", String, primary_key=True),
@@ -102,7 +91,8 @@ class Records:
 
     def __init__(self, database: Database, *, secret: bytes) -> None:
         self.database = database
-        self.counted = Counted(database)
+        self._cards = Cards(database, secret=secret)
+        self.counted = Counted(self._cards)
         self.changes = Changes(database)
         self._secret = secret
 
@@ -143,17 +133,15 @@ class Records:
 
     def count(self) -> int:
         """Number of records."""
-        return self._scalar(select(func.count()).select_from(_records))
+        return self._scalar(select(func.count()).select_from(cards))
 
     def count_subjects(self) -> int:
         """Number of different subjects."""
-        return self._scalar(select(func.count(_records.c.subject.distinct())))
+        return self._scalar(select(func.count(cards.c.subject.distinct())))
 
     def index(self) -> list[RecordRef]:
         """All records without payload, sorted by id (code points, as Python sorts)."""
-        query = select(_records.c.id, _records.c.label, _records.c.image_digest)
-        with self.database.reading() as connection:
-            return sorted(RecordRef(i, n, Digest(d)) for i, n, d in connection.execute(query))
+        return sorted(RecordRef(card.id, card.label, card.image_digest) for card in self._cards.every())
 
     def refs(self, ids: Iterable[str]) -> list[RecordRef]:
         """These records without payload, sorted by id."""
@@ -161,22 +149,19 @@ class Records:
 
     def find(self, ids: Iterable[str]) -> dict[str, tuple[str | None, int, Digest]]:
         """Subject, label and image digest of those ids that exist."""
-        query = select(_records)
-        rows = self.database.rows(query, _records.c.id, ids)
-        return {row.id: (row.subject, row.label, Digest(row.image_digest)) for row in rows}
+        return {card.id: (card.subject, card.label, card.image_digest) for card in self._cards.find("id", ids)}
 
     def of_subjects(self, subjects: Iterable[str]) -> dict[str, list[str]]:
         """Record ids of each subject that has any, sorted."""
         found: dict[str, list[str]] = {}
-        query = select(_records.c.id, _records.c.subject)
-        for row in self.database.rows(query, _records.c.subject, subjects):
-            found.setdefault(row.subject, []).append(row.id)
+        for card in self._cards.find("subject", subjects):
+            assert card.subject is not None
+            found.setdefault(card.subject, []).append(card.id)
         return {subject: sorted(ids) for subject, ids in found.items()}
 
     def images(self, ids: Sequence[str]) -> list[bytes]:
         """Image bytes of ``ids``, in their order."""
-        query = select(_images.c.id, _images.c.data)
-        found = {row.id: bytes(row.data) for row in self.database.rows(query, _images.c.id, ids)}
+        found = self._cards.payloads(_images, ids)
         return [found[record_id] for record_id in ids]
 
     # --- changing --------------------------------------------------------------------------------------
@@ -194,28 +179,30 @@ class Records:
         """
         if not records:
             return []
-        rows = [
-            {
-                "id": record.id,
-                "subject": record.subject,
-                "label": record.label,
-                "image_digest": str(Digest.of(record.image)),
-                "key": secrets.token_bytes(_KEY_BYTES),
-                "entry": entry,
-            }
-            for record in records
+        keys, numbers = self.database.keys, self.database.new_keys(connection, len(records))
+        found = [Card(r.id, r.subject, r.label, Digest.of(r.image)) for r in records]
+        connection.execute(
+            insert(cards), [self._cards.row(*each, entry) for each in zip(numbers, found, strict=True)]
+        )
+        images = [
+            {"number": number, "data": keys.seal(number, "images", record.image)}
+            for number, record in zip(numbers, records, strict=True)
         ]
-        connection.execute(insert(_records), rows)
-        connection.execute(insert(_images), [{"id": r.id, "data": r.image} for r in records])
-        return [_commitment(row) for row in rows]
+        connection.execute(insert(_images), images)
+        return [_commitment(keys, number, entry, card) for number, card in zip(numbers, found, strict=True)]
 
     def relabel(self, connection: Connection, ids: Sequence[str], label: int, *, entry: int) -> list[Digest]:
         """Give records another label and a new key, as if they were deleted and added; returns commitments."""
         self.counted.forget(connection, ids)
         self.changes.note(connection, self._placed(ids, connection))
-        for record_id in ids:
-            values = {"label": label, "key": secrets.token_bytes(_KEY_BYTES), "entry": entry}
-            connection.execute(update(_records).where(_records.c.id == record_id).values(**values))
+        old = self._cards.require(ids, connection)
+        known = {card.id: card for card in self._cards.find("id", ids)}
+        for record_id, number in zip(ids, self.database.new_keys(connection, len(ids)), strict=True):
+            row = self._cards.row(number, known[record_id]._replace(label=label), entry)
+            connection.execute(update(cards).where(cards.c.number == old[record_id]).values(**row))
+            for table in (_images, _features):
+                self._cards.seal_again(connection, table, old[record_id], number)
+        self.database.doom(connection, old.values())
         self.database.need_compaction(connection)
         return sorted(itertools.chain(*self.commitments(ids, connection).values()))
 
@@ -228,10 +215,12 @@ class Records:
         named: dict[Named, Sequence[str]] = {"record": ids, "image": images, "subject": subjects}
         self.counted.forget(connection, ids)
         self.changes.note(connection, self._placed(ids, connection))
-        for chunk in chunked(ids):
-            connection.execute(delete(_records).where(_records.c.id.in_(chunk)))
+        numbers = sorted(self._cards.numbers(ids, connection).values())
+        for chunk in chunked(numbers):
+            connection.execute(delete(cards).where(cards.c.number.in_(chunk)))
+        self.database.doom(connection, numbers)
         digests = {str(self._suppression(kind, name)) for kind, names in named.items() for name in names}
-        known = {row.digest for row in self.database.rows(select(_suppressed), _suppressed.c.digest, digests)}
+        known = self._known(digests)
         if digests - known:
             connection.execute(insert(_suppressed), [{"digest": d} for d in sorted(digests - known)])
         self.database.need_compaction(connection)
@@ -241,23 +230,28 @@ class Records:
     ) -> dict[int, list[Digest]]:
         """Commitments of records (all, or ``ids``), sorted, by the ledger entry that told of their addition.
 
-        A commitment is an HMAC of the record under its own random key. Once the key is deleted it is a random
+        A commitment is an HMAC of the record under its own random key. Once the key is erased it is a random
         number: nobody can find out whose it was, not even by trying every record there is.
         """
+        keys, query = self.database.keys, select(*cards.c)
+
+        def each(row: Any) -> tuple[int, Digest]:
+            return row.entry, _commitment(keys, row.number, row.entry, Card.of(keys, row))
+
         found: dict[int, list[Digest]] = {}
-        query = select(*_records.c)
         with self.database.transaction(connection) as inner:
-            parts = [query] if ids is None else [query.where(_records.c.id.in_(part)) for part in chunked(ids)]
-            for part in parts:
-                for row in inner.execute(part):
-                    found.setdefault(row.entry, []).append(_commitment(row._asdict()))
+            if ids is None:
+                every: Iterable[tuple[int, Digest]] = self.database.every(query, each, inner)
+            else:
+                every = self._cards.by_id(query, ids, lambda _, row: each(row), inner)
+            for entry, digest in every:
+                found.setdefault(entry, []).append(digest)
         return {entry: sorted(digests) for entry, digests in sorted(found.items())}
 
     def suppressed(self, kind: Named, names: Iterable[str]) -> set[str]:
         """Those names (record ids, subjects, digests of images) that were deleted here before."""
         by_digest = {str(self._suppression(kind, name)): name for name in names}
-        rows = self.database.rows(select(_suppressed), _suppressed.c.digest, by_digest)
-        return {by_digest[row.digest] for row in rows}
+        return {by_digest[digest] for digest in self._known(by_digest)}
 
     def lift_suppression(self, connection: Connection, kind: Named, names: Iterable[str]) -> None:
         """Allow deleted ids, subjects or images to be added again."""
@@ -270,17 +264,25 @@ class Records:
         """Stored features, float32 [d], of those ids that have them under ``key``."""
         import numpy as np
 
-        query = select(_features.c.id, _features.c.vector).where(_features.c.key == key)
-        rows = self.database.rows(query, _features.c.id, ids)
-        return {row.id: np.frombuffer(row.vector, dtype=np.float32) for row in rows}
+        found = self._cards.payloads(_features, ids, _features.c.key == key)
+        return {record_id: np.frombuffer(data, dtype=np.float32) for record_id, data in found.items()}
 
     def store_features(self, vectors: Mapping[str, NDArray[np.float32]], *, key: str) -> None:
         """Store the features, float32 [d], of these records under ``key``, replacing older ones."""
-        rows = [{"id": i, "key": key, "vector": v.astype("float32").tobytes()} for i, v in vectors.items()]
+        keys = self.database.keys
         with self.database.transaction() as connection:
-            for chunk in chunked(rows):
-                connection.execute(delete(_features).where(_features.c.id.in_([row["id"] for row in chunk])))
-                connection.execute(insert(_features), chunk)
+            for chunk in chunked(vectors):
+                numbers = self._cards.require(chunk, connection)
+                rows = [
+                    {
+                        "number": n,
+                        "key": key,
+                        "data": keys.seal(n, "features", vectors[i].astype("float32").tobytes()),
+                    }
+                    for i, n in numbers.items()
+                ]
+                connection.execute(delete(_features).where(_features.c.number.in_(numbers.values())))
+                connection.execute(insert(_features), rows)
 
     def forget_derived(self) -> None:
         """Delete all features, codes and places; they will be found again when they are needed."""
@@ -291,22 +293,21 @@ class Records:
 
     def places(self, partition: Digest, ids: Sequence[str] | None = None) -> dict[str, str]:
         """Place of each record (or of ``ids``) under ``partition``, where it is known."""
-        query = select(_places.c.id, _places.c.place).where(_places.c.partition == str(partition))
-        if ids is not None:
-            return {row.id: row.place for row in self.database.rows(query, _places.c.id, ids)}
-        with self.database.reading() as connection:
-            return {row.id: row.place for row in connection.execute(query)}
+        mine = _places.c.partition == str(partition)
+        if ids is None:
+            return self._at(mine)
+        query = select(cards.c.id, _places.c.place).join_from(cards, _places).where(mine)
+        return dict(self._cards.by_id(query, ids, lambda name, row: (name, row.place)))
 
     def at_places(self, partition: Digest, places: Iterable[str]) -> dict[str, str]:
         """The records at exactly these places under ``partition``, each with its place."""
-        query = select(_places.c.id, _places.c.place).where(_places.c.partition == str(partition))
-        return {row.id: row.place for row in self.database.rows(query, _places.c.place, places)}
+        mine = _places.c.partition == str(partition)
+        parts = (self._at(and_(mine, _places.c.place.in_(chunk))) for chunk in chunked(places))
+        return dict(itertools.chain.from_iterable(part.items() for part in parts))
 
     def under(self, partition: Digest, path: str) -> dict[str, str]:
         """The records whose places lie under one path (`grouping`) of ``partition``, each with its place."""
-        query = select(_places.c.id, _places.c.place).where(_under(partition, path))
-        with self.database.reading() as connection:
-            return {row.id: row.place for row in connection.execute(query)}
+        return self._at(_under(partition, path))
 
     def count_under(self, partition: Digest, path: str) -> int:
         """Number of the records whose places lie under one path of ``partition``."""
@@ -314,8 +315,9 @@ class Records:
 
     def any_sampled(self, partition: Digest, ids: Iterable[str]) -> bool:
         """Whether one of ``ids`` is in the sample that shaped ``partition``."""
-        query = select(_places.c.id).where(_places.c.partition == str(partition), _places.c.sampled)
-        return any(True for _ in self.database.rows(query, _places.c.id, ids))
+        mine = and_(_places.c.partition == str(partition), _places.c.sampled)
+        query = select(cards.c.id).join_from(cards, _places).where(mine)
+        return any(self._cards.by_id(query, ids, lambda *_: True))
 
     def store_places(self, places: Mapping[str, str], *, partition: Digest, sampled: bool = False) -> None:
         """Store the place of these records under ``partition``, beside those under others.
@@ -328,9 +330,11 @@ class Records:
         common = {"partition": str(partition), "sampled": sampled}
         mine = _places.c.partition == str(partition)
         with self.database.transaction() as connection:
-            for chunk in chunked(places.items()):
-                connection.execute(delete(_places).where(mine, _places.c.id.in_([i for i, _ in chunk])))
-                connection.execute(insert(_places), [{"id": i, "place": place, **common} for i, place in chunk])
+            for chunk in chunked(places):
+                numbers = self._cards.require(chunk, connection)
+                connection.execute(delete(_places).where(mine, _places.c.number.in_(numbers.values())))
+                rows = [{"number": number, "place": places[i], **common} for i, number in numbers.items()]
+                connection.execute(insert(_places), rows)
 
     def forget_places(self, *, keep: Digest) -> None:
         """Delete the places of every other partition than the one with the key ``keep``."""
@@ -341,14 +345,25 @@ class Records:
 
     # --- helpers ---------------------------------------------------------------------------------------
 
+    def _at(self, where: Any) -> dict[str, str]:
+        """Id and place of the records whose places fulfil a condition."""
+        query = select(cards.c.number, cards.c.card, _places.c.place).join_from(_places, cards).where(where)
+        return dict(self.database.every(query, lambda row: (Card.of(self.database.keys, row).id, row.place)))
+
     def _placed(self, ids: Sequence[str], connection: Connection) -> list[tuple[str, str, bool]]:
         """Partition, place, and whether it shaped the partition, of these records under each partition."""
-        query = select(_places.c.partition, _places.c.place, _places.c.sampled)
-        parts = (connection.execute(query.where(_places.c.id.in_(part))) for part in chunked(ids))
-        return [(row.partition, row.place, row.sampled) for part in parts for row in part]
+        query = select(cards.c.id, _places.c.partition, _places.c.place, _places.c.sampled)
+        found = query.join_from(cards, _places)
+        return list(
+            self._cards.by_id(found, ids, lambda _, row: (row.partition, row.place, row.sampled), connection)
+        )
 
     def _suppression(self, kind: Named, name: str) -> Digest:
         return keyed_digest(self._secret, ["suppressed", kind, name])
+
+    def _known(self, digests: Iterable[str]) -> set[str]:
+        """Those digests that are in the suppression list."""
+        return set(self.database.rows(select(_suppressed), _suppressed.c.digest, digests, lambda row: row.digest))
 
     def _scalar(self, query: Any) -> int:
         with self.database.reading() as connection:
@@ -364,7 +379,7 @@ def _under(partition: Digest, path: str) -> Any:
     return and_(mine, or_(place == path, and_(place >= f"{path}/", place < f"{path}0")))
 
 
-def _commitment(row: Mapping[str, Any]) -> Digest:
-    """The commitment of a row of ``records``."""
-    names = ("entry", "id", "subject", "label", "image_digest")
-    return keyed_digest(row["key"], ["record", *(row[name] for name in names)])
+def _commitment(keys: Keys, number: int, entry: int, card: Card) -> Digest:
+    """The commitment of a record, under a key that is derived from its own."""
+    key = hmac.digest(keys.key(number), b"commitment", "sha256")
+    return keyed_digest(key, ["record", entry, *card])

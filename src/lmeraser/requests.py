@@ -2,12 +2,14 @@
 
 Every change of state is one transaction with its entry for the ledger. Which requests are in progress is the
 journal: after a crash the next training finishes them. Repeating a request's id with the same names is harmless;
-with other names it is an error, because those would not be deleted. Follows `deletion`, which has the rules; knows
-nothing about how a model is derived.
+with other names it is an error, because those would not be deleted. The names are sealed under a key of the
+request, which is erased when they have been deleted or the request is cancelled. Follows `deletion`, which has the
+rules; knows nothing about how a model is derived.
 """
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
@@ -18,18 +20,16 @@ from sqlalchemy import (
     Boolean,
     Column,
     Connection,
-    ForeignKey,
     Integer,
     String,
     Table,
-    delete,
     insert,
     select,
     update,
 )
 
 from lmeraser.config import RequestsConfig
-from lmeraser.database import Database, metadata
+from lmeraser.database import Database, metadata, sealed
 from lmeraser.deletion import Before, Request, State, Wish, moved, parse_id, regulation
 from lmeraser.errors import InputError
 from lmeraser.hashing import Digest, keyed_digest
@@ -58,13 +58,8 @@ _requests = Table(
     Column("before", JSON, nullable=True),
     Column("reason", String, nullable=True),
     Column("certificate", String, nullable=True),
-)
-_names = Table(
-    "names",
-    metadata,
-    Column("request", String, ForeignKey("requests.id", ondelete="CASCADE"), primary_key=True),
-    Column("kind", String, primary_key=True),
-    Column("name", String, primary_key=True),
+    Column("slot", Integer, nullable=True),
+    sealed("sealed_names", what="names", slot="slot", nullable=True),
 )
 
 
@@ -121,11 +116,12 @@ class Requests:
 
     def selection(self, request: Request, connection: Connection | None = None) -> Selection:
         """The records that a pending request selects now."""
-        by_kind: dict[str, list[str]] = {"record": [], "subject": []}
-        with self._database.transaction(connection) as inner:
-            for row in inner.execute(select(_names).where(_names.c.request == request.id)):
-                by_kind[row.kind].append(row.name)
-        return select_names(self._records, ids=by_kind["record"], subjects=by_kind["subject"])
+        query = select(_requests.c.slot, _requests.c.sealed_names).where(
+            _requests.c.id == request.id, _requests.c.slot.is_not(None)
+        )
+        found = self._database.every(query, self._unsealed, connection)
+        names: dict[str, list[str]] = found[0] if found else {"ids": [], "subjects": []}
+        return select_names(self._records, **names)
 
     def quarantined(self, model: Model) -> frozenset[int]:
         """Clusters of ``model`` that hold records whose deletion was accepted and is not completed."""
@@ -171,9 +167,10 @@ class Requests:
                 names=len(names),
                 audit=wish.audit,
             )
-            inner.execute(insert(_requests).values(**request.__dict__, selector=selector))
-            rows = [{"request": request_id, "kind": kind, "name": name} for kind, name in names]
-            inner.execute(insert(_names), rows)
+            slot = self._database.new_keys(inner, 1).start
+            inner.execute(
+                insert(_requests).values(**request.__dict__, selector=selector, **self._sealed(slot, wish))
+            )
             told = {name: getattr(request, name) for name in ("regulation", "received", "due", "names")}
             self._ledger.note(inner, "request", {"request": request_id, **told}, now=now)
         return request
@@ -187,7 +184,7 @@ class Requests:
         request = self.require(request_id)
         with self._database.transaction() as connection:
             cancelled = self._move(connection, request, "cancelled", now=now)
-            connection.execute(delete(_names).where(_names.c.request == request.id))
+            self._forget_names(connection, request)
             self._database.need_compaction(connection)
             self._ledger.note(connection, "cancelled", {"request": request.id}, now=now)
         return cancelled
@@ -232,7 +229,7 @@ class Requests:
                 already_deleted=len(selection.already_deleted),
                 before=self._before(model, selection.ids) if model is not None else None,
             )
-            connection.execute(delete(_names).where(_names.c.request == request.id))
+            self._forget_names(connection, request)
         if pending:
             commitments = self._records.commitments(everything.ids, connection)
             told = {"requests": sorted(chosen), "removed": by_entry(commitments)}
@@ -254,6 +251,20 @@ class Requests:
         with self._database.transaction() as connection:
             self._ledger.note(connection, "failed", {"request": request.id}, now=now)
             return self._move(connection, request, "failed", now=now, reason=reason)
+
+    def _sealed(self, slot: int, wish: Wish) -> dict[str, Any]:
+        names = {"ids": sorted(set(wish.ids)), "subjects": sorted(set(wish.subjects))}
+        data = json.dumps(names, ensure_ascii=False).encode()
+        return {"slot": slot, "sealed_names": self._database.keys.seal(slot, "names", data)}
+
+    def _unsealed(self, row: Any) -> dict[str, list[str]]:
+        names: dict[str, list[str]] = json.loads(self._database.keys.unseal(row.slot, "names", row.sealed_names))
+        return names
+
+    def _forget_names(self, connection: Connection, request: Request) -> None:
+        mine = _requests.c.id == request.id
+        self._database.doom(connection, connection.execute(select(_requests.c.slot).where(mine)).scalars().all())
+        connection.execute(update(_requests).where(mine).values(slot=None, sealed_names=None))
 
     def _before(self, model: Model, ids: Sequence[str]) -> Before:
         clusters = model.numbers(self._records.places(model.partition.key, ids)).values()

@@ -1,14 +1,16 @@
 """Residue scan: does any byte of a workspace still come from a file that the operator holds?
 
-Every 16-byte window of the probes is searched at every offset of every file of the workspace, and in the files'
-names. Windows that hold hardly any information (half of their bytes are repeated) are passed over, and so are
-those that records which are still there hold as well: two images share headers and tables. What is left is
-residue. The method: a window of 16 bytes, wherever it lies, covers one whole aligned word of 8, so only aligned
-words of the workspace have to be compared with words of the probes. Knows nothing about what the probes are.
+Every 16-byte window of the probes is searched at every offset of every file of the workspace, in the files' names,
+and in everything sealed in its database that can still be read. Windows that hold hardly any information (half of
+their bytes are repeated) are passed over, and so are those that records which are still there hold as well: two
+images share headers and tables. What is left is residue. The method: a window of 16 bytes, wherever it lies,
+covers one whole aligned word of 8, so only aligned words of the workspace have to be compared with words of the
+probes. Knows nothing about what the probes are.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -73,6 +75,7 @@ def scan(
     probes: Mapping[str, bytes],
     names: Iterable[str] = (),
     *,
+    opened: Iterable[tuple[str, bytes]] = (),
     retained: Iterable[bytes] = (),
     progress: Progress = silent,
 ) -> ResidueReport:
@@ -80,6 +83,7 @@ def scan(
 
     Args:
         root: the folder; every file below it is read.
+        opened: what its sealed parts hold, each with a name; searched like a file.
         probes: bytes by name.
         names: texts that are searched for as they are, in files and in their names.
         retained: payloads that may share windows with the probes.
@@ -97,13 +101,13 @@ def scan(
     total = 0
     with storage_errors(root):
         files = sorted(path for path in root.rglob("*") if path.is_file() and not path.is_symlink())
-        for done, path in enumerate(files):
-            data, shown = path.read_bytes(), path.relative_to(root).as_posix()
+        read = ((path.relative_to(root).as_posix(), path.read_bytes()) for path in files)
+        for done, (shown, data) in enumerate(itertools.chain(read, opened)):
             total += len(data)
             finds |= {Find(name, shown, offset) for name, offset in _in(data, wanted, words).items()}
             finds |= {Find(t, shown, at) for t, raw in texts.items() if (at := data.find(raw)) >= 0}
             finds |= {Find(t, shown, -1) for t in texts if t in shown}
-            progress("searching files", done + 1, len(files))
+            progress("searching files", min(done + 1, len(files)), len(files))
     ordered = tuple(sorted(finds, key=lambda find: (find.file, find.offset, find.probe)))
     unsearched = tuple(sorted(probes.keys() - set().union(*wanted.values())))
     return ResidueReport(not finds, ordered, len(wanted), len(shared), unsearched, 0, total, len(files))
@@ -137,7 +141,8 @@ def search(
     index = records.index()
     others = [record.id for record in index if record.image_digest not in searched]
     retained = (data for record_id in others for data in records.images([record_id]))
-    report = scan(workspace.root, probes, names, retained=retained, progress=progress)
+    opened = ((f"records.db, {table}", data) for table, data in workspace.database.opened())
+    report = scan(workspace.root, probes, names, opened=opened, retained=retained, progress=progress)
     return replace(report, held=len(index) - len(others))
 
 

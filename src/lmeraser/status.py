@@ -41,6 +41,7 @@ class Status:
         fingerprints: all of them.
         open_requests: deletion requests that are not completed or cancelled.
         next_due: when the first of their answers is due, RFC 3339 in UTC.
+        rewriting_due: whether free pages of the database still hold rows without content of deleted records.
     """
 
     records: int
@@ -65,6 +66,7 @@ class Status:
     fingerprints: tuple[Digest, ...]
     open_requests: int
     next_due: str | None
+    rewriting_due: bool
 
     def to_json(self) -> dict[str, object]:
         """The status as JSON values."""
@@ -102,4 +104,5 @@ def status(workspace: Workspace) -> Status:
         fingerprints=prints,
         open_requests=len(waiting),
         next_due=waiting[0].due if waiting else None,
+        rewriting_due=workspace.database.compaction_due,
     )

@@ -26,6 +26,7 @@ from lmeraser.executors.base import Executor
 from lmeraser.files import storage_errors, write_atomic
 from lmeraser.hashing import Digest
 from lmeraser.progress import Progress, silent
+from lmeraser.purge import forget
 from lmeraser.selection import Selection
 from lmeraser.train import TrainReport, train
 from lmeraser.workspace import Workspace
@@ -200,6 +201,7 @@ def _conclude(
         environment=executor().describe() if model and model.fingerprints == (executor().fingerprint,) else None,
         audit=audit,
         head=workspace.ledger.head,
+        rewritten=not workspace.database.compaction_due,
         now=now,
     )
     envelope = issue(facts, workspace.signing_key)
@@ -219,4 +221,4 @@ def _forget_unfinished(workspace: Workspace) -> None:
     with storage_errors(workspace.root):
         workspace.store.sweep(artifacts=set(), keys=set())
     workspace.records.changes.forget(until=workspace.records.changes.revision)
-    workspace.database.compact()
+    forget(workspace.database)

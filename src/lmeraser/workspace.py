@@ -235,13 +235,15 @@ class Workspace:
 
     @contextlib.contextmanager
     def changing(self) -> Iterator[Connection]:
-        """One transaction of the writer, after which the ledger's file holds what was noted in it."""
+        """One transaction of the writer, after which its keys are erased and the ledger's file has its entries."""
         with self.database.transaction() as connection:
             yield connection
+        self.database.erase()
         self.ledger.flush()
 
     def catch_up(self) -> None:
-        """Append to the ledger what a crash left behind: noted entries, and a generation that was published."""
+        """Do what a crash left undone: erase keys, tell the ledger of noted entries and of a generation."""
+        self.database.erase()
         self.ledger.flush()
         if self.database.fact("ledger") is None:
             told: dict[str, Any] = {"format": FORMAT, "key": self.signing_key.public.key_id}

@@ -129,7 +129,7 @@ def purge(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would go.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Remove files that the served model does not use."""
+    """Remove files that the served model does not use, and rewrite the database after deletions."""
     with opened(quiet=True) as eraser:
         paths = [str(path) for path in eraser.purge(dry_run=dry_run)]
     verb = "would be removed" if dry_run else "removed"
