@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -13,6 +14,7 @@ from datasets import ClassLabel, Dataset, Features, Value
 
 import lmeraser.executors.local as local
 from conftest import DIGIT_CLASSES, DIGIT_COLUMNS, digits, png, tiny_config
+from fake import Fake
 from lmeraser import Columns, Eraser
 from lmeraser.database import Database
 from lmeraser.derive import feature_key
@@ -117,6 +119,28 @@ def test_a_request_does_what_its_plan_said(eraser: Eraser) -> None:
         assert report.training is not None
         assert report.training.ran["tuned"] == plan.clusters_to_tune
         assert report.training.ran["tuned_records"] == plan.records_to_tune
+
+
+@pytest.mark.parametrize("limit", [3, 7, None])
+def test_a_plan_is_right_while_clusters_shrink_merge_and_vanish(tmp_path: Path, limit: int | None) -> None:
+    config = tiny_config(partition={"clusters": 2, "sample_size": 4, "max_records": limit})
+    with Eraser.create(tmp_path / "w", config) as eraser:
+        eraser.__dict__["_loaded"] = Fake()
+        eraser.add(digits(range(40)), columns=DIGIT_COLUMNS)
+        eraser.train()
+        merged = 0
+        while (left := [i for i in eraser.record_ids() if i not in sample_of(eraser)]) and len(left) > 4:
+            gone = random.Random(len(left)).sample(left, min(len(left), 3))
+            plan, before = eraser.plan(ids=gone), eraser.status().clusters
+            report = eraser.unlearn(ids=gone)
+            assert report.training is not None
+            assert not plan.sample_hit
+            assert report.training.ran["tuned"] == plan.clusters_to_tune
+            assert report.training.ran["tuned_records"] == plan.records_to_tune
+            changed = len(plan.affected) - plan.clusters_to_tune
+            assert before - eraser.status().clusters == changed
+            merged += changed > 0
+        assert (merged > 0) == (limit is not None)
 
 
 def test_a_plan_changes_nothing(eraser: Eraser) -> None:

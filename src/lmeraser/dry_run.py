@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from lmeraser.grouping import group
+from lmeraser.grouping import group_below, lies_under, path_of, regions
 from lmeraser.hashing import Digest
 from lmeraser.model import Model
 from lmeraser.plan import Plan, plan
@@ -45,20 +45,21 @@ def dry_run(
     selection = select(workspace.records, ids=ids, subjects=subjects)
     model = current_model(workspace)
     removed = set(selection.ids)
-    limit = workspace.config.partition.max_records
     hit = workspace.records.any_sampled(model.partition.key, removed)
-    places = _places(workspace, model, removed, every=hit or limit is not None)
-    before = model.numbers(places)
-    if hit:
+    before: Mapping[str, int]
+    after: Mapping[str, int]
+    if not model.tuned:
+        before, after, gone = {}, {}, removed
+    elif hit:
+        before, gone = model.numbers(workspace.records.places(model.partition.key)), removed
         after = _divide_again(workspace, model, removed, executor, progress)
     else:
-        left = {record_id: place for record_id, place in places.items() if record_id not in removed}
-        after = {i: number for number, members in enumerate(group(left, limit).values()) for i in members}
+        before, after, gone = _touched(workspace, model, removed)
     return plan(
         model,
         before,
         after,
-        removed,
+        gone,
         retained=model.records - len(removed),
         sample_hit=hit,
         already_deleted=len(selection.already_deleted),
@@ -66,15 +67,24 @@ def dry_run(
     )
 
 
-def _places(workspace: Workspace, model: Model, removed: set[str], *, every: bool) -> Mapping[str, str]:
-    """Places of all records that may be in a cluster that changes."""
-    records, key = workspace.records, model.partition.key
-    if not model.tuned:
-        return {}
-    if every:
-        return records.places(key)
-    # Without a limit a cluster is the records of one place.
-    return records.at_places(key, set(records.places(key, sorted(removed)).values()))
+def _touched(
+    workspace: Workspace, model: Model, removed: set[str]
+) -> tuple[dict[str, int], dict[str, int], set[str]]:
+    """Clusters before and after, and what goes, by numbers of records, under the paths that a request touches."""
+    records, key, limit = workspace.records, model.partition.key, workspace.config.partition.max_records
+    known = {cluster.path for cluster in model.clusters}
+    going = records.places(key, sorted(removed)).values()
+    paths = {path for place in going if (path := path_of(place, known)) is not None}
+
+    def left(path: str) -> int:
+        return records.count_under(key, path) - sum(lies_under(place, path) for place in going)
+
+    gone, before, after = records.numbers(removed), dict[str, int](), list[list[str]]()
+    for path in regions(paths, limit, left):
+        places = records.numbered(key, path)
+        before |= model.numbers(places)
+        after += group_below(path, {n: place for n, place in places.items() if n not in gone}, limit).values()
+    return before, {n: number for number, members in enumerate(after) for n in members}, gone
 
 
 def _divide_again(

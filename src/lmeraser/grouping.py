@@ -9,7 +9,7 @@ limit, the clusters that the parent was divided into become one. Pure functions.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 
 
 def group(places: Mapping[str, str], limit: int | None = None) -> dict[str, list[str]]:
@@ -62,6 +62,26 @@ def path_of(place: str, paths: Container[str]) -> str | None:
         return head
     candidates = (f"{head}/{bits[:length]}" for length in range(1, len(bits) + 1))
     return next((path for path in candidates if path in paths), None)
+
+
+def regions(touched: Iterable[str], limit: int | None, count: Callable[[str], int]) -> list[str]:
+    """Paths under which all clusters that may differ lie: none lies under another.
+
+    Args:
+        touched: paths of clusters in which records changed.
+        limit: as for `group`.
+        count: how many records there are under a path after the change.
+    """
+    return sorted({_widened(path, limit, count) for path in touched})
+
+
+def _widened(path: str, limit: int | None, count: Callable[[str], int]) -> str:
+    """The path, or the highest above it that holds no more than the limit and so is one cluster now."""
+    while (above := parent(path)) is not None and limit is not None:
+        if count(above) > limit:
+            break
+        path = above
+    return path
 
 
 def _named(head: str, parts: Iterable[tuple[str, list[str]]]) -> dict[str, list[str]]:

@@ -299,15 +299,18 @@ class Records:
         query = select(cards.c.id, _places.c.place).join_from(cards, _places).where(mine)
         return dict(self._cards.by_id(query, ids, lambda name, row: (name, row.place)))
 
-    def at_places(self, partition: Digest, places: Iterable[str]) -> dict[str, str]:
-        """The records at exactly these places under ``partition``, each with its place."""
-        mine = _places.c.partition == str(partition)
-        parts = (self._at(and_(mine, _places.c.place.in_(chunk))) for chunk in chunked(places))
-        return dict(itertools.chain.from_iterable(part.items() for part in parts))
-
     def under(self, partition: Digest, path: str) -> dict[str, str]:
         """The records whose places lie under one path (`grouping`) of ``partition``, each with its place."""
         return self._at(_under(partition, path))
+
+    def numbered(self, partition: Digest, path: str) -> dict[str, str]:
+        """Number and place of the records under one path; quicker than `under`, because no id is unsealed."""
+        query = select(_places.c.number, _places.c.place).where(_under(partition, path))
+        return dict(self.database.every(query, lambda row: (str(row.number), row.place)))
+
+    def numbers(self, ids: Iterable[str]) -> set[str]:
+        """Numbers of these records, as `numbered` gives them."""
+        return {str(number) for number in self._cards.numbers(ids).values()}
 
     def count_under(self, partition: Digest, path: str) -> int:
         """Number of the records whose places lie under one path of ``partition``."""

@@ -16,10 +16,10 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 
 from lmeraser.derive import Derivation, Inputs, Tools, check_counts, solve_global_head, tune_clusters
-from lmeraser.grouping import group_below, in_order, lies_under, parent, path_of
-from lmeraser.hashing import Digest
+from lmeraser.grouping import group_below, in_order, lies_under, path_of, regions
 from lmeraser.model import Cluster, Model, StageResult
 from lmeraser.records import Records
 
@@ -39,7 +39,9 @@ def derive_touched(
     ran: Counter[str] = Counter()
     global_head = _global_head(inputs, records, tools, ran)
     started, limit = time.perf_counter(), inputs.config.partition.max_records
-    paths = _regions(served, places, records, limit)
+    known = {cluster.path for cluster in served.clusters}
+    touched = {path for place in places if (path := path_of(place, known)) is not None}
+    paths = regions(touched, limit, partial(records.count_under, served.partition.key))
     if inputs.config.constituent.kind == "none" and limit is None:
         fresh = _counted(served, paths, records)
         ran.update(tuned=0, tuned_records=0)
@@ -50,22 +52,6 @@ def derive_touched(
     numbered = (cluster.model_copy(update={"number": number}) for number, cluster in enumerate(clusters))
     seconds = time.perf_counter() - started
     return Derivation(served.partition, tuple(numbered), global_head, dict(ran), seconds)
-
-
-def _regions(served: Model, places: Iterable[str], records: Records, limit: int | None) -> list[str]:
-    """Paths under which all clusters that may differ lie: none lies under another."""
-    known = {cluster.path for cluster in served.clusters}
-    touched = {path for place in places if (path := path_of(place, known)) is not None}
-    return sorted({_widened(path, served.partition.key, records, limit) for path in touched})
-
-
-def _widened(path: str, partition: Digest, records: Records, limit: int | None) -> str:
-    """The path, or the highest above it that holds no more than the limit and so is one cluster now."""
-    while (above := parent(path)) is not None and limit is not None:
-        if records.count_under(partition, above) > limit:
-            break
-        path = above
-    return path
 
 
 def _global_head(inputs: Inputs, records: Records, tools: Tools, ran: Counter[str]) -> StageResult | None:
