@@ -376,10 +376,8 @@ class Records:
 def _under(partition: Digest, path: str) -> Any:
     """Places under a path: the path itself, and those that go on with bits."""
     place, mine = _places.c.place, _places.c.partition == str(partition)
-    # As a range, which the index finds at once: "0" follows "/", and "2" the bits.
-    if "/" in path:
-        return and_(mine, place >= path, place < f"{path}2")
-    return and_(mine, or_(place == path, and_(place >= f"{path}/", place < f"{path}0")))
+    # As one range, which the index finds at once: "0" follows "/", and "2" the bits.
+    return and_(mine, place >= path, place < f"{path}{'2' if '/' in path else '0'}")
 
 
 def _commitment(keys: Keys, number: int, entry: int, card: Card) -> Digest:
