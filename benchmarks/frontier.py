@@ -101,6 +101,11 @@ def ablations(records: int) -> Iterator[tuple[str, dict[str, Any], bool]]:
         yield f"instant {views}", instant(views), False
     yield "linear scales+frame", {"partition": {"method": "single"}, **embedded("scales+frame", 0.0)}, True
     yield "one prompt + scales", {"partition": {"method": "single"}, **embedded("scales", WEIGHT)}, False
+    part = {"partition": tree(records // 28)}
+    yield "tree 50 + scales+frame", {**part, **embedded("scales+frame", WEIGHT)}, False
+    yield "tree 50 from class means", {**part, "head": {"init": "class_means"}}, False
+    for decay in (0.1, 1.0):
+        yield f"tree 50 decay {decay}", {**part, "tuning": {"head_weight_decay": decay}}, False
     for views in ("clean", "frame", "scales"):
         yield f"tree 50 heads {views}", heads(views, tree(records // 28), 0.0), False
         yield f"tree 50 heads {views} + global", heads(views, tree(records // 28), WEIGHT), False

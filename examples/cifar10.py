@@ -19,7 +19,7 @@ from typing import Any
 from datasets import IterableDataset, load_dataset
 
 from lmeraser import Eraser
-from lmeraser.config import PresetName
+from lmeraser.presets import PresetName
 
 
 def arguments() -> argparse.Namespace:
@@ -64,7 +64,7 @@ def run(options: argparse.Namespace, folder: Path) -> bool:
     settings: dict[str, Any] = {"backbone": {"image_size": options.image_size}}
     if not options.instant:
         settings |= {"partition": {"clusters": options.clusters}, "tuning": {"epochs": options.epochs}}
-    preset: PresetName = "instant" if options.instant else "default"
+    preset: PresetName = "instant" if options.instant else "prompts"
     with Eraser.create(folder / "workspace", settings, preset=preset) as eraser:
         added = eraser.add(load(options.data, "train", options.records))
         print(f"{added.added} records, {len(eraser.classes)} classes")

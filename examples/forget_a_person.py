@@ -18,7 +18,7 @@ from typing import Any
 from datasets import Dataset, Image, load_dataset
 
 from lmeraser import Columns, Eraser
-from lmeraser.config import PresetName
+from lmeraser.presets import PresetName
 
 
 def arguments() -> argparse.Namespace:
@@ -62,7 +62,7 @@ def run(options: argparse.Namespace, folder: Path) -> bool:
     settings: dict[str, Any] = {"backbone": {"image_size": options.image_size}}
     if not options.instant:
         settings |= {"partition": {"clusters": options.clusters}, "tuning": {"epochs": options.epochs}}
-    preset: PresetName = "instant" if options.instant else "default"
+    preset: PresetName = "instant" if options.instant else "prompts"
     pictures = held_out(options.data)
     with Eraser.create(folder / "workspace", settings, preset=preset) as eraser:
         eraser.add(Path(options.data) / "train.parquet", columns=Columns(subject="subject"))

@@ -50,7 +50,7 @@ def _train_once(settings: dict[str, Any], numbers: list[int]) -> str:
 
     with (
         tempfile.TemporaryDirectory() as folder,
-        Eraser.create(Path(folder) / "workspace", settings, classes=DIGIT_CLASSES) as eraser,
+        Eraser.create(Path(folder) / "workspace", settings, preset="prompts", classes=DIGIT_CLASSES) as eraser,
     ):
         if numbers:
             eraser.add(digits(numbers), columns=DIGIT_COLUMNS)

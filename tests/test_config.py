@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmeraser.config import Config, PresetName, Section, View, parse, preset, read, to_toml
+from lmeraser.config import Config, Section, View, parse, preset, read, to_toml
 from lmeraser.errors import ConfigError
 from lmeraser.hashing import canonical_json
+from lmeraser.presets import PresetName
 
-PRESETS: list[PresetName] = ["default", "paper", "instant"]
+PRESETS: list[PresetName] = ["prompts", "paper", "instant"]
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -45,8 +46,8 @@ def test_any_settings_written_and_read_are_themselves(
 
 
 def test_the_written_file_explains_every_setting_that_has_an_explanation() -> None:
-    text = to_toml(preset("default"))
-    for name, section in preset("default"):
+    text = to_toml(preset("prompts"))
+    for name, section in preset("prompts"):
         if isinstance(section, Section):
             assert f"[{name}]" in text
             for key, field in type(section).model_fields.items():
@@ -110,7 +111,7 @@ def test_there_is_one_way_to_cut(partition: dict[str, Any]) -> None:
         parse({"partition": partition})
 
 
-@pytest.mark.parametrize("base", ["default", "paper"])
+@pytest.mark.parametrize("base", ["prompts", "paper"])
 def test_naming_one_way_to_cut_replaces_the_other_of_the_preset(base: PresetName) -> None:
     by_number = parse({"partition": {"clusters": 7}}, base=base).partition
     by_distance = parse({"partition": {"threshold": 3.0}}, base=base).partition
@@ -155,7 +156,7 @@ def test_what_is_not_given_scales_with_the_input(size: int, width: int, canvas: 
 
 
 def test_where_it_is_computed_is_not_a_setting_of_the_model() -> None:
-    base = preset("default").model_settings()
+    base = preset("prompts").model_settings()
     assert parse({"compute": {"workers": 7}, "backbone": {"name": "elsewhere"}}).model_settings() == base
     explicit = {"backbone": {"resize": base["backbone"]["resize"]}, "prompt": {"width": base["prompt"]["width"]}}
     assert parse(explicit).model_settings() == base
@@ -169,7 +170,7 @@ def test_the_settings_of_a_model_are_canonical_json(name: PresetName) -> None:
 
 
 def test_settings_cannot_be_changed_in_place() -> None:
-    config: Any = preset("default")
+    config: Any = preset("prompts")
     with pytest.raises(ValueError, match="frozen"):
         config.seed = 3
     with pytest.raises(ValueError, match="frozen"):
@@ -199,7 +200,7 @@ def test_a_file_names_itself_in_its_faults(tmp_path: Path) -> None:
 def test_an_empty_file_is_the_preset(tmp_path: Path) -> None:
     path = tmp_path / "empty.toml"
     path.write_text("")
-    assert read(path) == preset("default") == Config.model_validate({})
+    assert read(path) == preset("prompts") == Config.model_validate({})
     assert read(path, base="paper") == preset("paper")
 
 
@@ -244,14 +245,14 @@ def test_the_preset_instant_tunes_nothing_and_is_read_back_with_its_list_of_view
     assert instant.partition.method == "single"
     assert instant.constituent.kind == "none"
     assert instant.global_head.weight == 1
-    assert instant.embedding.views == ("clean", "whole", "near")
+    assert instant.embedding.views == ("clean", "whole", "near", "frame")
     assert instant.needs_codes
     text = to_toml(instant)
-    assert tomllib.loads(text)["embedding"]["views"] == ["clean", "whole", "near"]
+    assert tomllib.loads(text)["embedding"]["views"] == ["clean", "whole", "near", "frame"]
     path = tmp_path / "lmeraser.toml"
     path.write_text(text, encoding="utf-8")
     assert read(path) == read(path, base="instant") == instant
-    assert read(path).model_settings()["embedding"] == {"views": ["clean", "whole", "near"]}
+    assert read(path).model_settings()["embedding"] == {"views": ["clean", "whole", "near", "frame"]}
 
 
 def test_settings_on_top_of_the_preset_instant_replace_single_keys() -> None:

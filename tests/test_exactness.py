@@ -42,7 +42,7 @@ _VARIANTS: dict[str, dict[str, Any]] = {
     "single": {"partition": {"method": "single"}, "prompt": {"kind": "fixed_patch"}},
     "instant": {
         "partition": {"method": "single"},
-        "embedding": {"views": ["clean", "whole", "near"]},
+        "embedding": {"views": ["clean", "whole", "near", "frame"]},
         "global_head": {"weight": 1.0},
         "constituent": {"kind": "none"},
     },
@@ -51,6 +51,12 @@ _VARIANTS: dict[str, dict[str, Any]] = {
         "embedding": {"views": ["mirror", "frame"]},
         "global_head": {"weight": 0.5},
         "constituent": {"kind": "head"},
+        "head": {"init": "class_means"},
+    },
+    "heads from class means": {
+        "partition": {"sample_size": 10, "clusters": 3},
+        "head": {"init": "class_means"},
+        "tuning": {"epochs": 2, "batch_size": 8, "slices": 2},
     },
     "prompts and global head": {
         "partition": {"sample_size": 10, "clusters": 4},
@@ -114,7 +120,7 @@ def test_any_history_gives_the_model_of_training_once(
     chosen = settings_of(variant)
     with (
         tempfile.TemporaryDirectory() as folder,
-        Eraser.create(Path(folder) / "workspace", chosen, classes=DIGIT_CLASSES) as eraser,
+        Eraser.create(Path(folder) / "workspace", chosen, classes=DIGIT_CLASSES, preset="prompts") as eraser,
     ):
         eraser.add(digits(sorted(first)), columns=DIGIT_COLUMNS)
         eraser.train()
@@ -129,7 +135,7 @@ def test_any_history_gives_the_model_of_training_once(
 
 @pytest.fixture
 def trained(tmp_path: Path) -> Iterator[Eraser]:
-    with Eraser.create(tmp_path / "w", settings_of("default"), classes=DIGIT_CLASSES) as eraser:
+    with Eraser.create(tmp_path / "w", settings_of("default"), classes=DIGIT_CLASSES, preset="prompts") as eraser:
         eraser.add(digits(range(40)), columns=DIGIT_COLUMNS)
         eraser.train()
         yield eraser
@@ -180,7 +186,7 @@ def test_one_record_is_left_then_none(trained: Eraser, oracle: Oracle) -> None:
 def test_requests_in_any_order_and_together_give_the_same_model(tmp_path: Path) -> None:
     digests = set()
     for run, requests in enumerate([[[1], [2], [3]], [[3], [1, 2]], [[1, 2, 3]]]):
-        with Eraser.create(tmp_path / str(run), settings_of("default")) as eraser:
+        with Eraser.create(tmp_path / str(run), settings_of("default"), preset="prompts") as eraser:
             eraser.add(digits(range(20)), columns=DIGIT_COLUMNS)
             eraser.train()
             for request in requests:
@@ -200,7 +206,7 @@ def test_forgetting_and_adding_again_gives_the_first_model(trained: Eraser) -> N
 
 def test_the_same_image_under_two_ids_is_two_records(tmp_path: Path) -> None:
     twin = digits([7]).map(lambda row: {"id": "twin"})
-    with Eraser.create(tmp_path / "w", settings_of("default")) as eraser:
+    with Eraser.create(tmp_path / "w", settings_of("default"), preset="prompts") as eraser:
         eraser.add(digits(range(12)), columns=DIGIT_COLUMNS)
         eraser.train()
         alone = eraser.model_digest
@@ -214,7 +220,7 @@ def test_the_same_image_under_two_ids_is_two_records(tmp_path: Path) -> None:
 @pytest.mark.parametrize("variant", _WITH_GLOBAL_HEAD)
 def test_a_global_head_after_a_history(tmp_path: Path, oracle: Oracle, variant: str) -> None:
     chosen, retained = settings_of(variant), set(range(20))
-    with Eraser.create(tmp_path / "w", chosen, classes=DIGIT_CLASSES) as eraser:
+    with Eraser.create(tmp_path / "w", chosen, classes=DIGIT_CLASSES, preset="prompts") as eraser:
         eraser.add(digits(range(20)), columns=DIGIT_COLUMNS)
         eraser.train()
         first = eraser.workspace.generations.require()
@@ -237,7 +243,7 @@ def test_on_a_transformer(tmp_path: Path, oracle: Oracle, family: str) -> None:
     chosen = settings_of("default")
     folder = save_transformer(tmp_path / family, family)
     chosen["backbone"] = {"name": str(folder), "image_size": 32, "micro_batch": 4}
-    with Eraser.create(tmp_path / "w", chosen) as eraser:
+    with Eraser.create(tmp_path / "w", chosen, preset="prompts") as eraser:
         eraser.add(digits(range(24)), columns=DIGIT_COLUMNS)
         eraser.train()
         gone = {4, *sampled(eraser)[:1]}

@@ -23,7 +23,7 @@ def model(generation: int, **changes: Any) -> Model:
     values: dict[str, Any] = {
         "generation": generation,
         "parent": Digest.of(b"parent") if generation else None,
-        "settings": preset("default").model_settings(),
+        "settings": preset("prompts").model_settings(),
         "classes": ("a", "b"),
         "backbone": Digest.of(b"backbone"),
         "backbone_name": "efficientnet-lite0",

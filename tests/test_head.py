@@ -13,10 +13,11 @@ import torch
 from torch import nn
 
 from lmeraser.config import Config, parse
+from lmeraser.constituents.class_means import class_means
 from lmeraser.constituents.head import Heads, tune_head
 from lmeraser.determinism import order
 from lmeraser.environment import deterministic
-from lmeraser.sums import Codes, encode
+from lmeraser.sums import Codes, decode, encode
 
 CLASSES, FEATURES = 3, 40
 
@@ -98,6 +99,13 @@ def test_it_is_what_a_plain_training_loop_gives(optimizer: str, count: int) -> N
 
 def test_it_starts_at_zero() -> None:
     assert not tuned(10, config(head_learning_rate=0.0)).any()
+
+
+def test_it_may_start_from_the_means_of_its_members() -> None:
+    still = config(head_learning_rate=0.0, head_weight_decay=0.0)
+    chosen = still.model_copy(update={"head": still.head.model_copy(update={"init": "class_means"})})
+    weight, bias = class_means(torch.from_numpy(decode(encode(embeddings(10))))[:, :-1], labels(10), CLASSES)
+    np.testing.assert_array_equal(tuned(10, chosen), torch.cat([weight, bias[:, None]], dim=1).numpy())
 
 
 def test_it_goes_on_from_an_earlier_head() -> None:

@@ -15,14 +15,14 @@ from lmeraser.model import Cluster, Model, StageResult
 from lmeraser.plan import AffectedCluster, Plan, plan
 
 RESULT = StageResult(key=Digest.of(b"key"), artifact=Digest.of(b"artifact"), fingerprint=Digest.of(b"here"))
-EPOCHS = preset("default").tuning.epochs
+EPOCHS = preset("prompts").tuning.epochs
 
 
 def model() -> Model:
     return Model(
         generation=0,
         parent=None,
-        settings=preset("default").model_settings(),
+        settings=preset("prompts").model_settings(),
         classes=("a",),
         backbone=Digest.of(b"backbone"),
         backbone_name="efficientnet-lite0",

@@ -141,6 +141,30 @@ def test_it_is_what_a_plain_training_loop_gives(optimizer: str, flip: bool, coun
         np.testing.assert_allclose(ours[name], value.numpy(), rtol=2e-3, atol=2e-4, err_msg=name)
 
 
+@pytest.mark.parametrize("count", [1, 4, 7, 21])
+def test_a_head_may_start_from_the_means_of_its_members(count: int) -> None:
+    still = {"prompt_learning_rate": 0.0, "head_learning_rate": 0.0, "head_weight_decay": 0.0}
+    chosen = config(tuning=still, head={"normalize": "none", "init": "class_means"})
+    known = members(count)
+    ours = tuned(known, chosen)
+    prompt = torch.zeros(3, SIZE, SIZE)
+    mask = torch.ones(SIZE, SIZE, dtype=torch.bool)
+    mask[3:-3, 3:-3] = False
+    prompt[:, mask] = torch.from_numpy(ours["prompt"])
+    pixels = known.canvases[list(range(count))][:, 1:-1, 1:-1].copy()
+    images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
+    features = Small().network(images + prompt).mean(dim=(2, 3)).detach()
+    for label in set(known.labels):
+        mean = features[[given == label for given in known.labels]].mean(dim=0)
+        np.testing.assert_allclose(ours["head.weight"][label], mean / FEATURES**0.5, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(
+            ours["head.bias"][label], -(mean @ mean) / (2 * FEATURES**0.5), rtol=1e-4, atol=1e-5
+        )
+    again = tuned(known, chosen, parallel=lambda f, items: [f(item) for item in items], start=ours)
+    for name, value in ours.items():
+        np.testing.assert_array_equal(again[name], value, err_msg="what goes on does not start anew")
+
+
 def test_the_mapping_of_micro_batches_to_workers_changes_no_bit() -> None:
     def backwards(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
         done = [function(item) for item in reversed(list(items))]

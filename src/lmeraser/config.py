@@ -12,14 +12,14 @@ import json
 import tomllib
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from lmeraser.errors import ConfigError, listing
+from lmeraser.presets import PRESETS, PresetName
 from lmeraser.times import add_months
 
-PresetName = Literal["default", "paper", "instant"]
 View = Literal["clean", "mirror", "whole", "near", "far", "frame"]
 
 
@@ -115,7 +115,9 @@ class PartitionConfig(Section):
     def _one_way_to_cut(self) -> Self:
         given = {name for name in ("clusters", "threshold", "expected_share") if getattr(self, name) is not None}
         if self.method == "single" and (given - {"clusters"} or self.clusters not in (None, 1)):
-            raise ValueError("method 'single' takes none of clusters, threshold and expected_share")
+            raise ValueError(
+                "method 'single' takes none of clusters, threshold and expected_share; the preset 'prompts' does"
+            )
         if self.method == "random" and given != {"clusters"}:
             raise ValueError("method 'random' takes clusters, neither threshold nor expected_share")
         if self.method == "class_tree" and (given or self.max_records is None):
@@ -146,6 +148,9 @@ class HeadConfig(Section):
 
     normalize: Literal["none", "unit_rms"] = Field(
         default="unit_rms", description="'unit_rms' scales each feature vector to root mean square 1"
+    )
+    init: Literal["zero", "class_means"] = Field(
+        default="zero", description="'class_means' starts from the members' mean features of each class"
     )
 
 
@@ -292,70 +297,18 @@ class Config(Section):
         return settings
 
 
-_PRESETS: dict[str, dict[str, Any]] = {
-    "default": {},
-    # No prompt is tuned: a deletion subtracts from sums and solves once.
-    "instant": {
-        "partition": {"method": "single"},
-        "embedding": {"views": ["clean", "whole", "near"]},
-        "global_head": {"weight": 1.0},
-        "constituent": {"kind": "none"},
-    },
-    # The paper's settings (section V-A). It names no learning rates that its code uses; see docs/adr/0006.
-    "paper": {
-        "backbone": {"name": "vit-b-22k", "image_size": 224, "resize": 256},
-        "partition": {
-            "method": "hier_cluster",
-            "sample_size": 1000,
-            "linkage": "average",
-            "metric": "euclidean",
-            "threshold": 10.0,
-        },
-        "prompt": {"kind": "padding", "width": 30, "init_scale": 1.0},
-        "head": {"normalize": "none"},
-        "tuning": {
-            "epochs": 50,
-            "batch_size": 128,
-            "optimizer": "sgd",
-            "momentum": 0.9,
-            "prompt_learning_rate": 0.1,
-            "head_learning_rate": 0.1,
-            "head_weight_decay": 0.0,
-            "schedule": "cosine",
-            "warmup_epochs": 0.0,
-            "crop": True,
-            "flip": True,
-        },
-    },
-}
-
-
-def preset_name(text: str) -> PresetName:
-    """A preset's name.
-
-    Raises:
-        ConfigError: there is no such preset.
-    """
-    for name in get_args(PresetName):
-        if text == name:
-            return name  # type: ignore[no-any-return]
-    raise ConfigError(
-        "A preset is 'default', 'instant' or 'paper'.", got=repr(text), next_step="choose one of them"
-    )
-
-
 def preset(name: PresetName) -> Config:
-    """The settings of a preset: 'default' and 'instant' for the embedded backbone, 'paper' as in the paper."""
-    return Config.model_validate(_PRESETS[name])
+    """The settings of a preset."""
+    return Config.model_validate(PRESETS[name])
 
 
-def parse(values: dict[str, Any], *, origin: str = "the settings", base: PresetName = "default") -> Config:
+def parse(values: dict[str, Any], *, origin: str = "the settings", base: PresetName = "prompts") -> Config:
     """Settings from nested dictionaries, on top of a preset; a given section key replaces the preset's.
 
     Raises:
         ConfigError: unknown keys or values out of range, all of them listed with what is allowed.
     """
-    merged = _merge(_PRESETS[base], values)
+    merged = _merge(PRESETS[base], values)
     if isinstance(given := values.get("partition"), dict):
         merged["partition"] = _one_cut(merged["partition"], given)
     try:
@@ -368,7 +321,7 @@ def parse(values: dict[str, Any], *, origin: str = "the settings", base: PresetN
         ) from error
 
 
-def read(path: Path, *, base: PresetName = "default") -> Config:
+def read(path: Path, *, base: PresetName = "prompts") -> Config:
     """Settings from a TOML file.
 
     Raises:

@@ -22,11 +22,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from lmeraser import config as settings
-from lmeraser.config import Config
+from lmeraser.config import Config, parse
 from lmeraser.deletion import Regulation, Request, Wish
 from lmeraser.errors import CorruptError, ImageError, InputError
 from lmeraser.hashing import Digest
+from lmeraser.presets import PresetName
 from lmeraser.progress import Progress, silent
 from lmeraser.served import same_settings
 from lmeraser.signing import SigningKey
@@ -85,7 +85,7 @@ class Eraser:
         root: str | os.PathLike[str],
         config: Config | dict[str, Any] | None = None,
         *,
-        preset: settings.PresetName = "default",
+        preset: PresetName = "instant",
         classes: Sequence[str] = (),
         signing_key: str | os.PathLike[str] | None = None,
         wait: float = 10.0,
@@ -97,7 +97,7 @@ class Eraser:
         Args:
             root: the folder.
             config: settings, or a nested dictionary of those that differ from the preset.
-            preset: 'default', 'instant' (nothing is tuned), or 'paper' for the paper's settings.
+            preset: 'instant' (nothing is tuned), 'prompts' (one for each cluster), or 'paper' (its settings).
             classes: class names; needed where sources don't name them.
             signing_key: PEM file with an Ed25519 private key for certificates; None: a new key.
             wait: how many seconds a writer waits for another one.
@@ -108,7 +108,7 @@ class Eraser:
             ConfigError: unknown settings or values out of range, all of them listed.
             InputError: the folder is not empty.
         """
-        parsed = config if isinstance(config, Config) else settings.parse(config or {}, base=preset)
+        parsed = config if isinstance(config, Config) else parse(config or {}, base=preset)
         key = SigningKey.read(Path(signing_key)) if signing_key is not None else None
         Workspace.create(root, parsed, classes=classes, signing_key=key, clock=clock).close()
         return cls(root, wait=wait, progress=progress, clock=clock)

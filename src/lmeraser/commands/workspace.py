@@ -28,7 +28,7 @@ from lmeraser.commands.base import (
 
 
 def init(
-    preset: Annotated[str, typer.Option(help="'default', 'instant' (nothing is tuned), or 'paper'.")] = "default",
+    preset: Annotated[str, typer.Option(help="'instant', 'prompts' or 'paper'.")] = "instant",
     config: Annotated[Path | None, typer.Option(help="TOML file with settings that differ.")] = None,
     classes: Annotated[str | None, typer.Option(help="Class names, separated by commas.")] = None,
     signing_key: Annotated[
@@ -37,10 +37,11 @@ def init(
 ) -> None:
     """Make a workspace."""
     from lmeraser import config as settings
+    from lmeraser.presets import preset_name
     from lmeraser.signing import SigningKey
     from lmeraser.workspace import Workspace
 
-    base = settings.preset_name(preset)
+    base = preset_name(preset)
     values = settings.read(config, base=base) if config else settings.preset(base)
     key = SigningKey.read(signing_key) if signing_key else None
     Workspace.create(global_options.workspace, values, classes=split_names(classes), signing_key=key).close()

@@ -17,6 +17,7 @@ import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from numpy.typing import NDArray
 
 from lmeraser.config import Config
+from lmeraser.constituents.class_means import class_means
 from lmeraser.constituents.optimizing import Stepper
 from lmeraser.determinism import order
 from lmeraser.discriminant import probabilities
@@ -42,7 +43,7 @@ def tune_head(
         codes: of each, int16 [n, d + 1].
         config: all settings.
         classes: number of classes, a public input.
-        start: what an earlier tuning gave, to go on from; None: zero.
+        start: what an earlier tuning gave, to go on from; None: the initial values.
         on_step: called after every step with its number of records; may raise to stop.
 
     Returns:
@@ -50,8 +51,10 @@ def tune_head(
     """
     tuning = config.tuning
     inputs, targets = torch.from_numpy(decode(codes)), torch.tensor(list(labels))
-    zero = torch.zeros((classes, inputs.shape[1]))
-    weight = (zero if start is None else torch.from_numpy(start["weight"].copy())).requires_grad_(True)
+    initial = (
+        _initial(inputs, labels, classes, config) if start is None else torch.from_numpy(start["weight"].copy())
+    )
+    weight = initial.requires_grad_(True)
     group = {"params": [weight], "lr": tuning.head_learning_rate, "weight_decay": tuning.head_weight_decay}
     stepper = Stepper([group], tuning, math.ceil(len(ids) / tuning.batch_size))
     position = {record_id: index for index, record_id in enumerate(ids)}
@@ -63,6 +66,13 @@ def tune_head(
             stepper.step(torch.autograd.grad(loss, [weight]))
             on_step(len(batch))
     return {"weight": weight.detach().numpy()}
+
+
+def _initial(inputs: torch.Tensor, labels: Sequence[int], classes: int, config: Config) -> torch.Tensor:
+    if config.head.init == "zero":
+        return torch.zeros((classes, inputs.shape[1]))
+    weight, bias = class_means(inputs[:, :-1], labels, classes)
+    return torch.cat([weight, bias[:, None]], dim=1)
 
 
 class Heads:

@@ -26,6 +26,7 @@ from torch import Tensor
 from lmeraser.backbones.base import Backbone
 from lmeraser.config import Config, TuningConfig
 from lmeraser.constituents.base import Members, ParallelMap
+from lmeraser.constituents.class_means import class_means
 from lmeraser.constituents.optimizing import Stepper
 from lmeraser.determinism import below, order
 from lmeraser.prompts import Corner, PromptShape
@@ -81,6 +82,8 @@ def tune(
     shape = PromptShape.of(config)
     images = _Images(members, shape, config)
     values = _initial(shape, config, classes, backbone) if start is None else _resumed(start, backbone)
+    if start is None and config.head.init == "class_means":
+        values = _from_means(values, members, images, shape, config, backbone, parallel)
     steps = math.ceil(len(members.ids) / config.tuning.batch_size)
     stepper = Stepper(_groups(values, config.tuning), config.tuning, steps)
     for epoch in range(config.tuning.epochs):
@@ -146,6 +149,30 @@ def _initial(shape: PromptShape, config: Config, classes: int, backbone: Backbon
     return _Values(*(value.to(backbone.device).requires_grad_(True) for value in (prompt, weight, bias)))
 
 
+def _from_means(
+    values: _Values,
+    members: Members,
+    images: _Images,
+    shape: PromptShape,
+    config: Config,
+    backbone: Backbone,
+    parallel: ParallelMap,
+) -> _Values:
+    """The initial prompt, with the head that its features give: of uncropped members, as predictions see them."""
+    painted = shape.paint(values.prompt.detach()[None], [shape.prediction_corner])
+
+    def look(indices: Sequence[int]) -> Tensor:
+        with torch.no_grad():
+            inputs = to_input(images.centred(indices), backbone)
+            return head_input(backbone.features(inputs + painted), config)[: len(indices)].cpu()
+
+    every, size = range(len(members.ids)), backbone.micro_batch
+    parts = parallel(look, [every[first : first + size] for first in range(0, len(every), size)])
+    weight, bias = class_means(torch.cat(parts), members.labels, len(values.bias))
+    tensors = (tensor.to(backbone.device).requires_grad_(True) for tensor in (weight, bias))
+    return _Values(values.prompt, *tensors)
+
+
 def _resumed(start: Mapping[str, Array], backbone: Backbone) -> _Values:
     tensors = (torch.from_numpy(start[name].copy()) for name in ("prompt", "head.weight", "head.bias"))
     return _Values(*(tensor.to(backbone.device).requires_grad_(True) for tensor in tensors))
@@ -176,6 +203,12 @@ class _Images:
     def __init__(self, members: Members, shape: PromptShape, config: Config) -> None:
         self._members, self._shape, self._config = members, shape, config
         self._position = {record_id: index for index, record_id in enumerate(members.ids)}
+
+    def centred(self, indices: Sequence[int]) -> Array:
+        """The centres of some of them, uint8 [n, s, s, 3]."""
+        size = self._config.backbone.image_size
+        corner = (self._config.backbone.canvas_size - size) // 2
+        return crop(self._members.canvases[list(indices)], [(corner, corner)] * len(indices), size)
 
     def micro_batch(self, ids: Sequence[str], *, epoch: int) -> _MicroBatch:
         """At most one micro-batch of them."""
