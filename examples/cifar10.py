@@ -27,7 +27,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--data", required=True, help="folder with train.parquet and test.parquet, or a name")
     parser.add_argument("--records", type=int, default=5000, help="training images")
     parser.add_argument("--test", type=int, default=2000, help="test images")
-    parser.add_argument("--instant", action="store_true", help="tune nothing: preset 'instant'")
+    parser.add_argument("--prompts", action="store_true", help="tune a prompt and a head for every cluster")
     parser.add_argument("--clusters", type=int, default=20)
     parser.add_argument("--image-size", type=int, default=96, help="side of the backbone's input, px")
     parser.add_argument("--epochs", type=int, default=10)
@@ -53,18 +53,15 @@ def timed(what: str, function: Any, *values: Any, **options: Any) -> Any:
 def forget(eraser: Eraser, what: str, ids: list[str]) -> None:
     plan = eraser.plan(ids=ids)
     report = eraser.unlearn(ids=ids)
-    print(
-        f"forgot {what}: {plan.clusters_to_tune} clusters, {plan.records_to_tune} records tuned again, "
-        f"{report.seconds:.1f} s",
-        flush=True,
-    )
+    tuned = f"{plan.clusters_to_tune} clusters, {plan.records_to_tune} records"
+    print(f"forgot {what}: {tuned if plan.clusters_to_tune else 'nothing'} tuned again, {report.seconds:.1f} s")
 
 
 def run(options: argparse.Namespace, folder: Path) -> bool:
     settings: dict[str, Any] = {"backbone": {"image_size": options.image_size}}
-    if not options.instant:
+    if options.prompts:
         settings |= {"partition": {"clusters": options.clusters}, "tuning": {"epochs": options.epochs}}
-    preset: PresetName = "instant" if options.instant else "prompts"
+    preset: PresetName = "prompts" if options.prompts else "instant"
     with Eraser.create(folder / "workspace", settings, preset=preset) as eraser:
         added = eraser.add(load(options.data, "train", options.records))
         print(f"{added.added} records, {len(eraser.classes)} classes")

@@ -26,7 +26,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--data", required=True, help="folder with train.parquet and test.parquet")
     parser.add_argument("--person", default="7", help="subject to forget")
     parser.add_argument("--clusters", type=int, default=6)
-    parser.add_argument("--instant", action="store_true", help="tune nothing: preset 'instant'")
+    parser.add_argument("--prompts", action="store_true", help="tune a prompt and a head for every cluster")
     parser.add_argument("--image-size", type=int, default=96, help="side of the backbone's input, px")
     parser.add_argument("--epochs", type=int, default=20)
     return parser.parse_args()
@@ -60,9 +60,9 @@ def share(right: Sequence[bool]) -> str:
 
 def run(options: argparse.Namespace, folder: Path) -> bool:
     settings: dict[str, Any] = {"backbone": {"image_size": options.image_size}}
-    if not options.instant:
+    if options.prompts:
         settings |= {"partition": {"clusters": options.clusters}, "tuning": {"epochs": options.epochs}}
-    preset: PresetName = "instant" if options.instant else "prompts"
+    preset: PresetName = "prompts" if options.prompts else "instant"
     pictures = held_out(options.data)
     with Eraser.create(folder / "workspace", settings, preset=preset) as eraser:
         eraser.add(Path(options.data) / "train.parquet", columns=Columns(subject="subject"))
@@ -75,7 +75,7 @@ def run(options: argparse.Namespace, folder: Path) -> bool:
         tuned = f"{plan.clusters_to_tune} of {eraser.status().clusters} clusters"
         print(
             f"person {options.person} is forgotten: {plan.records} pictures deleted, "
-            f"{'nothing' if options.instant else tuned} tuned again in {report.seconds:.1f} s"
+            f"{tuned if options.prompts else 'nothing'} tuned again in {report.seconds:.1f} s"
         )
         print(f"after ({eraser.status().records} pictures of {eraser.status().subjects} people):")
         show(eraser, pictures, options.person)

@@ -12,15 +12,15 @@ from PIL import Image
 import lmeraser.demo as demo
 from lmeraser.config import Config
 from lmeraser.errors import InputError
-
-
-def quick() -> Config:
-    """The demo's settings with one epoch."""
-    config = original()
-    return config.model_copy(update={"tuning": config.tuning.model_copy(update={"epochs": 1})})
-
+from lmeraser.presets import PresetName
 
 original = demo.demo_config
+
+
+def quick(preset: PresetName) -> Config:
+    """The demo's settings with one epoch."""
+    config = original(preset)
+    return config.model_copy(update={"tuning": config.tuning.model_copy(update={"epochs": 1})})
 
 
 def test_the_demo_from_end_to_end(
@@ -30,10 +30,15 @@ def test_the_demo_from_end_to_end(
     out = tmp_path / "demo"
     report = demo.run_demo(out)
     assert report.identical
-    assert report.clusters >= 15
-    assert [request.records for request in report.requests] == [1, 1, 20]
-    assert [request.sample_hit for request in report.requests] == [False, True, True]
-    assert report.requests[0].clusters_tuned == 1
+    instant, prompts = report.modes
+    assert (instant.preset, instant.clusters, instant.expected_share) == ("instant", 1, 0)
+    assert [request.records for request in instant.requests] == [1, 20]
+    assert not any(request.clusters_tuned or request.sample_hit for request in instant.requests)
+    assert instant.accuracy > 0.9
+    assert prompts.clusters >= 15
+    assert [request.records for request in prompts.requests] == [1, 1, 20]
+    assert [request.sample_hit for request in prompts.requests] == [False, True, True]
+    assert prompts.requests[0].clusters_tuned == 1
     for name in ("clusters.png", "sizes.png"):
         with Image.open(out / name) as picture:
             assert picture.width > 300
@@ -57,7 +62,8 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_the_settings_of_the_demo_are_valid_and_small() -> None:
-    config = demo.demo_config()
+    assert demo.demo_config("instant").constituent.kind == "none"
+    config = demo.demo_config("prompts")
     assert config.backbone.image_size <= 64
     assert config.partition.clusters is not None
     assert config.partition.clusters >= 15

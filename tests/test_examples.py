@@ -17,24 +17,36 @@ def run(name: str, *arguments: str) -> str:
 
 
 def test_cifar10(data: Path, tmp_path: Path) -> None:
-    options = ["--records", "120", "--test", "60", "--clusters", "4", "--epochs", "1", "--image-size", "32"]
+    options = [
+        "--records",
+        "120",
+        "--test",
+        "60",
+        "--prompts",
+        "--clusters",
+        "4",
+        "--epochs",
+        "1",
+        "--image-size",
+        "32",
+    ]
     output = run("cifar10.py", "--data", str(data / "cifar10"), "--workspace", str(tmp_path), *options)
     assert "identical to retraining: yes" in output
     assert "linear classifier on the same features" in output
 
 
 def test_forget_a_person(data: Path) -> None:
-    options = ["--person", "7", "--clusters", "4", "--epochs", "2", "--image-size", "32"]
+    options = ["--person", "7", "--prompts", "--clusters", "4", "--epochs", "2", "--image-size", "32"]
     output = run("forget_a_person.py", "--data", str(data / "orl_faces"), *options)
     assert "identical to retraining without person 7: yes" in output
     assert "7 pictures deleted" in output
 
 
-def test_in_instant_mode_nothing_is_tuned(data: Path, tmp_path: Path) -> None:
-    faces = run("forget_a_person.py", "--data", str(data / "orl_faces"), "--instant", "--image-size", "32")
+def test_by_default_nothing_is_tuned(data: Path, tmp_path: Path) -> None:
+    faces = run("forget_a_person.py", "--data", str(data / "orl_faces"), "--image-size", "32")
     assert "7 pictures deleted, nothing tuned again" in faces
     assert "identical to retraining without person 7: yes" in faces
-    options = ["--records", "60", "--test", "30", "--image-size", "32", "--instant"]
+    options = ["--records", "60", "--test", "30", "--image-size", "32"]
     output = run("cifar10.py", "--data", str(data / "cifar10"), "--workspace", str(tmp_path), *options)
-    assert "0 records tuned again" in output
+    assert "forgot 20 records at once: nothing tuned again" in output
     assert "identical to retraining: yes" in output

@@ -1,4 +1,4 @@
-"""The main job end to end on handwritten digits: train, evaluate, forget three times, audit each time.
+"""The main job end to end on handwritten digits, in both modes: train, evaluate, forget, audit each time.
 
 The digits ship with scikit-learn, the backbone's weights with a package, so nothing is fetched. Each request is
 timed beside the derivation from nothing on the same retained records that its audit does anyway: that is what
@@ -21,6 +21,7 @@ from lmeraser.errors import InputError
 from lmeraser.files import write_atomic
 from lmeraser.hashing import Digest, canonical_json
 from lmeraser.pictures import draw_clusters, draw_sizes
+from lmeraser.presets import PresetName
 from lmeraser.progress import Progress, silent
 from lmeraser.sources import Columns
 
@@ -63,22 +64,21 @@ class DemoRequest:
 
 
 @dataclass(frozen=True)
-class DemoReport:
-    """What the demo measured.
+class DemoMode:
+    """What the demo measured with one preset.
 
     Attributes:
-        records: digits trained on.
+        preset: 'instant' or 'prompts'.
         clusters: of the first model.
         expected_share: of the records, tuned again by one uniform request that misses the sample.
         train_seconds: of the first training.
         accuracy: on the held-out digits, before any deletion.
-        linear_accuracy: of a linear classifier on the same features.
+        linear_accuracy: of a linear classifier on the clean features of all records, which can forget nothing.
         requests: the deletions.
         model_digest: of the last model.
-        pictures: files written.
     """
 
-    records: int
+    preset: PresetName
     clusters: int
     expected_share: float
     train_seconds: float
@@ -86,95 +86,115 @@ class DemoReport:
     linear_accuracy: float | None
     requests: tuple[DemoRequest, ...]
     model_digest: Digest
+
+
+@dataclass(frozen=True)
+class DemoReport:
+    """What the demo measured.
+
+    Attributes:
+        records: digits trained on.
+        modes: what was measured with each preset.
+        pictures: files written.
+    """
+
+    records: int
+    modes: tuple[DemoMode, ...]
     pictures: tuple[str, ...]
 
     @property
     def identical(self) -> bool:
         """Whether every audit was identical."""
-        return all(request.identical for request in self.requests)
+        return all(request.identical for mode in self.modes for request in mode.requests)
 
     def to_json(self) -> dict[str, Any]:
         """The report as JSON values."""
         return {**asdict(self), "identical": self.identical}
 
 
-def demo_config() -> Config:
-    """The settings of the demo: a small input, a small sample, and half the epochs at twice the learning rates."""
-    return parse(
-        {
-            "backbone": {"image_size": 48, "micro_batch": 16},
-            "partition": {"clusters": 18, "sample_size": 300},
-            "tuning": {"epochs": 5, "prompt_learning_rate": 0.06, "head_learning_rate": 0.006},
-        }
-    )
+def demo_config(preset: PresetName) -> Config:
+    """The settings of the demo: a small input; for prompts a small sample, half the epochs, twice the rates."""
+    values: dict[str, Any] = {"backbone": {"image_size": 48, "micro_batch": 16}}
+    if preset == "prompts":
+        values["partition"] = {"clusters": 18, "sample_size": 300}
+        values["tuning"] = {"epochs": 5, "prompt_learning_rate": 0.06, "head_learning_rate": 0.006}
+    return parse(values, base=preset)
 
 
 def run_demo(out: Path, *, progress: Progress = silent) -> DemoReport:
-    """Run the demo and leave its workspace, report and pictures in ``out``.
+    """Run the demo and leave its workspaces, report and pictures in ``out``.
 
     Raises:
         InputError: ``out`` holds something that an earlier demo did not write.
     """
     _clear(out)
     private, held_out = handwritten_digits()
-    with Eraser.create(out / "workspace", demo_config(), progress=progress) as eraser:
-        eraser.add(private, columns=_COLUMNS)
-        started = time.perf_counter()
-        eraser.train()
-        train_seconds = time.perf_counter() - started
-        first = eraser.status()
-        evaluation = eraser.evaluate(held_out, columns=_COLUMNS)
-        sampled, ordinary = _sampled(eraser)
-        requests = (
-            _forget(eraser, "1 ordinary", ordinary[:1], held_out),
-            _forget(eraser, "1 sampled", sampled[:1], held_out),
-            _forget(eraser, f"{_BATCH} records", _spread(ordinary[1:], sampled[1:]), held_out),
-        )
+    with Eraser.create(out / "instant", demo_config("instant"), progress=progress) as eraser:
+        instant = _run(eraser, "instant", private, held_out)
+    with Eraser.create(out / "prompts", demo_config("prompts"), progress=progress) as eraser:
+        prompts = _run(eraser, "prompts", private, held_out)
         pictures = _draw(eraser, out)
-        report = DemoReport(
-            records=first.records,
-            clusters=first.clusters,
-            expected_share=first.expected_share,
-            train_seconds=round(train_seconds, 2),
-            accuracy=evaluation.accuracy,
-            linear_accuracy=evaluation.linear_accuracy,
-            requests=requests,
-            model_digest=eraser.model_digest,
-            pictures=pictures,
-        )
+    report = DemoReport(len(private), (instant, prompts), pictures)
     write_atomic(out / _MARKER, canonical_json(report.to_json()))
     return report
+
+
+def _run(eraser: Eraser, preset: PresetName, private: Dataset, held_out: Dataset) -> DemoMode:
+    eraser.add(private, columns=_COLUMNS)
+    started = time.perf_counter()
+    eraser.train()
+    train_seconds = time.perf_counter() - started
+    first = eraser.status()
+    evaluation = eraser.evaluate(held_out, columns=_COLUMNS)
+    sampled, ordinary = _sampled(eraser)
+    batches = {
+        "ordinary": ordinary[:1],
+        "sampled": sampled[:1],
+        f"{_BATCH} at once": _spread(ordinary, sampled),
+    }
+    return DemoMode(
+        preset=preset,
+        clusters=first.clusters,
+        expected_share=first.expected_share,
+        train_seconds=round(train_seconds, 2),
+        accuracy=evaluation.accuracy,
+        linear_accuracy=evaluation.linear_accuracy,
+        requests=tuple(_forget(eraser, what, ids, held_out) for what, ids in batches.items() if ids),
+        model_digest=eraser.model_digest,
+    )
 
 
 def print_demo(report: DemoReport) -> None:
     """The demo's report as tables."""
     from lmeraser.display import print_facts, print_rows
 
-    header = ["request", "clusters", "records", "seconds", "scratch", "ratio", "accuracy", "same"]
+    header = ["preset", "request", "clusters", "records", "seconds", "scratch", "accuracy", "same"]
     rows = [
         [
+            mode.preset,
             request.request,
             request.clusters_tuned,
             request.records_tuned,
             request.seconds,
             request.seconds_from_scratch,
-            request.ratio,
             request.accuracy,
             request.identical,
         ]
-        for request in report.requests
+        for mode in report.modes
+        for request in mode.requests
     ]
     print_rows("forgotten; clusters and records tuned again; seconds; same digest as retraining", header, rows)
-    facts = {
-        "records": report.records,
-        "clusters": report.clusters,
-        "expected share re-tuned by a request": report.expected_share,
-        "seconds of the first training": report.train_seconds,
-        "accuracy before": report.accuracy,
-        "accuracy after": report.requests[-1].accuracy,
-        "linear classifier, same features": report.linear_accuracy,
+    facts: dict[str, Any] = {"records": report.records}
+    for mode in report.modes:
+        facts |= {
+            f"{mode.preset}: accuracy before": mode.accuracy,
+            f"{mode.preset}: accuracy after": mode.requests[-1].accuracy,
+            f"{mode.preset}: seconds of training": mode.train_seconds,
+            f"{mode.preset}: share re-tuned by a request": mode.expected_share,
+        }
+    facts |= {
+        "linear classifier, all records": report.modes[0].linear_accuracy,
         "identical to retraining": report.identical,
-        "model_digest": report.model_digest,
         "pictures": report.pictures,
     }
     print_facts("lmeraser demo: handwritten digits, EfficientNet-Lite0", facts)
@@ -226,9 +246,10 @@ def _sampled(eraser: Eraser) -> tuple[list[str], list[str]]:
 
 
 def _spread(ordinary: Sequence[str], sampled: Sequence[str]) -> list[str]:
-    """A batch of records far apart, two of them from the sample."""
-    step = len(ordinary) // (_BATCH - 2)
-    return [*ordinary[::step][: _BATCH - 2], *sampled[:2]]
+    """A batch of records far apart, two of them from the sample if there is one; without the first of both."""
+    chosen = sampled[1:3]
+    step = len(ordinary) // _BATCH
+    return [*ordinary[1::step][: _BATCH - len(chosen)], *chosen]
 
 
 def _forget(eraser: Eraser, request: str, ids: Sequence[str], held_out: Dataset) -> DemoRequest:
