@@ -53,4 +53,6 @@ def _key(config: Config) -> str:
     parts = {name: settings[name] for name in ("backbone", "constituent", "prompt", "embedding")}
     batch, workers = config.tuning.batch_size, compute.workers or os.cpu_count()
     machine = [platform.node(), platform.machine(), os.cpu_count(), compute.device, workers]
+    if compute.executor != "local":
+        machine += [compute.executor, compute.processes, compute.address]
     return Digest.of_json({**parts, "name": config.backbone.name, "batch": batch, "machine": machine})

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -215,7 +216,12 @@ class ComputeConfig(Section):
     """Where the work runs. Not part of the model: these settings never change a bit of it."""
 
     device: Literal["cpu", "cuda"] = "cpu"
-    workers: int = Field(default=0, ge=0, le=1024, description="parallel tasks; 0: one per core")
+    workers: int = Field(default=0, ge=0, le=1024, description="parallel tasks of a process; 0: one per core")
+    executor: Literal["local", "processes", "ray"] = Field(
+        default="local", description="what derives models: this process, others here, or a Ray cluster"
+    )
+    processes: int = Field(default=0, ge=0, le=1024, description="of this machine; 0: one per GPU or core")
+    address: str | None = Field(default=None, description="of the Ray cluster, or 'auto'; none: one of its own")
     image_memory_mb: int = Field(
         default=1024, ge=1, description="MiB of decoded images kept; beyond, they are decoded again"
     )
@@ -283,6 +289,14 @@ class Config(Section):
         if self.prompt.width is not None:
             return self.prompt.width
         return max(1, round(self.backbone.image_size * 30 / 224))
+
+    def computed(self, different: Mapping[str, Any]) -> Config:
+        """The same settings, but for some of ``[compute]``.
+
+        Raises:
+            ConfigError: values out of range, all of them listed.
+        """
+        return parse(_merge(self.model_dump(), {"compute": dict(different)})) if different else self
 
     def model_settings(self) -> dict[str, Any]:
         """The settings that are inputs of F, as JSON values.

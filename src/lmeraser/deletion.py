@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal, get_args
@@ -186,3 +186,18 @@ def parse_id(text: str) -> str:
         raise InputError(
             "A request's id is a UUID.", got=repr(text), next_step="leave it out to have one made"
         ) from error
+
+
+def wish_of(
+    ids: Iterable[str],
+    subjects: Iterable[str],
+    request: str | None,
+    regulation: Regulation,
+    received: datetime | None,
+    audit: bool,
+) -> Wish | None:
+    """What these arguments ask for; None if they name nothing."""
+    wanted, people = sorted(set(ids)), sorted(set(subjects))
+    if not wanted and not people:
+        return None
+    return Wish(wanted, people, request, regulation, received, audit)

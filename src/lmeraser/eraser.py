@@ -16,15 +16,15 @@ workspace and loads the backbone when it is needed.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from lmeraser.config import Config, parse
-from lmeraser.deletion import Regulation, Request, Wish
-from lmeraser.errors import CorruptError, ImageError, InputError
+from lmeraser.deletion import Regulation, Request, Wish, wish_of
+from lmeraser.errors import CorruptError
 from lmeraser.hashing import Digest
 from lmeraser.presets import PresetName
 from lmeraser.progress import Progress, silent
@@ -39,7 +39,9 @@ if TYPE_CHECKING:
     from lmeraser.audit import AuditReport
     from lmeraser.cost import Cost
     from lmeraser.evaluate import EvaluationReport, TrainingSet
+    from lmeraser.executors.base import Executor
     from lmeraser.executors.local import LocalExecutor
+    from lmeraser.executors.pooled import PooledExecutor
     from lmeraser.importing import ImportReport
     from lmeraser.model import Model
     from lmeraser.plan import Plan
@@ -62,6 +64,7 @@ class Eraser:
         root: the workspace's folder.
         wait: how many seconds a writer waits for another one.
         progress: told how far long work is.
+        compute: settings of ``[compute]`` that differ this time.
         clock: tells the time.
 
     Raises:
@@ -74,9 +77,10 @@ class Eraser:
         *,
         wait: float = 10.0,
         progress: Progress = silent,
+        compute: Mapping[str, Any] | None = None,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
-        self.workspace = Workspace(root, wait=wait, clock=clock)
+        self.workspace = Workspace(root, wait=wait, compute=compute, clock=clock)
         self._progress = progress
 
     @classmethod
@@ -170,7 +174,7 @@ class Eraser:
         """Derive the model of the records and serve it; completes deletions under way. See `train.train`."""
         from lmeraser.unlearn import settle
 
-        settled = settle(self.workspace, self.executor, first=True, rederive=rederive, progress=self._progress)
+        settled = settle(self.workspace, self.deriving, first=True, rederive=rederive, progress=self._progress)
         assert settled.training is not None
         return settled.training
 
@@ -178,7 +182,7 @@ class Eraser:
         """What `unlearn` would do, without doing it. See `dry_run.dry_run`."""
         from lmeraser.dry_run import dry_run
 
-        return dry_run(self.workspace, self.executor, ids=ids, subjects=subjects, progress=self._progress)
+        return dry_run(self.workspace, self.deriving, ids=ids, subjects=subjects, progress=self._progress)
 
     def unlearn(
         self,
@@ -204,9 +208,9 @@ class Eraser:
         """
         from lmeraser.unlearn import unlearn
 
-        wish = _wish(ids, subjects, request, regulation, received, audit)
+        wish = wish_of(ids, subjects, request, regulation, received, audit)
         only = [request] if request is not None and wish is None else []
-        return unlearn(self.workspace, self.executor, wish, only=only, audit=audit, progress=self._progress)
+        return unlearn(self.workspace, self.deriving, wish, only=only, audit=audit, progress=self._progress)
 
     def request(
         self,
@@ -222,7 +226,7 @@ class Eraser:
 
         From now on `predict` does not use the clusters of these records, unless quarantine is switched off.
         """
-        wish = _wish(ids, subjects, request, regulation, received, audit) or Wish()
+        wish = wish_of(ids, subjects, request, regulation, received, audit) or Wish()
         with self.workspace.writing("request"):
             return self.workspace.requests.accept(wish, now=self.workspace.clock())
 
@@ -242,7 +246,7 @@ class Eraser:
 
         with self.workspace.writing("relabel"):
             relabel(self.workspace, ids, label)
-            return settle(self.workspace, self.executor, progress=self._progress)
+            return settle(self.workspace, self.deriving, progress=self._progress)
 
     def check_ledger(self, *, head: str | os.PathLike[str] | None = None) -> LedgerReport:
         """Check the ledger's chain and compare it with the records. See `ledger` and `reconcile`.
@@ -297,13 +301,13 @@ class Eraser:
         """Derive the model again from nothing and compare every digest. See `audit.audit`."""
         from lmeraser.audit import audit
 
-        return audit(self.workspace, self.executor, clusters=clusters, progress=self._progress)
+        return audit(self.workspace, self.deriving, clusters=clusters, progress=self._progress)
 
     def cost(self, *, hits: int = 8) -> Cost:
         """What requests cost on the records and settings held now, trained or not. See `simulation.simulate`."""
         from lmeraser.simulation import simulate
 
-        return simulate(self.workspace, self.executor, hits=hits, progress=self._progress)
+        return simulate(self.workspace, self.deriving, hits=hits, progress=self._progress)
 
     def status(self) -> Status:
         """The state of the workspace. See `status.status`."""
@@ -325,9 +329,11 @@ class Eraser:
             ImageError: a file cannot be decoded; names it.
             NoModelError: there is nothing to predict with.
         """
+        from lmeraser.images import read_image
+
         predictor, paths, answers = self.predictor(), list(images), []
         for start in range(0, len(paths), _CHUNK):
-            answers += predictor.predict([_read(image) for image in paths[start : start + _CHUNK]])
+            answers += predictor.predict([read_image(image) for image in paths[start : start + _CHUNK]])
             self._progress("predicting", len(answers), len(paths))
         return answers
 
@@ -392,8 +398,10 @@ class Eraser:
         return quarantined(self.workspace, self.workspace.generations.require())
 
     def close(self) -> None:
-        """Release the workspace's database."""
+        """Release the workspace's database, and end workers."""
         self.workspace.close()
+        if "_pool" in self.__dict__:
+            self._pool.close()
 
     def __enter__(self) -> Self:
         return self
@@ -402,8 +410,20 @@ class Eraser:
         self.close()
 
     def executor(self) -> LocalExecutor:
-        """The executor with the workspace's backbone, loaded at the first use."""
+        """The executor of this process with the workspace's backbone, loaded at the first use."""
         return self._loaded
+
+    def deriving(self) -> Executor:
+        """What derives models: this process, or the workers that ``[compute]`` names, started at the first use."""
+        return self.executor() if self.workspace.config.compute.executor == "local" else self._pool
+
+    @cached_property
+    def _pool(self) -> PooledExecutor:
+        from lmeraser.executors import pool_of
+
+        model = self.workspace.generations.current()
+        self._progress("starting workers", 0, None)
+        return pool_of(self.workspace.config, prefer=model.fingerprints if model else ())
 
     @cached_property
     def _loaded(self) -> LocalExecutor:
@@ -418,33 +438,3 @@ class Eraser:
 
         same = same_settings(self.workspace, model)
         return self.executor() if same else LocalExecutor(model.config(self.workspace.config.compute))
-
-
-def _wish(
-    ids: Iterable[str],
-    subjects: Iterable[str],
-    request: str | None,
-    regulation: Regulation,
-    received: datetime | None,
-    audit: bool,
-) -> Wish | None:
-    wanted, people = sorted(set(ids)), sorted(set(subjects))
-    if not wanted and not people:
-        return None
-    return Wish(wanted, people, request, regulation, received, audit)
-
-
-def _read(image: str | os.PathLike[str] | bytes) -> bytes:
-    if isinstance(image, bytes):
-        return image
-    from lmeraser.images import decode
-
-    path = Path(image)
-    try:
-        data = path.read_bytes()
-        decode(data)
-    except OSError as error:
-        raise InputError("An image is a readable file.", got=f"{path}: {error.strerror}") from error
-    except ImageError as error:
-        raise ImageError(error.rule, got=f"{path}: {error.got}", next_step=error.next_step) from error
-    return data

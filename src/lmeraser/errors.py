@@ -14,6 +14,7 @@
     │   └── StorageError      the disk refused (full, read-only)
     ├── VerificationError     evidence does not hold: a signature, chain or digest does not match
     ├── BackboneError         weights cannot be found or loaded
+    ├── WorkerError           workers in other processes or on other machines cannot do the work
     └── StoppedError         the user stopped it; running it again continues
 
 Every error states the rule, the value got and the next step. Knows nothing about any other module.
@@ -118,6 +119,10 @@ class VerificationError(LmeraserError):
 
 class BackboneError(LmeraserError):
     """A backbone's weights cannot be found or loaded."""
+
+
+class WorkerError(LmeraserError):
+    """Workers in other processes or on other machines cannot do the work."""
 
 
 class StoppedError(LmeraserError):

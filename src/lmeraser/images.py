@@ -9,13 +9,15 @@ statistics of private data. Knows Pillow and numpy only.
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from lmeraser.errors import ImageError
+from lmeraser.errors import ImageError, InputError
 
 Canvas = NDArray[np.uint8]  # [side, side, 3]
 
@@ -148,3 +150,23 @@ def _from_16_bit(image: Image.Image) -> Image.Image:
             next_step=_NEXT,
         )
     return Image.fromarray((values // 257).astype(np.uint8)).convert("RGB")
+
+
+def read_image(image: str | os.PathLike[str] | bytes) -> bytes:
+    """The bytes of an image file that can be decoded; bytes are given back as they are.
+
+    Raises:
+        InputError: the file cannot be read.
+        ImageError: it cannot be decoded; names it.
+    """
+    if isinstance(image, bytes):
+        return image
+    path = Path(image)
+    try:
+        data = path.read_bytes()
+        decode(data)
+    except OSError as error:
+        raise InputError("An image is a readable file.", got=f"{path}: {error.strerror}") from error
+    except ImageError as error:
+        raise ImageError(error.rule, got=f"{path}: {error.got}", next_step=error.next_step) from error
+    return data

@@ -19,7 +19,7 @@ import json
 import os
 import secrets
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -55,6 +55,7 @@ class Workspace:
     Args:
         root: the folder.
         wait: how many seconds a writer waits for another one to finish.
+        compute: settings of ``[compute]`` that differ this time.
         clock: tells the time.
 
     Raises:
@@ -63,11 +64,16 @@ class Workspace:
     """
 
     def __init__(
-        self, root: str | os.PathLike[str], *, wait: float = 10.0, clock: Callable[[], datetime] = utc_now
+        self,
+        root: str | os.PathLike[str],
+        *,
+        wait: float = 10.0,
+        compute: Mapping[str, Any] | None = None,
+        clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self.root = Path(root)
         self.clock = clock
-        self._wait = wait
+        self._wait, self._compute = wait, dict(compute or {})
         self._lock = FileLock(self.root / "lock")
         _check_format(self.root)
 
@@ -111,8 +117,8 @@ class Workspace:
 
     @cached_property
     def config(self) -> Config:
-        """The settings in lmeraser.toml."""
-        return settings.read(self.root / "lmeraser.toml")
+        """The settings in lmeraser.toml, with those of ``[compute]`` that differ this time."""
+        return settings.read(self.root / "lmeraser.toml").computed(self._compute)
 
     @cached_property
     def secret(self) -> bytes:

@@ -44,23 +44,34 @@ RegulationName = Annotated[str, typer.Option("--regulation", help="gdpr, ccpa or
 Received = Annotated[str | None, typer.Option(help="When the request came, RFC 3339; else now.")]
 Audit = Annotated[bool, typer.Option("--audit", help="Audit the model before the request is completed.")]
 IdsFile = Annotated[Path | None, typer.Option("--ids-file", help="Text file with one record id a line.")]
+ExecutorName = Annotated[
+    str | None, typer.Option("--executor", help="What derives: local, processes or ray; else as in lmeraser.toml.")
+]
+Address = Annotated[str | None, typer.Option(help="Address of the Ray cluster's head, or 'auto'.")]
+Processes = Annotated[int | None, typer.Option(help="How many, with --executor processes.", min=1)]
 
 
 @contextmanager
-def opened(*, quiet: bool = False) -> Iterator[Eraser]:
-    """The workspace of ``-w``, with progress shown unless ``quiet``."""
+def opened(*, quiet: bool = False, compute: Mapping[str, Any] | None = None) -> Iterator[Eraser]:
+    """The workspace of ``-w``, with progress shown unless ``quiet``; settings of ``[compute]`` may differ."""
     from lmeraser.eraser import Eraser
     from lmeraser.progress import silent
 
     where, wait = global_options.workspace, global_options.wait
     if quiet:
-        with Eraser(where, wait=wait, progress=silent) as eraser:
+        with Eraser(where, wait=wait, progress=silent, compute=compute) as eraser:
             yield eraser
         return
     from lmeraser.display import Display
 
-    with Display() as display, Eraser(where, wait=wait, progress=display) as eraser:
+    with Display() as display, Eraser(where, wait=wait, progress=display, compute=compute) as eraser:
         yield eraser
+
+
+def workers(executor: str | None, address: str | None, processes: int | None) -> dict[str, Any]:
+    """The settings of ``[compute]`` that these options name."""
+    given = {"executor": executor, "address": address, "processes": processes}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def columns_of(image: str, label: str, record_id: str | None, subject: str | None, positions: bool) -> Columns:

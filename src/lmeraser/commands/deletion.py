@@ -7,10 +7,13 @@ from typing import Annotated
 import typer
 
 from lmeraser.commands.base import (
+    Address,
     AsJson,
     Audit,
+    ExecutorName,
     Ids,
     IdsFile,
+    Processes,
     Received,
     RegulationName,
     RequestId,
@@ -20,6 +23,7 @@ from lmeraser.commands.base import (
     opened,
     print_json,
     print_report,
+    workers,
 )
 
 
@@ -45,6 +49,9 @@ def unlearn(
     regulation: RegulationName = "other",
     received: Received = None,
     audit: Audit = False,
+    executor: ExecutorName = None,
+    address: Address = None,
+    processes: Processes = None,
     as_json: AsJson = False,
 ) -> None:
     """Forget records: afterwards the model is the one that training without them gives.
@@ -54,7 +61,7 @@ def unlearn(
     """
     from lmeraser.deletion import regulation as parse_regulation
 
-    with opened() as eraser:
+    with opened(compute=workers(executor, address, processes)) as eraser:
         report = eraser.unlearn(
             ids=all_ids(ids, ids_file),
             subjects=subjects or [],

@@ -8,14 +8,18 @@ from typing import Annotated
 import typer
 
 from lmeraser.commands.base import (
+    Address,
     AsJson,
+    ExecutorName,
     ImageColumn,
     LabelColumn,
+    Processes,
     Split,
     columns_of,
     opened,
     print_json,
     print_report,
+    workers,
 )
 
 
@@ -23,10 +27,13 @@ def train(
     rederive: Annotated[
         bool, typer.Option("--rederive", help="Run again what was made in another environment.")
     ] = False,
+    executor: ExecutorName = None,
+    address: Address = None,
+    processes: Processes = None,
     as_json: AsJson = False,
 ) -> None:
     """Bring the model up to date with the records and settings."""
-    with opened() as eraser:
+    with opened(compute=workers(executor, address, processes)) as eraser:
         report = eraser.train(rederive=rederive)
     print_report("training", report.to_json(), as_json=as_json)
 
@@ -97,10 +104,13 @@ def evaluate(
 
 def audit(
     clusters: Annotated[int | None, typer.Option(help="Check so many clusters, drawn at random.")] = None,
+    executor: ExecutorName = None,
+    address: Address = None,
+    processes: Processes = None,
     as_json: AsJson = False,
 ) -> None:
     """Derive the model again from nothing and compare every digest; exits with 1 when one differs."""
-    with opened() as eraser:
+    with opened(compute=workers(executor, address, processes)) as eraser:
         report = eraser.audit(clusters=clusters)
         head = eraser.workspace.generations.require().global_head
     if as_json:
