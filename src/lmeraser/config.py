@@ -220,7 +220,7 @@ class ComputeConfig(Section):
     executor: Literal["local", "processes", "ray"] = Field(
         default="local", description="what derives models: this process, others here, or a Ray cluster"
     )
-    processes: int = Field(default=0, ge=0, le=1024, description="of this machine; 0: one per GPU or core")
+    processes: int = Field(default=0, ge=0, le=1024, description="workers of the others; 0: as many as fit")
     address: str | None = Field(default=None, description="of the Ray cluster, or 'auto'; none: one of its own")
     image_memory_mb: int = Field(
         default=1024, ge=1, description="MiB of decoded images kept; beyond, they are decoded again"

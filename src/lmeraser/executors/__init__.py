@@ -27,7 +27,7 @@ def pool_of(config: Config, *, prefer: Iterable[Digest] = ()) -> PooledExecutor:
     if compute.executor == "ray":
         from lmeraser.executors.ray_actors import RayActors
 
-        engine = RayActors(settings, address=compute.address, cores=cores, gpus=int(gpu))
+        engine = RayActors(settings, address=compute.address, cores=cores, gpus=int(gpu), most=compute.processes)
     else:
         from lmeraser.executors.processes import Processes
 

@@ -26,6 +26,7 @@ class RayActors:
         address: of the cluster's head, or 'auto'; None: a cluster of this machine's own, ended with this process.
         cores: of each worker.
         gpus: of each worker.
+        most: workers; 0: as many as fit.
         make: makes what answers the calls, in the actor.
 
     Raises:
@@ -39,6 +40,7 @@ class RayActors:
         address: str | None = None,
         cores: int = 1,
         gpus: int = 0,
+        most: int = 0,
         make: Callable[[str], Any] = Worker,
     ) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -56,7 +58,8 @@ class RayActors:
                 "The Ray cluster answers at its address.", got=f"{address}: {error}", next_step="check --address"
             ) from error
         self._ray: Any = ray
-        self._make, self._settings, self._cores, self._gpus = make, settings, cores, gpus
+        self._make, self._settings = make, settings
+        self._cores, self._gpus, self._most = cores, gpus, most
         self._desk: Any = ray.remote(num_cpus=cores, num_gpus=gpus, max_restarts=0)(Desk)
         self._started: list[_Actor] = []
 
@@ -76,7 +79,7 @@ class RayActors:
                 + ", ".join(f"{r.get('CPU', 0):g} and {r.get('GPU', 0):g}" for r in alive),
                 next_step="set compute.workers, the cores of a worker, to fewer, or compute.device",
             )
-        return found
+        return min(found, self._most) if self._most else found
 
     def _fit(self, resources: Mapping[str, float]) -> int:
         fits = int(resources.get("CPU", 0)) // self._cores

@@ -1,0 +1,121 @@
+"""Tuning on one worker and on two, in processes and on Ray; and what the measured times mean for many workers.
+
+    python benchmarks/workers.py --out bench
+
+Sixteen clusters of one size are tuned by one single-threaded worker and by two; the efficiency is the time of one
+over twice the time of two (medians, after a warm-up that starts the workers). ``dispatch``
+is what a task costs where it is handed out: reading, sending, receiving, checking its digest. With these two
+numbers a training of many clusters on many workers is simulated: the biggest cluster first to whoever is free, and
+one task at a time handed out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import heapq
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lmeraser.config import parse
+from lmeraser.executors import pool_of
+from lmeraser.executors.base import TuneResult, TuneTask
+from lmeraser.executors.pooled import PooledExecutor
+from lmeraser.executors.processes import Processes
+from lmeraser.executors.worker import Answer, Introduction
+from lmeraser.hashing import Digest
+from measuring import keep, seconds
+from tuning import pictures
+
+TASKS, RECORDS, EPOCHS = 16, 48, 4
+FLEET = (1, 10, 100, 1000)
+
+
+class Instant:
+    """A worker that has its answers ready."""
+
+    def __init__(self, settings: str) -> None:
+        self._artifact = bytes(4 * (3 * 96 * 96 + 1280 * 100))
+        self._digest = Digest.of(self._artifact)
+
+    def introduce(self) -> Introduction:
+        """Somebody."""
+        return Introduction(self._digest, self._digest, {}, None)
+
+    def tune(self, task: TuneTask, payloads: Sequence[bytes]) -> Answer:
+        """An artifact of 100 classes."""
+        return Answer(self._digest, TuneResult(task.key, self._artifact, 0.0), self._digest)
+
+
+def tuned(pool: PooledExecutor, images: Sequence[bytes], count: int) -> None:
+    """Tune so many clusters."""
+    members = [tuple(f"{task}-{n:03d}" for n in range(RECORDS)) for task in range(count)]
+    labels = tuple(n % 10 for n in range(RECORDS))
+    tasks = [TuneTask(Digest.of_json(part), part, labels, 10) for part in members]
+    list(pool.tune(tasks, lambda ids: images[: len(ids)], lambda *_: None))
+
+
+def efficiency(kind: str, rounds: int, images: Sequence[bytes]) -> dict[str, float]:
+    """Of two workers against one."""
+    times: dict[int, float] = {}
+    for workers in (1, 2):
+        compute = {"executor": kind, "processes": workers, "workers": 1}
+        pool = pool_of(parse({"compute": compute, "tuning": {"epochs": EPOCHS}}))
+        tuned(pool, images, TASKS)
+        times[workers] = statistics.median(seconds(lambda p=pool: tuned(p, images, TASKS)) for _ in range(rounds))  # type: ignore[misc]
+        pool.close()
+    return {"one worker, s": times[1], "two workers, s": times[2], "efficiency": times[1] / (2 * times[2])}
+
+
+def dispatch(images: Sequence[bytes], count: int = 2000) -> float:
+    """Seconds that handing out one task takes, measured with a worker that answers at once."""
+    pool = PooledExecutor(parse({}), Processes("", size=1, make=Instant))
+    tuned(pool, images, 10)
+    spent = seconds(lambda: tuned(pool, images, count))
+    pool.close()
+    return spent / count
+
+
+def simulated(workers: int, tasks: Sequence[float], handing_out: float) -> float:
+    """Seconds until the last task is done."""
+    free = [0.0] * workers
+    clock = 0.0
+    for length in sorted(tasks, reverse=True):
+        clock = max(clock, free[0]) + handing_out
+        heapq.heapreplace(free, clock + length)
+    return max(free)
+
+
+def fleet(per_record: float, handing_out: float) -> Iterator[tuple[str, float]]:
+    """Efficiency of many workers: 10,000 clusters of about 100 records, 10 epochs."""
+    coins = np.random.default_rng(0)
+    tasks = [per_record * 10 * records for records in coins.poisson(100, size=10_000)]
+    for workers in FLEET:
+        spent = simulated(workers, tasks, handing_out)
+        yield f"efficiency of {workers:,} workers, simulated", sum(tasks) / (workers * spent)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", required=True, type=Path)
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    started = time.perf_counter()
+    images = pictures(RECORDS)
+    found: dict[str, Any] = {}
+    for kind in ("processes", "ray"):
+        found |= {f"{kind}: {name}": value for name, value in efficiency(kind, options.rounds, images).items()}
+    found["dispatch of a task, s"] = handing_out = dispatch(images)
+    per_record = found["processes: one worker, s"] / (TASKS * RECORDS * EPOCHS)
+    found["tuning a record for an epoch on one core, s"] = per_record
+    found |= dict(fleet(per_record, handing_out))
+    print(f"{time.perf_counter() - started:.0f} s")
+    keep(options.out, "workers", {**vars(options), "out": None}, found)
+
+
+if __name__ == "__main__":
+    main()
