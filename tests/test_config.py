@@ -218,7 +218,7 @@ _INSTANT: dict[str, Any] = {
 @given(
     st.permutations(VIEWS),
     st.integers(1, len(VIEWS)),
-    st.floats(0.001, 1e9),
+    st.floats(1e-6, 1e6),
     st.floats(1e-6, 100),
     st.floats(0, 0.99),
 )
@@ -323,8 +323,8 @@ def test_without_constituents_there_is_one_cluster(partition: dict[str, Any]) ->
     [
         ("weight", -0.1),
         ("weight", 1.1),
-        ("penalty", 0.0009),
-        ("penalty", 2e9),
+        ("penalty", 9e-7),
+        ("penalty", 2e6),
         ("penalty", float("inf")),
         ("sharpness", 0),
         ("sharpness", 101),

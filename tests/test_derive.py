@@ -402,7 +402,7 @@ def test_the_global_head_is_the_linear_discriminant_analysis_of_the_records_code
         by_class[label] = np.vstack([by_class[label], code_of(known, record_id)])
     means = [codes.mean(axis=0) for codes in by_class]
     scatter = sum((codes - mean).T @ (codes - mean) for codes, mean in zip(by_class, means, strict=True))
-    inverse = 30 * np.linalg.inv(scatter + 5 * np.eye(6))
+    inverse = 30 * np.linalg.inv(scatter + (5 * np.trace(scatter) / 30 + 1) * np.eye(6))
     shares = [len(codes) / 30 for codes in by_class]
     expected = [
         [*(inverse @ mean), np.log(share) - mean @ inverse @ mean / 2]

@@ -177,7 +177,9 @@ class GlobalHeadConfig(Section):
     weight: float = Field(
         default=0.0, ge=0, le=1, description="of its probabilities in a prediction; 0: there is none"
     )
-    penalty: float = Field(default=1000.0, ge=0.001, le=1e9, description="added to the diagonal of the scatter")
+    penalty: float = Field(
+        default=0.4, ge=1e-6, le=1e6, description="of the scatter, in mean squared distances to the class mean"
+    )
     sharpness: float = Field(
         default=0.3, gt=0, le=100, description="factor of its scores before they become probabilities"
     )

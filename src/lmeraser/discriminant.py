@@ -1,10 +1,12 @@
 """The global head: linear discriminant analysis of codes, solved from sums (`sums`).
 
-    score of class y for code c:   m_y' S c  -  m_y' S m_y / 2  +  log(n_y / n),    S = n (W + penalty I)^-1
+    score of class y for code c:   m_y' S c  -  m_y' S m_y / 2  +  log(n_y / n),    S = n (W + (p w + 1) I)^-1
 
-with the class means m_y, the scatter W of codes around their class's mean, and n_y of n records in class y: the
-logarithm, up to a constant, of the probability of the class if codes are normally distributed around the means
-(Hastie, Tibshirani and Friedman, The Elements of Statistical Learning, section 4.3; the penalty as in 4.3.1). All
+with the class means m_y, the scatter W of codes around their class's mean, the mean squared distance w = tr(W) / n
+of a code to its class's mean, the penalty p, and n_y of n records in class y. So the penalty means the same for
+every backbone and shrinks less the more records there are, as the error of W does; the 1 keeps W regular where it
+is 0. It is the logarithm, up to a constant, of the probability of the class if codes are normally distributed
+around the means (Hastie, Tibshirani and Friedman, The Elements of Statistical Learning, sections 4.3 and 4.3.1). All
 of it follows from the sums, by one Cholesky decomposition in float64 on one thread. Because the sums are the same
 bytes for the same records, so is the head in one environment. Pure functions; knows numpy and scipy only.
 """
@@ -25,7 +27,7 @@ def solve(sums: Sums, penalty: float) -> dict[str, Array]:
 
     Args:
         sums: over at least one record.
-        penalty: in units of squared embeddings; greater than 0.
+        penalty: in mean squared distances of a code to its class's mean; greater than 0.
 
     Returns:
         ``weight``, float32 [classes, d + 1]; the last column is the bias.
@@ -39,7 +41,8 @@ def solve(sums: Sums, penalty: float) -> dict[str, Array]:
     # Another number of threads adds up in another order and gives other bits.
     with threadpool_limits(1, user_api="blas"):
         scatter = sums.gram[:-1, :-1].astype(np.float64) / SCALE**2 - (means * counts) @ means.T
-        scatter[np.diag_indices(len(scatter))] += penalty
+        distance = max(float(np.trace(scatter)), 0.0) / max(float(counts.sum()), 1.0)
+        scatter[np.diag_indices(len(scatter))] += penalty * distance + 1.0
         factor = cho_factor(scatter, lower=True, overwrite_a=True, check_finite=False)
         weight = cho_solve(factor, means, check_finite=False) * counts.sum()
     with np.errstate(divide="ignore"):
