@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import statistics
 import zlib
 from collections.abc import Iterator
@@ -297,8 +298,9 @@ def main() -> None:
     parser.add_argument("--data", required=True, type=Path)
     parser.add_argument("--out", required=True, type=Path)
     parser.add_argument("--report", action="store_true", help="only report what is there")
+    parser.add_argument("--only", default="", help="trials whose name this regular expression is found in")
     options = parser.parse_args()
-    todo = trials(options.data)
+    todo = [trial for trial in trials(options.data) if re.search(options.only, trial.name)]
     for number, trial in enumerate(todo):
         file = options.out / f"{trial.name}.json"
         if not options.report and not file.exists():
