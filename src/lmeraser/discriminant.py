@@ -7,8 +7,8 @@ of a code to its class's mean, the penalty p, and n_y of n records in class y. S
 every backbone and shrinks less the more records there are, as the error of W does; the 1 keeps W regular where it
 is 0. It is the logarithm, up to a constant, of the probability of the class if codes are normally distributed
 around the means (Hastie, Tibshirani and Friedman, The Elements of Statistical Learning, sections 4.3 and 4.3.1).
-All of it follows from the sums, by one Cholesky decomposition in float64 on one thread. Because the sums are the same
-bytes for the same records, so is the head in one environment. Pure functions; knows numpy and scipy only.
+All of it follows from the sums, by one Cholesky decomposition in float64 on one thread. Because the sums are the
+same bytes for the same records, so is the head in one environment. Pure functions; knows numpy and scipy only.
 """
 
 from __future__ import annotations
