@@ -7,9 +7,10 @@ import json
 import os
 import shutil
 import sys
+import uuid
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,10 +19,48 @@ import pytest
 from datasets import ClassLabel, Dataset, Features, Image, Value
 from PIL import Image as PillowImage
 from sklearn.datasets import load_digits
+from sqlalchemy import create_engine, text
 
+import lmeraser.database
 from lmeraser import Columns, Eraser, cli
 from lmeraser.config import Config, parse
+from lmeraser.engines import PostgreSQL
 from lmeraser.records import Records
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--postgresql", metavar="URL", help="keep records on this server instead of in SQLite files")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "sqlite: looks into the files of a SQLite database")
+    if url := config.getoption("--postgresql"):
+        setattr(lmeraser.database, "SQLite", partial(on_server, url))  # noqa: B010
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--postgresql"):
+        items[:] = [item for item in items if not item.get_closest_marker("sqlite")]
+
+
+def on_server(url: str, path: Path) -> PostgreSQL:
+    """A database of its own for each file that a test names; a copy of the file is a copy of the database."""
+    admin = create_engine(
+        f"{url}/postgres".replace("postgresql:", "postgresql+psycopg:"), isolation_level="AUTOCOMMIT"
+    )
+    name, owner = path.read_text().split("\n") if path.exists() else ("", "")
+    if owner != str(path.absolute()):
+        fresh = f"t{uuid.uuid4().hex}"
+        with admin.connect() as connection:
+            connection.execute(
+                text(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+            )
+            connection.execute(text(f"CREATE DATABASE {fresh} TEMPLATE {name or 'template1'}"))
+        name = fresh
+        path.write_text(f"{name}\n{path.absolute()}")
+    admin.dispose()
+    return PostgreSQL(f"{url}/{name}")
+
 
 DIGIT_CLASSES = [str(digit) for digit in range(10)]
 DIGIT_COLUMNS = Columns(id="id", subject="writer")

@@ -223,6 +223,7 @@ def test_deleting_records_subtracts_them_and_removes_their_codes(records: Record
         assert connection.exec_driver_sql("SELECT number FROM codes ORDER BY 1").scalars().all() == [1, 3]
 
 
+@pytest.mark.sqlite
 def test_sums_from_before_a_deletion_cannot_be_read_after_it(records: Records, tmp_path: Path) -> None:
     count(records, [0, 1, 2])
     backup = tmp_path / "backup"

@@ -46,8 +46,8 @@ def test_a_transaction_is_seen_by_others_when_it_has_ended(database: Database) -
     with database.transaction() as connection:
         database.set_fact(connection, "a", "1")
         assert database.fact("a", connection) == "1"
-        assert held(database.path) == {}
-    assert held(database.path) == {"a": "1"}
+        assert held(database.keys.path.with_suffix(".db")) == {}
+    assert held(database.keys.path.with_suffix(".db")) == {"a": "1"}
 
 
 @pytest.mark.parametrize("kind", [ValueError, InputError, KeyboardInterrupt])
@@ -64,9 +64,9 @@ def test_a_transaction_that_is_left_by_an_exception_has_not_happened(
 
     with pytest.raises(kind, match="stopped"):
         half()
-    assert held(database.path) == {"a": "1"}
+    assert held(database.keys.path.with_suffix(".db")) == {"a": "1"}
     put(database, "b", "2")
-    assert held(database.path) == {"a": "1", "b": "2"}
+    assert held(database.keys.path.with_suffix(".db")) == {"a": "1", "b": "2"}
 
 
 def test_a_transaction_within_another_is_a_part_of_it(database: Database) -> None:
@@ -75,8 +75,8 @@ def test_a_transaction_within_another_is_a_part_of_it(database: Database) -> Non
         with database.transaction(outer) as inner:
             assert inner is outer
             database.set_fact(inner, "b", "1")
-        assert held(database.path) == {}, "the end of the part is not the end of the whole"
-    assert held(database.path) == {"a": "1", "b": "1"}
+        assert held(database.keys.path.with_suffix(".db")) == {}, "the end of the part is not the end of the whole"
+    assert held(database.keys.path.with_suffix(".db")) == {"a": "1", "b": "1"}
 
 
 def test_a_transaction_within_another_goes_with_it(database: Database) -> None:
@@ -88,7 +88,7 @@ def test_a_transaction_within_another_goes_with_it(database: Database) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         half()
-    assert held(database.path) == {}
+    assert held(database.keys.path.with_suffix(".db")) == {}
 
 
 def test_a_refused_statement_takes_the_whole_transaction_with_it(database: Database) -> None:
@@ -99,7 +99,7 @@ def test_a_refused_statement_takes_the_whole_transaction_with_it(database: Datab
 
     with pytest.raises(StorageError, match=r"records\.db"):
         twice()
-    assert held(database.path) == {}
+    assert held(database.keys.path.with_suffix(".db")) == {}
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_a_fact_is_what_was_set_last(database: Database) -> None:
 def test_facts_outlive_the_connection(database: Database) -> None:
     put(database, "ключ", "値 ' \" ; --")
     database.close()
-    again = Database(database.path)
+    again = Database(database.keys.path.with_suffix(".db"))
     assert again.fact("ключ") == "値 ' \" ; --"
     again.close()
 
@@ -166,7 +166,7 @@ def doomed(database: Database, *slots: int) -> None:
 
 
 def test_every_key_has_a_slot_of_its_own(database: Database) -> None:
-    other = Database(database.path)
+    other = Database(database.keys.path.with_suffix(".db"))
     slots = [*made(database, 3), *made(other, 2), *made(database, 1)]
     assert slots == [1, 2, 3, 4, 5, 6]
     assert len({database.keys.key(slot) for slot in slots}) == 6
@@ -189,7 +189,9 @@ def test_keys_of_a_transaction_that_did_not_happen_are_made_anew(database: Datab
 
 def test_keys_are_on_the_disk_before_what_they_seal(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     put(database, "a", "0")
-    monkeypatch.setattr(database.keys, "flush", lambda: order.append(held(database.path).get("a")))
+    monkeypatch.setattr(
+        database.keys, "flush", lambda: order.append(held(database.keys.path.with_suffix(".db")).get("a"))
+    )
     order: list[str | None] = []
     with database.transaction() as connection:
         database.new_keys(connection, 1)
@@ -233,7 +235,7 @@ def test_erasing_that_was_interrupted_is_done_again(database: Database, monkeypa
         patch.setattr(database.keys, "erase", stop)
         with pytest.raises(KeyboardInterrupt):
             database.erase()
-    again = Database(database.path)
+    again = Database(database.keys.path.with_suffix(".db"))
     again.erase()
     again.close()
     assert not any(database.keys.path.read_bytes()[32 : 1100 * 32])
@@ -266,7 +268,7 @@ def test_what_is_there_without_its_key_is_an_error_in_the_end(database: Database
 
 
 def test_after_compaction_no_byte_of_what_was_deleted_is_in_any_file(database: Database) -> None:
-    folder, secret = database.path.parent, "the-secret-" * 400
+    folder, secret = database.keys.path.with_suffix(".db").parent, "the-secret-" * 400
 
     def remains() -> list[str]:
         return [path.name for path in folder.iterdir() if b"the-secret" in path.read_bytes()]
@@ -293,14 +295,14 @@ def test_compaction_gives_free_pages_back(database: Database) -> None:
             return int(connection.exec_driver_sql("PRAGMA freelist_count").scalar_one())
 
     database.compact()
-    empty = database.path.stat().st_size
+    empty = database.keys.path.with_suffix(".db").stat().st_size
     put(database, "gone", "x" * 100_000)
     with database.transaction() as connection:
         connection.execute(delete(FACTS))
     assert free_pages() > 10
     database.compact()
     assert free_pages() == 0
-    assert database.path.stat().st_size == empty, "all that 100,000 bytes took"
+    assert database.keys.path.with_suffix(".db").stat().st_size == empty, "all that 100,000 bytes took"
 
 
 def test_compaction_can_be_repeated_and_becomes_due_again(database: Database) -> None:

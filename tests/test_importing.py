@@ -43,7 +43,7 @@ def source(*rows: Row, classes: tuple[str, ...] = CLASSES) -> Source:
 
 
 def imported(records: Records, opened: Source, **options: Any) -> ImportReport:
-    ledger = Ledger(records.database.path.with_name("ledger"), records.database)
+    ledger = Ledger(records.database.keys.path.with_name("ledger"), records.database)
     return import_records(records, opened, ledger=ledger, now=NOW, **options)
 
 
@@ -176,6 +176,7 @@ import_records(Records(database, secret=b"secret"), source, ledger=ledger, now=u
 """
 
 
+@pytest.mark.sqlite
 def test_a_killed_import_leaves_nothing_and_can_be_repeated(tmp_path: Path) -> None:
     path = tmp_path / "records.db"
     command = [sys.executable, "-c", _KILLED_IMPORT, str(path), DOT.hex()]
@@ -186,6 +187,7 @@ def test_a_killed_import_leaves_nothing_and_can_be_repeated(tmp_path: Path) -> N
     records.database.close()
 
 
+@pytest.mark.sqlite
 def test_a_full_disk_leaves_nothing_and_can_be_repeated(records: Records) -> None:
     def small(connection: Any, _record: Any) -> None:
         connection.execute("PRAGMA max_page_count = 30")
@@ -349,6 +351,7 @@ def files_with(root: Path, needle: bytes) -> list[str]:
     return [path.name for path in root.rglob("*") if path.is_file() and needle in path.read_bytes()]
 
 
+@pytest.mark.sqlite
 def test_no_copy_of_an_image_is_left_outside_the_workspace(tmp_path: Path) -> None:
     home, work = tmp_path / "home", tmp_path / "w"
     home.mkdir()

@@ -175,6 +175,7 @@ def test_nothing_can_be_derived_for_a_record_that_is_not_there(records: Records)
         records.store_features({"nobody": np.zeros(2, dtype=np.float32)}, key="k")
 
 
+@pytest.mark.sqlite
 def test_a_deletion_takes_everything_that_belongs_to_the_record(records: Records, tmp_path: Path) -> None:
     fill(records, [record(number) for number in range(4)])
     ids = [found.id for found in records.index()]
@@ -193,6 +194,7 @@ def test_a_deletion_takes_everything_that_belongs_to_the_record(records: Records
 # --- suppression -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sqlite
 def test_deleted_names_are_remembered_only_as_keyed_digests(records: Records, tmp_path: Path) -> None:
     fill(records, [record(0, id="Ada", subject="Lovelace")])
     forget(records, ["Ada"], subjects=["Lovelace"])
@@ -219,6 +221,7 @@ def test_a_suppression_can_be_lifted_and_repeated(records: Records) -> None:
 # --- no trace ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sqlite
 def test_no_copy_of_the_database_tells_anything_about_a_record_whose_key_is_erased(
     records: Records, tmp_path: Path
 ) -> None:
@@ -248,6 +251,7 @@ def test_no_copy_of_the_database_tells_anything_about_a_record_whose_key_is_eras
     assert not any(name in path.read_bytes() for path in backup.iterdir() for name in names)
 
 
+@pytest.mark.sqlite
 def test_after_deletion_and_compaction_no_piece_of_the_record_is_in_any_byte(
     records: Records, tmp_path: Path
 ) -> None:
@@ -271,6 +275,7 @@ def test_after_deletion_and_compaction_no_piece_of_the_record_is_in_any_byte(
     assert remains(tmp_path, pieces) == []
 
 
+@pytest.mark.sqlite
 def test_an_interrupted_compaction_is_still_due(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(records, [record(0)])
     forget(records, ["r0000"])
@@ -290,6 +295,7 @@ def test_an_interrupted_compaction_is_still_due(records: Records, monkeypatch: p
     assert not records.database.compaction_due
 
 
+@pytest.mark.sqlite
 def test_a_reader_that_keeps_the_log_from_being_emptied_is_not_passed_over(
     records: Records, tmp_path: Path
 ) -> None:
@@ -333,6 +339,7 @@ def test_a_transaction_is_all_or_nothing(records: Records) -> None:
     assert (records.count(), records.changes.revision) == (0, 0)
 
 
+@pytest.mark.sqlite
 def test_a_full_disk_is_a_storage_error_and_nothing_is_half_written(records: Records) -> None:
     fill(records, [record(0)])
     records.database.close()
@@ -352,6 +359,7 @@ def test_a_full_disk_is_a_storage_error_and_nothing_is_half_written(records: Rec
     assert records.count() == 2
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize("start", [0, 100])
 def test_a_damaged_database_is_said_to_be_corrupt(tmp_path: Path, start: int) -> None:
     path = tmp_path / "records.db"

@@ -244,6 +244,7 @@ eraser.unlearn(ids=sys.argv[3:])
 """
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize("write", [2, 4, 7, 10, 13])
 def test_killed_at_any_write_and_run_again_it_ends_in_the_same_model(
     eraser: Eraser, tmp_path: Path, write: int

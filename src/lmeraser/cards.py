@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, Literal, NamedTuple, TypeVar
 
-from sqlalchemy import BLOB, Column, Connection, Integer, Table, select, update
+from sqlalchemy import Column, Connection, Integer, LargeBinary, Table, select, update
 
 from lmeraser.database import Database, chunked, metadata, sealed
 from lmeraser.errors import UnknownRecordError
@@ -26,8 +26,8 @@ records = Table(
     "records",
     metadata,
     Column("number", Integer, primary_key=True, autoincrement=False),
-    Column("id", BLOB, nullable=False, unique=True),
-    Column("subject", BLOB, nullable=True, index=True),
+    Column("id", LargeBinary, nullable=False, unique=True),
+    Column("subject", LargeBinary, nullable=True, index=True),
     Column("entry", Integer, nullable=False),
     sealed("card", what="card"),
 )

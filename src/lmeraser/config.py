@@ -1,8 +1,8 @@
 """Settings: everything besides the records and the backbone's weights that decides what the model is.
 
-One frozen dataclass-like section per concern, read from ``lmeraser.toml``. All settings except ``[compute]`` and
-``[requests]`` are inputs of F and therefore part of `Config.model_settings`, of every memo key and of
-``model_digest``. They are meant to be fixed before private data are seen: tuning them on records that are
+One frozen dataclass-like section per concern, read from ``lmeraser.toml``. All settings except ``[compute]``,
+``[storage]`` and ``[requests]`` are inputs of F and therefore part of `Config.model_settings`, of every memo key
+and of ``model_digest``. They are meant to be fixed before private data are seen: tuning them on records that are
 deleted later is outside the guarantee. Knows nothing about records, tensors or the workspace.
 """
 
@@ -214,6 +214,14 @@ class TuningConfig(Section):
     )
 
 
+class StorageConfig(Section):
+    """Where records and requests are kept. Not part of the model."""
+
+    database: str | None = Field(
+        default=None, description="postgresql://USER@HOST/NAME, one for each workspace; none: records.db here"
+    )
+
+
 class ComputeConfig(Section):
     """Where the work runs. Not part of the model: these settings never change a bit of it."""
 
@@ -259,6 +267,7 @@ class Config(Section):
     constituent: ConstituentConfig = ConstituentConfig()
     tuning: TuningConfig = TuningConfig()
     compute: ComputeConfig = ComputeConfig()
+    storage: StorageConfig = StorageConfig()
     requests: RequestsConfig = RequestsConfig()
 
     @model_validator(mode="after")
@@ -303,11 +312,13 @@ class Config(Section):
     def model_settings(self) -> dict[str, Any]:
         """The settings that are inputs of F, as JSON values.
 
-        All but ``[compute]``, ``[requests]`` and the backbone's name.
+        All but ``[compute]``, ``[storage]``, ``[requests]`` and the backbone's name.
 
         The backbone enters by the digest of its weights; where they were loaded from does not matter.
         """
-        settings = self.model_dump(mode="json", exclude={"compute": True, "requests": True, "backbone": {"name"}})
+        settings = self.model_dump(
+            mode="json", exclude={"compute": True, "storage": True, "requests": True, "backbone": {"name"}}
+        )
         settings["backbone"]["resize"] = self.backbone.canvas_size
         settings["prompt"]["width"] = self.prompt_width
         return settings
@@ -354,7 +365,10 @@ def read(path: Path, *, base: PresetName = "prompts") -> Config:
 
 def to_toml(config: Config) -> str:
     """Every setting with its description as a comment; `read` gives back an equal `Config`."""
-    lines = ["# Settings of this workspace. All but [compute] and [requests] are part of the model.", ""]
+    lines = [
+        "# Settings of this workspace. All but [compute], [storage] and [requests] are part of the model.",
+        "",
+    ]
     sections = [(name, value) for name, value in config if isinstance(value, Section)]
     lines += [f"{name} = {_toml(value)}" for name, value in config if not isinstance(value, Section)]
     for name, section in sections:

@@ -4,8 +4,7 @@ Every change of private records, deletion requests and the ledger's outbox is on
 crash all of it happened or none. What must be forgettable is sealed (`keys`): a transaction dooms keys, and after
 it they are overwritten, so that no copy of the deleted bytes can be read any more, wherever it is. What is not
 sealed (numbers, keyed digests, places) stays in free pages until the file is rewritten, at once while it is small.
-SQLite with ``secure_delete``, write-ahead log and full synchronisation. Follows SQLAlchemy Core; knows nothing
-about what the tables of other modules mean.
+Follows `engines` and SQLAlchemy Core; knows nothing about what the tables of other modules mean.
 """
 
 from __future__ import annotations
@@ -17,27 +16,24 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import (
-    BLOB,
-    URL,
     Column,
     Connection,
-    Engine,
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
     cast,
-    create_engine,
     delete,
-    event,
     insert,
     select,
     update,
 )
 from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError
 
+from lmeraser.engines import PostgreSQL, Reached, SQLite
 from lmeraser.errors import CorruptError, StorageError
 from lmeraser.keys import FIRST_SLOT, ErasedError, Keys
 
@@ -48,6 +44,7 @@ _SMALL = 64 << 20  # bytes; a database of this size is rewritten within about a 
 _TRIES = 10  # at reading what others delete meanwhile
 
 metadata = MetaData()
+Sorted = String().with_variant(String(collation="C"), "postgresql")  # by code points, everywhere
 facts = Table("facts", metadata, Column("name", String, primary_key=True), Column("value", String, nullable=False))
 _doomed = Table("doomed", metadata, Column("slot", Integer, primary_key=True, autoincrement=False))
 
@@ -67,20 +64,21 @@ def sealed(name: str, *, what: str, slot: str = "number", nullable: bool = False
         slot: name of the column with the slot of the key.
         nullable: whether it may hold nothing.
     """
-    return Column(name, BLOB, nullable=nullable, info={"what": what, "slot": slot})
+    return Column(name, LargeBinary, nullable=nullable, info={"what": what, "slot": slot})
 
 
 class Database:
-    """One SQLite file with the tables of every module that was imported before.
+    """A database with the tables of every module that was imported before.
 
     Args:
-        path: the file; made if it is missing, with its file of keys beside it.
+        where: the SQLite file, made if it is missing; or the URL of a PostgreSQL database.
+        keys: the file of keys; beside the SQLite file if None.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.keys = Keys(path.with_suffix(".keys"))
-        self._engine = _sqlite(path)
+    def __init__(self, where: Path | str, *, keys: Path | None = None) -> None:
+        self._reached: Reached = SQLite(where) if isinstance(where, Path) else PostgreSQL(where)
+        self._engine = self._reached.engine
+        self.keys = Keys(keys or Path(where).with_suffix(".keys"))
         with self._translated():
             metadata.create_all(self._engine)
 
@@ -125,14 +123,14 @@ class Database:
         except (OperationalError, IntegrityError) as error:
             raise StorageError(
                 "The database can be read and takes what is written to it.",
-                got=f"{self.path}: {error.orig}",
-                next_step="free some space or check the permissions, then run the same command again",
+                got=f"{self._reached.shown}: {error.orig}",
+                next_step=self._reached.trouble,
             ) from error
         except DatabaseError as error:
             raise CorruptError(
-                "The records are an intact SQLite database.",
-                got=f"{self.path}: {error.orig}",
-                next_step="restore records.db from a backup",
+                "The records are an intact database.",
+                got=f"{self._reached.shown}: {error.orig}",
+                next_step=self._reached.rescue,
             ) from error
 
     # --- reading and facts -----------------------------------------------------------------------------
@@ -228,40 +226,29 @@ class Database:
     @property
     def small(self) -> bool:
         """Whether the database can be compacted at every deletion."""
-        return self.path.stat().st_size <= _SMALL
+        with self._translated():
+            return self._reached.size() <= _SMALL
 
     def need_compaction(self, connection: Connection) -> None:
         """Note that something was deleted."""
         self.set_fact(connection, "compaction", "due")
 
     def compact(self) -> None:
-        """Rewrite the database without free space and empty its log, so that no deleted byte stays in it.
-
-        ``secure_delete`` overwrites freed cells; only rewriting also removes copies that the B-tree left
-        behind in the gaps of pages that are still in use. It stays due until both are done.
+        """Rewrite the database without the bytes of deleted rows. It stays due until that is done.
 
         Raises:
             StorageError: there is no space for the rewritten file, or another program reads the old one.
         """
-        with self._translated(), self._engine.connect() as connection:
-            connection.execution_options(isolation_level="AUTOCOMMIT").exec_driver_sql("VACUUM")
-        self._empty_log()
+        with self._translated():
+            self._reached.rewrite(metadata.tables)
         with self.transaction() as connection:
             self.set_fact(connection, "compaction", "done")
-        self._empty_log()
+        with self._translated():
+            self._reached.empty_log()
 
-    def _empty_log(self) -> None:
-        with self._translated(), self._engine.connect() as connection:
-            result = connection.execution_options(isolation_level="AUTOCOMMIT").exec_driver_sql(
-                "PRAGMA wal_checkpoint(TRUNCATE)"
-            )
-            busy = result.one()[0]
-        if busy:
-            raise StorageError(
-                "The database's log can be emptied, so that no deleted byte stays in it.",
-                got=f"another program is reading {self.path}",
-                next_step="let it finish, then run 'lmeraser purge'",
-            )
+    def alone(self, wait: float) -> contextlib.AbstractContextManager[None]:
+        """Be the one writer, also among those who do not share the workspace's folder."""
+        return self._reached.alone(wait)
 
 
 def chunked(items: Iterable[T]) -> Iterator[Sequence[T]]:
@@ -269,26 +256,3 @@ def chunked(items: Iterable[T]) -> Iterator[Sequence[T]]:
     iterator = iter(items)
     while chunk := list(itertools.islice(iterator, _IN_CHUNK)):
         yield chunk
-
-
-def _sqlite(path: Path) -> Engine:
-    engine = create_engine(URL.create("sqlite", database=str(path)), connect_args={"timeout": 30})
-
-    @event.listens_for(engine, "connect")
-    def _configure(connection: Any, _record: Any) -> None:
-        connection.isolation_level = None
-        cursor = connection.cursor()
-        # Without foreign keys features would outlive their record; without secure_delete its bytes would.
-        # A cache of 32 MB holds the sums, so that their pages are written once.
-        pragmas = ("journal_mode=WAL", "foreign_keys=ON", "secure_delete=ON", "synchronous=FULL")
-        for pragma in (*pragmas, "cache_size=-32000"):
-            cursor.execute(f"PRAGMA {pragma}")
-        cursor.close()
-
-    @event.listens_for(engine, "begin")
-    def _begin(connection: Connection) -> None:
-        # By itself the driver begins at the first change only, and what is read before may be of another state.
-        if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
-            connection.exec_driver_sql("BEGIN")
-
-    return engine

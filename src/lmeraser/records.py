@@ -39,7 +39,7 @@ from lmeraser.cards import Card, Cards
 from lmeraser.cards import records as cards
 from lmeraser.changes import Changes
 from lmeraser.counted import Counted
-from lmeraser.database import Database, chunked, metadata, owned, sealed
+from lmeraser.database import Database, Sorted, chunked, metadata, owned, sealed
 from lmeraser.errors import InputError
 from lmeraser.hashing import Digest, keyed_digest
 from lmeraser.keys import Keys
@@ -54,8 +54,8 @@ _images = owned("images", sealed("data", what="images"))
 _features = owned("features", Column("key", String, nullable=False), sealed("data", what="features"))
 _places = owned(
     "places",  # under the served partition, and under one that is being derived
-    Column("partition", String, primary_key=True),
-    Column("place", String, nullable=False),
+    Column("partition", Sorted, primary_key=True),
+    Column("place", Sorted, nullable=False),
     Column("sampled", Boolean, nullable=False),
     Index("places_by_place", "partition", "place"),
 )

@@ -154,8 +154,9 @@ class Workspace:
     @cached_property
     def database(self) -> Database:
         """The SQL database with everything that is not a file."""
+        url = self.config.storage.database
         with storage_errors(self.root):
-            return Database(self.root / "records.db")
+            return Database(url or self.root / "records.db", keys=self.root / "records.keys")
 
     @cached_property
     def records(self) -> Records:
@@ -226,12 +227,14 @@ class Workspace:
                     next_step="wait for it to finish, or give a longer --wait",
                 ) from error
         try:
-            if self._lock.lock_counter == 1:
-                who = {"pid": os.getpid(), "host": socket.gethostname(), "command": command}
-                write_atomic(holder, json.dumps(who).encode())
+            if self._lock.lock_counter > 1:
+                yield
+                return
+            who = {"pid": os.getpid(), "host": socket.gethostname(), "command": command}
+            write_atomic(holder, json.dumps(who).encode())
+            with self.database.alone(self._wait):
                 self.catch_up()
-            yield
-            if self._lock.lock_counter == 1:
+                yield
                 self.ledger.flush()
         finally:
             if self._lock.lock_counter == 1:

@@ -1,0 +1,190 @@
+"""How a database is reached, and what only it can do: SQLite in a file, or a PostgreSQL server.
+
+Both give every connection one state to read from and refuse half-done transactions. They differ in how the bytes
+of deleted rows are removed, and in how a writer keeps others out. Follows SQLAlchemy; knows nothing about tables.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy.exc import ArgumentError
+
+from lmeraser.errors import ConfigError, LockedError, StorageError
+
+_WRITER = 0x6C6D6572  # key of the advisory lock, "lmer"
+_PATIENCE = 0.2  # seconds between two looks whether the lock is free
+
+
+class Reached(Protocol):
+    """A database that was found."""
+
+    engine: Engine
+    shown: str  # where it is, without secrets
+    trouble: str  # what to do when it refuses
+    rescue: str  # what to do when it is damaged
+
+    def size(self) -> int:
+        """Bytes that it takes."""
+        ...
+
+    def rewrite(self, tables: Iterable[str]) -> None:
+        """Rewrite tables without the bytes of deleted rows."""
+        ...
+
+    def empty_log(self) -> None:
+        """Remove what the log holds of earlier states, as far as that can be done."""
+        ...
+
+    def alone(self, wait: float) -> contextlib.AbstractContextManager[None]:
+        """Be the one writer, also among those who do not share the workspace's folder."""
+        ...
+
+
+class SQLite:
+    """A file.
+
+    Args:
+        path: of it; made if it is missing.
+    """
+
+    trouble = "free some space or check the permissions, then run the same command again"
+    rescue = "restore records.db from a backup"
+
+    def __init__(self, path: Path) -> None:
+        self.shown, self._path = str(path), path
+        self.engine = create_engine(URL.create("sqlite", database=str(path)), connect_args={"timeout": 30})
+        event.listen(self.engine, "connect", _configure)
+        event.listen(self.engine, "begin", _begin)
+
+    def size(self) -> int:
+        """Bytes of the file."""
+        return self._path.stat().st_size
+
+    def rewrite(self, tables: Iterable[str]) -> None:
+        """Rewrite all of the file.
+
+        ``secure_delete`` overwrites freed cells; only rewriting also removes copies that the B-tree left behind in
+        the gaps of pages that are still in use.
+        """
+        with self.engine.connect() as connection:
+            connection.execution_options(isolation_level="AUTOCOMMIT").exec_driver_sql("VACUUM")
+        self.empty_log()
+
+    def empty_log(self) -> None:
+        """Empty the write-ahead log.
+
+        Raises:
+            StorageError: another program reads what is in it.
+        """
+        with self.engine.connect() as connection:
+            free = connection.execution_options(isolation_level="AUTOCOMMIT")
+            busy = free.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()[0]
+        if busy:
+            raise StorageError(
+                "The database's log can be emptied, so that no deleted byte stays in it.",
+                got=f"another program is reading {self.shown}",
+                next_step="let it finish, then run 'lmeraser purge'",
+            )
+
+    @contextlib.contextmanager
+    def alone(self, wait: float) -> Iterator[None]:
+        """The workspace's lock file is enough."""
+        yield
+
+
+def _configure(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    # Without foreign keys features would outlive their record; without secure_delete its bytes would.
+    # A cache of 32 MB holds the sums, so that their pages are written once.
+    pragmas = ("journal_mode=WAL", "foreign_keys=ON", "secure_delete=ON", "synchronous=FULL")
+    for pragma in (*pragmas, "cache_size=-32000"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin(connection: Connection) -> None:
+    # By itself the driver begins at the first change only, and what is read before may be of another state.
+    if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
+        connection.exec_driver_sql("BEGIN")
+
+
+class PostgreSQL:
+    """A database of a PostgreSQL server (extra ``postgresql``); one for each workspace.
+
+    Args:
+        url: ``postgresql://USER@HOST/NAME``. A password is better kept in ``~/.pgpass`` or ``PGPASSWORD``.
+
+    Raises:
+        ConfigError: it is no such URL, or the driver is not installed.
+    """
+
+    trouble = "see whether the server runs, has space and lets you in, then run the same command again"
+    rescue = "restore the database from a backup"
+
+    def __init__(self, url: str) -> None:
+        try:
+            parsed = make_url(url)
+            if parsed.get_backend_name() != "postgresql":
+                raise ValueError(f"a URL of {parsed.get_backend_name()}")
+            self.engine = create_engine(
+                parsed.set(drivername="postgresql+psycopg"),
+                isolation_level="REPEATABLE READ",
+                pool_pre_ping=True,
+                connect_args={"options": "-c lock_timeout=30000 -c synchronous_commit=on"},
+            )
+        except (
+            ImportError,
+            ValueError,
+            ArgumentError,
+        ) as error:  # an ArgumentError tells the URL, password and all
+            raise ConfigError(
+                "storage.database is the URL of a PostgreSQL database, and psycopg is installed.",
+                got=str(error) if isinstance(error, ImportError) else "something else",
+                next_step="write postgresql://USER@HOST/NAME; pip install 'lmeraser[postgresql]'",
+            ) from None
+        self.shown = parsed.render_as_string(hide_password=True)
+
+    def size(self) -> int:
+        """Bytes of the database."""
+        with self.engine.connect() as connection:
+            return int(connection.execute(text("SELECT pg_database_size(current_database())")).scalar_one())
+
+    def rewrite(self, tables: Iterable[str]) -> None:
+        """Rewrite tables; what the server's log and its archive keep is out of reach, and sealed."""
+        with self.engine.connect() as connection:
+            free = connection.execution_options(isolation_level="AUTOCOMMIT")
+            for table in tables:
+                free.exec_driver_sql(f'VACUUM (FULL) "{table}"')
+
+    def empty_log(self) -> None:
+        """The server's log is the server's business."""
+
+    @contextlib.contextmanager
+    def alone(self, wait: float) -> Iterator[None]:
+        """Hold an advisory lock on a connection of its own; the server frees it when the process ends.
+
+        Raises:
+            LockedError: somebody else holds it, and did not finish in time.
+        """
+        until = time.monotonic() + wait
+        with self.engine.connect() as connection:
+            held = connection.execution_options(isolation_level="AUTOCOMMIT")
+            while not held.execute(text(f"SELECT pg_try_advisory_lock({_WRITER})")).scalar_one():
+                if time.monotonic() >= until:
+                    raise LockedError(
+                        "One process at a time changes a workspace.",
+                        got=f"another one is writing to {self.shown}",
+                        next_step="wait for it to finish, or give a longer --wait",
+                    )
+                time.sleep(_PATIENCE)
+            try:
+                yield
+            finally:
+                held.execute(text(f"SELECT pg_advisory_unlock({_WRITER})"))
