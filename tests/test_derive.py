@@ -409,7 +409,8 @@ def test_the_global_head_is_the_linear_discriminant_analysis_of_the_records_code
         for mean, share in zip(means, shares, strict=True)
     ]
     found = from_bytes(known.store.read(head.artifact))["weight"]
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+    trust = 10 / (10 + 50)  # ten records per class
+    np.testing.assert_allclose(found, np.array(expected) * trust, rtol=1e-4, atol=1e-4)
 
 
 def code_of(known: World, record_id: str) -> Any:
