@@ -68,8 +68,15 @@ def test_the_suites_pass_on_a_server(server: str, suite: str, tmp_path: Path) ->
     assert finished.returncode == 0, finished.stdout[-1500:]
 
 
+def url_of(server: str, path: Path) -> str:
+    """A new, empty database."""
+    reached = on_server(server, path)
+    reached.engine.dispose()
+    return reached.engine.url.set(drivername="postgresql").render_as_string()
+
+
 def test_a_workspace_on_a_server_gives_the_same_model_and_can_be_opened_again(server: str, tmp_path: Path) -> None:
-    url = on_server(server, tmp_path / "records.db").engine.url.set(drivername="postgresql").render_as_string()
+    url = url_of(server, tmp_path / "records.db")
     digests = []
     for name, storage in (("file", {}), ("server", {"database": url})):
         with Eraser.create(tmp_path / name, tiny_config(storage=storage)) as eraser:
@@ -87,7 +94,7 @@ def test_a_workspace_on_a_server_gives_the_same_model_and_can_be_opened_again(se
 
 
 def test_a_database_belongs_to_one_workspace(server: str, tmp_path: Path) -> None:
-    url = on_server(server, tmp_path / "records.db").engine.url.set(drivername="postgresql").render_as_string()
+    url = url_of(server, tmp_path / "records.db")
     Eraser.create(tmp_path / "one", tiny_config(storage={"database": url})).close()
     with pytest.raises(CorruptError, match="The ledger ends where the database says"):
         Eraser.create(tmp_path / "two", tiny_config(storage={"database": url}))
@@ -112,6 +119,8 @@ def test_one_writer_at_a_time_wherever_its_folder_is(server: str, tmp_path: Path
         assert not waited
     thread.join(60)
     assert waited
+    for reached in (first, second):
+        reached.engine.dispose()
 
 
 @pytest.mark.parametrize("url", ["sqlite:///x.db", "mysql://u:secret@h/n", "no url: secret", ""])

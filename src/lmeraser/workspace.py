@@ -110,9 +110,13 @@ class Workspace:
         # Written last: a folder in which 'init' was interrupted is not yet a workspace.
         write_atomic(folder / "workspace.json", json.dumps({"format": FORMAT}).encode())
         workspace = cls(folder, wait=wait, clock=clock)
-        with workspace.writing("init"):
-            if classes:
-                workspace.records.set_classes(classes)
+        try:
+            with workspace.writing("init"):
+                if classes:
+                    workspace.records.set_classes(classes)
+        except BaseException:
+            workspace.close()
+            raise
         return workspace
 
     @cached_property
