@@ -57,7 +57,7 @@ _places = owned(
     Column("partition", Sorted, primary_key=True),
     Column("place", Sorted, nullable=False),
     Column("sampled", Boolean, nullable=False),
-    Index("places_by_place", "partition", "place"),
+    Index("places_by_place", "partition", "place", "number"),  # all that a plan reads
 )
 _suppressed = Table("suppressed", metadata, Column("digest", String, primary_key=True))
 
