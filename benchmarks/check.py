@@ -8,14 +8,13 @@ Exits with 1 if one sank further, and with 0 where no results of such a machine 
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from measuring import device
+from measuring import device, parser_of
 
 COMMITTED = Path(__file__).parent / "results"
 LEAST = 0.8
@@ -32,8 +31,7 @@ def ratios(found: dict[str, Any]) -> Iterator[tuple[str, float]]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", required=True, type=Path)
+    parser = parser_of(__doc__)
     options = parser.parse_args()
     name = f"{device()}.json"
     if not (COMMITTED / name).exists():

@@ -10,7 +10,6 @@ of the first two.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import tempfile
 from pathlib import Path
@@ -21,12 +20,11 @@ from lmeraser.database import Database
 from lmeraser.discriminant import solve
 from lmeraser.records import Record, Records
 from lmeraser.sums import Sums, encode
-from measuring import comparison, keep, seconds
+from measuring import comparison, keep, parser_of, seconds
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", required=True, type=Path)
+    parser = parser_of(__doc__)
     parser.add_argument("--records", type=int, default=5000)
     parser.add_argument("--features", type=int, default=1280)
     parser.add_argument("--classes", type=int, default=100)
@@ -65,7 +63,7 @@ def main() -> None:
         "subtract against adding up again": comparison(subtract, again),
         "solve, s": statistics.median(solved),
     }
-    keep(options.out, "forget", {**vars(options), "out": None}, measured)
+    keep(options, "forget", measured)
 
 
 if __name__ == "__main__":

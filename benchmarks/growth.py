@@ -11,7 +11,6 @@ exceeds the request with the fewest affected records.
 
 from __future__ import annotations
 
-import argparse
 import functools
 import io
 import statistics
@@ -27,7 +26,7 @@ from lmeraser import Eraser
 from lmeraser.config import parse
 from lmeraser.importing import import_records
 from lmeraser.sources import Row, Source
-from measuring import keep, seconds
+from measuring import keep, parser_of, seconds
 
 CLASSES = tuple("0123456789")
 Curve = dict[int, float]  # seconds by number
@@ -102,8 +101,7 @@ def draw(curves: dict[str, Curve], file: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", required=True, type=Path)
+    parser = parser_of(__doc__)
     parser.add_argument("--most", type=int, default=16000, help="records")
     options = parser.parse_args()
     counts = [count for count in (1000, 4000, 16000, 60000) if count <= options.most]
@@ -119,7 +117,7 @@ def main() -> None:
         found[f"{name}: seconds"] = {str(count): round(spent, 4) for count, spent in curve.items()}
     options.out.mkdir(parents=True, exist_ok=True)
     draw(curves, options.out / "growth.png")
-    keep(options.out, "growth", {"most": options.most}, found)
+    keep(options, "growth", found)
 
 
 if __name__ == "__main__":

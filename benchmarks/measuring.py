@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -70,8 +71,17 @@ def device() -> str:
     return f"{platform.machine()}-{torch.backends.cpu.get_cpu_capability().lower()}-{os.cpu_count()}-cores"
 
 
-def keep(out: Path, name: str, settings: dict[str, Any], rows: dict[str, Any]) -> None:
-    """Put the rows of one benchmark into the machine's file in ``out``, and print them."""
+def parser_of(description: str | None) -> argparse.ArgumentParser:
+    """The options that benchmarks share."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", required=True, type=Path)
+    return parser
+
+
+def keep(options: argparse.Namespace, name: str, rows: dict[str, Any], **more: object) -> None:
+    """Print the rows of a benchmark, and put them with its settings into the machine's file in ``--out``."""
+    out = options.out
+    settings = {key: value for key, value in vars(options).items() if key != "out"} | more
     file = out / f"{device()}.json"
     known = json.loads(file.read_text()) if file.exists() else {}
     plain = {row: asdict(cell) if isinstance(cell, Comparison) else cell for row, cell in rows.items()}

@@ -11,7 +11,6 @@ medians.
 
 from __future__ import annotations
 
-import argparse
 import functools
 import statistics
 import subprocess
@@ -27,12 +26,11 @@ from lmeraser.config import parse
 from lmeraser.demo import handwritten_digits
 from lmeraser.images import decode
 from lmeraser.predict import Predictor
-from measuring import compare, keep, seconds
+from measuring import compare, keep, parser_of, seconds
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", required=True, type=Path)
+    parser = parser_of(__doc__)
     parser.add_argument("--images", type=int, default=256)
     parser.add_argument("--clusters", type=int, default=40)
     parser.add_argument("--pairs", type=int, default=5)
@@ -77,7 +75,7 @@ def main() -> None:
         sampled = set(eraser.sampled_ids())
         ordinary = next(record_id for record_id in eraser.record_ids() if record_id not in sampled)
         rows |= starts(Path(folder) / "w", ordinary, options.pairs)
-    keep(options.out, "prediction", {**vars(options), "out": None}, rows)
+    keep(options, "prediction", rows)
 
 
 def raw() -> Any:

@@ -18,14 +18,13 @@ from datasets import Dataset
 from lmeraser import Columns, Eraser
 from lmeraser.config import Config, parse
 from lmeraser.demo import handwritten_digits
-from measuring import comparison, keep, seconds
+from measuring import comparison, keep, parser_of, seconds
 
 COLUMNS = Columns(id="id")
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", required=True, type=Path)
+    parser = parser_of(__doc__)
     parser.add_argument("--records", type=int, default=600)
     parser.add_argument("--clusters", type=int, default=20)
     parser.add_argument("--sample", type=int, default=100, help="records that shape the partition")
@@ -73,7 +72,7 @@ def main() -> None:
         share = eraser.status().expected_share
     found = comparison(requests, trainings)
     rows = {"request against training anew": found, "1 / expected share": 1 / share}
-    keep(options.out, "request", {**vars(options), "out": None}, rows)
+    keep(options, "request", rows)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ held.
 
 from __future__ import annotations
 
-import argparse
 import functools
 import io
 import resource
@@ -38,7 +37,7 @@ from lmeraser.tensors import to_bytes
 from lmeraser.train import train
 from lmeraser.unlearn import unlearn
 from lmeraser.workspace import Workspace
-from measuring import keep, seconds
+from measuring import keep, parser_of, seconds
 
 FEATURES, CENTRES = 768, 500
 
@@ -84,8 +83,7 @@ def rows(count: int) -> Iterator[sources.Row]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", required=True, type=Path)
+    parser = parser_of(__doc__)
     parser.add_argument("--records", type=int, default=1_000_000)
     parser.add_argument("--clusters", type=int, default=500)
     parser.add_argument("--requests", type=int, default=5)
@@ -115,7 +113,7 @@ def main() -> None:
         step("purge", lambda: purge(workspace, compact=True))
         workspace.close()
     found["memory, GB"] = memory()
-    keep(options.out, f"scale {options.records}", {**vars(options), "out": None}, found)
+    keep(options, f"scale {options.records}", found)
 
 
 def fill(workspace: Workspace, count: int) -> None:

@@ -11,11 +11,9 @@ that are done, which leave out what the class token doesn't need.
 
 from __future__ import annotations
 
-import argparse
 import io
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,7 +27,7 @@ from lmeraser.config import parse
 from lmeraser.executors.base import TuneTask
 from lmeraser.executors.local import LocalExecutor
 from lmeraser.hashing import Digest
-from measuring import compare, keep, seconds
+from measuring import compare, keep, parser_of, seconds
 
 CLASSES, BATCH, SIDE = 10, 16, 64
 
@@ -145,8 +143,7 @@ def random_transformer(folder: str) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", required=True, type=Path)
+    parser = parser_of(__doc__)
     parser.add_argument("--pairs", type=int, default=5)
     options = parser.parse_args()
     cores = torch.get_num_threads()
@@ -164,7 +161,7 @@ def main() -> None:
     rows["matrix product, GFLOP/s"] = rate / 1e9
     rows["ViT-B/16, 224 px: share of its rate"] = each * operations(224, skipping=False)
     rows["ViT-B/16, 224 px: share of its rate, operations done"] = each * operations(224, skipping=True)
-    keep(options.out, "tuning", {"pairs": options.pairs, "batch": BATCH, "cores": cores}, rows)
+    keep(options, "tuning", rows, batch=BATCH, cores=cores)
 
 
 if __name__ == "__main__":

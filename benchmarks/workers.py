@@ -11,12 +11,10 @@ one task at a time handed out.
 
 from __future__ import annotations
 
-import argparse
 import heapq
 import statistics
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,7 +26,7 @@ from lmeraser.executors.pooled import PooledExecutor
 from lmeraser.executors.processes import Processes
 from lmeraser.executors.worker import Answer, Introduction
 from lmeraser.hashing import Digest
-from measuring import keep, seconds
+from measuring import keep, parser_of, seconds
 from tuning import pictures
 
 TASKS, RECORDS, EPOCHS = 16, 48, 4
@@ -100,8 +98,7 @@ def fleet(per_record: float, handing_out: float) -> Iterator[tuple[str, float]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", required=True, type=Path)
+    parser = parser_of(__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     started = time.perf_counter()
@@ -114,7 +111,7 @@ def main() -> None:
     found["tuning a record for an epoch on one core, s"] = per_record
     found |= dict(fleet(per_record, handing_out))
     print(f"{time.perf_counter() - started:.0f} s")
-    keep(options.out, "workers", {**vars(options), "out": None}, found)
+    keep(options, "workers", found)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from conftest import DIGIT_CLASSES, DIGIT_COLUMNS, digits
 from lmeraser import Eraser
+from lmeraser.presets import PRESETS
 from oracle import Oracle
 
 _COMMON: dict[str, Any] = {
@@ -40,12 +41,7 @@ _VARIANTS: dict[str, dict[str, Any]] = {
     "balanced": {"partition": {"sample_size": 12, "expected_share": 0.3, "max_share": 0.4}},
     "random": {"partition": {"method": "random", "clusters": 3}, "prompt": {"kind": "random_patch"}},
     "single": {"partition": {"method": "single"}, "prompt": {"kind": "fixed_patch"}},
-    "instant": {
-        "partition": {"method": "single"},
-        "embedding": {"views": ["clean", "whole", "near", "frame"]},
-        "global_head": {"weight": 1.0},
-        "constituent": {"kind": "none"},
-    },
+    "instant": PRESETS["instant"],
     "heads of a class tree and global head": {
         "partition": {"method": "class_tree", "max_records": 6},
         "embedding": {"views": ["mirror", "frame"]},

@@ -55,14 +55,14 @@ class Counted:
 
     def ids(self, *, key: str) -> set[str]:
         """The records that are counted under ``key``."""
-        with self._database.reading() as connection:
+
+        def read(connection: Connection) -> set[str]:
             if self._key(connection) != key:
                 return set()
-            counted = connection.execute(select(func.count()).select_from(_codes)).scalar_one()
-        if not counted:
-            return set()
-        query = select(cards.c.number, cards.c.card).join_from(_codes, cards)
-        return set(self._database.every(query, lambda row: Card.of(self._database.keys, row).id))
+            query = select(cards.c.number, cards.c.card).join_from(_codes, cards)
+            return {Card.of(self._database.keys, row).id for row in connection.execute(query)}
+
+        return self._database.consistent(read)
 
     def total(self, *, key: str) -> int:
         """Number of records that are counted under ``key``."""

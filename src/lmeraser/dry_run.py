@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from lmeraser.grouping import group_below, lies_under, path_of, regions
+from lmeraser.grouping import group_below, lies_under, regions
 from lmeraser.hashing import Digest
 from lmeraser.model import Model
 from lmeraser.plan import Plan, plan
@@ -74,13 +74,12 @@ def _touched(
     records, key, limit = workspace.records, model.partition.key, workspace.config.partition.max_records
     known = {cluster.path for cluster in model.clusters}
     going = records.places(key, sorted(removed)).values()
-    paths = {path for place in going if (path := path_of(place, known)) is not None}
 
     def left(path: str) -> int:
         return records.count_under(key, path) - sum(lies_under(place, path) for place in going)
 
     gone, before, after = records.numbers(removed), dict[str, int](), list[list[str]]()
-    for path in regions(paths, limit, left):
+    for path in regions(going, known, limit, left):
         places = records.numbered(key, path)
         before |= model.numbers(places)
         after += group_below(path, {n: place for n, place in places.items() if n not in gone}, limit).values()

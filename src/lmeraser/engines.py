@@ -139,11 +139,8 @@ class PostgreSQL:
                 pool_pre_ping=True,
                 connect_args={"options": "-c lock_timeout=30000 -c synchronous_commit=on"},
             )
-        except (
-            ImportError,
-            ValueError,
-            ArgumentError,
-        ) as error:  # an ArgumentError tells the URL, password and all
+        except (ImportError, ValueError, ArgumentError) as error:
+            # What an ArgumentError says has the URL in it, password and all.
             raise ConfigError(
                 "storage.database is the URL of a PostgreSQL database, and psycopg is installed.",
                 got=str(error) if isinstance(error, ImportError) else "something else",

@@ -64,14 +64,18 @@ def path_of(place: str, paths: Container[str]) -> str | None:
     return next((path for path in candidates if path in paths), None)
 
 
-def regions(touched: Iterable[str], limit: int | None, count: Callable[[str], int]) -> list[str]:
+def regions(
+    places: Iterable[str], known: Container[str], limit: int | None, count: Callable[[str], int]
+) -> list[str]:
     """Paths under which all clusters that may differ lie: none lies under another.
 
     Args:
-        touched: paths of clusters in which records changed.
+        places: of the records that changed.
+        known: paths of the clusters before the change.
         limit: as for `group`.
         count: how many records there are under a path after the change.
     """
+    touched = {path for place in places if (path := path_of(place, known)) is not None}
     return sorted({_widened(path, limit, count) for path in touched})
 
 

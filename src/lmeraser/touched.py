@@ -19,7 +19,7 @@ from dataclasses import replace
 from functools import partial
 
 from lmeraser.derive import Derivation, Inputs, Tools, check_counts, solve_global_head, tune_clusters
-from lmeraser.grouping import group_below, in_order, lies_under, path_of, regions
+from lmeraser.grouping import group_below, in_order, lies_under, regions
 from lmeraser.model import Cluster, Model, StageResult
 from lmeraser.records import Records
 
@@ -40,8 +40,7 @@ def derive_touched(
     global_head = _global_head(inputs, records, tools, ran)
     started, limit = time.perf_counter(), inputs.config.partition.max_records
     known = {cluster.path for cluster in served.clusters}
-    touched = {path for place in places if (path := path_of(place, known)) is not None}
-    paths = regions(touched, limit, partial(records.count_under, served.partition.key))
+    paths = regions(places, known, limit, partial(records.count_under, served.partition.key))
     if inputs.config.constituent.kind == "none" and limit is None:
         fresh = _counted(served, paths, records)
         ran.update(tuned=0, tuned_records=0)

@@ -13,7 +13,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from lmeraser.config import View
+from lmeraser.config import Config, View
+from lmeraser.errors import BackboneError
 from lmeraser.hashing import Digest
 from lmeraser.progress import Progress
 
@@ -89,3 +90,18 @@ class Executor(Protocol):
             progress: told how far it is.
         """
         ...
+
+
+def required(vectors: NDArray[np.float32] | None, config: Config) -> NDArray[np.float32]:
+    """Class vectors that a backbone has to have.
+
+    Raises:
+        BackboneError: it has none.
+    """
+    if vectors is None:
+        raise BackboneError(
+            "A partition on public classes needs a backbone whose checkpoint has a classifier of its own.",
+            got=config.backbone.name,
+            next_step='choose partition.method = "hier_cluster", or another backbone',
+        )
+    return vectors

@@ -27,8 +27,8 @@ from lmeraser.constituents.base import Members, ParallelMap, serial
 from lmeraser.constituents.head import tune_head
 from lmeraser.constituents.prompt_head import tune
 from lmeraser.environment import Fingerprint, deterministic, fingerprint
-from lmeraser.errors import BackboneError, StoppedError
-from lmeraser.executors.base import Fetch, TuneResult, TuneTask, Vector
+from lmeraser.errors import StoppedError
+from lmeraser.executors.base import Fetch, TuneResult, TuneTask, Vector, required
 from lmeraser.hashing import Digest
 from lmeraser.images import Canvases, decode
 from lmeraser.progress import Progress
@@ -77,14 +77,7 @@ class LocalExecutor:
 
     def class_vectors(self) -> NDArray[np.float32]:
         """The backbone's public class vectors, float32 [classes, d]."""
-        vectors = self._backbone.class_vectors
-        if vectors is None:
-            raise BackboneError(
-                "A partition on public classes needs a backbone whose checkpoint has a classifier of its own.",
-                got=self._config.backbone.name,
-                next_step='choose partition.method = "hier_cluster", or another backbone',
-            )
-        return vectors
+        return required(self._backbone.class_vectors, self._config)
 
     def embed(
         self, ids: Sequence[str], fetch: Fetch, progress: Progress, views: Sequence[View] = ("clean",)

@@ -25,8 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmeraser.config import Config, View
-from lmeraser.errors import BackboneError, WorkerError
-from lmeraser.executors.base import Fetch, TuneResult, TuneTask, Vector
+from lmeraser.errors import WorkerError
+from lmeraser.executors.base import Fetch, TuneResult, TuneTask, Vector, required
 from lmeraser.executors.worker import Answer, Introduction, Reply
 from lmeraser.hashing import Digest
 from lmeraser.progress import Progress
@@ -150,13 +150,7 @@ class PooledExecutor:
 
     def class_vectors(self) -> NDArray[np.float32]:
         """The backbone's public class vectors, float32 [classes, d]."""
-        if self._chosen.class_vectors is None:
-            raise BackboneError(
-                "A partition on public classes needs a backbone whose checkpoint has a classifier of its own.",
-                got=self._config.backbone.name,
-                next_step='choose partition.method = "hier_cluster", or another backbone',
-            )
-        return self._chosen.class_vectors
+        return required(self._chosen.class_vectors, self._config)
 
     @cached_property
     def _chosen(self) -> Introduction:
