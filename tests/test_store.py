@@ -6,14 +6,19 @@ from pathlib import Path
 
 import pytest
 
+from lmeraser.blobs import Folder
 from lmeraser.errors import CorruptError, StorageError
 from lmeraser.files import TEMPORARY
 from lmeraser.hashing import Digest
-from lmeraser.store import FileStore, MemoryStore, Store
+from lmeraser.store import BlobStore, MemoryStore, Store
 
 KEY = Digest.of(b"inputs")
 OTHER = Digest.of(b"other inputs")
 PRINT = Digest.of(b"environment")
+
+
+def store_in(root: Path) -> BlobStore:
+    return BlobStore(Folder(root / "artifacts"), Folder(root / "memo"))
 
 
 def files(root: Path) -> list[Path]:
@@ -26,7 +31,7 @@ def path_of(root: Path, digest: Digest) -> Path:
 
 @pytest.fixture(params=["files", "memory"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    return FileStore(tmp_path) if request.param == "files" else MemoryStore()
+    return store_in(tmp_path) if request.param == "files" else MemoryStore()
 
 
 def test_what_is_kept_is_found_and_read(store: Store) -> None:
@@ -40,7 +45,7 @@ def test_what_is_kept_is_found_and_read(store: Store) -> None:
 
 
 def test_equal_results_of_different_inputs_are_one_artifact(tmp_path: Path) -> None:
-    store = FileStore(tmp_path)
+    store = store_in(tmp_path)
     store.keep(KEY, b"result", fingerprint=PRINT, seconds=0)
     store.keep(OTHER, b"result", fingerprint=PRINT, seconds=0)
     assert len(files(tmp_path / "artifacts")) == 1
@@ -55,7 +60,7 @@ def test_a_later_result_for_the_same_inputs_replaces_the_memo(store: Store) -> N
 
 @pytest.mark.parametrize("change", [b"resulT", b"resul", b"result ", b""])
 def test_an_altered_artifact_is_detected_when_it_is_read(tmp_path: Path, change: bytes) -> None:
-    store = FileStore(tmp_path)
+    store = store_in(tmp_path)
     artifact = store.keep(KEY, b"result", fingerprint=PRINT, seconds=0).artifact
     path = path_of(tmp_path, artifact)
     path.write_bytes(change)
@@ -66,7 +71,7 @@ def test_an_altered_artifact_is_detected_when_it_is_read(tmp_path: Path, change:
 
 def test_a_swept_artifact_is_told_apart_from_a_damaged_one(tmp_path: Path) -> None:
     """So that a reader who was overtaken by a writer can look for the served generation again."""
-    store = FileStore(tmp_path)
+    store = store_in(tmp_path)
     artifact = store.keep(KEY, b"result", fingerprint=PRINT, seconds=0).artifact
     path_of(tmp_path, artifact).unlink()
     with pytest.raises(FileNotFoundError):
@@ -74,7 +79,7 @@ def test_a_swept_artifact_is_told_apart_from_a_damaged_one(tmp_path: Path) -> No
 
 
 def test_a_memo_entry_whose_artifact_is_gone_counts_as_absent(tmp_path: Path) -> None:
-    store = FileStore(tmp_path)
+    store = store_in(tmp_path)
     entry = store.keep(KEY, b"result", fingerprint=PRINT, seconds=0)
     path_of(tmp_path, entry.artifact).unlink()
     assert store.find(KEY) is None
@@ -86,7 +91,7 @@ def test_a_memo_entry_whose_artifact_is_gone_counts_as_absent(tmp_path: Path) ->
     "data", [b"", b"{", b"\xff", b"[]", b'{"artifact": "x", "fingerprint": "y", "seconds": 0}']
 )
 def test_an_altered_memo_entry_is_detected(tmp_path: Path, data: bytes) -> None:
-    store = FileStore(tmp_path)
+    store = store_in(tmp_path)
     store.keep(KEY, b"result", fingerprint=PRINT, seconds=0)
     path = path_of(tmp_path / "memo", KEY)
     path.write_bytes(data)
@@ -98,7 +103,7 @@ def test_an_altered_memo_entry_is_detected(tmp_path: Path, data: bytes) -> None:
 
 
 def test_a_full_disk_leaves_no_memo_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = FileStore(tmp_path)
+    store = store_in(tmp_path)
     real = Path.replace
 
     def full(self: Path, target: Path) -> Path:
@@ -115,7 +120,7 @@ def test_a_full_disk_leaves_no_memo_entry(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_sweeping_removes_what_is_not_named_and_nothing_else(tmp_path: Path) -> None:
-    store = FileStore(tmp_path)
+    store = store_in(tmp_path)
     kept = store.keep(KEY, b"kept", fingerprint=PRINT, seconds=0)
     gone = store.keep(OTHER, b"gone", fingerprint=PRINT, seconds=0)
     (tmp_path / "artifacts" / f"{TEMPORARY}1").write_bytes(b"half")
@@ -126,7 +131,7 @@ def test_sweeping_removes_what_is_not_named_and_nothing_else(tmp_path: Path) -> 
     assert files(tmp_path) == before, "a dry run removes nothing"
     assert store.sweep(artifacts={kept.artifact}, keys={KEY}) == listed
     assert len(listed) == 4
-    assert sorted(set(before) - set(listed)) == files(tmp_path)
+    assert sorted(set(before) - set(map(Path, listed))) == files(tmp_path)
     assert store.find(KEY) == kept
     assert store.read(kept.artifact) == b"kept"
     assert store.find(OTHER) is None
@@ -135,7 +140,7 @@ def test_sweeping_removes_what_is_not_named_and_nothing_else(tmp_path: Path) -> 
 
 
 def test_sweeping_an_artifact_makes_the_memo_of_it_absent(tmp_path: Path) -> None:
-    store = FileStore(tmp_path)
+    store = store_in(tmp_path)
     entry = store.keep(KEY, b"result", fingerprint=PRINT, seconds=0)
     store.sweep(artifacts={entry.artifact}, keys=set())
     assert store.find(KEY) is None
@@ -143,4 +148,4 @@ def test_sweeping_an_artifact_makes_the_memo_of_it_absent(tmp_path: Path) -> Non
 
 
 def test_a_store_that_was_never_written_to_can_be_swept(tmp_path: Path) -> None:
-    assert FileStore(tmp_path / "nothing").sweep(artifacts=set(), keys=set()) == []
+    assert store_in(tmp_path / "nothing").sweep(artifacts=set(), keys=set()) == []

@@ -14,14 +14,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 from lmeraser.derive import Division, Inputs, Tools, divide, fit_global_head, tune_clusters
-from lmeraser.errors import CorruptError, InputError
+from lmeraser.errors import CorruptError, InputError, StorageError
 from lmeraser.executors.base import Executor
 from lmeraser.hashing import Digest
 from lmeraser.memory import CountsAnew, Forgetful
 from lmeraser.model import Cluster, Model, StageResult
 from lmeraser.progress import Progress, silent
 from lmeraser.served import current_model
-from lmeraser.store import FileStore, MemoryStore
+from lmeraser.store import BlobStore, MemoryStore
 from lmeraser.train import inputs_of
 from lmeraser.workspace import Workspace
 
@@ -113,12 +113,12 @@ def _draw(numbers: list[int], count: int | None) -> list[int]:
     return sorted(random.SystemRandom().sample(numbers, count))
 
 
-def _damaged(model: Model, store: FileStore) -> list[str]:
+def _damaged(model: Model, store: BlobStore) -> list[str]:
     damaged = []
     for name, result in model.stages.items():
         try:
             store.read(result.artifact)
-        except (CorruptError, OSError) as error:
+        except (CorruptError, StorageError, OSError) as error:
             damaged.append(f"{name}: stored bytes of {result.artifact.short}: {error}".splitlines()[0])
     return damaged
 

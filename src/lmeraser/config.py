@@ -215,10 +215,15 @@ class TuningConfig(Section):
 
 
 class StorageConfig(Section):
-    """Where records and requests are kept. Not part of the model."""
+    """Where records, requests and artifacts are kept. Not part of the model."""
 
     database: str | None = Field(
         default=None, description="postgresql://USER@HOST/NAME, one for each workspace; none: records.db here"
+    )
+    artifacts: str | None = Field(
+        default=None,
+        pattern=r"^s3://[^/\s]+(/\S*)?$",
+        description="s3://BUCKET/FOLDER; none: the folder artifacts here",
     )
 
 

@@ -315,7 +315,7 @@ class Eraser:
 
         return status(self.workspace)
 
-    def purge(self, *, dry_run: bool = False) -> list[Path]:
+    def purge(self, *, dry_run: bool = False) -> list[str]:
         """Remove what the served generation does not use, and rewrite the database. See `purge.purge`."""
         from lmeraser.purge import purge
 
@@ -384,7 +384,7 @@ class Eraser:
                     global_head=left_out.global_head,
                 )
             except FileNotFoundError as error:
-                missing = error.filename  # a writer may have published and purged meanwhile: look again
+                missing = error.filename or error  # a writer may have published and purged meanwhile: look again
         raise CorruptError(
             "The served model's artifacts are in the workspace.",
             got=f"{missing} is missing",

@@ -106,7 +106,8 @@ class Predictor:
         self._used_numbers, self._served_numbers = _numbers(self._used), _numbers(self._served)
         self._route_used = partition.router(fitted, [cluster.path for cluster in self._used])
         self._route_served = partition.router(fitted, [cluster.path for cluster in self._served])
-        tensors = [from_bytes(store.read(c.constituent.artifact)) for c in self._used if c.constituent]
+        constituents = [c.constituent.artifact for c in self._used if c.constituent]
+        tensors = [from_bytes(data) for data in store.read_all(constituents)]
         self._heads: Heads | PromptHeads | None = None
         if tensors and self._config.constituent.kind == "head":
             self._heads = Heads(tensors)

@@ -17,7 +17,7 @@ from lmeraser.files import TEMPORARY, storage_errors
 from lmeraser.workspace import Workspace
 
 
-def purge(workspace: Workspace, *, dry_run: bool = False, compact: bool = False) -> list[Path]:
+def purge(workspace: Workspace, *, dry_run: bool = False, compact: bool = False) -> list[str]:
     """Remove whatever the served generation does not use.
 
     Args:
@@ -26,7 +26,7 @@ def purge(workspace: Workspace, *, dry_run: bool = False, compact: bool = False)
         compact: rewrite the database after deletions even if it is large; otherwise that stays due.
 
     Returns:
-        The files that went, or that would go.
+        The files and objects that went, or that would go.
     """
     model = workspace.generations.current()
     if model is None:  # an interrupted first training: its finished parts are still needed
@@ -34,20 +34,21 @@ def purge(workspace: Workspace, *, dry_run: bool = False, compact: bool = False)
             forget(workspace.database, compact=compact)
         return []
     with storage_errors(workspace.root):
-        doomed = [*workspace.generations.outdated(), *_temporary(workspace.root), *_reports(workspace)]
+        files = [*workspace.generations.outdated(), *_temporary(workspace.root), *_reports(workspace)]
         artifacts = {result.artifact for result in model.stages.values()}
         keys = {result.key for result in model.stages.values()}
-        doomed += workspace.store.sweep(artifacts=artifacts, keys=keys, dry_run=dry_run)
+        swept = workspace.store.sweep(artifacts=artifacts, keys=keys, dry_run=dry_run)
+        doomed = sorted({*map(str, files), *swept})
         if dry_run:
-            return sorted(set(doomed))
-        for path in doomed:
+            return doomed
+        for path in files:
             path.unlink(missing_ok=True)
     workspace.records.forget_places(keep=model.partition.key)
     workspace.records.changes.forget(until=model.revision)
     if not workspace.config.needs_codes:
         workspace.records.counted.clear()
     forget(workspace.database, compact=compact)
-    return sorted(set(doomed))
+    return doomed
 
 
 def forget(database: Database, *, compact: bool = False) -> None:

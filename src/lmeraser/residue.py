@@ -1,11 +1,12 @@
 """Residue scan: does any byte of a workspace still come from a file that the operator holds?
 
 Every 16-byte window of the probes is searched at every offset of every file of the workspace, in the files' names,
-and in everything sealed in its database that can still be read. Windows that hold hardly any information (half of
-their bytes are repeated) are passed over, and so are those that records which are still there hold as well: two
-images share headers and tables. What is left is residue. The method: a window of 16 bytes, wherever it lies,
-covers one whole aligned word of 8, so only aligned words of the workspace have to be compared with words of the
-probes. Knows nothing about what the probes are.
+in everything sealed in its database that can still be read, and in every version of artifacts in a bucket. Windows
+that hold hardly any information (half of their bytes are repeated) are passed over, and so are those that records
+which are still there hold as well: two images share headers and tables. What is left is residue.
+
+The method: a window of 16 bytes, wherever it lies, covers one whole aligned word of 8, so only aligned words of
+the workspace have to be compared with words of the probes. Knows nothing about what the probes are.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ def scan(
 
     Args:
         root: the folder; every file below it is read.
-        opened: what its sealed parts hold, each with a name; searched like a file.
+        opened: what is sealed or lies elsewhere, each with a name; searched like a file.
         probes: bytes by name.
         names: texts that are searched for as they are, in files and in their names.
         retained: payloads that may share windows with the probes.
@@ -141,7 +142,8 @@ def search(
     index = records.index()
     others = [record.id for record in index if record.image_digest not in searched]
     retained = (data for record_id in others for data in records.images([record_id]))
-    opened = ((f"records.db, {table}", data) for table, data in workspace.database.opened())
+    sealed = ((f"records.db, {table}", data) for table, data in workspace.database.opened())
+    opened = itertools.chain(sealed, workspace.bucket.opened() if workspace.bucket else ())
     report = scan(workspace.root, probes, names, opened=opened, retained=retained, progress=progress)
     return replace(report, held=len(index) - len(others))
 

@@ -3,25 +3,24 @@
 An artifact lies under the digest of its bytes; a memo entry lies under the keyed digest of a stage's inputs
 and names the artifact that the stage gave. Together they are the memory of F (`derive`): a stage whose inputs
 are in the memo is not run again. Follows the usual content-addressed layout; knows nothing about records,
-models or what a stage does.
+models or what a stage does, nor where blobs lie.
 
 Rules:
 - an artifact is written before the memo entry that names it, so an entry never dangles after a crash;
 - bytes are checked against their digest whenever they are read;
-- `sweep` removes everything that is not named as kept: mark and sweep, never reference counts.
+- `sweep` removes everything that is not named as kept: mark and sweep, never reference counts; memo entries
+  first, so that none of them dangles.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Set
-from pathlib import Path
+from collections.abc import Sequence, Set
 from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from lmeraser.blobs import Blobs
 from lmeraser.errors import CorruptError
-from lmeraser.files import TEMPORARY, write_atomic
 from lmeraser.hashing import Digest
 
 
@@ -50,74 +49,72 @@ class Store(Protocol):
         """The bytes of an artifact."""
         ...
 
+    def read_all(self, artifacts: Sequence[Digest]) -> list[bytes]:
+        """The bytes of artifacts, read together where that is faster."""
+        ...
 
-class FileStore:
-    """A `Store` in two folders, ``artifacts/`` and ``memo/``, below ``root``."""
 
-    def __init__(self, root: Path) -> None:
-        self._artifacts = root / "artifacts"
-        self._memo = root / "memo"
+class BlobStore:
+    """A `Store` of blobs.
+
+    Args:
+        artifacts: for artifacts.
+        memo: for memo entries.
+    """
+
+    def __init__(self, artifacts: Blobs, memo: Blobs) -> None:
+        self._artifacts, self._memo = artifacts, memo
 
     def find(self, key: Digest) -> MemoEntry | None:
         """The memo entry under ``key``, or None. An entry whose artifact is gone counts as absent."""
-        path = self._memo_path(key)
+        name = _memo_name(key)
         try:
-            entry = MemoEntry.model_validate_json(path.read_bytes())
+            (data,) = self._memo.read([name])
+            entry = MemoEntry.model_validate_json(data)
         except FileNotFoundError:
             return None
         except ValidationError as error:
             raise CorruptError(
                 "A memo entry is JSON as lmeraser wrote it.",
-                got=f"{path}: {error.error_count()} faults",
+                got=f"{self._memo.where(name)}: {error.error_count()} faults",
                 next_step="delete this file and run the command again; the stage will run again",
             ) from error
-        return entry if self._artifact_path(entry.artifact).exists() else None
+        return entry if self._artifacts.has(_artifact_name(entry.artifact)) else None
 
     def keep(self, key: Digest, data: bytes, *, fingerprint: Digest, seconds: float) -> MemoEntry:
-        """Write the artifact, then the memo entry. Raises `StorageError` when the disk refuses."""
+        """Write the artifact, then the memo entry. Raises `StorageError` when one of them cannot be written."""
         artifact = Digest.of(data)
-        write_atomic(self._artifact_path(artifact), data)
+        self._artifacts.write(_artifact_name(artifact), data)
         entry = MemoEntry(artifact=artifact, fingerprint=fingerprint, seconds=round(seconds, 4))
-        write_atomic(self._memo_path(key), entry.model_dump_json().encode())
+        self._memo.write(_memo_name(key), entry.model_dump_json().encode())
         return entry
 
     def read(self, artifact: Digest) -> bytes:
-        """The bytes of an artifact, checked.
+        """The bytes of an artifact, checked; see `read_all`."""
+        return self.read_all([artifact])[0]
+
+    def read_all(self, artifacts: Sequence[Digest]) -> list[bytes]:
+        """The bytes of artifacts, checked.
 
         Raises:
-            FileNotFoundError: it has been swept; a reader holding an old manifest reads the current one.
-            CorruptError: the bytes on disk are not the ones that were written.
+            FileNotFoundError: one has been swept; a reader holding an old manifest reads the current one.
+            CorruptError: the bytes that are there are not the ones that were written.
         """
-        path = self._artifact_path(artifact)
-        data = path.read_bytes()
-        if (found := Digest.of(data)) != artifact:
-            raise CorruptError(
-                "An artifact's bytes have the digest in its name.",
-                got=f"{path} has {found}",
-                next_step="delete this file and run 'lmeraser train'; it will be derived again",
-            )
-        return data
+        names = [_artifact_name(artifact) for artifact in artifacts]
+        read = self._artifacts.read(names)
+        for artifact, name, data in zip(artifacts, names, read, strict=True):
+            if (found := Digest.of(data)) != artifact:
+                raise CorruptError(
+                    "An artifact's bytes have the digest in its name.",
+                    got=f"{self._artifacts.where(name)} has {found}",
+                    next_step="delete this file and run 'lmeraser train'; it will be derived again",
+                )
+        return read
 
-    def sweep(self, *, artifacts: Set[Digest], keys: Set[Digest], dry_run: bool = False) -> list[Path]:
-        """Remove every artifact, memo entry and temporary file that is not named; returns what went."""
-        kept = {self._artifact_path(digest) for digest in artifacts} | {self._memo_path(key) for key in keys}
-        there = [
-            Path(folder, name)
-            for top in (self._artifacts, self._memo)
-            for folder, _, names in os.walk(top)
-            for name in names
-        ]
-        doomed = sorted(path for path in there if path not in kept or path.name.startswith(TEMPORARY))
-        if not dry_run:
-            for path in doomed:
-                path.unlink()
-        return doomed
-
-    def _artifact_path(self, digest: Digest) -> Path:
-        return self._artifacts / digest.hex[:2] / f"{digest.hex}.safetensors"
-
-    def _memo_path(self, key: Digest) -> Path:
-        return self._memo / key.hex[:2] / f"{key.hex}.json"
+    def sweep(self, *, artifacts: Set[Digest], keys: Set[Digest], dry_run: bool = False) -> list[str]:
+        """Remove every artifact, memo entry and unfinished file that is not named; returns what went."""
+        memo = self._memo.sweep({_memo_name(key) for key in keys}, dry_run=dry_run)
+        return memo + self._artifacts.sweep({_artifact_name(each) for each in artifacts}, dry_run=dry_run)
 
 
 class MemoryStore:
@@ -141,3 +138,15 @@ class MemoryStore:
     def read(self, artifact: Digest) -> bytes:
         """The bytes of an artifact."""
         return self._data[artifact]
+
+    def read_all(self, artifacts: Sequence[Digest]) -> list[bytes]:
+        """The bytes of artifacts."""
+        return [self._data[artifact] for artifact in artifacts]
+
+
+def _artifact_name(digest: Digest) -> str:
+    return f"{digest.hex[:2]}/{digest.hex}.safetensors"
+
+
+def _memo_name(key: Digest) -> str:
+    return f"{key.hex[:2]}/{key.hex}.json"

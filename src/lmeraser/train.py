@@ -92,6 +92,7 @@ def train(
     with workspace.writing("train"):
         if rederive:
             workspace.records.forget_derived()
+        workspace.settle_artifacts()
         revision = workspace.records.changes.revision
         tools = Tools(
             store=workspace.store,

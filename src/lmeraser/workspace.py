@@ -23,16 +23,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 from sqlalchemy import Connection
 
 from lmeraser import config as settings
+from lmeraser.blobs import Folder
 from lmeraser.calibration import Calibration
 from lmeraser.config import Config
 from lmeraser.database import Database
-from lmeraser.errors import CorruptError, FormatError, InputError, LockedError, WorkspaceError
+from lmeraser.errors import ConfigError, CorruptError, FormatError, InputError, LockedError, WorkspaceError
 from lmeraser.files import TEMPORARY, storage_errors, write_atomic
 from lmeraser.generations import Generations
 from lmeraser.hashing import keyed_digest
@@ -40,8 +41,11 @@ from lmeraser.ledger import Ledger
 from lmeraser.records import Records
 from lmeraser.requests import Requests
 from lmeraser.signing import PublicKey, SigningKey
-from lmeraser.store import FileStore
+from lmeraser.store import BlobStore
 from lmeraser.times import utc_now
+
+if TYPE_CHECKING:
+    from lmeraser.bucket import Bucket
 
 FORMAT = 1
 _PRIVATE = 0o600
@@ -204,9 +208,37 @@ class Workspace:
         return self.root / "reports"
 
     @property
-    def store(self) -> FileStore:
-        """Artifacts and memo."""
-        return FileStore(self.root)
+    def store(self) -> BlobStore:
+        """Artifacts and memo.
+
+        Raises:
+            ConfigError: the settings name another place for artifacts than the one where they were put.
+        """
+        place, known = self.config.storage.artifacts or "", self.database.fact("artifacts")
+        if known not in (None, place):
+            raise ConfigError(
+                "storage.artifacts stays what it was at the first training.",
+                got=f"{place or 'none'}; they are in {known or 'the folder artifacts'}",
+                next_step="set it back in lmeraser.toml, or make a new workspace",
+            )
+        return BlobStore(self.bucket or Folder(self.root / "artifacts"), Folder(self.root / "memo"))
+
+    @cached_property
+    def bucket(self) -> Bucket | None:
+        """Where artifacts lie if not in the workspace's folder."""
+        place = self.config.storage.artifacts
+        if place is None:
+            return None
+        from lmeraser.bucket import Bucket
+
+        # Two workspaces that are given the same folder would sweep each other's artifacts.
+        return Bucket(place, keyed_digest(self.secret, ["artifacts"]).hex[:16])
+
+    def settle_artifacts(self) -> None:
+        """Remember where artifacts are put, from now on."""
+        if self.database.fact("artifacts") is None:
+            with self.database.transaction() as connection:
+                self.database.set_fact(connection, "artifacts", self.config.storage.artifacts or "")
 
     @cached_property
     def generations(self) -> Generations:

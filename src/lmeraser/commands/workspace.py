@@ -132,6 +132,6 @@ def purge(
 ) -> None:
     """Remove files that the served model does not use, and rewrite the database after deletions."""
     with opened(quiet=True) as eraser:
-        paths = [str(path) for path in eraser.purge(dry_run=dry_run)]
+        paths = eraser.purge(dry_run=dry_run)
     verb = "would be removed" if dry_run else "removed"
     print_json(paths) if as_json else typer.echo("\n".join([*paths, f"{len(paths)} files {verb}"]))
