@@ -21,7 +21,7 @@ from PIL import Image as PillowImage
 from sklearn.datasets import load_digits
 from sqlalchemy import create_engine, text
 
-import lmeraser.database
+import lmeraser.engines
 from lmeraser import Columns, Eraser, cli
 from lmeraser.config import Config, parse
 from lmeraser.engines import PostgreSQL
@@ -35,7 +35,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "sqlite: looks into the files of a SQLite database")
     if url := config.getoption("--postgresql"):
-        setattr(lmeraser.database, "SQLite", partial(on_server, url))  # noqa: B010
+        setattr(lmeraser.engines, "SQLite", partial(on_server, url))  # noqa: B010
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

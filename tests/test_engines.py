@@ -18,7 +18,9 @@ from conftest import DIGIT_COLUMNS, digits, on_server, tiny_config
 from fake import Fake
 from lmeraser import Eraser
 from lmeraser.engines import PostgreSQL, SQLite
-from lmeraser.errors import ConfigError, CorruptError, LockedError, StorageError
+from lmeraser.errors import ConfigError, CorruptError, FormatError, LockedError, StorageError
+from lmeraser.workspace import Workspace
+from test_schema import BROKEN, later
 
 pytest.importorskip("psycopg", reason="needs the extra 'postgresql'")
 
@@ -54,7 +56,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     subprocess.run([program("pg_ctl"), "-D", data, "-m", "immediate", "stop"], **run)
 
 
-QUICK = ("records", "counted", "changes", "selection", "ledger")
+QUICK = ("records", "counted", "changes", "selection", "ledger", "schema")
 LONG = ("importing", "touched", "relabel", "deletion", "unlearn")
 
 
@@ -65,7 +67,7 @@ def test_the_suites_pass_on_a_server(server: str, suite: str, tmp_path: Path) ->
     finished = subprocess.run(
         [*command, "-p", "no:cacheprovider", str(file)], capture_output=True, text=True, check=False, timeout=280
     )
-    assert finished.returncode == 0, finished.stdout[-1500:]
+    assert finished.returncode == 0, finished.stdout[-1500:] + finished.stderr[-1500:]
 
 
 def url_of(server: str, path: Path) -> str:
@@ -143,3 +145,29 @@ def test_a_file_has_a_size_and_needs_no_other_lock(tmp_path: Path) -> None:
     with reached.alone(0), reached.alone(0):
         assert reached.size() > 0
     reached.engine.dispose()
+
+
+def test_an_older_database_is_upgraded_or_left_as_it_was(
+    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = url_of(server, tmp_path / "records.db")
+    with Eraser.create(tmp_path / "w", tiny_config(storage={"database": url})) as eraser:
+        eraser.__dict__["_loaded"] = Fake()
+        eraser.add(digits(range(20)), columns=DIGIT_COLUMNS)
+        eraser.train()
+        digest = eraser.model_digest
+    with monkeypatch.context() as patch:
+        later(tmp_path / "broken", patch, BROKEN)
+        with pytest.raises(Exception, match="no_such_table"):
+            Workspace(tmp_path / "w").upgrade()
+    later(tmp_path, monkeypatch)
+    with pytest.raises(FormatError, match="lmeraser upgrade") as refused, Eraser(tmp_path / "w") as eraser:
+        eraser.status()
+    assert "0001" in str(refused.value)
+    assert Workspace(tmp_path / "w").upgrade() == ("0001", "0002")
+    with Eraser(tmp_path / "w") as eraser:
+        eraser.__dict__["_loaded"] = Fake()
+        assert eraser.audit().identical
+        assert eraser.model_digest == digest
+        assert eraser.unlearn(ids=["digit-0003"])
+        assert eraser.audit().identical

@@ -29,7 +29,7 @@ for _command in (
     *(model.demo, workspace.init, workspace.add, workspace.classes, workspace.config, workspace.status),
     *(model.train, model.predict, model.evaluate, model.draw, model.doctor),
     *(model.cost, deletion.plan, deletion.unlearn, workspace.relabel, model.audit),
-    *(evidence.ledger, evidence.verify, evidence.residue, workspace.purge),
+    *(evidence.ledger, evidence.verify, evidence.residue, workspace.purge, workspace.upgrade),
 ):
     app.command()(_command)
 

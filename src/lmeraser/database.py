@@ -33,9 +33,10 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError
 
-from lmeraser.engines import PostgreSQL, Reached, SQLite
+from lmeraser.engines import reach
 from lmeraser.errors import CorruptError, StorageError
 from lmeraser.keys import FIRST_SLOT, ErasedError, Keys
+from lmeraser.schema import prepare
 
 T = TypeVar("T")
 
@@ -68,19 +69,26 @@ def sealed(name: str, *, what: str, slot: str = "number", nullable: bool = False
 
 
 class Database:
-    """A database with the tables of every module that was imported before.
+    """A database with the tables of all modules.
 
     Args:
         where: the SQLite file, made if it is missing; or the URL of a PostgreSQL database.
         keys: the file of keys; beside the SQLite file if None.
+
+    Raises:
+        FormatError: the database has the tables of another version of lmeraser.
     """
 
     def __init__(self, where: Path | str, *, keys: Path | None = None) -> None:
-        self._reached: Reached = SQLite(where) if isinstance(where, Path) else PostgreSQL(where)
+        self._reached = reach(where)
         self._engine = self._reached.engine
         self.keys = Keys(keys or Path(where).with_suffix(".keys"))
-        with self._translated():
-            metadata.create_all(self._engine)
+        try:
+            with self._translated():
+                prepare(self._reached, metadata)
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Release the connections."""

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError
 
-from lmeraser.errors import ConfigError, LockedError, StorageError
+from lmeraser.errors import ConfigError, CorruptError, LockedError, StorageError
 
 _WRITER = 0x6C6D6572  # key of the advisory lock, "lmer"
 _PATIENCE = 0.2  # seconds between two looks whether the lock is free
@@ -44,6 +44,15 @@ class Reached(Protocol):
     def alone(self, wait: float) -> contextlib.AbstractContextManager[None]:
         """Be the one writer, also among those who do not share the workspace's folder."""
         ...
+
+    def changing_tables(self) -> contextlib.AbstractContextManager[Connection]:
+        """A transaction that may change tables."""
+        ...
+
+
+def reach(where: Path | str) -> Reached:
+    """The database in this SQLite file, or at this URL."""
+    return SQLite(where) if isinstance(where, Path) else PostgreSQL(where)
 
 
 class SQLite:
@@ -97,6 +106,23 @@ class SQLite:
         """The workspace's lock file is enough."""
         yield
 
+    @contextlib.contextmanager
+    def changing_tables(self) -> Iterator[Connection]:
+        """A transaction in which a table can be replaced without its rows taking others along.
+
+        Raises:
+            CorruptError: rows are left without what they belong to; nothing was changed then.
+        """
+        event.listen(self.engine, "connect", _without_foreign_keys)
+        try:
+            with self.engine.begin() as connection:
+                yield connection
+                if left := connection.exec_driver_sql("PRAGMA foreign_key_check").all():
+                    raise CorruptError("Every row has what it belongs to.", got=f"{len(left)} rows have not")
+        finally:
+            event.remove(self.engine, "connect", _without_foreign_keys)
+            self.engine.dispose()
+
 
 def _configure(connection: Any, _record: Any) -> None:
     connection.isolation_level = None
@@ -106,6 +132,12 @@ def _configure(connection: Any, _record: Any) -> None:
     pragmas = ("journal_mode=WAL", "foreign_keys=ON", "secure_delete=ON", "synchronous=FULL")
     for pragma in (*pragmas, "cache_size=-32000"):
         cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _without_foreign_keys(connection: Any, _record: Any) -> None:
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA foreign_keys=OFF")  # has no effect within a transaction
     cursor.close()
 
 
@@ -162,6 +194,10 @@ class PostgreSQL:
 
     def empty_log(self) -> None:
         """The server's log is the server's business."""
+
+    def changing_tables(self) -> contextlib.AbstractContextManager[Connection]:
+        """A transaction; tables are changed in it like rows."""
+        return self.engine.begin()
 
     @contextlib.contextmanager
     def alone(self, wait: float) -> Iterator[None]:

@@ -33,6 +33,7 @@ from lmeraser.blobs import Folder
 from lmeraser.calibration import Calibration
 from lmeraser.config import Config
 from lmeraser.database import Database
+from lmeraser.engines import reach
 from lmeraser.errors import ConfigError, CorruptError, FormatError, InputError, LockedError, WorkspaceError
 from lmeraser.files import TEMPORARY, storage_errors, write_atomic
 from lmeraser.generations import Generations
@@ -40,6 +41,7 @@ from lmeraser.hashing import keyed_digest
 from lmeraser.ledger import Ledger
 from lmeraser.records import Records
 from lmeraser.requests import Requests
+from lmeraser.schema import upgrade
 from lmeraser.signing import PublicKey, SigningKey
 from lmeraser.store import BlobStore
 from lmeraser.times import utc_now
@@ -162,9 +164,12 @@ class Workspace:
     @cached_property
     def database(self) -> Database:
         """The SQL database with everything that is not a file."""
-        url = self.config.storage.database
         with storage_errors(self.root):
-            return Database(url or self.root / "records.db", keys=self.root / "records.keys")
+            return Database(self._database, keys=self.root / "records.keys")
+
+    @property
+    def _database(self) -> Path | str:
+        return self.config.storage.database or self.root / "records.db"
 
     @cached_property
     def records(self) -> Records:
@@ -252,6 +257,33 @@ class Workspace:
         Raises:
             LockedError: another process is writing and did not finish in time; says who.
         """
+        with self._locked(command) as outermost:
+            if not outermost:
+                yield
+                return
+            with self.database.alone(self._wait):
+                self.catch_up()
+                yield
+                self.ledger.flush()
+
+    def upgrade(self) -> tuple[str, str]:
+        """Bring the database to the tables of this version; returns the versions before and after.
+
+        Raises:
+            FormatError: they are newer.
+            LockedError: another process is writing.
+        """
+        with self._locked("upgrade"):
+            reached = reach(self._database)
+            try:
+                with reached.alone(self._wait), storage_errors(self.root):
+                    return upgrade(reached)
+            finally:
+                reached.engine.dispose()
+
+    @contextlib.contextmanager
+    def _locked(self, command: str) -> Iterator[bool]:
+        """Hold the lock file; whether it was not held before."""
         holder = self.root / "lock.holder"
         with storage_errors(self.root):
             try:
@@ -262,18 +294,14 @@ class Workspace:
                     got=_describe(holder),
                     next_step="wait for it to finish, or give a longer --wait",
                 ) from error
+        outermost = self._lock.lock_counter == 1
         try:
-            if self._lock.lock_counter > 1:
-                yield
-                return
-            who = {"pid": os.getpid(), "host": socket.gethostname(), "command": command}
-            write_atomic(holder, json.dumps(who).encode())
-            with self.database.alone(self._wait):
-                self.catch_up()
-                yield
-                self.ledger.flush()
+            if outermost:
+                who = {"pid": os.getpid(), "host": socket.gethostname(), "command": command}
+                write_atomic(holder, json.dumps(who).encode())
+            yield outermost
         finally:
-            if self._lock.lock_counter == 1:
+            if outermost:
                 with contextlib.suppress(OSError):  # only a hint for those who wait
                     holder.unlink()
             self._lock.release()

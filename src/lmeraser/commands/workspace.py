@@ -135,3 +135,12 @@ def purge(
         paths = eraser.purge(dry_run=dry_run)
     verb = "would be removed" if dry_run else "removed"
     print_json(paths) if as_json else typer.echo("\n".join([*paths, f"{len(paths)} files {verb}"]))
+
+
+def upgrade(as_json: AsJson = False) -> None:
+    """Bring the database to the tables of this version of lmeraser; make a backup first."""
+    from lmeraser.workspace import Workspace
+
+    before, after = Workspace(global_options.workspace, wait=global_options.wait).upgrade()
+    title = "nothing to do" if before == after else "upgraded"
+    print_report(title, {"tables_before": before, "tables_now": after}, as_json=as_json)
