@@ -19,7 +19,19 @@ from lmeraser import Eraser, cli
 from lmeraser.config import to_toml
 
 COMMANDS = ["demo", "init", "add", "classes", "train", "status", "config", "doctor", "predict", "evaluate"]
-COMMANDS += ["draw", "cost", "plan", "unlearn", "relabel", "audit", "ledger", "verify", "residue", "purge"]
+COMMANDS += [
+    "draw",
+    "cost",
+    "plan",
+    "unlearn",
+    "relabel",
+    "audit",
+    "ledger",
+    "verify",
+    "residue",
+    "purge",
+    "upgrade",
+]
 
 
 @pytest.fixture
@@ -106,6 +118,7 @@ finally:
         ["plan", "--id", "digit-0001"],
         ["plan", "--subject", "w1"],
         ["purge"],
+        ["upgrade"],
     ],
 )
 def test_quick_commands_load_no_torch(trained: Path, arguments: list[str]) -> None:

@@ -85,7 +85,7 @@ class Database:
         self.keys = Keys(keys or Path(where).with_suffix(".keys"))
         try:
             with self._translated():
-                prepare(self._reached, metadata)
+                prepare(self._reached)
         except BaseException:
             self.close()
             raise

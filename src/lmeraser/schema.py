@@ -1,30 +1,24 @@
-"""Which tables a database has, and the way to those of this version (Alembic).
+"""Which tables a database has, and the way to those of this version: the steps in `migrations`, run by Alembic.
 
-A new database gets all tables at once. One with older tables is refused until somebody asks for the missing steps
-with `lmeraser upgrade`: they change private data that there should be a backup of. All steps are one transaction.
-Follows `engines`; the steps are in `migrations`.
+A new database goes the whole way. One with older tables is refused until somebody asks for the missing steps with
+`lmeraser upgrade`: they change private data that there should be a backup of. All steps are one transaction.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, inspect
 
+from lmeraser.engines import Reached
 from lmeraser.errors import FormatError
-
-if TYPE_CHECKING:
-    from sqlalchemy import MetaData
-
-    from lmeraser.engines import Reached
 
 VERSION = "0001"  # of the last step
 _STEPS = Path(__file__).parent / "migrations"
 _TABLE = "alembic_version"
 
 
-def prepare(reached: Reached, metadata: MetaData) -> None:
+def prepare(reached: Reached) -> None:
     """Make the tables of a new database; refuse those of another version.
 
     Raises:
@@ -33,7 +27,7 @@ def prepare(reached: Reached, metadata: MetaData) -> None:
     with reached.engine.begin() as connection:
         found = version(connection)
         if found is None and not inspect(connection).has_table("facts"):
-            _make(connection, metadata)
+            _run(connection)
         elif found != VERSION:
             newer = found is not None and found > VERSION
             raise FormatError(
@@ -61,11 +55,6 @@ def upgrade(reached: Reached) -> tuple[str, str]:
     Raises:
         FormatError: the tables are newer than this version of lmeraser.
     """
-    from alembic import command
-    from alembic.config import Config
-
-    config = Config()
-    config.set_main_option("script_location", str(_STEPS))
     with reached.changing_tables() as connection:
         before = version(connection)
         if before is None or before > VERSION:
@@ -74,18 +63,15 @@ def upgrade(reached: Reached) -> tuple[str, str]:
                 got=f"version {before or 'of before the first release'} in {reached.shown}",
                 next_step="use a newer lmeraser; nothing was changed" if before else "make a new workspace",
             )
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        _run(connection)
     return before, VERSION
 
 
-def _make(connection: Connection, metadata: MetaData) -> None:
-    # Tables are known once the modules that own them were imported.
-    import lmeraser.ledger
-    import lmeraser.records
-    import lmeraser.requests  # noqa: F401
+def _run(connection: Connection) -> None:
+    """Run the steps that are missing."""
+    from alembic import command
+    from alembic.config import Config
 
-    metadata.create_all(connection)
-    key = f"CONSTRAINT {_TABLE}_pkc PRIMARY KEY (version_num)"  # as Alembic makes it
-    connection.exec_driver_sql(f"CREATE TABLE {_TABLE} (version_num VARCHAR(32) NOT NULL, {key})")
-    connection.exec_driver_sql(f"INSERT INTO {_TABLE} VALUES ('{VERSION}')")
+    config = Config(attributes={"connection": connection})
+    config.set_main_option("script_location", str(_STEPS))
+    command.upgrade(config, "head")
