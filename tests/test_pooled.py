@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -35,6 +35,7 @@ class Script:
         self.events, self.environments = list(events), list(environments)
         self.started = self.stopped = 0
         self.calls: Counter[str] = Counter()
+        self.told = 0
 
     def engine(self, size: int = 3) -> Engine:
         return Engine(self, size)
@@ -61,6 +62,7 @@ class Handle:
     def __init__(self, script: Script, environment: Digest) -> None:
         self.script, self.environment, self.busy = script, environment, False
         self.fake = Fake()
+        self.shared: Any = None
 
     def submit(self, method: str, *arguments: Any) -> Future[Reply]:
         future: Future[Reply] = Future()
@@ -86,6 +88,12 @@ class Handle:
                 v for _, v in self.fake.embed(ids, lambda some: [images[int(i)] for i in some], note, views)
             ]
             return Reply(Answer(environment, np.stack(vectors)))
+        if method == "apply":
+            function, part, *shared = arguments
+            if shared:
+                self.script.told += 1
+                (self.shared,) = shared
+            return Reply(Answer(environment, function(self.fake, self.shared, part)))
         task, payloads = arguments
         (result,) = self.fake.tune([task], lambda ids: payloads, note)
         digest = Digest.of(b"other bytes") if event == "damage" else Digest.of(result.data)
@@ -138,6 +146,41 @@ def test_features_come_in_the_order_of_the_images(events: list[str], size: int) 
     assert [record_id for record_id, _ in found] == IDS
     for (_, ours), (_, theirs) in zip(found, expected, strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+def joined(executor: object, shared: str, part: int) -> str:
+    return f"{shared} {part}"
+
+
+@given(
+    events=st.lists(st.sampled_from(["answer", "answer", "answer", "answer", "lose", "move"]), max_size=20),
+    size=st.integers(1, 4),
+)
+@settings(deadline=None)
+def test_functions_are_applied_to_every_part_and_each_worker_is_told_once(events: list[str], size: int) -> None:
+    script = Script(["answer"] * size + events)
+    pool = PooledExecutor(CONFIG, script.engine(size))
+    for shared in ("first", "second"):  # what was shared before is forgotten
+        told = script.told
+        try:
+            found = list(pool.apply(joined, shared, iter(range(40))))
+        except WorkerError:
+            assume(False)
+        assert found == [f"{shared} {part}" for part in range(40)]
+        assert script.told - told <= size + events.count("lose") + events.count("move")
+
+
+def test_parts_are_taken_when_a_worker_is_free() -> None:
+    taken: list[int] = []
+
+    def parts() -> Iterator[int]:
+        for part in range(10_000):
+            taken.append(part)
+            yield part
+
+    pool = PooledExecutor(CONFIG, Script().engine(2))
+    next(pool.apply(joined, "x", parts()))
+    assert len(taken) < 20
 
 
 def test_nothing_to_do_is_done_at_once() -> None:

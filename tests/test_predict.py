@@ -17,6 +17,7 @@ from lmeraser.errors import NoModelError
 from lmeraser.executors.local import LocalExecutor
 from lmeraser.images import decode
 from lmeraser.predict import Batch, Predictor
+from lmeraser.quarantine import Quarantine
 from lmeraser.tensors import from_bytes
 
 
@@ -130,13 +131,14 @@ def test_a_quarantined_cluster_is_never_asked(eraser: Eraser) -> None:
     model, store = eraser.workspace.generations.require(), eraser.workspace.store
     free = eraser.predictor().batch(images)
     hidden = int(free.clusters[0, 0])
-    rest = Predictor(model, store, eraser.executor(), quarantined=[hidden]).batch(images)
+    rest = Predictor(model, store, eraser.executor(), Quarantine(frozenset([hidden]))).batch(images)
     assert hidden not in rest.clusters
     moved = free.clusters[:, 0] == hidden
     np.testing.assert_array_equal(rest.rerouted, moved)
     np.testing.assert_array_equal(rest.probabilities[~moved], free.probabilities[~moved])
+    everything = Quarantine(frozenset(cluster.number for cluster in model.clusters))
     with pytest.raises(NoModelError, match="all that would answer"):
-        Predictor(model, store, eraser.executor(), quarantined=[cluster.number for cluster in model.clusters])
+        Predictor(model, store, eraser.executor(), everything)
 
 
 # --- the global head, heads on codes, and no constituents at all --------------------------------------------
@@ -282,7 +284,7 @@ def test_with_every_cluster_in_quarantine_the_global_head_still_answers(make: Ma
     model = eraser.workspace.generations.require()
     images = eraser.workspace.records.images(eraser.record_ids()[:6])
     hidden = [cluster.number for cluster in model.clusters]
-    predictor = Predictor(model, eraser.workspace.store, eraser.executor(), quarantined=hidden)
+    predictor = Predictor(model, eraser.workspace.store, eraser.executor(), Quarantine(frozenset(hidden)))
     batch = predictor.batch(images)
     assert batch.clusters.shape == (6, 0)
     np.testing.assert_array_equal(batch.probabilities, eraser.predictor().batch(images).parts["global_head"])
@@ -295,7 +297,7 @@ def test_with_every_cluster_in_quarantine_heads_alone_cannot_answer(make: Make) 
     model = eraser.workspace.generations.require()
     hidden = [cluster.number for cluster in model.clusters]
     with pytest.raises(NoModelError, match="all that would answer"):
-        Predictor(model, eraser.workspace.store, eraser.executor(), quarantined=hidden)
+        Predictor(model, eraser.workspace.store, eraser.executor(), Quarantine(frozenset(hidden)))
 
 
 def test_another_global_head_may_stand_in(make: Make) -> None:
@@ -303,7 +305,7 @@ def test_another_global_head_may_stand_in(make: Make) -> None:
     model = eraser.workspace.generations.require()
     images = eraser.workspace.records.images(eraser.record_ids()[:3])
     uniform = {"weight": np.zeros((10, 1281), np.float32)}
-    predictor = Predictor(model, eraser.workspace.store, eraser.executor(), global_head=uniform)
+    predictor = Predictor(model, eraser.workspace.store, eraser.executor(), Quarantine(global_head=uniform))
     np.testing.assert_allclose(predictor.batch(images).probabilities, np.full((3, 10), 0.1), rtol=1e-6)
 
 
@@ -312,7 +314,7 @@ def test_whether_an_image_is_rerouted_does_not_depend_on_its_neighbours(make: Ma
     eraser = make("heads that vote, and global head")
     model, store = eraser.workspace.generations.require(), eraser.workspace.store
     part = next(cluster.number for cluster in model.clusters if "/" in cluster.path)
-    predictor = Predictor(model, store, eraser.executor(), quarantined=[part])
+    predictor = Predictor(model, store, eraser.executor(), Quarantine(frozenset([part])))
     images = eraser.workspace.records.images(eraser.record_ids()[:8])
     together = predictor.batch(images).rerouted.tolist()
     free = eraser.predictor().batch(images)

@@ -92,6 +92,12 @@ def test_the_command_line_trains_on_a_cluster(tmp_path: Path, cluster: Cluster) 
     cluster_options = ["--executor", "ray", "--address", cluster.address]
     subprocess.run([*program, "train", *cluster_options], check=True, capture_output=True, timeout=120)
     subprocess.run([*program, "audit"], check=True, capture_output=True, timeout=120)
+    digits(range(20, 40)).to_parquet(tmp_path / "test.parquet")
+    reports = []
+    for options in ([], cluster_options):
+        evaluate = [*program, "evaluate", str(tmp_path / "test.parquet"), "--json", *options]
+        reports.append(subprocess.run(evaluate, check=True, capture_output=True, timeout=120).stdout)
+    assert reports[0] == reports[1]
 
 
 class Slow:

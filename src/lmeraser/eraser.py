@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING, Any, Self
 
 from lmeraser.config import Config, parse
 from lmeraser.deletion import Regulation, Request, Wish, wish_of
-from lmeraser.errors import CorruptError
 from lmeraser.hashing import Digest
 from lmeraser.presets import PresetName
 from lmeraser.progress import Progress, silent
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
 
     from lmeraser.audit import AuditReport
     from lmeraser.cost import Cost
-    from lmeraser.evaluate import EvaluationReport, TrainingSet
+    from lmeraser.evaluate import Answering, EvaluationReport, TrainingSet
     from lmeraser.executors.base import Executor
     from lmeraser.executors.local import LocalExecutor
     from lmeraser.executors.pooled import PooledExecutor
@@ -54,7 +53,6 @@ if TYPE_CHECKING:
     from lmeraser.unlearn import Settled, UnlearnReport
 
 _CHUNK = 256  # images in memory at once while they are classified
-_TRIES = 3  # times a reader looks for the served generation before it gives up
 
 
 class Eraser:
@@ -349,13 +347,13 @@ class Eraser:
         from lmeraser.evaluate import evaluate, training_set
         from lmeraser.sources import open_source
 
-        model = self.workspace.generations.require()
-
         def records() -> TrainingSet:
-            return training_set(self.workspace.records, model.config(), self._executor_of(model), self._progress)
+            model = predictor.model
+            return training_set(self.workspace.records, model.config(), self._runs(model), self._progress)
 
+        predictor = self._answering()
         return evaluate(
-            self.predictor(),
+            predictor,
             open_source(source, split=split, columns=columns),
             compared_with=records if linear else None,
             progress=self._progress,
@@ -369,27 +367,25 @@ class Eraser:
             CorruptError: an artifact is missing or damaged.
         """
         from lmeraser.predict import Predictor
-        from lmeraser.quarantine import quarantine
+        from lmeraser.quarantine import with_served
 
-        for _ in range(_TRIES):
-            model = self.workspace.generations.require()
-            try:
-                left_out = quarantine(self.workspace, model)
-                return Predictor(
-                    model,
-                    self.workspace.store,
-                    self._executor_of(model),
-                    quarantined=left_out.clusters,
-                    without_head=left_out.without_head,
-                    global_head=left_out.global_head,
-                )
-            except FileNotFoundError as error:
-                missing = error.filename or error  # a writer may have published and purged meanwhile: look again
-        raise CorruptError(
-            "The served model's artifacts are in the workspace.",
-            got=f"{missing} is missing",
-            next_step="run 'lmeraser train'; it will be derived again",
+        store = self.workspace.store
+        return with_served(
+            self.workspace,
+            lambda model, left_out: Predictor(model, store, self._executor_of(model), left_out),
         )
+
+    def _answering(self) -> Answering:
+        """The served model, on the workers that ``[compute]`` names."""
+        from lmeraser.executors.pooled import PooledExecutor
+        from lmeraser.predict_on_workers import Package, PooledPredictor
+        from lmeraser.quarantine import with_served
+
+        store, runs = self.workspace.store, self._runs(self.workspace.generations.require())
+        if not isinstance(runs, PooledExecutor):
+            return self.predictor()
+        package = with_served(self.workspace, lambda model, left_out: Package.of(model, left_out, store))
+        return PooledPredictor(package, runs)
 
     def quarantined(self) -> frozenset[int]:
         """Clusters of the served model that predictions do not use, because a deletion from them was accepted."""
@@ -431,6 +427,10 @@ class Eraser:
 
         self._progress("loading the backbone", 0, None)
         return LocalExecutor(self.workspace.config)
+
+    def _runs(self, model: Model) -> Executor:
+        """Where a model's passes run: on workers if they have its settings."""
+        return self.deriving() if same_settings(self.workspace, model) else self._executor_of(model)
 
     def _executor_of(self, model: Model) -> LocalExecutor:
         """The executor with a model's own settings, which lmeraser.toml may no longer hold."""

@@ -8,8 +8,9 @@ read, never stored.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,7 @@ from lmeraser.derive import feature_key
 from lmeraser.errors import InputError, SourceError
 from lmeraser.executors.base import Executor
 from lmeraser.model import Model
-from lmeraser.predict import Batch, Predictor
+from lmeraser.predict import Batch
 from lmeraser.progress import Progress, counted, silent
 from lmeraser.records import Records
 from lmeraser.sources import Example, Source, check, chunks
@@ -91,8 +92,21 @@ def training_set(records: Records, config: Config, executor: Executor, progress:
     return TrainingSet(np.stack([known[record_id] for record_id in ids]), labels)
 
 
+class Answering(Protocol):
+    """A served model that answers."""
+
+    @property
+    def model(self) -> Model:
+        """Its manifest."""
+        ...
+
+    def batches(self, images: Iterable[Sequence[bytes]]) -> Iterator[Batch]:
+        """Answers for lists of images, in their order."""
+        ...
+
+
 def evaluate(
-    predictor: Predictor,
+    predictor: Answering,
     source: Source,
     *,
     compared_with: Callable[[], TrainingSet] | None = None,
@@ -110,20 +124,24 @@ def evaluate(
         SourceError: undecodable images, missing labels, or labels outside the known classes; all are listed.
     """
     labels: list[int] = []
+    faults: list[str] = []
     classes = predictor.model.classes
-    batches, faults = [], []
-    for chunk in chunks(counted(source.rows, "evaluating", source.length, progress)):
-        checked = [check(row, source.classes, classes) for row in chunk]
-        faults += [
-            f"row {row.position} (id {row.id!r}): {fault}"
-            for row, fault in zip(chunk, checked, strict=True)
-            if isinstance(fault, str)
-        ]
-        if not faults:
-            examples = [example for example in checked if isinstance(example, Example)]
-            batch = predictor.batch([example.image for example in examples])
-            labels += [example.label for example in examples]
-            batches.append(batch)
+
+    def images() -> Iterator[list[bytes]]:
+        """Those of good rows, as long as there is no bad one."""
+        for chunk in chunks(counted(source.rows, "evaluating", source.length, progress)):
+            checked = [check(row, source.classes, classes) for row in chunk]
+            faults.extend(
+                f"row {row.position} (id {row.id!r}): {fault}"
+                for row, fault in zip(chunk, checked, strict=True)
+                if isinstance(fault, str)
+            )
+            if not faults:
+                examples = [example for example in checked if isinstance(example, Example)]
+                labels.extend(example.label for example in examples)
+                yield [example.image for example in examples]
+
+    batches = list(predictor.batches(images()))
     if faults:
         raise SourceError(
             "Every image of an evaluation decodes and has a label among the model's classes.",

@@ -9,7 +9,7 @@ records.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,9 +25,10 @@ from lmeraser.executors.local import LocalExecutor
 from lmeraser.images import decode
 from lmeraser.model import Cluster, Model
 from lmeraser.partitions import partition_of
-from lmeraser.store import Store
+from lmeraser.quarantine import NOTHING, Quarantine
+from lmeraser.store import Artifacts
 from lmeraser.sums import embedding
-from lmeraser.tensors import Array, from_bytes
+from lmeraser.tensors import from_bytes
 
 
 @dataclass(frozen=True)
@@ -75,9 +76,7 @@ class Predictor:
         model: the manifest.
         store: holds its artifacts.
         executor: with the backbone of the model.
-        quarantined: numbers of clusters that are not used: each image goes to the nearest of the others.
-        without_head: whether the model's own global head is left out.
-        global_head: one that stands in for it.
+        left_out: what is not used; each image goes to the nearest of the other clusters.
 
     Raises:
         NoModelError: nothing is left to answer, or the model belongs to another backbone.
@@ -86,20 +85,17 @@ class Predictor:
     def __init__(
         self,
         model: Model,
-        store: Store,
+        store: Artifacts,
         executor: LocalExecutor,
-        *,
-        quarantined: Collection[int] = (),
-        without_head: bool = False,
-        global_head: Mapping[str, Array] | None = None,
+        left_out: Quarantine = NOTHING,
     ) -> None:
         self.model = model
         self._config = model.config()
         self._executor = executor
         self._served = [cluster for cluster in model.clusters if cluster.constituent is not None]
-        self._used = [cluster for cluster in self._served if cluster.number not in set(quarantined)]
-        self._head = global_head
-        if global_head is None and model.global_head is not None and not without_head:
+        self._used = [cluster for cluster in self._served if cluster.number not in left_out.clusters]
+        self._head = left_out.global_head
+        if self._head is None and model.global_head is not None and not left_out.without_head:
             self._head = from_bytes(store.read(model.global_head.artifact))
         self._require_something(executor)
         partition, fitted = partition_of(self._config), from_bytes(store.read(model.partition.artifact))
@@ -153,6 +149,10 @@ class Predictor:
             for shares, numbers, rerouted in zip(batch.probabilities, batch.clusters, batch.rerouted, strict=True)
             for label in [int(shares.argmax())]
         ]
+
+    def batches(self, images: Iterable[Sequence[bytes]]) -> Iterator[Batch]:
+        """Answers for lists of images, in their order."""
+        yield from map(self.batch, images)
 
     def batch(self, images: Sequence[bytes]) -> Batch:
         """Probabilities, features and clusters of each image; at least one."""

@@ -7,16 +7,20 @@ solve.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from lmeraser.errors import NoModelError
+from lmeraser.errors import CorruptError, NoModelError
 from lmeraser.model import Model
 from lmeraser.workspace import Workspace
 
 if TYPE_CHECKING:
     from lmeraser.tensors import Array
+
+T = TypeVar("T")
+
+_TRIES = 3  # times a reader looks for the served generation before it gives up
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,9 @@ class Quarantine:
     clusters: frozenset[int] = frozenset()
     without_head: bool = False
     global_head: Mapping[str, Array] | None = None
+
+
+NOTHING = Quarantine()
 
 
 def quarantined(workspace: Workspace, model: Model) -> frozenset[int]:
@@ -63,3 +70,23 @@ def quarantine(workspace: Workspace, model: Model) -> Quarantine:
     head = solve(sums, model.config().global_head.penalty)["weight"]
     known = {"weight": head[: len(model.classes)]}  # classes may have been added since
     return Quarantine(clusters, without_head=True, global_head=known)
+
+
+def with_served(workspace: Workspace, build: Callable[[Model, Quarantine], T]) -> T:
+    """Build something from the served model's artifacts and what predictions leave out now.
+
+    Raises:
+        NoModelError: there is nothing to predict with.
+        CorruptError: an artifact is missing or damaged.
+    """
+    for _ in range(_TRIES):
+        model = workspace.generations.require()
+        try:
+            return build(model, quarantine(workspace, model))
+        except FileNotFoundError as error:
+            missing = error.filename or error  # a writer may have published and purged meanwhile: look again
+    raise CorruptError(
+        "The served model's artifacts are in the workspace.",
+        got=f"{missing} is missing",
+        next_step="run 'lmeraser train'; it will be derived again",
+    )

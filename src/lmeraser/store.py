@@ -34,7 +34,19 @@ class MemoEntry(BaseModel):
     seconds: float
 
 
-class Store(Protocol):
+class Artifacts(Protocol):
+    """Where artifacts are read."""
+
+    def read(self, artifact: Digest) -> bytes:
+        """The bytes of an artifact."""
+        ...
+
+    def read_all(self, artifacts: Sequence[Digest]) -> list[bytes]:
+        """The bytes of artifacts, read together where that is faster."""
+        ...
+
+
+class Store(Artifacts, Protocol):
     """Where F keeps the results of its stages."""
 
     def find(self, key: Digest) -> MemoEntry | None:
@@ -43,14 +55,6 @@ class Store(Protocol):
 
     def keep(self, key: Digest, data: bytes, *, fingerprint: Digest, seconds: float) -> MemoEntry:
         """Store a stage's result and remember its inputs."""
-        ...
-
-    def read(self, artifact: Digest) -> bytes:
-        """The bytes of an artifact."""
-        ...
-
-    def read_all(self, artifacts: Sequence[Digest]) -> list[bytes]:
-        """The bytes of artifacts, read together where that is faster."""
         ...
 
 

@@ -45,7 +45,8 @@ Received = Annotated[str | None, typer.Option(help="When the request came, RFC 3
 Audit = Annotated[bool, typer.Option("--audit", help="Audit the model before the request is completed.")]
 IdsFile = Annotated[Path | None, typer.Option("--ids-file", help="Text file with one record id a line.")]
 ExecutorName = Annotated[
-    str | None, typer.Option("--executor", help="What derives: local, processes or ray; else as in lmeraser.toml.")
+    str | None,
+    typer.Option("--executor", help="local, processes or ray; else as in lmeraser.toml."),
 ]
 Address = Annotated[str | None, typer.Option(help="Address of the Ray cluster's head, or 'auto'.")]
 Processes = Annotated[int | None, typer.Option(help="How many, with --executor processes.", min=1)]

@@ -83,13 +83,16 @@ def evaluate(
     image_column: ImageColumn = "image",
     label_column: LabelColumn = "label",
     linear: Annotated[bool, typer.Option(help="Compare with a linear classifier.")] = True,
+    executor: ExecutorName = None,
+    address: Address = None,
+    processes: Processes = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure accuracy on labelled images, beside a linear classifier on the same frozen features."""
     from lmeraser.display import print_facts, print_rows
 
     columns = columns_of(image_column, label_column, None, None, positions=True)
-    with opened() as eraser:
+    with opened(compute=workers(executor, address, processes)) as eraser:
         report = eraser.evaluate(source, split=split, columns=columns, linear=linear)
     if as_json:
         print_json(report.to_json())

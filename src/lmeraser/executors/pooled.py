@@ -18,8 +18,8 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, Protocol
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,9 @@ from lmeraser.executors.base import Fetch, TuneResult, TuneTask, Vector, require
 from lmeraser.executors.worker import Answer, Introduction, Reply
 from lmeraser.hashing import Digest
 from lmeraser.progress import Progress
+
+if TYPE_CHECKING:
+    from lmeraser.executors.local import LocalExecutor
 
 TRIES = 4
 _START_SECONDS = 300.0  # until the first worker has to be there
@@ -229,14 +232,32 @@ class PooledExecutor:
             return _Job("embed", lambda: (list(fetch(parts[place])), tuple(views)), place)
 
         progress("embedding images", 0, len(ids))
-        done, early = 0, dict[int, NDArray[np.float32]]()
-        results = self._run(map(job, range(len(parts))), ahead=4 * self._engine.size)
-        for place, rows in results:
-            early[place] = rows
-            while (due := early.pop(done, None)) is not None:
-                yield from zip(parts[done], due, strict=True)
+        done = 0
+        for part, rows in zip(parts, self._in_order(map(job, range(len(parts)))), strict=True):
+            yield from zip(part, rows, strict=True)
+            done += len(part)
+            progress("embedding images", done, len(ids))
+
+    def apply(
+        self, function: Callable[[LocalExecutor, Any, Any], Any], shared: Any, parts: Iterable[Any]
+    ) -> Iterator[Any]:
+        """``function(executor, shared, part)`` for each part, in their order, in bounded memory.
+
+        Args:
+            function: one that workers can import by its name.
+            shared: sent once to each worker; not None.
+            parts: taken when a worker is free.
+        """
+        jobs = (_Job("apply", partial(_both, function, part), place) for place, part in enumerate(parts))
+        yield from self._in_order(jobs, shared)
+
+    def _in_order(self, jobs: Iterator[_Job], shared: Any = None) -> Iterator[Any]:
+        done, early = 0, dict[int, Any]()
+        for place, value in self._run(jobs, ahead=4 * self._engine.size, shared=shared):
+            early[place] = value
+            while done in early:
+                yield early.pop(done)
                 done += 1
-                progress("embedding images", min(done * size, len(ids)), len(ids))
 
     def tune(self, tasks: Sequence[TuneTask], fetch: Fetch, progress: Progress) -> Iterator[TuneResult]:
         """Tune every task, the biggest first; results as they finish."""
@@ -253,15 +274,22 @@ class PooledExecutor:
             progress("tuning clusters", done, total)
             yield result
 
-    def _run(self, jobs: Iterator[_Job], ahead: int | None = None) -> Iterator[tuple[int, Any]]:
-        """Place and value of every job, as they finish; those of early places first, at most ``ahead`` apart."""
-        chosen, todo = self._chosen, _Todo(jobs, ahead)
+    def _run(
+        self, jobs: Iterator[_Job], ahead: int | None = None, shared: Any = None
+    ) -> Iterator[tuple[int, Any]]:
+        """Place and value of every job, as they finish; those of early places first, at most ``ahead`` apart.
+
+        Each worker's first job here gets what is shared, as one more argument.
+        """
+        chosen, todo, told = self._chosen, _Todo(jobs, ahead), set[Handle]()
         running: dict[Future[Reply], tuple[Handle, _Job]] = {}
         try:
             while True:
                 while self._idle and (job := todo.take()) is not None:
                     handle = self._idle.popleft()
-                    running[handle.submit(job.method, *job.arguments())] = handle, job
+                    more = () if shared is None or handle in told else (shared,)
+                    told.add(handle)
+                    running[handle.submit(job.method, *job.arguments(), *more)] = handle, job
                 if not running and not todo.left:
                     return
                 for future in self._finished(running, chosen):
@@ -320,3 +348,7 @@ class PooledExecutor:
         handle.stop()
         self.replaced += 1
         self._start()
+
+
+def _both(*arguments: Any) -> Sequence[Any]:
+    return arguments

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 from lmeraser.config import Config, View
 from lmeraser.executors.base import TuneResult, TuneTask
 from lmeraser.hashing import Digest
+
+if TYPE_CHECKING:
+    from lmeraser.executors.local import LocalExecutor
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class Answer:
 
     Attributes:
         fingerprint: digest of the environment.
-        value: a `TuneResult`, or features float32 [n, views * d].
+        value: a `TuneResult`, features float32 [n, views * d], or what a function gave.
         digest: of the artifact's bytes.
     """
 
@@ -91,6 +94,7 @@ class Worker:
         from lmeraser.executors.local import LocalExecutor
 
         self._executor = LocalExecutor(Config.model_validate_json(settings))
+        self._shared: Any = None
 
     def introduce(self) -> Introduction:
         """Who this is."""
@@ -110,3 +114,9 @@ class Worker:
         ids = [str(number) for number in range(len(images))]
         found = self._executor.embed(ids, lambda some: [images[int(i)] for i in some], lambda *_: None, views)
         return Answer(self._executor.fingerprint, np.stack([vector for _, vector in found]))
+
+    def apply(self, function: Callable[[LocalExecutor, Any, Any], Any], part: Any, shared: Any = None) -> Answer:
+        """What ``function`` gives for a part; ``shared`` is what it was told last if it is None."""
+        if shared is not None:
+            self._shared = shared
+        return Answer(self._executor.fingerprint, function(self._executor, self._shared, part))
