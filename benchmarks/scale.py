@@ -1,11 +1,15 @@
 """Bookkeeping with many records: import, first partition, plan, unlearning of one record. Features are simulated.
 
     python benchmarks/scale.py --out bench --records 1000000
+    python benchmarks/scale.py --out bench --records 1000000 --heads 130     # 10,000 clusters, heads really tuned
 
-Nothing is embedded or tuned: the executor makes up features (768 numbers around one of many centres) and gives
-every cluster a constituent of one number, so that what is left is the product's own work. Prints seconds of each
-step, the last of which is the rewriting of the database in a quiet hour, and the most memory that the process ever
-held.
+Nothing is embedded: the executor makes up features (768 numbers around one of many centres). Nothing is tuned
+either, every cluster gets a constituent of one number, so that what is left is the product's own work. With
+``--heads N`` the partition is a class tree with at most N records in a cluster, records are counted, and each
+cluster gets a head of its own, tuned for an epoch.
+
+Prints seconds of each step (the last is the rewriting of the database in a quiet hour), the sizes of files, and
+the most memory that the process ever held.
 """
 
 from __future__ import annotations
@@ -15,16 +19,18 @@ import io
 import resource
 import statistics
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
 from lmeraser import sources
-from lmeraser.config import View, parse
+from lmeraser.config import Config, View, parse
+from lmeraser.constituents.head import tune_head
 from lmeraser.deletion import Wish
 from lmeraser.dry_run import dry_run
 from lmeraser.executors.base import Fetch, TuneResult, TuneTask, Vector
@@ -33,7 +39,8 @@ from lmeraser.importing import import_records
 from lmeraser.progress import Progress, silent
 from lmeraser.purge import purge
 from lmeraser.status import status
-from lmeraser.tensors import to_bytes
+from lmeraser.sums import stack
+from lmeraser.tensors import Array, to_bytes
 from lmeraser.train import train
 from lmeraser.unlearn import unlearn
 from lmeraser.workspace import Workspace
@@ -48,7 +55,8 @@ class Simulated:
     fingerprint = Digest.of(b"simulated environment")
     backbone = Digest.of(b"simulated backbone")
 
-    def __init__(self) -> None:
+    def __init__(self, config: Config) -> None:
+        self._config = config
         self._centres = np.random.default_rng(0).standard_normal((CENTRES, FEATURES), dtype=np.float32)
 
     def describe(self) -> dict[str, str]:
@@ -69,9 +77,14 @@ class Simulated:
             yield record_id, self._centres[coins.integers(CENTRES)] + noise
 
     def tune(self, tasks: Sequence[TuneTask], fetch: Fetch, progress: Progress) -> Iterator[TuneResult]:
-        """One number."""
+        """One number, or a head."""
+        torch.set_num_threads(1)
         for task in tasks:
-            yield TuneResult(task.key, to_bytes({"records": np.array([len(task.ids)])}), 0.0)
+            made: Mapping[str, Array] = {"records": np.array([len(task.ids)])}
+            if self._config.constituent.kind == "head":
+                codes = stack(fetch(task.ids))
+                made = tune_head(task.ids, task.labels, codes, config=self._config, classes=task.classes)
+            yield TuneResult(task.key, to_bytes(made), 0.0)
 
 
 def rows(count: int) -> Iterator[sources.Row]:
@@ -86,12 +99,16 @@ def main() -> None:
     parser = parser_of(__doc__)
     parser.add_argument("--records", type=int, default=1_000_000)
     parser.add_argument("--clusters", type=int, default=500)
+    parser.add_argument("--heads", type=int, default=0, metavar="N")
     parser.add_argument("--requests", type=int, default=5)
     options = parser.parse_args()
     config = parse({"partition": {"clusters": options.clusters, "sample_size": 2000}})
+    if options.heads:
+        partition = {"method": "class_tree", "max_records": options.heads}
+        config = parse({"partition": partition, "constituent": {"kind": "head"}, "tuning": {"epochs": 1}})
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
-        workspace, executor = Workspace.create(Path(folder) / "w", config), Simulated()
+        workspace, executor = Workspace.create(Path(folder) / "w", config), Simulated(config)
 
         def step(name: str, function: Any) -> None:
             found[name] = seconds(function)
@@ -99,6 +116,8 @@ def main() -> None:
 
         step("import", lambda: fill(workspace, options.records))
         step("train", lambda: train(workspace, lambda: executor))
+        found["clusters"] = len(workspace.generations.require().clusters)
+        found |= dict(sizes(workspace.root))
         names = [f"record-{number:09d}" for number in range(7, options.records, options.records // 40)]
         sampled = workspace.generations.require().partition.key
         usual = [name for name in names if not workspace.records.any_sampled(sampled, [name])]
@@ -113,7 +132,7 @@ def main() -> None:
         step("purge", lambda: purge(workspace, compact=True))
         workspace.close()
     found["memory, GB"] = memory()
-    keep(options, f"scale {options.records}", found)
+    keep(options, f"scale {options.records}" + (", heads" if options.heads else ""), found)
 
 
 def fill(workspace: Workspace, count: int) -> None:
@@ -122,6 +141,13 @@ def fill(workspace: Workspace, count: int) -> None:
     source = sources.Source("simulated", classes, count, rows(count))
     with workspace.writing("add"):
         import_records(workspace.records, source, ledger=workspace.ledger, now=workspace.clock(), progress=silent)
+
+
+def sizes(root: Path) -> Iterator[tuple[str, float]]:
+    """Of the parts of a workspace, GB."""
+    for part in ("records.db", "records.keys", "generations", "artifacts", "memo"):
+        files = [path for path in (root / part).rglob("*") if path.is_file()] or [root / part]
+        yield f"{part}, GB", sum(path.stat().st_size for path in files) / 1e9
 
 
 def memory() -> float:

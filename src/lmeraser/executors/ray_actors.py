@@ -55,7 +55,9 @@ class RayActors:
             ray.init(address=address, ignore_reinit_error=True, log_to_driver=False, configure_logging=False)
         except (OSError, RuntimeError, ValueError) as error:
             raise WorkerError(
-                "The Ray cluster answers at its address.", got=f"{address}: {error}", next_step="check --address"
+                "The Ray cluster answers at its address.",
+                got=f"{address}: {error}",
+                next_step="check --address; if the cluster asks for a token, set RAY_AUTH_MODE=token",
             ) from error
         self._ray: Any = ray
         self._make, self._settings = make, settings
