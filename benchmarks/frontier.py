@@ -153,8 +153,8 @@ def trials(root: Path) -> list[Trial]:
         if seed == 0:
             found += [Trial("cifar10", row, seed, 5000, 2000, g, flag) for row, g, flag in ablations(5000)]
     found += [Trial("cifar10", row, 0, 5000, 2000, given, flag) for row, given, flag in transformer(root)]
-    chosen = ("linear clean", "linear scales", "instant scales", "tree 50", "tree 50 + scales")
-    large = [cell for cell in core(20000) if cell[0] in chosen]
+    left_out = ("instant clean", "one prompt")
+    large = [cell for cell in core(20000) if cell[0] not in left_out]
     found += [Trial("cifar10", row, 0, 20000, 10000, given, flag) for row, given, flag in large]
     return found
 
@@ -266,31 +266,27 @@ def draw(cells: dict[tuple[str, int, str], list[dict[str, Any]]], file: Path) ->
     import matplotlib.pyplot as plt
 
     panels = sorted({key[:2] for key in cells})
-    figure, every = plt.subplots(1, len(panels), figsize=(6 * len(panels), 5), squeeze=False, layout="constrained")
+    figure, every = plt.subplots(1, len(panels), figsize=(6 * len(panels), 9), squeeze=False, layout="constrained")
     for axes, panel in zip(every[0], panels, strict=True):
-        for (data, records, row), found in cells.items():
-            if (data, records) == panel:
-                share = statistics.mean(max(cell["share"], 1e-3) for cell in found)
-                right = [cell["accuracy"] for cell in found]
-                colour = f"C{GROUPS.index(row.split()[0])}"
-                axes.errorbar(
-                    share,
-                    statistics.mean(right),
-                    yerr=[[0], [0]] if len(right) < 2 else statistics.stdev(right),
-                    fmt="o",
-                    color=colour,
-                )
-                axes.annotate(
-                    row, (share, statistics.mean(right)), fontsize=6, xytext=(4, 2), textcoords="offset points"
-                )
+        rows = [(row, found) for (data, records, row), found in cells.items() if (data, records) == panel]
+        rows.sort(key=lambda item: -statistics.mean(cell["accuracy"] for cell in item[1]))
+        for number, (row, found) in enumerate(rows, 1):
+            share = statistics.mean(max(cell["share"], 1e-3) for cell in found)
+            right = [cell["accuracy"] for cell in found]
+            error = statistics.stdev(right) if len(right) > 1 else 0
+            colour, mean = f"C{GROUPS.index(row.split()[0])}", statistics.mean(right)
+            axes.errorbar(share, mean, yerr=error, fmt="o", color=colour, label=f"{number} {row}")
+            aside = (5, -2) if number % 2 else (-11, -2)  # neighbours of the same cost stand close together
+            axes.annotate(str(number), (share, mean), fontsize=7, xytext=aside, textcoords="offset points")
         axes.set(
             xscale="log",
-            xlim=(5e-4, 10),
+            xlim=(5e-4, 2),
             xlabel="expected share tuned again by one request (1e-3: none)",
             ylabel="accuracy",
         )
         axes.set_title(f"{panel[0]}, {panel[1]} records")
-    figure.savefig(file, dpi=130)
+        axes.legend(fontsize=7, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.1), frameon=False)
+    figure.savefig(file, dpi=110)
 
 
 def main() -> None:

@@ -81,7 +81,7 @@ class Bucket:
             doomed = [(name, v) for name, v, kind in self._versions() if not (kind == "current" and name in keep)]
             for start in range(0, 0 if dry_run else len(doomed), _AT_ONCE):
                 self._delete(doomed[start : start + _AT_ONCE])
-        self._listed = None
+        self._asked, self._listed = 0, None
         return sorted({self.where(name) for name, _ in doomed})
 
     def opened(self) -> Iterator[tuple[str, bytes]]:

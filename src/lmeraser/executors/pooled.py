@@ -134,6 +134,7 @@ class PooledExecutor:
         self.sent_away: Counter[Digest] = Counter()
         self.replaced = 0
         self._failed_starts = 0
+        self._missing = 0  # workers that were stopped and are started again when there is work
 
     # --- who is there ----------------------------------------------------------------------------------
 
@@ -282,6 +283,9 @@ class PooledExecutor:
         Each worker's first job here gets what is shared, as one more argument.
         """
         chosen, todo, told = self._chosen, _Todo(jobs, ahead), set[Handle]()
+        while self._missing:
+            self._missing -= 1
+            self._start()
         running: dict[Future[Reply], tuple[Handle, _Job]] = {}
         try:
             while True:
@@ -303,7 +307,8 @@ class PooledExecutor:
                         yield job.place, answer.value
         finally:
             for handle, _ in running.values():  # nobody will take what they are doing
-                self._replace(handle)
+                handle.stop()
+                self._missing += 1
 
     def _finished(self, running: Iterable[Future[Reply]], chosen: Introduction) -> list[Future[Reply]]:
         """Calls that have come to an end, at least one, unless a worker has become ready instead."""
