@@ -184,7 +184,9 @@ def parse_id(text: str) -> str:
         return str(uuid.UUID(text))
     except ValueError as error:
         raise InputError(
-            "A request's id is a UUID.", got=repr(text), next_step="leave it out to have one made"
+            "A request's id is a UUID.",
+            got=repr(text),
+            next_step="'lmeraser requests' lists them; for a new request, leave it out to have one made",
         ) from error
 
 
