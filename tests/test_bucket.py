@@ -244,6 +244,20 @@ def test_artifacts_stay_where_they_were_put(url: str, tmp_path: Path) -> None:
         assert not eraser.train().changed
 
 
+def test_a_place_where_nothing_could_be_put_can_be_corrected(server: str, url: str, tmp_path: Path) -> None:
+    with workspace(tmp_path / "w", "s3://no-such-bucket") as eraser:
+        eraser.add(digits(range(12)), columns=DIGIT_COLUMNS)
+        with pytest.raises(StorageError, match="no-such-bucket"):
+            eraser.train()
+    settings = tmp_path / "w" / "lmeraser.toml"
+    settings.write_text(settings.read_text().replace("s3://no-such-bucket", url))
+    with Eraser(tmp_path / "w") as eraser:
+        eraser.__dict__["_loaded"] = Fake()
+        eraser.train()
+        assert eraser.audit().identical
+    assert versions(url) == len(eraser.workspace.generations.require().stages)
+
+
 def test_a_server_that_refuses_for_a_while_is_asked_again() -> None:
     """Load and lost connections: two refusals, then an answer."""
     seen: list[str] = []

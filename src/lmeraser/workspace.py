@@ -219,13 +219,7 @@ class Workspace:
         Raises:
             ConfigError: the settings name another place for artifacts than the one where they were put.
         """
-        place, known = self.config.storage.artifacts or "", self.database.fact("artifacts")
-        if known not in (None, place):
-            raise ConfigError(
-                "storage.artifacts stays what it was at the first training.",
-                got=f"{place or 'none'}; they are in {known or 'the folder artifacts'}",
-                next_step="set it back in lmeraser.toml, or make a new workspace",
-            )
+        self._check_place()
         return BlobStore(self.bucket or Folder(self.root / "artifacts"), Folder(self.root / "memo"))
 
     @cached_property
@@ -240,10 +234,22 @@ class Workspace:
         return Bucket(place, keyed_digest(self.secret, ["artifacts"]).hex[:16])
 
     def settle_artifacts(self) -> None:
-        """Remember where artifacts are put, from now on."""
-        if self.database.fact("artifacts") is None:
+        """Remember where artifacts are put, from now on. Raises `ConfigError` as `store` does."""
+        if self._check_place() != self.database.fact("artifacts"):
             with self.database.transaction() as connection:
-                self.database.set_fact(connection, "artifacts", self.config.storage.artifacts or "")
+                self.database.set_fact(connection, "artifacts", self._check_place())
+
+    def _check_place(self) -> str:
+        """The place of artifacts, if none were put elsewhere."""
+        place, known = self.config.storage.artifacts or "", self.database.fact("artifacts")
+        memo = self.root / "memo"
+        if known not in (None, place) and memo.exists() and any(memo.iterdir()):
+            raise ConfigError(
+                "storage.artifacts stays what it was at the first training.",
+                got=f"{place or 'none'}; they are in {known or 'the folder artifacts'}",
+                next_step="set it back in lmeraser.toml, or make a new workspace",
+            )
+        return place
 
     @cached_property
     def generations(self) -> Generations:
