@@ -235,9 +235,10 @@ class Workspace:
 
     def settle_artifacts(self) -> None:
         """Remember where artifacts are put, from now on. Raises `ConfigError` as `store` does."""
-        if self._check_place() != self.database.fact("artifacts"):
+        place = self._check_place()
+        if place != self.database.fact("artifacts"):
             with self.database.transaction() as connection:
-                self.database.set_fact(connection, "artifacts", self._check_place())
+                self.database.set_fact(connection, "artifacts", place)
 
     def _check_place(self) -> str:
         """The place of artifacts, if none were put elsewhere."""
