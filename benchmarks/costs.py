@@ -52,7 +52,6 @@ def measured(known: dict[str, Any]) -> dict[str, float]:
         * (heads["generations, GB"] + heads["memo, GB"])
         / heads["clusters"],
         "memory of a first training, bytes a record": 1e9 * heads["memory, GB"] / MEASURED,
-        "import, s a record": heads["import"] / MEASURED,
         "bookkeeping of a first training, s a record": plain["train"] / MEASURED,
         "embedding a view, s": cores / known["prediction"]["rows"]["embedding, images per second"],
         "tuning a record for an epoch, s": cores
@@ -67,7 +66,7 @@ def holding(known: dict[str, float], options: argparse.Namespace) -> None:
     table = [("", *(f"{count:,} records" for count in RECORDS))]
 
     def line(name: str, unit: str, one: Callable[[int], float]) -> None:
-        table.append((name, *(f"{one(count):,.4g} {unit}" for count in RECORDS)))
+        table.append((name, *(f"{figures(one(count))} {unit}".strip() for count in RECORDS)))
 
     def files(count: int) -> float:
         small = known["database without images, bytes a record"] + known["keys, bytes a record"]
@@ -102,7 +101,7 @@ def requests(known: dict[str, float], options: argparse.Namespace) -> None:
         for count in RECORDS:
             clusters = options.batches * touched(wanted / options.batches, count / options.cluster)
             hours = clusters * options.cluster * record
-            tuning.append(f"{clusters:,.0f} clusters, {hours:,.4g} core-hours, {hours * options.core_hour:,.3g}")
+            tuning.append(f"{clusters:,.0f} clusters, {figures(hours)} core-hours")
         table.append((f"{wanted:,}", f"{busy:,.1%} of the day", *tuning))
     show(table)
 
@@ -112,6 +111,11 @@ def show(table: Sequence[Sequence[str]]) -> None:
     head, *rows = table
     print("\n| " + " | ".join(head) + " |\n" + "|---" * len(head) + "|")
     print("\n".join(f"| {' | '.join(row)} |" for row in rows))
+
+
+def figures(value: float) -> str:
+    """A number with three significant digits, or all of its whole ones."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def touched(drawn: float, clusters: float) -> float:
