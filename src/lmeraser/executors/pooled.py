@@ -237,7 +237,7 @@ class PooledExecutor:
         for part, rows in zip(parts, self._in_order(map(job, range(len(parts)))), strict=True):
             yield from zip(part, rows, strict=True)
             done += len(part)
-            progress("embedding images", done, len(ids))
+            progress(self._shown("embedding images"), done, len(ids))
 
     def apply(
         self, function: Callable[[LocalExecutor, Any, Any], Any], shared: Any, parts: Iterable[Any]
@@ -272,7 +272,7 @@ class PooledExecutor:
         progress("tuning clusters", 0, total)
         for place, result in self._run(map(job, range(len(ordered)))):
             done += len(ordered[place].ids) * epochs
-            progress("tuning clusters", done, total)
+            progress(self._shown("tuning clusters"), done, total)
             yield result
 
     def _run(
@@ -348,6 +348,10 @@ class PooledExecutor:
                 next_step="look for lack of memory; a smaller compute.image_memory_mb or fewer workers may help",
             )
         return None
+
+    def _shown(self, step: str) -> str:
+        """A step's name, with what people should know of the workers."""
+        return f"{step} ({self.replaced} lost workers replaced)" if self.replaced else step
 
     def _replace(self, handle: Handle) -> None:
         handle.stop()
