@@ -11,11 +11,10 @@ from dataclasses import dataclass, field
 
 from lmeraser.executors.local import LocalExecutor
 from lmeraser.executors.pooled import PooledExecutor
-from lmeraser.hashing import Digest
 from lmeraser.model import Model
 from lmeraser.predict import Batch, Predictor
 from lmeraser.quarantine import Quarantine
-from lmeraser.store import Artifacts
+from lmeraser.store import Artifacts, MemoryStore
 
 
 @dataclass
@@ -25,12 +24,12 @@ class Package:
     Attributes:
         model: the manifest.
         left_out: what predictions leave out.
-        artifacts: bytes of the artifacts that a prediction reads.
+        store: holds the artifacts that a prediction reads, and no others.
     """
 
     model: Model
     left_out: Quarantine
-    artifacts: dict[Digest, bytes]
+    store: MemoryStore
     _predictor: Predictor | None = field(default=None, init=False, repr=False)
 
     @classmethod
@@ -40,19 +39,11 @@ class Package:
             c.constituent.artifact for c in model.clusters if c.constituent and c.number not in left_out.clusters
         ]
         wanted += [part.artifact for part in (model.partition, model.global_head) if part]
-        return cls(model, left_out, dict(zip(wanted, store.read_all(wanted), strict=True)))
-
-    def read(self, artifact: Digest) -> bytes:
-        """The bytes of an artifact."""
-        return self.artifacts[artifact]
-
-    def read_all(self, artifacts: Sequence[Digest]) -> list[bytes]:
-        """The bytes of artifacts."""
-        return [self.artifacts[artifact] for artifact in artifacts]
+        return cls(model, left_out, MemoryStore(dict(zip(wanted, store.read_all(wanted), strict=True))))
 
     def predictor(self, executor: LocalExecutor) -> Predictor:
         """The model in memory, for this executor; made at the first call."""
-        self._predictor = self._predictor or Predictor(self.model, self, executor, self.left_out)
+        self._predictor = self._predictor or Predictor(self.model, self.store, executor, self.left_out)
         return self._predictor
 
 

@@ -14,7 +14,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -122,11 +122,15 @@ class BlobStore:
 
 
 class MemoryStore:
-    """A `Store` that starts empty and leaves nothing behind: the audit's."""
+    """A `Store` that leaves nothing behind: the audit's, and a worker's.
 
-    def __init__(self) -> None:
+    Args:
+        data: artifacts that it starts with.
+    """
+
+    def __init__(self, data: Mapping[Digest, bytes] | None = None) -> None:
         self._entries: dict[Digest, MemoEntry] = {}
-        self._data: dict[Digest, bytes] = {}
+        self._data: dict[Digest, bytes] = dict(data or {})
 
     def find(self, key: Digest) -> MemoEntry | None:
         """The memo entry under ``key``, or None."""

@@ -18,7 +18,8 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
+from itertools import starmap
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -249,10 +250,14 @@ class PooledExecutor:
             shared: sent once to each worker; not None.
             parts: taken when a worker is free.
         """
-        jobs = (_Job("apply", partial(_both, function, part), place) for place, part in enumerate(parts))
-        yield from self._in_order(jobs, shared)
+
+        def job(place: int, part: Any) -> _Job:
+            return _Job("apply", lambda: (function, part), place)
+
+        yield from self._in_order(starmap(job, enumerate(parts)), shared)
 
     def _in_order(self, jobs: Iterator[_Job], shared: Any = None) -> Iterator[Any]:
+        """Values of jobs by their places, which count from 0."""
         done, early = 0, dict[int, Any]()
         for place, value in self._run(jobs, ahead=4 * self._engine.size, shared=shared):
             early[place] = value
@@ -357,7 +362,3 @@ class PooledExecutor:
         handle.stop()
         self.replaced += 1
         self._start()
-
-
-def _both(*arguments: Any) -> Sequence[Any]:
-    return arguments
