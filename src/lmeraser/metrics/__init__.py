@@ -1,0 +1,1 @@
+"""The metrics of machine unlearning: pure functions of numpy arrays."""
