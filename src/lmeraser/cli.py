@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from lmeraser._version import __version__
-from lmeraser.commands import deletion, evidence, model, workspace
+from lmeraser.commands import deletion, evidence, experiments, model, workspace
 from lmeraser.commands.base import global_options
 from lmeraser.errors import LmeraserError, StoppedError
 
@@ -38,6 +38,11 @@ _requests.callback()(deletion.requests)
 _requests.command()(deletion.accept)
 _requests.command()(deletion.cancel)
 app.add_typer(_requests, name="requests")
+
+_experiments = typer.Typer(help="Run the paper's comparison and write its report.", no_args_is_help=True)
+_experiments.command()(experiments.run)
+_experiments.command("list")(experiments.list_experiments)
+app.add_typer(_experiments, name="experiments")
 
 
 def main() -> None:

@@ -312,7 +312,7 @@ class Config(Section):
         Raises:
             ConfigError: values out of range, all of them listed.
         """
-        return parse(_merge(self.model_dump(), {"compute": dict(different)})) if different else self
+        return parse(merge(self.model_dump(), {"compute": dict(different)})) if different else self
 
     def model_settings(self) -> dict[str, Any]:
         """The settings that are inputs of F, as JSON values.
@@ -340,7 +340,7 @@ def parse(values: dict[str, Any], *, origin: str = "the settings", base: PresetN
     Raises:
         ConfigError: unknown keys or values out of range, all of them listed with what is allowed.
     """
-    merged = _merge(PRESETS[base], values)
+    merged = merge(PRESETS[base], values)
     if isinstance(given := values.get("partition"), dict):
         merged["partition"] = _one_cut(merged["partition"], given)
     try:
@@ -395,11 +395,12 @@ def _toml(value: Any) -> str:
     return repr(value)
 
 
-def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
+def merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
+    """Nested settings on top of others."""
     merged = {**base}
     for key, value in top.items():
         old = merged.get(key)
-        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+        merged[key] = merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
     return merged
 
 

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
 
     from lmeraser.audit import AuditReport
+    from lmeraser.backbones import Backbone
     from lmeraser.cost import Cost
     from lmeraser.evaluate import Answering, EvaluationReport, TrainingSet
     from lmeraser.executors.base import Executor
@@ -64,6 +65,7 @@ class Eraser:
         progress: told how far long work is.
         compute: settings of ``[compute]`` that differ this time.
         clock: tells the time.
+        backbone: the network that the settings name, where a caller has loaded it already.
 
     Raises:
         WorkspaceError: there is no workspace; make one with `create`.
@@ -77,9 +79,10 @@ class Eraser:
         progress: Progress = silent,
         compute: Mapping[str, Any] | None = None,
         clock: Callable[[], datetime] = utc_now,
+        backbone: Backbone | None = None,
     ) -> None:
         self.workspace = Workspace(root, wait=wait, compute=compute, clock=clock)
-        self._progress = progress
+        self._progress, self._backbone = progress, backbone
 
     @classmethod
     def create(
@@ -426,7 +429,7 @@ class Eraser:
         from lmeraser.executors.local import LocalExecutor
 
         self._progress("loading the backbone", 0, None)
-        return LocalExecutor(self.workspace.config)
+        return LocalExecutor(self.workspace.config, self._backbone)
 
     def _runs(self, model: Model) -> Executor:
         """Where a model's passes run: on workers if they have its settings."""

@@ -6,6 +6,7 @@ forgotten.
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +17,30 @@ from lmeraser.workspace import Workspace
 
 _SIDE = 48  # px of one image in the picture
 _PER_CLUSTER = 12
+_MOST_ROWS = 60
 
 
 def draw_clusters(workspace: Workspace, model: Model, path: Path) -> None:
     """A PNG with one row per cluster of the served model, each with some of its members."""
+    _write(clusters_png(workspace, model), path)
+
+
+def clusters_png(workspace: Workspace, model: Model) -> bytes:
+    """The picture of `draw_clusters`; of many clusters, the largest."""
     rows: dict[int, list[str]] = {}
     for record_id, number in sorted(model.numbers(workspace.records.places(model.partition.key)).items()):
         rows.setdefault(number, []).append(record_id)
-    figure = _figure(_PER_CLUSTER * 0.5 + 1.2, max(1, len(rows)) * 0.5)
-    axes = figure.subplots(max(1, len(rows)), _PER_CLUSTER, squeeze=False)
-    for line, (number, ids) in zip(axes, sorted(rows.items()), strict=False):
+    largest = sorted(sorted(rows.items(), key=lambda row: (-len(row[1]), row[0]))[:_MOST_ROWS])
+    figure = _figure(_PER_CLUSTER * 0.5 + 1.2, max(1, len(largest)) * 0.5)
+    axes = figure.subplots(max(1, len(largest)), _PER_CLUSTER, squeeze=False)
+    for line, (number, ids) in zip(axes, largest, strict=False):
         shown = ids[:_PER_CLUSTER]
         line[0].text(-0.3, 0.5, f"{number}: {len(ids)}", ha="right", va="center", transform=line[0].transAxes)
         for axis, data in zip(line, workspace.records.images(shown), strict=False):
             axis.imshow(to_canvas(decode(data), _SIDE))
     for axis in axes.flat:
         axis.set_axis_off()
-    _save(figure, path)
+    return _png(figure)
 
 
 def draw_sizes(model: Model, path: Path) -> None:
@@ -41,13 +49,14 @@ def draw_sizes(model: Model, path: Path) -> None:
     figure = _figure(7, 3)
     axis = figure.subplots()
     axis.bar(range(len(sizes)), sizes)
+    axis.xaxis.get_major_locator().set_params(integer=True)
     axis.set_xlabel("clusters, largest first")
     axis.set_ylabel("records")
     axis.set_title(
         f"{model.records} records in {len(sizes)} clusters; "
         f"a uniform request re-tunes {model.expected_share:.1%} on average"
     )
-    _save(figure, path)
+    _write(_png(figure), path)
 
 
 def _figure(width: float, height: float) -> Any:
@@ -59,7 +68,13 @@ def _figure(width: float, height: float) -> Any:
     return figure
 
 
-def _save(figure: Any, path: Path) -> None:
+def _png(figure: Any) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=120)
+    return buffer.getvalue()
+
+
+def _write(data: bytes, path: Path) -> None:
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=120)
+        path.write_bytes(data)

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lmeraser.backbones import Backbone, load_backbone
+from lmeraser.backbones.activations import activations
 from lmeraser.config import Config, View
 from lmeraser.constituents.base import Members, ParallelMap, serial
 from lmeraser.constituents.head import tune_head
@@ -102,6 +103,16 @@ class LocalExecutor:
     def features(self, images: Sequence[Image.Image], views: Sequence[View]) -> NDArray[np.float32]:
         """Features of views of at most one micro-batch of decoded images, float32 [n, views, d]."""
         return self.features_of((self.look(images, view) for view in views), len(images))
+
+    def activations(self, images: Sequence[Image.Image]) -> list[NDArray[np.float32]]:
+        """What the backbone's layers make of the clean views of decoded images, one after the other."""
+        micro, parts = self._backbone.micro_batch, []
+        with deterministic():
+            for start in range(0, len(images), micro):
+                batch = images[start : start + micro]
+                found = activations(self._backbone, self.look(batch, "clean"))
+                parts.append([layer[: len(batch)] for layer in found])
+        return [np.concatenate(layer) for layer in zip(*parts, strict=True)]
 
     def look(self, images: Sequence[Image.Image], view: View) -> torch.Tensor:
         """A view of at most one micro-batch of decoded images, as input of the backbone."""

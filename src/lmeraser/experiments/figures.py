@@ -1,0 +1,59 @@
+"""Figures drawn from their numbers, as PNG and SVG. Knows nothing about how they came about."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from typing import Any
+
+from lmeraser.experiments.results import Figure
+
+_FORMATS = ("png", "svg")
+_MARKERS = "osD^vPX*<>hd"
+
+
+def draw(figure: Figure) -> dict[str, bytes]:
+    """The picture's bytes by format."""
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure as Canvas
+
+    # Without a salt and a date the same numbers give the same SVG.
+    with rc_context({"svg.hashsalt": figure.name, "svg.fonttype": "none"}):
+        canvas = Canvas(figsize=(8, 4.2), layout="constrained")
+        FigureCanvasAgg(canvas)
+        axis = canvas.subplots()
+        _lines(axis, figure.series or {}) if figure.kind == "lines" else _bars(axis, figure.series or {})
+        for name, level in (figure.published or {}).items():
+            axis.axhline(level, linestyle=":", color="gray", label=f"{name} (paper)")
+        if figure.log:
+            axis.set_yscale("symlog", linthresh=1)
+        axis.set_xlabel(figure.x)
+        axis.set_ylabel(figure.y)
+        axis.set_title(figure.title, fontsize="medium")
+        axis.grid(visible=True, alpha=0.3)
+        axis.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize="small", frameon=False)
+        return {name: _bytes(canvas, name) for name in _FORMATS}
+
+
+def _lines(axis: Any, series: Mapping[str, Any]) -> None:
+    for number, (name, points) in enumerate(series.items()):
+        xs, ys = zip(*points, strict=True)
+        axis.plot(xs, ys, marker=_MARKERS[number % len(_MARKERS)], label=name, markersize=5)
+
+
+def _bars(axis: Any, series: Mapping[str, Any]) -> None:
+    """Groups of bars: one group for each entry, one bar for each name in it."""
+    groups, names = list(series), list(dict.fromkeys(name for group in series.values() for name in group))
+    width = 0.8 / max(1, len(names))
+    for number, name in enumerate(names):
+        places = [index + (number - (len(names) - 1) / 2) * width for index in range(len(groups))]
+        axis.bar(places, [series[group].get(name, 0) for group in groups], width, label=name)
+    axis.set_xticks(range(len(groups)), groups)
+
+
+def _bytes(canvas: Any, name: str) -> bytes:
+    buffer = io.BytesIO()
+    metadata = {"Date": None} if name == "svg" else {"Software": None}
+    canvas.savefig(buffer, format=name, dpi=120, metadata=metadata)
+    return buffer.getvalue()

@@ -1,0 +1,8 @@
+"""The experiments, one module for each kind, in the order of the report."""
+
+from __future__ import annotations
+
+from lmeraser.experiments.studies import accuracies, data, removal, requests
+from lmeraser.experiments.studies.base import Study
+
+STUDIES: tuple[Study, ...] = (*data.STUDIES, *requests.STUDIES, *accuracies.STUDIES, *removal.STUDIES)

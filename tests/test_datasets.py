@@ -1,0 +1,53 @@
+"""Data sets of the study: which rows are taken, and what is said where they are missing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from datasets import ClassLabel, Dataset, Features, Image, Value
+
+from conftest import DIGIT_CLASSES, digits
+from lmeraser.errors import InputError
+from lmeraser.experiments.datasets import DATA_SETS, available, rows
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A folder with digits in the place of two data sets; those of the second show six subjects."""
+    for split, numbers in (("train", range(30)), ("test", range(30, 40))):
+        (tmp_path / "cifar10").mkdir(exist_ok=True)
+        digits(numbers).to_parquet(tmp_path / "cifar10" / f"{split}.parquet")
+        (tmp_path / "gtsrb").mkdir(exist_ok=True)
+        signs = [
+            {**row, "track": number % 3}
+            for number, row in enumerate(digits(numbers).cast_column("image", Image(decode=False)))
+        ]
+        features = {"image": Image(), "label": ClassLabel(names=DIGIT_CLASSES), "track": Value("int64")}
+        kept = [{name: row[name] for name in features} for row in signs]
+        Dataset.from_list(kept, features=Features(features)).to_parquet(tmp_path / "gtsrb" / f"{split}.parquet")
+    return tmp_path
+
+
+def test_rows_are_the_first_ones(root: Path) -> None:
+    data = DATA_SETS["cifar10"]
+    assert available(data, root)
+    taken = list(rows(data, root, "train", 7))
+    assert [row["label"] for row in taken] == digits(range(7))["label"]
+    assert taken[0]["image"]["bytes"].startswith(b"\x89PNG")
+    assert len(list(rows(data, root, "test", None))) == 10
+
+
+def test_of_subjects_all_rows_are_taken_or_none(root: Path) -> None:
+    data = DATA_SETS["gtsrb"]
+    taken = list(rows(data, root, "train", 20_000))  # every second subject
+    every = list(rows(data, root, "train", None))
+    subjects = {row["subject"] for row in taken}
+    assert 0 < len(subjects) < len({row["subject"] for row in every})
+    assert taken == [row for row in every if row["subject"] in subjects]
+
+
+def test_a_missing_data_set_is_explained(tmp_path: Path) -> None:
+    assert not available(DATA_SETS["gtsrb"], tmp_path)
+    with pytest.raises(InputError, match=r"gtsrb/train\.parquet"):
+        rows(DATA_SETS["gtsrb"], tmp_path, "train", 5)
