@@ -184,7 +184,14 @@ def test_the_interval_holds_the_truth_as_often_as_it_says(shift: float, members:
 
 @pytest.mark.parametrize(
     "arguments",
-    [(-0.1, 5, 5, 0.95), (math.nan, 5, 5, 0.95), (0.5, 0, 5, 0.95), (0.5, 5, 5, 1.0), (0.5, 5, 5, 95.0)],
+    [
+        (-0.1, 5, 5, 0.95),
+        (math.nan, 5, 5, 0.95),
+        (0.5, 0, 5, 0.95),
+        (0.5, 5, 5, 1e-9),
+        (0.5, 5, 5, 1.0),
+        (0.5, 5, 5, 95.0),
+    ],
 )
 def test_an_interval_of_nothing_is_refused(arguments: Any) -> None:
     *values, confidence = arguments

@@ -7,6 +7,6 @@
     >>> print(f"{tug_of_war(unlearned, retrained):.2f}, should be close to {METRICS['tug_of_war'].direction}")
     0.95, should be close to 1
 
-All of them compare with the model retrained without the forgotten records. For an exact method they are diagnostics:
-the evidence is that its digest is the retrained model's.
+All of them compare with the model retrained without the forgotten records. For an exact method they are
+diagnostics: the evidence is that its digest is the retrained model's.
 """
