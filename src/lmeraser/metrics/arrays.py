@@ -91,6 +91,17 @@ def share(value: float, name: str) -> float:
     return float(shares(value, name, dimensions=0))
 
 
+def certainty(confidence: float) -> float:
+    """The confidence of an interval, from 0.5 to 0.9999; raises `InputError` unless it is.
+
+    Above, its quantile is soon infinite; below, the interval says less often yes than no.
+    """
+    checked = share(confidence, "confidence")
+    if not 0.5 <= checked <= 0.9999:
+        raise InputError("The confidence of an interval lies between 0.5 and 0.9999.", got=f"{confidence}")
+    return checked
+
+
 def classes_of(labels: ArrayLike, like: Floats) -> NDArray[np.int64]:
     """Labels as int64 [n], one for each row of ``like`` and each the number of one of its columns.
 

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from numpy.typing import ArrayLike
 
 from lmeraser.errors import InputError
-from lmeraser.metrics.arrays import Floats, finite, flags, share
+from lmeraser.metrics.arrays import Floats, certainty, finite, flags, share
 from lmeraser.metrics.base import Direction, Metric
 
 
@@ -115,7 +115,7 @@ def auc_interval(auc: float, members: int, non_members: int, *, confidence: floa
         auc: from 0 to 1.
         members: number of them, at least 1.
         non_members: number of them, at least 1.
-        confidence: above 0 and below 1.
+        confidence: of the interval, from 0.5 to 0.9999.
 
     Raises:
         InputError: one of them is out of range.
@@ -123,12 +123,11 @@ def auc_interval(auc: float, members: int, non_members: int, *, confidence: floa
     from scipy.special import ndtri
 
     area = share(auc, "auc")
-    if not 0 < confidence < 1 or min(members, non_members) < 1:
+    if min(members, non_members) < 1:
         raise InputError(
-            "A confidence interval has a confidence between 0 and 1, and records of both kinds.",
-            got=f"confidence {confidence}, {members} members, {non_members} non-members",
+            "An AUC is of records of both kinds.", got=f"{members} members, {non_members} non-members"
         )
-    width = float(ndtri((1 + confidence) / 2))
+    width = float(ndtri((1 + certainty(confidence)) / 2))
     return _lowest(area, members, non_members, width), 1 - _lowest(1 - area, members, non_members, width)
 
 

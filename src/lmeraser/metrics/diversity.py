@@ -3,8 +3,8 @@
 The distance is that of Zhang et al., "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric",
 CVPR 2018, Eq. 1 (LPIPS) without learned weights: activations of several layers of a frozen network, the channels
 of each position scaled to length 1, squared differences summed over channels, averaged over positions, summed over
-layers. The paper of LMEraser ranks its data sets by the mean of it over pairs, as DAM-VP does (Huang et al., CVPR
-2023). Values depend on the network and on the layers: compare only those of the same.
+layers. The paper of LMEraser gives the diversity of its data sets by LPIPS (section V-A5), after DAM-VP (Huang et
+al., CVPR 2023). Values depend on the network and on the layers: compare only those of the same.
 
 Pure functions of activations. Knows nothing about networks or images.
 """

@@ -65,8 +65,8 @@ class Confidences:
 def confidence(target: ArrayLike) -> Floats:
     """The probability of the true class as the score, float64 [n]: models are surer of what they saw.
 
-    The attack of Yeom et al., "Privacy Risk in Machine Learning", CSF 2018, for cross entropy: a
-    threshold on the loss is a threshold on this. It takes easy records for members.
+    The attack of Yeom et al., "Privacy Risk in Machine Learning", CSF 2018, for cross entropy: a threshold on the
+    loss is a threshold on this. It takes easy records for members.
 
     Args:
         target: probability of the true class by the attacked model, float [n].

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from statistics import mean, stdev  # exact: equal numbers have a deviation of 0, not of a rounding error
 
 from lmeraser.errors import InputError
-from lmeraser.metrics.arrays import finite
+from lmeraser.metrics.arrays import certainty, finite
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def spread(values: Sequence[float], *, confidence: float = 0.95) -> Spread:
 
     Args:
         values: one for each seed.
-        confidence: above 0 and below 1.
+        confidence: of the interval, from 0.5 to 0.9999.
 
     Raises:
         InputError: there are no values, one is not finite, or the confidence is out of range.
@@ -95,7 +95,7 @@ def verdict(values: Sequence[float], reference: Sequence[float], *, confidence: 
     Args:
         values: of the models in question, one for each seed.
         reference: of retrained models, at least two seeds.
-        confidence: above 0 and below 1.
+        confidence: of the interval, from 0.5 to 0.9999.
 
     Raises:
         InputError: values are missing or not finite, or the confidence is out of range.
@@ -127,6 +127,5 @@ def _quantile(seeds: int, confidence: float) -> float:
     """Of Student's distribution with seeds - 1 degrees of freedom, two-sided."""
     from scipy.special import stdtrit
 
-    if not 0 < confidence < 1:
-        raise InputError("A confidence lies between 0 and 1.", got=f"{confidence}")
-    return float(stdtrit(seeds - 1, (1 + confidence) / 2)) if seeds > 1 else math.inf
+    upper = (1 + certainty(confidence)) / 2
+    return float(stdtrit(seeds - 1, upper)) if seeds > 1 else math.inf
