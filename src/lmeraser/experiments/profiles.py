@@ -52,6 +52,7 @@ class Profile:
         slices: of each shard.
         requests: single deletions that are timed for each method.
         dear_requests: the same where every request tunes everything again.
+        sets: forget sets that are studied.
         seeds: for the spread of the retrained model.
         references: models for membership inference.
         tuning: of all methods, besides the epochs.
@@ -68,12 +69,14 @@ class Profile:
     slices: int
     requests: int
     dear_requests: int
+    sets: tuple[str, ...]
     seeds: int
     references: int
     tuning: Mapping[str, Any] = field(default_factory=dict)
 
 
 _LITE = {"name": "efficientnet-lite0", "image_size": 48}
+_SETS = ("random", "class", "cluster", "sampled", "outliers", "subject")
 _HALVES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
 
 PROFILES: dict[str, Profile] = {
@@ -90,6 +93,7 @@ PROFILES: dict[str, Profile] = {
         slices=2,
         requests=2,
         dear_requests=1,
+        sets=("random", "subject"),
         seeds=2,
         references=2,
     ),
@@ -115,6 +119,7 @@ PROFILES: dict[str, Profile] = {
         slices=2,
         requests=10,
         dear_requests=2,
+        sets=_SETS,
         seeds=3,
         references=4,
         tuning={"prompt_learning_rate": 0.06, "head_learning_rate": 0.006},
@@ -140,6 +145,7 @@ PROFILES: dict[str, Profile] = {
         slices=5,
         requests=100,
         dear_requests=3,
+        sets=_SETS,
         seeds=3,
         references=8,
         tuning={"batch_size": 128},

@@ -130,7 +130,7 @@ def _cases(bench: Bench) -> Iterator[Case]:
         for data in dict.fromkeys([names[0], *(name for name in names if name == _SUBJECTS)]):
             wanted = sets if data == names[0] else [name for name in sets if name == "subject"]
             for forget in wanted:
-                if forget in bench.data(data).sets:
+                if forget in bench.profile.sets and forget in bench.data(data).sets:
                     yield _case(bench, Cell(data, method), forget)
 
 

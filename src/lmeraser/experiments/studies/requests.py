@@ -46,7 +46,8 @@ def table2(bench: Bench) -> Result:
         "Requests are uniform over the records and were carried out one after the other; the paper's seconds are "
         "of another machine and another size. Training includes embedding.",
     )
-    return Result("table2", STUDIES[0].title, STUDIES[0].paper, [table], notes=missing(bench))
+    tables = [table, _resources(bench)]
+    return Result("table2", STUDIES[0].title, STUDIES[0].paper, tables, notes=missing(bench))
 
 
 def figure6(bench: Bench) -> Result:
@@ -74,6 +75,35 @@ def figure6(bench: Bench) -> Result:
     columns = ["data", "method", "records", "parameters"]
     table = Table("affected", "Tuned again by one request, mean over those of Table II", columns, rows)
     return Result("figure6", STUDIES[1].title, STUDIES[1].paper, [table], figures, missing(bench))
+
+
+def _resources(bench: Bench) -> Table:
+    """What each method takes of the machine, on the first data set."""
+    data = next(data_of(bench))
+    rows: list[list[Value]] = []
+    for method in map(METHODS.__getitem__, _COMPARED):
+        facts = bench.trained(Cell(data, method.name)).facts
+        found = bench.requests(Cell(data, method.name), _count(bench, method))
+        tuned = float(np.mean([each["clusters"] for each in found]))
+        measured = [
+            round(facts["seconds"], 2),
+            round(facts["seconds"] / facts["records"] * 1000, 2),
+            None if facts["peak_mb"] is None else round(facts["peak_mb"]),
+            facts["joules"],
+            round(facts["bytes"] / 2**20, 3),
+            facts["parameters"],
+            round(tuned * facts["parameters_of_one"]),
+        ]
+        rows.append([method.title, *measured])
+    columns = [
+        *("method", "training s", "ms per record", "peak MiB", "joules", "stored MiB", "parameters"),
+        "parameters tuned again by a request, mean",
+    ]
+    note = (
+        "Peak: resident memory of the whole process, with the network and what earlier trainings left. Joules: "
+        "of the processor packages, '-' where the machine does not tell. Stored: the model's artifacts."
+    )
+    return Table("resources", f"Resources, {DATA_SETS[data].title}", columns, rows, note)
 
 
 def _count(bench: Bench, method: Method) -> int:

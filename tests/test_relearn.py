@@ -1,0 +1,59 @@
+"""Relearning tunes on the forgotten records alone, changes nothing, and tells a model that remembers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from datasets import Image
+
+from conftest import DIGIT_COLUMNS, digits, tiny_config
+from lmeraser import Eraser
+from lmeraser.experiments.relearn import Forgotten, relearn_curve
+
+NUMBERS = range(24)
+TUNED = {"tuning": {"epochs": 12, "batch_size": 8, "prompt_learning_rate": 0.06, "head_learning_rate": 0.02}}
+
+
+def forgotten(numbers: range) -> Forgotten:
+    rows = list(digits(numbers).cast_column("image", Image(decode=False)))
+    return Forgotten(
+        [row["id"] for row in rows], [row["label"] for row in rows], [row["image"]["bytes"] for row in rows]
+    )
+
+
+@pytest.fixture(params=["prompts", "head"])
+def trained(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Eraser]:
+    values: dict[str, Any] = {**TUNED, "partition": {"method": "single", "clusters": None}}
+    if request.param == "head":
+        values["constituent"] = {"kind": "head"}
+    with Eraser.create(tmp_path / "ws", tiny_config(**values)) as eraser:
+        eraser.add(digits(NUMBERS), columns=DIGIT_COLUMNS)
+        eraser.train()
+        yield eraser
+
+
+def test_the_curve_rises_from_what_the_model_knows(trained: Eraser) -> None:
+    known, new = forgotten(range(8)), forgotten(range(100, 108))
+    remembered, learned = relearn_curve(trained, known, 2), relearn_curve(trained, new, 6)
+    assert remembered[0] >= 0.8
+    assert learned[0] < remembered[0]
+    assert learned[-1] > learned[0]
+    assert (len(remembered), len(learned)) == (3, 7)
+
+
+def test_nothing_in_the_workspace_changes_and_it_is_the_same_again(trained: Eraser) -> None:
+    digest, records = trained.model_digest, forgotten(range(100, 104))
+    first = relearn_curve(trained, records, 2)
+    assert trained.model_digest == digest
+    assert trained.audit().identical
+    assert relearn_curve(trained, records, 2) == first
+
+
+def test_where_nothing_is_tuned_there_is_no_curve(tmp_path: Path) -> None:
+    with Eraser.create(tmp_path / "ws", {"backbone": {"image_size": 32, "micro_batch": 4}}) as eraser:
+        eraser.add(digits(NUMBERS), columns=DIGIT_COLUMNS)
+        eraser.train()
+        assert relearn_curve(eraser, forgotten(range(4)), 2) == []
