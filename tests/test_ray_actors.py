@@ -24,6 +24,7 @@ from ray import cloudpickle
 from ray.cluster_utils import Cluster
 
 SETTINGS = {"partition": {"clusters": 4, "sample_size": 10}, "tuning": {"epochs": 3, "batch_size": 4}}
+HANGS = 120.0  # seconds; starting a process takes long where all cores are busy
 
 
 @pytest.fixture
@@ -118,16 +119,16 @@ def test_actors_take_calls_and_are_replaced_when_there_is_room(cluster: Cluster)
     engine = RayActors("settings", address=cluster.address, make=Slow)
     assert engine.size == 2
     first, second, third = engine.start(), engine.start(), engine.start()
-    assert second.submit("say").result(60).value == ("settings", "0")
+    assert second.submit("say").result(HANGS).value == ("settings", "0")
     waiting = third.submit("say")
     running = first.submit("wait")
     time.sleep(1)
     assert not waiting.done(), "two cores, two actors"
     first.stop()
-    error = running.exception(60)
+    error = running.exception(HANGS)
     assert error is not None
     assert engine.lost(error)
-    assert waiting.result(60).value == ("settings", "0")
+    assert waiting.result(HANGS).value == ("settings", "0")
     engine.stop()
 
 
