@@ -17,7 +17,8 @@ from lmeraser.backbones.base import Backbone, channel_constants
 from lmeraser.backbones.frozen import freeze
 from lmeraser.config import Config, parse
 from lmeraser.constituents.base import Members, serial
-from lmeraser.constituents.prompt_head import tune
+from lmeraser.constituents.descent import head_input
+from lmeraser.constituents.prompt_head import PromptHead
 from lmeraser.determinism import below, order
 from lmeraser.environment import deterministic
 from lmeraser.hashing import Digest
@@ -60,7 +61,7 @@ def config(**changes: Any) -> Config:
     return parse({**base, **changes})
 
 
-def members(count: int, labels: list[int] | None = None) -> Members:
+def members(count: int, labels: list[int] | None = None) -> Members[Canvases]:
     pixels = np.random.default_rng(0).integers(0, 256, (count, SIDE, SIDE, 3), dtype=np.uint8)
     images = {f"r{number:02d}": png(picture) for number, picture in enumerate(pixels)}
     canvases = Canvases(tuple(images), lambda ids: [images[i] for i in ids], side=SIDE, budget=10**8)
@@ -69,15 +70,17 @@ def members(count: int, labels: list[int] | None = None) -> Members:
 
 
 def tuned(
-    known: Members, chosen: Config, backbone: Backbone | None = None, parallel: Any = serial, **options: Any
+    known: Members[Canvases],
+    chosen: Config,
+    backbone: Backbone | None = None,
+    parallel: Any = serial,
+    **options: Any,
 ) -> dict[str, Any]:
     with deterministic():
-        return tune(
-            known, backbone=backbone or Small(), config=chosen, classes=CLASSES, parallel=parallel, **options
-        )
+        return PromptHead(backbone or Small(), chosen).tune(known, classes=CLASSES, parallel=parallel, **options)
 
 
-def plain_loop(known: Members, chosen: Config, start: np.ndarray[Any, Any]) -> dict[str, Tensor]:
+def plain_loop(known: Members[Canvases], chosen: Config, start: np.ndarray[Any, Any]) -> dict[str, Tensor]:
     """What a PyTorch user would write: a prompt as a masked image, nn.Linear, torch's optimiser and scheduler."""
     network, tuning = Small().network, chosen.tuning
     mask = torch.ones(SIZE, SIZE, dtype=torch.bool)
@@ -113,7 +116,7 @@ def plain_loop(known: Members, chosen: Config, start: np.ndarray[Any, Any]) -> d
             for record_id in batch:
                 row, column, mirror = below(0, "augment", (3, 3, 2), epoch, record_id)
                 index = known.ids.index(record_id)
-                view = known.canvases[[index]][0][row : row + SIZE, column : column + SIZE]
+                view = known.given[[index]][0][row : row + SIZE, column : column + SIZE]
                 image = torch.from_numpy(view.copy()).permute(2, 0, 1).float()
                 images.append(image.flip(2) if tuning.flip and mirror else image)
                 labels.append(known.labels[index])
@@ -151,7 +154,7 @@ def test_a_head_may_start_from_the_means_of_its_members(count: int) -> None:
     mask = torch.ones(SIZE, SIZE, dtype=torch.bool)
     mask[3:-3, 3:-3] = False
     prompt[:, mask] = torch.from_numpy(ours["prompt"])
-    pixels = known.canvases[list(range(count))][:, 1:-1, 1:-1].copy()
+    pixels = known.given[list(range(count))][:, 1:-1, 1:-1].copy()
     images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
     features = Small().network(images + prompt).mean(dim=(2, 3)).detach()
     for label in set(known.labels):
@@ -222,7 +225,7 @@ def test_without_crop_only_the_centre_is_seen() -> None:
     chosen = config(tuning={"crop": False})
     first = tuned(known, chosen)
     framed = np.zeros((6, SIDE, SIDE, 3), np.uint8)
-    framed[:, 1:-1, 1:-1] = known.canvases[range(6)][:, 1:-1, 1:-1]  # another border, the same centre
+    framed[:, 1:-1, 1:-1] = known.given[range(6)][:, 1:-1, 1:-1]  # another border, the same centre
     images = {record_id: png(picture) for record_id, picture in zip(known.ids, framed, strict=True)}
     canvases = Canvases(known.ids, lambda ids: [images[i] for i in ids], side=SIDE, budget=10**8)
     second = tuned(Members(known.ids, known.labels, canvases), chosen)
@@ -247,8 +250,6 @@ def test_steps_are_told_and_may_stop_the_work() -> None:
 
 
 def test_features_may_be_normalised_each_for_itself() -> None:
-    from lmeraser.constituents.prompt_head import head_input
-
     features = torch.randn(5, 8, generator=torch.Generator().manual_seed(0)) * 9
     scaled = head_input(features, config(head={"normalize": "unit_rms"}))
     torch.testing.assert_close(scaled.square().mean(dim=1), torch.ones(5))

@@ -17,8 +17,8 @@ import torch
 from numpy.typing import NDArray
 
 from lmeraser.config import View
-from lmeraser.constituents.head import Heads
-from lmeraser.constituents.prompt_head import PromptHeads
+from lmeraser.constituents import kind_of
+from lmeraser.constituents.base import Answers, Asked
 from lmeraser.discriminant import probabilities
 from lmeraser.errors import NoModelError
 from lmeraser.executors.local import LocalExecutor
@@ -104,11 +104,7 @@ class Predictor:
         self._route_served = partition.router(fitted, [cluster.path for cluster in self._served])
         constituents = [c.constituent.artifact for c in self._used if c.constituent]
         tensors = [from_bytes(data) for data in store.read_all(constituents)]
-        self._heads: Heads | PromptHeads | None = None
-        if tensors and self._config.constituent.kind == "head":
-            self._heads = Heads(tensors)
-        elif tensors:
-            self._heads = PromptHeads(tensors, backbone=executor.network, config=self._config)
+        self._answers = kind_of(self._config, executor.network).answers(tensors) if tensors else None
         wanted: tuple[View, ...] = self._config.embedding.views if self._config.needs_codes else ()
         self._views: list[View] = ["clean", *(view for view in wanted if view != "clean")]
         self._embedded = [self._views.index(view) for view in wanted]
@@ -176,7 +172,7 @@ class Predictor:
         embedded = embedding(features[:, self._embedded]) if self._embedded else None
         clean: NDArray[np.float32] = np.ascontiguousarray(features[:, 0])
         routes = self._route_used(clean) if self._used else np.zeros((len(images), 0), np.int64)
-        parts = self._parts(inputs[0], embedded, routes)
+        parts = self._parts(Asked(inputs[0], embedded), routes)
         clusters = self._used_numbers[routes]
         rerouted = np.zeros(len(images), dtype=np.bool_)
         if len(self._used) < len(self._served):
@@ -185,32 +181,22 @@ class Predictor:
             rerouted = np.array([{*one} - {-1} != {*other} - {-1} for one, other in pairs], dtype=np.bool_)
         return Batch(self._mixed(parts), clean, clusters, rerouted, parts)
 
-    def _parts(
-        self, clean: torch.Tensor, embedded: NDArray[np.float32] | None, routes: NDArray[np.int64]
-    ) -> dict[str, NDArray[np.float32]]:
+    def _parts(self, asked: Asked, routes: NDArray[np.int64]) -> dict[str, NDArray[np.float32]]:
         """Probabilities of each part of the model that answers."""
         parts = {}
-        if self._heads is not None:
-            parts["constituents"] = self._voted(clean, embedded, routes)
+        if self._answers is not None:
+            parts["constituents"] = self._voted(self._answers, asked, routes)
         if self._head is not None:
-            assert embedded is not None
+            assert asked.embedded is not None
             sharpness = self._config.global_head.sharpness
-            parts["global_head"] = probabilities(self._head["weight"][None], embedded, sharpness)
+            parts["global_head"] = probabilities(self._head["weight"][None], asked.embedded, sharpness)
         return parts
 
-    def _voted(
-        self, clean: torch.Tensor, embedded: NDArray[np.float32] | None, routes: NDArray[np.int64]
-    ) -> NDArray[np.float32]:
+    def _voted(self, answers: Answers, asked: Asked, routes: NDArray[np.int64]) -> NDArray[np.float32]:
         """Mean probabilities of the constituents at these positions; -1: none."""
         total = np.zeros((len(routes), len(self.model.classes)), np.float32)
         for chosen in routes.T:
-            positions = np.maximum(chosen, 0)
-            if isinstance(self._heads, PromptHeads):
-                shares = self._heads.classify(clean, positions)
-            else:
-                assert self._heads is not None
-                assert embedded is not None
-                shares = self._heads.classify(embedded, positions)
+            shares = answers.classify(asked, np.maximum(chosen, 0))
             total += shares * (chosen >= 0)[:, None].astype(np.float32)
         total /= (routes >= 0).sum(axis=1, keepdims=True).astype(np.float32)
         return total

@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
@@ -23,16 +24,14 @@ from PIL import Image
 
 from lmeraser.backbones import Backbone, load_backbone
 from lmeraser.config import Config, View
+from lmeraser.constituents import Kind, kind_of
 from lmeraser.constituents.base import Members, ParallelMap, serial
-from lmeraser.constituents.head import tune_head
-from lmeraser.constituents.prompt_head import tune
 from lmeraser.environment import Fingerprint, deterministic, fingerprint
 from lmeraser.errors import StoppedError
 from lmeraser.executors.base import Fetch, TuneResult, TuneTask, Vector, required
 from lmeraser.hashing import Digest
-from lmeraser.images import Canvases, decode
+from lmeraser.images import decode
 from lmeraser.progress import Progress
-from lmeraser.sums import stack
 from lmeraser.tensors import from_bytes, to_bytes
 from lmeraser.views import look
 
@@ -74,6 +73,10 @@ class LocalExecutor:
     def network(self) -> Backbone:
         """The loaded backbone, for prediction."""
         return self._backbone
+
+    @cached_property
+    def _kind(self) -> Kind[Any]:
+        return kind_of(self._config, self._backbone)
 
     def class_vectors(self) -> NDArray[np.float32]:
         """The backbone's public class vectors, float32 [classes, d]."""
@@ -121,7 +124,7 @@ class LocalExecutor:
                 yield from run.unordered(lambda task: self._tune(task, fetch, serial, counter, run), ordered)
             else:
                 for task in ordered:
-                    yield self._tune(task, fetch, run.map, counter, run)
+                    yield self._tune(task, fetch, run.stream, counter, run)
 
     def _tune(
         self,
@@ -138,30 +141,15 @@ class LocalExecutor:
             counter.add(records)
             run.check()
 
-        if self._config.constituent.kind == "head":
-            codes = stack(fetch(task.ids))
-            tensors = tune_head(
-                task.ids,
-                task.labels,
-                codes,
-                config=self._config,
-                classes=task.classes,
-                start=start,
-                on_step=on_step,
-            )
-        else:
-            budget = self._config.compute.image_memory_mb * 2**20 // self._workers
-            side = self._config.backbone.canvas_size
-            canvases = Canvases(task.ids, fetch, side=side, budget=budget, parallel=parallel)
-            tensors = tune(
-                Members(task.ids, task.labels, canvases),
-                backbone=self._backbone,
-                config=self._config,
-                classes=task.classes,
-                parallel=parallel,
-                start=start,
-                on_step=on_step,
-            )
+        budget = self._config.compute.image_memory_mb * 2**20 // self._workers
+        given = self._kind.load(task.ids, fetch, budget=budget, parallel=parallel)
+        tensors = self._kind.tune(
+            Members(task.ids, task.labels, given),
+            classes=task.classes,
+            parallel=parallel,
+            start=start,
+            on_step=on_step,
+        )
         return TuneResult(task.key, to_bytes(tensors), time.perf_counter() - started)
 
 
@@ -202,10 +190,6 @@ class _Run:
         """Raise in a worker whose results nobody will take any more."""
         if self._stopped.is_set():
             raise StoppedError("The work was stopped.")
-
-    def map(self, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
-        """Results in the order of the items."""
-        return [future.result() for future in [self._submit(function, item) for item in items]]
 
     def stream(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
         """Results in the order of the items, with only a few items in flight."""
