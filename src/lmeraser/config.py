@@ -19,7 +19,15 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from lmeraser.errors import ConfigError, listing
 from lmeraser.presets import PRESETS, PresetName
-from lmeraser.sections import ConstituentConfig, HeadConfig, PromptConfig, Section, TuningConfig
+from lmeraser.sections import (
+    AggregationConfig,
+    ConstituentConfig,
+    HeadConfig,
+    NetworkConfig,
+    PromptConfig,
+    Section,
+    TuningConfig,
+)
 from lmeraser.times import add_months
 
 View = Literal["clean", "mirror", "whole", "near", "far", "frame"]
@@ -212,10 +220,12 @@ class Config(Section):
     partition: PartitionConfig = PartitionConfig(clusters=20)
     prompt: PromptConfig = PromptConfig()
     head: HeadConfig = HeadConfig()
+    network: NetworkConfig = NetworkConfig()
     embedding: EmbeddingConfig = EmbeddingConfig()
     global_head: GlobalHeadConfig = GlobalHeadConfig()
     constituent: ConstituentConfig = ConstituentConfig()
     tuning: TuningConfig = TuningConfig()
+    aggregation: AggregationConfig = AggregationConfig()
     compute: ComputeConfig = ComputeConfig()
     storage: StorageConfig = StorageConfig()
     requests: RequestsConfig = RequestsConfig()
@@ -237,6 +247,15 @@ class Config(Section):
             )
         if kind == "none" and self.partition.method != "single":
             raise ValueError(f"without constituents partition.method is 'single', not {self.partition.method!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _one_is_drawn_by_hash(self) -> Self:
+        if self.aggregation.route == "one" and self.partition.method not in ("random", "single"):
+            raise ValueError(
+                f"aggregation.route 'one' is for partition.method 'random', not {self.partition.method!r}, whose "
+                "images have clusters of their own"
+            )
         return self
 
     @property

@@ -109,7 +109,8 @@ class Speeds:
 
 def measure(executor: LocalExecutor, config: Config) -> Speeds:
     """Measure how fast this machine is with these settings, on noise; takes some seconds."""
-    settings = config.model_copy(update={"tuning": config.tuning.model_copy(update={"epochs": 1})})
+    tuning = config.tuning.model_copy(update={"epochs": 1, "stop_after": None})
+    settings = config.model_copy(update={"tuning": tuning})
     once = LocalExecutor(settings, executor.network)
     images = _pictures(max(config.tuning.batch_size, config.backbone.micro_batch))
 

@@ -5,11 +5,11 @@ Sections of `config`, which says what all settings are for. Knows nothing about 
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-ConstituentKind = Literal["prompt_head", "head", "none"]
+ConstituentKind = Literal["prompt_head", "head", "network", "none"]
 
 
 class Section(BaseModel):
@@ -39,12 +39,23 @@ class HeadConfig(Section):
     )
 
 
+class NetworkConfig(Section):
+    """A whole network of the backbone's architecture, tuned for each cluster."""
+
+    start: Literal["public", "random"] = Field(
+        default="public", description="from the backbone's weights, or from random ones"
+    )
+    learning_rate: float = Field(default=0.0003, ge=0, le=1000, description="of all but the head")
+    weight_decay: float = Field(default=0.01, ge=0, le=10, description="of matrices and kernels, but the head's")
+
+
 class ConstituentConfig(Section):
     """What is tuned for one cluster."""
 
     kind: ConstituentKind = Field(
         default="prompt_head",
-        description="'head' is tuned on codes, without prompt; 'none': there is a global head only",
+        description="'head' is tuned on codes, without prompt; 'network' is one like the backbone, with a head; "
+        "'none': there is a global head only",
     )
 
     @property
@@ -55,8 +66,8 @@ class ConstituentConfig(Section):
     @property
     def reads(self) -> tuple[str, ...]:
         """The sections of the settings that its tuning reads."""
-        common = ("seed", "backbone", "constituent", "prompt", "head", "tuning")
-        return (*common, "embedding") if self.kind == "head" else common
+        own = {"head": ("prompt", "embedding"), "network": ("network",)}
+        return ("seed", "backbone", "constituent", "head", "tuning", *own.get(self.kind, ("prompt",)))
 
 
 class TuningConfig(Section):
@@ -76,4 +87,30 @@ class TuningConfig(Section):
     flip: bool = Field(default=False, description="random horizontal mirror image")
     slices: int = Field(
         default=1, ge=1, le=64, description="of a cluster, tuned one after the other with a checkpoint (SISA)"
+    )
+    stop_after: int | None = Field(
+        default=None, ge=1, description="epochs, though the schedule is that of all (for accuracy over epochs)"
+    )
+
+    @property
+    def epochs_run(self) -> int:
+        """Epochs that are tuned."""
+        return self.stop_after or self.epochs
+
+    @model_validator(mode="after")
+    def _stops_in_time(self) -> Self:
+        if self.epochs_run > self.epochs:
+            raise ValueError(f"stop_after ({self.stop_after}) is at most epochs ({self.epochs})")
+        return self
+
+
+class AggregationConfig(Section):
+    """How the answers of several clusters become one, where a partition gives an image several."""
+
+    combine: Literal["mean", "vote"] = Field(
+        default="mean", description="of their probabilities; or the class that most of them choose"
+    )
+    route: Literal["all", "one"] = Field(
+        default="all",
+        description="of a partition by hash: 'one' asks a cluster that is drawn by the image's pixels",
     )

@@ -8,6 +8,7 @@ from lmeraser.backbones.base import Backbone
 from lmeraser.config import Config
 from lmeraser.constituents.base import Kind
 from lmeraser.constituents.head import Head
+from lmeraser.constituents.network import Network
 from lmeraser.constituents.prompt_head import PromptHead
 from lmeraser.errors import ConfigError
 
@@ -25,4 +26,6 @@ def kind_of(config: Config, backbone: Backbone) -> Kind[Any]:
             return Head(config)
         case "prompt_head":
             return PromptHead(backbone, config)
+        case "network":
+            return Network(backbone, config)
     raise ConfigError("Something is tuned.", got="constituent.kind = 'none'")

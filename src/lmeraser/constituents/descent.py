@@ -149,10 +149,14 @@ class OnImages(Kind[Canvases]):
 
     def _resumed(self, start: Mapping[str, Array]) -> dict[str, Tensor]:
         names = [*self.body(), "head.weight", "head.bias"]
-        return self._ready({name: torch.from_numpy(start[name].copy()) for name in names})
+        return self._ready({name: torch.from_numpy(start[name]) for name in names})
 
     def _ready(self, values: Values) -> dict[str, Tensor]:
-        return {name: value.to(self.backbone.device).requires_grad_(True) for name, value in values.items()}
+        """Values of this tuning's own: steps change them in place."""
+        fresh = {
+            name: value.detach().clone(memory_format=torch.contiguous_format) for name, value in values.items()
+        }
+        return {name: value.to(self.backbone.device).requires_grad_(True) for name, value in fresh.items()}
 
     def _groups(self, values: Values) -> list[dict[str, Any]]:
         """Torch's parameter groups: values with the same rates, in their order."""
@@ -179,7 +183,8 @@ class OnImages(Kind[Canvases]):
         losses = F.cross_entropy(logits, labels, reduction="none")
         weights = torch.tensor([1.0 / count] * len(ids) + [0.0] * missing, device=logits.device)
         wanted = [value for value in own.values() if value.requires_grad]
-        found = iter(torch.autograd.grad((losses * weights).sum(), wanted))
+        # A network may have weights that its features do not depend on; their gradients are 0.
+        found = iter(torch.autograd.grad((losses * weights).sum(), wanted, materialize_grads=True))
         return [next(found) if value.requires_grad else value for value in own.values()]
 
 

@@ -22,7 +22,7 @@ from lmeraser.sections import TuningConfig
 def batches(ids: Sequence[str], config: Config) -> Iterator[tuple[int, Sequence[str]]]:
     """Every step of a tuning: its epoch, and the ids of its records."""
     size = config.tuning.batch_size
-    for epoch in range(config.tuning.epochs):
+    for epoch in range(config.tuning.epochs_run):
         ordered = order(config.seed, "order", ids, epoch)
         for first in range(0, len(ordered), size):
             yield epoch, ordered[first : first + size]
@@ -32,7 +32,7 @@ class Stepper:
     """Applies gradients with torch's SGD or AdamW.
 
     Args:
-        groups: torch's parameter groups, each with its base learning rate.
+        groups: torch's parameter groups, each with its base learning rate; contiguous values.
         tuning: the settings.
         records: in one epoch.
     """
@@ -53,7 +53,8 @@ class Stepper:
         for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
             group["lr"] = rate * factor
         for value, gradient in zip(self._values, gradients, strict=True):
-            value.grad = gradient
+            # torch's fused steps go through memory: in another layout they would pair the wrong numbers.
+            value.grad = gradient.contiguous()
         self._optimizer.step()
 
 

@@ -118,7 +118,7 @@ class LocalExecutor:
     def tune(self, tasks: Sequence[TuneTask], fetch: Fetch, progress: Progress) -> Iterator[TuneResult]:
         """Tune every task, the biggest first; results as they finish."""
         ordered = sorted(tasks, key=lambda task: (-len(task.ids), task.key))
-        counter = _StepCounter(ordered, self._config.tuning.epochs, progress)
+        counter = _StepCounter(ordered, self._config.tuning.epochs_run, progress)
         with deterministic(), _Run(self._threads, self._workers) as run:
             if len(ordered) >= self._workers:
                 yield from run.unordered(lambda task: self._tune(task, fetch, serial, counter, run), ordered)
