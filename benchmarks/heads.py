@@ -44,6 +44,7 @@ PARTITIONS: dict[str, dict[str, Any]] = {
     "Ward 50": {"clusters": 50},
     "random 50": {"method": "random", "clusters": 50},
 }
+_NO_PIXELS = np.zeros((0, 0), np.float32)  # nothing here is drawn by them
 
 
 class Features:
@@ -200,7 +201,7 @@ def routes(
     """Which clusters are asked, int64 [n, asked], and their weights; the nearer the heavier."""
     if distances is None:
         partition, groups, fitted = grouped(settings, train)
-        found = partition.router(fitted, list(groups))(np.ascontiguousarray(test.views[:, 0]))
+        found = partition.router(fitted, list(groups))(np.ascontiguousarray(test.views[:, 0]), _NO_PIXELS)
         return found, (found >= 0).astype(np.float64)
     nearest = np.argsort(distances, axis=1)[:, :asks]
     gaps = np.take_along_axis(distances, nearest, axis=1) - distances.min(axis=1, keepdims=True)

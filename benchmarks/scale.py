@@ -30,7 +30,8 @@ from PIL import Image
 
 from lmeraser import sources
 from lmeraser.config import Config, View, parse
-from lmeraser.constituents.head import tune_head
+from lmeraser.constituents.base import Members
+from lmeraser.constituents.head import Head
 from lmeraser.deletion import Wish
 from lmeraser.dry_run import dry_run
 from lmeraser.executors.base import Fetch, TuneResult, TuneTask, Vector
@@ -82,8 +83,8 @@ class Simulated:
         for task in tasks:
             made: Mapping[str, Array] = {"records": np.array([len(task.ids)])}
             if self._config.constituent.kind == "head":
-                codes = stack(fetch(task.ids))
-                made = tune_head(task.ids, task.labels, codes, config=self._config, classes=task.classes)
+                members = Members(task.ids, task.labels, stack(fetch(task.ids)))
+                made = Head(self._config).tune(members, classes=task.classes)
             yield TuneResult(task.key, to_bytes(made), 0.0)
 
 

@@ -77,7 +77,7 @@ class Ours:
             mean=network._mean,
             std=network._std,
             batch=BATCH,
-            epochs=self.config.tuning.epochs,
+            epochs=self.config.tuning.epochs_run,
         )
 
 

@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmeraser.config import Config, Section, View, parse, preset, read, to_toml
+from lmeraser.config import Config, View, parse, preset, read, to_toml
 from lmeraser.errors import ConfigError
 from lmeraser.hashing import canonical_json
 from lmeraser.presets import PresetName
+from lmeraser.sections import Section
 
-PRESETS: list[PresetName] = ["prompts", "paper", "instant"]
+PRESETS: tuple[PresetName, ...] = get_args(PresetName)
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -167,6 +168,13 @@ def test_where_it_is_computed_is_not_a_setting_of_the_model() -> None:
 @pytest.mark.parametrize("name", PRESETS)
 def test_the_settings_of_a_model_are_canonical_json(name: PresetName) -> None:
     assert canonical_json(preset(name).model_settings()) == canonical_json(parse({}, base=name).model_settings())
+
+
+def test_tuning_stops_within_its_epochs() -> None:
+    assert parse({"tuning": {"epochs": 7}}).tuning.epochs_run == 7
+    assert parse({"tuning": {"epochs": 7, "stop_after": 3}}).tuning.epochs_run == 3
+    with pytest.raises(ConfigError, match="at most epochs"):
+        parse({"tuning": {"epochs": 7, "stop_after": 8}})
 
 
 def test_settings_cannot_be_changed_in_place() -> None:

@@ -54,6 +54,12 @@ _VARIANTS: dict[str, dict[str, Any]] = {
         "head": {"init": "class_means"},
         "tuning": {"epochs": 2, "batch_size": 8, "slices": 2},
     },
+    "SISA": {
+        "partition": {"method": "random", "clusters": 2},
+        "constituent": {"kind": "network"},
+        "tuning": {"epochs": 2, "batch_size": 8, "slices": 2, "stop_after": 1},
+        "aggregation": {"combine": "vote"},
+    },
     "prompts and global head": {
         "partition": {"sample_size": 10, "clusters": 4},
         "embedding": {"views": ["clean", "whole"]},
@@ -232,6 +238,52 @@ def test_a_global_head_after_a_history(tmp_path: Path, oracle: Oracle, variant: 
         report = eraser.audit()
         assert report.identical, report.differences
         assert report.records == len(retained)
+
+
+_METHODS = ["SISA"]
+
+
+@pytest.mark.parametrize("variant", _METHODS)
+def test_a_method_keeps_every_promise(tmp_path: Path, oracle: Oracle, variant: str) -> None:
+    """Interrupted deletions, other numbers of workers, plan, cost, quarantine, predictions, audit."""
+    chosen, interrupted = settings_of(variant), False
+
+    def progress(step: str, done: int, total: int | None) -> None:
+        nonlocal interrupted
+        if interrupted and step == "tuning clusters" and done:
+            interrupted = False
+            raise KeyboardInterrupt
+
+    options: Any = {"classes": DIGIT_CLASSES, "preset": "prompts", "progress": progress}
+    with Eraser.create(tmp_path / "w", chosen, **options) as eraser:
+        eraser.add(digits(range(24)), columns=DIGIT_COLUMNS)
+        eraser.train()
+        assert eraser.model_digest == oracle.digest({**chosen, "compute": {"workers": 3}}, list(range(24)))
+        images = eraser.workspace.records.images(eraser.record_ids()[:5])
+        together = eraser.predictor().batch(images)
+        for place, image in enumerate(images):
+            alone = eraser.predictor().batch([image])
+            assert alone.probabilities[0].tobytes() == together.probabilities[place].tobytes()
+        plan, before = eraser.plan(ids=[name(3)]), eraser.workspace.generations.require()
+        assert 0 < plan.records_to_tune <= 23
+        assert eraser.cost().ordinary_share == pytest.approx(before.expected_share, abs=1 / 23)
+        eraser.request(ids=[name(3)])
+        held = eraser.quarantined()
+        assert held
+        interrupted = True
+        with pytest.raises(KeyboardInterrupt):
+            eraser.unlearn()
+        assert eraser.quarantined() == held
+        report = eraser.unlearn()
+        assert report.training is not None
+        left = [number for number in range(24) if number != 3]
+        assert eraser.model_digest == oracle.digest(chosen, left[::-1])
+        kept = [cluster.constituent for cluster in before.clusters]
+        changed = [c for c in report.training.model.clusters if c.constituent not in kept]
+        assert len(changed) == plan.clusters_to_tune
+        assert eraser.evaluate(digits(range(40, 48))).images == 8
+        found = eraser.audit()
+        assert found.identical, found.differences
 
 
 @pytest.mark.parametrize("family", ["vit", "swin"])

@@ -13,8 +13,9 @@ import torch
 from torch import nn
 
 from lmeraser.config import Config, parse
+from lmeraser.constituents.base import Asked, Members
 from lmeraser.constituents.class_means import class_means
-from lmeraser.constituents.head import Heads, tune_head
+from lmeraser.constituents.head import Head, Heads
 from lmeraser.determinism import order
 from lmeraser.environment import deterministic
 from lmeraser.sums import Codes, decode, encode
@@ -43,14 +44,16 @@ def tuned(count: int, chosen: Config | None = None, classes: Sequence[int] | Non
     """The weight of a head tuned on so many members; bitwise, as the executor does it."""
     codes = encode(embeddings(count))
     with deterministic():
-        return tune_head(
-            ids(count),
-            classes if classes is not None else labels(count),
-            codes,
-            config=chosen or config(),
-            classes=CLASSES,
-            **options,
-        )["weight"]
+        return Head(chosen or config()).tune(members(count, codes, classes), classes=CLASSES, **options)["weight"]
+
+
+def members(count: int, codes: Codes, classes: Sequence[int] | None = None) -> Members[Codes]:
+    return Members(tuple(ids(count)), tuple(classes if classes is not None else labels(count)), codes)
+
+
+def asked(images: Any, heads: Heads, chosen: Any) -> Any:
+    """What heads say of embeddings."""
+    return heads.classify(Asked(torch.empty(0), images), chosen)
 
 
 def plain_loop(count: int, chosen: Config) -> Any:
@@ -123,10 +126,10 @@ def test_separable_codes_are_separated() -> None:
     points = embeddings(count)
     points[np.arange(count), labels(count)] += 8
     with deterministic():
-        head = tune_head(ids(count), labels(count), encode(points), config=config(epochs=20), classes=CLASSES)
+        head = Head(config(epochs=20)).tune(members(count, encode(points)), classes=CLASSES)
     fresh = embeddings(count, seed=1)
     fresh[np.arange(count), labels(count)] += 8
-    shares = Heads([head]).classify(fresh, np.zeros(count, np.int64))
+    shares = asked(fresh, Heads([head]), np.zeros(count, np.int64))
     assert shares.argmax(axis=1).tolist() == labels(count)
 
 
@@ -146,13 +149,12 @@ def test_the_order_in_which_members_are_given_changes_no_bit() -> None:
     codes, first = encode(embeddings(count)), tuned(count)
     turned = list(reversed(range(count)))
     with deterministic():
-        again = tune_head(
-            [ids(count)[index] for index in turned],
-            [labels(count)[index] for index in turned],
+        others = Members(
+            tuple(ids(count)[index] for index in turned),
+            tuple(labels(count)[index] for index in turned),
             np.ascontiguousarray(codes[turned]),
-            config=config(),
-            classes=CLASSES,
         )
+        again = Head(config()).tune(others, classes=CLASSES)
     np.testing.assert_array_equal(again["weight"], first)
 
 
@@ -193,14 +195,14 @@ def test_the_seed_matters_through_the_order_of_the_steps_only(monkeypatch: pytes
     def as_given(seed: int, purpose: str, names: Sequence[str], epoch: int) -> list[str]:
         return list(names)
 
-    monkeypatch.setattr("lmeraser.constituents.head.order", as_given)
+    monkeypatch.setattr("lmeraser.constituents.optimizing.order", as_given)
     np.testing.assert_array_equal(tuned(21, config(seed=0)), tuned(21, config(seed=1)))
 
 
 def test_the_codes_given_stay_as_they_were() -> None:
     codes: Codes = encode(embeddings(9))
     codes.flags.writeable = False
-    tune_head(ids(9), labels(9), codes, config=config(), classes=CLASSES)
+    Head(config()).tune(members(9, codes), classes=CLASSES)
 
 
 def test_steps_are_told_and_may_stop_the_work() -> None:
@@ -227,7 +229,7 @@ def some_heads(count: int) -> list[dict[str, Any]]:
 
 def test_each_image_is_classified_by_the_head_of_its_own_cluster() -> None:
     heads, images, chosen = some_heads(4), embeddings(6), [2, 0, 3, 3, 1, 2]
-    shares = Heads(heads).classify(images, np.array(chosen))
+    shares = asked(images, Heads(heads), np.array(chosen))
     assert shares.shape == (6, CLASSES)
     assert shares.dtype == np.float32
     for row, image, position in zip(shares, images, chosen, strict=True):
@@ -239,18 +241,17 @@ def test_each_image_is_classified_by_the_head_of_its_own_cluster() -> None:
 def test_an_image_does_not_see_its_neighbours() -> None:
     heads, images = Heads(some_heads(4)), embeddings(9)
     chosen = np.arange(9) % 4
-    together = heads.classify(images, chosen)
-    np.testing.assert_array_equal(heads.classify(images[::-1], chosen[::-1]), together[::-1])
+    together = asked(images, heads, chosen)
+    np.testing.assert_array_equal(asked(images[::-1], heads, chosen[::-1]), together[::-1])
     for place in range(9):
-        alone = heads.classify(images[place : place + 1], chosen[place : place + 1])
+        alone = asked(images[place : place + 1], heads, chosen[place : place + 1])
         np.testing.assert_array_equal(alone[0], together[place])
         strangers = np.concatenate([embeddings(5, seed=place + 1), images[place : place + 1]])
-        elsewhere = heads.classify(strangers, np.array([3, 3, 0, 1, 2, chosen[place]]))
+        elsewhere = asked(strangers, heads, np.array([3, 3, 0, 1, 2, chosen[place]]))
         np.testing.assert_array_equal(elsewhere[-1], together[place])
 
 
 def test_large_scores_are_probabilities_too() -> None:
-    shares = Heads([{"weight": np.full((CLASSES, FEATURES + 1), 1e3, np.float32) * [[1], [2], [-3]]}]).classify(
-        np.full((1, FEATURES), 30, np.float32), np.zeros(1, np.int64)
-    )
+    heads = Heads([{"weight": np.full((CLASSES, FEATURES + 1), 1e3, np.float32) * [[1], [2], [-3]]}])
+    shares = asked(np.full((1, FEATURES), 30, np.float32), heads, np.zeros(1, np.int64))
     np.testing.assert_array_equal(shares, [[0, 1, 0]])

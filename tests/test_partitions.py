@@ -19,6 +19,7 @@ from lmeraser.partitions import Partition, partition_of
 from lmeraser.tensors import from_bytes, to_bytes
 
 IDS = [f"r{number:03d}" for number in range(80)]
+NO_PIXELS = np.zeros((0, 0), np.float32)
 seeds = st.integers(0, 10**6)
 
 
@@ -118,7 +119,7 @@ def test_the_nearest_prototype_by_brute_force_whatever_the_chunks(
 def test_routing_passes_over_clusters_without_members() -> None:
     partition = hier(clusters=4)
     fitted = partition.fit(points(6))
-    routes = partition.router(fitted, ["1", "3"])(points(7))
+    routes = partition.router(fitted, ["1", "3"])(points(7), NO_PIXELS)
     assert routes.shape == (40, 1)
     assert set(routes.ravel()) <= {0, 1}, "positions in the list of clusters with members"
 
@@ -161,7 +162,30 @@ def test_hashed_partitions_look_at_ids_only(method: str, clusters: int | None) -
     numbers = heads(partition, fitted, IDS, nothing)
     assert set(numbers) == set(range(clusters or 1))
     np.testing.assert_array_equal(heads(partition, fitted, IDS[10:], nothing), numbers[10:])
-    assert partition.router(fitted, ["0", "2"])(points(1, count=3)).tolist() == [[0, 1]] * 3
+    assert partition.router(fitted, ["0", "2"])(points(1, count=3), NO_PIXELS).tolist() == [[0, 1]] * 3
+
+
+def test_an_image_may_draw_one_cluster_by_its_pixels() -> None:
+    random = {"method": "random", "clusters": 5}
+    partition = partition_of(parse({"partition": random, "aggregation": {"route": "one"}}))
+    paths, pixels = ["0", "1", "2", "3", "4"], points(1, count=200)[:, :, None, None]
+    router = partition.router(partition.fit(NO_PIXELS), paths)
+    routes = router(points(2, count=200), pixels)
+    assert routes.shape == (200, 1)
+    assert np.bincount(routes.ravel(), minlength=5).min() > 20, "every cluster has its part"
+    np.testing.assert_array_equal(router(points(3, count=200), pixels), routes, err_msg="features do not matter")
+    np.testing.assert_array_equal(router(points(2, count=9), pixels[4:13]), routes[4:13])
+    without = partition.router(partition.fit(NO_PIXELS), ["4", "3", "1", "0"])(points(2, count=200), pixels)
+    stayed = routes.ravel() != 2
+    moved = np.array(["4", "3", "1", "0"])[without.ravel()]
+    np.testing.assert_array_equal(moved[stayed], np.array(paths)[routes.ravel()][stayed], err_msg="and only those")
+    other_seed = partition_of(parse({"seed": 1, "partition": random, "aggregation": {"route": "one"}}))
+    assert (other_seed.router({}, paths)(points(2, count=200), pixels) != routes).any()
+
+
+def test_only_hashed_clusters_are_drawn() -> None:
+    with pytest.raises(ConfigError, match="clusters of their own"):
+        parse({"aggregation": {"route": "one"}})
 
 
 @pytest.mark.parametrize(
@@ -246,11 +270,11 @@ def test_an_image_goes_to_the_cluster_of_records_with_its_features(seed: int, li
     fitted, features = TREE.fit(VECTORS), points(seed, count=60)
     groups = group(dict(zip(IDS, TREE.places(fitted, IDS[:60], features), strict=False)), limit)
     paths = list(groups)
-    routes = TREE.router(fitted, paths)(features)
+    routes = TREE.router(fitted, paths)(features, NO_PIXELS)
     for number, record_id in enumerate(IDS[:60]):
         chosen = [paths[position] for position in routes[number] if position >= 0]
         assert any(record_id in groups[path] for path in chosen)
-    alone = np.concatenate([TREE.router(fitted, paths)(features[n : n + 1])[:, :1] for n in range(60)])
+    alone = np.concatenate([TREE.router(fitted, paths)(features[n : n + 1], NO_PIXELS)[:, :1] for n in range(60)])
     np.testing.assert_array_equal(alone, routes[:, :1])
 
 
@@ -258,7 +282,7 @@ def test_a_way_without_cluster_leads_to_the_other_side() -> None:
     fitted, features = TREE.fit(VECTORS), points(5, count=50)
     places = [place[2:] for place in TREE.places(fitted, IDS[:50], features)]
     only = "0/" + places[0][:3]
-    assert (TREE.router(fitted, [only])(features) == 0).all()
+    assert (TREE.router(fitted, [only])(features, NO_PIXELS) == 0).all()
 
 
 def test_parts_that_are_divided_by_hash_vote_together() -> None:
@@ -268,7 +292,7 @@ def test_parts_that_are_divided_by_hash_vote_together() -> None:
     groups = group(dict(zip(IDS, places, strict=True)), 5)
     assert max(map(len, groups.values())) <= 5
     paths = list(groups)
-    routes = partition.router(fitted, paths)(points(3, count=30))
+    routes = partition.router(fitted, paths)(points(3, count=30), NO_PIXELS)
     for row in routes:
         heads_ = {paths[position].partition("/")[0] for position in row if position >= 0}
         assert len(heads_) == 1

@@ -86,6 +86,28 @@ def test_clusters_of_a_random_partition_vote(tmp_path: Path) -> None:
         assert batch.clusters.tolist() == [[0, 1, 2]]
 
 
+@pytest.mark.parametrize("aggregation", [{"combine": "vote"}, {"route": "one"}])
+def test_other_aggregations_serve_the_same_constituents(tmp_path: Path, aggregation: dict[str, str]) -> None:
+    random = {"method": "random", "clusters": 3}
+    with Eraser.create(tmp_path / "w", tiny_config(partition=random, aggregation=aggregation)) as eraser:
+        eraser.add(digits(range(30)), columns=DIGIT_COLUMNS)
+        eraser.train()
+        predictor = eraser.predictor()
+        images = eraser.workspace.records.images(eraser.record_ids()[:10])
+        together = predictor.batch(images)
+        asked_ = {tuple(row) for row in together.clusters.tolist()}
+        assert asked_ == ({(0, 1, 2)} if "combine" in aggregation else {(0,), (1,), (2,)})
+        for place, image in enumerate(images):
+            alone = predictor.batch([image])
+            np.testing.assert_array_equal(alone.probabilities[0], together.probabilities[place])
+            np.testing.assert_array_equal(alone.clusters[0], together.clusters[place])
+        model = predictor.model.model_copy(update={"clusters": predictor.model.clusters[1:]})
+        rest = Predictor(model, eraser.workspace.store, eraser.executor()).batch(images)
+        if "route" in aggregation:
+            kept = together.clusters[:, 0] != 0
+            np.testing.assert_array_equal(rest.clusters[kept], together.clusters[kept])
+
+
 def test_a_model_predicts_with_the_backbone_it_was_tuned_on(eraser: Eraser) -> None:
     model = eraser.workspace.generations.require()
     other = model.model_copy(update={"backbone": model.partition.artifact})

@@ -88,15 +88,25 @@ def test_stopping_ends_what_is_running(engine: Processes) -> None:
 # --- the product on it -------------------------------------------------------------------------------------
 
 
-def config(executor: str) -> Config:
-    return tiny_config(
-        partition={"clusters": 4, "sample_size": 10},
-        global_head={"weight": 0.5},
-        compute={"executor": executor, "processes": 2},
-    )
+_METHODS: dict[str, dict[str, Any]] = {
+    "prompts and global head": {
+        "partition": {"clusters": 4, "sample_size": 10},
+        "global_head": {"weight": 0.5},
+    },
+    "SISA": {
+        "partition": {"method": "random", "clusters": 2},
+        "constituent": {"kind": "network"},
+        "tuning": {"epochs": 1, "slices": 2},
+    },
+}
 
 
-def test_a_training_that_loses_a_process_and_a_deletion_give_the_same_model(tmp_path: Path) -> None:
+def config(method: str, executor: str) -> Config:
+    return tiny_config(**_METHODS[method], compute={"executor": executor, "processes": 2})
+
+
+@pytest.mark.parametrize("method", _METHODS)
+def test_a_training_that_loses_a_process_and_a_deletion_give_the_same_model(tmp_path: Path, method: str) -> None:
     killed: list[int] = []
 
     def kill(step: str, done: int, total: int | None) -> None:
@@ -109,11 +119,11 @@ def test_a_training_that_loses_a_process_and_a_deletion_give_the_same_model(tmp_
     for executor, progress in (("local", None), ("processes", kill)):
         options = {"progress": progress} if progress else {}
         folder = tmp_path / executor
-        with Eraser.create(folder, config(executor), classes=DIGIT_CLASSES, **options) as eraser:  # type: ignore[arg-type]
+        with Eraser.create(folder, config(method, executor), classes=DIGIT_CLASSES, **options) as eraser:  # type: ignore[arg-type]
             eraser.add(digits(range(30)), columns=DIGIT_COLUMNS)
             eraser.train()
             digests = [eraser.model_digest]
-            eraser.unlearn(ids=["digit-0003", eraser.sampled_ids()[0]])
+            eraser.unlearn(ids=["digit-0003", *eraser.sampled_ids()[:1]])
             digests.append(eraser.model_digest)
             assert eraser.audit().identical
         found.append(digests)

@@ -15,19 +15,22 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from lmeraser.errors import ConfigError, listing
 from lmeraser.presets import PRESETS, PresetName
+from lmeraser.sections import (
+    AggregationConfig,
+    ConstituentConfig,
+    HeadConfig,
+    NetworkConfig,
+    PromptConfig,
+    Section,
+    TuningConfig,
+)
 from lmeraser.times import add_months
 
 View = Literal["clean", "mirror", "whole", "near", "far", "frame"]
-
-
-class Section(BaseModel):
-    """Base of all sections: immutable, and unknown keys are errors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class BackboneConfig(Section):
@@ -134,27 +137,6 @@ class PartitionConfig(Section):
         return self
 
 
-class PromptConfig(Section):
-    """The pixels that are tuned, added to the normalised input."""
-
-    kind: Literal["padding", "fixed_patch", "random_patch", "none"] = "padding"
-    width: int | None = Field(
-        default=None, ge=1, le=512, description="px; default 30 at an input of 224, scaled with it"
-    )
-    init_scale: float = Field(default=0.0, ge=0, le=10, description="standard deviation of the initial values")
-
-
-class HeadConfig(Section):
-    """The linear classifier of each cluster, over all classes."""
-
-    normalize: Literal["none", "unit_rms"] = Field(
-        default="unit_rms", description="'unit_rms' scales each feature vector to root mean square 1"
-    )
-    init: Literal["zero", "class_means"] = Field(
-        default="zero", description="'class_means' starts from the members' mean features of each class"
-    )
-
-
 class EmbeddingConfig(Section):
     """What heads see that are fitted without tuning a prompt: features averaged over fixed views of an image."""
 
@@ -182,35 +164,6 @@ class GlobalHeadConfig(Section):
     )
     sharpness: float = Field(
         default=0.3, gt=0, le=100, description="factor of its scores before they become probabilities"
-    )
-
-
-class ConstituentConfig(Section):
-    """What is tuned for one cluster."""
-
-    kind: Literal["prompt_head", "head", "none"] = Field(
-        default="prompt_head",
-        description="'head' is tuned on codes, without prompt; 'none': there is a global head only",
-    )
-
-
-class TuningConfig(Section):
-    """How a cluster's prompt and head are tuned together (paper, Eq. 3)."""
-
-    epochs: int = Field(default=10, ge=1, le=10000)
-    batch_size: int = Field(default=16, ge=1, le=4096, description="records per optimiser step")
-    optimizer: Literal["adamw", "sgd"] = "adamw"
-    prompt_learning_rate: float = Field(default=0.01, ge=0, le=1000)
-    head_learning_rate: float = Field(default=0.003, ge=0, le=1000)
-    momentum: float = Field(default=0.9, ge=0, lt=1, description="SGD only")
-    prompt_weight_decay: float = Field(default=0.0, ge=0, le=10)
-    head_weight_decay: float = Field(default=0.01, ge=0, le=10)
-    schedule: Literal["cosine", "constant"] = "cosine"
-    warmup_epochs: float = Field(default=1.0, ge=0, le=1000)
-    crop: bool = Field(default=True, description="random crop from the canvas, else the centre")
-    flip: bool = Field(default=False, description="random horizontal mirror image")
-    slices: int = Field(
-        default=1, ge=1, le=64, description="of a cluster, tuned one after the other with a checkpoint (SISA)"
     )
 
 
@@ -267,10 +220,12 @@ class Config(Section):
     partition: PartitionConfig = PartitionConfig(clusters=20)
     prompt: PromptConfig = PromptConfig()
     head: HeadConfig = HeadConfig()
+    network: NetworkConfig = NetworkConfig()
     embedding: EmbeddingConfig = EmbeddingConfig()
     global_head: GlobalHeadConfig = GlobalHeadConfig()
     constituent: ConstituentConfig = ConstituentConfig()
     tuning: TuningConfig = TuningConfig()
+    aggregation: AggregationConfig = AggregationConfig()
     compute: ComputeConfig = ComputeConfig()
     storage: StorageConfig = StorageConfig()
     requests: RequestsConfig = RequestsConfig()
@@ -294,10 +249,19 @@ class Config(Section):
             raise ValueError(f"without constituents partition.method is 'single', not {self.partition.method!r}")
         return self
 
+    @model_validator(mode="after")
+    def _one_is_drawn_by_hash(self) -> Self:
+        if self.aggregation.route == "one" and self.partition.method not in ("random", "single"):
+            raise ValueError(
+                f"aggregation.route 'one' is for partition.method 'random', not {self.partition.method!r}, whose "
+                "images have clusters of their own"
+            )
+        return self
+
     @property
     def needs_codes(self) -> bool:
         """Whether the model has a part that is fitted on codes of all records (`sums`)."""
-        return self.global_head.weight > 0 or self.constituent.kind == "head"
+        return self.global_head.weight > 0 or self.constituent.given == "codes"
 
     @property
     def prompt_width(self) -> int:

@@ -275,14 +275,11 @@ def check_counts(right: bool) -> None:
 
 def _task(records: Sequence[RecordRef], inputs: Inputs, secret: bytes, start: Digest | None) -> TuneTask:
     settings = inputs.config.model_settings()
-    read = ["seed", "backbone", "constituent", "prompt", "head", "tuning"]
-    if inputs.config.constituent.kind == "head":
-        read.append("embedding")
     key = keyed_digest(
         secret,
         {
             "stage": "tune",
-            "settings": {name: settings[name] for name in read},
+            "settings": {name: settings[name] for name in inputs.config.constituent.reads},
             "backbone": inputs.backbone,
             "classes": inputs.classes,
             "members": [[record.id, record.label, record.image_digest] for record in records],
@@ -309,7 +306,7 @@ def _tuned(
     found = {task.key: _find(task.key, tools) for task in tasks}
     pending = [task for task in tasks if found[task.key] is None]
     if pending:
-        fetch = tools.counts.codes if inputs.config.constituent.kind == "head" else tools.fetch
+        fetch = tools.counts.codes if inputs.config.constituent.given == "codes" else tools.fetch
         begun = [replace(t, start=tools.store.read(start)) if (start := starts[t.key]) else t for t in pending]
         for result in tools.executor().tune(begun, fetch, tools.progress):
             found[result.key] = _keep(result.key, result.data, tools, seconds=result.seconds)

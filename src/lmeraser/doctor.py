@@ -96,7 +96,7 @@ class Speeds:
 
     Attributes:
         embedding: decoded, looked at in the clean view, embedded.
-        tuning: times epochs; None where the settings tune no prompt.
+        tuning: times epochs; None where the settings tune nothing on images.
         measured: images, times epochs, that were tuned.
         seconds: that this took.
     """
@@ -109,7 +109,8 @@ class Speeds:
 
 def measure(executor: LocalExecutor, config: Config) -> Speeds:
     """Measure how fast this machine is with these settings, on noise; takes some seconds."""
-    settings = config.model_copy(update={"tuning": config.tuning.model_copy(update={"epochs": 1})})
+    tuning = config.tuning.model_copy(update={"epochs": 1, "stop_after": None})
+    settings = config.model_copy(update={"tuning": tuning})
     once = LocalExecutor(settings, executor.network)
     images = _pictures(max(config.tuning.batch_size, config.backbone.micro_batch))
 
@@ -122,7 +123,7 @@ def measure(executor: LocalExecutor, config: Config) -> Speeds:
 
     count, seconds = _timed(lambda ids: list(once.embed(ids, fetch, silent)), len(images))
     embedding = count / seconds
-    if config.constituent.kind != "prompt_head":
+    if config.constituent.kind == "none" or config.constituent.given != "images":
         return Speeds(embedding, None)
     count, seconds = _timed(tune, len(images))
     return Speeds(embedding, count / seconds, count, seconds)

@@ -102,7 +102,8 @@ class Eraser:
         Args:
             root: the folder.
             config: settings, or a nested dictionary of those that differ from the preset.
-            preset: 'instant' (nothing is tuned), 'prompts' (one for each cluster), or 'paper' (its settings).
+            preset: 'instant' (nothing is tuned), 'prompts' (one for each cluster), 'paper' (its settings), or a
+                method to compare with (`presets`).
             classes: class names; needed where sources don't name them.
             signing_key: PEM file with an Ed25519 private key for certificates; None: a new key.
             wait: how many seconds a writer waits for another one.

@@ -94,7 +94,8 @@ def plan(
         for number, members in sorted(old.items())
         if members not in unchanged
     )
-    epochs = int(model.settings["tuning"]["epochs"])
+    tuning = model.settings["tuning"]
+    epochs = int(tuning.get("stop_after") or tuning["epochs"])
     return Plan(
         records=len(gone),
         already_deleted=already_deleted,

@@ -1,8 +1,7 @@
 """Prediction: embed the image, find its cluster, classify with the cluster's constituent and the global head.
 
-Where the partition gives an image several clusters, their probabilities are averaged; the global head's are mixed
-in with a fixed weight. The constituents of all clusters are gathered for each image of a micro-batch, so images
-of different clusters share a pass. Clusters that hold records whose deletion was accepted can be left out
+Where the partition gives an image several clusters, their answers are combined (`aggregation`); the global head's
+probabilities are mixed in with a fixed weight. Clusters with records whose deletion was accepted can be left out
 (quarantine), and the global head replaced by one without them. Reads only the manifest and artifacts, never the
 records.
 """
@@ -16,9 +15,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from lmeraser.aggregation import combined
 from lmeraser.config import View
-from lmeraser.constituents.head import Heads
-from lmeraser.constituents.prompt_head import PromptHeads
+from lmeraser.constituents import kind_of
+from lmeraser.constituents.base import Asked
 from lmeraser.discriminant import probabilities
 from lmeraser.errors import NoModelError
 from lmeraser.executors.local import LocalExecutor
@@ -104,11 +104,7 @@ class Predictor:
         self._route_served = partition.router(fitted, [cluster.path for cluster in self._served])
         constituents = [c.constituent.artifact for c in self._used if c.constituent]
         tensors = [from_bytes(data) for data in store.read_all(constituents)]
-        self._heads: Heads | PromptHeads | None = None
-        if tensors and self._config.constituent.kind == "head":
-            self._heads = Heads(tensors)
-        elif tensors:
-            self._heads = PromptHeads(tensors, backbone=executor.network, config=self._config)
+        self._answers = kind_of(self._config, executor.network).answers(tensors) if tensors else None
         wanted: tuple[View, ...] = self._config.embedding.views if self._config.needs_codes else ()
         self._views: list[View] = ["clean", *(view for view in wanted if view != "clean")]
         self._embedded = [self._views.index(view) for view in wanted]
@@ -175,45 +171,28 @@ class Predictor:
         features = self._executor.features_of(inputs, len(images))
         embedded = embedding(features[:, self._embedded]) if self._embedded else None
         clean: NDArray[np.float32] = np.ascontiguousarray(features[:, 0])
-        routes = self._route_used(clean) if self._used else np.zeros((len(images), 0), np.int64)
-        parts = self._parts(inputs[0], embedded, routes)
+        pixels: NDArray[np.float32] = inputs[0][: len(images)].float().cpu().numpy()
+        routes = self._route_used(clean, pixels) if self._used else np.zeros((len(images), 0), np.int64)
+        parts = self._parts(Asked(inputs[0], embedded), routes)
         clusters = self._used_numbers[routes]
         rerouted = np.zeros(len(images), dtype=np.bool_)
         if len(self._used) < len(self._served):
-            wanted = self._served_numbers[self._route_served(clean)]
+            wanted = self._served_numbers[self._route_served(clean, pixels)]
             pairs = zip(clusters.tolist(), wanted.tolist(), strict=True)
             rerouted = np.array([{*one} - {-1} != {*other} - {-1} for one, other in pairs], dtype=np.bool_)
         return Batch(self._mixed(parts), clean, clusters, rerouted, parts)
 
-    def _parts(
-        self, clean: torch.Tensor, embedded: NDArray[np.float32] | None, routes: NDArray[np.int64]
-    ) -> dict[str, NDArray[np.float32]]:
+    def _parts(self, asked: Asked, routes: NDArray[np.int64]) -> dict[str, NDArray[np.float32]]:
         """Probabilities of each part of the model that answers."""
         parts = {}
-        if self._heads is not None:
-            parts["constituents"] = self._voted(clean, embedded, routes)
+        if self._answers is not None:
+            answers = (self._answers.classify(asked, np.maximum(chosen, 0)) for chosen in routes.T)
+            parts["constituents"] = combined(answers, routes >= 0, self._config.aggregation.combine)
         if self._head is not None:
-            assert embedded is not None
+            assert asked.embedded is not None
             sharpness = self._config.global_head.sharpness
-            parts["global_head"] = probabilities(self._head["weight"][None], embedded, sharpness)
+            parts["global_head"] = probabilities(self._head["weight"][None], asked.embedded, sharpness)
         return parts
-
-    def _voted(
-        self, clean: torch.Tensor, embedded: NDArray[np.float32] | None, routes: NDArray[np.int64]
-    ) -> NDArray[np.float32]:
-        """Mean probabilities of the constituents at these positions; -1: none."""
-        total = np.zeros((len(routes), len(self.model.classes)), np.float32)
-        for chosen in routes.T:
-            positions = np.maximum(chosen, 0)
-            if isinstance(self._heads, PromptHeads):
-                shares = self._heads.classify(clean, positions)
-            else:
-                assert self._heads is not None
-                assert embedded is not None
-                shares = self._heads.classify(embedded, positions)
-            total += shares * (chosen >= 0)[:, None].astype(np.float32)
-        total /= (routes >= 0).sum(axis=1, keepdims=True).astype(np.float32)
-        return total
 
     def _mixed(self, parts: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
         """Probabilities of the constituents and of the global head, mixed by the fixed weight."""

@@ -9,7 +9,9 @@ from typing import Any, Literal, get_args
 
 from lmeraser.errors import ConfigError
 
-PresetName = Literal["instant", "prompts", "paper"]
+PresetName = Literal[
+    "instant", "prompts", "paper", "retrain", "sisa", "single-prompt", "random-partition", "linear"
+]
 
 PRESETS: dict[str, dict[str, Any]] = {
     # A prompt and a head for every cluster, as in the paper, with settings for the embedded backbone.
@@ -47,6 +49,23 @@ PRESETS: dict[str, dict[str, Any]] = {
             "flip": True,
         },
     },
+    # --- what the paper compares with, on the embedded backbone unless said otherwise; see docs/adr/0016 ---
+    # The whole network, tuned on all records: a deletion tunes all of it again.
+    "retrain": {"partition": {"method": "single"}, "constituent": {"kind": "network"}},
+    # Bourtoule et al. (2021): isolated networks of random shards, tuned slice by slice; a majority answers. Epochs
+    # are such that a shard's records are seen as often as in 10 epochs without slices: 2 * 10 / (slices + 1).
+    "sisa": {
+        "partition": {"method": "random", "clusters": 20},
+        "constituent": {"kind": "network"},
+        "tuning": {"slices": 4, "epochs": 4},
+        "aggregation": {"combine": "vote"},
+    },
+    # VP (Bahng et al., 2022), with a head: one prompt for all records.
+    "single-prompt": {"partition": {"method": "single"}},
+    # "RndPart": prompts and heads of random clusters, all of which answer.
+    "random-partition": {"partition": {"method": "random", "clusters": 20}},
+    # A linear classifier on clean features of all records, tuned by gradient steps.
+    "linear": {"partition": {"method": "single"}, "constituent": {"kind": "head"}},
 }
 
 
@@ -59,6 +78,5 @@ def preset_name(text: str) -> PresetName:
     for name in get_args(PresetName):
         if text == name:
             return name  # type: ignore[no-any-return]
-    raise ConfigError(
-        "A preset is 'instant', 'prompts' or 'paper'.", got=repr(text), next_step="choose one of them"
-    )
+    names = ", ".join(map(repr, get_args(PresetName)))
+    raise ConfigError(f"A preset is one of {names}.", got=repr(text), next_step="choose one of them")

@@ -134,7 +134,7 @@ def _publish(
 ) -> tuple[Model, bool]:
     served, config = workspace.generations.current(), workspace.config
     codes = code_key(config, executor.backbone, executor.fingerprint) if derivation.global_head else None
-    epochs = derivation.ran["tuned_records"] * config.tuning.epochs
+    epochs = derivation.ran["tuned_records"] * config.tuning.epochs_run
     workspace.calibration.note(config, epochs, derivation.tuning_seconds)
     model = Model(
         generation=0 if served is None else served.generation + 1,

@@ -1,8 +1,8 @@
 """What a backbone is: a frozen network that turns normalised images into feature vectors.
 
-A backbone was trained on public data only and never changes; private records never touch its weights. It is an
-input of F by the digest of its weights and architecture. Every pass has the same shape (`micro_batch` images of
-`image_size` px). Knows nothing about prompts, heads or records.
+A backbone was trained on public data only and never changes; private records never touch its weights. (A copy can
+be tuned: `Backbone.network`.) It is an input of F by the digest of its weights and architecture. Each pass has one
+shape (`micro_batch` images of `image_size` px). Knows nothing about prompts, heads or records.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from lmeraser.hashing import Digest
 from lmeraser.tensors import to_bytes
@@ -54,6 +54,15 @@ class Backbone(ABC):
 
         Returns:
             float32 [micro_batch, feature_dim]; differentiable in ``images``, or in ``prompt`` where it is given.
+        """
+
+    @abstractmethod
+    def network(self) -> nn.Module:
+        """A copy of the network whose weights may be tuned, with its public weights.
+
+        Returns:
+            Plain layers in evaluation mode, so that no statistics and no dropout couple images; from normalised
+            images, float32 [n, 3, image_size, image_size], to features, float32 [n, feature_dim].
         """
 
     def normalize(self, pixels: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from lmeraser.backbones.base import DTYPES, Backbone, channel_constants, weights_digest
-from lmeraser.backbones.frozen import FrozenConv, mask_clamped
+from lmeraser.backbones.frozen import FrozenConv, TunableConv, mask_clamped
 from lmeraser.config import BackboneConfig
 from lmeraser.errors import BackboneError
 
@@ -48,6 +48,10 @@ class EfficientNetLite0(Backbone):
         x = images.to(self._dtype, memory_format=torch.channels_last)
         pooled: Tensor = self._network(x, None if prompt is None else prompt.to(self._dtype))
         return pooled.float()
+
+    def network(self) -> nn.Module:
+        """The folded network in plain layers."""
+        return _Tunable(self._network, self._dtype).eval()
 
 
 def _pretrained() -> Any:
@@ -165,3 +169,32 @@ def _fold(convolution: nn.Conv2d, norm: nn.BatchNorm2d, dtype: torch.dtype, *, c
     assert folded.bias is not None
     stride, weight, bias = int(folded.stride[0]), folded.weight.to(dtype), folded.bias.to(dtype)
     return FrozenConv(weight, bias, stride=stride, groups=folded.groups, clamp=clamp)
+
+
+class _Tunable(nn.Module):
+    """The folded network once more, with weights that can be tuned."""
+
+    def __init__(self, frozen: _Folded, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.stem = TunableConv(frozen.stem, clamp=True)
+        self.blocks = nn.ModuleList(_TunableChain(cast("_Chain", block)) for block in frozen.blocks)
+        self.head = _TunableChain(frozen.head)
+        self._dtype = dtype
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.stem(images.to(self._dtype, memory_format=torch.channels_last))
+        for block in self.blocks:
+            x = block(x)
+        pooled: Tensor = self.head(x).mean(dim=(2, 3)).float()
+        return pooled
+
+
+class _TunableChain(nn.Module):
+    def __init__(self, frozen: _Chain) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*(TunableConv(cast("FrozenConv", layer)) for layer in frozen.layers))
+        self.skips = frozen.skips
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.layers(x)
+        return result + x if self.skips else result

@@ -2,7 +2,8 @@
 
 A frozen linear map has a fixed transpose, so the gradient of its input is one more forward pass, through the same
 inference kernel: oneDNN's with weights in its own layout where torch has them (a CPU, float32), torch's elsewhere.
-The bits differ between the two, which is the fingerprint's business. Knows nothing about whole networks.
+The bits differ between the two, which is the fingerprint's business. `TunableConv` is a convolution thawed again.
+Knows nothing about whole networks.
 """
 
 from __future__ import annotations
@@ -200,6 +201,28 @@ class FrozenConv(nn.Module):
             x, weight, bias, [padding] * 2, [stride] * 2, [1, 1], self.groups, attribute, scalars, ""
         )
         return found
+
+
+class TunableConv(nn.Module):
+    """The same convolution with weights that can be tuned, in torch's own operations.
+
+    Args:
+        frozen: whose weights it starts with.
+        clamp: whether the result is clamped; None: as it is there.
+    """
+
+    def __init__(self, frozen: FrozenConv, *, clamp: bool | None = None) -> None:
+        super().__init__()
+        self.stride, self.groups = frozen.stride, frozen.groups
+        self.clamp = frozen.clamp if clamp is None else clamp
+        self.weight = nn.Parameter(frozen.plain[1].clone(memory_format=torch.contiguous_format))
+        self.bias = nn.Parameter(frozen.bias.clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The layer."""
+        weight = _shifted(self.weight) if self.stride == 2 and x.shape[-1] % 2 == 0 else self.weight
+        y = F.conv2d(x, weight, self.bias, self.stride, weight.shape[-1] // 2, groups=self.groups)
+        return F.relu6(y) if self.clamp else y
 
 
 def mask_clamped(gradient: Tensor, result: Tensor) -> None:

@@ -58,6 +58,7 @@ class HuggingFaceBackbone(Backbone):
         if kind in _INTERPOLATING and self._pooling == "cls":
             _keep_class_token(model)
         self._dtype = DTYPES[config.precision]
+        self._source = where, config.name
         self._model: Any = freeze(model.to(device, self._dtype))
         self.feature_dim = self._probe(config)
         if classifier is not None and classifier.shape[1] == self.feature_dim:
@@ -66,16 +67,14 @@ class HuggingFaceBackbone(Backbone):
     def features(self, images: Tensor, prompt: Tensor | None = None) -> Tensor:
         """Pooled features, float32 [n, d]."""
         pixels = images if prompt is None else images + prompt
-        return self._pooled(self._model(pixel_values=pixels.to(self._dtype), **self._extra)).float()
+        output = self._model(pixel_values=pixels.to(self._dtype), **self._extra)
+        return _pooled(output, self._pooling).float()
 
-    def _pooled(self, output: Any) -> Tensor:
-        if self._pooling == "pooler":
-            pooled: Tensor = output.pooler_output
-            return pooled.flatten(1)
-        tokens: Tensor = output.last_hidden_state
-        if tokens.ndim == 4:  # convolutional: [n, d, h, w]
-            return tokens.mean(dim=(2, 3))
-        return tokens[:, 0] if self._pooling == "cls" else tokens.mean(dim=1)
+    def network(self) -> nn.Module:
+        """The model as transformers makes it, read again."""
+        model, _ = _load(*self._source)
+        _drop_unused_pooler(model, self._pooling)
+        return _Tunable(model.to(self.device, self._dtype), self._pooling, self._extra).eval()
 
     def _probe(self, config: BackboneConfig) -> int:
         shape = (config.micro_batch, 3, config.image_size, config.image_size)
@@ -89,6 +88,29 @@ class HuggingFaceBackbone(Backbone):
                 next_step="set backbone.image_size to what the model was trained on, and backbone.pooling to a "
                 "pooling that it has",
             ) from error
+
+
+class _Tunable(nn.Module):
+    """A model of transformers from images to features."""
+
+    def __init__(self, model: Any, pooling: str, extra: dict[str, bool]) -> None:
+        super().__init__()
+        self.model, self._pooling, self._extra = model, pooling, extra
+
+    def forward(self, images: Tensor) -> Tensor:
+        output = self.model(pixel_values=images.to(self.model.dtype), **self._extra)
+        return _pooled(output, self._pooling).float()
+
+
+def _pooled(output: Any, pooling: str) -> Tensor:
+    """One vector for each image from what a model of transformers gives."""
+    if pooling == "pooler":
+        pooled: Tensor = output.pooler_output
+        return pooled.flatten(1)
+    tokens: Tensor = output.last_hidden_state
+    if tokens.ndim == 4:  # convolutional: [n, d, h, w]
+        return tokens.mean(dim=(2, 3))
+    return tokens[:, 0] if pooling == "cls" else tokens.mean(dim=1)
 
 
 def _keep_class_token(model: Any) -> None:

@@ -28,7 +28,9 @@ from lmeraser.commands.base import (
 
 
 def init(
-    preset: Annotated[str, typer.Option(help="'instant', 'prompts' or 'paper'.")] = "instant",
+    preset: Annotated[
+        str, typer.Option(help="'instant', 'prompts', 'paper', or the name of a method to compare with.")
+    ] = "instant",
     config: Annotated[Path | None, typer.Option(help="TOML file with settings that differ.")] = None,
     classes: Annotated[str | None, typer.Option(help="Class names, separated by commas.")] = None,
     signing_key: Annotated[

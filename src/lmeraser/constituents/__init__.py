@@ -1,1 +1,31 @@
-"""What is tuned for one cluster."""
+"""What is tuned for one cluster: `kind_of` gives the kind that the settings name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lmeraser.backbones.base import Backbone
+from lmeraser.config import Config
+from lmeraser.constituents.base import Kind
+from lmeraser.constituents.head import Head
+from lmeraser.constituents.network import Network
+from lmeraser.constituents.prompt_head import PromptHead
+from lmeraser.errors import ConfigError
+
+__all__ = ["Kind", "kind_of"]
+
+
+def kind_of(config: Config, backbone: Backbone) -> Kind[Any]:
+    """The kind of constituent that the settings name.
+
+    Raises:
+        ConfigError: they name none.
+    """
+    match config.constituent.kind:
+        case "head":
+            return Head(config)
+        case "prompt_head":
+            return PromptHead(backbone, config)
+        case "network":
+            return Network(backbone, config)
+    raise ConfigError("Something is tuned.", got="constituent.kind = 'none'")

@@ -8,7 +8,6 @@ of the two. Knows nothing about images, stores or other clusters.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -17,74 +16,89 @@ import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from numpy.typing import NDArray
 
 from lmeraser.config import Config
+from lmeraser.constituents.base import Asked, Kind, Members, ParallelMap, serial, untold
 from lmeraser.constituents.class_means import class_means
-from lmeraser.constituents.optimizing import Stepper
-from lmeraser.determinism import order
+from lmeraser.constituents.optimizing import Stepper, batches
 from lmeraser.discriminant import probabilities
-from lmeraser.sums import Codes, decode
+from lmeraser.sums import Codes, decode, stack
 from lmeraser.tensors import Array
 
 
-def tune_head(
-    ids: Sequence[str],
-    labels: Sequence[int],
-    codes: Codes,
-    *,
-    config: Config,
-    classes: int,
-    start: Mapping[str, Array] | None = None,
-    on_step: Callable[[int], None] = lambda records: None,
-) -> dict[str, Array]:
-    """Tune a head on the members' codes.
+class Head(Kind[Codes]):
+    """A head on codes.
 
     Args:
-        ids: of the members, sorted; at least one.
-        labels: class index of each.
-        codes: of each, int16 [n, d + 1].
         config: all settings.
-        classes: number of classes, a public input.
-        start: what an earlier tuning gave, to go on from; None: the initial values.
-        on_step: called after every step with its number of records; may raise to stop.
-
-    Returns:
-        ``weight``, float32 [classes, d + 1]; the last column is the bias.
     """
-    tuning = config.tuning
-    inputs, targets = torch.from_numpy(decode(codes)), torch.tensor(list(labels))
-    initial = (
-        _initial(inputs, labels, classes, config) if start is None else torch.from_numpy(start["weight"].copy())
-    )
-    weight = initial.requires_grad_(True)
-    group = {"params": [weight], "lr": tuning.head_learning_rate, "weight_decay": tuning.head_weight_decay}
-    stepper = Stepper([group], tuning, math.ceil(len(ids) / tuning.batch_size))
-    position = {record_id: index for index, record_id in enumerate(ids)}
-    for epoch in range(tuning.epochs):
-        rows = [position[record_id] for record_id in order(config.seed, "order", ids, epoch)]
-        for first in range(0, len(rows), tuning.batch_size):
-            batch = rows[first : first + tuning.batch_size]
-            loss = F.cross_entropy(F.linear(inputs[batch], weight), targets[batch])
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+
+    def load(
+        self,
+        ids: Sequence[str],
+        fetch: Callable[[Sequence[str]], Sequence[bytes]],
+        *,
+        budget: int,
+        parallel: ParallelMap,
+    ) -> Codes:
+        """The members' codes, int16 [n, d + 1]."""
+        return stack(fetch(ids))
+
+    def tune(
+        self,
+        members: Members[Codes],
+        *,
+        classes: int,
+        parallel: ParallelMap = serial,
+        start: Mapping[str, Array] | None = None,
+        on_step: Callable[[int], None] = untold,
+    ) -> dict[str, Array]:
+        """Tune a head.
+
+        Returns:
+            ``weight``, float32 [classes, d + 1]; the last column is the bias.
+        """
+        tuning, ids = self._config.tuning, members.ids
+        inputs, targets = torch.from_numpy(decode(members.given)), torch.tensor(members.labels)
+        initial = self._initial(inputs, members.labels, classes) if start is None else _copied(start["weight"])
+        weight = initial.requires_grad_(True)
+        group = {"params": [weight], "lr": tuning.head_learning_rate, "weight_decay": tuning.head_weight_decay}
+        stepper = Stepper([group], tuning, len(ids))
+        position = {record_id: index for index, record_id in enumerate(ids)}
+        for _, batch in batches(ids, self._config):
+            rows = [position[record_id] for record_id in batch]
+            loss = F.cross_entropy(F.linear(inputs[rows], weight), targets[rows])
             stepper.step(torch.autograd.grad(loss, [weight]))
-            on_step(len(batch))
-    return {"weight": weight.detach().numpy()}
+            on_step(len(rows))
+        return {"weight": weight.detach().numpy()}
+
+    def answers(self, constituents: Sequence[Mapping[str, Array]]) -> Heads:
+        """The heads of several clusters."""
+        return Heads(constituents)
+
+    def _initial(self, inputs: torch.Tensor, labels: Sequence[int], classes: int) -> torch.Tensor:
+        if self._config.head.init == "zero":
+            return torch.zeros((classes, inputs.shape[1]))
+        weight, bias = class_means(inputs[:, :-1], labels, classes)
+        return torch.cat([weight, bias[:, None]], dim=1)
 
 
-def _initial(inputs: torch.Tensor, labels: Sequence[int], classes: int, config: Config) -> torch.Tensor:
-    if config.head.init == "zero":
-        return torch.zeros((classes, inputs.shape[1]))
-    weight, bias = class_means(inputs[:, :-1], labels, classes)
-    return torch.cat([weight, bias[:, None]], dim=1)
+def _copied(array: Array) -> torch.Tensor:
+    return torch.from_numpy(array.copy())
 
 
 class Heads:
     """The heads of several clusters, to predict with.
 
     Args:
-        constituents: what `tune_head` gave, for each.
+        constituents: what `Head.tune` gave, for each.
     """
 
     def __init__(self, constituents: Sequence[Mapping[str, Array]]) -> None:
         self._weights = np.stack([tensors["weight"] for tensors in constituents])
 
-    def classify(self, embeddings: NDArray[np.float32], chosen: NDArray[np.int64]) -> NDArray[np.float32]:
+    def classify(self, asked: Asked, chosen: NDArray[np.int64]) -> NDArray[np.float32]:
         """Probabilities, float32 [n, classes], by the head at one position for each image."""
-        return probabilities(self._weights[chosen], embeddings)
+        assert asked.embedded is not None
+        return probabilities(self._weights[chosen], asked.embedded)

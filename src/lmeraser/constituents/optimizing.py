@@ -1,7 +1,8 @@
-"""The optimiser and the learning rates that every constituent is tuned with.
+"""The order, the optimiser and the learning rates that every constituent is tuned with.
 
-The rates follow a warm-up and a cosine over the cluster's own number of steps, so that they depend on nothing but
-its members; the number of epochs is fixed. Knows nothing about what is tuned.
+The order is hashed from the record ids. The rates follow a warm-up and a cosine over the cluster's own number of
+steps, so that they depend on nothing but its members; the number of epochs is fixed. Knows nothing about what is
+tuned.
 """
 
 from __future__ import annotations
@@ -13,19 +14,30 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lmeraser.config import TuningConfig
+from lmeraser.config import Config
+from lmeraser.determinism import order
+from lmeraser.sections import TuningConfig
+
+
+def batches(ids: Sequence[str], config: Config) -> Iterator[tuple[int, Sequence[str]]]:
+    """Every step of a tuning: its epoch, and the ids of its records."""
+    size = config.tuning.batch_size
+    for epoch in range(config.tuning.epochs_run):
+        ordered = order(config.seed, "order", ids, epoch)
+        for first in range(0, len(ordered), size):
+            yield epoch, ordered[first : first + size]
 
 
 class Stepper:
     """Applies gradients with torch's SGD or AdamW.
 
     Args:
-        groups: torch's parameter groups, each with its base learning rate.
+        groups: torch's parameter groups, each with its base learning rate; contiguous values.
         tuning: the settings.
-        steps: in one epoch.
+        records: in one epoch.
     """
 
-    def __init__(self, groups: Sequence[dict[str, Any]], tuning: TuningConfig, steps: int) -> None:
+    def __init__(self, groups: Sequence[dict[str, Any]], tuning: TuningConfig, records: int) -> None:
         self._values: list[Tensor] = [value for group in groups for value in group["params"]]
         self._optimizer: torch.optim.Optimizer = (
             torch.optim.SGD(list(groups), momentum=tuning.momentum, fused=True)
@@ -33,7 +45,7 @@ class Stepper:
             else torch.optim.AdamW(list(groups), fused=True)
         )
         self._rates = [group["lr"] for group in self._optimizer.param_groups]
-        self._factors = _factors(tuning, steps)
+        self._factors = _factors(tuning, math.ceil(records / tuning.batch_size))
 
     def step(self, gradients: Sequence[Tensor]) -> None:
         """One step along the gradients of the values, in the order of the groups."""
@@ -41,7 +53,8 @@ class Stepper:
         for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
             group["lr"] = rate * factor
         for value, gradient in zip(self._values, gradients, strict=True):
-            value.grad = gradient
+            # torch's fused steps go through memory: in another layout they would pair the wrong numbers.
+            value.grad = gradient.contiguous()
         self._optimizer.step()
 
 

@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
@@ -24,16 +25,14 @@ from PIL import Image
 from lmeraser.backbones import Backbone, load_backbone
 from lmeraser.backbones.activations import activations
 from lmeraser.config import Config, View
+from lmeraser.constituents import Kind, kind_of
 from lmeraser.constituents.base import Members, ParallelMap, serial
-from lmeraser.constituents.head import tune_head
-from lmeraser.constituents.prompt_head import tune
 from lmeraser.environment import Fingerprint, deterministic, fingerprint
 from lmeraser.errors import StoppedError
 from lmeraser.executors.base import Fetch, TuneResult, TuneTask, Vector, required
 from lmeraser.hashing import Digest
-from lmeraser.images import Canvases, decode
+from lmeraser.images import decode
 from lmeraser.progress import Progress
-from lmeraser.sums import stack
 from lmeraser.tensors import from_bytes, to_bytes
 from lmeraser.views import look
 
@@ -75,6 +74,10 @@ class LocalExecutor:
     def network(self) -> Backbone:
         """The loaded backbone, for prediction."""
         return self._backbone
+
+    @cached_property
+    def _kind(self) -> Kind[Any]:
+        return kind_of(self._config, self._backbone)
 
     def class_vectors(self) -> NDArray[np.float32]:
         """The backbone's public class vectors, float32 [classes, d]."""
@@ -126,13 +129,13 @@ class LocalExecutor:
     def tune(self, tasks: Sequence[TuneTask], fetch: Fetch, progress: Progress) -> Iterator[TuneResult]:
         """Tune every task, the biggest first; results as they finish."""
         ordered = sorted(tasks, key=lambda task: (-len(task.ids), task.key))
-        counter = _StepCounter(ordered, self._config.tuning.epochs, progress)
+        counter = _StepCounter(ordered, self._config.tuning.epochs_run, progress)
         with deterministic(), _Run(self._threads, self._workers) as run:
             if len(ordered) >= self._workers:
                 yield from run.unordered(lambda task: self._tune(task, fetch, serial, counter, run), ordered)
             else:
                 for task in ordered:
-                    yield self._tune(task, fetch, run.map, counter, run)
+                    yield self._tune(task, fetch, run.stream, counter, run)
 
     def _tune(
         self,
@@ -149,30 +152,15 @@ class LocalExecutor:
             counter.add(records)
             run.check()
 
-        if self._config.constituent.kind == "head":
-            codes = stack(fetch(task.ids))
-            tensors = tune_head(
-                task.ids,
-                task.labels,
-                codes,
-                config=self._config,
-                classes=task.classes,
-                start=start,
-                on_step=on_step,
-            )
-        else:
-            budget = self._config.compute.image_memory_mb * 2**20 // self._workers
-            side = self._config.backbone.canvas_size
-            canvases = Canvases(task.ids, fetch, side=side, budget=budget, parallel=parallel)
-            tensors = tune(
-                Members(task.ids, task.labels, canvases),
-                backbone=self._backbone,
-                config=self._config,
-                classes=task.classes,
-                parallel=parallel,
-                start=start,
-                on_step=on_step,
-            )
+        budget = self._config.compute.image_memory_mb * 2**20 // self._workers
+        given = self._kind.load(task.ids, fetch, budget=budget, parallel=parallel)
+        tensors = self._kind.tune(
+            Members(task.ids, task.labels, given),
+            classes=task.classes,
+            parallel=parallel,
+            start=start,
+            on_step=on_step,
+        )
         return TuneResult(task.key, to_bytes(tensors), time.perf_counter() - started)
 
 
@@ -213,10 +201,6 @@ class _Run:
         """Raise in a worker whose results nobody will take any more."""
         if self._stopped.is_set():
             raise StoppedError("The work was stopped.")
-
-    def map(self, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
-        """Results in the order of the items."""
-        return [future.result() for future in [self._submit(function, item) for item in items]]
 
     def stream(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
         """Results in the order of the items, with only a few items in flight."""

@@ -268,7 +268,7 @@ class PooledExecutor:
     def tune(self, tasks: Sequence[TuneTask], fetch: Fetch, progress: Progress) -> Iterator[TuneResult]:
         """Tune every task, the biggest first; results as they finish."""
         ordered = sorted(tasks, key=lambda task: (-len(task.ids), task.key))
-        epochs = self._config.tuning.epochs
+        epochs = self._config.tuning.epochs_run
         total, done = sum(len(task.ids) for task in ordered) * epochs, 0
 
         def job(place: int) -> _Job:

@@ -19,8 +19,9 @@ from lmeraser.determinism import coin
 from lmeraser.tensors import Array
 
 Features = NDArray[np.float32]  # [n, d]
+Pixels = NDArray[np.float32]  # clean views as input of the backbone, [n, 3, size, size]
 Clusters = NDArray[np.int64]  # [n]
-Router = Callable[[Features], Clusters]
+Router = Callable[[Features, Pixels], Clusters]
 Fitted = Mapping[str, Array]  # the artifact's tensors; each partition knows its own
 
 _HASH_BITS = 32
@@ -59,8 +60,8 @@ class Partition(ABC):
         """Which of the clusters with these paths answer for new images; made once, asked for every micro-batch.
 
         Returns:
-            A function of features that gives positions in ``paths``, int64 [n, votes]; -1 where an image has
-            fewer votes.
+            A function of features and pixels that gives positions in ``paths``, int64 [n, votes]; -1 where an
+            image has fewer votes. Each image's row depends on that image alone.
         """
 
     def _place(self, head: int, record_id: str) -> str:

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from lmeraser.partitions.base import Clusters, Features, Fitted, Partition, Router, padded
+from lmeraser.partitions.base import Clusters, Features, Fitted, Partition, Pixels, Router, padded
 from lmeraser.partitions.hier_cluster import centred, unit_rows
 
 
@@ -74,7 +74,7 @@ class ClassTree(Partition):
             for length in range(len(bits) + 1):
                 under.setdefault(bits[:length], []).append(position)
 
-        def route(features: Features) -> Clusters:
+        def route(features: Features, pixels: Pixels) -> Clusters:
             votes: list[list[int]] = [[] for _ in features]
             waiting = [(0, "", np.arange(len(features)))]  # node, way, images
             while waiting:

@@ -1,24 +1,31 @@
 """Partitions that look at no features: one cluster for all, or a cluster by the hash of the record id.
 
 Both are fitted on nothing, so deleting a record never changes another record's place. There is no reason to prefer
-one cluster for a new image, so all of them vote (the mean of their probabilities); the published code sends a test
-image to a pseudo-random head instead.
+one cluster for a new image, so all of them answer (``aggregation.route = "all"``). The paper's published code asks
+one pseudo-random head instead. With ``"one"`` so does this: the cluster whose path has the largest hash with the
+image's clean pixels (Thaler and Ravishankar, 1998), so that a cluster that vanishes moves no image but its own.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 
 import numpy as np
 
-from lmeraser.determinism import below
-from lmeraser.partitions.base import Features, Fitted, Partition, Router
+from lmeraser.config import Config
+from lmeraser.determinism import below, coin
+from lmeraser.partitions.base import Clusters, Features, Fitted, Partition, Pixels, Router
 
 
 class HashedPartition(Partition):
     """``clusters`` clusters by hash of the record id; ``single`` is the case of one."""
 
     needs_features = False
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self._route = config.aggregation.route
 
     def sample(self, ids: Sequence[str]) -> list[str]:
         """No record shapes the partition."""
@@ -34,6 +41,14 @@ class HashedPartition(Partition):
         return [self._place(below(self._seed, "partition", bounds, i)[0], i) for i in ids]
 
     def router(self, fitted: Fitted, paths: Sequence[str]) -> Router:
-        """All clusters vote."""
-        every = np.arange(len(paths), dtype=np.int64)
-        return lambda features: np.tile(every, (len(features), 1))
+        """All clusters, or one that the image draws."""
+        if self._route == "all":
+            every = np.arange(len(paths), dtype=np.int64)
+            return lambda features, pixels: np.tile(every, (len(features), 1))
+
+        def drawn(features: Features, pixels: Pixels) -> Clusters:
+            images = [hashlib.sha256(image.tobytes()).hexdigest() for image in pixels]
+            chosen = [max(range(len(paths)), key=lambda n: coin(self._seed, "route", paths[n], i)) for i in images]
+            return np.array(chosen, dtype=np.int64)[:, None]
+
+        return drawn

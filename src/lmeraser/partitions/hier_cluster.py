@@ -68,7 +68,7 @@ class HierCluster(Partition):
         heads = by_head(paths)
         prototypes = fitted["prototypes"][list(heads)].astype(np.float64)
         positions = padded(list(heads.values()))
-        return lambda features: positions[self._nearest(prototypes, features)]
+        return lambda features, pixels: positions[self._nearest(prototypes, features)]
 
     def _nearest(self, prototypes: NDArray[np.float64], features: Features) -> Clusters:
         found = np.empty(len(features), dtype=np.int64)

@@ -1,0 +1,144 @@
+"""A backbone that takes microseconds, and the training loop that a PyTorch user would write for it.
+
+The loop shares no code with the product but the coins of `determinism`: it is what tuning is compared with.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from conftest import png
+from lmeraser.backbones.base import Backbone, channel_constants
+from lmeraser.backbones.frozen import freeze
+from lmeraser.config import Config, parse
+from lmeraser.constituents import kind_of
+from lmeraser.constituents.base import Members, serial
+from lmeraser.determinism import below, order
+from lmeraser.environment import deterministic
+from lmeraser.hashing import Digest
+from lmeraser.images import Canvases
+
+SIZE, SIDE, CLASSES, FEATURES = 16, 18, 3, 8
+
+
+class Pool(nn.Module):
+    """The mean over an image."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean(dim=(2, 3))
+
+
+class Small(Backbone):
+    """A frozen convolution and a mean over the image; differentiable like any other."""
+
+    def __init__(self, micro_batch: int = 4, garbage: float = 0.0) -> None:
+        torch.manual_seed(0)
+        self.digest = Digest.of(b"small")
+        self.image_size, self.micro_batch, self.feature_dim = SIZE, micro_batch, FEATURES
+        self.device = torch.device("cpu")
+        self._mean = channel_constants((0.5,) * 3, self.device)
+        self._std = channel_constants((0.5,) * 3, self.device)
+        self.features_network = freeze(nn.Sequential(nn.Conv2d(3, FEATURES, 5, stride=2), nn.Tanh(), Pool()))
+        self.class_vectors = np.random.default_rng(0).standard_normal((5, FEATURES)).astype(np.float32)
+        self.garbage = garbage
+        self.shapes: set[tuple[int, ...]] = set()
+
+    def features(self, images: Tensor, prompt: Tensor | None = None) -> Tensor:
+        self.shapes.add(tuple(images.shape))
+        black = (images.detach() == -1).all(dim=(1, 2, 3))
+        pooled: Tensor = self.features_network(images if prompt is None else images + prompt)
+        return pooled + self.garbage * black[:, None]
+
+    def network(self) -> nn.Module:
+        return copy.deepcopy(self.features_network)
+
+
+def config(**changes: Any) -> Config:
+    """Settings for it; the tuning's are merged with those given."""
+    tuning = {"epochs": 3, "batch_size": 8, "head_learning_rate": 0.05, "prompt_learning_rate": 0.05}
+    base = {
+        "backbone": {"image_size": SIZE, "resize": SIDE, "micro_batch": 4},
+        "prompt": {"width": 3, "init_scale": 0.1},
+        "head": {"normalize": "none"},
+        "tuning": {**tuning, **changes.pop("tuning", {})},
+    }
+    return parse({**base, **changes})
+
+
+def members(count: int, labels: list[int] | None = None) -> Members[Canvases]:
+    """So many records of noise."""
+    pixels = np.random.default_rng(0).integers(0, 256, (count, SIDE, SIDE, 3), dtype=np.uint8)
+    images = {f"r{number:02d}": png(picture) for number, picture in enumerate(pixels)}
+    canvases = Canvases(tuple(images), lambda ids: [images[i] for i in ids], side=SIDE, budget=10**8)
+    chosen = labels if labels is not None else [number % CLASSES for number in range(count)]
+    return Members(tuple(images), tuple(chosen), canvases)
+
+
+def tuned(
+    known: Members[Canvases],
+    chosen: Config,
+    backbone: Backbone | None = None,
+    parallel: Any = serial,
+    **options: Any,
+) -> dict[str, Any]:
+    """A constituent of the kind that the settings name."""
+    with deterministic():
+        return kind_of(chosen, backbone or Small()).tune(known, classes=CLASSES, parallel=parallel, **options)
+
+
+def linear_head(chosen: Config) -> tuple[nn.Linear, list[dict[str, Any]]]:
+    """A head of zeros and its parameter groups."""
+    tuning, head = chosen.tuning, nn.Linear(FEATURES, CLASSES)
+    nn.init.zeros_(head.weight)
+    nn.init.zeros_(head.bias)
+    rate, decay = tuning.head_learning_rate, tuning.head_weight_decay
+    weight = {"params": [head.weight], "lr": rate, "weight_decay": decay}
+    return head, [weight, {"params": [head.bias], "lr": rate, "weight_decay": 0.0}]
+
+
+def plain_loop(
+    known: Members[Canvases],
+    chosen: Config,
+    groups: list[dict[str, Any]],
+    logits: Callable[[Tensor, list[str]], Tensor],
+) -> None:
+    """Whole batches, torch's optimiser, scheduler and cross-entropy; changes the values in ``groups``."""
+    tuning = chosen.tuning
+    optimizer: torch.optim.Optimizer = torch.optim.AdamW(groups)
+    if tuning.optimizer == "sgd":
+        optimizer = torch.optim.SGD(groups, momentum=tuning.momentum)
+    warm = math.ceil(len(known.ids) / tuning.batch_size)
+    total = warm * tuning.epochs
+    scheduler = torch.optim.lr_scheduler.LambdaLR(
+        optimizer,
+        lambda step: (
+            (step + 1) / warm
+            if step < warm
+            else 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, total - warm)))
+        ),
+    )
+    for epoch in range(tuning.epochs):
+        shuffled = order(0, "order", known.ids, epoch)
+        for first in range(0, len(shuffled), tuning.batch_size):
+            batch = shuffled[first : first + tuning.batch_size]
+            images, labels = [], []
+            for record_id in batch:
+                row, column, mirror = below(0, "augment", (3, 3, 2), epoch, record_id)
+                index = known.ids.index(record_id)
+                view = known.given[[index]][0][row : row + SIZE, column : column + SIZE]
+                image = torch.from_numpy(view.copy()).permute(2, 0, 1).float()
+                images.append(image.flip(2) if tuning.flip and mirror else image)
+                labels.append(known.labels[index])
+            inputs = torch.stack(images) / 127.5 - 1
+            loss = nn.functional.cross_entropy(logits(inputs, batch), torch.tensor(labels))
+            optimizer.zero_grad()
+            torch.autograd.backward(loss)
+            optimizer.step()
+            scheduler.step()
