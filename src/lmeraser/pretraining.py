@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lmeraser.backbones.folder import WEIGHTS, check_free, pixel_statistics, write_backbone
+from lmeraser.backbones.folder import WEIGHTS, check_free, pixel_statistics, versions, write_backbone
 from lmeraser.environment import deterministic
 from lmeraser.errors import BackboneError, InputError, SourceError
 from lmeraser.files import write_atomic
@@ -167,8 +167,10 @@ def _finish(
     clock: Callable[[], datetime],
 ) -> None:
     """Write the backbone's folder and remove the state."""
-    work = out / _UNFINISHED
-    saved = work / "model"
+    from transformers.utils import logging
+
+    work, saved = out / _UNFINISHED, out / _UNFINISHED / "model"
+    logging.disable_progress_bar()
     network.save_pretrained(saved)
     write_atomic(out / PUBLIC_DIGESTS, (work / PUBLIC_DIGESTS).read_bytes())
     write_backbone(
@@ -181,6 +183,7 @@ def _finish(
             "made_by": "lmeraser pretrain",
             **told,
             "public_records": listed(out / PUBLIC_DIGESTS, told["trained_on"]["images"]),
+            "versions": versions("torch", "transformers", "accelerate", "numpy", "pillow"),
             "seconds": round(training.seconds, 1),
             "finished": to_text(clock()),
         },

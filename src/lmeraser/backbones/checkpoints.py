@@ -26,7 +26,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from lmeraser.backbones.folder import check_free, pixel_statistics, write_backbone
+from lmeraser.backbones.folder import check_free, pixel_statistics, versions, write_backbone
 from lmeraser.backbones.huggingface import POOLING
 from lmeraser.errors import BackboneError, InputError, listing
 from lmeraser.files import read_file
@@ -168,6 +168,7 @@ def convert(
             "file_md5": md5,
             "checked": "unverified" if md5 != published.md5 else "MD5, as the README of the paper's code gives it",
             "classifier": "left out: all of its weights are 0" if zero else "as in the file",
+            "versions": versions("torch", "transformers"),
             "finished": to_text(clock()),
         },
     )

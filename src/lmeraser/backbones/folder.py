@@ -80,7 +80,7 @@ def write_backbone(
         weights: a ``model.safetensors``.
         pixels: a ``preprocessor_config.json`` (`pixel_statistics`).
         size: side of an input that it takes, px.
-        provenance: what is to be told; versions and digests are added.
+        provenance: what is to be told; digests are added.
 
     Returns:
         What ``provenance.json`` says.
@@ -108,17 +108,15 @@ def write_backbone(
         "class_vectors": 0 if vectors is None else len(vectors),
         "weights": Digest.of(weights),
         "backbone": read_back.digest,
-        "versions": versions(),
     }
     write_atomic(out / PROVENANCE, json.dumps(told, indent=1).encode())
     return told
 
 
-def versions() -> dict[str, str]:
-    """Of what decides the weights."""
-    packages = ("torch", "transformers", "numpy", "pillow")
+def versions(*packages: str) -> dict[str, str]:
+    """Of Python, lmeraser and what else decided the weights, for a provenance."""
     return {
-        "lmeraser": __version__,
         "python": platform.python_version(),
+        "lmeraser": __version__,
         **{package: version(package) for package in packages},
     }
