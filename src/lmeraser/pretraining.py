@@ -44,7 +44,6 @@ def pretrain(
     out: Path,
     recipe: Recipe,
     *,
-    split: str | None = None,
     held_out: Source | None = None,
     cpu: bool = False,
     skip_bad: bool = False,
@@ -60,7 +59,6 @@ def pretrain(
         source: public, labelled images; it names its classes.
         out: the backbone's folder; empty, missing, or of a training that was stopped.
         recipe: how.
-        split: which split the source is, for the provenance.
         held_out: public images that are not trained on, to measure accuracy.
         cpu: use no GPU.
         skip_bad: leave faulty rows out, instead of refusing the source.
@@ -80,7 +78,7 @@ def pretrain(
     work, main = out / _UNFINISHED, accelerator.is_main_process
     told = progress if main else silent
     if main:
-        _begin(out, work, source, split, recipe)
+        _begin(out, work, source, recipe)
         spool(source, work, skip_bad=skip_bad, progress=told)
     accelerator.wait_for_everyone()
     images = Spool(work)
@@ -88,12 +86,12 @@ def pretrain(
         network = network_of(recipe, source.classes)
         training = Training(network, images, recipe, accelerator, work / _CHECKPOINT)
         training.run(checkpoint_steps, told)
-        accuracy = _accuracy(network, held_out, source.classes, recipe, told) if held_out and main else None
+        tested = _accuracy(network, held_out, source.classes, recipe, told) if held_out and main else None
     if main:
-        origin = {"source": source.name, "split": split, "images": len(images), "classes": len(source.classes)}
-        tested = None if held_out is None else {"source": held_out.name, "accuracy": accuracy}
+        origin = {"source": source.name, "images": len(images), "classes": len(source.classes)}
         how = {**recipe.model_dump(mode="json"), "processes": accelerator.num_processes}
-        how |= {"device": accelerator.device.type, "precision": accelerator.mixed_precision}
+        how["device"] = accelerator.device.type
+        how["precision"] = "bf16" if accelerator.mixed_precision == "bf16" else "fp32"
         _finish(network, out, recipe, {"trained_on": origin, "recipe": how, "held_out": tested}, training, clock)
     accelerator.wait_for_everyone()
     return provenance(out) or {}
@@ -113,7 +111,7 @@ def _accelerator(cpu: bool) -> Any:
     return Accelerator(mixed_precision="bf16" if half else "no", cpu=cpu, kwargs_handlers=[patience])
 
 
-def _begin(out: Path, work: Path, source: Source, split: str | None, recipe: Recipe) -> None:
+def _begin(out: Path, work: Path, source: Source, recipe: Recipe) -> None:
     """Make the folder of a training, or recognise it."""
     check_free(out, kept=_UNFINISHED)
     if len(source.classes) < 2:
@@ -124,7 +122,6 @@ def _begin(out: Path, work: Path, source: Source, split: str | None, recipe: Rec
         )
     what = {
         "source": source.name,
-        "split": split,
         "classes": list(source.classes),
         **recipe.model_dump(mode="json"),
     }
@@ -140,8 +137,8 @@ def _begin(out: Path, work: Path, source: Source, split: str | None, recipe: Rec
 
 def _accuracy(
     network: Any, source: Source, classes: Sequence[str], recipe: Recipe, progress: Progress
-) -> float | None:
-    """Share of a source's images whose most probable class is the label; None without images."""
+) -> dict[str, Any]:
+    """On how many images it was measured, and the share whose most probable class is the label."""
     right, seen, device = 0, 0, next(network.parameters()).device
     corner = (recipe.canvas_size - recipe.image_size) // 2
     for chunk in chunks(counted(source.rows, "measuring accuracy", source.length, progress)):
@@ -155,7 +152,7 @@ def _accuracy(
             found = network(pixel_values=network_input(pixels, device)).logits.argmax(dim=1).tolist()
         right += sum(guess == example.label for guess, example in zip(found, examples, strict=True))
         seen += len(examples)
-    return right / seen if seen else None
+    return {"source": source.name, "images": seen, "accuracy": right / seen if seen else None}
 
 
 def _finish(

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lmeraser.commands.base import AsJson, ImageColumn, LabelColumn, Split, columns_of, print_report
 from lmeraser.recipe import Recipe
+
+if TYPE_CHECKING:
+    from lmeraser.sources import Columns, Source
 
 _RECIPE = Recipe()
 
@@ -43,7 +47,6 @@ def pretrain(
     from lmeraser.display import Display
     from lmeraser.pretraining import pretrain
     from lmeraser.recipe import recipe
-    from lmeraser.sources import open_source
 
     how = recipe(
         arch=arch,
@@ -57,21 +60,27 @@ def pretrain(
         seed=seed,
     )
     columns = columns_of(image_column, label_column, None, None, positions=True)
-    public = open_source(source, split=split, columns=columns)
     tested = held_out or (source if held_out_split else None)
     with Display() as display:
         told = pretrain(
-            public,
+            _named(source, split, columns),
             out,
             how,
-            split=split,
-            held_out=open_source(tested, split=held_out_split, columns=columns) if tested else None,
+            held_out=_named(tested, held_out_split, columns) if tested else None,
             cpu=cpu,
             skip_bad=skip_bad,
             checkpoint_steps=checkpoint_steps,
             progress=display,
         )
     print_report(f"backbone in {out}", told, as_json=as_json)
+
+
+def _named(where: str, split: str | None, columns: Columns) -> Source:
+    """A source whose name tells the split as well, for the provenance."""
+    from lmeraser.sources import open_source
+
+    opened = open_source(where, split=split, columns=columns)
+    return replace(opened, name=f"{opened.name}, split {split}") if split else opened
 
 
 def convert(
