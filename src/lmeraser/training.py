@@ -95,15 +95,7 @@ class Training:
             )
         self._steps = len(images) // self._batch  # in an epoch; the images left over come in another one
         self._total = self._steps * recipe.epochs
-        decaying = [
-            p for p in network.parameters() if p.ndim in (2, 4)
-        ]  # not biases, scales, positions, the token
-        others = [p for p in network.parameters() if p.ndim not in (2, 4)]
-        groups = [
-            {"params": decaying, "weight_decay": recipe.weight_decay},
-            {"params": others, "weight_decay": 0.0},
-        ]
-        self._optimizer = torch.optim.AdamW(groups, fused=True)
+        self._optimizer = torch.optim.AdamW(_groups(network, recipe.weight_decay), fused=True)
         self._wrapped, self._stepper = accelerator.prepare(network, self._optimizer)
         self._step, self.seconds = 0, 0.0
         if checkpoint.exists():
@@ -188,6 +180,14 @@ class Training:
                 self._optimizer.state[weights] = {
                     key: torch.from_numpy(value.copy()).to(weights.device) for key, value in moments.items()
                 }
+
+
+def _groups(network: Any, decay: float) -> list[dict[str, Any]]:
+    """Matrices and kernels decay; biases, scales, positions and the class token do not."""
+    kinds: dict[bool, list[Tensor]] = {True: [], False: []}
+    for parameter in network.parameters():
+        kinds[parameter.ndim in (2, 4)].append(parameter)
+    return [{"params": kinds[True], "weight_decay": decay}, {"params": kinds[False], "weight_decay": 0.0}]
 
 
 def _augmented(recipe: Recipe, epoch: int, place: int, data: bytes) -> Array:
