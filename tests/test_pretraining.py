@@ -211,34 +211,22 @@ def test_the_command_trains_and_reports(run: Run, tmp_path: Path) -> None:
     assert not (tmp_path / "other").exists()
 
 
-_PROGRAM = """
-import sys
-from pathlib import Path
-sys.path.insert(0, sys.argv[2])
-from conftest import DIGIT_COLUMNS, digits
-from lmeraser.pretraining import pretrain
-from lmeraser.recipe import ARCHITECTURES, recipe
-from lmeraser.sources import open_source
-
-ARCHITECTURES["vit-tiny"] = (32, 2, 2)
-sizes = {"arch": "vit-tiny", "image_size": 16, "patch_size": 4}
-how = recipe(**sizes, batch_size=20, learning_rate=0.01, epochs=2, warmup_epochs=1)
-pretrain(open_source(digits(range(100)), columns=DIGIT_COLUMNS), Path(sys.argv[1]), how, cpu=True)
-"""
-
-
 @pytest.mark.long
 def test_two_processes_share_a_step(tmp_path: Path) -> None:
     """Gradients are means over both halves, so the weights are those of one process, up to rounding."""
-    (tmp_path / "program.py").write_text(_PROGRAM)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
-    arguments = [str(tmp_path / "program.py"), str(tmp_path / "two"), str(Path(__file__).parent)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    subprocess.run([*launch, *arguments], check=True, env=environment)
-    one, two = trained(tmp_path / "one"), provenance(tmp_path / "two")
-    assert two is not None
-    assert two["recipe"]["processes"] == 2
-    weights = [load_file(tmp_path / name / "model.safetensors") for name in ("one", "two")]
+    digits(range(64)).to_parquet(tmp_path / "digits.parquet")
+    pretrain = ["-m", "lmeraser", "pretrain", str(tmp_path / "digits.parquet"), "--arch", "vit-tiny", "--cpu"]
+    pretrain += ["--image-size", "16", "--patch-size", "8", "--epochs", "2", "--batch-size", "16", "--json"]
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    told, weights = [], []
+    for name, command in (("one", pretrain), ("two", [*launch, *pretrain])):
+        arguments = [sys.executable, *command, "--out", str(tmp_path / name)]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        ended = subprocess.run(arguments, check=True, env=environment, stdout=subprocess.PIPE)
+        told.append(json.loads(ended.stdout))
+        weights.append(load_file(tmp_path / name / "model.safetensors"))
+    assert [each["recipe"]["processes"] for each in told] == [1, 2]
+    assert told[0]["public_records"] == told[1]["public_records"]
+    assert told[0]["weights"] != told[1]["weights"]
     for name in weights[0]:
         np.testing.assert_allclose(weights[0][name], weights[1][name], atol=1e-3)
-    assert one["public_records"] == two["public_records"]

@@ -50,10 +50,10 @@ def pretrain(
     checkpoint_steps: int = 500,
     progress: Progress = silent,
     clock: Callable[[], datetime] = utc_now,
-) -> Mapping[str, Any]:
+) -> Mapping[str, Any] | None:
     """Train a backbone on public images, or go on with a training that was stopped.
 
-    Started by ``accelerate launch``, several processes share every step; one alone takes a GPU if there is one.
+    Started by ``torchrun``, several processes share every step; one alone takes a GPU if there is one.
 
     Args:
         source: public, labelled images; it names its classes.
@@ -67,7 +67,7 @@ def pretrain(
         clock: tells the time.
 
     Returns:
-        What ``provenance.json`` says.
+        What ``provenance.json`` says; None in all processes but the first.
 
     Raises:
         InputError: the folder holds something else, or the source cannot be trained on.
@@ -94,7 +94,7 @@ def pretrain(
         how["precision"] = "bf16" if accelerator.mixed_precision == "bf16" else "fp32"
         _finish(network, out, recipe, {"trained_on": origin, "recipe": how, "held_out": tested}, training, clock)
     accelerator.wait_for_everyone()
-    return provenance(out) or {}
+    return provenance(out) if main else None
 
 
 def _accelerator(cpu: bool) -> Any:

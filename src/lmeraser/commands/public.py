@@ -72,7 +72,8 @@ def pretrain(
             checkpoint_steps=checkpoint_steps,
             progress=display,
         )
-    print_report(f"backbone in {out}", told, as_json=as_json)
+    if told is not None:
+        print_report(f"backbone in {out}", told, as_json=as_json)
 
 
 def _named(where: str, split: str | None, columns: Columns) -> Source:
