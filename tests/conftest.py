@@ -25,6 +25,7 @@ import lmeraser.engines
 from lmeraser import Columns, Eraser, cli
 from lmeraser.config import Config, parse
 from lmeraser.engines import PostgreSQL
+from lmeraser.public import PROVENANCE, PUBLIC_DIGESTS, image_digests, listed, sorted_set
 from lmeraser.records import Records
 
 
@@ -80,6 +81,16 @@ def png(pixels: Any) -> bytes:
     buffer = io.BytesIO()
     PillowImage.fromarray(np.asarray(pixels, dtype=np.uint8)).save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def listing(folder: Path, images: Sequence[bytes]) -> Path:
+    """A backbone's folder with a list of its public images and nothing to compute with."""
+    folder.mkdir(parents=True, exist_ok=True)
+    digests = b"".join(digest for image in images for digest in image_digests(image))
+    (folder / PUBLIC_DIGESTS).write_bytes(sorted_set(digests))
+    told = {"public_records": listed(folder / PUBLIC_DIGESTS, len(images))}
+    (folder / PROVENANCE).write_text(json.dumps(told))
+    return folder
 
 
 @cache

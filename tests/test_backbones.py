@@ -152,6 +152,25 @@ def test_packing_changes_results_by_rounding_only(tmp_path: Path, family: str, s
     torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-5)
 
 
+def test_a_vits_pooler_is_that_of_transformers(tmp_path: Path) -> None:
+    from transformers import AutoModel
+
+    ours = load(str(save(tmp_path, "vit")), pooling="pooler")
+    images = probe_images(ours, 1).requires_grad_(True)
+    expected = AutoModel.from_pretrained(tmp_path).eval()(pixel_values=images).pooler_output
+    torch.testing.assert_close(ours.features(images), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_class_vectors_belong_to_the_features_that_their_classifier_sees(tmp_path: Path) -> None:
+    import transformers as hf
+
+    layout: Any = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = hf.ViTConfig(image_size=32, patch_size=8, intermediate_size=48, num_labels=7, **layout)
+    hf.ViTForImageClassification(config).save_pretrained(tmp_path)
+    assert load(str(tmp_path), pooling="cls").class_vectors is not None
+    assert load(str(tmp_path), pooling="mean").class_vectors is None
+
+
 @pytest.mark.parametrize("size", [32, 33, 96])
 def test_a_shared_prompt_is_as_good_as_added_pixels(size: int) -> None:
     ours = load("efficientnet-lite0", size=size)

@@ -14,9 +14,9 @@ import pytest
 from datasets import Image
 
 import lmeraser
-from conftest import DIGIT_CLASSES, DIGIT_COLUMNS, Result, Run, digits, tiny_config
+from conftest import DIGIT_CLASSES, DIGIT_COLUMNS, Result, Run, digits, listing, tiny_config
 from lmeraser import Eraser, cli
-from lmeraser.config import to_toml
+from lmeraser.config import parse, to_toml
 
 COMMANDS = ["demo", "init", "add", "classes", "train", "status", "config", "doctor", "predict", "evaluate"]
 COMMANDS += [
@@ -31,6 +31,8 @@ COMMANDS += [
     "residue",
     "purge",
     "upgrade",
+    "pretrain",
+    "convert",
 ]
 
 
@@ -150,7 +152,7 @@ def test_every_report_is_json_with_its_documented_keys(run: Run, tmp_path: Path,
     assert run(*w, "init", "--config", tmp_path / "mine.toml").code == 0
     columns = ("--id-column", "id", "--subject-column", "writer")
     added = run(*w, "add", parquet, *columns, "--json").json
-    assert added == {"added": 12, "present": 0, "suppressed": 0, "skipped": 0, "faults": []}
+    assert added == {"added": 12, "present": 0, "suppressed": 0, "skipped": 0, "public": None, "faults": []}
     assert run(*w, "classes", "--json").json == DIGIT_CLASSES
     empty = run(*w, "status", "--json").json
     assert (empty["records"], empty["generation"], empty["up_to_date"]) == (12, None, False)
@@ -232,6 +234,30 @@ def test_skipped_rows_are_told(run: Run, work: Path, tmp_path: Path) -> None:
 
 
 # --- the workspace -----------------------------------------------------------------------------------------
+
+
+def test_records_that_are_public_are_told_or_refused(run: Run, tmp_path: Path, parquet: Path) -> None:
+    rows = digits(range(40, 43)).cast_column("image", Image(decode=False))
+    backbone = listing(tmp_path / "backbone", [row["image"]["bytes"] for row in rows])
+    settings = parse({"backbone": {"name": str(backbone), "image_size": 32}})
+    (tmp_path / "mine.toml").write_text(to_toml(settings))
+    w = ("-w", tmp_path / "w")
+    run(*w, "init", "--config", tmp_path / "mine.toml")
+    source = (parquet, "--id-column", "id")
+    refused(
+        run(*w, "add", *source, "--refuse-public"), "3:", "digit-0040", "digit-0042", "trained on this very file"
+    )
+    assert run(*w, "status", "--json").json["records"] == 0
+    assert run(*w, "add", *source, "--refuse-public", "--skip-bad", "--json").json["public"] == 0
+    told = run(*w, "add", *source)
+    assert told.out.splitlines()[:1] == ["3 added, 9 already there"]
+    assert "3 of those added are public" in told.out
+    digits(range(52, 55)).to_parquet(parquet)
+    assert "none of those added" in run(*w, "add", *source).out
+
+
+def test_public_records_cannot_be_refused_without_a_list(run: Run, work: Path, parquet: Path) -> None:
+    refused(run("-w", work, "add", parquet, "--id-column", "id", "--refuse-public"), "lmeraser pretrain")
 
 
 def test_the_workspace_may_come_from_the_environment(

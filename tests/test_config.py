@@ -139,6 +139,7 @@ def test_a_canvas_covers_the_input() -> None:
 def test_the_preset_paper_has_the_papers_numbers() -> None:
     paper = preset("paper")
     assert (paper.backbone.name, paper.backbone.image_size, paper.backbone.canvas_size) == ("vit-b-22k", 224, 256)
+    assert paper.backbone.pooling == "pooler", "what its code calls forward_features"
     assert (paper.partition.sample_size, paper.partition.linkage, paper.partition.threshold) == (
         1000,
         "average",

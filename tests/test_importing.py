@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
@@ -15,15 +16,17 @@ import numpy as np
 import pyarrow.parquet as parquet
 import pytest
 from datasets import Image, load_dataset
+from PIL import Image as PillowImage
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
-from conftest import DIGIT_CLASSES, DIGIT_COLUMNS, NOW, digits, forget, png
+from conftest import DIGIT_CLASSES, DIGIT_COLUMNS, NOW, digits, forget, listing, png
 from lmeraser import Columns
 from lmeraser.database import Database
 from lmeraser.errors import InputError, SourceError, StorageError
 from lmeraser.importing import ImportReport, import_records
 from lmeraser.ledger import Ledger
+from lmeraser.public import PublicImages, public_images
 from lmeraser.records import Records
 from lmeraser.sources import Row, Source, open_source
 
@@ -300,6 +303,55 @@ def test_a_refused_restoration_lifts_nothing(records: Records) -> None:
     with pytest.raises(SourceError):
         add(records, row(0), row(1, image=None), allow_deleted=True)
     assert counts(add(records, row(0))) == (0, 0, 1, 0)
+
+
+# --- public images -----------------------------------------------------------------------------------------
+
+
+def public_of(tmp_path: Path, *images: bytes) -> PublicImages:
+    public = public_images(listing(tmp_path / "backbone", images))
+    assert public is not None
+    return public
+
+
+def test_new_records_that_are_public_are_counted(records: Records, tmp_path: Path) -> None:
+    assert add(records, row(0)).public is None, "not known"
+    again = PillowImage.open(io.BytesIO(OTHER))
+    resaved = io.BytesIO()
+    again.save(resaved, "PPM")
+    public = public_of(tmp_path, DOT, OTHER)
+    rows = [row(0), row(1), row(2, image=resaved.getvalue()), row(3, image=NOISE)]
+    report = add(records, *rows, public=public)
+    assert (report.added, report.present, report.public) == (3, 1, 2)
+    assert add(records, *rows, public=public).public == 0, "counted when they were added"
+
+
+def test_public_records_are_refused_all_or_none(records: Records, tmp_path: Path) -> None:
+    public, rows = public_of(tmp_path, DOT), [row(0, image=NOISE), row(1), row(2, image=None), row(3)]
+    with pytest.raises(SourceError) as caught:
+        add(records, *rows, public=public, refuse_public=True)
+    assert sorted(caught.value.faults) == [
+        "row 1 (id 'r1'): the backbone was trained on this very file",
+        "row 2 (id 'r2'): no image",
+        "row 3 (id 'r3'): the backbone was trained on this very file",
+    ]
+    assert "no public image" in str(caught.value)
+    assert records.count() == 0
+    report = add(records, *rows, public=public, refuse_public=True, skip_bad=True)
+    assert (counts(report), report.public) == ((1, 0, 0, 3), 0)
+
+
+def test_refusing_public_records_needs_a_list_of_them(records: Records) -> None:
+    with pytest.raises(InputError, match="lmeraser pretrain"):
+        add(records, row(0), refuse_public=True)
+    assert (records.count(), records.classes) == (0, ())
+
+
+def test_a_deleted_record_is_refused_before_it_is_counted(records: Records, tmp_path: Path) -> None:
+    add(records, row(0))
+    forget(records, ["r0"])
+    report = add(records, row(0), public=public_of(tmp_path, DOT))
+    assert (counts(report), report.public) == ((0, 0, 1, 0), 0)
 
 
 # --- streaming ---------------------------------------------------------------------------------------------

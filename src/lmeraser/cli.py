@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from lmeraser._version import __version__
-from lmeraser.commands import deletion, evidence, experiments, model, workspace
+from lmeraser.commands import deletion, evidence, experiments, model, public, workspace
 from lmeraser.commands.base import global_options
 from lmeraser.errors import LmeraserError, StoppedError
 
@@ -29,6 +29,7 @@ for _command in (
     *(model.demo, workspace.init, workspace.add, workspace.classes, workspace.config, workspace.status),
     *(model.train, model.predict, model.evaluate, model.draw, model.doctor),
     *(model.cost, deletion.plan, deletion.unlearn, workspace.relabel, model.audit),
+    *(public.pretrain, public.convert),
     *(evidence.ledger, evidence.verify, evidence.residue, workspace.purge, workspace.upgrade),
 ):
     app.command()(_command)

@@ -148,9 +148,11 @@ class Eraser:
         extend_classes: bool = False,
         allow_deleted: bool = False,
         skip_bad: bool = False,
+        refuse_public: bool = False,
     ) -> ImportReport:
         """Add records: all of a source's or, if any is faulty, none. See `importing.import_records`."""
         from lmeraser.importing import import_records
+        from lmeraser.public import public_images
         from lmeraser.sources import open_source
 
         opened = open_source(source, split=split, columns=columns)
@@ -163,6 +165,8 @@ class Eraser:
                 extend_classes=extend_classes,
                 allow_deleted=allow_deleted,
                 skip_bad=skip_bad,
+                public=public_images(self.workspace.config.backbone.name),
+                refuse_public=refuse_public,
                 progress=self._progress,
             )
 

@@ -5,6 +5,7 @@ Rules:
 - a row that is already there with the same content is counted, not added again;
 - a row whose id, subject or image was deleted here is refused (counted), unless that is allowed on purpose;
 - every fault of the source is collected before anything is refused;
+- a record whose image the backbone was trained on is counted, or a fault if that is asked for (paper, Eq. 2);
 - the first import fixes the list of classes; later ones must fit it.
 
 Rows are streamed in chunks, so memory does not grow with the source. Knows nothing about where rows come from.
@@ -22,21 +23,36 @@ from lmeraser.errors import InputError, SourceError
 from lmeraser.hashing import Digest
 from lmeraser.ledger import Ledger
 from lmeraser.progress import Progress, counted, silent
+from lmeraser.public import PublicImages
 from lmeraser.reconcile import digest_of
 from lmeraser.records import Named, Record, Records
 from lmeraser.sources import Row, Source, check, chunks
 
 _LONGEST_NAME = 1024
+_PUBLIC = {
+    "file": "the backbone was trained on this very file",
+    "pixels": "the backbone was trained on these pixels, in another file",
+}
 
 
 @dataclass
 class ImportReport:
-    """What an import did, in records."""
+    """What an import did, in records.
+
+    Attributes:
+        added: new ones.
+        present: were there already.
+        suppressed: refused, because they were deleted here before.
+        skipped: faulty rows that were left out.
+        public: new ones whose image the backbone was trained on; None: it does not list its public images.
+        faults: what is wrong with rows.
+    """
 
     added: int = 0
     present: int = 0
     suppressed: int = 0
     skipped: int = 0
+    public: int | None = None
     faults: list[str] = field(default_factory=list)
 
     def to_json(self) -> dict[str, object]:
@@ -53,6 +69,8 @@ def import_records(
     extend_classes: bool = False,
     allow_deleted: bool = False,
     skip_bad: bool = False,
+    public: PublicImages | None = None,
+    refuse_public: bool = False,
     progress: Progress = silent,
 ) -> ImportReport:
     """Add the rows of ``source``.
@@ -65,18 +83,26 @@ def import_records(
         extend_classes: append classes that the source names and the workspace does not know.
         allow_deleted: add records again whose id, subject or image was deleted here.
         skip_bad: leave faulty rows out and count them, instead of refusing the source.
+        public: the images that the backbone was trained on; None: not known.
+        refuse_public: a new record whose image is one of them is a fault.
         progress: told the number of rows read.
 
     Raises:
         SourceError: faults, all of them listed; nothing was added.
-        InputError: the classes of the source do not fit.
+        InputError: the classes of the source do not fit, or public images are to be refused and not known.
         StorageError: the disk refused; nothing was added.
     """
-    report = ImportReport()
+    if refuse_public and public is None:
+        raise InputError(
+            "Public images can be refused if the backbone lists those that it was trained on.",
+            got="a backbone without such a list",
+            next_step="use one that 'lmeraser pretrain' made, or add the records without --refuse-public",
+        )
+    report = ImportReport(public=None if public is None else 0)
     with records.database.transaction() as connection:
         entry, commitments = ledger.next_position(connection), list[Digest]()
         classes = _fix_classes(records, source, connection, extend=extend_classes)
-        checker = _Checker(records, source.classes, classes, allow_deleted)
+        checker = _Checker(records, source.classes, classes, allow_deleted, public, refuse_public)
         rows = counted(source.rows, "importing records", source.length, progress)
         for chunk in chunks(rows):
             good = checker.check(chunk, report)
@@ -84,8 +110,8 @@ def import_records(
             report.added += len(good)
         if report.faults and not skip_bad:
             raise SourceError(
-                f"Every row of a source is a decodable image with a known label and its own id "
-                f"({source.name}); nothing was added.",
+                f"Every row of a source is a decodable image with a known label and its own id"
+                f"{', and no public image' if refuse_public else ''} ({source.name}); nothing was added.",
                 faults=report.faults,
                 next_step="correct the source, or leave these rows out with --skip-bad",
             )
@@ -132,12 +158,19 @@ class _Checker:
     """Turns rows into new records, and everything else into counts and faults."""
 
     def __init__(
-        self, records: Records, source_classes: Sequence[str], classes: Sequence[str], allow_deleted: bool
+        self,
+        records: Records,
+        source_classes: Sequence[str],
+        classes: Sequence[str],
+        allow_deleted: bool,
+        public: PublicImages | None,
+        refuse_public: bool,
     ) -> None:
         self._records = records
         self._source_classes = source_classes
         self._classes = classes
         self._allow = allow_deleted
+        self._public, self._refuse_public = public, refuse_public
         self._seen: dict[str, int] = {}
         self.restored: dict[Named, list[str]] = {"record": [], "subject": [], "image": []}
 
@@ -159,10 +192,23 @@ class _Checker:
             if found and not self._allow:
                 report.suppressed += 1
                 continue
+            if self._refused(row, checked, report):
+                continue
             for kind, name in found.items():
                 self.restored[kind].append(name)
             good.append(checked)
         return good
+
+    def _refused(self, row: Row, record: Record, report: ImportReport) -> bool:
+        """Count a record whose image is public, or refuse it."""
+        match = self._public.find(record.image) if self._public is not None else None
+        if match is None:
+            return False
+        if self._refuse_public:
+            report.faults.append(f"row {row.position} (id {row.id!r}): {_PUBLIC[match]}")
+            return True
+        report.public = (report.public or 0) + 1
+        return False
 
     def _gone(self, kind: Named, names: Iterable[Mapping[Named, str]]) -> set[str]:
         """Names of this kind that were deleted here before."""

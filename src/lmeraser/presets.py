@@ -25,7 +25,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     # The paper's settings (section V-A). It names no learning rates that its code uses; see docs/adr/0006.
     "paper": {
-        "backbone": {"name": "vit-b-22k", "image_size": 224, "resize": 256},
+        # Its code takes the features of this backbone behind pre_logits, transformers' pooler.
+        "backbone": {"name": "vit-b-22k", "image_size": 224, "resize": 256, "pooling": "pooler"},
         "partition": {
             "method": "hier_cluster",
             "sample_size": 1000,

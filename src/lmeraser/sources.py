@@ -15,13 +15,15 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from lmeraser.errors import ImageError, InputError
 from lmeraser.images import decode
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
+
+T = TypeVar("T")
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 
@@ -113,9 +115,9 @@ def check(row: Row, source_classes: Sequence[str], classes: Sequence[str]) -> Ex
     return Example(label, row.image)
 
 
-def chunks(rows: Iterable[Row], size: int = 256) -> Iterator[list[Row]]:
-    """Rows in lists of at most ``size``."""
-    iterator = iter(rows)
+def chunks(items: Iterable[T], size: int = 256) -> Iterator[list[T]]:
+    """Items in lists of at most ``size``."""
+    iterator = iter(items)
     while chunk := list(itertools.islice(iterator, size)):
         yield chunk
 

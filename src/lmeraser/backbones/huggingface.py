@@ -1,8 +1,9 @@
 """Any image model that ``transformers.AutoModel`` knows: ViT, Swin, DINOv2, ConvNeXt, ResNet...
 
 Weights come from a hub name or a local folder, as safetensors only: no code is unpickled and none is fetched.
-The features are the class token where there is one (the paper's ViT), else the model's own pooling (Swin: mean
-of the tokens). Pixel statistics come from the model's ``preprocessor_config.json``.
+The features are the class token where there is one (ViT), else the model's own pooling (Swin: mean of the
+tokens), unless a folder's ``config.json`` tells otherwise (`checkpoints`). Pixel statistics come from the
+model's ``preprocessor_config.json``.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ ALIASES = {
 _CLASS_TOKEN = frozenset({"vit", "deit", "dinov2", "dinov2_with_registers", "beit", "data2vec-vision", "vit_mae"})
 _INTERPOLATING = frozenset({"vit", "deit"})  # others follow the input's size by themselves
 _CLASSIFIER = "classifier.weight"  # where transformers' image classifiers keep their class vectors
+POOLING = "lmeraser_pooling"  # in a config.json: what its classifier sees, where that is not usual for the model
 _DEFAULT_MEAN = _DEFAULT_STD = (0.5, 0.5, 0.5)
 
 
@@ -41,7 +43,8 @@ class HuggingFaceBackbone(Backbone):
         where = ALIASES.get(config.name, config.name)
         model, missing = _load(where, config.name)
         kind = str(model.config.model_type)
-        self._pooling = config.pooling if config.pooling != "auto" else _natural_pooling(kind)
+        natural = _natural_pooling(model.config)
+        self._pooling = config.pooling if config.pooling != "auto" else natural
         _drop_unused_pooler(model, self._pooling)
         _check_complete(model, missing, config.name)
         self._extra = {"interpolate_pos_encoding": True} if kind in _INTERPOLATING else {}
@@ -55,14 +58,14 @@ class HuggingFaceBackbone(Backbone):
         self.device = device
         self._mean = channel_constants(mean, device)
         self._std = channel_constants(std, device)
-        if kind in _INTERPOLATING and self._pooling == "cls":
+        if kind in _INTERPOLATING and self._pooling in ("cls", "pooler"):
             _keep_class_token(model)
         self._dtype = DTYPES[config.precision]
         self._source = where, config.name
         self._model: Any = freeze(model.to(device, self._dtype))
         self.feature_dim = self._probe(config)
-        if classifier is not None and classifier.shape[1] == self.feature_dim:
-            self.class_vectors = classifier
+        seen = self._pooling == natural and classifier is not None and classifier.shape[1] == self.feature_dim
+        self.class_vectors = classifier if seen else None  # other features lie in another space
 
     def features(self, images: Tensor, prompt: Tensor | None = None) -> Tensor:
         """Pooled features, float32 [n, d]."""
@@ -157,8 +160,9 @@ def _classifier(where: str) -> NDArray[np.float32] | None:
     return weights if weights.ndim == 2 else None
 
 
-def _natural_pooling(kind: str) -> str:
-    return "cls" if kind in _CLASS_TOKEN else "pooler"
+def _natural_pooling(config: Any) -> str:
+    """What the checkpoint's classifier sees."""
+    return str(getattr(config, POOLING, "cls" if config.model_type in _CLASS_TOKEN else "pooler"))
 
 
 def _drop_unused_pooler(model: Any, pooling: str) -> None:

@@ -68,6 +68,9 @@ def add(
         bool, typer.Option("--allow-deleted", help="Add records again that were deleted here; the ledger tells.")
     ] = False,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave faulty rows out.")] = False,
+    refuse_public: Annotated[
+        bool, typer.Option("--refuse-public", help="An image that the backbone was trained on is a fault.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Add private records: all of a source or, if a row is faulty, none."""
@@ -80,6 +83,7 @@ def add(
             extend_classes=extend_classes,
             allow_deleted=allow_deleted,
             skip_bad=skip_bad,
+            refuse_public=refuse_public,
         )
     if as_json:
         print_json(report.to_json())
@@ -87,6 +91,13 @@ def add(
     typer.echo(f"{report.added} added, {report.present} already there")
     if report.suppressed:
         typer.echo(f"{report.suppressed} refused: deleted here before (--allow-deleted adds them again)")
+    if report.public is not None:
+        typer.echo(
+            f"{report.public} of those added are public: the backbone was trained on their images, and deleting "
+            "them does not change it (--refuse-public refuses them)"
+            if report.public
+            else "none of those added is among the images that the backbone was trained on"
+        )
     for fault in report.faults:
         typer.echo(f"skipped: {fault}", err=True)
 

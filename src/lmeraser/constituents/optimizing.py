@@ -63,9 +63,12 @@ def _factors(tuning: TuningConfig, steps_per_epoch: int) -> Iterator[float]:
     total = tuning.epochs * steps_per_epoch
     warm = min(round(tuning.warmup_epochs * steps_per_epoch), total)
     for step in range(total):
-        if step < warm:
-            yield (step + 1) / warm
-        elif tuning.schedule == "constant":
-            yield 1.0
-        else:
-            yield 0.5 * (1 + math.cos(math.pi * (step - warm) / (total - warm)))
+        constant = tuning.schedule == "constant" and step >= warm
+        yield 1.0 if constant else warmed_cosine(step, warm, total)
+
+
+def warmed_cosine(step: int, warm: int, total: int) -> float:
+    """Factor of the learning rate at one of ``total`` steps: linear over ``warm`` of them, then a cosine to 0."""
+    if step < warm:
+        return (step + 1) / warm
+    return 0.5 * (1 + math.cos(math.pi * (step - warm) / (total - warm)))
