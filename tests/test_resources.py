@@ -12,7 +12,11 @@ from lmeraser.experiments.resources import measured
 
 
 def test_the_result_and_the_seconds_of_some_work() -> None:
-    result, used = measured(lambda: time.sleep(0.05) or "done")
+    def work() -> str:
+        time.sleep(0.05)
+        return "done"
+
+    result, used = measured(work)
     assert result == "done"
     assert used.seconds >= 0.05
 

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from lmeraser.config import Section
+from lmeraser.sections import Section
 from lmeraser.errors import ConfigError, listing
 
 ARCHITECTURES = {"vit-tiny": (192, 12, 3), "vit-small": (384, 12, 6), "vit-base": (768, 12, 12)}
