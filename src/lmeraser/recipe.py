@@ -9,8 +9,8 @@ from typing import Any, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from lmeraser.sections import Section
 from lmeraser.errors import ConfigError, listing
+from lmeraser.sections import Section
 
 ARCHITECTURES = {"vit-tiny": (192, 12, 3), "vit-small": (384, 12, 6), "vit-base": (768, 12, 12)}
 """Width, layers and attention heads; the hidden layers of the MLPs are four times as wide."""
