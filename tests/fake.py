@@ -49,7 +49,9 @@ class Fake:
             if len(self.tuned) == self.stop_after:
                 raise KeyboardInterrupt
             self.tuned.append(task.ids)
-            content = repr((task.ids, task.labels, task.classes, fetch(task.ids))).encode()
+            content = repr(
+                (task.ids, task.labels, task.classes, task.groups, task.parts, fetch(task.ids))
+            ).encode()
             content += b"" if task.start is None else from_bytes(task.start)["prompt"].tobytes()
             tensor = np.frombuffer(hashlib.sha256(content).digest(), dtype=np.uint8)
             yield TuneResult(task.key, to_bytes({"prompt": tensor}), 0.1)

@@ -60,6 +60,22 @@ _VARIANTS: dict[str, dict[str, Any]] = {
         "tuning": {"epochs": 2, "batch_size": 8, "slices": 2, "stop_after": 1},
         "aggregation": {"combine": "vote"},
     },
+    "DAM-VP": {
+        "partition": {"sample_size": 10, "clusters": 3},
+        "constituent": {"kind": "mapping"},
+        "mapping": {"assign": "activity", "noise_images": 6},
+    },
+    "mapped to public classes by members": {
+        "partition": {"method": "class_tree", "max_records": 12},
+        "constituent": {"kind": "mapping"},
+        "mapping": {"outputs": "classes", "assign": "members"},
+        "tuning": {"epochs": 2, "batch_size": 8, "slices": 2},
+    },
+    "shared head": {
+        "partition": {"sample_size": 10, "clusters": 3},
+        "constituent": {"kind": "shared_head"},
+        "prompt": {"kind": "random_patch"},
+    },
     "prompts and global head": {
         "partition": {"sample_size": 10, "clusters": 4},
         "embedding": {"views": ["clean", "whole"]},
@@ -240,7 +256,7 @@ def test_a_global_head_after_a_history(tmp_path: Path, oracle: Oracle, variant: 
         assert report.records == len(retained)
 
 
-_METHODS = ["SISA"]
+_METHODS = ["SISA", "DAM-VP", "mapped to public classes by members", "shared head"]
 
 
 @pytest.mark.parametrize("variant", _METHODS)

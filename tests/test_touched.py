@@ -32,6 +32,12 @@ KINDS: dict[str, dict[str, Any]] = {
     "public": {"partition": {"method": "class_tree", "max_records": 4}},
     "random": {"partition": {"method": "random", "clusters": 5}},
     "sliced": {"partition": {"method": "random", "clusters": 3}, "tuning": {"slices": 3}},
+    "together": {"partition": {"method": "random", "clusters": 3}, "constituent": {"kind": "shared_head"}},
+    "together, sampled, sliced": {
+        "partition": {"clusters": 3, "sample_size": 5},
+        "constituent": {"kind": "shared_head"},
+        "tuning": {"slices": 2},
+    },
     "with a global head": {"partition": {"clusters": 3, "sample_size": 4}, "global_head": {"weight": 0.5}},
     "instant": {
         "partition": {"method": "single"},
@@ -98,7 +104,7 @@ def test_any_deletions_and_corrections_give_what_training_on_the_rest_gives(
             assert parts(model) == parts(from_nothing(made))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if "together" not in kind])
 def test_an_ordinary_request_looks_at_no_other_record(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with workspace(kind) as (made, fake):
         first = train(made, lambda: fake).model

@@ -65,7 +65,7 @@ def audit(
     Args:
         workspace: what to audit; it is only read.
         executor: gives the executor.
-        clusters: tune only so many clusters again, drawn at random; None: all.
+        clusters: tune only so many clusters again, drawn at random; None: all, as where they are tuned together.
         progress: told how far it is.
 
     Raises:
@@ -89,7 +89,7 @@ def audit(
     head = fit_global_head(inputs, tools, ran)
     division = divide(inputs, tools, ran)
     numbered = division.numbered()
-    chosen = _draw(list(numbered), clusters)
+    chosen = _draw(list(numbered), None if inputs.config.constituent.together else clusters)
     derived = tune_clusters(inputs, {number: numbered[number] for number in chosen}, tools, ran)
     differences = [
         *_damaged(model, workspace.store),

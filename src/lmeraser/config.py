@@ -23,6 +23,7 @@ from lmeraser.sections import (
     AggregationConfig,
     ConstituentConfig,
     HeadConfig,
+    MappingConfig,
     NetworkConfig,
     PromptConfig,
     Section,
@@ -221,6 +222,7 @@ class Config(Section):
     prompt: PromptConfig = PromptConfig()
     head: HeadConfig = HeadConfig()
     network: NetworkConfig = NetworkConfig()
+    mapping: MappingConfig = MappingConfig()
     embedding: EmbeddingConfig = EmbeddingConfig()
     global_head: GlobalHeadConfig = GlobalHeadConfig()
     constituent: ConstituentConfig = ConstituentConfig()
@@ -247,6 +249,12 @@ class Config(Section):
             )
         if kind == "none" and self.partition.method != "single":
             raise ValueError(f"without constituents partition.method is 'single', not {self.partition.method!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _mapping_tunes_a_prompt(self) -> Self:
+        if self.constituent.kind == "mapping" and self.prompt.kind == "none":
+            raise ValueError("constituent.kind 'mapping' tunes nothing but a prompt, so prompt.kind is not 'none'")
         return self
 
     @model_validator(mode="after")

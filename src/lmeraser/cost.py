@@ -82,6 +82,7 @@ def cost_of(
     sampled: int = 0,
     hits: Sequence[int] = (),
     tuned: bool = True,
+    together: bool = False,
 ) -> Cost:
     """The cost of uniform requests.
 
@@ -91,9 +92,13 @@ def cost_of(
         sampled: how many records shape the partition.
         hits: records tuned again by each simulated hit.
         tuned: whether clusters have constituents; without, no request costs anything.
+        together: whether all clusters are tuned together; then every request costs all.
     """
     total = sum(sizes.values())
     costs = ordinary_costs(sizes, limit) if tuned else dict.fromkeys(sizes, 0)
+    if together:
+        costs, hits = dict.fromkeys(sizes, total - 1), [total - 1] * len(hits)
+    units = {"": total} if together else sizes
     chance = sampled / total if hits else 0.0
     weighted = [(costs[path], (1 - chance) * size / total) for path, size in sizes.items()]
     weighted += [(hit, chance / len(hits)) for hit in hits]
@@ -111,7 +116,7 @@ def cost_of(
         p50=_percentile(weighted, 0.5),
         p95=_percentile(weighted, 0.95),
         max=max(cost for cost, _ in weighted),
-        batches={count: _batch_share(sizes if tuned else {}, chance, hit_share, count) for count in _BATCHES},
+        batches={count: _batch_share(units if tuned else {}, chance, hit_share, count) for count in _BATCHES},
     )
 
 

@@ -204,20 +204,45 @@ def tune_clusters(
         return tuple(
             Cluster(number=n, path=path, records=len(ids), constituent=None) for n, (path, ids) in clusters.items()
         )
+    if inputs.config.constituent.together:
+        groups = {i: number for number, (_, ids) in clusters.items() for i in ids}
+        one = _chains({0: sorted(groups)}, inputs, tools, ran, groups)
+        chains = dict.fromkeys(clusters, one[0])
+    else:
+        chains = _chains({number: ids for number, (_, ids) in clusters.items()}, inputs, tools, ran)
+    return tuple(_cluster(n, path, len(ids), chains[n]) for n, (path, ids) in clusters.items())
+
+
+def _chains(
+    units: Mapping[int, Sequence[str]],
+    inputs: Inputs,
+    tools: Tools,
+    ran: Counter[str],
+    groups: Mapping[str, int] | None = None,
+) -> dict[int, list[StageResult]]:
+    """What the slices of each unit gave, one after the other; the last is its constituent.
+
+    Args:
+        units: the members of each task's cluster, or of all clusters.
+        inputs: of F.
+        tools: of F.
+        ran: counts.
+        groups: number of the cluster of each record, where clusters are tuned together.
+    """
     by_id = {record.id: record for record in inputs.records}
-    slices = {i: slice_of(inputs.config, i) for _, ids in clusters.values() for i in ids}
-    chains: dict[int, list[StageResult]] = {number: [] for number in clusters}
+    slices = {i: slice_of(inputs.config, i) for ids in units.values() for i in ids}
+    chains: dict[int, list[StageResult]] = {number: [] for number in units}
     for level in range(inputs.config.tuning.slices):
         tasks, starts = {}, {}
-        for number, (_, ids) in clusters.items():
+        for number, ids in units.items():
             if any(slices[i] == level for i in ids):  # a slice without members adds nothing
                 start = chains[number][-1].artifact if chains[number] else None
-                task = _task([by_id[i] for i in ids if slices[i] <= level], inputs, tools.secret, start)
+                task = _task([by_id[i] for i in ids if slices[i] <= level], inputs, tools.secret, start, groups)
                 tasks[number], starts[task.key] = task, start
         results = _tuned(list(tasks.values()), starts, inputs, tools, ran)
         for number, task in tasks.items():
             chains[number].append(results[task.key])
-    return tuple(_cluster(n, path, len(ids), chains[n]) for n, (path, ids) in clusters.items())
+    return chains
 
 
 def slice_of(config: Config, record_id: str) -> int:
@@ -273,11 +298,20 @@ def check_counts(right: bool) -> None:
         )
 
 
-def _task(records: Sequence[RecordRef], inputs: Inputs, secret: bytes, start: Digest | None) -> TuneTask:
+def _task(
+    records: Sequence[RecordRef],
+    inputs: Inputs,
+    secret: bytes,
+    start: Digest | None,
+    groups: Mapping[str, int] | None,
+) -> TuneTask:
     settings = inputs.config.model_settings()
+    together = [] if groups is None else [groups[record.id] for record in records]
+    parts = 1 if groups is None else len(set(groups.values()))
     key = keyed_digest(
         secret,
         {
+            "together": [parts, together],
             "stage": "tune",
             "settings": {name: settings[name] for name in inputs.config.constituent.reads},
             "backbone": inputs.backbone,
@@ -287,7 +321,7 @@ def _task(records: Sequence[RecordRef], inputs: Inputs, secret: bytes, start: Di
         },
     )
     ids, labels = zip(*((record.id, record.label) for record in records), strict=True)
-    return TuneTask(key, ids, labels, inputs.classes)
+    return TuneTask(key, ids, labels, inputs.classes, groups=tuple(together), parts=parts)
 
 
 def _cluster(number: int, path: str, records: int, chain: Sequence[StageResult]) -> Cluster:
@@ -310,7 +344,7 @@ def _tuned(
         begun = [replace(t, start=tools.store.read(start)) if (start := starts[t.key]) else t for t in pending]
         for result in tools.executor().tune(begun, fetch, tools.progress):
             found[result.key] = _keep(result.key, result.data, tools, seconds=result.seconds)
-    ran["tuned"] += len(pending)
+    ran["tuned"] += sum(task.parts for task in pending)
     ran["tuned_records"] += sum(len(task.ids) for task in pending)
     return {key: _result(key, entry) for key, entry in found.items() if entry is not None}
 

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from lmeraser.grouping import group_below, lies_under, regions
+from lmeraser.grouping import group, group_below, lies_under, regions
 from lmeraser.hashing import Digest
 from lmeraser.model import Model
 from lmeraser.plan import Plan, plan
@@ -53,6 +53,9 @@ def dry_run(
     elif hit:
         before, gone = model.numbers(workspace.records.places(model.partition.key)), removed
         after = _divide_again(workspace, model, removed, executor, progress)
+    elif model.together:
+        before, gone = model.numbers(workspace.records.places(model.partition.key)), removed
+        after = _grouped_without(workspace, model, removed)
     else:
         before, after, gone = _touched(workspace, model, removed)
     return plan(
@@ -84,6 +87,14 @@ def _touched(
         before |= model.numbers(places)
         after += group_below(path, {n: place for n, place in places.items() if n not in gone}, limit).values()
     return before, {n: number for number, members in enumerate(after) for n in members}, gone
+
+
+def _grouped_without(workspace: Workspace, model: Model, removed: set[str]) -> dict[str, int]:
+    """Clusters of all other records, where the partition stays."""
+    places = workspace.records.places(model.partition.key)
+    left = {i: place for i, place in places.items() if i not in removed}
+    groups = group(left, workspace.config.partition.max_records)
+    return {i: number for number, members in enumerate(groups.values()) for i in members}
 
 
 def _divide_again(

@@ -8,7 +8,8 @@ manifest carries what reports need. Knows nothing about files; `generations` kee
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -127,10 +128,29 @@ class Model(BaseModel):
     def expected_share(self) -> float:
         """Share of the records that one uniformly drawn request tunes again: sum of (n_k / N) squared.
 
-        The request is taken to miss the clustering sample. 0 for an empty model, and where nothing is tuned.
+        The request is taken to miss the clustering sample. 0 for an empty model, and where nothing is tuned; 1
+        where all clusters are tuned together.
         """
-        total = self.records
-        return sum(cluster.records**2 for cluster in self.clusters) / total**2 if self.tuned else 0.0
+        sizes: Counter[Digest] = Counter()
+        for cluster in self.clusters:
+            if cluster.constituent is not None:
+                sizes[cluster.constituent.key] += cluster.records
+        return sum(size**2 for size in sizes.values()) / self.records**2 if sizes else 0.0
+
+    @property
+    def together(self) -> bool:
+        """Whether its clusters were tuned together, so that any deletion tunes all of them again."""
+        return (
+            len(self.clusters) > 1 and len({cluster.constituent for cluster in self.clusters}) == 1 and self.tuned
+        )
+
+    def reached(self, numbers: Iterable[int]) -> frozenset[int]:
+        """These clusters, and all that were tuned together with one of them."""
+        wanted = frozenset(numbers)
+        keys = {c.constituent.key for c in self.clusters if c.number in wanted and c.constituent is not None}
+        return wanted | {
+            c.number for c in self.clusters if c.constituent is not None and c.constituent.key in keys
+        }
 
     @property
     def fingerprints(self) -> tuple[Digest, ...]:

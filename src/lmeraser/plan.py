@@ -2,8 +2,8 @@
 
 When the request misses the clustering sample, only the clusters of the named records are tuned again. When it
 hits the sample, the partition is derived again (from stored features) and only clusters whose *members* differ
-are tuned again. The global head's sums lose the record, which takes no time worth planning; where there is
-nothing else, nothing is tuned.
+are tuned again. Where clusters are tuned together, all of them are. The global head's sums lose the record, which
+takes no time worth planning; where there is nothing else, nothing is tuned.
 """
 
 from __future__ import annotations
@@ -88,7 +88,8 @@ def plan(
     gone = set(removed)
     old, new = _members(before), _members(after)
     unchanged = set(old.values()) & set(new.values())
-    to_tune = [len(members) for members in new.values() if members not in unchanged]
+    everything = bool(gone) and model.together
+    to_tune = [len(members) for members in new.values() if everything or members not in unchanged]
     affected = tuple(
         AffectedCluster(number, len(members), len(members & gone))
         for number, members in sorted(old.items())

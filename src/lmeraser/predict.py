@@ -103,8 +103,11 @@ class Predictor:
         self._route_used = partition.router(fitted, [cluster.path for cluster in self._used])
         self._route_served = partition.router(fitted, [cluster.path for cluster in self._served])
         constituents = [c.constituent.artifact for c in self._used if c.constituent]
-        tensors = [from_bytes(data) for data in store.read_all(constituents)]
-        self._answers = kind_of(self._config, executor.network).answers(tensors) if tensors else None
+        self._answers = None
+        if constituents:
+            kind = kind_of(self._config, executor.network)
+            numbered = zip(map(from_bytes, store.read_all(constituents)), self._used, strict=True)
+            self._answers = kind.answers([kind.of_cluster(tensors, c.number) for tensors, c in numbered])
         wanted: tuple[View, ...] = self._config.embedding.views if self._config.needs_codes else ()
         self._views: list[View] = ["clean", *(view for view in wanted if view != "clean")]
         self._embedded = [self._views.index(view) for view in wanted]

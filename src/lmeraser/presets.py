@@ -10,7 +10,16 @@ from typing import Any, Literal, get_args
 from lmeraser.errors import ConfigError
 
 PresetName = Literal[
-    "instant", "prompts", "paper", "retrain", "sisa", "single-prompt", "random-partition", "linear"
+    "instant",
+    "prompts",
+    "paper",
+    "retrain",
+    "sisa",
+    "single-prompt",
+    "dam-vp",
+    "random-partition",
+    "shared-head",
+    "linear",
 ]
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -63,8 +72,18 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     # VP (Bahng et al., 2022), with a head: one prompt for all records.
     "single-prompt": {"partition": {"method": "single"}},
+    # Huang et al. (2023) without head: prompts of clusters, classes read off features. Their code takes the features
+    # that are most active on noise and prompts that were meta-learned on public data. On the embedded backbone that
+    # assignment is hardly better than chance (docs/adr/0016), so features go by the members' activations here.
+    "dam-vp": {
+        "constituent": {"kind": "mapping"},
+        "mapping": {"assign": "members"},
+        "tuning": {"prompt_learning_rate": 0.1},
+    },
     # "RndPart": prompts and heads of random clusters, all of which answer.
     "random-partition": {"partition": {"method": "random", "clusters": 20}},
+    # Prompts of clusters with one head for all, tuned together: a deletion tunes all of it again.
+    "shared-head": {"constituent": {"kind": "shared_head"}},
     # A linear classifier on clean features of all records, tuned by gradient steps.
     "linear": {"partition": {"method": "single"}, "constituent": {"kind": "head"}},
 }

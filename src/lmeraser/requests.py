@@ -132,7 +132,7 @@ class Requests:
                 numbers.update(model.numbers(self._records.places(model.partition.key, ids)).values())
             elif request.before is not None and request.before.model == model.model_digest:
                 numbers.update(request.before.clusters)
-        return frozenset(numbers)
+        return model.reached(numbers)
 
     def pending_records(self) -> list[str]:
         """Ids of the records that pending requests select now."""

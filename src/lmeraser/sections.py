@@ -9,7 +9,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-ConstituentKind = Literal["prompt_head", "head", "network", "none"]
+ConstituentKind = Literal["prompt_head", "head", "network", "mapping", "shared_head", "none"]
 
 
 class Section(BaseModel):
@@ -49,12 +49,27 @@ class NetworkConfig(Section):
     weight_decay: float = Field(default=0.01, ge=0, le=10, description="of matrices and kernels, but the head's")
 
 
+class MappingConfig(Section):
+    """How classes are read off without a head: each is one of the outputs."""
+
+    outputs: Literal["features", "classes"] = Field(
+        default="features", description="of the backbone: its features, or its public classes"
+    )
+    assign: Literal["activity", "members"] = Field(
+        default="members",
+        description="'activity': the outputs that differ most on noise, in their order (DAM-VP); 'members': each "
+        "class that which its members activate most",
+    )
+    noise_images: int = Field(default=512, ge=2, le=65536, description="of 'activity'")
+
+
 class ConstituentConfig(Section):
     """What is tuned for one cluster."""
 
     kind: ConstituentKind = Field(
         default="prompt_head",
         description="'head' is tuned on codes, without prompt; 'network' is one like the backbone, with a head; "
+        "'mapping' is a prompt without head; 'shared_head': prompts of all clusters and one head, tuned together; "
         "'none': there is a global head only",
     )
 
@@ -64,9 +79,14 @@ class ConstituentConfig(Section):
         return "codes" if self.kind == "head" else "images"
 
     @property
+    def together(self) -> bool:
+        """Whether all clusters are tuned together, so that any deletion tunes all of them again."""
+        return self.kind == "shared_head"
+
+    @property
     def reads(self) -> tuple[str, ...]:
         """The sections of the settings that its tuning reads."""
-        own = {"head": ("prompt", "embedding"), "network": ("network",)}
+        own = {"head": ("prompt", "embedding"), "network": ("network",), "mapping": ("prompt", "mapping")}
         return ("seed", "backbone", "constituent", "head", "tuning", *own.get(self.kind, ("prompt",)))
 
 

@@ -56,8 +56,9 @@ def simulate(
         progress("simulating sample hits", done, min(hits, len(sample)))
         found.append(_hit(inputs, tools, division, record_id))
     sizes = {path: len(members) for path, members in division.groups.items()}
-    tuned = inputs.config.constituent.kind != "none"
-    return cost_of(sizes, inputs.config.partition.max_records, sampled=len(sample), hits=found, tuned=tuned)
+    kind, limit = inputs.config.constituent, inputs.config.partition.max_records
+    tuned = {"tuned": kind.kind != "none", "together": kind.together}
+    return cost_of(sizes, limit, sampled=len(sample), hits=found, **tuned)
 
 
 def _hit(inputs: Inputs, tools: Tools, before: Division, record_id: str) -> int:

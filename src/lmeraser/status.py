@@ -79,7 +79,10 @@ def status(workspace: Workspace) -> Status:
     waiting = [request for request in workspace.requests.all() if request.open]
     prints = model.fingerprints if model else ()
     sizes = {cluster.path: cluster.records for cluster in model.clusters} if model else {}
-    cost = cost_of(sizes, workspace.config.partition.max_records, tuned=model.tuned) if model and sizes else None
+    cost = None
+    if model and sizes:
+        limit = workspace.config.partition.max_records
+        cost = cost_of(sizes, limit, tuned=model.tuned, together=model.together)
     sampled = model.config().partition.sampled(model.records) if model else 0
     return Status(
         records=workspace.records.count(),

@@ -118,6 +118,8 @@ def _derive_touched(workspace: Workspace, tools: Tools) -> Derivation | None:
     served, records, executor = workspace.generations.current(), workspace.records, tools.executor()
     if served is None or not same_settings(workspace, served) or served.classes != records.classes:
         return None
+    if workspace.config.constituent.together:  # whatever is touched, everything is tuned again
+        return None
     places = records.changes.places(served.partition.key, since=served.revision)
     if places is None or served.backbone != executor.backbone:
         return None

@@ -8,8 +8,10 @@ from lmeraser.backbones.base import Backbone
 from lmeraser.config import Config
 from lmeraser.constituents.base import Kind
 from lmeraser.constituents.head import Head
+from lmeraser.constituents.mapping import MappedPrompt
 from lmeraser.constituents.network import Network
 from lmeraser.constituents.prompt_head import PromptHead
+from lmeraser.constituents.shared_head import SharedHead
 from lmeraser.errors import ConfigError
 
 __all__ = ["Kind", "kind_of"]
@@ -28,4 +30,8 @@ def kind_of(config: Config, backbone: Backbone) -> Kind[Any]:
             return PromptHead(backbone, config)
         case "network":
             return Network(backbone, config)
+        case "mapping":
+            return MappedPrompt(backbone, config)
+        case "shared_head":
+            return SharedHead(backbone, config)
     raise ConfigError("Something is tuned.", got="constituent.kind = 'none'")

@@ -52,11 +52,15 @@ class Members(Generic[Given]):
         ids: record ids, sorted.
         labels: class index of each.
         given: what tuning is given of each: decoded images (`Canvases`), or codes, int16 [n, d + 1].
+        groups: number of the cluster of each, where clusters are tuned together; else empty.
+        parts: number of clusters that are tuned together.
     """
 
     ids: tuple[str, ...]
     labels: tuple[int, ...]
     given: Given
+    groups: tuple[int, ...] = ()
+    parts: int = 1
 
 
 @dataclass(frozen=True)
@@ -133,6 +137,10 @@ class Kind(ABC, Generic[Given]):
             The artifact's tensors.
         """
 
+    def of_cluster(self, tensors: Mapping[str, Array], number: int) -> Mapping[str, Array]:
+        """What of an artifact belongs to one cluster: all of it, unless clusters are tuned together."""
+        return tensors
+
     @abstractmethod
     def answers(self, constituents: Sequence[Mapping[str, Array]]) -> Answers:
-        """What answers for several clusters; ``constituents`` is what `tune` gave for each."""
+        """What answers for several clusters; ``constituents`` is what `of_cluster` gave for each."""

@@ -44,12 +44,14 @@ class MicroBatch:
     Attributes:
         ids: of the members.
         labels: class index of each.
+        groups: number of the cluster of each, where clusters are tuned together; else 0.
         inputs: of the backbone, float32 [micro_batch, 3, size, size]; those beyond the members are padding.
         epoch: in which they are seen; None: as predictions see them.
     """
 
     ids: Sequence[str]
     labels: Sequence[int]
+    groups: Sequence[int]
     inputs: Tensor
     epoch: int | None
 
@@ -65,9 +67,15 @@ class OnImages(Kind[Canvases]):
     def __init__(self, backbone: Backbone, config: Config) -> None:
         self.backbone, self.config = backbone, config
 
+    tunes_head = True
+
     @abstractmethod
-    def body(self) -> dict[str, Tensor]:
-        """Initial values of all but the head, on the backbone's device."""
+    def body(self, parts: int = 1) -> dict[str, Tensor]:
+        """Initial values of all but the head, on the backbone's device.
+
+        Args:
+            parts: number of clusters that are tuned together.
+        """
 
     @abstractmethod
     def rate(self, name: str) -> tuple[float, float]:
@@ -130,7 +138,7 @@ class OnImages(Kind[Canvases]):
     def _initial(
         self, members: Members[Canvases], images: _Images, classes: int, parallel: ParallelMap
     ) -> dict[str, Tensor]:
-        body = self.body()
+        body = self.body(members.parts)
 
         def look() -> Tensor:
             """Of uncropped members, as predictions see them."""
@@ -168,24 +176,28 @@ class OnImages(Kind[Canvases]):
         rates = {name: head[name] if name in head else self.rate(name) for name in values}
         return [
             {"params": [values[name] for name in names], "lr": rate, "weight_decay": decay}
-            for (rate, decay), names in groupby(values, key=rates.__getitem__)
+            for (rate, decay), names in groupby(self._tuned(values), key=rates.__getitem__)
         ]
+
+    def _tuned(self, values: Values) -> list[str]:
+        return [name for name in values if self.tunes_head or not name.startswith("head.")]
 
     def _gradients(
         self, values: Values, see: Callable[[Sequence[str]], MicroBatch], count: int, ids: Sequence[str]
     ) -> list[Tensor]:
         """Gradients of these records' share of the mean cross-entropy over the step's ``count`` records."""
         batch = see(ids)
-        own = {name: value.detach().requires_grad_(value.numel() > 0) for name, value in values.items()}
+        own = {name: value.detach() for name, value in values.items()}
+        tuned = [own[name].requires_grad_(own[name].numel() > 0) for name in self._tuned(values)]
         logits = F.linear(head_input(self.features(own, batch), self.config), own["head.weight"], own["head.bias"])
         missing = len(logits) - len(ids)
         labels = torch.tensor([*batch.labels, *[0] * missing], device=logits.device)
         losses = F.cross_entropy(logits, labels, reduction="none")
         weights = torch.tensor([1.0 / count] * len(ids) + [0.0] * missing, device=logits.device)
-        wanted = [value for value in own.values() if value.requires_grad]
+        wanted = [value for value in tuned if value.requires_grad]
         # A network may have weights that its features do not depend on; their gradients are 0.
         found = iter(torch.autograd.grad((losses * weights).sum(), wanted, materialize_grads=True))
-        return [next(found) if value.requires_grad else value for value in own.values()]
+        return [next(found) if value.requires_grad else value for value in tuned]
 
 
 def head_input(features: Tensor, config: Config) -> Tensor:
@@ -259,7 +271,8 @@ class _Images:
         if any(mirrored):
             pixels[mirrored] = pixels[mirrored, :, ::-1]
         labels = [self._members.labels[index] for index in indices]
-        return MicroBatch(ids, labels, to_input(pixels, self._backbone), epoch)
+        groups = [self._members.groups[index] if self._members.groups else 0 for index in indices]
+        return MicroBatch(ids, labels, groups, to_input(pixels, self._backbone), epoch)
 
 
 def _sum(parts: Any) -> list[Tensor]:

@@ -41,7 +41,7 @@ class Network(OnImages):
         super().__init__(backbone, config)
         self._own = threading.local()
 
-    def body(self) -> dict[str, Tensor]:
+    def body(self, parts: int = 1) -> dict[str, Tensor]:
         """The public weights, or random ones: the same for every cluster."""
         return self._initial_values
 

@@ -29,10 +29,9 @@ class PromptHead(OnImages):
         super().__init__(backbone, config)
         self._shape = PromptShape.of(config)
 
-    def body(self) -> dict[str, Tensor]:
+    def body(self, parts: int = 1) -> dict[str, Tensor]:
         """The initial prompt: the same for every cluster."""
-        initial = self._shape.initial(self.config.seed, self.config.prompt.init_scale)
-        return {"prompt": torch.from_numpy(initial).to(self.backbone.device)}
+        return {"prompt": initial_prompt(self._shape, self.config).to(self.backbone.device)}
 
     def rate(self, name: str) -> tuple[float, float]:
         """Of the prompt."""
@@ -49,6 +48,11 @@ class PromptHead(OnImages):
     def answers(self, constituents: Sequence[Mapping[str, Array]]) -> PromptHeads:
         """The prompts and heads of several clusters."""
         return PromptHeads(constituents, backbone=self.backbone, config=self.config)
+
+
+def initial_prompt(shape: PromptShape, config: Config) -> Tensor:
+    """The prompt that every tuning starts with, float32 [3, pixels]."""
+    return torch.from_numpy(shape.initial(config.seed, config.prompt.init_scale))
 
 
 def corners_of(batch: MicroBatch, shape: PromptShape, config: Config) -> list[Corner]:

@@ -24,7 +24,7 @@ Vector = NDArray[np.float32]  # [views * d]
 
 @dataclass(frozen=True)
 class TuneTask:
-    """One cluster to tune.
+    """One cluster to tune, or all of them where they are tuned together.
 
     Attributes:
         key: names the task in the results.
@@ -32,6 +32,8 @@ class TuneTask:
         labels: class index of each.
         classes: number of classes.
         start: artifact bytes of the checkpoint to go on from; None: from the initial values.
+        groups: number of the cluster of each member, where clusters are tuned together; else empty.
+        parts: number of clusters that are tuned together.
     """
 
     key: Digest
@@ -39,6 +41,8 @@ class TuneTask:
     labels: tuple[int, ...]
     classes: int
     start: bytes | None = None
+    groups: tuple[int, ...] = ()
+    parts: int = 1
 
 
 @dataclass(frozen=True)

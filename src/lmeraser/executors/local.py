@@ -155,7 +155,7 @@ class LocalExecutor:
         budget = self._config.compute.image_memory_mb * 2**20 // self._workers
         given = self._kind.load(task.ids, fetch, budget=budget, parallel=parallel)
         tensors = self._kind.tune(
-            Members(task.ids, task.labels, given),
+            Members(task.ids, task.labels, given, task.groups, task.parts),
             classes=task.classes,
             parallel=parallel,
             start=start,
