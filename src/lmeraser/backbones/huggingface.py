@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from lmeraser.backbones.base import DTYPES, Backbone, channel_constants, weights_digest
 from lmeraser.backbones.frozen import freeze
+from lmeraser.backbones.tokens import token_input
 from lmeraser.config import BackboneConfig
 from lmeraser.errors import BackboneError
 
@@ -61,6 +62,8 @@ class HuggingFaceBackbone(Backbone):
         self._source = where, config.name
         self._model: Any = freeze(model.to(device, self._dtype))
         self.feature_dim = self._probe(config)
+        if self._pooling == "cls":
+            self.token_input = token_input(self._model, self._extra)
         if classifier is not None and classifier.shape[1] == self.feature_dim:
             self.class_vectors = classifier
 
