@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmeraser.determinism import _encode, below, coin, normal, order
+from lmeraser.determinism import _encode, below, coin, normal, order, uniform
 
 names = st.lists(st.one_of(st.text(max_size=8), st.integers(0, 99)), max_size=4).map(tuple)
 
@@ -44,6 +44,13 @@ def test_integers_are_within_their_bounds_and_about_uniform() -> None:
     assert (draws.min(axis=0) == 0).all()
     assert abs(np.bincount(draws[:, 0]) - 2000).max() < 200
     assert abs(np.bincount(draws[:, 1]) - 600).max() < 120
+
+
+def test_uniform_numbers_are_uniform() -> None:
+    numbers = uniform(0, "tokens", 50_000)
+    assert 0 < numbers.min() < 0.001 < 0.999 < numbers.max() < 1
+    assert np.abs(np.histogram(numbers, 10, (0, 1))[0] - 5000).max() < 300
+    np.testing.assert_array_equal(numbers[:10], uniform(0, "tokens", 10))
 
 
 def test_normal_numbers_are_normal() -> None:

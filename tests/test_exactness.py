@@ -259,10 +259,23 @@ def test_a_global_head_after_a_history(tmp_path: Path, oracle: Oracle, variant: 
 _METHODS = ["SISA", "DAM-VP", "mapped to public classes by members", "shared head"]
 
 
-@pytest.mark.parametrize("variant", _METHODS)
+_VPT: dict[str, dict[str, Any]] = {
+    f"VPT {name}": {
+        "partition": {"method": "random", "clusters": 2},
+        "constituent": {"kind": "tokens"},
+        "tokens": {"count": 3, "deep": name == "deep"},
+    }
+    for name in ("shallow", "deep")
+}
+
+
+@pytest.mark.parametrize("variant", [*_METHODS, *_VPT])
 def test_a_method_keeps_every_promise(tmp_path: Path, oracle: Oracle, variant: str) -> None:
     """Interrupted deletions, other numbers of workers, plan, cost, quarantine, predictions, audit."""
-    chosen, interrupted = settings_of(variant), False
+    interrupted, chosen = False, {**_COMMON, **{**_VARIANTS, **_VPT}[variant]}
+    if variant in _VPT:
+        vit = save_transformer(tmp_path / "vit", "vit")
+        chosen["backbone"] = {"name": str(vit), "image_size": 32, "micro_batch": 4}
 
     def progress(step: str, done: int, total: int | None) -> None:
         nonlocal interrupted

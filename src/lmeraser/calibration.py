@@ -50,7 +50,7 @@ class Calibration:
 def _key(config: Config) -> str:
     """Names the machine, and the settings that tuning's speed depends on."""
     settings, compute = config.model_settings(), config.compute
-    parts = {name: settings[name] for name in ("backbone", "constituent", "prompt", "embedding")}
+    parts = {name: settings[name] for name in ("backbone", "constituent", "prompt", "tokens", "embedding")}
     batch, workers = config.tuning.batch_size, compute.workers or os.cpu_count()
     machine = [platform.node(), platform.machine(), os.cpu_count(), compute.device, workers]
     if compute.executor != "local":

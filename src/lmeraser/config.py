@@ -27,6 +27,7 @@ from lmeraser.sections import (
     NetworkConfig,
     PromptConfig,
     Section,
+    TokensConfig,
     TuningConfig,
 )
 from lmeraser.times import add_months
@@ -222,6 +223,7 @@ class Config(Section):
     prompt: PromptConfig = PromptConfig()
     head: HeadConfig = HeadConfig()
     network: NetworkConfig = NetworkConfig()
+    tokens: TokensConfig = TokensConfig()
     mapping: MappingConfig = MappingConfig()
     embedding: EmbeddingConfig = EmbeddingConfig()
     global_head: GlobalHeadConfig = GlobalHeadConfig()

@@ -43,11 +43,16 @@ def below(seed: int, purpose: str, bounds: tuple[int, ...], *names: Name) -> tup
     return tuple(int(word) % bound for word, bound in zip(words, bounds, strict=False))
 
 
+def uniform(seed: int, purpose: str, count: int) -> NDArray[np.float64]:
+    """``count`` numbers between 0 and 1, neither included, float64 [count]."""
+    raw = hashlib.shake_256(_encode(seed, purpose, ())).digest(8 * count)
+    bits = np.frombuffer(raw, dtype="<u8") >> np.uint64(11)
+    numbers: NDArray[np.float64] = (bits.astype(np.float64) + 0.5) * 2.0**-53
+    return numbers
+
+
 def normal(seed: int, purpose: str, count: int) -> NDArray[np.float32]:
     """``count`` standard normal numbers, float32 [count], by inversion of hashed uniforms."""
     from scipy.special import ndtri
 
-    raw = hashlib.shake_256(_encode(seed, purpose, ())).digest(8 * count)
-    bits = np.frombuffer(raw, dtype="<u8") >> np.uint64(11)
-    uniform = (bits.astype(np.float64) + 0.5) * 2.0**-53
-    return np.asarray(ndtri(uniform), dtype=np.float32)
+    return np.asarray(ndtri(uniform(seed, purpose, count)), dtype=np.float32)

@@ -20,7 +20,33 @@ PresetName = Literal[
     "random-partition",
     "shared-head",
     "linear",
+    "vpt-shallow",
+    "vpt-deep",
 ]
+
+_VIT = {"name": "vit-b-22k", "image_size": 224, "resize": 256}
+
+# VPT (Jia et al., 2022): SGD, 100 epochs, ten of them warm-up. For each task it searches the number of tokens, the
+# learning rate and the weight decay; these are from the middle of its grids (rate 2.5 for steps of 256 records).
+_VPT: dict[str, Any] = {
+    "backbone": _VIT,
+    "partition": {"method": "single"},
+    "constituent": {"kind": "tokens"},
+    "head": {"normalize": "none"},
+    "tuning": {
+        "epochs": 100,
+        "batch_size": 64,
+        "optimizer": "sgd",
+        "momentum": 0.9,
+        "head_learning_rate": 0.625,
+        "head_weight_decay": 0.001,
+        "schedule": "cosine",
+        "warmup_epochs": 10.0,
+        "crop": True,
+        "flip": True,
+    },
+}
+_TOKENS = {"count": 50, "learning_rate": 0.625, "weight_decay": 0.001}
 
 PRESETS: dict[str, dict[str, Any]] = {
     # A prompt and a head for every cluster, as in the paper, with settings for the embedded backbone.
@@ -35,7 +61,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     # The paper's settings (section V-A). It names no learning rates that its code uses; see docs/adr/0006.
     "paper": {
         # Its code takes the features of this backbone behind pre_logits, transformers' pooler.
-        "backbone": {"name": "vit-b-22k", "image_size": 224, "resize": 256, "pooling": "pooler"},
+        "backbone": {**_VIT, "pooling": "pooler"},
         "partition": {
             "method": "hier_cluster",
             "sample_size": 1000,
@@ -72,9 +98,9 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     # VP (Bahng et al., 2022), with a head: one prompt for all records.
     "single-prompt": {"partition": {"method": "single"}},
-    # Huang et al. (2023) without head: prompts of clusters, classes read off features. Their code takes the features
-    # that are most active on noise and prompts that were meta-learned on public data. On the embedded backbone that
-    # assignment is hardly better than chance (docs/adr/0016), so features go by the members' activations here.
+    # Huang et al. (2023) without head: prompts of clusters, classes read off features. Their code takes features
+    # that are active on noise, and prompts that were meta-learned on public data. On the embedded backbone that is
+    # hardly better than chance (docs/adr/0016), so here the members' activations say which.
     "dam-vp": {
         "constituent": {"kind": "mapping"},
         "mapping": {"assign": "members"},
@@ -86,6 +112,9 @@ PRESETS: dict[str, dict[str, Any]] = {
     "shared-head": {"constituent": {"kind": "shared_head"}},
     # A linear classifier on clean features of all records, tuned by gradient steps.
     "linear": {"partition": {"method": "single"}, "constituent": {"kind": "head"}},
+    # Learned tokens instead of pixels, on all records.
+    "vpt-shallow": {**_VPT, "tokens": _TOKENS},
+    "vpt-deep": {**_VPT, "tokens": {**_TOKENS, "deep": True}},
 }
 
 

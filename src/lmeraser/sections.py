@@ -9,7 +9,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-ConstituentKind = Literal["prompt_head", "head", "network", "mapping", "shared_head", "none"]
+ConstituentKind = Literal["prompt_head", "head", "network", "tokens", "mapping", "shared_head", "none"]
 
 
 class Section(BaseModel):
@@ -49,6 +49,15 @@ class NetworkConfig(Section):
     weight_decay: float = Field(default=0.01, ge=0, le=10, description="of matrices and kernels, but the head's")
 
 
+class TokensConfig(Section):
+    """Tokens that are tuned, beside those of an image's patches (VPT)."""
+
+    count: int = Field(default=10, ge=1, le=1000, description="in a layer")
+    deep: bool = Field(default=False, description="new ones in every layer, else in the first alone")
+    learning_rate: float = Field(default=0.03, ge=0, le=1000)
+    weight_decay: float = Field(default=0.0, ge=0, le=10)
+
+
 class MappingConfig(Section):
     """How classes are read off without a head: each is one of the outputs."""
 
@@ -68,9 +77,8 @@ class ConstituentConfig(Section):
 
     kind: ConstituentKind = Field(
         default="prompt_head",
-        description="'head' is tuned on codes, without prompt; 'network' is one like the backbone, with a head; "
-        "'mapping' is a prompt without head; 'shared_head': prompts of all clusters and one head, tuned together; "
-        "'none': there is a global head only",
+        description="also 'head' (on codes, no prompt), 'network' (all weights), 'tokens' (of a transformer), "
+        "'mapping' (a prompt, no head), 'shared_head' (one for all clusters), 'none' (a global head only)",
     )
 
     @property
@@ -86,7 +94,12 @@ class ConstituentConfig(Section):
     @property
     def reads(self) -> tuple[str, ...]:
         """The sections of the settings that its tuning reads."""
-        own = {"head": ("prompt", "embedding"), "network": ("network",), "mapping": ("prompt", "mapping")}
+        own = {
+            "head": ("prompt", "embedding"),
+            "network": ("network",),
+            "tokens": ("tokens",),
+            "mapping": ("prompt", "mapping"),
+        }
         return ("seed", "backbone", "constituent", "head", "tuning", *own.get(self.kind, ("prompt",)))
 
 

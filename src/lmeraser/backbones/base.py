@@ -8,7 +8,8 @@ shape (`micro_batch` images of `image_size` px). Knows nothing about prompts, he
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,25 @@ from lmeraser.tensors import to_bytes
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
+@dataclass(frozen=True)
+class TokenInput:
+    """How learned tokens go into a transformer: after its class token, in front of all others.
+
+    Attributes:
+        layers: of the transformer.
+        width: of a token.
+        patch: side of a patch, px.
+        features: of images with tokens, float32 [micro_batch, feature_dim]. Takes images as `Backbone.features`
+            does and tokens float32 [micro_batch or 1, layers or 1, count, width]; differentiable in the tokens.
+            Those of one layer go into the first; those of all layers replace in each what came of the ones before.
+    """
+
+    layers: int
+    width: int
+    patch: int
+    features: Callable[[Tensor, Tensor], Tensor]
+
+
 class Backbone(ABC):
     """A frozen network.
 
@@ -33,6 +53,7 @@ class Backbone(ABC):
         device: where the weights are.
         class_vectors: of the public classes that the network was trained on, float32 [classes, feature_dim]; None
             where the checkpoint has none.
+        token_input: how it takes learned tokens; None where it does not.
     """
 
     digest: Digest
@@ -41,6 +62,7 @@ class Backbone(ABC):
     feature_dim: int
     device: torch.device
     class_vectors: NDArray[np.float32] | None = None
+    token_input: TokenInput | None = None
     _mean: Tensor
     _std: Tensor
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from lmeraser.backbones.base import DTYPES, Backbone, channel_constants, weights_digest
 from lmeraser.backbones.frozen import freeze
+from lmeraser.backbones.tokens import token_input
 from lmeraser.config import BackboneConfig
 from lmeraser.errors import BackboneError
 
@@ -66,6 +67,8 @@ class HuggingFaceBackbone(Backbone):
         self.feature_dim = self._probe(config)
         seen = self._pooling == natural and classifier is not None and classifier.shape[1] == self.feature_dim
         self.class_vectors = classifier if seen else None  # other features lie in another space
+        if self._pooling == "cls":
+            self.token_input = token_input(self._model, self._extra)
 
     def features(self, images: Tensor, prompt: Tensor | None = None) -> Tensor:
         """Pooled features, float32 [n, d]."""

@@ -12,6 +12,7 @@ from lmeraser.constituents.mapping import MappedPrompt
 from lmeraser.constituents.network import Network
 from lmeraser.constituents.prompt_head import PromptHead
 from lmeraser.constituents.shared_head import SharedHead
+from lmeraser.constituents.tokens import Tokens
 from lmeraser.errors import ConfigError
 
 __all__ = ["Kind", "kind_of"]
@@ -30,6 +31,8 @@ def kind_of(config: Config, backbone: Backbone) -> Kind[Any]:
             return PromptHead(backbone, config)
         case "network":
             return Network(backbone, config)
+        case "tokens":
+            return Tokens(backbone, config)
         case "mapping":
             return MappedPrompt(backbone, config)
         case "shared_head":
