@@ -15,6 +15,7 @@ from lmeraser.config import Config, merge, parse
 from lmeraser.errors import InputError
 from lmeraser.experiments.profiles import Backbone, Profile
 from lmeraser.presets import PresetName
+from lmeraser.sections import HeadConfig, TuningConfig
 
 _DATA = "data:"
 
@@ -42,6 +43,7 @@ class Method:
 
 _CLUSTERS = {"partition": {"clusters": "CLUSTERS"}}
 _SAMPLED = {"partition": {"clusters": "CLUSTERS", "sample_size": "SAMPLE"}}
+_TOKENS = {"tokens": {"count": 10, "learning_rate": 0.01, "weight_decay": 0.0}}  # rates for AdamW
 
 METHODS = {
     method.name: method
@@ -82,8 +84,8 @@ METHODS = {
         Method("random-all", "Random partition, all heads asked", "random-partition", _CLUSTERS),
         Method("shared-head", "One shared head", "shared-head", _SAMPLED, dear=True),
         Method("linear", "Linear classifier", "linear", dear=True),
-        Method("vpt-shallow", "VPT, shallow", "vpt-shallow", dear=True),
-        Method("vpt-deep", "VPT, deep", "vpt-deep", dear=True),
+        Method("vpt-shallow", "VPT, shallow", "vpt-shallow", _TOKENS, dear=True),
+        Method("vpt-deep", "VPT, deep", "vpt-deep", _TOKENS, dear=True),
     )
 }
 
@@ -135,7 +137,12 @@ def settings_of(
     common = {
         "seed": seed,
         "backbone": {**backbone.settings, "name": located(backbone, root)},
-        "tuning": {**profile.tuning, "epochs": epochs},
+        # Whole sections, so that no optimiser, rate or schedule of a preset is left: these are the study's.
+        "head": HeadConfig().model_dump(),
+        "tuning": {
+            **TuningConfig(**profile.tuning).model_dump(exclude={"slices", "stop_after"}),
+            "epochs": epochs,
+        },
     }
     values = merge(merge(common, own), dict(differences))
     return parse(values, base=method.preset)

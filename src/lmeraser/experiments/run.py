@@ -1,8 +1,8 @@
 """Run experiments: one after the other, each kept as soon as it is done, and a report of all of them at the end.
 
-A run's folder holds ``environment.json`` (profile, versions, machine), ``steps`` (every training and request),
-``results``, ``tables``, ``figures`` and ``report.html``. An interrupted run goes on where it stopped. Trained
-workspaces are removed when all is done, because they hold the records.
+A run's folder holds ``environment.json`` (versions, machine), ``config.json`` (the profile), ``steps`` (every
+training and request), ``results``, ``tables``, ``figures`` and ``report.html``. An interrupted run goes on where it
+stopped. Trained workspaces are removed when all is done, because they hold the records.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import platform
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from lmeraser._version import __version__
@@ -74,6 +74,7 @@ def run(
             next_step="give a folder with NAME/train.parquet and NAME/test.parquet with --data",
         )
     _settle(out, profile)
+    write_atomic(out / "config.json", json.dumps(asdict(bench.profile), indent=1).encode())
     seconds = {}
     for done, study in enumerate(study for study in STUDIES if study.name in chosen):
         progress("experiments", done, len(chosen))
