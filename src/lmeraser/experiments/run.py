@@ -1,8 +1,8 @@
 """Run experiments: one after the other, each kept as soon as it is done, and a report of all of them at the end.
 
 A run's folder holds ``environment.json`` (versions, machine), ``config.json`` (the profile), ``steps`` (every
-training and request), ``results``, ``tables``, ``figures`` and ``report.html``. An interrupted run goes on where it
-stopped. Trained workspaces are removed when all is done, because they hold the records.
+training and request), ``results``, ``tables``, ``figures`` and ``report.html``. An interrupted run goes on where
+it stopped. Trained workspaces are removed at the end, because they hold the records.
 """
 
 from __future__ import annotations
