@@ -12,7 +12,7 @@ clusters or threads.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
@@ -62,12 +62,15 @@ class OnImages(Kind[Canvases]):
     Args:
         backbone: the frozen network.
         config: all settings; those of ``[compute]`` do not change a result.
+
+    Attributes:
+        tunes_head: whether the head is tuned, too.
     """
+
+    tunes_head = True
 
     def __init__(self, backbone: Backbone, config: Config) -> None:
         self.backbone, self.config = backbone, config
-
-    tunes_head = True
 
     @abstractmethod
     def body(self, parts: int = 1) -> dict[str, Tensor]:
@@ -275,10 +278,10 @@ class _Images:
         return MicroBatch(ids, labels, groups, to_input(pixels, self._backbone), epoch)
 
 
-def _sum(parts: Any) -> list[Tensor]:
+def _sum(parts: Iterable[list[Tensor]]) -> list[Tensor]:
     """Sums of gradients in the order of micro-batches, not the order in which they finished."""
     iterator = iter(parts)
     total = next(iterator)
     for part in iterator:
         total = [one + other for one, other in zip(total, part, strict=True)]
-    return list(total)
+    return total
