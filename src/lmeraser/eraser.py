@@ -222,11 +222,12 @@ class Eraser:
     ) -> Request:
         """Accept a deletion request without carrying it out; arguments as of `unlearn`.
 
+        It waits for nobody: requests are accepted while a model is derived, too.
         From now on `predict` does not use the clusters of these records, unless quarantine is switched off.
         """
         wish = wish_of(ids, subjects, request, regulation, received, audit) or Wish()
-        with self.workspace.writing("request"):
-            return self.workspace.requests.accept(wish, now=self.workspace.clock())
+        with self.workspace.noting("request") as connection:
+            return self.workspace.requests.accept(wish, now=self.workspace.clock(), connection=connection)
 
     def requests(self) -> list[Request]:
         """All deletion requests, the earliest due first."""
@@ -234,8 +235,8 @@ class Eraser:
 
     def cancel(self, request: str) -> Request:
         """Take back a request that is pending."""
-        with self.workspace.writing("cancel"):
-            return self.workspace.requests.cancel(request, now=self.workspace.clock())
+        with self.workspace.noting("cancel") as connection:
+            return self.workspace.requests.cancel(connection, request, now=self.workspace.clock())
 
     def relabel(self, label: str, *, ids: Iterable[str]) -> Settled:
         """Give records another label and bring the model up to date. See `relabel.relabel`."""
