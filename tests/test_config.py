@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmeraser.config import Config, Section, View, parse, preset, read, to_toml
+from lmeraser.config import Config, View, parse, preset, read, to_toml
 from lmeraser.errors import ConfigError
 from lmeraser.hashing import canonical_json
 from lmeraser.presets import PresetName
+from lmeraser.settings import Section
 
 PRESETS: list[PresetName] = ["prompts", "paper", "instant"]
 

@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from lmeraser._version import __version__
-from lmeraser.commands import deletion, evidence, model, workspace
+from lmeraser.commands import deletion, evidence, model, service, workspace
 from lmeraser.commands.base import global_options
 from lmeraser.errors import LmeraserError, StoppedError
 
@@ -29,7 +29,7 @@ for _command in (
     *(model.demo, workspace.init, workspace.add, workspace.classes, workspace.config, workspace.status),
     *(model.train, model.predict, model.evaluate, model.draw, model.doctor),
     *(model.cost, deletion.plan, deletion.unlearn, workspace.relabel, model.audit),
-    *(evidence.ledger, evidence.verify, evidence.residue, workspace.purge, workspace.upgrade),
+    *(evidence.ledger, evidence.verify, evidence.residue, workspace.purge, workspace.upgrade, service.serve),
 ):
     app.command()(_command)
 
@@ -38,6 +38,12 @@ _requests.callback()(deletion.requests)
 _requests.command()(deletion.accept)
 _requests.command()(deletion.cancel)
 app.add_typer(_requests, name="requests")
+
+_keys = typer.Typer(help="List, make and revoke keys of the HTTP service.", invoke_without_command=True)
+_keys.callback()(service.keys)
+_keys.command()(service.create)
+_keys.command()(service.revoke)
+app.add_typer(_keys, name="keys")
 
 
 def main() -> None:

@@ -373,7 +373,7 @@ class Eraser:
         store = self.workspace.store
         return with_served(
             self.workspace,
-            lambda model, left_out: Predictor(model, store, self._executor_of(model), left_out),
+            lambda model, left_out: Predictor(model, store, self.executor_of(model), left_out),
         )
 
     def _answering(self) -> Answering:
@@ -431,9 +431,9 @@ class Eraser:
 
     def _runs(self, model: Model) -> Executor:
         """Where a model's passes run: on workers if they have its settings."""
-        return self.deriving() if same_settings(self.workspace, model) else self._executor_of(model)
+        return self.deriving() if same_settings(self.workspace, model) else self.executor_of(model)
 
-    def _executor_of(self, model: Model) -> LocalExecutor:
+    def executor_of(self, model: Model) -> LocalExecutor:
         """The executor with a model's own settings, which lmeraser.toml may no longer hold."""
         from lmeraser.executors.local import LocalExecutor
 

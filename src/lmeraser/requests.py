@@ -30,7 +30,6 @@ from sqlalchemy import (
     update,
 )
 
-from lmeraser.config import RequestsConfig
 from lmeraser.database import Database, metadata, sealed
 from lmeraser.deletion import Before, Request, State, Wish, moved, parse_id, regulation
 from lmeraser.errors import InputError
@@ -41,9 +40,10 @@ from lmeraser.reconcile import by_entry
 from lmeraser.records import Records
 from lmeraser.selection import Selection
 from lmeraser.selection import select as select_names
+from lmeraser.settings import RequestsConfig
 from lmeraser.times import to_text
 
-_requests = Table(
+table = Table(
     "requests",
     metadata,
     Column("id", String, primary_key=True),
@@ -89,16 +89,16 @@ class Requests:
 
     def all(self, *states: State, connection: Connection | None = None) -> list[Request]:
         """The requests in these states (or all), the earliest due first."""
-        query = select(_requests).order_by(_requests.c.due, _requests.c.id)
+        query = select(table).order_by(table.c.due, table.c.id)
         if states:
-            query = query.where(_requests.c.state.in_(states))
+            query = query.where(table.c.state.in_(states))
         with self._database.reading(connection) as inner:
             return [_request(row) for row in inner.execute(query)]
 
     def get(self, request_id: str, connection: Connection | None = None) -> Request | None:
         """One request, or None."""
         with self._database.reading(connection) as inner:
-            row = inner.execute(select(_requests).where(_requests.c.id == request_id)).one_or_none()
+            row = inner.execute(select(table).where(table.c.id == request_id)).one_or_none()
         return _request(row) if row is not None else None
 
     def require(self, request_id: str, connection: Connection | None = None) -> Request:
@@ -118,11 +118,11 @@ class Requests:
 
     def selection(self, request: Request, connection: Connection | None = None) -> Selection:
         """The records that a pending request selects now."""
-        return self._selected(_requests.c.id == request.id, connection)
+        return self._selected(table.c.id == request.id, connection)
 
     def pending(self) -> Selection:
         """The records that all pending requests together select now."""
-        return self._selected(_requests.c.state == "pending")
+        return self._selected(table.c.state == "pending")
 
     def quarantined(self, model: Model) -> frozenset[int]:
         """Clusters of ``model`` that hold records whose deletion was accepted and is not completed."""
@@ -146,7 +146,7 @@ class Requests:
         names = [*(("record", n) for n in set(wish.ids)), *(("subject", n) for n in set(wish.subjects))]
         selector = str(keyed_digest(self._secret, ["selector", *sorted(map(list, names))]))
         with self._database.transaction(connection) as inner:
-            row = inner.execute(select(_requests).where(_requests.c.id == request_id)).one_or_none()
+            row = inner.execute(select(table).where(table.c.id == request_id)).one_or_none()
             if row is not None:
                 return _repeated(_request(row), row.selector == selector or not names)
             select_names(self._records, ids=wish.ids, subjects=wish.subjects)
@@ -156,15 +156,13 @@ class Requests:
                 regulation=wish.regulation,
                 state="pending",
                 received=to_text(received),
-                due=to_text(self._config.due(wish.regulation, received)),
+                due=to_text(self._config.due(wish.regulation, min(received, wish.since or received))),
                 changed=to_text(now),
                 names=len(names),
                 audit=wish.audit,
             )
             slot = self._database.new_keys(inner, 1).start
-            inner.execute(
-                insert(_requests).values(**request.__dict__, selector=selector, **self._sealed(slot, wish))
-            )
+            inner.execute(insert(table).values(**request.__dict__, selector=selector, **self._sealed(slot, wish)))
             told = {name: getattr(request, name) for name in ("regulation", "received", "due", "names")}
             self._ledger.note(inner, "request", {"request": request_id, **told}, now=now)
         return request
@@ -252,7 +250,7 @@ class Requests:
 
     def _selected(self, where: ColumnElement[bool], connection: Connection | None = None) -> Selection:
         """What requests select whose names are not forgotten yet."""
-        query = select(_requests.c.slot, _requests.c.sealed_names).where(where, _requests.c.slot.is_not(None))
+        query = select(table.c.slot, table.c.sealed_names).where(where, table.c.slot.is_not(None))
         names = self._database.every(query, self._unsealed, connection)
         ids, subjects = ([name for one in names for name in one[kind]] for kind in ("ids", "subjects"))
         if not ids and not subjects:
@@ -264,9 +262,9 @@ class Requests:
         return names
 
     def _forget_names(self, connection: Connection, request: Request) -> None:
-        mine = _requests.c.id == request.id
-        self._database.doom(connection, connection.execute(select(_requests.c.slot).where(mine)).scalars().all())
-        connection.execute(update(_requests).where(mine).values(slot=None, sealed_names=None))
+        mine = table.c.id == request.id
+        self._database.doom(connection, connection.execute(select(table.c.slot).where(mine)).scalars().all())
+        connection.execute(update(table).where(mine).values(slot=None, sealed_names=None))
 
     def _before(self, model: Model, ids: Sequence[str]) -> Before:
         clusters = model.numbers(self._records.places(model.partition.key, ids)).values()
@@ -280,7 +278,7 @@ class Requests:
     ) -> Request:
         after = moved(request, state, now=now, **changes)
         values = {**after.__dict__, "before": after.before.to_json() if after.before else None}
-        connection.execute(update(_requests).where(_requests.c.id == request.id).values(**values))
+        connection.execute(update(table).where(table.c.id == request.id).values(**values))
         return after
 
 

@@ -29,6 +29,7 @@ from filelock import FileLock, Timeout
 from sqlalchemy import Connection
 
 from lmeraser import config as settings
+from lmeraser.api_keys import ApiKeys
 from lmeraser.blobs import Folder
 from lmeraser.calibration import Calibration
 from lmeraser.config import Config
@@ -44,6 +45,7 @@ from lmeraser.requests import Requests
 from lmeraser.schema import upgrade
 from lmeraser.signing import PublicKey, SigningKey
 from lmeraser.store import BlobStore
+from lmeraser.subscriptions import Subscriptions
 from lmeraser.times import utc_now
 
 if TYPE_CHECKING:
@@ -196,6 +198,16 @@ class Workspace:
     def requests(self) -> Requests:
         """Deletion requests."""
         return Requests(self.database, self.records, self.ledger, secret=self.secret, config=self.config.requests)
+
+    @cached_property
+    def api_keys(self) -> ApiKeys:
+        """Keys of those who may use the HTTP service."""
+        return ApiKeys(self.database, secret=self.secret)
+
+    @cached_property
+    def subscriptions(self) -> Subscriptions:
+        """Who is told what becomes of requests."""
+        return Subscriptions(self.database)
 
     @property
     def calibration(self) -> Calibration:
