@@ -6,8 +6,9 @@ import random
 import shutil
 import threading
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +17,16 @@ import torch
 
 import lmeraser.executors.local as local
 from lmeraser import Eraser
+from lmeraser.deletion import Wish
+from lmeraser.discriminant import solve
 from lmeraser.executors.local import LocalExecutor
-from lmeraser.predict import Predictor
+from lmeraser.images import decode
+from lmeraser.predict import Prediction, Predictor, Seen
 from lmeraser.quarantine import quarantine
 from lmeraser.service.service import Service
 from lmeraser.service.state import Served
-from serving import config_of, made
+from lmeraser.service.worker import Worker
+from serving import HELD, config_of, made
 
 KINDS = ("prompts", "instant")
 
@@ -138,93 +143,112 @@ def test_the_process_keeps_to_one_thread_and_deterministic_kernels_until_it_ends
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened, on one clock: an answered acceptance, or a prediction with what it asked."""
+    """A prediction: when it began, what answered, and which clusters were asked."""
 
     begun: float
-    ended: float
-    generation: int = -1
-    clusters: frozenset[int] = frozenset()
-    head: bytes = b""
+    generation: int
+    clusters: frozenset[int]
+    head: bytes
+
+
+@dataclass
+class Log:
+    """What happened, on one clock.
+
+    Attributes:
+        predictions: of all threads.
+        accepted: when an acceptance was answered, and the record that it named.
+        members: cluster of each record that is left, by generation.
+    """
+
+    predictions: list[Event] = field(default_factory=list)
+    accepted: list[tuple[float, str]] = field(default_factory=list)
+    members: dict[int, dict[str, int]] = field(default_factory=dict)
+
+    def look(self, eraser: Eraser) -> None:
+        model = eraser.workspace.generations.require()
+        self.members[model.generation] = model.numbers(eraser.workspace.records.places(model.partition.key))
+
+    def watch(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        real = Predictor.predict
+
+        def predict(predictor: Predictor, images: Sequence[Seen]) -> list[Prediction]:
+            begun, found = time.monotonic(), real(predictor, images)
+            asked = frozenset(number for one in found for number in one.clusters)
+            self.predictions.append(Event(begun, predictor.model.generation, asked, head_of(predictor)))
+            return found
+
+        monkeypatch.setattr(Predictor, "predict", predict)
 
 
 def head_of(predictor: Predictor) -> bytes:
     return b"" if predictor._head is None else np.asarray(predictor._head["weight"]).tobytes()
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("seed", range(2))
-def test_no_prediction_after_an_acceptance_uses_what_it_quarantines(
-    trained: dict[str, Path], tmp_path: Path, kind: str, seed: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Predictions, acceptances and derivations at once; the log of all of them is checked afterwards."""
-    root = Path(shutil.copytree(trained[kind], tmp_path / "w"))
-    chance, stop = random.Random(seed), threading.Event()
-    predictions, accepted = list[Event](), list[tuple[float, str]]()
-    forbidden: dict[tuple[int, str], frozenset[int]] = {}
-    clean: dict[tuple[int, str], bytes] = {}
-    real = Predictor.predict
-
-    def watched(self: Predictor, images: list[bytes]) -> object:
-        begun = time.monotonic()
-        found = real(self, images)
-        asked = frozenset(number for one in found for number in one.clusters)
-        event = Event(begun, time.monotonic(), self.model.generation, asked, head_of(self))
-        predictions.append(event)
-        return found
-
-    monkeypatch.setattr(Predictor, "predict", watched)
-    monkeypatch.setattr("lmeraser.service.worker.Worker.start", lambda self: None)
-    monkeypatch.setattr("lmeraser.service.worker.Worker.stop", lambda self: None)
+def live(root: Path, records: Sequence[str], pauses: Sequence[float], log: Log) -> None:
+    """Predict, accept and derive at once, until the deletion of all these records was accepted."""
+    stop = threading.Event()
 
     def derive() -> None:
         with opened(root) as beside:
+            log.look(beside)
             while not stop.wait(0.05):
                 if beside.workspace.requests.all("pending"):
                     beside.unlearn()
+                    log.look(beside)
 
     with opened(root) as eraser, Service(eraser) as service:
-        images = [record_image for record_image in eraser.workspace.records.images(eraser.record_ids()[:12])]
-        from lmeraser.images import decode
-
-        decoded = [decode(image) for image in images]
-        full = {0: head_of(service.served.current.predictor)}
+        images = [decode(image) for image in eraser.workspace.records.images(eraser.record_ids()[:12])]
 
         def ask() -> None:
             while not stop.is_set():
-                service.predictions.ask([chance.choice(decoded)]).result()
-                current = service.served._current
-                if not isinstance(current, Exception):
-                    full.setdefault(current.model.generation, head_of(current.predictor))
+                service.predictions.ask(images[:3]).result()
 
-        threads = [threading.Thread(target=one) for one in (ask, ask, derive)]
+        threads = [threading.Thread(target=work) for work in (ask, ask, derive)]
         for thread in threads:
             thread.start()
-        for record in chance.sample(eraser.record_ids()[12:], 5):
-            model = eraser.workspace.generations.require()
-            numbers = model.numbers(eraser.workspace.records.places(model.partition.key, [record]))
-            wish = service_wish(record)
-            service.intake.make(
-                lambda connection, wish=wish: eraser.workspace.requests.accept(
-                    wish, now=eraser.workspace.clock(), connection=connection
-                )
-            ).result()
-            accepted.append((time.monotonic(), record))
-            forbidden[model.generation, record] = frozenset(numbers.values())
-            clean[model.generation, record] = b"" if kind == "prompts" else full[0]
-            time.sleep(chance.uniform(0.0, 0.4))
+        for record, pause in zip(records, pauses, strict=True):
+            time.sleep(pause)
+            wish, now = Wish(ids=[record]), eraser.workspace.clock()
+            accept = partial(eraser.workspace.requests.accept, wish, now=now)
+            service.intake.make(lambda connection, accept=accept: accept(connection=connection)).result(60)
+            log.accepted.append((time.monotonic(), record))
+        time.sleep(0.5)
         stop.set()
         for thread in threads:
             thread.join()
-    assert len(predictions) > 10
-    for when, record in accepted:
-        for event in predictions:
-            if event.begun > when:
-                assert not event.clusters & forbidden.get((event.generation, record), frozenset())
-                if kind == "instant":
-                    assert (event.generation, event.head) != (0, full[0])
 
 
-def service_wish(record: str) -> object:
-    from lmeraser.deletion import Wish
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_prediction_after_an_acceptance_uses_what_it_quarantines(
+    trained: dict[str, Path], tmp_path: Path, kind: str, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, chance, log = Path(shutil.copytree(trained[kind], tmp_path / "w")), random.Random(seed), Log()
+    records = chance.sample([f"digit-{number:04d}" for number in HELD], 6)
+    without = heads(root, records) if kind == "instant" else []
+    for part in ("start", "stop"):  # models are derived beside the service, where the test can look at them
+        monkeypatch.setattr(Worker, part, lambda _: None)
+    log.watch(monkeypatch)
+    live(root, records, [chance.uniform(0, 0.4) for _ in records], log)
+    assert len(log.predictions) > 10
+    assert len({event.generation for event in log.predictions}) > 1
+    for event in log.predictions:
+        before = [record for when, record in log.accepted if when < event.begun]
+        members = log.members[event.generation]
+        assert not event.clusters & {members[record] for record in before if record in members}
+        if kind == "instant":
+            assert event.head in without[len(before) :], "the head of a model without all of them"
 
-    return Wish(ids=[record])
+
+def heads(root: Path, records: Sequence[str]) -> list[bytes]:
+    """The oracle: heads solved from the sums without the first 0, 1, 2... of these records."""
+    found = []
+    with opened(root) as eraser:
+        model, counted = eraser.workspace.generations.require(), eraser.workspace.records.counted
+        for count in range(len(records) + 1):
+            sums = counted.sums_without(records[:count], key=str(model.code_key))
+            assert sums is not None
+            found.append(solve(sums, model.config().global_head.penalty)["weight"].tobytes())
+    assert len(set(found)) == len(found)
+    return found
