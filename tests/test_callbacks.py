@@ -185,7 +185,12 @@ def test_a_public_address_is_called_itself_not_its_name_again(
 ) -> None:
     subscribed(eraser, "https://public.example/told")
     called: list[str] = []
-    monkeypatch.setattr(Callbacks, "_post", lambda _, notice, parts, address: called.append(address) or "")
+
+    def post(_: Callbacks, notice: object, parts: object, address: str) -> str:
+        called.append(address)
+        return ""
+
+    monkeypatch.setattr(Callbacks, "_post", post)
     calls, arrived, names = telling(eraser, "93.184.216.34", "2606:2800:220:1::1")
     calls.tell()
     assert (called, arrived, names) == (["93.184.216.34"], [True], ["public.example"])

@@ -95,7 +95,7 @@ def test_steps_are_told_while_it_is_in_progress(api: Running, monkeypatch: pytes
         if api.service.worker.now.step == "":
             api.service.stopping.set()
 
-    monkeypatch.setattr(events.anyio, "sleep", sleep)
+    monkeypatch.setattr("lmeraser.service.routes.events.anyio.sleep", sleep)
     workspace = api.service.workspace
     with workspace.writing("test"), workspace.changing() as connection:
         workspace.requests.begin(connection, workspace.requests.all(), None, now=workspace.clock())
@@ -115,7 +115,7 @@ def test_silence_is_broken_and_the_stream_ends_with_the_service(
         if len(slept) == 3:
             api.service.stopping.set()
 
-    monkeypatch.setattr(events.anyio, "sleep", sleep)
+    monkeypatch.setattr("lmeraser.service.routes.events.anyio.sleep", sleep)
     text = api.get(f"/requests/{request}/events").text
     assert text.count(": nothing new\n\n") == 3
     assert len(parsed(text)) == 1
