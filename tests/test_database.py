@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -369,3 +370,37 @@ def test_the_file_lies_where_the_path_says_whatever_it_is_called(tmp_path: Path,
     database.close()
     assert held(tmp_path / name / "records.db")["name"] == "value"
     assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_what_is_deleted_while_the_file_is_rewritten_is_still_to_be_rewritten(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def need() -> None:
+        with database.transaction() as connection:
+            database.need_compaction(connection)
+
+    real = database._reached.rewrite
+
+    def rewrite(tables: Iterable[str]) -> None:
+        real(tables)
+        assert database.compaction_due
+        need()
+
+    need()
+    with monkeypatch.context() as patch:
+        patch.setattr(database._reached, "rewrite", rewrite)
+        database.compact()
+    assert database.compaction_due
+    database.compact()
+    assert not database.compaction_due
+
+
+def test_transactions_of_several_threads_come_one_after_the_other(database: Database) -> None:
+    def count(_: int) -> None:
+        for _ in range(10):
+            with database.transaction() as connection:
+                database.set_fact(connection, "n", str(int(database.fact("n", connection) or 0) + 1))
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(count, range(4)))
+    assert database.fact("n") == "40"

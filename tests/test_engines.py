@@ -56,7 +56,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     subprocess.run([program("pg_ctl"), "-D", data, "-m", "immediate", "stop"], **run)
 
 
-QUICK = ("records", "counted", "changes", "selection", "ledger", "schema")
+QUICK = ("records", "counted", "changes", "selection", "ledger", "schema", "requests")
 LONG = ("importing", "touched", "relabel", "deletion", "unlearn")
 
 

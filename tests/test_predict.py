@@ -342,3 +342,37 @@ def test_whether_an_image_is_rerouted_does_not_depend_on_its_neighbours(make: Ma
     free = eraser.predictor().batch(images)
     assert together == [part in asked(free, place) for place in range(len(images))]
     assert together == [bool(predictor.batch([image]).rerouted[0]) for image in images]
+
+
+@pytest.mark.parametrize("kind", _KINDS)
+def test_leaving_out_in_memory_is_the_same_as_not_loading(make: Make, kind: str) -> None:
+    eraser = make(kind)
+    model, store = eraser.workspace.generations.require(), eraser.workspace.store
+    images = eraser.workspace.records.images(eraser.record_ids()[:9])
+    loaded, free = eraser.predictor(), eraser.predictor().batch(images)
+    hidden = {part for place in range(2) for part in asked(free, place)}
+    uniform = {"weight": np.zeros((10, 1281), np.float32)} if model.global_head else None
+    for left_out in (
+        Quarantine(frozenset(hidden)),
+        Quarantine(frozenset(hidden), without_head=True),
+        Quarantine(),
+    ):
+        if uniform and left_out.without_head:
+            left_out = Quarantine(left_out.clusters, without_head=True, global_head=uniform)
+        same(
+            Predictor(model, store, eraser.executor(), left_out).batch(images),
+            loaded.without(left_out).batch(images),
+        )
+    same(loaded.batch(images), free)
+
+
+def same(one: Batch, other: Batch) -> None:
+    for name in ("probabilities", "features", "clusters", "rerouted"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+    assert one.parts.keys() == other.parts.keys()
+
+
+def test_decoded_images_have_the_answers_of_their_files(make: Make) -> None:
+    eraser = make("instant")
+    images = eraser.workspace.records.images(eraser.record_ids()[:9])
+    same(eraser.predictor().batch([decode(image) for image in images]), eraser.predictor().batch(images))

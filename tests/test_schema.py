@@ -27,8 +27,8 @@ STEP = """
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0002"
-down_revision = "0001"
+revision = "0003"
+down_revision = "0002"
 
 
 def upgrade():
@@ -86,9 +86,9 @@ def later(tmp_path: Path, patch: pytest.MonkeyPatch, step: str = STEP) -> None:
     """A version of the program with one more step."""
     steps = tmp_path / "steps"
     shutil.copytree(schema._STEPS, steps, ignore=shutil.ignore_patterns("__pycache__"))
-    (steps / "versions" / "v0002_later.py").write_text(step)
+    (steps / "versions" / "v0003_later.py").write_text(step)
     patch.setattr(schema, "_STEPS", steps)
-    patch.setattr(schema, "VERSION", "0002")
+    patch.setattr(schema, "VERSION", "0003")
 
 
 @pytest.mark.sqlite
@@ -100,7 +100,7 @@ def test_an_older_workspace_is_refused_until_it_is_upgraded(
     later(tmp_path, monkeypatch)
     refused = run("-w", filled, "status")
     assert refused.code == 2
-    assert "got: version 0001" in refused.err
+    assert "got: version 0002" in refused.err
     assert "backup" in refused.err
     assert "lmeraser upgrade" in refused.err
     assert "upgraded" in run("-w", filled, "upgrade").out
@@ -116,7 +116,7 @@ def test_an_older_workspace_is_refused_until_it_is_upgraded(
             colours = connection.exec_driver_sql("SELECT DISTINCT colour FROM records").all()
             left = connection.exec_driver_sql("SELECT count(*) FROM images").scalar_one()
     assert (colours, left) == ([("red",)], 19)
-    assert run("-w", filled, "upgrade", "--json").json == {"tables_before": "0002", "tables_now": "0002"}
+    assert run("-w", filled, "upgrade", "--json").json == {"tables_before": "0003", "tables_now": "0003"}
 
 
 @pytest.mark.sqlite

@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from lmeraser._version import __version__
-from lmeraser.commands import deletion, evidence, experiments, model, public, workspace
+from lmeraser.commands import deletion, evidence, experiments, model, public, service, workspace
 from lmeraser.commands.base import global_options
 from lmeraser.errors import LmeraserError, StoppedError
 
@@ -29,7 +29,7 @@ for _command in (
     *(model.demo, workspace.init, workspace.add, workspace.classes, workspace.config, workspace.status),
     *(model.train, model.predict, model.evaluate, model.draw, model.doctor),
     *(model.cost, deletion.plan, deletion.unlearn, workspace.relabel, model.audit),
-    *(public.pretrain, public.convert),
+    *(public.pretrain, public.convert, service.serve),
     *(evidence.ledger, evidence.verify, evidence.residue, workspace.purge, workspace.upgrade),
 ):
     app.command()(_command)
@@ -44,6 +44,12 @@ _experiments = typer.Typer(help="Run the paper's comparison and write its report
 _experiments.command()(experiments.run)
 _experiments.command("list")(experiments.list_experiments)
 app.add_typer(_experiments, name="experiments")
+
+_keys = typer.Typer(help="List, make and revoke keys of the HTTP service.", invoke_without_command=True)
+_keys.callback()(service.keys)
+_keys.command()(service.create)
+_keys.command()(service.revoke)
+app.add_typer(_keys, name="keys")
 
 
 def main() -> None:

@@ -1,9 +1,9 @@
 """Settings: everything besides the records and the backbone's weights that decides what the model is.
 
 One frozen dataclass-like section per concern, read from ``lmeraser.toml``. All settings except ``[compute]``,
-``[storage]`` and ``[requests]`` are inputs of F and therefore part of `Config.model_settings`, of every memo key
-and of ``model_digest``. They are meant to be fixed before private data are seen: tuning them on records that are
-deleted later is outside the guarantee. Knows nothing about records, tensors or the workspace.
+``[storage]``, ``[requests]`` and ``[service]`` are inputs of F and therefore part of `Config.model_settings`, of
+every memo key and of ``model_digest``. They are meant to be fixed before private data are seen: tuning them on
+records that are deleted later is outside the guarantee. Knows nothing about records, tensors or the workspace.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Mapping
-from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -30,7 +29,7 @@ from lmeraser.sections import (
     TokensConfig,
     TuningConfig,
 )
-from lmeraser.times import add_months
+from lmeraser.settings import ComputeConfig, RequestsConfig, ServiceConfig, StorageConfig
 
 View = Literal["clean", "mirror", "whole", "near", "far", "frame"]
 
@@ -169,51 +168,6 @@ class GlobalHeadConfig(Section):
     )
 
 
-class StorageConfig(Section):
-    """Where records, requests and artifacts are kept. Not part of the model."""
-
-    database: str | None = Field(
-        default=None, description="postgresql://USER@HOST/NAME, one for each workspace; none: records.db here"
-    )
-    artifacts: str | None = Field(
-        default=None,
-        pattern=r"^s3://[^/\s]+(/\S*)?$",
-        description="s3://BUCKET/FOLDER; none: the folder artifacts here",
-    )
-
-
-class ComputeConfig(Section):
-    """Where the work runs. Not part of the model: these settings never change a bit of it."""
-
-    device: Literal["cpu", "cuda"] = "cpu"
-    workers: int = Field(default=0, ge=0, le=1024, description="parallel tasks of a process; 0: one per core")
-    executor: Literal["local", "processes", "ray"] = Field(
-        default="local", description="what derives models: this process, others here, or a Ray cluster"
-    )
-    processes: int = Field(default=0, ge=0, le=1024, description="workers of the others; 0: as many as fit")
-    address: str | None = Field(default=None, description="of the Ray cluster, or 'auto'; none: one of its own")
-    image_memory_mb: int = Field(
-        default=1024, ge=1, description="MiB of decoded images kept; beyond, they are decoded again"
-    )
-
-
-class RequestsConfig(Section):
-    """Deletion requests. Not part of the model."""
-
-    quarantine: bool = Field(
-        default=True, description="predict without the clusters of records whose deletion was accepted"
-    )
-    gdpr_months: int = Field(default=1, ge=1, le=3, description="until the answer is due (Article 12(3) GDPR)")
-    ccpa_days: int = Field(default=45, ge=1, le=90, description="until the answer is due (CCPA)")
-    other_days: int = Field(default=30, ge=1, le=3650, description="until the answer is due")
-
-    def due(self, regulation: str, received: datetime) -> datetime:
-        """When the answer to a request is due."""
-        if regulation == "gdpr":
-            return add_months(received, self.gdpr_months)
-        return received + timedelta(days=self.ccpa_days if regulation == "ccpa" else self.other_days)
-
-
 class Config(Section):
     """All settings of a workspace."""
 
@@ -233,6 +187,7 @@ class Config(Section):
     compute: ComputeConfig = ComputeConfig()
     storage: StorageConfig = StorageConfig()
     requests: RequestsConfig = RequestsConfig()
+    service: ServiceConfig = ServiceConfig()
 
     @model_validator(mode="after")
     def _prompt_fits_input(self) -> Self:
@@ -291,13 +246,12 @@ class Config(Section):
     def model_settings(self) -> dict[str, Any]:
         """The settings that are inputs of F, as JSON values.
 
-        All but ``[compute]``, ``[storage]``, ``[requests]`` and the backbone's name.
+        All but ``[compute]``, ``[storage]``, ``[requests]``, ``[service]`` and the backbone's name.
 
         The backbone enters by the digest of its weights; where they were loaded from does not matter.
         """
-        settings = self.model_dump(
-            mode="json", exclude={"compute": True, "storage": True, "requests": True, "backbone": {"name"}}
-        )
+        sections = dict.fromkeys(("compute", "storage", "requests", "service"), True)
+        settings = self.model_dump(mode="json", exclude={**sections, "backbone": {"name"}})
         settings["backbone"]["resize"] = self.backbone.canvas_size
         settings["prompt"]["width"] = self.prompt_width
         return settings
@@ -345,7 +299,7 @@ def read(path: Path, *, base: PresetName = "prompts") -> Config:
 def to_toml(config: Config) -> str:
     """Every setting with its description as a comment; `read` gives back an equal `Config`."""
     lines = [
-        "# Settings of this workspace. All but [compute], [storage] and [requests] are part of the model.",
+        "# Settings. All but [compute], [storage], [requests] and [service] are part of the model.",
         "",
     ]
     sections = [(name, value) for name, value in config if isinstance(value, Section)]

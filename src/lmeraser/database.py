@@ -95,19 +95,25 @@ class Database:
         self._engine.dispose()
 
     @contextlib.contextmanager
-    def reading(self) -> Iterator[Connection]:
+    def reading(self, connection: Connection | None = None) -> Iterator[Connection]:
         """A connection to read with; all that it reads is of one state.
+
+        Args:
+            connection: one that is open, which is taken then.
 
         Raises:
             StorageError: the database cannot be read.
             CorruptError: the file is damaged.
         """
-        with self._translated(), self._engine.connect() as connection:
+        if connection is not None:
             yield connection
+            return
+        with self._translated(), self._engine.connect() as own:
+            yield own
 
     @contextlib.contextmanager
     def transaction(self, connection: Connection | None = None) -> Iterator[Connection]:
-        """One transaction: committed at the end, rolled back on any exception.
+        """One transaction: committed at the end, rolled back on any exception. Others wait who want to write.
 
         Args:
             connection: of a transaction that is under way, which this one then is a part of.
@@ -119,7 +125,7 @@ class Database:
         if connection is not None:
             yield connection
             return
-        with self._translated(), self._engine.begin() as own:
+        with self._translated(), self._reached.changing() as own:
             yield own
             self.keys.flush()  # before anything that is sealed under them
 
@@ -178,9 +184,7 @@ class Database:
     def fact(self, name: str, connection: Connection | None = None) -> str | None:
         """A small named value, or None."""
         query = select(facts.c.value).where(facts.c.name == name)
-        if connection is not None:
-            return connection.execute(query).scalar_one_or_none()
-        with self.reading() as own:
+        with self.reading(connection) as own:
             return own.execute(query).scalar_one_or_none()
 
     def set_fact(self, connection: Connection, name: str, value: str) -> None:
@@ -229,7 +233,7 @@ class Database:
     @property
     def compaction_due(self) -> bool:
         """Whether something was deleted since the database was last compacted."""
-        return self.fact("compaction") == "due"
+        return self.fact("compaction") in ("due", "under way")
 
     @property
     def small(self) -> bool:
@@ -247,10 +251,13 @@ class Database:
         Raises:
             StorageError: there is no space for the rewritten file, or another program reads the old one.
         """
+        with self.transaction() as connection:
+            self.set_fact(connection, "compaction", "under way")
         with self._translated():
             self._reached.rewrite(metadata.tables)
         with self.transaction() as connection:
-            self.set_fact(connection, "compaction", "done")
+            if self.fact("compaction", connection) == "under way":  # else something was deleted meanwhile
+                self.set_fact(connection, "compaction", "done")
         with self._translated():
             self._reached.empty_log()
 

@@ -135,6 +135,7 @@ class Wish:
         regulation: which law it appeals to.
         received: when it came; None: now.
         audit: audit the model before the request is completed.
+        since: when the period for the answer began, if that was before it came.
     """
 
     ids: Sequence[str] = ()
@@ -143,6 +144,7 @@ class Wish:
     regulation: Regulation = "other"
     received: datetime | None = None
     audit: bool = False
+    since: datetime | None = None
 
 
 def moved(request: Request, state: State, *, now: datetime, **changes: Any) -> Request:

@@ -1,7 +1,9 @@
 """How a database is reached, and what only it can do: SQLite in a file, or a PostgreSQL server.
 
 Both give every connection one state to read from and refuse half-done transactions. They differ in how the bytes
-of deleted rows are removed, and in how a writer keeps others out. Follows SQLAlchemy; knows nothing about tables.
+of deleted rows are removed, and in how a writer keeps others out. Transactions that change something come one
+after the other, each from its first statement on: so what one reads is still so when it writes, and none has to
+be repeated. Follows SQLAlchemy; knows nothing about tables, but for the one that it locks.
 """
 
 from __future__ import annotations
@@ -45,6 +47,10 @@ class Reached(Protocol):
         """Be the one writer, also among those who do not share the workspace's folder."""
         ...
 
+    def changing(self) -> contextlib.AbstractContextManager[Connection]:
+        """A transaction that others wait for who want to change something."""
+        ...
+
     def changing_tables(self) -> contextlib.AbstractContextManager[Connection]:
         """A transaction that may change tables."""
         ...
@@ -67,7 +73,9 @@ class SQLite:
 
     def __init__(self, path: Path) -> None:
         self.shown, self._path = str(path), path
-        self.engine = create_engine(URL.create("sqlite", database=str(path)), connect_args={"timeout": 30})
+        where = URL.create("sqlite", database=str(path))
+        self.engine = create_engine(where, connect_args={"timeout": 30}, hide_parameters=True)
+        self._changing = self.engine.execution_options(begin="BEGIN IMMEDIATE")
         event.listen(self.engine, "connect", _configure)
         event.listen(self.engine, "begin", _begin)
 
@@ -106,6 +114,10 @@ class SQLite:
         """The workspace's lock file is enough."""
         yield
 
+    def changing(self) -> contextlib.AbstractContextManager[Connection]:
+        """A transaction that others wait for who want to change something."""
+        return self._changing.begin()
+
     @contextlib.contextmanager
     def changing_tables(self) -> Iterator[Connection]:
         """A transaction in which a table can be replaced without its rows taking others along.
@@ -143,8 +155,9 @@ def _without_foreign_keys(connection: Any, _record: Any) -> None:
 
 def _begin(connection: Connection) -> None:
     # By itself the driver begins at the first change only, and what is read before may be of another state.
-    if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
-        connection.exec_driver_sql("BEGIN")
+    options = connection.get_execution_options()
+    if options.get("isolation_level") != "AUTOCOMMIT":
+        connection.exec_driver_sql(options.get("begin", "BEGIN"))
 
 
 class PostgreSQL:
@@ -169,6 +182,7 @@ class PostgreSQL:
                 parsed.set(drivername="postgresql+psycopg"),
                 isolation_level="REPEATABLE READ",
                 pool_pre_ping=True,
+                hide_parameters=True,
                 connect_args={"options": "-c lock_timeout=30000 -c synchronous_commit=on"},
             )
         except (ImportError, ValueError, ArgumentError) as error:
@@ -194,6 +208,14 @@ class PostgreSQL:
 
     def empty_log(self) -> None:
         """The server's log is the server's business."""
+
+    @contextlib.contextmanager
+    def changing(self) -> Iterator[Connection]:
+        """A transaction that others wait for who want to change something."""
+        with self.engine.begin() as connection:
+            # The one kind of lock that is taken before the transaction's state is fixed (REPEATABLE READ).
+            connection.exec_driver_sql("LOCK TABLE facts IN SHARE ROW EXCLUSIVE MODE")
+            yield connection
 
     def changing_tables(self) -> contextlib.AbstractContextManager[Connection]:
         """A transaction; tables are changed in it like rows."""

@@ -230,11 +230,12 @@ class Eraser:
     ) -> Request:
         """Accept a deletion request without carrying it out; arguments as of `unlearn`.
 
+        It waits for nobody: requests are accepted while a model is derived, too.
         From now on `predict` does not use the clusters of these records, unless quarantine is switched off.
         """
         wish = wish_of(ids, subjects, request, regulation, received, audit) or Wish()
-        with self.workspace.writing("request"):
-            return self.workspace.requests.accept(wish, now=self.workspace.clock())
+        with self.workspace.noting("request") as connection:
+            return self.workspace.requests.accept(wish, now=self.workspace.clock(), connection=connection)
 
     def requests(self) -> list[Request]:
         """All deletion requests, the earliest due first."""
@@ -242,8 +243,8 @@ class Eraser:
 
     def cancel(self, request: str) -> Request:
         """Take back a request that is pending."""
-        with self.workspace.writing("cancel"):
-            return self.workspace.requests.cancel(request, now=self.workspace.clock())
+        with self.workspace.noting("cancel") as connection:
+            return self.workspace.requests.cancel(connection, request, now=self.workspace.clock())
 
     def relabel(self, label: str, *, ids: Iterable[str]) -> Settled:
         """Give records another label and bring the model up to date. See `relabel.relabel`."""
@@ -380,7 +381,7 @@ class Eraser:
         store = self.workspace.store
         return with_served(
             self.workspace,
-            lambda model, left_out: Predictor(model, store, self._executor_of(model), left_out),
+            lambda model, left_out: Predictor(model, store, self.executor_of(model), left_out),
         )
 
     def _answering(self) -> Answering:
@@ -438,9 +439,9 @@ class Eraser:
 
     def _runs(self, model: Model) -> Executor:
         """Where a model's passes run: on workers if they have its settings."""
-        return self.deriving() if same_settings(self.workspace, model) else self._executor_of(model)
+        return self.deriving() if same_settings(self.workspace, model) else self.executor_of(model)
 
-    def _executor_of(self, model: Model) -> LocalExecutor:
+    def executor_of(self, model: Model) -> LocalExecutor:
         """The executor with a model's own settings, which lmeraser.toml may no longer hold."""
         from lmeraser.executors.local import LocalExecutor
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import mmap
 import os
 import secrets
+import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -43,6 +44,7 @@ class Keys:
         self.path = path
         self._mapped: mmap.mmap | None = None
         self._unflushed = False
+        self._changing = threading.Lock()
 
     # --- changing --------------------------------------------------------------------------------------
 
@@ -65,13 +67,14 @@ class Keys:
 
     def flush(self) -> None:
         """Wait until everything is on the disk."""
-        if self._unflushed:
-            with storage_errors(self.path), self.path.open("rb") as file:
-                os.fsync(file.fileno())
-            self._unflushed = False
+        with self._changing:
+            if self._unflushed:
+                with storage_errors(self.path), self.path.open("rb") as file:
+                    os.fsync(file.fileno())
+                self._unflushed = False
 
     def _write(self, parts: Sequence[tuple[int, bytes]]) -> None:
-        with storage_errors(self.path):
+        with self._changing, storage_errors(self.path):
             fresh = not self.path.exists()
             handle = os.open(self.path, os.O_WRONLY | os.O_CREAT, _MODE)
             try:
@@ -82,7 +85,7 @@ class Keys:
                 os.close(handle)
             if fresh:
                 flush_folder(self.path.parent)
-        self._unflushed = True
+            self._unflushed = True
 
     # --- sealing ---------------------------------------------------------------------------------------
 

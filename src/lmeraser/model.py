@@ -14,9 +14,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from lmeraser.config import ComputeConfig, Config
+from lmeraser.config import Config
 from lmeraser.grouping import path_of
 from lmeraser.hashing import Digest
+from lmeraser.settings import ComputeConfig
 
 
 class StageResult(BaseModel):

@@ -8,12 +8,15 @@ records.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
 from lmeraser.aggregation import combined
 from lmeraser.config import View
@@ -25,10 +28,13 @@ from lmeraser.executors.local import LocalExecutor
 from lmeraser.images import decode
 from lmeraser.model import Cluster, Model
 from lmeraser.partitions import partition_of
+from lmeraser.partitions.base import Router
 from lmeraser.quarantine import NOTHING, Quarantine
 from lmeraser.store import Artifacts
 from lmeraser.sums import embedding
 from lmeraser.tensors import from_bytes
+
+Seen = bytes | Image.Image  # an image file, or what `decode` made of one
 
 
 @dataclass(frozen=True)
@@ -92,48 +98,74 @@ class Predictor:
         self.model = model
         self._config = model.config()
         self._executor = executor
+        self._require_model()
         self._served = [cluster for cluster in model.clusters if cluster.constituent is not None]
-        self._used = [cluster for cluster in self._served if cluster.number not in left_out.clusters]
-        self._head = left_out.global_head
-        if self._head is None and model.global_head is not None and not left_out.without_head:
-            self._head = from_bytes(store.read(model.global_head.artifact))
-        self._require_something(executor)
-        partition, fitted = partition_of(self._config), from_bytes(store.read(model.partition.artifact))
-        self._used_numbers, self._served_numbers = _numbers(self._used), _numbers(self._served)
-        self._route_used = partition.router(fitted, [cluster.path for cluster in self._used])
-        self._route_served = partition.router(fitted, [cluster.path for cluster in self._served])
-        constituents = [c.constituent.artifact for c in self._used if c.constituent]
+        self._loaded = [cluster for cluster in self._served if cluster.number not in left_out.clusters]
+        self._own_head = None
+        if model.global_head is not None and not left_out.without_head:
+            self._own_head = from_bytes(store.read(model.global_head.artifact))
+        self._partition = partition_of(self._config)
+        self._fitted = from_bytes(store.read(model.partition.artifact))
+        self._route_served, self._served_numbers = self._router(self._served), _numbers(self._served)
+        constituents = [c.constituent.artifact for c in self._loaded if c.constituent]
         self._answers = None
         if constituents:
             kind = kind_of(self._config, executor.network)
-            numbered = zip(map(from_bytes, store.read_all(constituents)), self._used, strict=True)
+            numbered = zip(map(from_bytes, store.read_all(constituents)), self._loaded, strict=True)
             self._answers = kind.answers([kind.of_cluster(tensors, c.number) for tensors, c in numbered])
         wanted: tuple[View, ...] = self._config.embedding.views if self._config.needs_codes else ()
         self._views: list[View] = ["clean", *(view for view in wanted if view != "clean")]
         self._embedded = [self._views.index(view) for view in wanted]
+        self._leave_out(left_out)
 
-    def _require_something(self, executor: LocalExecutor) -> None:
+    def without(self, left_out: Quarantine) -> Self:
+        """The same model in the same memory, which leaves out other clusters; takes no time worth naming.
+
+        Args:
+            left_out: what is not used, besides what was left out when the model was loaded.
+
+        Raises:
+            NoModelError: nothing is left to answer.
+        """
+        other = copy.copy(self)
+        other._leave_out(left_out)
+        return other
+
+    def _leave_out(self, left_out: Quarantine) -> None:
+        places = [n for n, cluster in enumerate(self._loaded) if cluster.number not in left_out.clusters]
+        self._head = left_out.global_head
+        if self._head is None and not left_out.without_head:
+            self._head = self._own_head
+        if not places and self._head is None:
+            raise NoModelError(
+                "A prediction needs a cluster or a global head that is not quarantined.",
+                got="all that would answer was made of records whose deletion was accepted",
+                next_step="carry the requests out with 'lmeraser unlearn'",
+            )
+        self._used = [self._loaded[place] for place in places]
+        self._places, self._used_numbers = _and_none(places), _numbers(self._used)
+        self._route_used = self._router(self._used)
+
+    def _router(self, clusters: Sequence[Cluster]) -> Router:
+        return self._partition.router(self._fitted, [cluster.path for cluster in clusters])
+
+    def _require_model(self) -> None:
         if not self.model.clusters:
             raise NoModelError(
                 "A prediction needs at least one cluster.",
                 got="an empty model: no record is left to learn from",
                 next_step="add records and train again",
             )
-        if not self._used and self._head is None:
-            raise NoModelError(
-                "A prediction needs a cluster or a global head that is not quarantined.",
-                got="all that would answer was made of records whose deletion was accepted",
-                next_step="carry the requests out with 'lmeraser unlearn'",
-            )
-        if self.model.backbone != executor.backbone:
+        present, needed = self._executor.backbone, self.model.backbone
+        if present != needed:
             raise NoModelError(
                 "A model predicts with the backbone it was tuned on.",
-                got=f"backbone {executor.backbone.short}; the model was tuned on {self.model.backbone.short}",
+                got=f"backbone {present.short}; the model was tuned on {needed.short}",
                 next_step="restore the backbone's files, or run 'lmeraser train'",
             )
 
-    def predict(self, images: Sequence[bytes]) -> list[Prediction]:
-        """Class, probability and cluster of each image (bytes of image files)."""
+    def predict(self, images: Sequence[Seen]) -> list[Prediction]:
+        """Class, probability and cluster of each image (bytes of an image file, or decoded)."""
         if not images:
             return []
         batch = self.batch(images)
@@ -149,11 +181,11 @@ class Predictor:
             for label in [int(shares.argmax())]
         ]
 
-    def batches(self, images: Iterable[Sequence[bytes]]) -> Iterator[Batch]:
+    def batches(self, images: Iterable[Sequence[Seen]]) -> Iterator[Batch]:
         """Answers for lists of images, in their order."""
         yield from map(self.batch, images)
 
-    def batch(self, images: Sequence[bytes]) -> Batch:
+    def batch(self, images: Sequence[Seen]) -> Batch:
         """Probabilities, features and clusters of each image; at least one."""
         micro = self._config.backbone.micro_batch
         parts = [images[start : start + micro] for start in range(0, len(images), micro)]
@@ -167,16 +199,16 @@ class Predictor:
         )
 
     @torch.inference_mode()
-    def _pass(self, images: Sequence[bytes]) -> Batch:
+    def _pass(self, images: Sequence[Seen]) -> Batch:
         """At most one micro-batch, on one thread."""
-        decoded = [decode(data) for data in images]
+        decoded = [decode(image) if isinstance(image, bytes) else image for image in images]
         inputs = [self._executor.look(decoded, view) for view in self._views]
         features = self._executor.features_of(inputs, len(images))
         embedded = embedding(features[:, self._embedded]) if self._embedded else None
         clean: NDArray[np.float32] = np.ascontiguousarray(features[:, 0])
         pixels: NDArray[np.float32] = inputs[0][: len(images)].float().cpu().numpy()
         routes = self._route_used(clean, pixels) if self._used else np.zeros((len(images), 0), np.int64)
-        parts = self._parts(Asked(inputs[0], embedded), routes)
+        parts = self._parts(Asked(inputs[0], embedded), self._places[routes])
         clusters = self._used_numbers[routes]
         rerouted = np.zeros(len(images), dtype=np.bool_)
         if len(self._used) < len(self._served):
@@ -185,12 +217,12 @@ class Predictor:
             rerouted = np.array([{*one} - {-1} != {*other} - {-1} for one, other in pairs], dtype=np.bool_)
         return Batch(self._mixed(parts), clean, clusters, rerouted, parts)
 
-    def _parts(self, asked: Asked, routes: NDArray[np.int64]) -> dict[str, NDArray[np.float32]]:
-        """Probabilities of each part of the model that answers."""
+    def _parts(self, asked: Asked, places: NDArray[np.int64]) -> dict[str, NDArray[np.float32]]:
+        """Probabilities of each part of the model that answers, for these places among the loaded clusters."""
         parts = {}
-        if self._answers is not None:
-            answers = (self._answers.classify(asked, np.maximum(chosen, 0)) for chosen in routes.T)
-            parts["constituents"] = combined(answers, routes >= 0, self._config.aggregation.combine)
+        if self._answers is not None and self._used:
+            answers = (self._answers.classify(asked, np.maximum(chosen, 0)) for chosen in places.T)
+            parts["constituents"] = combined(answers, places >= 0, self._config.aggregation.combine)
         if self._head is not None:
             assert asked.embedded is not None
             sharpness = self._config.global_head.sharpness
@@ -214,5 +246,10 @@ def _stacked(parts: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
 
 
 def _numbers(clusters: Sequence[Cluster]) -> NDArray[np.int64]:
-    """Their numbers, and -1 in the last place, which is where position -1 points to."""
-    return np.array([*(cluster.number for cluster in clusters), -1], dtype=np.int64)
+    """Their numbers, for routes to be looked up in."""
+    return _and_none([cluster.number for cluster in clusters])
+
+
+def _and_none(numbers: Sequence[int]) -> NDArray[np.int64]:
+    """Numbers, and -1 in the last place, which is where position -1 points to."""
+    return np.array([*numbers, -1], dtype=np.int64)

@@ -57,7 +57,7 @@ def quarantine(workspace: Workspace, model: Model) -> Quarantine:
         return Quarantine(clusters)
     from lmeraser.discriminant import solve
 
-    pending = workspace.requests.pending_records()
+    pending = workspace.requests.pending().ids
     sums = workspace.records.counted.sums_without(pending, key=model.code_key)
     if sums is None:  # an interrupted training has begun to count under other settings
         return Quarantine(clusters, without_head=True)

@@ -1,10 +1,11 @@
 """Deletion requests as durable objects, in the database.
 
 Every change of state is one transaction with its entry for the ledger. Which requests are in progress is the
-journal: after a crash the next training finishes them. Repeating a request's id with the same names is harmless;
-with other names it is an error, because those would not be deleted. The names are sealed under a key of the
-request, which is erased when they have been deleted or the request is cancelled. Follows `deletion`, which has the
-rules; knows nothing about how a model is derived.
+journal: after a crash the next training finishes them. Accepting and cancelling is possible while a model is
+derived: the writer takes what is pending when it begins, and the rest stays pending. Repeating a request's id with
+the same names is harmless; with other names it is an error, because those would not be deleted. The names are
+sealed under a key of the request, which is erased when they have been deleted or the request is cancelled. Follows
+`deletion`, which has the rules; knows nothing about how a model is derived.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from sqlalchemy import (
     JSON,
     Boolean,
     Column,
+    ColumnElement,
     Connection,
     Integer,
     String,
@@ -28,7 +30,6 @@ from sqlalchemy import (
     update,
 )
 
-from lmeraser.config import RequestsConfig
 from lmeraser.database import Database, metadata, sealed
 from lmeraser.deletion import Before, Request, State, Wish, moved, parse_id, regulation
 from lmeraser.errors import InputError
@@ -39,9 +40,10 @@ from lmeraser.reconcile import by_entry
 from lmeraser.records import Records
 from lmeraser.selection import Selection
 from lmeraser.selection import select as select_names
+from lmeraser.settings import RequestsConfig
 from lmeraser.times import to_text
 
-_requests = Table(
+table = Table(
     "requests",
     metadata,
     Column("id", String, primary_key=True),
@@ -85,27 +87,27 @@ class Requests:
 
     # --- reading ---------------------------------------------------------------------------------------
 
-    def all(self, *states: State) -> list[Request]:
+    def all(self, *states: State, connection: Connection | None = None) -> list[Request]:
         """The requests in these states (or all), the earliest due first."""
-        query = select(_requests).order_by(_requests.c.due, _requests.c.id)
+        query = select(table).order_by(table.c.due, table.c.id)
         if states:
-            query = query.where(_requests.c.state.in_(states))
-        with self._database.reading() as connection:
-            return [_request(row) for row in connection.execute(query)]
+            query = query.where(table.c.state.in_(states))
+        with self._database.reading(connection) as inner:
+            return [_request(row) for row in inner.execute(query)]
 
     def get(self, request_id: str, connection: Connection | None = None) -> Request | None:
         """One request, or None."""
-        with self._database.transaction(connection) as inner:
-            row = inner.execute(select(_requests).where(_requests.c.id == request_id)).one_or_none()
+        with self._database.reading(connection) as inner:
+            row = inner.execute(select(table).where(table.c.id == request_id)).one_or_none()
         return _request(row) if row is not None else None
 
-    def require(self, request_id: str) -> Request:
+    def require(self, request_id: str, connection: Connection | None = None) -> Request:
         """One request.
 
         Raises:
             InputError: there is none with this id.
         """
-        request = self.get(parse_id(request_id))
+        request = self.get(parse_id(request_id), connection)
         if request is None:
             raise InputError(
                 "A request is one that this workspace has accepted.",
@@ -116,27 +118,19 @@ class Requests:
 
     def selection(self, request: Request, connection: Connection | None = None) -> Selection:
         """The records that a pending request selects now."""
-        query = select(_requests.c.slot, _requests.c.sealed_names).where(
-            _requests.c.id == request.id, _requests.c.slot.is_not(None)
-        )
-        found = self._database.every(query, self._unsealed, connection)
-        names: dict[str, list[str]] = found[0] if found else {"ids": [], "subjects": []}
-        return select_names(self._records, **names)
+        return self._selected(table.c.id == request.id, connection)
+
+    def pending(self) -> Selection:
+        """The records that all pending requests together select now."""
+        return self._selected(table.c.state == "pending")
 
     def quarantined(self, model: Model) -> frozenset[int]:
         """Clusters of ``model`` that hold records whose deletion was accepted and is not completed."""
-        numbers: set[int] = set()
-        for request in self.all("pending", "in_progress", "failed"):
-            if request.state == "pending":
-                ids = self.selection(request).ids
-                numbers.update(model.numbers(self._records.places(model.partition.key, ids)).values())
-            elif request.before is not None and request.before.model == model.model_digest:
+        numbers = set(model.numbers(self._records.places(model.partition.key, self.pending().ids)).values())
+        for request in self.all("in_progress", "failed"):
+            if request.before is not None and request.before.model == model.model_digest:
                 numbers.update(request.before.clusters)
         return model.reached(numbers)
-
-    def pending_records(self) -> list[str]:
-        """Ids of the records that pending requests select now."""
-        return sorted({i for request in self.all("pending") for i in self.selection(request).ids})
 
     # --- changing --------------------------------------------------------------------------------------
 
@@ -152,7 +146,7 @@ class Requests:
         names = [*(("record", n) for n in set(wish.ids)), *(("subject", n) for n in set(wish.subjects))]
         selector = str(keyed_digest(self._secret, ["selector", *sorted(map(list, names))]))
         with self._database.transaction(connection) as inner:
-            row = inner.execute(select(_requests).where(_requests.c.id == request_id)).one_or_none()
+            row = inner.execute(select(table).where(table.c.id == request_id)).one_or_none()
             if row is not None:
                 return _repeated(_request(row), row.selector == selector or not names)
             select_names(self._records, ids=wish.ids, subjects=wish.subjects)
@@ -162,31 +156,28 @@ class Requests:
                 regulation=wish.regulation,
                 state="pending",
                 received=to_text(received),
-                due=to_text(self._config.due(wish.regulation, received)),
+                due=to_text(self._config.due(wish.regulation, min(received, wish.since or received))),
                 changed=to_text(now),
                 names=len(names),
                 audit=wish.audit,
             )
             slot = self._database.new_keys(inner, 1).start
-            inner.execute(
-                insert(_requests).values(**request.__dict__, selector=selector, **self._sealed(slot, wish))
-            )
+            inner.execute(insert(table).values(**request.__dict__, selector=selector, **self._sealed(slot, wish)))
             told = {name: getattr(request, name) for name in ("regulation", "received", "due", "names")}
             self._ledger.note(inner, "request", {"request": request_id, **told}, now=now)
         return request
 
-    def cancel(self, request_id: str, *, now: datetime) -> Request:
-        """Take back a pending request.
+    def cancel(self, connection: Connection, request_id: str, *, now: datetime) -> Request:
+        """Take back a pending request, in the caller's transaction.
 
         Raises:
             InputError: there is no such request, or it is no longer pending.
         """
-        request = self.require(request_id)
-        with self._database.transaction() as connection:
-            cancelled = self._move(connection, request, "cancelled", now=now)
-            self._forget_names(connection, request)
-            self._database.need_compaction(connection)
-            self._ledger.note(connection, "cancelled", {"request": request.id}, now=now)
+        request = self.require(request_id, connection)
+        cancelled = self._move(connection, request, "cancelled", now=now)
+        self._forget_names(connection, request)
+        self._database.need_compaction(connection)
+        self._ledger.note(connection, "cancelled", {"request": request.id}, now=now)
         return cancelled
 
     def begin(
@@ -202,7 +193,7 @@ class Requests:
 
         Args:
             connection: of the transaction.
-            requests: pending or failed ones.
+            requests: pending or failed ones, as they are in this transaction.
             model: the served generation.
             now: the time.
             audit: audit the model before they are completed, even if they did not ask for it.
@@ -257,14 +248,23 @@ class Requests:
         data = json.dumps(names, ensure_ascii=False).encode()
         return {"slot": slot, "sealed_names": self._database.keys.seal(slot, "names", data)}
 
+    def _selected(self, where: ColumnElement[bool], connection: Connection | None = None) -> Selection:
+        """What requests select whose names are not forgotten yet."""
+        query = select(table.c.slot, table.c.sealed_names).where(where, table.c.slot.is_not(None))
+        names = self._database.every(query, self._unsealed, connection)
+        ids, subjects = ([name for one in names for name in one[kind]] for kind in ("ids", "subjects"))
+        if not ids and not subjects:
+            return Selection((), (), ())
+        return select_names(self._records, ids=ids, subjects=subjects, accepted=True)
+
     def _unsealed(self, row: Any) -> dict[str, list[str]]:
         names: dict[str, list[str]] = json.loads(self._database.keys.unseal(row.slot, "names", row.sealed_names))
         return names
 
     def _forget_names(self, connection: Connection, request: Request) -> None:
-        mine = _requests.c.id == request.id
-        self._database.doom(connection, connection.execute(select(_requests.c.slot).where(mine)).scalars().all())
-        connection.execute(update(_requests).where(mine).values(slot=None, sealed_names=None))
+        mine = table.c.id == request.id
+        self._database.doom(connection, connection.execute(select(table.c.slot).where(mine)).scalars().all())
+        connection.execute(update(table).where(mine).values(slot=None, sealed_names=None))
 
     def _before(self, model: Model, ids: Sequence[str]) -> Before:
         clusters = model.numbers(self._records.places(model.partition.key, ids)).values()
@@ -278,7 +278,7 @@ class Requests:
     ) -> Request:
         after = moved(request, state, now=now, **changes)
         values = {**after.__dict__, "before": after.before.to_json() if after.before else None}
-        connection.execute(update(_requests).where(_requests.c.id == request.id).values(**values))
+        connection.execute(update(table).where(table.c.id == request.id).values(**values))
         return after
 
 

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, inspect
 from lmeraser.engines import Reached
 from lmeraser.errors import FormatError
 
-VERSION = "0001"  # of the last step
+VERSION = "0002"  # of the last step
 _STEPS = Path(__file__).parent / "migrations"
 _TABLE = "alembic_version"
 

@@ -30,8 +30,17 @@ class Selection:
     already_deleted: tuple[str, ...]
 
 
-def select(records: Records, *, ids: Iterable[str] = (), subjects: Iterable[str] = ()) -> Selection:
+def select(
+    records: Records, *, ids: Iterable[str] = (), subjects: Iterable[str] = (), accepted: bool = False
+) -> Selection:
     """Resolve ids and subjects.
+
+    Args:
+        records: what they name.
+        ids: record ids.
+        subjects: people.
+        accepted: all of them were known before; those that are not any more count as deleted. (The records of a
+            subject may have been deleted by their ids, and nothing remembers the subject then.)
 
     Raises:
         InputError: nothing was asked for.
@@ -47,9 +56,12 @@ def select(records: Records, *, ids: Iterable[str] = (), subjects: Iterable[str]
     of_subjects = records.of_subjects(filter(possible, people))
     gone = records.suppressed("record", filter(possible, wanted - found))
     gone_people = records.suppressed("subject", filter(possible, people - of_subjects.keys()))
-    unknown = [f"record id {name!r}" for name in sorted(wanted - found - gone)]
-    unknown += [f"subject {name!r}" for name in sorted(people - of_subjects.keys() - gone_people)]
-    if unknown:
+    strange, strangers = wanted - found - gone, people - of_subjects.keys() - gone_people
+    unknown = [f"record id {name!r}" for name in sorted(strange)]
+    unknown += [f"subject {name!r}" for name in sorted(strangers)]
+    if accepted:
+        gone, gone_people = gone | strange, gone_people | strangers
+    elif unknown:
         raise UnknownRecordError(
             "A deletion names records and subjects that this workspace holds; nothing was deleted.",
             got="unknown, " + listing(unknown),

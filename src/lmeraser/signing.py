@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,6 +119,19 @@ class PublicKey:
             raise _refused("a signature that does not cover these bytes") from error
         return envelope.payload
 
+    def verify_body(self, body: bytes, signature: bytes) -> None:
+        """Check what `SigningKey.sign_body` gave.
+
+        Raises:
+            VerificationError: it is no signature of this body by this key.
+        """
+        from cryptography.exceptions import InvalidSignature
+
+        try:
+            self._key.verify(signature, hashlib.sha256(body).digest())
+        except InvalidSignature as error:
+            raise _refused("a signature that does not cover this body") from error
+
 
 class SigningKey:
     """An Ed25519 private key, kept as unencrypted PEM (PKCS #8)."""
@@ -166,6 +180,13 @@ class SigningKey:
         """Sign a payload."""
         signature = self._key.sign(_signed_bytes(payload, payload_type))
         return Envelope(payload, payload_type, self.public.key_id, signature)
+
+    def sign_body(self, body: bytes) -> bytes:
+        """A bare signature of the SHA-256 digest of a message's body, 64 bytes.
+
+        No such signature is one of an envelope: 32 bytes are signed here, and always more than 32 there.
+        """
+        return self._key.sign(hashlib.sha256(body).digest())
 
 
 def _signed_bytes(payload: bytes, payload_type: str) -> bytes:

@@ -3,7 +3,7 @@
 Steps, each of which may be interrupted; running `unlearn` or `train` again continues:
 1. preflight: the requests name known records, and the backbone loads; nothing has changed so far;
 2. in one transaction: accept the request, delete the records of all that are carried out, with their features,
-   keys and clusters, suppress their names, and note it for the ledger;
+   keys and clusters, suppress their names, and note it for the ledger; what is accepted later stays pending;
 3. derive F on the retained records (`train`): clusters whose members did not change are found in the store;
    publish the new generation and purge what the old one used;
 4. audit, if a request asked for it;
@@ -19,8 +19,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sqlalchemy import Connection
+
 from lmeraser.certificate import issue, render, statement
-from lmeraser.deletion import Request, Wish
+from lmeraser.deletion import Request, State, Wish
 from lmeraser.errors import InputError
 from lmeraser.executors.base import Executor
 from lmeraser.files import storage_errors, write_atomic
@@ -85,6 +87,7 @@ def unlearn(
     *,
     only: Sequence[str] = (),
     audit: bool = False,
+    failed: bool = True,
     progress: Progress = silent,
 ) -> UnlearnReport:
     """Forget records exactly: the next model is the one that training without them gives.
@@ -95,6 +98,7 @@ def unlearn(
         wish: a request to accept and carry out; None: those that were accepted before.
         only: ids of accepted requests to carry out; none: all that are open.
         audit: audit the model before the requests are completed.
+        failed: whether requests whose audit failed are open, too.
         progress: told how far it is.
 
     Raises:
@@ -104,7 +108,8 @@ def unlearn(
     """
     started = time.perf_counter()
     with workspace.writing("unlearn"):
-        chosen = _chosen(workspace, only) if wish is None else []
+        if wish is None:
+            _chosen(workspace, only, failed)
         served = workspace.generations.current()
         if served is not None:
             executor()
@@ -112,6 +117,8 @@ def unlearn(
         with workspace.changing() as connection:
             if wish is not None:
                 chosen = [_not_cancelled(workspace.requests.accept(wish, now=now, connection=connection))]
+            else:  # again: some may have been accepted or cancelled meanwhile
+                chosen = _chosen(workspace, only, failed, connection)
             begun = [request for request in chosen if request.state in ("pending", "failed")]
             selection = workspace.requests.begin(connection, begun, served, now=now, audit=audit)
         settled = settle(workspace, executor, progress=progress)
@@ -155,10 +162,12 @@ def settle(
     return Settled(training, done)
 
 
-def _chosen(workspace: Workspace, only: Sequence[str]) -> list[Request]:
-    chosen = [workspace.requests.require(name) for name in only] or workspace.requests.all(
-        "pending", "in_progress", "failed"
-    )
+def _chosen(
+    workspace: Workspace, only: Sequence[str], failed: bool, connection: Connection | None = None
+) -> list[Request]:
+    requests = workspace.requests
+    states: tuple[State, ...] = ("pending", "in_progress", *(("failed",) if failed else ()))
+    chosen = [requests.require(name, connection) for name in only] or requests.all(*states, connection=connection)
     if not chosen:
         raise InputError(
             "A deletion names records or subjects, or carries out requests that were accepted before.",

@@ -8,8 +8,8 @@
     lock             held by the one writer          generations/  manifests and the served one
     calibration.json how fast this machine tunes     reports/      pictures; they show records
 
-One writer at a time, any number of readers. A writer first brings the ledger up to date with what a crash left
-behind. Knows nothing about what commands do with it.
+One writer at a time, any number of readers; requests are noted while somebody writes, too. A writer first brings
+the ledger up to date with what a crash left behind. Knows nothing about what commands do with it.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from filelock import FileLock, Timeout
 from sqlalchemy import Connection
 
 from lmeraser import config as settings
+from lmeraser.api_keys import ApiKeys
 from lmeraser.blobs import Folder
 from lmeraser.calibration import Calibration
 from lmeraser.config import Config
@@ -44,6 +45,7 @@ from lmeraser.requests import Requests
 from lmeraser.schema import upgrade
 from lmeraser.signing import PublicKey, SigningKey
 from lmeraser.store import BlobStore
+from lmeraser.subscriptions import Subscriptions
 from lmeraser.times import utc_now
 
 if TYPE_CHECKING:
@@ -197,6 +199,16 @@ class Workspace:
         """Deletion requests."""
         return Requests(self.database, self.records, self.ledger, secret=self.secret, config=self.config.requests)
 
+    @cached_property
+    def api_keys(self) -> ApiKeys:
+        """Keys of those who may use the HTTP service."""
+        return ApiKeys(self.database, secret=self.secret)
+
+    @cached_property
+    def subscriptions(self) -> Subscriptions:
+        """Who is told what becomes of requests."""
+        return Subscriptions(self.database)
+
     @property
     def calibration(self) -> Calibration:
         """How fast this machine tunes."""
@@ -258,20 +270,39 @@ class Workspace:
         return Generations(self.root)
 
     @contextlib.contextmanager
-    def writing(self, command: str) -> Iterator[None]:
-        """Be the one writer while the body runs; may be nested within one process.
+    def writing(self, command: str, *, wait: float | None = None) -> Iterator[None]:
+        """Be the one writer while the body runs; may be nested within one thread.
+
+        Args:
+            command: what for, told to others who wait.
+            wait: how many seconds to wait for another writer; None: as long as for every command.
 
         Raises:
             LockedError: another process is writing and did not finish in time; says who.
         """
-        with self._locked(command) as outermost:
+        wait = self._wait if wait is None else wait
+        with self._locked(command, wait) as outermost:
             if not outermost:
                 yield
                 return
-            with self.database.alone(self._wait):
+            with self.database.alone(wait):
                 self.catch_up()
                 yield
                 self.ledger.flush()
+
+    @contextlib.contextmanager
+    def noting(self, command: str) -> Iterator[Connection]:
+        """One short transaction that notes something about requests, and waits for no derivation.
+
+        If nobody writes, this is the writer. Otherwise the entries that it notes stay in the ledger's outbox until
+        that writer, or the next one, appends them. Records may only be changed in `changing`.
+        """
+        with contextlib.ExitStack() as stack:
+            with contextlib.suppress(LockedError):
+                stack.enter_context(self.writing(command, wait=0))
+            with self.database.transaction() as connection:
+                yield connection
+            self.database.erase()
 
     def upgrade(self) -> tuple[str, str]:
         """Bring the database to the tables of this version; returns the versions before and after.
@@ -280,7 +311,7 @@ class Workspace:
             FormatError: they are newer.
             LockedError: another process is writing.
         """
-        with self._locked("upgrade"):
+        with self._locked("upgrade", self._wait):
             reached = reach(self._database)
             try:
                 with reached.alone(self._wait), storage_errors(self.root):
@@ -289,12 +320,12 @@ class Workspace:
                 reached.engine.dispose()
 
     @contextlib.contextmanager
-    def _locked(self, command: str) -> Iterator[bool]:
+    def _locked(self, command: str, wait: float) -> Iterator[bool]:
         """Hold the lock file; whether it was not held before."""
         holder = self.root / "lock.holder"
         with storage_errors(self.root):
             try:
-                self._lock.acquire(timeout=self._wait)
+                self._lock.acquire(timeout=wait)
             except Timeout as error:
                 raise LockedError(
                     "One process at a time changes a workspace.",

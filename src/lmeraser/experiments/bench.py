@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from lmeraser.backbones import Backbone as Network
 from lmeraser.backbones import load_backbone
-from lmeraser.config import ComputeConfig, Config
+from lmeraser.config import Config
 from lmeraser.determinism import order
 from lmeraser.eraser import Eraser
 from lmeraser.experiments.cells import Cell, Data, Outcome, half_of
@@ -32,6 +32,7 @@ from lmeraser.experiments.steps import Steps
 from lmeraser.hashing import Digest
 from lmeraser.predict import Predictor
 from lmeraser.progress import Progress, silent
+from lmeraser.settings import ComputeConfig
 from lmeraser.tensors import from_bytes
 
 _CHUNK = 256

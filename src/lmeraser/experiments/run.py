@@ -17,7 +17,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from lmeraser._version import __version__
-from lmeraser.config import ComputeConfig
 from lmeraser.errors import InputError
 from lmeraser.experiments.bench import Bench
 from lmeraser.experiments.profiles import profile_of
@@ -26,6 +25,7 @@ from lmeraser.experiments.studies import STUDIES
 from lmeraser.experiments.studies.base import data_of
 from lmeraser.files import write_atomic
 from lmeraser.progress import Progress, silent
+from lmeraser.settings import ComputeConfig
 
 
 @dataclass(frozen=True)

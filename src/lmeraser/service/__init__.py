@@ -1,0 +1,1 @@
+"""The erasure service: deletion requests and predictions over HTTP (extra ``service``)."""

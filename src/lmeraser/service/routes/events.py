@@ -1,0 +1,87 @@
+"""Following a request live: server-sent events (WHATWG HTML, 9.2) of its states and of the derivation's steps.
+
+    event: status      data: as of GET /requests/ID      at first, and when the state changes
+    event: progress    data: {"step", "done", "total"}   while it is in progress
+
+The stream ends with the request. A reader that lost it connects again: the first event tells all there is to know.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import anyio
+from fastapi import APIRouter, Depends
+from fastapi import Request as Call
+from pydantic import UUID4
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import Response, StreamingResponse
+
+from lmeraser.api_keys import ApiKey
+from lmeraser.service.access import needs
+from lmeraser.service.problems import Problem, documented
+from lmeraser.service.routes.erasure import found
+from lmeraser.service.service import Service, service_of
+from lmeraser.service.wire import RequestStatus
+
+router = APIRouter(tags=["deletion requests"])
+
+Following = Annotated[ApiKey, Depends(needs("request", "read"))]
+MEDIA_TYPE = "text/event-stream"
+_LOOK = 0.3  # seconds between two looks
+_SILENCE = 15.0  # seconds after which something is sent, so that nobody takes the connection for dead
+
+
+@router.get(
+    "/requests/{subject_request_id}/events",
+    response_class=Response,
+    responses={
+        200: {"description": "Events", "content": {MEDIA_TYPE: {"schema": {"type": "string"}}}},
+        **documented(400, 401, 403, 404, 429, 503),
+    },
+)
+async def follow_events(subject_request_id: UUID4, call: Call, key: Following) -> Response:
+    """Follow a request live (scope `request` or `read`)."""
+    service = service_of(call)
+    await run_in_threadpool(found, service, str(subject_request_id))
+    if not service.streams.acquire(blocking=False):
+        raise Problem(503, "busy", "Not too many callers follow at once.", headers={"Retry-After": "5"})
+    stream = _released(service, str(subject_request_id))
+    return StreamingResponse(stream, media_type=MEDIA_TYPE, headers={"Cache-Control": "no-store"})
+
+
+async def _released(service: Service, request_id: str) -> AsyncIterator[str]:
+    try:
+        async for event in events(service, request_id):
+            yield event
+    finally:
+        service.streams.release()
+
+
+async def events(service: Service, request_id: str) -> AsyncIterator[str]:
+    """The events of one request, until it ends or the service is stopped."""
+    state, step, spoken = "", service.worker.now, time.monotonic()
+    while not service.stopping.is_set():
+        request = await run_in_threadpool(found, service, request_id)
+        if request.state != state:
+            state, spoken = request.state, time.monotonic()
+            status = RequestStatus.of(request, service.config, service.workspace.clock())
+            yield _event("status", status.model_dump(mode="json"))
+        if not request.open:
+            return
+        now = service.worker.now
+        if state == "in_progress" and now.step and now != step:
+            step, spoken = now, time.monotonic()
+            yield _event("progress", {name: value for name, value in asdict(now).items() if name != "number"})
+        if time.monotonic() - spoken > _SILENCE:
+            spoken = time.monotonic()
+            yield ": nothing new\n\n"
+        await anyio.sleep(_LOOK)
+
+
+def _event(name: str, data: Mapping[str, Any]) -> str:
+    return f"event: {name}\ndata: {json.dumps(data)}\n\n"
