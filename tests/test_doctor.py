@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from conftest import tiny_config
@@ -10,10 +11,12 @@ from lmeraser.doctor import examine, measure
 from lmeraser.executors.local import LocalExecutor
 
 
-def test_this_machine_keeps_the_promise() -> None:
-    report = examine(LocalExecutor(tiny_config()))
+@pytest.mark.parametrize(("kind", "checks"), [("prompt_head", 6), ("network", 6), ("shared_head", 6), ("head", 5)])
+def test_this_machine_keeps_the_promise(kind: str, checks: int) -> None:
+    config = tiny_config(constituent={"kind": kind})
+    report = examine(LocalExecutor(config), config)
     assert report.sound
-    assert len(report.checks) == 5
+    assert len(report.checks) == checks
     assert report.to_json()["sound"] is True
     assert report.environment["torch"] == torch.__version__
 
@@ -37,7 +40,7 @@ def test_a_backbone_that_looks_at_the_batch_is_found() -> None:
         return real(images, prompt) + real(images, prompt).mean(dim=0)
 
     executor.network.features = mixing  # type: ignore[method-assign]
-    report = examine(executor)
+    report = examine(executor, tiny_config())
     assert not report.sound
     assert [check.passed for check in report.checks][:1] == [True]
     assert not report.checks[2].passed

@@ -1,7 +1,8 @@
 """Whether this machine keeps the promise that F rests on, and how fast it is.
 
-Each check compares features and input gradients of the workspace's backbone bit by bit: they are the same whatever
-else is in the batch or running. Speeds are those of decoding and embedding images, and of tuning one cluster.
+Each check compares bits: features and input gradients of the workspace's backbone, or what a tuning gives, are the
+same whatever else is in the batch or running. Speeds are those of decoding and embedding images, and of tuning one
+cluster.
 """
 
 from __future__ import annotations
@@ -60,8 +61,8 @@ class Examination:
         return {**asdict(self), "sound": self.sound}
 
 
-def examine(executor: LocalExecutor) -> Examination:
-    """Run every check with the executor's backbone."""
+def examine(executor: LocalExecutor, config: Config) -> Examination:
+    """Run every check with the executor's backbone, and with a tuning where the settings tune on images."""
     backbone = executor.network
     images, strangers = probe_images(backbone, seed=1), probe_images(backbone, seed=2)
     size = len(images)
@@ -80,14 +81,39 @@ def examine(executor: LocalExecutor) -> Examination:
     with deterministic():
         other_threads = features_and_gradients(backbone, images)
     torch.set_num_threads(threads)
-    checks = (
+    checks = [
         Check("the same batch twice", _equal(first, again)),
         Check("images in another order", _equal(_rows(first, order), permuted)),
         Check("an image among other images, at another place", _equal(_row(first, 0), _row(neighbours, size - 1))),
         Check("four tasks at once", all(_equal(first, other) for other in together)),
         Check(f"a process that is set to {threads + 1} threads", _equal(first, other_threads)),
-    )
-    return Examination(executor.environment.model_dump(), checks)
+    ]
+    if _tunes_on_images(config):
+        checks.append(Check("a cluster tuned alone, beside others, and again", _tunings_agree(executor, config)))
+    return Examination(executor.environment.model_dump(), tuple(checks))
+
+
+def _tunes_on_images(config: Config) -> bool:
+    return config.constituent.kind != "none" and config.constituent.given == "images"
+
+
+def _tunings_agree(executor: LocalExecutor, config: Config) -> bool:
+    """Whether a tuning gives the same bytes over micro-batches at once, clusters at once, and a second time."""
+    once, images = _one_epoch(executor, config), _pictures(2 * config.backbone.micro_batch)
+    ids, labels = tuple(f"{number:04d}" for number in range(len(images))), (0, 1) * (len(images) // 2)
+    tasks = [TuneTask(Digest.of(b"%d" % number), ids, labels, classes=2) for number in range(4)]
+    found = {
+        result.data
+        for some in (tasks[:1], tasks, tasks[:1])
+        for result in once.tune(some, lambda ids: [images[int(i)] for i in ids], silent)
+    }
+    return len(found) == 1
+
+
+def _one_epoch(executor: LocalExecutor, config: Config) -> LocalExecutor:
+    """An executor with the same backbone that tunes for one epoch."""
+    tuning = config.tuning.model_copy(update={"epochs": 1, "stop_after": None})
+    return LocalExecutor(config.model_copy(update={"tuning": tuning}), executor.network)
 
 
 @dataclass(frozen=True)
@@ -109,9 +135,7 @@ class Speeds:
 
 def measure(executor: LocalExecutor, config: Config) -> Speeds:
     """Measure how fast this machine is with these settings, on noise; takes some seconds."""
-    tuning = config.tuning.model_copy(update={"epochs": 1, "stop_after": None})
-    settings = config.model_copy(update={"tuning": tuning})
-    once = LocalExecutor(settings, executor.network)
+    once = _one_epoch(executor, config)
     images = _pictures(max(config.tuning.batch_size, config.backbone.micro_batch))
 
     def fetch(ids: Sequence[str]) -> list[bytes]:
@@ -123,7 +147,7 @@ def measure(executor: LocalExecutor, config: Config) -> Speeds:
 
     count, seconds = _timed(lambda ids: list(once.embed(ids, fetch, silent)), len(images))
     embedding = count / seconds
-    if config.constituent.kind == "none" or config.constituent.given != "images":
+    if not _tunes_on_images(config):
         return Speeds(embedding, None)
     count, seconds = _timed(tune, len(images))
     return Speeds(embedding, count / seconds, count, seconds)

@@ -147,7 +147,7 @@ def doctor(as_json: AsJson = False) -> None:
 
     with opened() as eraser:
         config = eraser.workspace.config
-        report, speeds = examine(eraser.executor()), measure(eraser.executor(), config)
+        report, speeds = examine(eraser.executor(), config), measure(eraser.executor(), config)
         eraser.workspace.calibration.note(config, speeds.measured, speeds.seconds)
     rates = {"embedding": round(speeds.embedding, 1), "tuning": speeds.tuning and round(speeds.tuning, 1)}
     if as_json:
