@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from lmeraser._version import __version__
-from lmeraser.commands import deletion, evidence, model, service, workspace
+from lmeraser.commands import deletion, evidence, model, recovery, service, workspace
 from lmeraser.commands.base import global_options
 from lmeraser.errors import LmeraserError, StoppedError
 
@@ -30,6 +30,7 @@ for _command in (
     *(model.train, model.predict, model.evaluate, model.draw, model.doctor),
     *(model.cost, deletion.plan, deletion.unlearn, workspace.relabel, model.audit),
     *(evidence.ledger, evidence.verify, evidence.residue, workspace.purge, workspace.upgrade, service.serve),
+    *(recovery.backup, recovery.restore, recovery.reapply),
 ):
     app.command()(_command)
 
