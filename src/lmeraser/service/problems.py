@@ -118,7 +118,7 @@ def problem_of(error: Exception) -> Problem:
     if isinstance(error, RequestValidationError):
         return invalid(error.errors())
     if isinstance(error, HTTPException):
-        kind = {404: "not-found", 405: "method"}.get(error.status_code, "http")
+        kind = {400: "invalid", 404: "not-found", 405: "method"}.get(error.status_code, "http")
         return Problem(error.status_code, kind, "See /docs for what is answered here.", headers=error.headers)
     for raised, status, kind in _KINDS:
         if isinstance(error, raised):

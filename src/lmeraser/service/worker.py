@@ -83,6 +83,7 @@ class Worker:
             self._end()
             self._thread.join(0.1)
         self._end()
+        self._forget()
 
     def wake(self) -> None:
         """Look at once: something was accepted."""
@@ -145,11 +146,11 @@ class Worker:
                 if "outcome" in line:
                     return line
                 self.now = Step(self.now.number, line["step"], line["done"], line["total"])
-        code = self._process.wait() if self._process is not None else None
-        return {"outcome": "died", "error": f"exit status {code}"}
+        return {"outcome": "died", "error": f"exit status {self._forget()}"}
 
     def _started(self) -> subprocess.Popen[str]:
         if self.process is None:
+            self._forget()
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "lmeraser.service.derivation", str(self._workspace.root)],
                 stdin=subprocess.PIPE,
@@ -178,10 +179,17 @@ class Worker:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+    def _forget(self) -> int | None:
+        """Close what led to a process that has ended; its exit status."""
+        process, self._process = self._process, None
+        if process is None:
+            return None
         for pipe in (process.stdin, process.stdout):
-            with contextlib.suppress(BrokenPipeError, OSError):
-                if pipe is not None and not self._thread.is_alive():
+            with contextlib.suppress(BrokenPipeError):
+                if pipe is not None:
                     pipe.close()
+        return process.wait()
 
 
 def _words(ended: Mapping[str, Any]) -> str:

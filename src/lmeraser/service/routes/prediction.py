@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
@@ -136,12 +135,8 @@ async def predict(call: Call, key: Asking) -> Answered:
     No cluster and no global head answers that holds a record whose deletion was accepted before the call began.
     """
     service = service_of(call)
-    uploads = await _uploads(call, service)
-    most = service.config.max_megapixels * 1e6
-    images: list[Image.Image] = []
-    for number, upload in enumerate(uploads):
-        look = functools.partial(_image, number, most_pixels=most)
-        images.append(await run_in_threadpool(look, await upload.read(), upload.content_type))
+    uploads, most = await _uploads(call, service), service.config.max_megapixels * 1e6
+    images = [await run_in_threadpool(_image, n, *upload, most_pixels=most) for n, upload in enumerate(uploads)]
     answers = await asyncio.wrap_future(service.predictions.ask(images))
     service.metrics.images.inc(len(images))
     service.metrics.rerouted.inc(sum(one.rerouted for one in answers.predictions))
@@ -171,8 +166,8 @@ def model(call: Call, key: Looking) -> ServedModel:
     )
 
 
-async def _uploads(call: Call, service: Service) -> list[UploadFile]:
-    """The files of a form; they stay in memory.
+async def _uploads(call: Call, service: Service) -> list[tuple[bytes, str | None]]:
+    """The files of a form, with their stated types; they stay in memory.
 
     Raises:
         Problem: it is no such form, or has too many files.
@@ -187,10 +182,13 @@ async def _uploads(call: Call, service: Service) -> list[UploadFile]:
     except (MultiPartException, KeyError, ValueError) as error:
         rule = f"A form has at most {most} files named 'images', nothing else, and is complete."
         raise Problem(400, "form", rule) from error
-    files = [value for name, value in form.multi_items() if name == "images" and isinstance(value, UploadFile)]
-    if not files or len(files) < len(form.multi_items()):
-        raise Problem(400, "form", "A form has one or more files named 'images', and nothing else.")
-    return files
+    try:
+        if not form or set(form) != {"images"}:
+            raise Problem(400, "form", "A form has one or more files named 'images', and nothing else.")
+        files = [value for value in form.getlist("images") if isinstance(value, UploadFile)]
+        return [(await file.read(), file.content_type) for file in files]
+    finally:
+        await form.close()
 
 
 def _image(number: int, data: bytes, stated: str | None, *, most_pixels: float) -> Image.Image:

@@ -1,0 +1,120 @@
+"""A service over a small workspace in this process, for tests; its backbone is loaded once."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+from starlette.testclient import TestClient
+
+from conftest import DIGIT_COLUMNS, digits, tiny_config
+from lmeraser import Eraser
+from lmeraser.api_keys import SCOPES
+from lmeraser.config import Config
+from lmeraser.executors.local import LocalExecutor
+from lmeraser.service.app import make_app
+from lmeraser.service.service import Service
+
+HELD = range(24)
+NOW = "2026-01-31T12:00:00Z"
+_INSTANT: dict[str, dict[str, Any]] = {
+    "partition": {"method": "single", "clusters": None},
+    "global_head": {"weight": 1.0},
+    "constituent": {"kind": "none"},
+}
+KINDS: dict[str, dict[str, dict[str, Any]]] = {"instant": _INSTANT, "prompts": {}}
+
+
+def config_of(kind: str = "prompts", **service: Any) -> Config:
+    """Settings of a small workspace that derives only when a test asks for it."""
+    complete = {"backbone": {"resize": 37}, "prompt": {"width": 4}}
+    return tiny_config(**complete, **KINDS[kind], service={"batch_seconds": 3600.0, **service})
+
+
+def made(root: Path, config: Config, network: LocalExecutor | None = None) -> Path:
+    """A trained workspace of two dozen digits."""
+    with Eraser.create(root, config) as eraser:
+        if network is not None:
+            eraser.__dict__["_loaded"] = network
+        eraser.add(digits(HELD), columns=DIGIT_COLUMNS)
+        eraser.train()
+    return root
+
+
+def set_service(root: Path, **changes: Any) -> None:
+    """Change settings of a workspace's service."""
+    toml = root / "lmeraser.toml"
+    text = toml.read_text()
+    for name, value in changes.items():
+        line = next(line for line in text.splitlines() if line.startswith(f"{name} = "))
+        text = text.replace(line, f"{name} = {json.dumps(value)}")
+    toml.write_text(text)
+
+
+def erasure(*names: str, subjects: Sequence[str] = (), request: str | None = None, **more: Any) -> dict[str, Any]:
+    """A deletion request as it is filed."""
+    kinds = [("lmeraser_record_id", names), ("controller_customer_id", subjects)]
+    identities = [
+        {"identity_type": kind, "identity_value": name, "identity_format": "raw"}
+        for kind, values in kinds
+        for name in values
+    ]
+    return {
+        "regulation": "gdpr",
+        "subject_request_id": request or str(uuid.uuid4()),
+        "subject_request_type": "erasure",
+        "submitted_time": NOW,
+        "subject_identities": identities,
+        **more,
+    }
+
+
+@dataclass
+class Running:
+    """A service, and somebody who calls it.
+
+    Attributes:
+        service: started.
+        http: without a key.
+        keys: one for each scope.
+    """
+
+    service: Service
+    http: TestClient
+    keys: dict[str, str] = field(default_factory=dict)
+
+    def call(self, method: str, path: str, scope: str = "admin", **more: Any) -> httpx.Response:
+        """A call with the key of a scope."""
+        return self.http.request(method, path, headers={"Authorization": f"Bearer {self.keys[scope]}"}, **more)
+
+    def get(self, path: str, scope: str = "admin", **more: Any) -> httpx.Response:
+        return self.call("GET", path, scope, **more)
+
+    def file(self, *names: str, **more: Any) -> httpx.Response:
+        """File a deletion request."""
+        return self.call("POST", "/requests", "request", json=erasure(*names, **more))
+
+    def predict(self, *images: bytes, scope: str = "predict") -> httpx.Response:
+        """Classify images."""
+        files = [("images", ("image.png", image, "image/png")) for image in images]
+        return self.call("POST", "/predict", scope, files=files)
+
+
+@contextlib.contextmanager
+def running(root: Path, network: LocalExecutor | None = None, **changes: Any) -> Iterator[Running]:
+    """A started service over a workspace; nothing derives unless its window is made short."""
+    set_service(root, **changes)
+    with Eraser(root) as eraser:
+        if network is not None:
+            eraser.__dict__["_loaded"] = network
+        keys, now = eraser.workspace.api_keys, eraser.workspace.clock()
+        texts = {scope: keys.make(scope, [scope], now=now)[1] for scope in SCOPES}
+        service = Service(eraser)
+        with service, TestClient(make_app(service), raise_server_exceptions=True) as http:
+            yield Running(service, http, texts)

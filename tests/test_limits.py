@@ -1,0 +1,108 @@
+"""Calls and bytes are counted, and what is too much is refused with a problem."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lmeraser.service import limits
+from lmeraser.service.limits import BodyLimit, Buckets
+from lmeraser.service.problems import Problem
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def taken(buckets: Buckets, name: str) -> bool:
+    try:
+        buckets.take(name)
+    except Problem as problem:
+        return not (problem.status == 429 and int(problem.headers["Retry-After"]) >= 1)
+    return True
+
+
+def test_so_many_at_once_and_then_so_many_a_second() -> None:
+    clock = Clock()
+    buckets = Buckets(2.0, 3, clock)
+    assert [taken(buckets, "a") for _ in range(5)] == [True, True, True, False, False]
+    assert taken(buckets, "b"), "others have their own"
+    clock.now = 0.5
+    assert [taken(buckets, "a") for _ in range(2)] == [True, False]
+    clock.now = 1000.0
+    assert [taken(buckets, "a") for _ in range(5)] == [True, True, True, False, False]
+
+
+@given(st.lists(st.floats(0, 5), min_size=1, max_size=60), st.floats(0.1, 5), st.integers(1, 5))
+def test_never_more_than_the_rate_allows(pauses: list[float], rate: float, burst: int) -> None:
+    clock = Clock()
+    buckets, times = Buckets(rate, burst, clock), list[float]()
+    for pause in pauses:
+        clock.now += pause
+        if taken(buckets, "a"):
+            times.append(clock.now)
+    for first, start in enumerate(times):
+        for last in range(first, len(times)):
+            assert last - first + 1 <= burst + rate * (times[last] - start) + 1e-6
+
+
+def test_names_that_are_full_again_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "_MOST", 10)
+    clock = Clock()
+    buckets = Buckets(1.0, 2, clock)
+    for number in range(100):
+        clock.now += 1
+        buckets.take(f"address {number}")
+    assert len(buckets._left) <= 11
+
+
+async def echo(scope: Any, receive: Any, send: Any) -> None:
+    """Reads the body and answers with its length."""
+    length, more = 0, True
+    while more:
+        message = await receive()
+        length += len(message["body"])
+        more = message.get("more_body", False)
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": str(length).encode()})
+
+
+def answered(parts: list[bytes], headers: list[tuple[bytes, bytes]]) -> tuple[int, bytes]:
+    """Status and body of an answer to a body that comes in parts."""
+    last = len(parts) - 1
+    messages: Iterator[dict[str, Any]] = iter(
+        [{"type": "http.request", "body": part, "more_body": n < last} for n, part in enumerate(parts)]
+    )
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        return next(messages)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    asyncio.run(BodyLimit(echo, 10)({"type": "http", "headers": headers}, receive, send))
+    assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
+    return sent[0]["status"], sent[1]["body"]
+
+
+@pytest.mark.parametrize("parts", [[b""], [b"x" * 10], [b"x" * 5, b"x" * 5], [b"x"] * 10])
+def test_a_small_body_passes(parts: list[bytes]) -> None:
+    assert answered(parts, []) == (200, str(sum(map(len, parts))).encode())
+
+
+@pytest.mark.parametrize("parts", [[b"x" * 11], [b"x" * 5, b"x" * 6], [b"x"] * 11, [b"x"] * 500])
+@pytest.mark.parametrize("told", [None, b"5", b"11", b"-1", b"1e3", b""])
+def test_a_large_body_is_refused_whatever_length_is_told(parts: list[bytes], told: bytes | None) -> None:
+    status, body = answered(parts, [] if told is None else [(b"content-length", told)])
+    assert status == 413
+    assert json.loads(body)["type"] == "urn:lmeraser:problem:too-large"
