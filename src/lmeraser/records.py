@@ -239,13 +239,12 @@ class Records:
             return row.entry, _commitment(keys, row.number, row.entry, Card.of(keys, row))
 
         found: dict[int, list[Digest]] = {}
-        with self.database.transaction(connection) as inner:
-            if ids is None:
-                every: Iterable[tuple[int, Digest]] = self.database.every(query, each, inner)
-            else:
-                every = self._cards.by_id(query, ids, lambda _, row: each(row), inner)
-            for entry, digest in every:
-                found.setdefault(entry, []).append(digest)
+        if ids is None:
+            every: Iterable[tuple[int, Digest]] = self.database.every(query, each, connection)
+        else:
+            every = self._cards.by_id(query, ids, lambda _, row: each(row), connection)
+        for entry, digest in every:
+            found.setdefault(entry, []).append(digest)
         return {entry: sorted(digests) for entry, digests in sorted(found.items())}
 
     def committed(self, commitments: Collection[Digest]) -> dict[Digest, str]:

@@ -43,6 +43,7 @@ def serve(
     """Serve predictions and deletion requests over HTTP until stopped; requests are carried out beside it."""
     try:
         from lmeraser.service.app import make_app
+        from lmeraser.service.dashboard.dashboard import add_dashboard
         from lmeraser.service.server import check_exposure, listen, run
         from lmeraser.service.service import Service
     except ImportError as error:
@@ -67,7 +68,9 @@ def serve(
         def ready(url: str) -> None:
             typer.echo(f"serving {eraser.workspace.root} on {url}")
 
-        run(make_app(service), service, socket, certificate=certificate, key=key, ready=ready)
+        app = make_app(service)
+        add_dashboard(app)
+        run(app, service, socket, certificate=certificate, key=key, ready=ready)
 
 
 def _check_not_set_back(eraser: Eraser, path: Path) -> None:
