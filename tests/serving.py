@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 from starlette.testclient import TestClient
 
 from conftest import DIGIT_COLUMNS, digits, tiny_config
@@ -89,18 +89,18 @@ class Running:
     http: TestClient
     keys: dict[str, str] = field(default_factory=dict)
 
-    def call(self, method: str, path: str, scope: str = "admin", **more: Any) -> httpx.Response:
+    def call(self, method: str, path: str, scope: str = "admin", **more: Any) -> httpx2.Response:
         """A call with the key of a scope."""
         return self.http.request(method, path, headers={"Authorization": f"Bearer {self.keys[scope]}"}, **more)
 
-    def get(self, path: str, scope: str = "admin", **more: Any) -> httpx.Response:
+    def get(self, path: str, scope: str = "admin", **more: Any) -> httpx2.Response:
         return self.call("GET", path, scope, **more)
 
-    def file(self, *names: str, **more: Any) -> httpx.Response:
+    def file(self, *names: str, **more: Any) -> httpx2.Response:
         """File a deletion request."""
         return self.call("POST", "/requests", "request", json=erasure(*names, **more))
 
-    def predict(self, *images: bytes, scope: str = "predict") -> httpx.Response:
+    def predict(self, *images: bytes, scope: str = "predict") -> httpx2.Response:
         """Classify images."""
         files = [("images", ("image.png", image, "image/png")) for image in images]
         return self.call("POST", "/predict", scope, files=files)
@@ -114,7 +114,7 @@ def running(root: Path, network: LocalExecutor | None = None, **changes: Any) ->
         if network is not None:
             eraser.__dict__["_loaded"] = network
         keys, now = eraser.workspace.api_keys, eraser.workspace.clock()
-        texts = {scope: keys.make(scope, [scope], now=now)[1] for scope in SCOPES}
+        texts: dict[str, str] = {scope: keys.make(scope, [scope], now=now)[1] for scope in SCOPES}
         service = Service(eraser)
         with service, TestClient(make_app(service), raise_server_exceptions=True) as http:
             yield Running(service, http, texts)

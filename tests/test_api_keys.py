@@ -88,7 +88,7 @@ def test_whatever_is_presented_costs_one_digest_and_one_comparison(
         return call
 
     for name in ("digest", "compare_digest"):
-        monkeypatch.setattr(api_keys.hmac, name, counted(name))
+        monkeypatch.setattr(f"lmeraser.api_keys.hmac.{name}", counted(name))
     unknown = f"lme_{'0' * 12}_{'x' * 43}"
     wrong = right[:-3] + ("AAA" if not right.endswith("AAA") else "BBB")
     for text in (right, wrong, gone, unknown, "", "password", f"lme_{key.id}_"):

@@ -33,6 +33,7 @@ COMMANDS += [
     "residue",
     "purge",
     "upgrade",
+    "serve",
     "backup",
     "restore",
     "reapply",

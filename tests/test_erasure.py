@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 import lmeraser.executors.local as local
@@ -46,7 +46,7 @@ def api(root: Path, network: LocalExecutor, monkeypatch: pytest.MonkeyPatch) -> 
         yield one
 
 
-def problem(answer: httpx.Response, status: int, kind: str) -> dict[str, Any]:
+def problem(answer: httpx2.Response, status: int, kind: str) -> dict[str, Any]:
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/problem+json"
     values: dict[str, Any] = answer.json()

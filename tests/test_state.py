@@ -8,16 +8,18 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from sqlalchemy import Connection
 
 import lmeraser.executors.local as local
 from lmeraser import Eraser
-from lmeraser.deletion import Wish
+from lmeraser.deletion import Request, Wish
 from lmeraser.discriminant import solve
 from lmeraser.executors.local import LocalExecutor
 from lmeraser.images import decode
@@ -210,13 +212,16 @@ def live(root: Path, records: Sequence[str], pauses: Sequence[float], log: Log) 
         for record, pause in zip(records, pauses, strict=True):
             time.sleep(pause)
             wish, now = Wish(ids=[record]), eraser.workspace.clock()
-            accept = partial(eraser.workspace.requests.accept, wish, now=now)
-            service.intake.make(lambda connection, accept=accept: accept(connection=connection)).result(60)
+            service.intake.make(partial(accept, eraser, wish, now)).result(60)
             log.accepted.append((time.monotonic(), record))
         time.sleep(0.5)
         stop.set()
         for thread in threads:
             thread.join()
+
+
+def accept(eraser: Eraser, wish: Wish, now: datetime, connection: Connection) -> Request:
+    return eraser.workspace.requests.accept(wish, now=now, connection=connection)
 
 
 @pytest.mark.parametrize("seed", range(2))

@@ -25,7 +25,7 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from urllib.parse import SplitResult, urlsplit
 
-import httpx
+import httpx2
 
 from lmeraser.service.problems import Fault, Problem
 from lmeraser.service.wire import RequestStatus, Told
@@ -131,7 +131,7 @@ class Callbacks:
             return self._post(notice, parts, address)
         except OSError:
             return "its host cannot be found"
-        except httpx.HTTPError as error:
+        except httpx2.HTTPError as error:
             return type(error).__name__
 
     def _address(self, parts: SplitResult, port: int) -> str:
@@ -144,14 +144,14 @@ class Callbacks:
         workspace, config = self._workspace, self._config
         status = RequestStatus.of(workspace.requests.require(notice.request), config, workspace.clock())
         body = Told(**status.model_dump(), status_callback_url=notice.url).model_dump_json().encode()
-        url = httpx.URL(notice.url).copy_with(host=address)
+        url = httpx2.URL(notice.url).copy_with(host=address)
         sent = {
             "Host": parts.netloc,
             "Content-Type": "application/json",
             **headers(body, workspace.signing_key, config),
         }
         with (
-            httpx.Client(timeout=_TIMEOUT, trust_env=False, follow_redirects=False) as client,
+            httpx2.Client(timeout=_TIMEOUT, trust_env=False, follow_redirects=False) as client,
             client.stream(
                 "POST", url, content=body, headers=sent, extensions={"sni_hostname": parts.hostname}
             ) as response,

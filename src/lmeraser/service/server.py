@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import logging
+import signal
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -109,7 +110,7 @@ def run(
         ready: told the address once it answers.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    logging.getLogger("httpx").setLevel(logging.ERROR)  # it would log URLs
+    logging.getLogger("httpx2").setLevel(logging.ERROR)  # it would log URLs
     config = uvicorn.Config(
         app,
         log_config=None,
@@ -124,5 +125,7 @@ def run(
     host, port = opened.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     with service, contextlib.closing(opened):
+        for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises them again when it has ended
+            signal.signal(number, lambda *_: None)
         ready(f"http{'s' if certificate else ''}://{shown}:{port}")
         _Server(config, service).run(sockets=[opened])

@@ -1,0 +1,224 @@
+"""The service as a process: where it may listen, TLS, a clean end, and kills at any moment with nothing lost."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import signal
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+
+import httpx2
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from conftest import Run
+from lmeraser import Eraser
+from lmeraser.errors import InputError
+from lmeraser.service.server import check_exposure, is_loopback, listen
+from lmeraser.service.service import Service
+from serving import HELD, config_of, erasure, made, set_service
+
+_PATIENCE = 120.0  # seconds; a limit against hanging, not a measurement
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made(tmp_path_factory.mktemp("trained") / "w", config_of("instant"))
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return made(tmp_path / "w", config_of("instant", batch_seconds=0.2))
+
+
+def key_of(root: Path, *scopes: str) -> dict[str, str]:
+    with Eraser(root) as eraser:
+        _, text = eraser.workspace.api_keys.make("test", scopes, now=eraser.workspace.clock())
+    return {"Authorization": f"Bearer {text}"}
+
+
+class Process:
+    """A service in a process of its own, with what it wrote."""
+
+    def __init__(self, root: Path, log: Path, *options: str) -> None:
+        self._log = log.open("a")
+        command = [sys.executable, "-m", "lmeraser", "-w", str(root), "serve", "--port", "0", *options]
+        self.popen = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self._log, text=True)
+        assert self.popen.stdout is not None
+        line = self.popen.stdout.readline()
+        match = re.search(r"https?://\S+", line)
+        assert match, f"{line}{log.read_text()}"
+        self.url = match[0]
+
+    def end(self, how: signal.Signals) -> int:
+        self.popen.send_signal(how)
+        code = self.popen.wait(_PATIENCE)
+        assert self.popen.stdout is not None
+        self.popen.stdout.close()
+        self._log.close()
+        return code
+
+
+@contextlib.contextmanager
+def process(root: Path, log: Path, *options: str) -> Iterator[Process]:
+    one = Process(root, log, *options)
+    try:
+        yield one
+    finally:
+        if one.popen.poll() is None:
+            one.end(signal.SIGKILL)
+
+
+# --- where it listens ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("host", "alone"),
+    [("127.0.0.1", True), ("::1", True), ("localhost", True), ("127.5.5.5", True), ("0.0.0.0", False),
+     ("::", False), ("192.168.1.5", False), ("eraser.example", False), ("", False)],
+)  # fmt: skip
+def test_loopback_is_this_machine_alone(host: str, alone: bool) -> None:
+    assert is_loopback(host) == alone
+
+
+def test_others_reach_it_only_with_tls_and_a_key(root: Path) -> None:
+    with Eraser(root) as eraser:
+        service = Service(eraser)
+        check_exposure(service, "127.0.0.1", tls=False, behind_proxy=False)
+        with pytest.raises(InputError, match="--behind-proxy"):
+            check_exposure(service, "0.0.0.0", tls=False, behind_proxy=False)
+        for tls in (True, False):
+            with pytest.raises(InputError, match="keys create"):
+                check_exposure(service, "0.0.0.0", tls=tls, behind_proxy=not tls)
+        key, _ = eraser.workspace.api_keys.make("x", ["read"], now=eraser.workspace.clock())
+        check_exposure(service, "0.0.0.0", tls=True, behind_proxy=False)
+        check_exposure(service, "0.0.0.0", tls=False, behind_proxy=True)
+        eraser.workspace.api_keys.revoke(key.id, now=eraser.workspace.clock())
+        with pytest.raises(InputError, match="keys create"):
+            check_exposure(service, "0.0.0.0", tls=True, behind_proxy=False)
+
+
+def test_what_the_command_refuses(trained: Path, run: Run) -> None:
+    for options, words in (
+        (["--host", "0.0.0.0"], "--tls-certificate"),
+        (["--host", "0.0.0.0", "--behind-proxy"], "keys create"),
+        (["--tls-key", "x"], "give both"),
+        (["--host", "203.0.113.1", "--behind-proxy"], "keys create"),
+    ):
+        refused = run("-w", trained, "serve", *options)
+        assert refused.code == 2
+        assert words in refused.err
+
+
+def test_a_port_in_use_is_an_error() -> None:
+    with contextlib.closing(listen("127.0.0.1", 0)) as first, pytest.raises(InputError, match="--port"):
+        listen("127.0.0.1", first.getsockname()[1])
+    with pytest.raises(InputError, match="--host"):
+        listen("203.0.113.1", 0)
+
+
+# --- the process ---------------------------------------------------------------------------------------------
+
+
+def certificate(folder: Path) -> tuple[Path, Path]:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
+    now = datetime.now(UTC)
+    names = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(names, critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    (folder / "cert.pem").write_bytes(made.public_bytes(pem))
+    plain = serialization.NoEncryption()
+    (folder / "key.pem").write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain))
+    return folder / "cert.pem", folder / "key.pem"
+
+
+def test_tls_a_key_made_while_it_runs_and_a_clean_end_with_a_stream_open(root: Path, tmp_path: Path) -> None:
+    set_service(root, batch_seconds=3600.0)
+    chain, key = certificate(tmp_path)
+    tls = ssl.create_default_context(cafile=str(chain))
+    with process(root, tmp_path / "log", "--tls-certificate", str(chain), "--tls-key", str(key)) as one:
+        assert one.url.startswith("https://127.0.0.1:")
+        with httpx2.Client(base_url=one.url, verify=tls, timeout=_PATIENCE) as client:
+            assert client.get("/readyz").status_code == 200
+            assert client.get("/model").status_code == 401
+            client.headers = httpx2.Headers(key_of(root, "admin"))
+            assert client.get("/model").json()["generation"] == 0
+            wanted = erasure("digit-0003")
+            assert client.post("/requests", json=wanted).status_code == 201
+            with client.stream("GET", f"/requests/{wanted['subject_request_id']}/events") as stream:
+                lines = stream.iter_lines()
+                assert next(lines) == "event: status"
+                assert one.end(signal.SIGTERM) == 0
+                assert any("pending" in line for line in lines)
+    log = (tmp_path / "log").read_text()
+    assert "every call is refused until 'lmeraser keys create' makes one" in log
+    assert "Traceback" not in log
+
+
+def test_killed_at_several_moments_no_accepted_request_is_lost(root: Path, tmp_path: Path) -> None:
+    headers, log = key_of(root, "request"), tmp_path / "log"
+    accepted: list[str] = []
+    numbers = iter(HELD)
+
+    def file(url: str, stop: threading.Event) -> None:
+        with httpx2.Client(base_url=url, headers=headers, timeout=_PATIENCE) as client:
+            while not stop.is_set():
+                wanted = erasure(f"digit-{next(numbers):04d}")
+                answer = client.post("/requests", json=wanted)
+                assert answer.status_code == 201
+                accepted.append(wanted["subject_request_id"])
+                stop.wait(0.2)
+
+    for moment in (0.05, 1.2, 3.0):
+        with process(root, log) as one:
+            stop = threading.Event()
+            filing = threading.Thread(target=_until_gone, args=(file, one.url, stop))
+            before = len(accepted)
+            filing.start()
+            while len(accepted) == before:
+                time.sleep(0.01)
+            time.sleep(moment)
+            one.end(signal.SIGKILL)
+            stop.set()
+            filing.join()
+    with process(root, log) as one, httpx2.Client(base_url=one.url, headers=headers, timeout=_PATIENCE) as client:
+        for request in accepted:
+            for _ in range(int(_PATIENCE / 0.1)):
+                if client.get(f"/requests/{request}").json()["request_status"] == "completed":
+                    break
+                time.sleep(0.1)
+            assert client.get(f"/requests/{request}/certificate").status_code == 200
+        assert one.end(signal.SIGTERM) == 0
+    assert len(accepted) >= 3
+    with Eraser(root) as eraser:
+        assert eraser.check_ledger().sound
+        assert eraser.audit().identical
+        assert {request.id for request in eraser.requests()} >= set(accepted)
+        assert {request.state for request in eraser.requests()} == {"completed"}
+        assert eraser.status().records == len(HELD) - sum(request.records or 0 for request in eraser.requests())
+    assert "digit-" not in log.read_text()
+
+
+def _until_gone(file: object, url: str, stop: threading.Event) -> None:
+    """File requests until the service is killed or there are none left."""
+    assert callable(file)
+    with contextlib.suppress(httpx2.HTTPError, StopIteration):
+        file(url, stop)
