@@ -17,6 +17,8 @@ import lmeraser
 from conftest import DIGIT_CLASSES, DIGIT_COLUMNS, Result, Run, digits, listing, tiny_config
 from lmeraser import Eraser, cli
 from lmeraser.config import parse, to_toml
+from lmeraser.evaluate import kept
+from lmeraser.hashing import Digest
 
 COMMANDS = ["demo", "init", "add", "classes", "train", "status", "config", "doctor", "predict", "evaluate"]
 COMMANDS += [
@@ -33,6 +35,10 @@ COMMANDS += [
     "upgrade",
     "pretrain",
     "convert",
+    "serve",
+    "backup",
+    "restore",
+    "reapply",
 ]
 
 
@@ -176,6 +182,11 @@ def test_every_report_is_json_with_its_documented_keys(run: Run, tmp_path: Path,
         "images", "accuracy", "linear_accuracy", "part_accuracy", "per_class", "clusters", "expected_share"
     }  # fmt: skip
     assert {entry["name"] for entry in evaluated["per_class"]} <= set(DIGIT_CLASSES)
+    digest = status["model_digest"]
+    found = kept(tmp_path / "w" / "reports", Digest(digest))
+    assert found is not None
+    assert (found.accuracy, found.images) == (evaluated["accuracy"], evaluated["images"])
+    assert kept(tmp_path / "w" / "reports", Digest.of(b"another model")) is None
     planned = run(*w, "plan", "--id", "digit-0041", "--json").json
     assert planned.keys() == {
         "records", "already_deleted", "sample_hit", "affected", "clusters_to_tune", "records_to_tune",

@@ -127,6 +127,13 @@ class ApiKeys:
         same = hmac.compare_digest(self._digest(text), row.digest if row is not None else _NOBODY)
         return _key(row) if same and row is not None and row.revoked is None else None
 
+    def named(self, key_id: str) -> ApiKey | None:
+        """The key with this id, if there is one and it is not revoked."""
+        query = select(_keys).where(_keys.c.id == key_id, _keys.c.revoked.is_(None))
+        with self._database.reading() as connection:
+            row = connection.execute(query).one_or_none()
+        return _key(row) if row is not None else None
+
     def _digest(self, text: str) -> bytes:
         return hmac.digest(self._pepper, text.encode(errors="surrogatepass"), "sha256")
 

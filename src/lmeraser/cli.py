@@ -15,7 +15,16 @@ from typing import Annotated
 import typer
 
 from lmeraser._version import __version__
-from lmeraser.commands import deletion, evidence, experiments, model, public, service, workspace
+from lmeraser.commands import (
+    deletion,
+    evidence,
+    experiments,
+    model,
+    public,
+    recovery,
+    service,
+    workspace,
+)
 from lmeraser.commands.base import global_options
 from lmeraser.errors import LmeraserError, StoppedError
 
@@ -31,6 +40,7 @@ for _command in (
     *(model.cost, deletion.plan, deletion.unlearn, workspace.relabel, model.audit),
     *(public.pretrain, public.convert, service.serve),
     *(evidence.ledger, evidence.verify, evidence.residue, workspace.purge, workspace.upgrade),
+    *(recovery.backup, recovery.restore, recovery.reapply),
 ):
     app.command()(_command)
 

@@ -10,15 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel
 
 from lmeraser.config import Config
 from lmeraser.derive import feature_key
 from lmeraser.errors import InputError, SourceError
 from lmeraser.executors.base import Executor
+from lmeraser.files import write_atomic
+from lmeraser.hashing import Digest
 from lmeraser.model import Model
 from lmeraser.predict import Batch
 from lmeraser.progress import Progress, counted, silent
@@ -26,6 +30,7 @@ from lmeraser.records import Records
 from lmeraser.sources import Example, Source, check, chunks
 
 _REGULARISATION = (0.003, 0.01, 0.03, 0.1)  # scikit-learn's C; from 280 to 5,000 records the best lay in here
+_KEPT = "evaluation.json"
 _FEWEST = 10  # records on which fitting is worth anything
 
 
@@ -64,6 +69,22 @@ class EvaluationReport:
     def to_json(self) -> dict[str, object]:
         """The report as JSON values."""
         return asdict(self)
+
+
+class Kept(BaseModel):
+    """What is kept of an evaluation until the next generation, for those who look at the model.
+
+    Attributes:
+        model_digest: of the model that was evaluated.
+        images: see `EvaluationReport`.
+        accuracy: the same.
+        linear_accuracy: the same.
+    """
+
+    model_digest: Digest
+    images: int
+    accuracy: float
+    linear_accuracy: float | None
 
 
 @dataclass(frozen=True)
@@ -209,3 +230,23 @@ def linear_accuracy_of(
 def _unit_rms(features: NDArray[np.float32]) -> NDArray[np.float32]:
     scaled: NDArray[np.float32] = features / np.sqrt(np.square(features).mean(axis=1, keepdims=True) + 1e-12)
     return scaled
+
+
+def keep(reports: Path, digest: Digest, report: EvaluationReport) -> None:
+    """Keep what was found in the folder of reports, which is purged with every generation."""
+    found = Kept(
+        model_digest=digest,
+        images=report.images,
+        accuracy=report.accuracy,
+        linear_accuracy=report.linear_accuracy,
+    )
+    write_atomic(reports / _KEPT, found.model_dump_json().encode())
+
+
+def kept(reports: Path, digest: Digest) -> Kept | None:
+    """What the last evaluation found, if it was of the model with this digest."""
+    try:
+        found = Kept.model_validate_json((reports / _KEPT).read_bytes())
+    except (OSError, ValueError):  # pydantic's errors are ValueErrors
+        return None
+    return found if found.model_digest == digest else None

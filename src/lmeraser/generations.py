@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 
 from lmeraser.errors import CorruptError, FormatError, NoModelError
-from lmeraser.files import write_atomic
+from lmeraser.files import storage_errors, write_atomic
 from lmeraser.hashing import Digest
 from lmeraser.model import Model
 
@@ -65,6 +65,11 @@ class Generations:
         name, data = f"{model.generation:08d}.json", model.model_dump_json(indent=1).encode() + b"\n"
         write_atomic(self._folder / name, data)
         write_atomic(self._current, f"{name} {Digest.of(data)}\n".encode())
+
+    def withdraw(self) -> None:
+        """Serve nothing from now on."""
+        with storage_errors(self._current):
+            self._current.unlink(missing_ok=True)
 
     def outdated(self) -> list[Path]:
         """Every file of the folder except the served manifest and the pointer to it."""

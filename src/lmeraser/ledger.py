@@ -12,7 +12,7 @@ and `chain`; knows nothing about what entries mean.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -70,6 +70,24 @@ class Ledger:
         after = {"entries": end.entries + 1, "bytes": end.size + len(line), "digest": entry.digest}
         self._database.set_fact(connection, _FACT, json.dumps(after))
         return entry
+
+    def extend(self, connection: Connection, entries: Sequence[Entry]) -> None:
+        """Take over entries that a longer copy of this ledger has, as if they had been noted here.
+
+        Args:
+            connection: of the caller's transaction.
+            entries: those that follow the last one here.
+        """
+        end = self._end(connection)
+        lines = [entry.line() for entry in entries]
+        rows = [
+            {"position": entry.position, "line": line.decode()} for entry, line in zip(entries, lines, strict=True)
+        ]
+        if rows:
+            connection.execute(insert(_outbox), rows)
+            size = end.size + sum(map(len, lines))
+            after = {"entries": end.entries + len(rows), "bytes": size, "digest": entries[-1].digest}
+            self._database.set_fact(connection, _FACT, json.dumps(after))
 
     def flush(self) -> None:
         """Append what was noted; harmless to repeat.

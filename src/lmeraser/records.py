@@ -15,7 +15,7 @@ from __future__ import annotations
 import hmac
 import itertools
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -239,14 +239,24 @@ class Records:
             return row.entry, _commitment(keys, row.number, row.entry, Card.of(keys, row))
 
         found: dict[int, list[Digest]] = {}
-        with self.database.transaction(connection) as inner:
-            if ids is None:
-                every: Iterable[tuple[int, Digest]] = self.database.every(query, each, inner)
-            else:
-                every = self._cards.by_id(query, ids, lambda _, row: each(row), inner)
-            for entry, digest in every:
-                found.setdefault(entry, []).append(digest)
+        if ids is None:
+            every: Iterable[tuple[int, Digest]] = self.database.every(query, each, connection)
+        else:
+            every = self._cards.by_id(query, ids, lambda _, row: each(row), connection)
+        for entry, digest in every:
+            found.setdefault(entry, []).append(digest)
         return {entry: sorted(digests) for entry, digests in sorted(found.items())}
+
+    def committed(self, commitments: Collection[Digest]) -> dict[Digest, str]:
+        """The ids of those records held now that these commitments are of."""
+
+        def each(row: Any) -> tuple[Digest, str]:
+            card = Card.of(self.database.keys, row)
+            return _commitment(self.database.keys, row.number, row.entry, card), card.id
+
+        return {
+            digest: name for digest, name in self.database.every(select(*cards.c), each) if digest in commitments
+        }
 
     def suppressed(self, kind: Named, names: Iterable[str]) -> set[str]:
         """Those names (record ids, subjects, digests of images) that were deleted here before."""

@@ -30,18 +30,27 @@ from sqlalchemy import (
     update,
 )
 
+from lmeraser.chain import Entry
 from lmeraser.database import Database, metadata, sealed
 from lmeraser.deletion import Before, Request, State, Wish, moved, parse_id, regulation
 from lmeraser.errors import InputError
 from lmeraser.hashing import Digest, keyed_digest
 from lmeraser.ledger import Ledger
 from lmeraser.model import Model
-from lmeraser.reconcile import by_entry
+from lmeraser.reconcile import by_entry, of_their_kind
 from lmeraser.records import Records
 from lmeraser.selection import Selection
 from lmeraser.selection import select as select_names
 from lmeraser.settings import RequestsConfig
 from lmeraser.times import to_text
+
+_STATES: dict[str, State] = {  # what entries of these kinds tell
+    "request": "pending",
+    "cancelled": "cancelled",
+    "deleted": "in_progress",
+    "completed": "completed",
+    "failed": "failed",
+}
 
 table = Table(
     "requests",
@@ -243,6 +252,31 @@ class Requests:
             self._ledger.note(connection, "failed", {"request": request.id}, now=now)
             return self._move(connection, request, "failed", now=now, reason=reason)
 
+    def replay(self, connection: Connection, entries: Iterable[Entry]) -> list[str]:
+        """Bring requests to the states that a longer ledger tells of, while their records are still held.
+
+        Args:
+            connection: of the caller's transaction.
+            entries: those that this workspace did not know.
+
+        Returns:
+            Ids of open requests that this workspace does not hold; what they named is lost.
+        """
+        told = {name: (state, entry) for entry in entries for name, state in _told(entry)}
+        lost = []
+        for request_id, (state, entry) in sorted(told.items()):
+            request = self.get(request_id, connection)
+            if request is None or state == "pending":
+                lost += [request_id] * (request is None and state not in ("completed", "cancelled"))
+                continue
+            values = {"state": state, "changed": entry.time, "certificate": entry.body.get("certificate")}
+            if request.state == "pending" and state != "cancelled":
+                selection = self.selection(request, connection)
+                values |= {"records": len(selection.ids), "already_deleted": len(selection.already_deleted)}
+            self._forget_names(connection, request)
+            connection.execute(update(table).where(table.c.id == request_id).values(**values))
+        return lost
+
     def _sealed(self, slot: int, wish: Wish) -> dict[str, Any]:
         names = {"ids": sorted(set(wish.ids)), "subjects": sorted(set(wish.subjects))}
         data = json.dumps(names, ensure_ascii=False).encode()
@@ -280,6 +314,15 @@ class Requests:
         values = {**after.__dict__, "before": after.before.to_json() if after.before else None}
         connection.execute(update(table).where(table.c.id == request.id).values(**values))
         return after
+
+
+def _told(entry: Entry) -> list[tuple[str, State]]:
+    """Requests that an entry tells of, and their state after it."""
+    if (state := _STATES.get(entry.kind)) is None:
+        return []
+    with of_their_kind():
+        names = entry.body["requests"] if entry.kind == "deleted" else [entry.body["request"]]
+        return [(str(name), state) for name in names]
 
 
 def _repeated(request: Request, same: bool) -> Request:

@@ -138,9 +138,10 @@ def _publish(
     codes = code_key(config, executor.backbone, executor.fingerprint) if derivation.global_head else None
     epochs = derivation.ran["tuned_records"] * config.tuning.epochs_run
     workspace.calibration.note(config, epochs, derivation.tuning_seconds)
+    last, parent = (served.generation, served.model_digest) if served is not None else _told(workspace)
     model = Model(
-        generation=0 if served is None else served.generation + 1,
-        parent=None if served is None else served.model_digest,
+        generation=last + 1,
+        parent=parent,
         settings=config.model_settings(),
         classes=workspace.records.classes,
         backbone=executor.backbone,
@@ -156,6 +157,12 @@ def _publish(
     workspace.generations.publish(model)
     workspace.catch_up()
     return model, True
+
+
+def _told(workspace: Workspace) -> tuple[int, Digest | None]:
+    """The last generation that the ledger tells of, where none is served (any more): numbers only move forward."""
+    told = [entry.body for entry in workspace.ledger.entries() if entry.kind == "generation"]
+    return (int(told[-1]["generation"]), Digest(told[-1]["model"])) if told else (-1, None)
 
 
 def _same(served: Model, model: Model) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +22,7 @@ from lmeraser.commands.base import (
     print_report,
     workers,
 )
+from lmeraser.errors import StorageError
 
 
 def train(
@@ -90,10 +92,15 @@ def evaluate(
 ) -> None:
     """Measure accuracy on labelled images, beside a linear classifier on the same frozen features."""
     from lmeraser.display import print_facts, print_rows
+    from lmeraser.evaluate import keep
 
     columns = columns_of(image_column, label_column, None, None, positions=True)
     with opened(compute=workers(executor, address, processes)) as eraser:
+        model = eraser.workspace.generations.current()
         report = eraser.evaluate(source, split=split, columns=columns, linear=linear)
+        if model is not None and model is eraser.workspace.generations.current():
+            with contextlib.suppress(StorageError):  # the report is printed all the same
+                keep(eraser.workspace.reports, model.model_digest, report)
     if as_json:
         print_json(report.to_json())
         return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,7 +17,10 @@ from lmeraser.commands.base import (
     print_report,
     workers,
 )
-from lmeraser.errors import InputError
+from lmeraser.errors import InputError, VerificationError
+
+if TYPE_CHECKING:
+    from lmeraser.eraser import Eraser
 
 
 def serve(
@@ -30,6 +33,9 @@ def serve(
     behind_proxy: Annotated[
         bool, typer.Option("--behind-proxy", help="A proxy in front of this one has TLS.")
     ] = False,
+    head: Annotated[
+        Path | None, typer.Option(help="Newest exported head; refuse to serve an older state of the workspace.")
+    ] = None,
     executor: ExecutorName = None,
     address: Address = None,
     processes: Processes = None,
@@ -37,6 +43,7 @@ def serve(
     """Serve predictions and deletion requests over HTTP until stopped; requests are carried out beside it."""
     try:
         from lmeraser.service.app import make_app
+        from lmeraser.service.dashboard.dashboard import add_dashboard
         from lmeraser.service.server import check_exposure, listen, run
         from lmeraser.service.service import Service
     except ImportError as error:
@@ -48,6 +55,8 @@ def serve(
     if (certificate is None) != (key is None):
         raise InputError("TLS needs a certificate and its key.", got="one of them", next_step="give both")
     with opened(quiet=True) as eraser:
+        if head is not None:
+            _check_not_set_back(eraser, head)
         service = Service(eraser, compute=workers(executor, address, processes))
         check_exposure(service, host, tls=certificate is not None, behind_proxy=behind_proxy)
         socket = listen(host, port)
@@ -59,7 +68,23 @@ def serve(
         def ready(url: str) -> None:
             typer.echo(f"serving {eraser.workspace.root} on {url}")
 
-        run(make_app(service), service, socket, certificate=certificate, key=key, ready=ready)
+        app = make_app(service)
+        add_dashboard(app)
+        run(app, service, socket, certificate=certificate, key=key, ready=ready)
+
+
+def _check_not_set_back(eraser: Eraser, path: Path) -> None:
+    """Refuse a workspace whose ledger does not contain a head: it may serve what was deleted since."""
+    from lmeraser.chain import Head
+
+    try:
+        eraser.workspace.ledger.entries(head=Head.read(path))
+    except VerificationError as error:
+        raise VerificationError(
+            "A workspace is served in its newest state.",
+            got=error.got,
+            next_step="'lmeraser reapply --ledger FILE' carries out again what the newest ledger tells",
+        ) from error
 
 
 def keys(context: typer.Context, as_json: AsJson = False) -> None:

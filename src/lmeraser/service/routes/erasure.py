@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import Future
 from functools import partial
-from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
@@ -31,6 +31,7 @@ from lmeraser.service.wire import (
     StatusList,
     status_of,
 )
+from lmeraser.times import from_text
 
 router = APIRouter(tags=["deletion requests"])
 
@@ -61,10 +62,9 @@ async def file_request(wanted: ErasureRequest, call: Call, key: Filing) -> Respo
     """
     service = service_of(call)
     body = await call.body()
-    _check(wanted, service)
-    change = partial(_accepted, service, wanted)
+    check(wanted, service)
     try:
-        request, new = await asyncio.wrap_future(service.intake.make(change))
+        request, new = await asyncio.wrap_future(filed(service, wanted))
     except InputError as error:
         raise _conflict(error) from None
     return signed(Receipt.of(request, body, service.config), service, 201 if new else 200)
@@ -107,16 +107,11 @@ async def cancel_request(subject_request_id: UUID4, call: Call, key: Filing) -> 
     service = service_of(call)
     name = str(subject_request_id)
     await run_in_threadpool(found, service, name)
-    now = service.workspace.clock()
-
-    def change(connection: Connection) -> Request:
-        return service.workspace.requests.cancel(connection, name, now=now)
-
     try:
-        request = await asyncio.wrap_future(service.intake.make(change))
+        request = await asyncio.wrap_future(cancelled(service, name))
     except InputError:
         raise Problem(409, "not-pending", "A request can be taken back while it is pending.") from None
-    return signed(Cancellation.of(request, service.config, now), service, 202)
+    return signed(Cancellation.of(request, service.config, from_text(request.changed)), service, 202)
 
 
 @router.get(
@@ -126,12 +121,8 @@ async def cancel_request(subject_request_id: UUID4, call: Call, key: Filing) -> 
 )
 def certificate(subject_request_id: UUID4, call: Call, key: Following) -> Response:
     """Get the certificate of a completed request (scope `request` or `read`); `lmeraser verify` checks it."""
-    service = service_of(call)
-    request = found(service, str(subject_request_id))
-    path: Path = service.workspace.certificates / f"{request.id}.json"
-    if request.state != "completed" or not path.is_file():
-        raise Problem(404, "no-certificate", "A request has a certificate when it is completed.")
-    return Response(path.read_bytes(), media_type="application/json")
+    data = certificate_of(service_of(call), str(subject_request_id))
+    return Response(data, media_type="application/json")
 
 
 @router.get("/discovery", response_model=Discovery, responses=documented(500))
@@ -170,7 +161,36 @@ def found(service: Service, request_id: str) -> Request:
     return request
 
 
-def _check(wanted: ErasureRequest, service: Service) -> None:
+def certificate_of(service: Service, request_id: str) -> bytes:
+    """The certificate of a request.
+
+    Raises:
+        Problem: there is no such request, or it is not completed.
+    """
+    request = found(service, request_id)
+    path = service.workspace.certificates / f"{request.id}.json"
+    if request.state != "completed" or not path.is_file():
+        raise Problem(404, "no-certificate", "A request has a certificate when it is completed.")
+    return path.read_bytes()
+
+
+def filed(service: Service, wanted: ErasureRequest) -> Future[tuple[Request, bool]]:
+    """File a request that was checked; whether it is a new one."""
+    return service.intake.make(partial(_accepted, service, wanted))
+
+
+def cancelled(service: Service, request_id: str) -> Future[Request]:
+    """Take a request back; an `InputError` if it is not pending."""
+    now = service.workspace.clock()
+    return service.intake.make(lambda c: service.workspace.requests.cancel(c, request_id, now=now))
+
+
+def check(wanted: ErasureRequest, service: Service) -> None:
+    """Whether this service carries such a request out.
+
+    Raises:
+        Problem: it does not.
+    """
     if wanted.subject_request_type != "erasure":
         rule = "Only erasure is carried out: a model holds no copy of anything that could be handed out."
         raise Problem(422, "request-type", rule)

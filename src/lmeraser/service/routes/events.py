@@ -48,10 +48,19 @@ async def follow_events(subject_request_id: UUID4, call: Call, key: Following) -
     """Follow a request live (scope `request` or `read`)."""
     service = service_of(call)
     await run_in_threadpool(found, service, str(subject_request_id))
+    return stream(service, str(subject_request_id))
+
+
+def stream(service: Service, request_id: str) -> Response:
+    """An answer that goes on until a request ends.
+
+    Raises:
+        Problem: too many follow already.
+    """
     if not service.streams.acquire(blocking=False):
         raise Problem(503, "busy", "Not too many callers follow at once.", headers={"Retry-After": "5"})
-    stream = _released(service, str(subject_request_id))
-    return StreamingResponse(stream, media_type=MEDIA_TYPE, headers={"Cache-Control": "no-store"})
+    body = _released(service, request_id)
+    return StreamingResponse(body, media_type=MEDIA_TYPE, headers={"Cache-Control": "no-store"})
 
 
 async def _released(service: Service, request_id: str) -> AsyncIterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, NoReturn
 
 from fastapi import APIRouter, Depends
@@ -11,9 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from lmeraser.api_keys import ApiKey
 from lmeraser.dry_run import dry_run
 from lmeraser.errors import NoModelError
+from lmeraser.plan import Plan
 from lmeraser.service.access import needs
 from lmeraser.service.problems import Problem, documented, knows_fields
-from lmeraser.service.service import service_of
+from lmeraser.service.service import Service, service_of
 from lmeraser.service.wire import Identity
 
 router = APIRouter(tags=["deletion requests"])
@@ -76,13 +78,13 @@ def plan(wanted: PlanRequest, call: Call, key: Filing) -> Planned:
         kind: [one.identity_value for one in wanted.subject_identities if one.identity_type == kind]
         for kind in ("lmeraser_record_id", "controller_customer_id")
     }
-    found = dry_run(
-        service.workspace,
-        _nobody,
-        ids=names["lmeraser_record_id"],
-        subjects=names["controller_customer_id"],
-    )
+    found = planned(service, ids=names["lmeraser_record_id"], subjects=names["controller_customer_id"])
     return Planned.model_validate(found.to_json(), from_attributes=True)
+
+
+def planned(service: Service, *, ids: Iterable[str], subjects: Iterable[str]) -> Plan:
+    """The plan of a request. Raises as `dry_run.dry_run`."""
+    return dry_run(service.workspace, _nobody, ids=ids, subjects=subjects)
 
 
 def _nobody() -> NoReturn:
