@@ -111,7 +111,7 @@ class Service:
 
     def _quarantined(self) -> float:
         try:
-            return len(self.served.current.left_out.clusters)
+            return len(self.served.current.waiting.clusters)
         except LmeraserError:
             return 0
 
