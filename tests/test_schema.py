@@ -151,8 +151,8 @@ def test_every_version_leads_to_the_tables_of_this_one(tmp_path: Path) -> None:
 def test_tables_of_a_newer_version_are_refused(filled: Path, run: Run) -> None:
     with Eraser(filled) as eraser, eraser.workspace.database.transaction() as connection:
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
-    for command in ("status", "upgrade"):
-        refused = run("-w", filled, command)
+    for verb in ("status", "upgrade"):
+        refused = run("-w", filled, verb)
         assert refused.code == 2
         assert "9999" in refused.err
         assert "nothing was changed" in refused.err

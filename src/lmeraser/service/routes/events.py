@@ -48,18 +48,19 @@ async def follow_events(subject_request_id: UUID4, call: Call, key: Following) -
     """Follow a request live (scope `request` or `read`)."""
     service = service_of(call)
     await run_in_threadpool(found, service, str(subject_request_id))
-    if not service.streams.acquire(blocking=False):
+    if service.streams >= service.config.max_streams:
         raise Problem(503, "busy", "Not too many callers follow at once.", headers={"Retry-After": "5"})
-    stream = _released(service, str(subject_request_id))
+    stream = _counted(service, str(subject_request_id))
     return StreamingResponse(stream, media_type=MEDIA_TYPE, headers={"Cache-Control": "no-store"})
 
 
-async def _released(service: Service, request_id: str) -> AsyncIterator[str]:
+async def _counted(service: Service, request_id: str) -> AsyncIterator[str]:
+    service.streams += 1  # here, where it is sure to end: a caller may be gone before the first event
     try:
         async for event in events(service, request_id):
             yield event
     finally:
-        service.streams.release()
+        service.streams -= 1
 
 
 async def events(service: Service, request_id: str) -> AsyncIterator[str]:
