@@ -4,8 +4,9 @@
 
 Starts the service over a workspace of handwritten digits (preset ``instant``) as a process, calls it over loopback
 at these rates whatever the answers take, and kills it with SIGKILL at even times; it is started again at once. A
-caller without an answer repeats its request with the same id, as callers should. Reports the time to an acceptance (first tries that were answered), what became of every accepted request, and how many predictions a
-second were answered while a derivation was under way and while none was.
+caller without an answer repeats its request with the same id, as callers should. Reports the time to an acceptance
+(first tries that were answered), what became of every accepted request, and how many predictions a second were
+answered while a derivation was under way and while none was.
 """
 
 from __future__ import annotations

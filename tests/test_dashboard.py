@@ -121,7 +121,7 @@ def browser(api: Running, scope: str | None = "admin") -> Browser:
 
 
 def request_id(page: Page) -> str:
-    return page.url.path.rsplit("/", 1)[-1]
+    return str(page.url.path.rsplit("/", 1)[-1])
 
 
 def derive(api: Running) -> None:
