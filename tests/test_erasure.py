@@ -18,7 +18,8 @@ import pytest
 import lmeraser.executors.local as local
 from lmeraser import Eraser
 from lmeraser.executors.local import LocalExecutor
-from lmeraser.service.state import Served
+from lmeraser.quarantine import Waiting
+from lmeraser.service.state import Answering, Served
 from serving import Running, config_of, erasure, made, running
 
 GONE, OTHER = "digit-0003", "digit-0004"
@@ -54,6 +55,12 @@ def problem(answer: httpx2.Response, status: int, kind: str) -> dict[str, Any]:
     assert values["title"]
     assert values["detail"]
     return values
+
+
+def head_of(by: Answering) -> bytes:
+    head = by.predictor._head
+    assert head is not None
+    return head["weight"].tobytes()
 
 
 def status_of(api: Running, request: str) -> str:
@@ -177,8 +184,8 @@ def test_from_the_answer_on_predictions_are_those_without_the_record(api: Runnin
     assert api.file(GONE).status_code == 201
     after = api.service.served.current
     assert after.model is before.model
-    assert after.left_out.clusters == frozenset([0])
-    assert after.left_out.global_head is not None
+    assert after.waiting == Waiting(frozenset([0]), (GONE,))
+    assert head_of(after) != head_of(before)
     assert api.get("/model").json()["quarantined"] == [0]
 
 
@@ -187,7 +194,7 @@ def test_a_cancelled_request_is_not_quarantined_any_more(api: Running) -> None:
     api.call("POST", "/requests", json=wanted)
     answer = api.call("DELETE", f"/requests/{wanted['subject_request_id']}", "request")
     assert (answer.status_code, answer.json()["subject_request_id"]) == (202, wanted["subject_request_id"])
-    assert api.service.served.current.left_out.clusters == frozenset()
+    assert api.service.served.current.waiting == Waiting()
     assert status_of(api, wanted["subject_request_id"]) == "cancelled"
     problem(api.call("DELETE", f"/requests/{wanted['subject_request_id']}", "request"), 409, "not-pending")
     problem(api.call("DELETE", f"/requests/{uuid.uuid4()}", "request"), 404, "unknown-request")

@@ -76,7 +76,7 @@ async def echo(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": str(length).encode()})
 
 
-def answered(parts: list[bytes], headers: list[tuple[bytes, bytes]]) -> tuple[int, bytes]:
+def answered(parts: list[bytes], headers: list[tuple[bytes, bytes]], path: str = "/") -> tuple[int, bytes]:
     """Status and body of an answer to a body that comes in parts."""
     last = len(parts) - 1
     messages: Iterator[dict[str, Any]] = iter(
@@ -90,7 +90,9 @@ def answered(parts: list[bytes], headers: list[tuple[bytes, bytes]]) -> tuple[in
     async def send(message: Any) -> None:
         sent.append(message)
 
-    asyncio.run(BodyLimit(echo, 10)({"type": "http", "headers": headers}, receive, send))
+    asyncio.run(
+        BodyLimit(echo, 10, {"/more": 1000})({"type": "http", "path": path, "headers": headers}, receive, send)
+    )
     assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
     return sent[0]["status"], sent[1]["body"]
 
@@ -105,4 +107,6 @@ def test_a_small_body_passes(parts: list[bytes]) -> None:
 def test_a_large_body_is_refused_whatever_length_is_told(parts: list[bytes], told: bytes | None) -> None:
     status, body = answered(parts, [] if told is None else [(b"content-length", told)])
     assert status == 413
+    if told is None:
+        assert answered(parts, [], "/more")[0] == 200
     assert json.loads(body)["type"] == "urn:lmeraser:problem:too-large"

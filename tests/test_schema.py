@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
@@ -132,11 +133,26 @@ def test_a_step_that_fails_leaves_all_as_it_was(
         assert eraser.audit().identical
 
 
+@pytest.mark.sqlite
+def test_every_version_leads_to_the_tables_of_this_one(tmp_path: Path) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(schema._STEPS))
+    for step in ScriptDirectory.from_config(config).walk_revisions():
+        older = reach(tmp_path / f"{step.revision}.db")
+        with older.engine.begin() as connection:
+            config.attributes["connection"] = connection
+            command.upgrade(config, step.revision)
+        assert schema.upgrade(older) == (step.revision, schema.VERSION)
+        with older.engine.begin() as connection:
+            assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+        older.engine.dispose()
+
+
 def test_tables_of_a_newer_version_are_refused(filled: Path, run: Run) -> None:
     with Eraser(filled) as eraser, eraser.workspace.database.transaction() as connection:
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
-    for command in ("status", "upgrade"):
-        refused = run("-w", filled, command)
+    for verb in ("status", "upgrade"):
+        refused = run("-w", filled, verb)
         assert refused.code == 2
         assert "9999" in refused.err
         assert "nothing was changed" in refused.err

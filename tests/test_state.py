@@ -18,16 +18,20 @@ import torch
 from sqlalchemy import Connection
 
 import lmeraser.executors.local as local
+from conftest import DIGIT_COLUMNS, digits
 from lmeraser import Eraser
 from lmeraser.deletion import Request, Wish
 from lmeraser.discriminant import solve
 from lmeraser.executors.local import LocalExecutor
 from lmeraser.images import decode
+from lmeraser.model import Model
 from lmeraser.predict import Prediction, Predictor, Seen
-from lmeraser.quarantine import quarantine
+from lmeraser.quarantine import Waiting, waiting
+from lmeraser.service import state
 from lmeraser.service.service import Service
 from lmeraser.service.state import Served
 from lmeraser.service.worker import Worker
+from lmeraser.workspace import Workspace
 from serving import HELD, config_of, made
 
 KINDS = ("prompts", "instant")
@@ -74,12 +78,12 @@ def test_what_another_process_accepts_and_publishes_is_followed(root: Path, serv
     with opened(root) as beside:
         beside.request(ids=["digit-0003"])
         served.follow()
-        assert served.current.left_out.clusters == beside.quarantined() != frozenset()
+        assert served.current.waiting.clusters == beside.quarantined() != frozenset()
         assert served.current.model is before.model
         beside.unlearn()
         served.follow()
         assert served.current.model.model_digest == beside.model_digest != before.model.model_digest
-    assert served.current.left_out.clusters == frozenset()
+    assert served.current.waiting.clusters == frozenset()
 
 
 def test_nothing_is_read_again_while_nothing_changes(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,23 +98,22 @@ def test_a_generation_that_is_published_while_it_is_looked_at_is_looked_at_again
     root: Path, served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between the two, the old generation's clusters are forgotten, and nothing of it would be quarantined."""
-    import lmeraser.service.state as state
 
-    def slow(*arguments: object) -> object:
-        monkeypatch.setattr(state, "quarantine", quarantine)
+    def slow(workspace: Workspace, model: Model) -> Waiting:
+        monkeypatch.setattr(state, "waiting", waiting)
         with opened(root) as beside:
             beside.unlearn(ids=["digit-0005"])
             beside.request(ids=["digit-0004"])
-        return quarantine(*arguments)  # type: ignore[arg-type]
+        return waiting(workspace, model)
 
     with opened(root) as beside:
         beside.request(ids=["digit-0003"])
-    monkeypatch.setattr(state, "quarantine", slow)
+    monkeypatch.setattr(state, "waiting", slow)
     served.refresh()
     with opened(root) as beside:
         assert served.current.model.model_digest == beside.model_digest
         served.refresh()
-        assert served.current.left_out.clusters == beside.quarantined() != frozenset()
+        assert served.current.waiting.clusters == beside.quarantined() != frozenset()
 
 
 def test_what_was_purged_while_it_was_loaded_is_loaded_in_its_next_generation(
@@ -118,11 +121,11 @@ def test_what_was_purged_while_it_was_loaded_is_loaded_in_its_next_generation(
 ) -> None:
     load, published = Served._load, served.current.model.generation + 2
 
-    def slow(self: Served, model: object) -> Predictor:
+    def slow(self: Served, model: Model) -> Predictor:
         monkeypatch.setattr(Served, "_load", load)
         with opened(root) as beside:
             beside.unlearn(ids=["digit-0005"])
-        return load(self, model)  # type: ignore[arg-type]
+        return load(self, model)
 
     with opened(root) as beside:
         beside.unlearn(ids=["digit-0006"])
@@ -138,6 +141,26 @@ def test_the_process_keeps_to_one_thread_and_deterministic_kernels_until_it_ends
         eraser.predict(eraser.workspace.records.images(["digit-0001"]))
         assert (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()) == (1, True)
     assert (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()) == (threads, algorithms)
+
+
+def test_the_head_is_solved_again_only_for_what_waits(
+    trained: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, solved = Path(shutil.copytree(trained["instant"], tmp_path / "i")), list[int]()
+    counted = lambda *arguments: solved.append(1) or solve(*arguments)  # type: ignore[func-returns-value]  # noqa: E731
+    monkeypatch.setattr("lmeraser.discriminant.solve", counted)
+    with opened(root) as eraser, Served(eraser) as one, opened(root) as beside:
+        one.refresh()
+        assert solved == []
+        first = beside.request(ids=["digit-0003"])
+        one.follow()
+        current = one.current
+        beside.add(digits([30]), columns=DIGIT_COLUMNS)  # moves the ledger, not what waits
+        one.follow()
+        assert (one.current, len(solved)) == (current, 1)
+        beside.cancel(first.id)
+        one.follow()
+        assert (one.current.waiting, len(solved)) == (Waiting(), 1)
 
 
 # --- the property --------------------------------------------------------------------------------------------

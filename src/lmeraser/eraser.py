@@ -398,9 +398,9 @@ class Eraser:
 
     def quarantined(self) -> frozenset[int]:
         """Clusters of the served model that predictions do not use, because a deletion from them was accepted."""
-        from lmeraser.quarantine import quarantined
+        from lmeraser.quarantine import waiting
 
-        return quarantined(self.workspace, self.workspace.generations.require())
+        return waiting(self.workspace, self.workspace.generations.require()).clusters
 
     def close(self) -> None:
         """Release the workspace's database, and end workers."""

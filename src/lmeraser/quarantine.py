@@ -41,26 +41,46 @@ class Quarantine:
 NOTHING = Quarantine()
 
 
-def quarantined(workspace: Workspace, model: Model) -> frozenset[int]:
-    """Numbers of the clusters that predictions with ``model`` leave out now."""
-    return workspace.requests.quarantined(model) if workspace.config.requests.quarantine else frozenset()
+@dataclass(frozen=True)
+class Waiting:
+    """What is to be left out of one model; equal values are left out in the same way.
+
+    Attributes:
+        clusters: that hold records whose deletion was accepted and is not completed.
+        records: ids of those that are still counted in the sums.
+    """
+
+    clusters: frozenset[int] = frozenset()
+    records: tuple[str, ...] = ()
 
 
-def quarantine(workspace: Workspace, model: Model) -> Quarantine:
-    """What predictions with ``model`` leave out now.
+def waiting(workspace: Workspace, model: Model) -> Waiting:
+    """What predictions with ``model`` have to leave out now."""
+    if not workspace.config.requests.quarantine:
+        return Waiting()
+    pending = workspace.requests.pending().ids  # first: what begins meanwhile is found by its clusters
+    return Waiting(workspace.requests.quarantined(model, pending), pending)
+
+
+def quarantine(workspace: Workspace, model: Model, found: Waiting | None = None) -> Quarantine:
+    """How predictions with ``model`` leave out what they have to.
+
+    Args:
+        workspace: where the records are.
+        model: the served one.
+        found: what `waiting` gave; None: as it is now.
 
     Raises:
         NoModelError: every record's deletion was accepted.
     """
-    clusters = quarantined(workspace, model)
-    if not clusters or model.global_head is None or model.code_key is None:
-        return Quarantine(clusters)
+    found = found if found is not None else waiting(workspace, model)
+    if not found.clusters or model.global_head is None or model.code_key is None:
+        return Quarantine(found.clusters)
     from lmeraser.discriminant import solve
 
-    pending = workspace.requests.pending().ids
-    sums = workspace.records.counted.sums_without(pending, key=model.code_key)
+    sums = workspace.records.counted.sums_without(found.records, key=model.code_key)
     if sums is None:  # an interrupted training has begun to count under other settings
-        return Quarantine(clusters, without_head=True)
+        return Quarantine(found.clusters, without_head=True)
     if not any(sums.records_by_class):
         raise NoModelError(
             "A prediction needs records that are not quarantined.",
@@ -69,7 +89,7 @@ def quarantine(workspace: Workspace, model: Model) -> Quarantine:
         )
     head = solve(sums, model.config().global_head.penalty)["weight"]
     known = {"weight": head[: len(model.classes)]}  # classes may have been added since
-    return Quarantine(clusters, without_head=True, global_head=known)
+    return Quarantine(found.clusters, without_head=True, global_head=known)
 
 
 def with_served(workspace: Workspace, build: Callable[[Model, Quarantine], T]) -> T:

@@ -133,9 +133,14 @@ class Requests:
         """The records that all pending requests together select now."""
         return self._selected(table.c.state == "pending")
 
-    def quarantined(self, model: Model) -> frozenset[int]:
-        """Clusters of ``model`` that hold records whose deletion was accepted and is not completed."""
-        numbers = set(model.numbers(self._records.places(model.partition.key, self.pending().ids)).values())
+    def quarantined(self, model: Model, pending: Sequence[str]) -> frozenset[int]:
+        """Clusters of ``model`` that hold records whose deletion was accepted and is not completed.
+
+        Args:
+            model: the served one.
+            pending: ids of the records that `pending` gave, before.
+        """
+        numbers = set(model.numbers(self._records.places(model.partition.key, pending)).values())
         for request in self.all("in_progress", "failed"):
             if request.before is not None and request.before.model == model.model_digest:
                 numbers.update(request.before.clusters)

@@ -22,6 +22,8 @@ from lmeraser.service.problems import Problem, ProblemDetails, answer
 from lmeraser.service.routes import erasure, events, operation, planning, prediction
 from lmeraser.service.service import Service
 
+_NAME_BYTES = 2048  # of one name in a request, generously
+
 ROUTERS = (erasure.router, events.router, planning.router, prediction.router, operation.router)
 
 _DESCRIPTION = """
@@ -46,7 +48,8 @@ def make_app(service: Service, more: Sequence[APIRouter] = ()) -> FastAPI:
         app.include_router(router)
     for kind in (Problem, LmeraserError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, answer)
-    app.add_middleware(BodyLimit, most=service.config.max_upload_mb << 20)
+    larger = {"/predict": service.config.max_upload_mb << 20}
+    app.add_middleware(BodyLimit, most=service.config.max_names * _NAME_BYTES, larger=larger)
     app.add_middleware(Logged, metrics=service.metrics)
     app.openapi = lambda: _described(app)  # type: ignore[method-assign]
     return app

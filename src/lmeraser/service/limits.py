@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -56,20 +56,23 @@ class BodyLimit:
 
     Args:
         app: what answers.
-        most: bytes.
+        most: bytes, for every path that ``larger`` does not name. Such a body may be read before anybody knows
+            whether the caller has a key.
+        larger: bytes for single paths.
     """
 
-    def __init__(self, app: ASGIApp, most: int) -> None:
-        self._app, self._most = app, most
+    def __init__(self, app: ASGIApp, most: int, larger: Mapping[str, int]) -> None:
+        self._app, self._most, self._larger = app, most, larger
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one call."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        most = self._larger.get(scope["path"], self._most)
         told = dict(scope["headers"]).get(b"content-length", b"0")
-        if not told.isdigit() or int(told) > self._most:
-            await self._refusal()(scope, receive, send)
+        if not told.isdigit() or int(told) > most:
+            await _refusal(most)(scope, receive, send)
             return
         seen, answered = 0, False
 
@@ -77,22 +80,21 @@ class BodyLimit:
             nonlocal seen
             message = await receive()
             seen += len(message.get("body", b""))
-            if seen > self._most:  # whoever reads is told that the body ends here, and its answer is replaced
+            if seen > most:  # whoever reads is told that the body ends here, and its answer is replaced
                 return {"type": "http.request", "body": b"", "more_body": False}
             return message
 
         async def checked(message: Message) -> None:
             nonlocal answered
-            if seen <= self._most:
+            if seen <= most:
                 await send(message)
             elif not answered:
                 answered = True
-                await self._refusal()(scope, receive, send)
+                await _refusal(most)(scope, receive, send)
 
         await self._app(scope, counted, checked)
 
-    def _refusal(self) -> ASGIApp:
-        problem = Problem(
-            413, "too-large", f"A request has at most {self._most} bytes.", headers={"Connection": "close"}
-        )
-        return problem.response()
+
+def _refusal(most: int) -> ASGIApp:
+    rule = f"This takes at most {most} bytes."
+    return Problem(413, "too-large", rule, headers={"Connection": "close"}).response()

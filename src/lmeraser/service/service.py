@@ -46,6 +46,7 @@ class Service:
         worker: carries requests out.
         buckets: counts calls.
         metrics: what is watched.
+        streams: how many callers follow requests now.
         stopping: set when open connections have to end.
     """
 
@@ -62,7 +63,7 @@ class Service:
         self.worker = Worker(self.workspace, self._derived, compute)
         self.intake = Intake(self.workspace, self.served, self.worker.wake)
         self.buckets = Buckets(self.config.requests_per_second, self.config.burst)
-        self.streams = threading.BoundedSemaphore(self.config.max_streams)
+        self.streams = 0
         self.stopping = threading.Event()
         self.metrics = Metrics(self.workspace, self._gauges(self.workspace.subscriptions))
         self.callbacks = Callbacks(self.workspace, lambda arrived: self.metrics.callbacks.labels(arrived).inc())
@@ -111,7 +112,7 @@ class Service:
 
     def _quarantined(self) -> float:
         try:
-            return len(self.served.current.left_out.clusters)
+            return len(self.served.current.waiting.clusters)
         except LmeraserError:
             return 0
 

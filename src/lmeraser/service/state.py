@@ -27,7 +27,7 @@ from lmeraser.eraser import Eraser
 from lmeraser.errors import CorruptError, LmeraserError, NoModelError
 from lmeraser.model import Model
 from lmeraser.predict import Predictor
-from lmeraser.quarantine import Quarantine, quarantine
+from lmeraser.quarantine import Waiting, quarantine, waiting
 
 _TRIES = 5  # at finding a generation that stays published while it is loaded
 
@@ -39,12 +39,12 @@ class Answering:
     Attributes:
         predictor: the loaded model, which leaves something out.
         model: its manifest.
-        left_out: what it leaves out.
+        waiting: what it leaves out.
     """
 
     predictor: Predictor
     model: Model
-    left_out: Quarantine
+    waiting: Waiting
 
 
 class Served:
@@ -114,8 +114,7 @@ class Served:
             with contextlib.suppress(FileNotFoundError):  # it was superseded and purged meanwhile
                 if self._loaded is None or self._loaded.model is not model:
                     self._loaded = self._load(model)
-                left_out = quarantine(workspace, model)
-                answering = Answering(self._loaded.without(left_out), model, left_out)
+                answering = self._answering(self._loaded, waiting(workspace, model))
                 if workspace.generations.current() is model:
                     return answering
         raise CorruptError(
@@ -123,6 +122,13 @@ class Served:
             got=f"no generation that could be loaded in {_TRIES} tries",
             next_step="run 'lmeraser train'; it will be derived again",
         )
+
+    def _answering(self, loaded: Predictor, found: Waiting) -> Answering:
+        known = self._current
+        if isinstance(known, Answering) and known.model is loaded.model and known.waiting == found:
+            return known
+        left_out = quarantine(self._eraser.workspace, loaded.model, found)
+        return Answering(loaded.without(left_out), loaded.model, found)
 
     def _load(self, model: Model) -> Predictor:
         return Predictor(model, self._eraser.workspace.store, self._eraser.executor_of(model))

@@ -10,7 +10,6 @@ from starlette.responses import Response
 
 from lmeraser.evaluate import kept
 from lmeraser.model import Model
-from lmeraser.quarantine import quarantined
 from lmeraser.service.dashboard.cluster_map import HEIGHT, WIDTH, Dot, cluster_map
 from lmeraser.service.dashboard.pages import HOME, PageRoute, page
 from lmeraser.service.dashboard.visitors import Visitor, needs
@@ -37,7 +36,7 @@ def model_page(call: Call, visitor: Reader) -> Response:
         model=model,
         status=status(workspace),
         dots=_dots(service, model) if model is not None else [],
-        quarantined=quarantined(workspace, model) if model is not None else frozenset(),
+        quarantined=service.eraser.quarantined() if model is not None else frozenset(),
         evaluation=kept(workspace.reports, model.model_digest) if model is not None else None,
         generations=told[: -_SHOWN - 1 : -1],
         size=(WIDTH, HEIGHT),

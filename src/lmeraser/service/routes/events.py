@@ -57,18 +57,19 @@ def stream(service: Service, request_id: str) -> Response:
     Raises:
         Problem: too many follow already.
     """
-    if not service.streams.acquire(blocking=False):
+    if service.streams >= service.config.max_streams:
         raise Problem(503, "busy", "Not too many callers follow at once.", headers={"Retry-After": "5"})
-    body = _released(service, request_id)
+    body = _counted(service, request_id)
     return StreamingResponse(body, media_type=MEDIA_TYPE, headers={"Cache-Control": "no-store"})
 
 
-async def _released(service: Service, request_id: str) -> AsyncIterator[str]:
+async def _counted(service: Service, request_id: str) -> AsyncIterator[str]:
+    service.streams += 1  # here, where it is sure to end: a caller may be gone before the first event
     try:
         async for event in events(service, request_id):
             yield event
     finally:
-        service.streams.release()
+        service.streams -= 1
 
 
 async def events(service: Service, request_id: str) -> AsyncIterator[str]:

@@ -161,7 +161,7 @@ def model(call: Call, key: Looking) -> ServedModel:
         classes=list(found.classes),
         records=found.records,
         clusters=len(found.clusters),
-        quarantined=sorted(current.left_out.clusters),
+        quarantined=sorted(current.waiting.clusters),
         up_to_date=up_to_date(service.workspace, found),
     )
 
