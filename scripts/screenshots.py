@@ -1,6 +1,6 @@
 """Take the pictures of the pages that the docs show: a small service in a real browser, in both schemes.
 
-    python scripts/screenshots.py --out docs/pictures          # needs Chromium and the extras 'service' and 'dev'
+python scripts/screenshots.py --out docs/pictures          # needs Chromium and the extras 'service' and 'dev'
 """
 
 from __future__ import annotations
