@@ -1,6 +1,6 @@
 """Take the pictures of the pages that the docs show: a small service in a real browser, in both schemes.
 
-    python scripts/screenshots.py --out docs/pictures          # needs Chromium and the extras 'service' and 'dev'
+python scripts/screenshots.py --out docs/pictures          # needs Chromium and the extras 'service' and 'dev'
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from datasets import ClassLabel, Dataset, Features, Image, Value
 from PIL import Image as PillowImage
@@ -34,12 +34,12 @@ SETTINGS = {
 }
 RECORDS, PEOPLE = 300, 40
 COLOURS = 48  # in a picture; its text stays sharp, and the file small
-SIZE: Mapping[str, int] = {"width": 1000, "height": 760}
+SIZE: Mapping[str, int] = {"width": 1000, "height": 900}
 
 
 def digits() -> Dataset:
     """Handwritten digits, by forty people who never were."""
-    found, rows = load_digits(), []
+    found, rows = load_digits(), list[dict[str, Any]]()
     for number in range(RECORDS):
         buffer = io.BytesIO()
         pixels = (found.images[number] * 255 / 16).round().astype("uint8")

@@ -23,6 +23,7 @@ from conftest import DIGIT_COLUMNS, digits
 from lmeraser import Eraser
 from lmeraser.executors.local import LocalExecutor
 from lmeraser.service.dashboard.dashboard import add_dashboard
+from lmeraser.signing import SigningKey
 from serving import HELD, Running, config_of, running
 
 RECORD, PERSON = '<script>alert("3")</script>', 'w"><img src=x onerror=alert(1)>'
@@ -298,6 +299,23 @@ def test_a_request_is_planned_filed_followed_and_verified(api: Running, kind: st
     assert got.content == path.read_bytes()
     path.write_bytes(got.content.replace(b'"payload": "', b'"payload": "e30', 1))
     assert "Does not hold" in one.get(page.url.path).text
+
+
+def test_certificates_of_an_earlier_signing_key_hold_as_long_as_it_is_kept(api: Running) -> None:
+    one, root = browser(api), api.service.workspace.root
+    page = one.file(ids=PLAIN)
+    derive(api)
+    new = SigningKey.new()
+    (root / "signing.pub").rename(root / "signing-until-2026.pub")
+    (root / "signing.key").write_bytes(new.pem)
+    (root / "signing.pub").write_bytes(new.public.pem)
+    api.service.workspace.__dict__.pop("signing_key", None)  # as after a restart
+    assert "Valid" in Tags(one.get(page.url.path).text).words
+    (root / "signing-until-2026.pub").unlink()
+    assert "Does not hold" in one.get(page.url.path).text
+    later = one.file(ids="digit-0005")
+    derive(api)
+    assert "Valid" in Tags(one.get(later.url.path).text).words
 
 
 def test_a_pending_request_is_taken_back(api: Running) -> None:

@@ -12,7 +12,8 @@ from conftest import digits
 from lmeraser.cli import app
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
-GUARANTEE = (Path(__file__).parents[1] / "docs" / "guarantee.md").read_text()
+DOCS = {path.name: path.read_text() for path in (Path(__file__).parents[1] / "docs").glob("*.md")}
+DEPLOYED = Path(__file__).parents[1] / "deploy"
 
 
 def test_the_python_example_runs(
@@ -40,6 +41,24 @@ def test_every_command_is_documented() -> None:
     assert set(re.findall(r"lmeraser -w ws ([a-z]+)", README)) <= names
 
 
+def test_commands_in_the_docs_exist() -> None:
+    names = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
+    names |= {group.name for group in app.registered_groups if group.name}
+    for text in (*DOCS.values(), *(path.read_text() for path in DEPLOYED.iterdir())):
+        assert set(re.findall(r"lmeraser -w \S+ ([a-z]+)", text)) <= names
+
+
+def test_alerts_are_on_metrics_that_are_documented_and_are_explained() -> None:
+    alerts = (DEPLOYED / "alerts.yml").read_text()
+    known = set(re.findall(r"lmeraser_[a-z_]+", DOCS["service.md"]))
+    assert {name.removesuffix("_count") for name in re.findall(r"lmeraser_[a-z_]+", alerts)} <= known
+    assert set(re.findall(r"alert: (\w+)", alerts)) == set(re.findall(r"`(Erasure\w+)`", DOCS["deploy.md"]))
+
+
 def test_links_to_files_are_alive() -> None:
-    for name in re.findall(r"`((?:docs|tests|examples)/[\w./]*)`", README + GUARANTEE):
-        assert (Path(__file__).parents[1] / name).exists(), name
+    root, places = Path(__file__).parents[1], r"`((?:docs|tests|examples|deploy|scripts|benchmarks)/[\w./]*)"
+    for text in (README, *DOCS.values()):
+        for name in re.findall(places, text):
+            assert list(root.glob(f"{name.rstrip('./')}*")), name
+        for name in re.findall(r"!\[[^]]*\]\((\S+)\)", text):
+            assert (root / "docs" / name).exists() or (root / name).exists(), name

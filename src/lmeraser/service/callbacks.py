@@ -27,8 +27,8 @@ from urllib.parse import SplitResult, urlsplit
 
 import httpx2
 
+from lmeraser.service.answers import RequestStatus, Told
 from lmeraser.service.problems import Fault, Problem
-from lmeraser.service.wire import RequestStatus, Told
 from lmeraser.settings import ServiceConfig
 from lmeraser.signing import SigningKey
 from lmeraser.subscriptions import Notice

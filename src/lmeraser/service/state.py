@@ -59,7 +59,9 @@ class Served:
         self._lock = threading.Lock()
         self._loaded: Predictor | None = None
         self._seen: tuple[str, Model | None] | None = None
-        self._current: Answering | LmeraserError = NoModelError("The service has looked for a model.")
+        self._current: Answering | LmeraserError = NoModelError(
+            "The service has looked for a model.", got="nothing so far"
+        )
         self._entered = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
@@ -79,7 +81,7 @@ class Served:
             LmeraserError: it is not known what is.
         """
         if isinstance(self._current, LmeraserError):
-            raise self._current
+            raise self._current.with_traceback(None)  # or every caller would add to it
         return self._current
 
     def follow(self) -> None:

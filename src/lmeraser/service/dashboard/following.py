@@ -20,6 +20,8 @@ from lmeraser.service.problems import Problem
 from lmeraser.service.routes import erasure, events
 from lmeraser.service.routes.planning import planned
 from lmeraser.service.service import Service, service_of
+from lmeraser.signing import Envelope, PublicKey
+from lmeraser.workspace import Workspace
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
@@ -125,7 +127,7 @@ def _verified(service: Service, request: Request) -> Verified:
     workspace = service.workspace
     try:
         data = erasure.certificate_of(service, request.id)
-        facts = verify(data, workspace.signing_key.public)
+        facts = verify(data, _key_of(workspace, data))
     except LmeraserError as error:
         return Verified(None, error.got or error.rule, "not looked for")
     try:
@@ -133,3 +135,11 @@ def _verified(service: Service, request: Request) -> Verified:
     except VerificationError as error:
         return Verified(facts, "", error.got)
     return Verified(facts, "", "")
+
+
+def _key_of(workspace: Workspace, data: bytes) -> PublicKey:
+    """The key that a certificate says it was signed by, if it is or was this workspace's; else the present one."""
+    present = workspace.signing_key.public
+    earlier = [PublicKey.read(path) for path in sorted(workspace.root.glob("signing-*.pub"))]
+    signer = Envelope.parse(data).key_id
+    return next((key for key in earlier if key.key_id == signer), present)

@@ -18,19 +18,19 @@ from lmeraser.api_keys import ApiKey
 from lmeraser.deletion import Request, Wish
 from lmeraser.errors import InputError
 from lmeraser.service.access import needs
-from lmeraser.service.callbacks import check_urls, headers
-from lmeraser.service.problems import Problem, documented
-from lmeraser.service.service import Service, service_of
-from lmeraser.service.wire import (
+from lmeraser.service.answers import (
     Cancellation,
     Discovery,
-    ErasureRequest,
     Receipt,
     RequestStatus,
     Status,
     StatusList,
     status_of,
 )
+from lmeraser.service.callbacks import check_urls, headers
+from lmeraser.service.problems import Problem, documented
+from lmeraser.service.service import Service, service_of
+from lmeraser.service.wire import ErasureRequest
 from lmeraser.times import from_text
 
 router = APIRouter(tags=["deletion requests"])

@@ -23,10 +23,10 @@ from starlette.responses import Response, StreamingResponse
 
 from lmeraser.api_keys import ApiKey
 from lmeraser.service.access import needs
+from lmeraser.service.answers import RequestStatus
 from lmeraser.service.problems import Problem, documented
 from lmeraser.service.routes.erasure import found
 from lmeraser.service.service import Service, service_of
-from lmeraser.service.wire import RequestStatus
 
 router = APIRouter(tags=["deletion requests"])
 
