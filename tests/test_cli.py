@@ -31,6 +31,7 @@ COMMANDS += [
     "residue",
     "purge",
     "upgrade",
+    "serve",
 ]
 
 
