@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import shutil
 import tarfile
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from faults import ALL, CLASSES, CONFIG, NOW, add, name, opened
+from faults import ALL, CLASSES, CONFIG, NOW, add, name, opened, stopped
 from lmeraser import Eraser, schema
 from lmeraser.backup import BackupReport, backup, restore
 from lmeraser.engines import reach
@@ -29,7 +30,10 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
         add(eraser, ALL)
         eraser.train()
         eraser.unlearn(ids=[name(0)])
-        eraser.request(ids=[name(4)])
+        request = eraser.request(ids=[name(4)])
+        with eraser.workspace.changing() as connection:
+            told = ["https://told.example"]
+            eraser.workspace.subscriptions.add(connection, request.id, told, now=NOW)
         eraser.workspace.api_keys.make("somebody", ["read"], now=NOW)
     return root
 
@@ -77,6 +81,9 @@ def test_a_backup_gives_back_everything_but_what_was_deleted_since(work: Path, t
         assert eraser.workspace.requests.pending().ids == (name(4),)
         assert all(key.revoked for key in eraser.workspace.api_keys.all())
         assert eraser.residue(ids=[name(1)], features=False).clean
+        for url in ("https://one.example", "https://two.example"):  # numbers go on where they were
+            with eraser.workspace.changing() as connection:
+                eraser.workspace.subscriptions.add(connection, eraser.requests()[0].id, [url], now=NOW)
         assert training.model.generation == 3
         eraser.unlearn()
         assert eraser.audit().identical
@@ -247,3 +254,23 @@ def test_what_an_interrupted_restoration_left_is_in_nobodys_way(work: Path, tmp_
     with opened(tmp_path / "new") as eraser:
         assert len(eraser.record_ids()) == 11
     assert not left.exists()
+
+
+def test_a_restoration_that_is_killed_leaves_no_workspace_or_all_of_it(work: Path, tmp_path: Path) -> None:
+    made(work, tmp_path / "backup.tar")
+    with opened(work) as eraser:
+        eraser.unlearn(ids=[name(1)])
+        held = eraser.record_ids()
+    newest = (work / "ledger").read_bytes()
+    for at in itertools.count(1, 40):
+        new = tmp_path / f"new-{at}"
+        code = stopped(work, lambda _: restore(tmp_path / "backup.tar", new, newest=newest), "kill", at)  # noqa: B023
+        if (new / "workspace.json").exists():
+            with opened(new) as eraser:
+                assert eraser.record_ids() == held
+                assert eraser.workspace.generations.current() is None
+                eraser.train()
+                assert eraser.check_ledger().sound
+        if code == 0:
+            break
+        shutil.rmtree(new, ignore_errors=True)

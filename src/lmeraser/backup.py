@@ -28,7 +28,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, MetaData, delete, insert, select
+from sqlalchemy import Connection, MetaData, Table, delete, func, insert, select
 
 from lmeraser._version import __version__
 from lmeraser.chain import Head
@@ -153,6 +153,17 @@ def _copy_rows(source: Connection, target: Connection) -> None:
             rows = source.execute(select(table).execution_options(yield_per=100)).mappings()
             for chunk in chunked(dict(row) for row in rows):
                 target.execute(insert(table), list(chunk))
+            if target.dialect.name == "postgresql":
+                _count_on(table, target)
+
+
+def _count_on(table: Table, target: Connection) -> None:
+    """Let a server's own numbers go on behind those that were copied."""
+    for column in table.primary_key:
+        sequence = func.pg_get_serial_sequence(table.name, column.name)
+        if target.execute(select(sequence)).scalar_one() is not None:
+            highest = select(func.max(column)).scalar_subquery()
+            target.execute(select(func.setval(sequence, func.coalesce(highest, 0) + 1, False)))
 
 
 def _tables(connection: Connection) -> MetaData:
