@@ -11,13 +11,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from faults import ALL, CLASSES, CONFIG, NOW, add, name, opened, stopped
 from lmeraser import Eraser, schema
-from lmeraser.backup import BackupReport, backup, restore
+from lmeraser import backup as module
+from lmeraser.backup import BackupReport, backup
 from lmeraser.engines import reach
 from lmeraser.errors import CorruptError, FormatError, InputError, LmeraserError, VerificationError, WorkspaceError
+from lmeraser.restore import restore
 from lmeraser.workspace import Workspace
 
 
@@ -122,13 +124,28 @@ def test_a_backup_holds_neither_the_model_nor_pictures_nor_what_was_deleted(work
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".tmp")] == []
 
 
-def test_requests_are_accepted_while_a_backup_is_made(work: Path, tmp_path: Path) -> None:
-    with opened(work) as one, opened(work) as other, one.workspace.writing("backup"):
-        other.request(ids=[name(5)])
-        backup(one.workspace, tmp_path / "backup.tar")
-    restore(tmp_path / "backup.tar", tmp_path / "new", newest=(work / "ledger").read_bytes())
-    with opened(tmp_path / "new") as eraser:
-        assert eraser.workspace.requests.pending().ids == (name(4), name(5))
+def test_requests_are_accepted_and_cancelled_while_rows_are_copied(
+    work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What happens after the moment that the backup is of comes from the newer ledger."""
+
+    def copying(source: Connection, target: Connection) -> None:
+        with opened(work) as other:
+            other.cancel(other.requests()[0].id if other.requests()[0].open else other.requests()[1].id)
+            other.request(ids=[name(5)])
+        copy_rows(source, target)
+
+    copy_rows = module.copy_rows
+    monkeypatch.setattr(module, "copy_rows", copying)
+    made(work, tmp_path / "backup.tar")
+    with opened(work) as eraser, eraser.workspace.writing("flush"):
+        newest = eraser.workspace.ledger.path.read_bytes()
+    restore(tmp_path / "backup.tar", tmp_path / "before")
+    report = restore(tmp_path / "backup.tar", tmp_path / "after", newest=newest)
+    with opened(tmp_path / "before") as before, opened(tmp_path / "after") as after:
+        assert before.workspace.requests.pending().ids == (name(4),), "its key was copied before it was erased"
+        assert after.workspace.requests.pending().ids == ()
+        assert len(report.requests_lost) == 1
 
 
 @pytest.mark.sqlite
