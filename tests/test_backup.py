@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import shutil
 import tarfile
@@ -10,13 +11,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
-from faults import ALL, CLASSES, CONFIG, NOW, add, name, opened
+from faults import ALL, CLASSES, CONFIG, NOW, add, name, opened, stopped
 from lmeraser import Eraser, schema
-from lmeraser.backup import BackupReport, backup, restore
+from lmeraser import backup as module
+from lmeraser.backup import BackupReport, backup
 from lmeraser.engines import reach
 from lmeraser.errors import CorruptError, FormatError, InputError, LmeraserError, VerificationError, WorkspaceError
+from lmeraser.restore import restore
 from lmeraser.workspace import Workspace
 
 
@@ -29,7 +32,10 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
         add(eraser, ALL)
         eraser.train()
         eraser.unlearn(ids=[name(0)])
-        eraser.request(ids=[name(4)])
+        request = eraser.request(ids=[name(4)])
+        with eraser.workspace.changing() as connection:
+            told = ["https://told.example"]
+            eraser.workspace.subscriptions.add(connection, request.id, told, now=NOW)
         eraser.workspace.api_keys.make("somebody", ["read"], now=NOW)
     return root
 
@@ -77,6 +83,9 @@ def test_a_backup_gives_back_everything_but_what_was_deleted_since(work: Path, t
         assert eraser.workspace.requests.pending().ids == (name(4),)
         assert all(key.revoked for key in eraser.workspace.api_keys.all())
         assert eraser.residue(ids=[name(1)], features=False).clean
+        for url in ("https://one.example", "https://two.example"):  # numbers go on where they were
+            with eraser.workspace.changing() as connection:
+                eraser.workspace.subscriptions.add(connection, eraser.requests()[0].id, [url], now=NOW)
         assert training.model.generation == 3
         eraser.unlearn()
         assert eraser.audit().identical
@@ -115,13 +124,28 @@ def test_a_backup_holds_neither_the_model_nor_pictures_nor_what_was_deleted(work
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".tmp")] == []
 
 
-def test_requests_are_accepted_while_a_backup_is_made(work: Path, tmp_path: Path) -> None:
-    with opened(work) as one, opened(work) as other, one.workspace.writing("backup"):
-        other.request(ids=[name(5)])
-        backup(one.workspace, tmp_path / "backup.tar")
-    restore(tmp_path / "backup.tar", tmp_path / "new", newest=(work / "ledger").read_bytes())
-    with opened(tmp_path / "new") as eraser:
-        assert eraser.workspace.requests.pending().ids == (name(4), name(5))
+def test_requests_are_accepted_and_cancelled_while_rows_are_copied(
+    work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What happens after the moment that the backup is of comes from the newer ledger."""
+
+    def copying(source: Connection, target: Connection) -> None:
+        with opened(work) as other:
+            other.cancel(other.requests()[0].id if other.requests()[0].open else other.requests()[1].id)
+            other.request(ids=[name(5)])
+        copy_rows(source, target)
+
+    copy_rows = module.copy_rows
+    monkeypatch.setattr(module, "copy_rows", copying)
+    made(work, tmp_path / "backup.tar")
+    with opened(work) as eraser, eraser.workspace.writing("flush"):
+        newest = eraser.workspace.ledger.path.read_bytes()
+    restore(tmp_path / "backup.tar", tmp_path / "before")
+    report = restore(tmp_path / "backup.tar", tmp_path / "after", newest=newest)
+    with opened(tmp_path / "before") as before, opened(tmp_path / "after") as after:
+        assert before.workspace.requests.pending().ids == (name(4),), "its key was copied before it was erased"
+        assert after.workspace.requests.pending().ids == ()
+        assert len(report.requests_lost) == 1
 
 
 @pytest.mark.sqlite
@@ -247,3 +271,23 @@ def test_what_an_interrupted_restoration_left_is_in_nobodys_way(work: Path, tmp_
     with opened(tmp_path / "new") as eraser:
         assert len(eraser.record_ids()) == 11
     assert not left.exists()
+
+
+def test_a_restoration_that_is_killed_leaves_no_workspace_or_all_of_it(work: Path, tmp_path: Path) -> None:
+    made(work, tmp_path / "backup.tar")
+    with opened(work) as eraser:
+        eraser.unlearn(ids=[name(1)])
+        held = eraser.record_ids()
+    newest = (work / "ledger").read_bytes()
+    for at in itertools.count(1, 40):
+        new = tmp_path / f"new-{at}"
+        code = stopped(work, lambda _: restore(tmp_path / "backup.tar", new, newest=newest), "kill", at)  # noqa: B023
+        if (new / "workspace.json").exists():
+            with opened(new) as eraser:
+                assert eraser.record_ids() == held
+                assert eraser.workspace.generations.current() is None
+                eraser.train()
+                assert eraser.check_ledger().sound
+        if code == 0:
+            break
+        shutil.rmtree(new, ignore_errors=True)

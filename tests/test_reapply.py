@@ -35,13 +35,21 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def lost(base: Path, tmp_path: Path) -> Path:
     """The workspace that goes on."""
-    return Path(shutil.copytree(base, tmp_path / "lost"))
+    return copied(base, tmp_path / "lost")
 
 
 @pytest.fixture
 def old(base: Path, tmp_path: Path) -> Path:
     """A copy that stays as it was."""
-    return Path(shutil.copytree(base, tmp_path / "old"))
+    return copied(base, tmp_path / "old")
+
+
+def copied(root: Path, target: Path) -> Path:
+    """A copy of a workspace as it is now, its database included, wherever that is."""
+    shutil.copytree(root, target)
+    with opened(target) as eraser:
+        eraser.workspace.database.fact("ledger")
+    return target
 
 
 def again(root: Path, newest: bytes) -> ReapplyReport:
@@ -79,14 +87,14 @@ def test_any_deletions_before_and_after_the_copy(
     base: Path, tmp_path_factory: pytest.TempPathFactory, batches: list[set[int]], copied_after: int
 ) -> None:
     folder = tmp_path_factory.mktemp("any")
-    shutil.copytree(base, folder / "lost")
+    copied(base, folder / "lost")
     for number, batch in enumerate(batches):
         if number == copied_after:
-            shutil.copytree(folder / "lost", folder / "old")
+            copied(folder / "lost", folder / "old")
         with opened(folder / "lost") as eraser:
             eraser.unlearn(ids=[name(n) for n in batch])
     if not (folder / "old").exists():
-        shutil.copytree(folder / "lost", folder / "old")
+        copied(folder / "lost", folder / "old")
     again(folder / "old", ledger(folder / "lost"))
     assert same(folder / "lost", folder / "old")
 
@@ -140,7 +148,7 @@ def test_a_state_can_be_set_back_twice_to_any_earlier_one(
         add(eraser, range(12, 14))
         eraser.train()
         eraser.unlearn(ids=[name(2), name(13)])
-    oldest = Path(shutil.copytree(base, tmp_path / "oldest"))
+    oldest = copied(base, tmp_path / "oldest")
     report = again(oldest, ledger(old))
     assert (report.records_deleted, report.records_lost) == (2, 2)
     with opened(oldest) as eraser:
@@ -188,9 +196,9 @@ def pending(root: Path) -> None:
 @pytest.fixture
 def asked(base: Path, tmp_path: Path) -> tuple[Path, Path]:
     """Two copies with the same pending request: one that goes on, one that stays."""
-    first = Path(shutil.copytree(base, tmp_path / "first"))
+    first = copied(base, tmp_path / "first")
     pending(first)
-    return first, Path(shutil.copytree(first, tmp_path / "second"))
+    return first, copied(first, tmp_path / "second")
 
 
 def test_a_request_that_was_completed_since_is_completed(asked: tuple[Path, Path]) -> None:
@@ -338,8 +346,8 @@ def test_a_crash_at_the_worst_moments_is_made_good(lost: Path, old: Path, tmp_pa
     with opened(lost) as eraser:
         eraser.unlearn(ids=[name(1), name(SAMPLED)])
     newest = ledger(lost)
-    for at in itertools.count(1, 3):
-        work = Path(shutil.copytree(old, tmp_path / f"at-{at}"))
+    for at in itertools.count(1, 5):
+        work = copied(old, tmp_path / f"at-{at}")
         code = stopped(work, lambda eraser: reapply(eraser.workspace, newest), "kill", at)
         again(work, newest)
         assert same(lost, work), at

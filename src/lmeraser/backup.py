@@ -1,17 +1,10 @@
-"""Backups: one file with everything of a workspace that cannot be derived, and the way back.
+"""Backups: one file with everything of a workspace that cannot be derived.
 
 A backup is a tar archive: the files of the workspace, the rows of its database as a SQLite file (``rows.db``,
 wherever the database is), and ``backup.json``, which has the digests of all of them and says where the ledger
-ended. It lacks the served model: that one was derived from records which may have been deleted by the time at
-which the backup is needed. It holds private records and all keys, so it is as secret as the workspace.
-
-Steps of restoring:
-1. unpack beside nothing else, and compare digests; bring the rows to the tables of this version;
-2. copy the rows into the database that the settings name; end all keys of the HTTP service, of which some may have
-   been revoked since;
-3. carry out again what was deleted since (`reapply`);
-4. move everything to its place, ``workspace.json`` last; the caller derives the model.
-Until step 4 the folder is not a workspace, so nothing can be served before deletions were carried out again.
+ended. Rows and keys are of one moment. It lacks the served model: that one was derived from records which may
+have been deleted by the time at which the backup is needed. It holds private records and all keys, so it is as
+secret as the workspace. `restore` is the way back.
 """
 
 from __future__ import annotations
@@ -23,28 +16,25 @@ import os
 import shutil
 import tarfile
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-from sqlalchemy import Connection, MetaData, delete, insert, select
+from sqlalchemy import Connection, MetaData, Table, func, insert, select
 
 from lmeraser._version import __version__
 from lmeraser.chain import Head
-from lmeraser.database import Database, chunked
-from lmeraser.engines import reach
-from lmeraser.errors import CorruptError, FormatError, InputError
-from lmeraser.files import TEMPORARY, flush_folder, storage_errors, write_atomic
+from lmeraser.database import Database, chunked, facts
+from lmeraser.errors import InputError
+from lmeraser.files import TEMPORARY, flush_folder, storage_errors
 from lmeraser.hashing import Digest
-from lmeraser.reapply import ReapplyReport, reapply, tell
-from lmeraser.schema import upgrade
 from lmeraser.workspace import Workspace
 
 FORMAT = 1
-_CONTENTS, _ROWS, _KEYS = "backup.json", "rows.db", "records.keys"
-_DERIVED = {"generations", "reports", "lock", "lock.holder"}
-_VERSIONS = "alembic_version"
+CONTENTS, ROWS = "backup.json", "rows.db"
+TABLES_VERSION = "alembic_version"  # the table that every database has of its own
+DERIVED = {"generations", "reports", "lock", "lock.holder"}
+_KEYS = "records.keys"
 _PRIVATE = 0o600
 
 
@@ -92,52 +82,17 @@ def backup(workspace: Workspace, target: Path) -> BackupReport:
     return BackupReport(str(target), target.stat().st_size, workspace.records.count(), head)
 
 
-def restore(
-    archive: Path, root: Path, *, newest: bytes | None = None, head: Head | None = None, wait: float = 10.0
-) -> ReapplyReport:
-    """Make a workspace from a backup, without what was deleted since; no model is served yet.
-
-    Args:
-        archive: the backup.
-        root: an empty or missing folder.
-        newest: bytes of the newest copy of the ledger; None: nothing was deleted since the backup.
-        head: where the ledger ended when this was exported.
-        wait: how many seconds to wait for another writer of the database.
-
-    Raises:
-        InputError: the folder or the database is not empty, or the file is no backup.
-        CorruptError: the backup is damaged.
-        FormatError: it was made by a newer version.
-        VerificationError: the ledger is not a newer one of this workspace.
-    """
-    staged = root / f"{TEMPORARY}restore"
-    if root.exists() and (not root.is_dir() or {path.name for path in root.iterdir()} - {staged.name}):
-        raise InputError(
-            "A backup is restored into an empty or missing folder.",
-            got=str(root),
-            next_step="choose another folder with -w, or move away what is there",
-        )
-    with storage_errors(root):
-        shutil.rmtree(staged, ignore_errors=True)  # of a restoration that was interrupted
-        try:
-            _unpack(archive, staged)
-            report = _filled(staged, newest, head, wait)
-            _move(staged, root)
-        finally:
-            shutil.rmtree(staged, ignore_errors=True)
-    return report
-
-
-# --- making -------------------------------------------------------------------------------------------------
-
-
 def _copied(workspace: Workspace, folder: Path) -> Head:
     """Copy rows and keys, both of one moment; where the ledger ends at it."""
-    with contextlib.closing(Database(folder / _ROWS)) as rows, workspace.database.transaction() as connection:
-        _copy(folder / _KEYS, workspace.root / _KEYS)
+    database = workspace.database
+    with contextlib.closing(Database(folder / ROWS)) as rows, database.reading() as source:
+        with database.transaction():  # nobody notes a request while the moment is fixed
+            source.execute(select(facts)).all()
+            _copy(folder / _KEYS, workspace.root / _KEYS)
+            head = workspace.ledger.head
         with rows.transaction() as target:
-            _copy_rows(connection, target)
-        return workspace.ledger.head
+            copy_rows(source, target)
+    return head
 
 
 def _copy(target: Path, source: Path) -> None:
@@ -146,16 +101,28 @@ def _copy(target: Path, source: Path) -> None:
         target.chmod(_PRIVATE)
 
 
-def _copy_rows(source: Connection, target: Connection) -> None:
-    """Copy all rows; the tables are there."""
-    for table in _tables(source).sorted_tables:
-        if table.name != _VERSIONS:
+def copy_rows(source: Connection, target: Connection) -> None:
+    """Copy all rows into a database that has the same tables, and nothing in them."""
+    for table in tables_of(source).sorted_tables:
+        if table.name != TABLES_VERSION:
             rows = source.execute(select(table).execution_options(yield_per=100)).mappings()
             for chunk in chunked(dict(row) for row in rows):
                 target.execute(insert(table), list(chunk))
+            if target.dialect.name == "postgresql":
+                _count_on(table, target)
 
 
-def _tables(connection: Connection) -> MetaData:
+def _count_on(table: Table, target: Connection) -> None:
+    """Let a server's own numbers go on behind those that were copied."""
+    for column in table.primary_key:
+        sequence = func.pg_get_serial_sequence(table.name, column.name)
+        if target.execute(select(sequence)).scalar_one() is not None:
+            highest = select(func.max(column)).scalar_subquery()
+            target.execute(select(func.setval(sequence, func.coalesce(highest, 0) + 1, False)))
+
+
+def tables_of(connection: Connection) -> MetaData:
+    """The tables that a database has."""
     found = MetaData()
     found.reflect(connection)
     return found
@@ -163,17 +130,17 @@ def _tables(connection: Connection) -> MetaData:
 
 def _pack(root: Path, copied: Path, target: Path, head: Head) -> None:
     files = {str(path.relative_to(root)): path for path in _files(root)}
-    files |= {name: copied / name for name in (_ROWS, _KEYS) if (copied / name).exists()}
+    files |= {name: copied / name for name in (ROWS, _KEYS) if (copied / name).exists()}
     contents = {
         "format": FORMAT,
         "software": f"lmeraser {__version__}",
         "ledger": head.to_json(),
-        "files": {name: _digest(path) for name, path in sorted(files.items())},
+        "files": {name: digest_of_file(path) for name, path in sorted(files.items())},
     }
-    (copied / _CONTENTS).write_text(json.dumps(contents, indent=1))
+    (copied / CONTENTS).write_text(json.dumps(contents, indent=1))
     with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT, _PRIVATE), "wb") as file:
         with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as archive:
-            for name, path in [(_CONTENTS, copied / _CONTENTS), *sorted(files.items())]:
+            for name, path in [(CONTENTS, copied / CONTENTS), *sorted(files.items())]:
                 archive.add(path, name)
         file.flush()
         os.fsync(file.fileno())
@@ -183,109 +150,12 @@ def _files(root: Path) -> Iterator[Path]:
     """What is packed as it lies there: no database, no keys, no model, nothing half-written."""
     for path in root.rglob("*"):
         parts = path.relative_to(root).parts
-        derived = parts[0] in _DERIVED or parts[0] == _KEYS or parts[0].startswith("records.db")
+        derived = parts[0] in DERIVED or parts[0] == _KEYS or parts[0].startswith("records.db")
         if path.is_file() and not derived and not any(part.startswith(TEMPORARY) for part in parts):
             yield path
 
 
-def _digest(path: Path) -> Digest:
+def digest_of_file(path: Path) -> Digest:
+    """The digest of a file's bytes, however many."""
     with path.open("rb") as file:
         return Digest(f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}")
-
-
-# --- restoring ----------------------------------------------------------------------------------------------
-
-
-def _unpack(archive: Path, folder: Path) -> None:
-    """Step 1."""
-    try:
-        folder.mkdir(parents=True, mode=0o700)
-        with tarfile.open(archive, "r:") as packed:
-            packed.extractall(folder, filter="data")
-        contents: dict[str, Any] = json.loads((folder / _CONTENTS).read_bytes())
-        made, digests = int(contents["format"]), {str(n): str(d) for n, d in contents["files"].items()}
-    except (OSError, tarfile.TarError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise InputError(
-            "A backup is a file that 'lmeraser backup' wrote, all of it.",
-            got=f"{archive}: {error}",
-            next_step="check the path, or take another copy",
-        ) from error
-    if made > FORMAT:
-        raise FormatError(
-            f"This version of lmeraser restores backups of format {FORMAT}.",
-            got=f"format {made}",
-            next_step="use the version that made it, or a newer one",
-        )
-    (folder / _CONTENTS).unlink()
-    _compare(archive, folder, digests)
-    rows = reach(folder / _ROWS)
-    try:
-        upgrade(rows)
-    finally:
-        rows.engine.dispose()
-
-
-def _compare(archive: Path, folder: Path, digests: Mapping[str, str]) -> None:
-    found = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
-    wrong = sorted(found.keys() ^ digests.keys())
-    wrong += [name for name in sorted(found.keys() & digests.keys()) if _digest(found[name]) != digests[name]]
-    if wrong:
-        raise CorruptError(
-            "Every file of a backup has the digest that it had.",
-            got=f"{archive}: {wrong[0]}",
-            next_step="take another copy; nothing was restored",
-        )
-
-
-def _filled(staged: Path, newest: bytes | None, head: Head | None, wait: float) -> ReapplyReport:
-    """Steps 2 and 3."""
-    with contextlib.closing(Workspace(staged, wait=wait)) as workspace:
-        _fill(workspace, staged / _ROWS)
-        try:
-            report = reapply(workspace, newest, head=head) if newest is not None else ReapplyReport()
-            if not report.entries:
-                with workspace.writing("restore"), workspace.changing() as connection:
-                    told = tell(workspace.ledger.next_position(connection))
-                    workspace.ledger.note(connection, "restored", told, now=workspace.clock())
-                    workspace.database.set_fact(connection, "told_generation", "")
-        except BaseException:
-            _empty(workspace.database)
-            raise
-    (staged / _ROWS).unlink()
-    return report
-
-
-def _fill(workspace: Workspace, path: Path) -> None:
-    now, keys = workspace.clock(), workspace.api_keys
-    with contextlib.ExitStack() as stack:
-        rows = stack.enter_context(contextlib.closing(Database(path)))
-        source = stack.enter_context(rows.reading())
-        target = stack.enter_context(workspace.database.transaction())
-        if workspace.database.fact("ledger", target) is not None:
-            raise InputError(
-                "A backup is restored into an empty database.",
-                got="one that holds a workspace; storage.database names it",
-                next_step="make that database anew, empty, and run the same command again",
-            )
-        _copy_rows(source, target)
-    for key in keys.all():
-        keys.revoke(key.id, now=now)
-
-
-def _empty(database: Database) -> None:
-    """Leave nothing in a database that outlives the folder."""
-    with contextlib.suppress(Exception), database.transaction() as connection:
-        for table in reversed(_tables(connection).sorted_tables):
-            if table.name != _VERSIONS:
-                connection.execute(delete(table))
-
-
-def _move(staged: Path, root: Path) -> None:
-    """Step 4."""
-    last = staged / "workspace.json"
-    marker = last.read_bytes()
-    last.unlink()
-    for path in sorted(staged.iterdir()):
-        if path.name not in _DERIVED:
-            path.rename(root / path.name)
-    write_atomic(root / "workspace.json", marker)

@@ -42,8 +42,8 @@ def restore(
     as_json: AsJson = False,
 ) -> None:
     """Make the workspace of -w from a backup: without what was deleted since, and with the model derived again."""
-    from lmeraser.backup import restore as unpack
     from lmeraser.files import read_file
+    from lmeraser.restore import restore as unpack
 
     if (ledger is None) != no_newer_ledger:
         raise InputError(
