@@ -24,13 +24,19 @@ def tried(scenario: str, mode: str, folder: Path) -> int:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("scenario", SCENARIOS)
+@pytest.mark.parametrize(
+    "scenario",
+    [
+        pytest.param(n, marks=pytest.mark.long) if n in ("unlearn_sampled", "unlearn_pending") else n
+        for n in SCENARIOS
+    ],
+)
 def test_killed_at_every_durable_operation(scenario: str, tmp_path: Path) -> None:
     assert tried(scenario, "kill", tmp_path) > 10
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("mode", ["full", "deny"])
+@pytest.mark.parametrize("mode", ["full", pytest.param("deny", marks=pytest.mark.long)])
 @pytest.mark.parametrize(
     "scenario", [name if name in _QUICK else pytest.param(name, marks=pytest.mark.long) for name in SCENARIOS]
 )

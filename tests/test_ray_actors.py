@@ -118,8 +118,10 @@ def test_actors_take_calls_and_are_replaced_when_there_is_room(cluster: Cluster)
     cloudpickle.register_pickle_by_value(sys.modules[__name__])  # actors cannot import this module
     engine = RayActors("settings", address=cluster.address, make=Slow)
     assert engine.size == 2
-    first, second, third = engine.start(), engine.start(), engine.start()
-    assert second.submit("say").result(HANGS).value == ("settings", "0")
+    first, second = engine.start(), engine.start()
+    for worker in (first, second):
+        assert worker.submit("say").result(HANGS).value == ("settings", "0")
+    third = engine.start()  # only now: the cluster does not say whom it starts first
     waiting = third.submit("say")
     running = first.submit("wait")
     time.sleep(1)
