@@ -44,7 +44,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--predictions", type=float, default=50.0, help="a second")
     parser.add_argument("--requests", type=float, default=5.0, help="a second")
     parser.add_argument("--kills", type=int, default=3)
-    parser.add_argument("--records", type=int, default=1500)
+    parser.add_argument("--records", type=int, default=1400)
     parser.add_argument("--image-size", type=int, default=96)
     return parser.parse_args()
 

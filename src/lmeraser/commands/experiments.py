@@ -12,9 +12,7 @@ from lmeraser.commands.base import Address, AsJson, ExecutorName, Processes, pri
 
 def run(
     names: Annotated[list[str], typer.Argument(help="Names of experiments, or 'all'.")],
-    profile: Annotated[
-        str, typer.Option(help="small (2 cores, half an hour), full (the paper's), tiny.")
-    ] = "small",
+    profile: Annotated[str, typer.Option(help="small (2 cores), full (the paper's), tiny.")] = "small",
     data: Annotated[
         Path | None, typer.Option(help="Folder with NAME/train.parquet and NAME/test.parquet.", file_okay=False)
     ] = None,

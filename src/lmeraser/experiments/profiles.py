@@ -1,4 +1,4 @@
-"""How large an experiment is: ``small`` for half an hour on two cores, ``full`` for the paper's size on GPUs.
+"""How large an experiment is: ``small`` for two cores, ``full`` for the paper's size on GPUs.
 
 A profile says which records, which backbones and how much tuning every method gets; methods differ in nothing
 else than what they are. Knows nothing about methods or what is measured.
