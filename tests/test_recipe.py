@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lmeraser.errors import ConfigError
-from lmeraser.recipe import ARCHITECTURES, recipe
+from lmeraser.recipe import ARCHITECTURES, Recipe, recipe
 
 
 def test_the_canvas_is_that_of_a_workspace() -> None:
@@ -31,3 +31,14 @@ def test_patches_fill_the_image_and_the_architecture_is_known() -> None:
 
 def test_heads_divide_the_width() -> None:
     assert all(width == 64 * heads for width, _, heads in ARCHITECTURES.values())
+
+
+def test_the_command_has_the_defaults_of_the_recipe() -> None:
+    """They stand there as well, because the command line starts without pydantic."""
+    import inspect
+
+    from lmeraser.commands.public import pretrain
+
+    parameters = inspect.signature(pretrain).parameters
+    defaults = Recipe().model_dump()
+    assert {name: parameters[name].default for name in defaults if name in parameters} == defaults

@@ -9,12 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lmeraser.commands.base import AsJson, ImageColumn, LabelColumn, Split, columns_of, print_report
-from lmeraser.recipe import Recipe
 
 if TYPE_CHECKING:
     from lmeraser.sources import Columns, Source
-
-_RECIPE = Recipe()
 
 
 def pretrain(
@@ -22,7 +19,7 @@ def pretrain(
         str, typer.Argument(help="Public images: folder of class folders, parquet file, or dataset name.")
     ],
     out: Annotated[Path, typer.Option(help="The backbone's folder; a stopped training in it goes on.")],
-    arch: Annotated[str, typer.Option(help="vit-tiny, vit-small or vit-base.")] = _RECIPE.arch,
+    arch: Annotated[str, typer.Option(help="vit-tiny, vit-small or vit-base.")] = "vit-small",
     split: Split = None,
     image_column: ImageColumn = "image",
     label_column: LabelColumn = "label",
@@ -30,14 +27,14 @@ def pretrain(
         str | None, typer.Option(help="Public images to measure accuracy on; else none is measured.")
     ] = None,
     held_out_split: Annotated[str | None, typer.Option(help="Their split; alone, of the source.")] = None,
-    image_size: Annotated[int, typer.Option(help="Side of the input, px.")] = _RECIPE.image_size,
-    patch_size: Annotated[int, typer.Option(help="Side of a patch, px.")] = _RECIPE.patch_size,
-    epochs: Annotated[int, typer.Option(help="Times that every image is seen.")] = _RECIPE.epochs,
-    batch_size: Annotated[int, typer.Option(help="Images in a step.")] = _RECIPE.batch_size,
-    learning_rate: Annotated[float, typer.Option(help="After the warm-up.")] = _RECIPE.learning_rate,
-    weight_decay: Annotated[float, typer.Option(help="Of matrices.")] = _RECIPE.weight_decay,
-    warmup_epochs: Annotated[float, typer.Option(help="Until the learning rate is full.")] = _RECIPE.warmup_epochs,
-    seed: Annotated[int, typer.Option(help="Of initial weights, order, crops and mirror images.")] = _RECIPE.seed,
+    image_size: Annotated[int, typer.Option(help="Side of the input, px.")] = 224,
+    patch_size: Annotated[int, typer.Option(help="Side of a patch, px.")] = 16,
+    epochs: Annotated[int, typer.Option(help="Times that every image is seen.")] = 90,
+    batch_size: Annotated[int, typer.Option(help="Images in a step.")] = 256,
+    learning_rate: Annotated[float, typer.Option(help="After the warm-up.")] = 0.0005,
+    weight_decay: Annotated[float, typer.Option(help="Of matrices.")] = 0.05,
+    warmup_epochs: Annotated[float, typer.Option(help="Until the learning rate is full.")] = 5.0,
+    seed: Annotated[int, typer.Option(help="Of initial weights, order, crops and mirror images.")] = 0,
     checkpoint_steps: Annotated[int, typer.Option(help="After how many steps the state is kept.", min=1)] = 500,
     cpu: Annotated[bool, typer.Option("--cpu", help="Use no GPU.")] = False,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave faulty rows out.")] = False,
