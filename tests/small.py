@@ -103,18 +103,15 @@ def linear_head(chosen: Config) -> tuple[nn.Linear, list[dict[str, Any]]]:
     return head, [weight, {"params": [head.bias], "lr": rate, "weight_decay": 0.0}]
 
 
-def plain_loop(
-    known: Members[Canvases],
-    chosen: Config,
-    groups: list[dict[str, Any]],
-    logits: Callable[[Tensor, list[str]], Tensor],
-) -> None:
-    """Whole batches, torch's optimiser, scheduler and cross-entropy; changes the values in ``groups``."""
+def torchs_own(
+    groups: list[dict[str, Any]], chosen: Config, count: int
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    """torch's optimiser and scheduler for tuning so many records."""
     tuning = chosen.tuning
     optimizer: torch.optim.Optimizer = torch.optim.AdamW(groups)
     if tuning.optimizer == "sgd":
         optimizer = torch.optim.SGD(groups, momentum=tuning.momentum)
-    warm = math.ceil(len(known.ids) / tuning.batch_size)
+    warm = math.ceil(count / tuning.batch_size)
     total = warm * tuning.epochs
     scheduler = torch.optim.lr_scheduler.LambdaLR(
         optimizer,
@@ -124,6 +121,18 @@ def plain_loop(
             else 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, total - warm)))
         ),
     )
+    return optimizer, scheduler
+
+
+def plain_loop(
+    known: Members[Canvases],
+    chosen: Config,
+    groups: list[dict[str, Any]],
+    logits: Callable[[Tensor, list[str]], Tensor],
+) -> None:
+    """Whole batches, torch's optimiser, scheduler and cross-entropy; changes the values in ``groups``."""
+    tuning = chosen.tuning
+    optimizer, scheduler = torchs_own(groups, chosen, len(known.ids))
     for epoch in range(tuning.epochs):
         shuffled = order(0, "order", known.ids, epoch)
         for first in range(0, len(shuffled), tuning.batch_size):

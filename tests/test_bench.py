@@ -61,7 +61,7 @@ def test_a_removed_workspace_is_trained_again_to_the_same_model(bench: Bench, tm
 
 
 def test_halves_are_complements(bench: Bench) -> None:
-    halves = [bench.half(CELL, number) for number in range(4)]
+    halves = [bench.data(CELL.data).half(number) for number in range(4)]
     assert np.array_equal(halves[0], ~halves[1])
     assert np.array_equal(halves[2], ~halves[3])
     assert not np.array_equal(halves[0], halves[2])

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import datasets
 import pytest
-from datasets import ClassLabel, Dataset, Features, Image, Value
+from datasets import ClassLabel, Dataset, Features, Image, IterableDataset, Value
 
 from conftest import DIGIT_CLASSES, digits
 from lmeraser.errors import InputError
@@ -49,5 +50,26 @@ def test_of_subjects_all_rows_are_taken_or_none(root: Path) -> None:
 
 def test_a_missing_data_set_is_explained(tmp_path: Path) -> None:
     assert not available(DATA_SETS["gtsrb"], tmp_path)
+    assert not available(DATA_SETS["gtsrb"], tmp_path, hub=True)  # it is on no hub in a usable form
+    assert not available(DATA_SETS["cifar10"], None)
     with pytest.raises(InputError, match=r"gtsrb/train\.parquet"):
         rows(DATA_SETS["gtsrb"], tmp_path, "train", 5)
+
+
+def test_the_hub_is_asked_for_what_is_missing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hub's names of columns become ours; nothing is fetched for what is there."""
+    asked = []
+    there = Dataset.from_parquet(str(root / "cifar10" / "test.parquet"))
+
+    def load(*name: str, split: str, streaming: bool, **options: object) -> IterableDataset:
+        asked.append((*name, split))
+        columns = {"image": "img", "label": "fine_label"} if "cifar100" in name[0] else {}
+        return there.rename_columns(columns).to_iterable_dataset()
+
+    assert available(DATA_SETS["cifar100"], root, hub=True)
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    taken = list(rows(DATA_SETS["cifar100"], root, "test", 3))
+    assert [row["label"] for row in taken] == there["label"][:3]
+    assert taken[0]["image"]["bytes"].startswith(b"\x89PNG")
+    assert list(rows(DATA_SETS["svhn"], None, "train", 2))
+    assert asked == [("uoft-cs/cifar100", "test"), ("ufldl-stanford/svhn", "cropped_digits", "train")]

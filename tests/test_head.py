@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -19,6 +18,7 @@ from lmeraser.constituents.head import Head, Heads
 from lmeraser.determinism import order
 from lmeraser.environment import deterministic
 from lmeraser.sums import Codes, decode, encode
+from small import torchs_own
 
 CLASSES, FEATURES = 3, 40
 
@@ -63,19 +63,8 @@ def plain_loop(count: int, chosen: Config) -> Any:
     head = nn.Linear(FEATURES + 1, CLASSES, bias=False)
     nn.init.zeros_(head.weight)
     rate, decay = tuning.head_learning_rate, tuning.head_weight_decay
-    optimizer: torch.optim.Optimizer = torch.optim.AdamW(head.parameters(), lr=rate, weight_decay=decay)
-    if tuning.optimizer == "sgd":
-        optimizer = torch.optim.SGD(head.parameters(), lr=rate, weight_decay=decay, momentum=tuning.momentum)
-    warm = math.ceil(count / tuning.batch_size)
-    total = warm * tuning.epochs
-    scheduler = torch.optim.lr_scheduler.LambdaLR(
-        optimizer,
-        lambda step: (
-            (step + 1) / warm
-            if step < warm
-            else 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, total - warm)))
-        ),
-    )
+    group = {"params": [head.weight], "lr": rate, "weight_decay": decay}
+    optimizer, scheduler = torchs_own([group], chosen, count)
     for epoch in range(tuning.epochs):
         shuffled = [int(record_id[1:]) for record_id in order(0, "order", ids(count), epoch)]
         for first in range(0, count, tuning.batch_size):

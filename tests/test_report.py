@@ -20,8 +20,10 @@ def written(folder: Path, *results: Result) -> str:
 
 def test_tables_figures_and_notes_are_in_it(tmp_path: Path) -> None:
     images = Figure("rows", "Rows of images", "images")
-    first = Result("first", "One & two", "Table I", [TABLE], [FIGURE], ["a <note>"])
-    second = Result("second", "Pictures", "Figure 9", figures=[images], pictures={"rows": b"\x89PNG"})
+    first = Result([TABLE], [FIGURE], ["a <note>"], name="first", title="One & two", paper="Table I")
+    second = Result(
+        figures=[images], pictures={"rows": b"\x89PNG"}, name="second", title="Pictures", paper="Figure 9"
+    )
     page = written(tmp_path, second, first)
     assert page.index("One &amp; two") < page.index("Pictures")  # in the order of the names
     assert "a &lt;note&gt;" in page
@@ -35,7 +37,7 @@ def test_tables_figures_and_notes_are_in_it(tmp_path: Path) -> None:
 
 def test_what_programs_wrote_is_text_and_not_markup(tmp_path: Path) -> None:
     table = Table("t", "<b>", ["<i>"], [["<script>"]], "<note>")
-    page = written(tmp_path, Result("first", "T", "", [table]))
+    page = written(tmp_path, Result([table], name="first", title="T", paper=""))
     assert "<script>" not in page
     assert "<b>" not in page
     assert "&lt;2&gt;" in page

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from typing import Any
 
 from lmeraser.experiments.results import Figure, Result, Table
 
@@ -12,12 +13,13 @@ TABLE = Table(
     "numbers", "Some numbers", ["name", "value", "known"], [["a, b", 1.5, True], ['say "c"', None, False]]
 )
 FIGURE = Figure("curve", "A curve", "lines", "x", "y", {"one": [[0, 1.0], [1, 2.0]]}, published={"paper": 1.5})
+NAMES: Any = {"name": "r", "title": "Title", "paper": "Table I"}
 
 
 def test_a_result_survives_its_json_but_for_pictures() -> None:
-    result = Result("r", "Title", "Table I", [TABLE], [FIGURE], ["a note"], {"picture": b"png"})
+    result = Result([TABLE], [FIGURE], ["a note"], {"picture": b"png"}, **NAMES)
     again = Result.of_json(json.loads(json.dumps(result.to_json())))
-    assert again == Result("r", "Title", "Table I", [TABLE], [FIGURE], ["a note"])
+    assert again == Result([TABLE], [FIGURE], ["a note"], **NAMES)
 
 
 def test_a_table_as_csv() -> None:

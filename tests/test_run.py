@@ -12,6 +12,7 @@ from conftest import Run, digits
 from lmeraser.errors import InputError
 from lmeraser.experiments.run import run as run_experiments
 from lmeraser.experiments.studies import STUDIES
+from lmeraser.settings import ComputeConfig
 
 
 @pytest.fixture
@@ -57,6 +58,19 @@ def test_an_interrupted_run_goes_on(pictures: Path, tmp_path: Path, monkeypatch:
     assert set(ran.seconds) == {"table1", "figure9"}
     assert [file.stat().st_mtime_ns for file in kept] == times  # no step ran twice
     assert "Figure 9" in ran.report.read_text()
+
+
+@pytest.mark.long
+def test_workers_make_the_same_models(pictures: Path, tmp_path: Path) -> None:
+    digests = []
+    for place in ("local", "processes"):
+        out = tmp_path / place
+        compute = ComputeConfig(executor=place, processes=2)
+        run_experiments(["figure8"], out, profile="tiny", root=pictures, compute=compute)
+        steps = [json.loads(file.read_text()) for file in sorted((out / "steps").glob("*.json"))]
+        digests.append([digest for step in steps if (digest := step["facts"].get("digest"))])
+    assert digests[0] == digests[1]
+    assert len(digests[0]) >= 3
 
 
 def test_what_cannot_run_is_refused_and_leaves_nothing(pictures: Path, tmp_path: Path) -> None:

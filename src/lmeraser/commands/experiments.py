@@ -16,6 +16,7 @@ def run(
     data: Annotated[
         Path | None, typer.Option(help="Folder with NAME/train.parquet and NAME/test.parquet.", file_okay=False)
     ] = None,
+    hub: Annotated[bool, typer.Option("--hub", help="Fetch what is not there from the datasets hub.")] = False,
     out: Annotated[Path, typer.Option(help="Folder of the run; an interrupted one is continued.")] = Path(
         "experiments"
     ),
@@ -34,7 +35,14 @@ def run(
     compute = Config().computed({"device": device, **workers(executor, address, processes)}).compute
     with Display() as display:
         ran = run_experiments(
-            names, out, profile=profile, root=data, compute=compute, keep_workspaces=keep, progress=display
+            names,
+            out,
+            profile=profile,
+            root=data,
+            hub=hub,
+            compute=compute,
+            keep_workspaces=keep,
+            progress=display,
         )
     if as_json:
         print_json({"report": str(ran.report), "seconds": ran.seconds})

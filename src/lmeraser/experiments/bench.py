@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,7 @@ from lmeraser.config import Config
 from lmeraser.determinism import order
 from lmeraser.eraser import Eraser
 from lmeraser.experiments.cells import Cell, Data, Outcome, half_of
-from lmeraser.experiments.datasets import DATA_SETS, rows
+from lmeraser.experiments.datasets import DATA_SETS, SUBJECT, rows
 from lmeraser.experiments.forget_sets import Known, forget_sets
 from lmeraser.experiments.methods import method_of, settings_of
 from lmeraser.experiments.profiles import Backbone, Profile
@@ -37,6 +37,7 @@ from lmeraser.tensors import from_bytes
 
 _CHUNK = 256
 _RELEARN = 5  # epochs
+_TRAINED = "trained"  # a file beside a workspace's own: its training ended
 REFERENCE = "lmeraser"  # the method whose partition forget sets are chosen by
 
 
@@ -46,7 +47,8 @@ class Bench:
     Args:
         out: the folder.
         profile: the size of everything.
-        root: folder of the data sets; None: they come from the hub.
+        root: folder of the data sets.
+        hub: whether those that are not there come from the hub.
         compute: where models are derived.
         progress: told how far it is.
     """
@@ -57,10 +59,11 @@ class Bench:
         profile: Profile,
         *,
         root: Path | None,
+        hub: bool = False,
         compute: ComputeConfig | None = None,
         progress: Progress = silent,
     ) -> None:
-        self.out, self.profile, self.root = out, profile, root
+        self.out, self.profile, self.root, self.hub = out, profile, root, hub
         self._compute, self._progress = compute or ComputeConfig(), progress
         self._steps = Steps(out / "steps")
         self._data: dict[tuple[str, int], Data] = {}
@@ -124,12 +127,6 @@ class Bench:
         curve: list[float] = found.facts["curve"]
         return curve
 
-    def half(self, cell: Cell, half: int) -> NDArray[np.bool_]:
-        """Which of a cell's records are in one of its random halves, bool [n]."""
-        ids = self.data(cell.data, cell.backbone).known.ids
-        chosen = set(half_of(ids, half))
-        return np.array([i in chosen for i in ids])
-
     @contextmanager
     def opened(self, cell: Cell) -> Iterator[Eraser]:
         """A cell's trained workspace, to read."""
@@ -150,23 +147,18 @@ class Bench:
         finally:
             shutil.rmtree(copy, ignore_errors=True)
 
-    def _created(self, folder: Path, cell: Cell) -> Eraser:
-        """A new workspace with a cell's settings."""
-        Eraser.create(folder, self.config(cell)).close()
-        return self._eraser(folder, cell)
-
     def _eraser(self, folder: Path, cell: Cell) -> Eraser:
         """A cell's workspace, with a network that all cells on this backbone share: loading takes a second."""
         if cell.backbone not in self._networks:
             self._networks[cell.backbone] = load_backbone(self.config(cell))
         return Eraser(folder, progress=self._progress, backbone=self._networks[cell.backbone])
 
-    def _images(self, cell: Cell, split: str, count: int | None) -> list[bytes]:
-        """Images of a cell's data, kept in memory: every step asks for them."""
-        key = (cell.data, split, count)
+    def images(self, cell: Cell, split: Literal["train", "test"]) -> list[bytes]:
+        """A cell's private or test images, kept in memory: every step asks for them."""
+        backbone = self.backbone(cell)
+        key = (cell.data, split, backbone.records if split == "train" else backbone.test)
         if key not in self._kept:
-            stream = rows(DATA_SETS[cell.data], self.root, split, count)
-            self._kept[key] = [row["image"]["bytes"] for row in stream]
+            self._kept[key] = [row["image"]["bytes"] for row in rows(DATA_SETS[cell.data], self.root, *key[1:])]
         return self._kept[key]
 
     def _key(self, cell: Cell) -> dict[str, Any]:
@@ -176,17 +168,27 @@ class Bench:
         size = {"records": backbone.records, "test": backbone.test}
         return {**named, **size, "network": backbone.settings["name"], "settings": settings}
 
+    def _folder(self, cell: Cell) -> Path:
+        """Where a cell's trained workspace is."""
+        return self.out / "workspaces" / Digest.of_json(self._key(cell)).hex[:16]
+
     def _trained_workspace(self, cell: Cell) -> Path:
         """The folder of a cell's trained workspace; trained again if it was removed after an earlier run."""
-        folder = self.out / "workspaces" / Digest.of_json(self._key(cell)).hex[:16]
-        ready = folder / "trained"
-        if not ready.exists():
-            shutil.rmtree(folder, ignore_errors=True)
-            with self._created(folder, cell) as eraser:
-                self._fill(eraser, cell)
+        if not (self._folder(cell) / _TRAINED).exists():
+            with self._filled(cell) as eraser:
                 eraser.train()
-            ready.touch()
-        return folder
+        return self._folder(cell)
+
+    @contextmanager
+    def _filled(self, cell: Cell) -> Iterator[Eraser]:
+        """A new workspace with a cell's settings and records, to train."""
+        folder = self._folder(cell)
+        shutil.rmtree(folder, ignore_errors=True)
+        Eraser.create(folder, self.config(cell)).close()
+        with self._eraser(folder, cell) as eraser:
+            self._fill(eraser, cell)
+            yield eraser
+        (folder / _TRAINED).touch()
 
     def _fill(self, eraser: Eraser, cell: Cell) -> None:
         """Add the records of a cell."""
@@ -202,15 +204,11 @@ class Bench:
             eraser.unlearn(ids=left_out)  # before any training: they are simply not there
 
     def _train(self, cell: Cell) -> Outcome:
-        folder = self.out / "workspaces" / Digest.of_json(self._key(cell)).hex[:16]
-        shutil.rmtree(folder, ignore_errors=True)
-        with self._created(folder, cell) as eraser:
-            self._fill(eraser, cell)
+        with self._filled(cell) as eraser:
             eraser.executor()
             report, used = measured(eraser.train)
             facts = {**_facts(eraser), **asdict(used), "tuning_seconds": report.tuning_seconds, "ran": report.ran}
             arrays = self._answers(eraser, cell)
-        (folder / "trained").touch()
         return Outcome(facts, arrays)
 
     def _forget(self, cell: Cell, forget: str | float) -> Outcome:
@@ -234,9 +232,9 @@ class Bench:
         return Outcome({"curve": curve}, {})
 
     def _forgotten_records(self, cell: Cell, forget: str) -> Forgotten:
-        data, chosen = self.data(cell.data, cell.backbone), self.data(cell.data, cell.backbone).chosen(forget)
-        every = self._images(cell, "train", self.backbone(cell).records)
-        images = [image for image, wanted in zip(every, chosen, strict=True) if wanted]
+        data = self.data(cell.data, cell.backbone)
+        chosen = data.chosen(forget)
+        images = [image for image, wanted in zip(self.images(cell, "train"), chosen, strict=True) if wanted]
         return Forgotten(data.sets[forget], data.known.labels[chosen].tolist(), images)
 
     def _request(self, cell: Cell, count: int) -> Outcome:
@@ -263,12 +261,10 @@ class Bench:
     def _answers(self, eraser: Eraser, cell: Cell) -> dict[str, NDArray[Any]]:
         """Probabilities for all private records, also those that were forgotten, and for test images."""
         predictor = eraser.predictor()
-        backbone = self.backbone(cell)
-        private, test = (
-            answers(predictor, self._images(cell, split, count), self._progress)
-            for split, count in (("train", backbone.records), ("test", backbone.test))
-        )
-        return {"probabilities": private, "test_probabilities": test}
+        return {
+            "probabilities": answers(predictor, self.images(cell, "train"), self._progress),
+            "test_probabilities": answers(predictor, self.images(cell, "test"), self._progress),
+        }
 
     def _know(self, cell: Cell) -> Outcome:
         """What forget sets are chosen by, from a trained reference workspace."""
@@ -280,9 +276,11 @@ class Bench:
             clusters = model.numbers(records.places(model.partition.key))
             features = training_set(records, eraser.workspace.config, eraser.executor(), self._progress)
             ids, classes, sample = eraser.record_ids(), eraser.classes, eraser.sampled_ids()
-        private = list(rows(data, self.root, "train", backbone.records))
-        test = [row[data.label] for row in rows(data, self.root, "test", backbone.test)]
-        subjects = {i: row["subject"] for i, row in zip(ids, private, strict=True)} if data.subject else {}
+        test = [row["label"] for row in rows(data, self.root, "test", backbone.test)]
+        subjects = {}
+        if data.subject:
+            private = rows(data, self.root, "train", backbone.records)
+            subjects = {i: row[SUBJECT] for i, row in zip(ids, private, strict=True)}
         facts = {"ids": ids, "subjects": subjects, "sample": sample, "classes": classes}
         arrays: dict[str, NDArray[Any]] = {
             "labels": features.labels,

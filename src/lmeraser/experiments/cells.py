@@ -84,8 +84,11 @@ class Data:
 
     def chosen(self, name: str) -> NDArray[np.bool_]:
         """Which of the records are in a forget set, bool [n]."""
-        wanted = set(self.sets[name])
-        return np.array([i in wanted for i in self.known.ids])
+        return np.isin(self.known.ids, self.sets[name])
+
+    def half(self, half: int) -> NDArray[np.bool_]:
+        """Which of the records are in one of their random halves, bool [n]."""
+        return np.isin(self.known.ids, half_of(self.known.ids, half))
 
 
 def half_of(ids: Sequence[str], half: int) -> list[str]:

@@ -31,9 +31,6 @@ class DataSet:
         title: in tables.
         hub: name and configuration on the hub; None: not there in a usable form.
         images: training and test images of the published data set.
-        classes: of the published data set.
-        clusters: how many the paper's published code makes of it (ViT-B-22K).
-        label: column with the label.
         subject: columns that together name what an image shows; none: unknown.
     """
 
@@ -41,32 +38,30 @@ class DataSet:
     title: str
     hub: tuple[str, ...] | None
     images: tuple[int, int]
-    classes: int
-    clusters: int
-    label: str = "label"
     subject: tuple[str, ...] = ()
 
     @property
     def columns(self) -> Columns:
         """What holds what, in the rows that `rows` gives."""
-        return Columns(label=self.label, positions=True, subject=SUBJECT if self.subject else None)
+        return Columns(positions=True, subject=SUBJECT if self.subject else None)
 
 
 DATA_SETS = {
     data.name: data
     for data in (
-        DataSet("cifar10", "CIFAR-10", ("uoft-cs/cifar10",), (50_000, 10_000), 10, 194),
-        DataSet("cifar100", "CIFAR-100", ("uoft-cs/cifar100",), (50_000, 10_000), 100, 347),
-        DataSet("svhn", "SVHN", ("ufldl-stanford/svhn", "cropped_digits"), (73_257, 26_032), 10, 30),
-        DataSet("gtsrb", "GTSRB", None, (39_209, 12_630), 43, 90, subject=("label", "track")),
+        DataSet("cifar10", "CIFAR-10", ("uoft-cs/cifar10",), (50_000, 10_000)),
+        DataSet("cifar100", "CIFAR-100", ("uoft-cs/cifar100",), (50_000, 10_000)),
+        DataSet("svhn", "SVHN", ("ufldl-stanford/svhn", "cropped_digits"), (73_257, 26_032)),
+        DataSet("gtsrb", "GTSRB", None, (39_209, 12_630), subject=("label", "track")),
     )
 }
 _HUB_COLUMNS = {"img": "image", "fine_label": "label"}
 
 
-def available(data: DataSet, root: Path | None) -> bool:
-    """Whether its files are in ``root``; what is on the hub only is not looked for."""
-    return root is not None and all(_file(data, root, split).is_file() for split in ("train", "test"))
+def available(data: DataSet, root: Path | None, *, hub: bool = False) -> bool:
+    """Whether its files are in ``root`` or, where the hub may be asked, it has a name there."""
+    here = root is not None and all(_file(data, root, split).is_file() for split in ("train", "test"))
+    return here or (hub and data.hub is not None)
 
 
 def rows(data: DataSet, root: Path | None, split: str, count: int | None) -> IterableDataset:

@@ -17,7 +17,7 @@ from lmeraser.experiments.profiles import Backbone, Profile
 from lmeraser.presets import PresetName
 from lmeraser.sections import HeadConfig, TuningConfig
 
-_DATA = "data:"
+DATA = "data:"  # begins the name of a backbone that lies beside the data sets
 
 
 @dataclass(frozen=True)
@@ -151,13 +151,13 @@ def settings_of(
 def located(backbone: Backbone, root: Path | None) -> str:
     """A backbone's name, or its folder beside the data sets."""
     name = str(backbone.settings["name"])
-    if not name.startswith(_DATA):
+    if not name.startswith(DATA):
         return name
     if root is None:
         raise InputError(
             f"{backbone.name} is a folder beside the data sets.", got="no folder", next_step="give it with --data"
         )
-    return str(root / name.removeprefix(_DATA))
+    return str(root / name.removeprefix(DATA))
 
 
 def _filled(value: Any, numbers: Mapping[str, int]) -> Any:

@@ -87,7 +87,7 @@ def _tasks(model: Model, store: MemoryStore, executor: LocalExecutor, records: F
 def _fetch(config: Config, executor: LocalExecutor, records: Forgotten) -> Fetch:
     """Images of record ids, or their codes where heads are tuned on codes."""
     by_id: Mapping[str, Any] = dict(zip(records.ids, records.images, strict=True))
-    if config.constituent.kind == "head":
+    if config.constituent.given == "codes":
         images, views = by_id, config.embedding.views
         stream = executor.embed(records.ids, lambda ids: [images[i] for i in ids], silent, views)
         vectors = np.stack([vector for _, vector in stream]).reshape(len(records.ids), len(views), -1)

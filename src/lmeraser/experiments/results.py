@@ -69,26 +69,35 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Result:
-    """What one experiment gives.
+class Findings:
+    """What one experiment found.
 
     Attributes:
-        name: of the experiment.
-        title: above its part of the report.
-        paper: which table or figure of the paper it stands beside.
         tables: its tables.
         figures: its figures.
         notes: what is to be known, in sentences.
         pictures: PNG bytes of figures that consist of images, by their names; not part of the JSON.
     """
 
-    name: str
-    title: str
-    paper: str
     tables: Sequence[Table] = ()
     figures: Sequence[Figure] = ()
     notes: Sequence[str] = ()
     pictures: Mapping[str, bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result(Findings):
+    """The findings of one experiment, with its name.
+
+    Attributes:
+        name: of the experiment.
+        title: above its part of the report.
+        paper: which table or figure of the paper it stands beside.
+    """
+
+    name: str
+    title: str
+    paper: str
 
     def to_json(self) -> dict[str, Any]:
         """JSON values."""

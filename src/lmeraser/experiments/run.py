@@ -47,6 +47,7 @@ def run(
     *,
     profile: str = "small",
     root: Path | None = None,
+    hub: bool = False,
     compute: ComputeConfig | None = None,
     keep_workspaces: bool = False,
     progress: Progress = silent,
@@ -58,6 +59,7 @@ def run(
         out: the run's folder; another run of the same profile is continued.
         profile: how large everything is.
         root: folder of the data sets.
+        hub: whether those that are not there come from the ``datasets`` hub.
         compute: where models are derived.
         keep_workspaces: leave trained workspaces, which hold the records.
         progress: told how far it is.
@@ -66,12 +68,12 @@ def run(
         InputError: an unknown name, no data set at hand, or the folder holds a run of another profile.
     """
     chosen = _chosen(names)
-    bench = Bench(out, profile_of(profile), root=root, compute=compute, progress=progress)
+    bench = Bench(out, profile_of(profile), root=root, hub=hub, compute=compute, progress=progress)
     if not list(data_of(bench)):
         raise InputError(
             f"At least one data set of the profile is at hand: {', '.join(bench.profile.data)}.",
             got=f"none of them in {root}" if root else "no folder",
-            next_step="give a folder with NAME/train.parquet and NAME/test.parquet with --data",
+            next_step="give a folder with NAME/train.parquet and NAME/test.parquet with --data, or --hub",
         )
     _settle(out, profile)
     write_atomic(out / "config.json", json.dumps(asdict(bench.profile), indent=1).encode())

@@ -9,8 +9,8 @@ from lmeraser.experiments.cells import Cell
 from lmeraser.experiments.datasets import DATA_SETS
 from lmeraser.experiments.methods import METHODS
 from lmeraser.experiments.published import ACCURACY
-from lmeraser.experiments.results import Figure, Result, Table, Value
-from lmeraser.experiments.studies.base import Study, data_of, missing, test_accuracy
+from lmeraser.experiments.results import Figure, Findings, Table, Value
+from lmeraser.experiments.studies.base import Study, backbones_of, data_of, missing, test_accuracy
 
 _CURVES = ("lmeraser-paper", "lmeraser", "single-prompt", "dam-vp", "random-all", "sisa", "retrain", "linear")
 _CURVES_OF_TRANSFORMERS = ("lmeraser-paper", "lmeraser", "single-prompt", "vpt-shallow", "vpt-deep", "linear")
@@ -19,24 +19,25 @@ _PARTITIONS = ("lmeraser-paper", "lmeraser", "lmeraser-tree", "random-one", "ran
 _HEADS = ("lmeraser", "shared-head", "single-prompt")
 
 
-def figure3(bench: Bench) -> Result:
+def figure3(bench: Bench) -> Findings:
     """Accuracy over epochs on the first backbone."""
-    return _curves(bench, 0, list(data_of(bench)), _CURVES, STUDIES[0])
+    return _curves(bench, 0, list(data_of(bench)), _CURVES)
 
 
-def figure4(bench: Bench) -> Result:
+def figure4(bench: Bench) -> Findings:
     """Accuracy over epochs on the other backbones, with token prompts."""
     results = [
-        _curves(bench, position, list(data_of(bench))[:1], _CURVES_OF_TRANSFORMERS, STUDIES[1])
-        for position in range(1, len(bench.profile.backbones))
+        _curves(bench, position, list(data_of(bench))[:1], _CURVES_OF_TRANSFORMERS)
+        for position in backbones_of(bench)
+        if position > 0
     ]
     tables = [table for result in results for table in result.tables]
     figures = [figure for result in results for figure in result.figures]
-    notes = ["The profile has one backbone only."] if not results else missing(bench)
-    return Result("figure4", STUDIES[1].title, STUDIES[1].paper, tables, figures, notes)
+    notes = missing(bench) if len(bench.profile.backbones) > 1 else ["The profile has one backbone only."]
+    return Findings(tables, figures, notes)
 
 
-def figure5(bench: Bench) -> Result:
+def figure5(bench: Bench) -> Findings:
     """Accuracy against the share of the records that was unlearned, for several numbers of prompts."""
     data = "cifar100" if "cifar100" in set(data_of(bench)) else next(data_of(bench))
     series: dict[str, list[list[float]]] = {}
@@ -52,26 +53,23 @@ def figure5(bench: Bench) -> Result:
     title = f"{DATA_SETS[data].title}: accuracy against the share of the records that is unlearned"
     columns = ["prompts", "share unlearned", "accuracy", "records left", "paper (347 prompts, ViT-B-22K)"]
     figure = Figure("accuracy-unlearned", title, "lines", "share unlearned", "test accuracy", series)
-    return Result(
-        "figure5",
-        STUDIES[2].title,
-        STUDIES[2].paper,
+    return Findings(
         [Table("accuracy-unlearned", title, columns, rows)],
         [figure],
     )
 
 
-def figure7(bench: Bench) -> Result:
+def figure7(bench: Bench) -> Findings:
     """Random against adaptive partitions."""
-    return _compared(bench, _PARTITIONS, STUDIES[3], "partitions")
+    return _compared(bench, _PARTITIONS, "partitions", "Random against adaptive partition")
 
 
-def figure8(bench: Bench) -> Result:
+def figure8(bench: Bench) -> Findings:
     """One head against one for each cluster."""
-    return _compared(bench, _HEADS, STUDIES[4], "heads")
+    return _compared(bench, _HEADS, "heads", "One head against many")
 
 
-def _curves(bench: Bench, backbone: int, data: Sequence[str], methods: Sequence[str], study: Study) -> Result:
+def _curves(bench: Bench, backbone: int, data: Sequence[str], methods: Sequence[str]) -> Findings:
     figures: list[Figure] = []
     rows: list[list[Value]] = []
     used = bench.profile.backbones[backbone]
@@ -95,7 +93,7 @@ def _curves(bench: Bench, backbone: int, data: Sequence[str], methods: Sequence[
         figures.append(Figure(f"epochs-{name}-{backbone}", title, "lines", "epochs", "test accuracy", series))
     columns = ["backbone", "data", "method", "epochs", "accuracy"]
     table = Table(f"epochs-{backbone}", f"Test accuracy over epochs, {used.name}", columns, rows)
-    return Result(study.name, study.title, study.paper, [table], figures, missing(bench))
+    return Findings([table], figures, missing(bench))
 
 
 def _scaled(bench: Bench, cell: Cell, epochs: int | None) -> int:
@@ -104,7 +102,7 @@ def _scaled(bench: Bench, cell: Cell, epochs: int | None) -> int:
     return max(1, round((epochs or 1) * whole / bench.backbone(cell).epochs))
 
 
-def _compared(bench: Bench, methods: Sequence[str], study: Study, name: str) -> Result:
+def _compared(bench: Bench, methods: Sequence[str], name: str, title: str) -> Findings:
     series: dict[str, dict[str, float]] = {}
     rows: list[list[Value]] = []
     for data in data_of(bench):
@@ -118,10 +116,8 @@ def _compared(bench: Bench, methods: Sequence[str], study: Study, name: str) -> 
                 [DATA_SETS[data].title, method.title, round(found, 4), outcome.facts["clusters"], largest, share]
             )
     columns = ["data", "method", "accuracy", "clusters", "largest cluster", "expected share"]
-    figure = Figure(name, study.title, "bars", y="test accuracy", series=series)
-    return Result(
-        study.name, study.title, study.paper, [Table(name, study.title, columns, rows)], [figure], missing(bench)
-    )
+    figure = Figure(name, title, "bars", y="test accuracy", series=series)
+    return Findings([Table(name, title, columns, rows)], [figure], missing(bench))
 
 
 STUDIES = (

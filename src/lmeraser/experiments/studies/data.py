@@ -8,9 +8,9 @@ import numpy as np
 
 from lmeraser.experiments.bench import REFERENCE, Bench
 from lmeraser.experiments.cells import Cell
-from lmeraser.experiments.datasets import DATA_SETS, rows
+from lmeraser.experiments.datasets import DATA_SETS
 from lmeraser.experiments.published import CLUSTERS, RECORDS
-from lmeraser.experiments.results import Figure, Result, Table, Value
+from lmeraser.experiments.results import Figure, Findings, Table, Value
 from lmeraser.experiments.studies.base import Study, data_of, missing
 from lmeraser.images import decode
 from lmeraser.metrics.diversity import diversity
@@ -21,7 +21,7 @@ _DIVERSE = 64  # images whose pairs the diversity is a mean over
 _LINKAGES = ("average", "ward")
 
 
-def table1(bench: Bench) -> Result:
+def table1(bench: Bench) -> Findings:
     """The data sets as they are used here."""
     found: list[list[Value]] = []
     for name in data_of(bench):
@@ -48,16 +48,13 @@ def table1(bench: Bench) -> Result:
         "layers (the form of LPIPS, Zhang et al. 2018, without learned weights). The paper's 58,605 and 21,312 "
         "are 80 % of the published training images; GTSRB here is a copy without small and narrow pictures."
     )
-    return Result(
-        "table1",
-        STUDIES[0].title,
-        STUDIES[0].paper,
+    return Findings(
         [Table("data", "Data sets", columns, found, note)],
         notes=missing(bench),
     )
 
 
-def clustering(bench: Bench) -> Result:
+def clustering(bench: Bench) -> Findings:
     """How long clustering takes, by the size of its sample."""
     name = next(data_of(bench))
     features = bench.data(name).known.features
@@ -77,20 +74,20 @@ def clustering(bench: Bench) -> Result:
     title = f"Seconds for clustering, {DATA_SETS[name].title}, features of length {features.shape[1]}"
     table = Table("clustering", title, ["linkage", "records in the sample", "seconds, median of 3"], rows_)
     figure = Figure("clustering", title, "lines", "records in the sample", "seconds", series)
-    return Result("clustering", STUDIES[1].title, STUDIES[1].paper, [table], [figure])
+    return Findings([table], [figure])
 
 
-def figure9(bench: Bench) -> Result:
+def figure9(bench: Bench) -> Findings:
     """Clusters of the first data set."""
-    return _rows_of_images(bench, list(data_of(bench))[:1], STUDIES[2])
+    return _rows_of_images(bench, list(data_of(bench))[:1])
 
 
-def figure10(bench: Bench) -> Result:
+def figure10(bench: Bench) -> Findings:
     """Clusters of the other data sets."""
-    return _rows_of_images(bench, list(data_of(bench))[1:], STUDIES[3])
+    return _rows_of_images(bench, list(data_of(bench))[1:])
 
 
-def _rows_of_images(bench: Bench, names: list[str], study: Study) -> Result:
+def _rows_of_images(bench: Bench, names: list[str]) -> Findings:
     figures, pictures = [], {}
     for name in names:
         with bench.opened(Cell(name, REFERENCE)) as eraser:
@@ -98,15 +95,15 @@ def _rows_of_images(bench: Bench, names: list[str], study: Study) -> Result:
         title = f"{DATA_SETS[name].title}: some members of each cluster, and its size"
         figures.append(Figure(name, title, "images", note=title))
     notes = [] if names else ["The profile has one data set only."]
-    return Result(study.name, study.title, study.paper, figures=figures, notes=notes, pictures=pictures)
+    return Findings(figures=figures, notes=notes, pictures=pictures)
 
 
 def _diversity(bench: Bench, cell: Cell) -> float:
-    data = DATA_SETS[cell.data]
-    images = [row["image"]["bytes"] for row in rows(data, bench.root, "train", bench.backbone(cell).records)]
     ids = bench.data(cell.data).known.ids[:_DIVERSE]
     with bench.opened(cell) as eraser:
-        layers = eraser.executor().activations([decode(image) for image in images[: len(ids)]])
+        layers = eraser.executor().activations(
+            [decode(image) for image in bench.images(cell, "train")[: len(ids)]]
+        )
     return diversity(layers, ids)
 
 

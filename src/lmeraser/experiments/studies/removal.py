@@ -11,16 +11,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lmeraser.experiments.bench import Bench
 from lmeraser.experiments.cells import Cell, Outcome
 from lmeraser.experiments.datasets import DATA_SETS
 from lmeraser.experiments.methods import METHODS
-from lmeraser.experiments.results import Result, Table, Value
+from lmeraser.experiments.results import Findings, Table, Value
 from lmeraser.experiments.studies.base import Study, data_of, missing
 from lmeraser.metrics.accuracies import Accuracies, accuracy, average_gap, tug_of_war
 from lmeraser.metrics.agreement import activation_distance, js_divergence
+from lmeraser.metrics.arrays import true_class
 from lmeraser.metrics.attack_report import attack_report
 from lmeraser.metrics.membership import Confidences, confidence, lira, rmia
 from lmeraser.metrics.registry import METRICS
@@ -64,7 +64,7 @@ class Case:
         return [DATA_SETS[self.cell.data].title, METHODS[self.cell.method].title, self.forget]
 
 
-def removal(bench: Bench) -> Result:
+def removal(bench: Bench) -> Findings:
     """Accuracies, distances to the retrained model, relearn times."""
     rows: list[list[Value]] = []
     verdicts: list[list[Value]] = []
@@ -99,10 +99,10 @@ def removal(bench: Bench) -> Result:
         ),
         _definitions(),
     ]
-    return Result("removal", STUDIES[0].title, STUDIES[0].paper, tables, notes=missing(bench))
+    return Findings(tables, notes=missing(bench))
 
 
-def membership(bench: Bench) -> Result:
+def membership(bench: Bench) -> Findings:
     """Attacks that look for the forgotten records."""
     rows = [
         [*case.names, name, *row]
@@ -121,7 +121,7 @@ def membership(bench: Bench) -> Result:
         f"LiRA and RMIA are offline, with {bench.profile.references} models of random halves of the records."
     )
     table = Table("attacks", "Membership inference on forgotten records", columns, rows, note)
-    return Result("membership", STUDIES[1].title, STUDIES[1].paper, [table], notes=missing(bench))
+    return Findings([table], notes=missing(bench))
 
 
 def _cases(bench: Bench) -> Iterator[Case]:
@@ -212,14 +212,14 @@ def _attacks(bench: Bench, case: Case, name: str) -> Iterator[list[Value]]:
     """A row for each attack."""
     data, model = bench.data(case.cell.data), case.models[name]
     chosen = data.chosen(case.forget)
-    forgotten = _true(model.private, data.known.labels)[chosen]
-    new = _true(model.test, data.test_labels)
+    forgotten = true_class(model.private, data.known.labels)[chosen]
+    new = true_class(model.test, data.test_labels)
     scores = {"confidence": (confidence(forgotten), confidence(new))}
     if case.cell.method in _ATTACKED:
         references = [bench.trained(case.cell.but(half=half)) for half in range(bench.profile.references)]
-        known = np.stack([_true(each.private, data.known.labels)[chosen] for each in references])
-        unknown = np.stack([_true(each.test, data.test_labels) for each in references])
-        seen = np.stack([bench.half(case.cell, half) for half in range(len(references))])[:, chosen]
+        known = np.stack([true_class(each.private, data.known.labels)[chosen] for each in references])
+        unknown = np.stack([true_class(each.test, data.test_labels) for each in references])
+        seen = np.stack([data.half(half) for half in range(len(references))])[:, chosen]
         inside, outside = (
             Confidences(forgotten, known, seen),
             Confidences(new, unknown, np.zeros_like(unknown, bool)),
@@ -237,11 +237,6 @@ def _attacks(bench: Bench, case: Case, name: str) -> Iterator[list[Value]]:
             len(members),
             len(others),
         ]
-
-
-def _true(probabilities: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Probability of the true class of each row, float64 [n]."""
-    return np.clip(probabilities[np.arange(len(labels)), labels].astype(np.float64), 0.0, 1.0)
 
 
 def _definitions() -> Table:

@@ -15,7 +15,7 @@ from lmeraser.experiments.cells import Cell
 from lmeraser.experiments.datasets import DATA_SETS
 from lmeraser.experiments.methods import METHODS, Method
 from lmeraser.experiments.published import NOT_MEASURED, SECONDS_PER_REQUEST
-from lmeraser.experiments.results import Figure, Result, Table, Value
+from lmeraser.experiments.results import Figure, Findings, Table, Value
 from lmeraser.experiments.studies.base import Study, data_of, missing, test_accuracy
 
 _COMPARED = (
@@ -35,7 +35,7 @@ _COLUMNS = (
 )
 
 
-def table2(bench: Bench) -> Result:
+def table2(bench: Bench) -> Findings:
     """Seconds per request."""
     rows = [_row(bench, data, METHODS[name]) for data in data_of(bench) for name in _COMPARED]
     table = Table(
@@ -47,10 +47,10 @@ def table2(bench: Bench) -> Result:
         "of another machine and another size. Training includes embedding.",
     )
     tables = [table, _resources(bench)]
-    return Result("table2", STUDIES[0].title, STUDIES[0].paper, tables, notes=missing(bench))
+    return Findings(tables, notes=missing(bench))
 
 
-def figure6(bench: Bench) -> Result:
+def figure6(bench: Bench) -> Findings:
     """Affected records and parameters."""
     records: dict[str, dict[str, float]] = {}
     parameters: dict[str, dict[str, float]] = {}
@@ -74,7 +74,7 @@ def figure6(bench: Bench) -> Result:
     ]
     columns = ["data", "method", "records", "parameters"]
     table = Table("affected", "Tuned again by one request, mean over those of Table II", columns, rows)
-    return Result("figure6", STUDIES[1].title, STUDIES[1].paper, [table], figures, missing(bench))
+    return Findings([table], figures, missing(bench))
 
 
 def _resources(bench: Bench) -> Table:
