@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -304,6 +306,49 @@ def test_compaction_gives_free_pages_back(database: Database) -> None:
     database.compact()
     assert free_pages() == 0
     assert database.keys.path.with_suffix(".db").stat().st_size == empty, "all that 100,000 bytes took"
+
+
+CHECKPOINT = """
+import fcntl, sys, time
+with open(sys.argv[1], "r+b") as index:
+    fcntl.lockf(index, fcntl.LOCK_EX, 1, 121)  # the byte that stands for a checkpoint under way
+    print("locked", flush=True)
+    time.sleep(0.5)
+"""
+
+
+def test_compaction_waits_for_a_checkpoint_that_somebody_elses_commit_set_off(database: Database) -> None:
+    with database.reading():  # or nobody has the log open
+        log = database.keys.path.with_name("records.db-wal")
+        arguments = [sys.executable, "-c", CHECKPOINT, str(log.with_name("records.db-shm"))]
+        with subprocess.Popen(arguments, stdout=subprocess.PIPE) as other:
+            assert other.stdout is not None
+            assert other.stdout.readline() == b"locked\n"
+            put(database, "kept", "1")
+            database.compact()
+            assert not database.compaction_due
+            assert log.stat().st_size == 0
+
+
+def test_compaction_is_refused_while_somebody_reads_on(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lmeraser.engines._WAIT", 0.1)
+    other = sqlite3.connect(database.keys.path.with_suffix(".db"), isolation_level=None)
+    try:
+        with database.reading() as connection:
+            connection.exec_driver_sql("PRAGMA busy_timeout=100")
+        put(database, "kept", "1")
+        other.execute("BEGIN")
+        other.execute("SELECT * FROM facts").fetchall()
+        with pytest.raises(StorageError, match="another program is reading"):
+            database.compact()
+        other.execute("COMMIT")
+        assert database.compaction_due
+        database.compact()
+        assert not database.compaction_due
+    finally:
+        other.close()
 
 
 def test_compaction_can_be_repeated_and_becomes_due_again(database: Database) -> None:

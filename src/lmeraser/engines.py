@@ -20,7 +20,8 @@ from sqlalchemy.exc import ArgumentError
 from lmeraser.errors import ConfigError, CorruptError, LockedError, StorageError
 
 _WRITER = 0x6C6D6572  # key of the advisory lock, "lmer"
-_PATIENCE = 0.2  # seconds between two looks whether the lock is free
+_PATIENCE = 0.2  # seconds between two looks whether a lock is free
+_WAIT = 30  # seconds, for other programs that use an SQLite file
 
 
 class Reached(Protocol):
@@ -74,7 +75,7 @@ class SQLite:
     def __init__(self, path: Path) -> None:
         self.shown, self._path = str(path), path
         where = URL.create("sqlite", database=str(path))
-        self.engine = create_engine(where, connect_args={"timeout": 30}, hide_parameters=True)
+        self.engine = create_engine(where, connect_args={"timeout": _WAIT}, hide_parameters=True)
         self._changing = self.engine.execution_options(begin="BEGIN IMMEDIATE")
         event.listen(self.engine, "connect", _configure)
         event.listen(self.engine, "begin", _begin)
@@ -97,17 +98,20 @@ class SQLite:
         """Empty the write-ahead log.
 
         Raises:
-            StorageError: another program reads what is in it.
+            StorageError: another program reads what is in it, and did not finish in time.
         """
+        until = time.monotonic() + _WAIT
         with self.engine.connect() as connection:
             free = connection.execution_options(isolation_level="AUTOCOMMIT")
-            busy = free.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()[0]
-        if busy:
-            raise StorageError(
-                "The database's log can be emptied, so that no deleted byte stays in it.",
-                got=f"another program is reading {self.shown}",
-                next_step="let it finish, then run 'lmeraser purge'",
-            )
+            # SQLite waits for readers by itself, but not for the checkpoint that somebody's commit sets off.
+            while free.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()[0]:
+                if time.monotonic() >= until:
+                    raise StorageError(
+                        "The database's log can be emptied, so that no deleted byte stays in it.",
+                        got=f"another program is reading {self.shown}",
+                        next_step="let it finish, then run 'lmeraser purge'",
+                    )
+                time.sleep(_PATIENCE)
 
     @contextlib.contextmanager
     def alone(self, wait: float) -> Iterator[None]:
