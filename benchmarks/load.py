@@ -2,11 +2,11 @@
 
     python benchmarks/load.py --out bench --seconds 120 --predictions 50 --requests 5 --kills 3
 
-Starts the service over a workspace of handwritten digits (preset ``instant``) as a process, calls it over loopback
-at these rates whatever the answers take, and kills it with SIGKILL at even times; it is started again at once. A
-caller without an answer repeats its request with the same id, as callers should. Reports the time to an acceptance
-(first tries that were answered), what became of every accepted request, and how many predictions a second were
-answered while a derivation was under way and while none was.
+Starts the service over a workspace of handwritten digits (preset ``instant``, by default with one view of an
+image) as a process, calls it over loopback at these rates whatever the answers take, and kills it with SIGKILL at
+even times; it is started again at once. Callers and service share the machine. A caller without an answer repeats
+its request with the same id, as callers should. Reports the time to an acceptance (of first tries), what became of
+every accepted request, and how many predictions a second were answered beside a derivation and without one.
 """
 
 from __future__ import annotations
@@ -46,6 +46,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--kills", type=int, default=3)
     parser.add_argument("--records", type=int, default=1400)
     parser.add_argument("--image-size", type=int, default=96)
+    parser.add_argument("--views", default="clean", help="of an image, with commas")
+    parser.add_argument("--micro-batch", type=int, default=4, help="images in a pass of the network")
     return parser.parse_args()
 
 
@@ -59,6 +61,7 @@ class Seen:
         repeated: requests that were sent again.
         answered: when each prediction was answered, and after how many seconds.
         failed: predictions without an answer.
+        busy: predictions that were sent away.
         deriving: when somebody looked, and whether a derivation was under way.
     """
 
@@ -67,6 +70,7 @@ class Seen:
     repeated: int = 0
     answered: list[tuple[float, float]] = field(default_factory=list)
     failed: int = 0
+    busy: int = 0
     deriving: list[tuple[float, bool]] = field(default_factory=list)
 
 
@@ -144,6 +148,8 @@ async def predict(client: httpx2.AsyncClient, image: bytes, seen: Seen) -> None:
         answer = None
     if answer is not None and answer.is_success:
         seen.answered.append((time.monotonic(), time.monotonic() - started))
+    elif answer is not None and answer.status_code == 503:
+        seen.busy += 1
     else:
         seen.failed += 1
 
@@ -215,7 +221,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "workspace"
         settings = {
-            "backbone": {"image_size": options.image_size},
+            "backbone": {"image_size": options.image_size, "micro_batch": options.micro_batch},
+            "embedding": {"views": options.views.split(",")},
             "service": {"requests_per_second": 10000.0, "burst": 10000},
         }
         digits = handwritten_digits()[0].select(range(options.records))
@@ -242,6 +249,7 @@ def main() -> None:
         "accepted requests that were lost": len(set(seen.accepted) - known),
         "accepted requests that were not carried out": len(left),
         "predictions answered": len(seen.answered),
+        "predictions sent away (too many waited)": seen.busy,
         "predictions without an answer (kills)": seen.failed,
         "prediction, median (s)": statistics.median(latencies),
         "prediction, p99 (s)": quantile(latencies, 0.99),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -11,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import pytest
 from starlette.testclient import TestClient
 
+import lmeraser.executors.local as local
 from conftest import DIGIT_COLUMNS, digits, tiny_config
 from lmeraser import Eraser
 from lmeraser.api_keys import SCOPES
@@ -118,3 +121,32 @@ def running(root: Path, network: LocalExecutor | None = None, **changes: Any) ->
         service = Service(eraser)
         with service, TestClient(make_app(service), raise_server_exceptions=True) as http:
             yield Running(service, http, texts)
+
+
+def fixtures(kind: str, **service: Any) -> tuple[Any, Any, Any, Any]:
+    """The fixtures ``network``, ``trained``, ``root`` and ``api`` of a module that calls a running service.
+
+    Args:
+        kind: of the workspace, trained once for the module; every test has a copy of it, at ``root``.
+        service: settings of the service.
+    """
+
+    @pytest.fixture(scope="module")
+    def network() -> LocalExecutor:
+        return LocalExecutor(config_of(kind))
+
+    @pytest.fixture(scope="module")
+    def trained(tmp_path_factory: pytest.TempPathFactory, network: LocalExecutor) -> Path:
+        return made(tmp_path_factory.mktemp("trained") / "w", config_of(kind, **service), network)
+
+    @pytest.fixture
+    def root(trained: Path, tmp_path: Path) -> Path:
+        return Path(shutil.copytree(trained, tmp_path / "w"))
+
+    @pytest.fixture
+    def api(root: Path, network: LocalExecutor, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
+        monkeypatch.setattr(local, "load_backbone", lambda config: network.network)
+        with running(root, network) as one:
+            yield one
+
+    return network, trained, root, api

@@ -492,7 +492,9 @@ def test_control_c_stops_a_training_and_lets_go_of_the_workspace(run: Run, tmp_p
     with Eraser.create(root, tiny_config(tuning={"epochs": 100})) as eraser:
         eraser.add(digits(range(40)), columns=DIGIT_COLUMNS)
     command = [sys.executable, "-m", "lmeraser", "-w", str(root), "train"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    # A shell's background job, and all that it starts, ignores Ctrl-C; so may this suite.
+    heeds = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heeds) as process:
         limit = time.monotonic() + 60
         while not artifacts(root) and time.monotonic() < limit:
             time.sleep(0.05)

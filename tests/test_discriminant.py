@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import scipy.linalg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -199,13 +198,13 @@ def test_one_record_is_enough_for_a_head_and_all_images_are_of_its_class() -> No
 def test_a_head_is_solved_on_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     """Here two threads happen to give the same bytes; elsewhere, or with more of them, they need not."""
     seen: set[int] = set()
-    real = scipy.linalg.cho_factor
+    real: Any = np.linalg.cholesky
 
     def watched(*arguments: object, **options: object) -> object:
         seen.update(library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas")
         return real(*arguments, **options)
 
-    monkeypatch.setattr(scipy.linalg, "cho_factor", watched)
+    monkeypatch.setattr(np.linalg, "cholesky", watched)
     codes, labels = codes_of(5, 30, 20, 3)
     with threadpool_limits(2, user_api="blas"):
         solve(Sums.zero(21, 3).plus(codes, labels), 10.0)

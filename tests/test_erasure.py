@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-import shutil
 import uuid
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
@@ -15,36 +13,16 @@ from typing import Any
 import httpx2
 import pytest
 
-import lmeraser.executors.local as local
 from lmeraser import Eraser
 from lmeraser.executors.local import LocalExecutor
 from lmeraser.quarantine import Waiting
 from lmeraser.service.state import Answering, Served
-from serving import Running, config_of, erasure, made, running
+from serving import Running, erasure, fixtures
 
 GONE, OTHER = "digit-0003", "digit-0004"
 
 
-@pytest.fixture(scope="module")
-def network() -> LocalExecutor:
-    return LocalExecutor(config_of("instant"))
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, network: LocalExecutor) -> Path:
-    return made(tmp_path_factory.mktemp("trained") / "w", config_of("instant"), network)
-
-
-@pytest.fixture
-def root(trained: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(trained, tmp_path / "w"))
-
-
-@pytest.fixture
-def api(root: Path, network: LocalExecutor, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
-    monkeypatch.setattr(local, "load_backbone", lambda config: network.network)
-    with running(root, network) as one:
-        yield one
+network, trained, root, api = fixtures("instant")
 
 
 def problem(answer: httpx2.Response, status: int, kind: str) -> dict[str, Any]:

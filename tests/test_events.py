@@ -3,44 +3,28 @@
 from __future__ import annotations
 
 import json
-import shutil
 import threading
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-import lmeraser.executors.local as local
 from lmeraser import Eraser
 from lmeraser.executors.local import LocalExecutor
 from lmeraser.service.routes import events
 from lmeraser.service.worker import Step, Worker
-from serving import Running, config_of, erasure, made, running
+from serving import Running, erasure, fixtures
 from test_erasure import problem
 
 STATES = ["pending", "in_progress", "completed"]
 
 
-@pytest.fixture(scope="module")
-def network() -> LocalExecutor:
-    return LocalExecutor(config_of("instant"))
+network, trained, root, api = fixtures("instant", max_streams=2)
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, network: LocalExecutor) -> Path:
-    return made(tmp_path_factory.mktemp("trained") / "w", config_of("instant", max_streams=2), network)
-
-
-@pytest.fixture
-def api(
-    trained: Path, tmp_path: Path, network: LocalExecutor, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Running]:
-    monkeypatch.setattr(local, "load_backbone", lambda config: network.network)
-    for part in ("start", "stop"):  # models are derived by the tests, or not at all
+@pytest.fixture(autouse=True)
+def derived_by_tests_or_not_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    for part in ("start", "stop"):
         monkeypatch.setattr(Worker, part, lambda _: None)
-    with running(Path(shutil.copytree(trained, tmp_path / "w")), network) as one:
-        yield one
 
 
 def filed(api: Running) -> str:

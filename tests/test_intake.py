@@ -1,4 +1,4 @@
-"""What is answered is on the disk and quarantined, and one refusal does not disturb the others."""
+"""What is answered is on the disk, and one refusal does not disturb the others."""
 
 from __future__ import annotations
 
@@ -17,19 +17,6 @@ from lmeraser.errors import StorageError, UnknownRecordError
 from lmeraser.service.intake import Intake
 
 
-class Looked:
-    """Stands for the served model: notes what had been committed when it was asked to look."""
-
-    def __init__(self, root: Path) -> None:
-        self.root, self.seen, self.fails = root, list[set[str]](), False
-
-    def refresh(self) -> None:
-        with opened(self.root) as other:
-            self.seen.append({request.id for request in other.requests()})
-        if self.fails:
-            raise StorageError("not known")
-
-
 @pytest.fixture
 def eraser(tmp_path: Path) -> Iterator[Eraser]:
     Eraser.create(tmp_path / "w", CONFIG, classes=CLASSES, clock=lambda: NOW).close()
@@ -39,19 +26,13 @@ def eraser(tmp_path: Path) -> Iterator[Eraser]:
 
 
 @pytest.fixture
-def looked(eraser: Eraser) -> Looked:
-    return Looked(eraser.workspace.root)
-
-
-@pytest.fixture
 def woken() -> list[int]:
     return []
 
 
 @pytest.fixture
-def intake(eraser: Eraser, looked: Looked, woken: list[int]) -> Intake:
-    served: Any = looked
-    return Intake(eraser.workspace, served, lambda: woken.append(1))
+def intake(eraser: Eraser, woken: list[int]) -> Intake:
+    return Intake(eraser.workspace, lambda: woken.append(1))
 
 
 def accepting(eraser: Eraser, *ids: str) -> Any:
@@ -61,18 +42,25 @@ def accepting(eraser: Eraser, *ids: str) -> Any:
     return change
 
 
-def test_changes_that_wait_are_made_together_and_answered_after_the_look(
-    eraser: Eraser, intake: Intake, looked: Looked, woken: list[int]
+def test_changes_that_wait_are_made_together_and_answered_after_the_commit(
+    eraser: Eraser, intake: Intake, woken: list[int]
 ) -> None:
+    seen: list[set[str]] = []
+
+    def look(_: object) -> None:
+        with opened(eraser.workspace.root) as other:
+            seen.append({request.id for request in other.requests()})
+
     made = [intake.make(accepting(eraser, name(number))) for number in range(5)]
     wrong = intake.make(accepting(eraser, "nobody"))
     assert intake.waiting == 6
+    made[0].add_done_callback(look)
     intake.start()
     ids = {one.result(10).id for one in made}
     with pytest.raises(UnknownRecordError):
         wrong.result(10)
     intake.stop()
-    assert looked.seen == [ids], "one look, after the commit and before the answers"
+    assert seen == [ids], "all of them are committed when the first is answered"
     assert woken == [1]
     assert {request.id for request in eraser.requests()} == ids
 
@@ -86,7 +74,7 @@ def test_a_change_that_nobody_waits_for_any_more_is_not_made(eraser: Eraser, int
 
 
 def test_if_the_disk_refuses_nobody_is_accepted_and_the_next_ones_are(
-    eraser: Eraser, intake: Intake, looked: Looked, monkeypatch: pytest.MonkeyPatch
+    eraser: Eraser, intake: Intake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object, **__: object) -> None:
         raise StorageError("no space")
@@ -98,15 +86,7 @@ def test_if_the_disk_refuses_nobody_is_accepted_and_the_next_ones_are(
         for one in lost:
             with pytest.raises(StorageError):
                 one.result(10)
-    assert looked.seen == []
     assert intake.make(accepting(eraser, name(1))).result(10).state == "pending"
     intake.stop()
     assert len(eraser.requests()) == 1
     assert eraser.check_ledger().sound
-
-
-def test_accepted_is_accepted_even_if_it_cannot_be_looked(eraser: Eraser, intake: Intake, looked: Looked) -> None:
-    looked.fails = True
-    intake.start()
-    assert intake.make(accepting(eraser, name(1))).result(10).state == "pending"
-    intake.stop()

@@ -5,39 +5,19 @@ from __future__ import annotations
 import json
 import logging
 import re
-import shutil
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-import lmeraser.executors.local as local
-from lmeraser.executors.local import LocalExecutor
-from serving import Running, config_of, erasure, made, running
+from serving import Running, erasure, fixtures
 from test_erasure import problem
 
 PERSONAL = re.compile(r"digit-\d{4}|\bw[0-4]\b|mallory|4111-1111|patient")
 
 
-@pytest.fixture(scope="module")
-def network() -> LocalExecutor:
-    return LocalExecutor(config_of("instant"))
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, network: LocalExecutor) -> Path:
-    return made(tmp_path_factory.mktemp("trained") / "w", config_of("instant"), network)
-
-
-@pytest.fixture
-def api(
-    trained: Path, tmp_path: Path, network: LocalExecutor, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Running]:
-    monkeypatch.setattr(local, "load_backbone", lambda config: network.network)
-    with running(Path(shutil.copytree(trained, tmp_path / "w")), network, batch_seconds=0.0) as one:
-        yield one
+network, trained, root, api = fixtures("instant", batch_seconds=0.0)
 
 
 def wrong_calls(api: Running) -> list[Any]:

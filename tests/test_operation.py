@@ -3,35 +3,11 @@
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Iterator
-from pathlib import Path
 
-import pytest
-
-import lmeraser.executors.local as local
-from lmeraser.executors.local import LocalExecutor
-from serving import Running, config_of, erasure, made, running
+from serving import Running, erasure, fixtures
 from test_erasure import problem
 
-
-@pytest.fixture(scope="module")
-def network() -> LocalExecutor:
-    return LocalExecutor(config_of("prompts"))
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, network: LocalExecutor) -> Path:
-    return made(tmp_path_factory.mktemp("trained") / "w", config_of("prompts"), network)
-
-
-@pytest.fixture
-def api(
-    trained: Path, tmp_path: Path, network: LocalExecutor, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Running]:
-    monkeypatch.setattr(local, "load_backbone", lambda config: network.network)
-    with running(Path(shutil.copytree(trained, tmp_path / "w")), network) as one:
-        yield one
+network, trained, root, api = fixtures("prompts")
 
 
 def test_alive_and_ready(api: Running) -> None:

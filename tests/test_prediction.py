@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,27 +14,10 @@ import lmeraser.executors.local as local
 from conftest import png
 from lmeraser import Eraser
 from lmeraser.executors.local import LocalExecutor
-from serving import Running, config_of, made, running
+from serving import Running, config_of, fixtures, running
 from test_erasure import problem
 
-
-@pytest.fixture(scope="module")
-def network() -> LocalExecutor:
-    return LocalExecutor(config_of("prompts"))
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, network: LocalExecutor) -> Path:
-    return made(tmp_path_factory.mktemp("trained") / "w", config_of("prompts", max_images=8), network)
-
-
-@pytest.fixture
-def api(
-    trained: Path, tmp_path: Path, network: LocalExecutor, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Running]:
-    monkeypatch.setattr(local, "load_backbone", lambda config: network.network)
-    with running(Path(shutil.copytree(trained, tmp_path / "w")), network) as one:
-        yield one
+network, trained, root, api = fixtures("prompts", max_images=8)
 
 
 def images(api: Running, count: int) -> list[bytes]:

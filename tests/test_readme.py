@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -53,6 +55,13 @@ def test_alerts_are_on_metrics_that_are_documented_and_are_explained() -> None:
     known = set(re.findall(r"lmeraser_[a-z_]+", DOCS["service.md"]))
     assert {name.removesuffix("_count") for name in re.findall(r"lmeraser_[a-z_]+", alerts)} <= known
     assert set(re.findall(r"alert: (\w+)", alerts)) == set(re.findall(r"`(Erasure\w+)`", DOCS["deploy.md"]))
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool comes with Prometheus")
+def test_alerts_go_off_when_they_should_and_only_then() -> None:
+    file = str(Path(__file__).with_name("alerts.test.yml"))
+    done = subprocess.run(["promtool", "test", "rules", file], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_links_to_files_are_alive() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -148,6 +149,14 @@ def certificate(folder: Path) -> tuple[Path, Path]:
     plain = serialization.NoEncryption()
     (folder / "key.pem").write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain))
     return folder / "cert.pem", folder / "key.pem"
+
+
+def test_answers_are_sent_at_once() -> None:
+    """asyncio switches Nagle's algorithm off for sockets that name their protocol, and for no others."""
+    with contextlib.closing(listen("127.0.0.1", 0)) as opened, socket.create_connection(opened.getsockname()):
+        accepted, _ = opened.accept()
+        with accepted:
+            assert accepted.proto == socket.IPPROTO_TCP
 
 
 def test_tls_a_key_made_while_it_runs_and_a_clean_end_with_a_stream_open(root: Path, tmp_path: Path) -> None:

@@ -6,11 +6,12 @@ import random
 import shutil
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,12 +23,14 @@ from conftest import DIGIT_COLUMNS, digits
 from lmeraser import Eraser
 from lmeraser.deletion import Request, Wish
 from lmeraser.discriminant import solve
+from lmeraser.errors import CorruptError
 from lmeraser.executors.local import LocalExecutor
 from lmeraser.images import decode
 from lmeraser.model import Model
-from lmeraser.predict import Prediction, Predictor, Seen
+from lmeraser.predict import Predictor
 from lmeraser.quarantine import Waiting, waiting
 from lmeraser.service import state
+from lmeraser.service.predictions import Answers
 from lmeraser.service.service import Service
 from lmeraser.service.state import Served
 from lmeraser.service.worker import Worker
@@ -86,6 +89,14 @@ def test_what_another_process_accepts_and_publishes_is_followed(root: Path, serv
     assert served.current.waiting.clusters == frozenset()
 
 
+def test_what_another_process_accepts_is_left_out_by_the_next_prediction(root: Path, served: Served) -> None:
+    with opened(root) as beside:
+        request = beside.request(ids=["digit-0003"])
+        assert served.ready().waiting.clusters == beside.quarantined() != frozenset()
+        beside.cancel(request.id)
+        assert served.ready().waiting == Waiting()
+
+
 def test_nothing_is_read_again_while_nothing_changes(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     current = served.current
     monkeypatch.setattr(Served, "_found", None)
@@ -116,22 +127,33 @@ def test_a_generation_that_is_published_while_it_is_looked_at_is_looked_at_again
         assert served.current.waiting.clusters == beside.quarantined() != frozenset()
 
 
+@pytest.mark.parametrize("load", [Served.follow, Served.refresh], ids=["ahead", "when it is needed"])
 def test_what_was_purged_while_it_was_loaded_is_loaded_in_its_next_generation(
-    root: Path, served: Served, monkeypatch: pytest.MonkeyPatch
+    root: Path, served: Served, monkeypatch: pytest.MonkeyPatch, load: Callable[[Served], None]
 ) -> None:
-    load, published = Served._load, served.current.model.generation + 2
+    published = served.current.model.generation + 2
 
-    def slow(self: Served, model: Model) -> Predictor:
-        monkeypatch.setattr(Served, "_load", load)
+    def slow(*arguments: Any) -> Predictor:
+        monkeypatch.setattr(state, "Predictor", Predictor)
         with opened(root) as beside:
             beside.unlearn(ids=["digit-0005"])
-        return load(self, model)
+        return Predictor(*arguments)
 
     with opened(root) as beside:
         beside.unlearn(ids=["digit-0006"])
-    monkeypatch.setattr(Served, "_load", slow)
+    monkeypatch.setattr(state, "Predictor", slow)
+    load(served)
+    assert served.ready().model.generation == published
+
+
+def test_artifacts_that_are_not_there_are_an_error_and_no_endless_search(root: Path, served: Served) -> None:
+    with opened(root) as beside:
+        beside.unlearn(ids=["digit-0006"])
+    for artifact in (root / "artifacts").rglob("*.safetensors"):
+        artifact.unlink()
     served.follow()
-    assert served.current.model.generation == published
+    with pytest.raises(CorruptError, match="artifacts"):
+        served.ready()
 
 
 def test_the_process_keeps_to_one_thread_and_deterministic_kernels_until_it_ends(root: Path) -> None:
@@ -154,13 +176,15 @@ def test_the_head_is_solved_again_only_for_what_waits(
         assert solved == []
         first = beside.request(ids=["digit-0003"])
         one.follow()
-        current = one.current
+        assert solved == []  # nobody has asked yet
+        current = one.ready()
+        assert len(solved) == 1
         beside.add(digits([30]), columns=DIGIT_COLUMNS)  # moves the ledger, not what waits
         one.follow()
-        assert (one.current, len(solved)) == (current, 1)
+        assert (one.ready(), len(solved)) == (current, 1)
         beside.cancel(first.id)
         one.follow()
-        assert (one.current.waiting, len(solved)) == (Waiting(), 1)
+        assert (one.ready().waiting, len(solved)) == (Waiting(), 1)
 
 
 # --- the property --------------------------------------------------------------------------------------------
@@ -168,7 +192,7 @@ def test_the_head_is_solved_again_only_for_what_waits(
 
 @dataclass(frozen=True)
 class Event:
-    """A prediction: when it began, what answered, and which clusters were asked."""
+    """A prediction: when it was called for, what answered, and which clusters were asked."""
 
     begun: float
     generation: int
@@ -194,16 +218,9 @@ class Log:
         model = eraser.workspace.generations.require()
         self.members[model.generation] = model.numbers(eraser.workspace.records.places(model.partition.key))
 
-    def watch(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        real = Predictor.predict
-
-        def predict(predictor: Predictor, images: Sequence[Seen]) -> list[Prediction]:
-            begun, found = time.monotonic(), real(predictor, images)
-            asked = frozenset(number for one in found for number in one.clusters)
-            self.predictions.append(Event(begun, predictor.model.generation, asked, head_of(predictor)))
-            return found
-
-        monkeypatch.setattr(Predictor, "predict", predict)
+    def note(self, begun: float, found: Answers) -> None:
+        asked = frozenset(number for one in found.predictions for number in one.clusters)
+        self.predictions.append(Event(begun, found.by.model.generation, asked, head_of(found.by.predictor)))
 
 
 def head_of(predictor: Predictor) -> bytes:
@@ -227,7 +244,7 @@ def live(root: Path, records: Sequence[str], pauses: Sequence[float], log: Log) 
 
         def ask() -> None:
             while not stop.is_set():
-                service.predictions.ask(images[:3]).result()
+                log.note(time.monotonic(), service.predictions.ask(images[:3]).result())
 
         threads = [threading.Thread(target=work) for work in (ask, ask, derive)]
         for thread in threads:
@@ -257,7 +274,6 @@ def test_no_prediction_after_an_acceptance_uses_what_it_quarantines(
     without = heads(root, records) if kind == "instant" else []
     for part in ("start", "stop"):  # models are derived beside the service, where the test can look at them
         monkeypatch.setattr(Worker, part, lambda _: None)
-    log.watch(monkeypatch)
     live(root, records, [chance.uniform(0, 0.4) for _ in records], log)
     assert len(log.predictions) > 10
     assert len({event.generation for event in log.predictions}) > 1

@@ -37,7 +37,7 @@ def solve(sums: Sums, penalty: float) -> dict[str, Array]:
     Returns:
         ``weight``, float32 [classes, d + 1]; the last column is the bias.
     """
-    from scipy.linalg import cho_factor, cho_solve
+    from scipy.linalg import cho_solve
     from threadpoolctl import threadpool_limits
 
     moments = sums.moments.astype(np.float64) / SCALE
@@ -48,8 +48,8 @@ def solve(sums: Sums, penalty: float) -> dict[str, Array]:
         scatter = sums.gram[:-1, :-1].astype(np.float64) / SCALE**2 - (means * counts) @ means.T
         distance = max(float(np.trace(scatter)), 0.0) / max(float(counts.sum()), 1.0)
         scatter[np.diag_indices(len(scatter))] += penalty * distance + 1.0
-        factor = cho_factor(scatter, lower=True, overwrite_a=True, check_finite=False)
-        weight = cho_solve(factor, means, check_finite=False) * counts.sum()
+        factor = np.linalg.cholesky(scatter)  # scipy's would hold Python's lock for all of it
+        weight = cho_solve((factor, True), means, check_finite=False) * counts.sum()
     with np.errstate(divide="ignore"):
         bias = np.log(counts / counts.sum()) - 0.5 * (means * weight).sum(axis=0)
     per_class = counts.sum() / max(int((counts > 0).sum()), 1)

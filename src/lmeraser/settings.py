@@ -33,6 +33,9 @@ class ComputeConfig(Section):
 
     device: Literal["cpu", "cuda"] = "cpu"
     workers: int = Field(default=0, ge=0, le=1024, description="parallel tasks of a process; 0: one per core")
+    nice: int = Field(
+        default=0, ge=0, le=19, description="how much its threads give way to those of others (Linux)"
+    )
     executor: Literal["local", "processes", "ray"] = Field(
         default="local", description="what derives models: this process, others here, or a Ray cluster"
     )
@@ -70,7 +73,10 @@ class ServiceConfig(Section):
     batch_seconds: float = Field(
         default=2.0, ge=0, le=86400, description="from the first waiting request to the start of the derivation"
     )
-    nice: int = Field(default=10, ge=0, le=19, description="how much the derivation gives way to predictions")
+    nice: int = Field(default=10, ge=0, le=19, description="how much deriving models gives way to all else")
+    prediction_nice: int = Field(
+        default=5, ge=0, le=19, description="how much predictions give way to taking requests"
+    )
     requests_per_second: float = Field(
         default=50.0, gt=0, description="calls that a key may make, in the long run"
     )
@@ -83,6 +89,11 @@ class ServiceConfig(Section):
         default=400.0,
         gt=0,
         description="of all images that wait for their prediction; beyond, callers are sent away",
+    )
+    max_waiting_seconds: float = Field(
+        default=5.0,
+        gt=0,
+        description="for which an image may wait for its prediction; beyond, callers are sent away",
     )
     max_streams: int = Field(default=100, ge=1, description="callers that follow requests at once")
     callback_hosts: tuple[str, ...] = Field(default=(), description="HOST or HOST:PORT that may be called back")

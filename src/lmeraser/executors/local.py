@@ -32,6 +32,7 @@ from lmeraser.errors import StoppedError
 from lmeraser.executors.base import Fetch, TuneResult, TuneTask, Vector, required
 from lmeraser.hashing import Digest
 from lmeraser.images import decode
+from lmeraser.priority import give_way
 from lmeraser.progress import Progress
 from lmeraser.tensors import from_bytes, to_bytes
 from lmeraser.views import look
@@ -54,7 +55,7 @@ class LocalExecutor:
         self.environment: Fingerprint = fingerprint(self._backbone)
         self._workers = config.compute.workers or os.cpu_count() or 1
         # Kept from call to call: fresh threads have to ask the system for all their memory again.
-        self._threads = ThreadPoolExecutor(self._workers, initializer=torch.set_num_threads, initargs=(1,))
+        self._threads = ThreadPoolExecutor(self._workers, initializer=_begin, initargs=(config.compute.nice,))
 
     @property
     def fingerprint(self) -> Digest:
@@ -162,6 +163,12 @@ class LocalExecutor:
             on_step=on_step,
         )
         return TuneResult(task.key, to_bytes(tensors), time.perf_counter() - started)
+
+
+def _begin(nice: int) -> None:
+    """What a thread of the pool does first."""
+    torch.set_num_threads(1)
+    give_way(nice)
 
 
 class _StepCounter:

@@ -42,7 +42,7 @@ def make_app(service: Service, more: Sequence[APIRouter] = ()) -> FastAPI:
         service: running, or started before the first call.
         more: further routes.
     """
-    app = FastAPI(title="lmeraser", version=__version__, description=_DESCRIPTION, redoc_url=None)
+    app = FastAPI(title="lmeraser", version=__version__, description=_DESCRIPTION, docs_url=None, redoc_url=None)
     app.state.service = service
     for router in (*ROUTERS, *more):
         app.include_router(router)

@@ -1,16 +1,13 @@
-"""Accepting and cancelling requests: durable before they are answered, and quarantined before that.
+"""Accepting and cancelling requests: durable before they are answered.
 
-One thread takes all changes that wait and does, in this order:
-1. make them in one transaction of the database, which is flushed to the disk;
-2. find out what predictions leave out, and let them (`state`);
-3. answer.
-So changes that come at the same time share the flush and the new global head. One that is refused changes nothing
-and does not disturb the others. Follows `requests` and `state`; knows nothing about HTTP.
+One thread takes all changes that wait, makes them in one transaction of the database, which is flushed to the
+disk, and answers. So changes that come at the same time share the flush. One that is refused changes nothing and
+does not disturb the others. A prediction that begins later finds what it leaves out in the database (`state`).
+Follows `requests`; knows nothing about HTTP.
 """
 
 from __future__ import annotations
 
-import contextlib
 import queue
 import threading
 from collections.abc import Callable, Sequence
@@ -21,7 +18,6 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection
 
 from lmeraser.errors import InputError
-from lmeraser.service.state import Served
 from lmeraser.workspace import Workspace
 
 T = TypeVar("T")
@@ -40,12 +36,11 @@ class Intake:
 
     Args:
         workspace: where the requests are.
-        served: what has to leave out what they name.
         then: called after every round of changes.
     """
 
-    def __init__(self, workspace: Workspace, served: Served, then: Callable[[], None]) -> None:
-        self._workspace, self._served, self._then = workspace, served, then
+    def __init__(self, workspace: Workspace, then: Callable[[], None]) -> None:
+        self._workspace, self._then = workspace, then
         self._changes: queue.SimpleQueue[_Change | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="intake", daemon=True)
 
@@ -89,16 +84,13 @@ class Intake:
     def _round(self, changes: Sequence[_Change]) -> None:
         answers: list[Callable[[], None]] = []
         try:
-            with self._workspace.noting("serve") as connection:  # step 1
+            with self._workspace.noting("serve") as connection:
                 answers = [_made(change, connection) for change in changes]
         except Exception as error:
             for change in changes:
                 change.made.set_exception(error)
             return
-        # After an error nothing answers predictions until it is known what to leave out; accepted is accepted.
-        with contextlib.suppress(Exception):
-            self._served.refresh()  # step 2
-        for answer in answers:  # step 3
+        for answer in answers:
             answer()
         self._then()
 

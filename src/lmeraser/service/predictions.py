@@ -2,13 +2,15 @@
 
 One thread takes what waits, asks the served model once, and answers all. An image's answer does not depend on its
 neighbours (`predict`), so sharing changes no bit; every pass has room for a micro-batch whether it is full or not.
-Follows `state`; knows nothing about HTTP.
+The thread, and those that it starts, give way to the rest of the process: a call that needs little is not late
+because many images wait. Who would wait too long is sent away at once. Follows `state`; knows nothing about HTTP.
 """
 
 from __future__ import annotations
 
-import queue
 import threading
+import time
+from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -16,6 +18,7 @@ from dataclasses import dataclass, field
 from PIL import Image
 
 from lmeraser.predict import Prediction
+from lmeraser.priority import give_way
 from lmeraser.service.problems import Problem
 from lmeraser.service.state import Answering, Served
 
@@ -36,6 +39,7 @@ class Answers:
 @dataclass(frozen=True)
 class _Job:
     images: Sequence[Image.Image]
+    asked: float = field(default_factory=time.monotonic)
     answers: Future[Answers] = field(default_factory=Future)
 
     @property
@@ -50,12 +54,18 @@ class Predictions:
         served: what answers.
         together: how many images are answered at once, at least.
         most_pixels: of all images that wait.
+        most_seconds: for which an image may have waited when another one comes.
+        nice: how much answering gives way to other threads and processes (Linux).
     """
 
-    def __init__(self, served: Served, *, together: int, most_pixels: float) -> None:
-        self._served, self._together, self._most = served, together, most_pixels
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._lock = threading.Lock()
+    def __init__(
+        self, served: Served, *, together: int, most_pixels: float, most_seconds: float, nice: int = 0
+    ) -> None:
+        self._served, self._together, self._nice = served, together, nice
+        self._most_pixels, self._most_seconds = most_pixels, most_seconds
+        self._jobs: deque[_Job] = deque()
+        self._changed = threading.Condition()
+        self._stopping = False
         self._pixels = self._images = 0
         self._thread = threading.Thread(target=self._run, name="predictions", daemon=True)
 
@@ -70,21 +80,25 @@ class Predictions:
 
     def stop(self) -> None:
         """Answer what waits, then end."""
-        self._jobs.put(None)
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
         self._thread.join()
 
     def ask(self, images: Sequence[Image.Image]) -> Future[Answers]:
         """Answer images (RGB); at least one.
 
         Raises:
-            Problem: too many pixels are waiting.
+            Problem: too many pixels are waiting, or one has waited too long.
         """
         job = _Job(images)
-        with self._lock:
-            if self._pixels and self._pixels + job.pixels > self._most:
+        with self._changed:
+            late = self._jobs and job.asked - self._jobs[0].asked > self._most_seconds
+            if late or (self._pixels and self._pixels + job.pixels > self._most_pixels):
                 raise Problem(503, "busy", "Not too many images wait at once.", headers={"Retry-After": "1"})
             self._count(job, 1)
-        self._jobs.put(job)
+            self._jobs.append(job)
+            self._changed.notify()
         return job.answers
 
     def _count(self, job: _Job, sign: int) -> None:
@@ -92,36 +106,29 @@ class Predictions:
         self._images += sign * len(job.images)
 
     def _run(self) -> None:
-        going = True
-        while going:
-            jobs, going = self._taken()
-            if not jobs:
-                continue
+        give_way(self._nice)
+        while jobs := self._taken():
             try:
                 self._answer(jobs)
             except Exception as error:
                 _fail(jobs, error)
             finally:
-                with self._lock:
+                with self._changed:
                     for job in jobs:
                         self._count(job, -1)
 
-    def _taken(self) -> tuple[list[_Job], bool]:
-        """What waits, up to so many images, and whether to go on after it."""
-        jobs, images, job = list[_Job](), 0, self._jobs.get()
-        while job is not None:
-            jobs.append(job)
-            images += len(job.images)
-            if images >= self._together:
-                return jobs, True
-            try:
-                job = self._jobs.get_nowait()
-            except queue.Empty:
-                return jobs, True
-        return jobs, False
+    def _taken(self) -> list[_Job]:
+        """What waits, up to so many images; nothing: it is time to end."""
+        jobs, images = list[_Job](), 0
+        with self._changed:
+            self._changed.wait_for(lambda: self._jobs or self._stopping)
+            while self._jobs and images < self._together:
+                jobs.append(self._jobs.popleft())
+                images += len(jobs[-1].images)
+        return jobs
 
     def _answer(self, jobs: Sequence[_Job]) -> None:
-        by = self._served.current
+        by = self._served.ready()
         found = iter(by.predictor.predict([image for job in jobs for image in job.images]))
         for job in jobs:
             answers = Answers([next(found) for _ in job.images], by)

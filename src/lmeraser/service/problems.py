@@ -119,7 +119,7 @@ def problem_of(error: Exception) -> Problem:
         return invalid(error.errors())
     if isinstance(error, HTTPException):
         kind = {400: "invalid", 404: "not-found", 405: "method"}.get(error.status_code, "http")
-        return Problem(error.status_code, kind, "See /docs for what is answered here.", headers=error.headers)
+        return Problem(error.status_code, kind, "What is answered here: /openapi.json.", headers=error.headers)
     for raised, status, kind in _KINDS:
         if isinstance(error, raised):
             return Problem(status, kind, error.rule, headers=_RETRY if status == 503 else None)
@@ -134,7 +134,7 @@ async def answer(request: Request, error: Exception) -> Response:
 def invalid(errors: Sequence[Any]) -> Problem:
     """What pydantic found wrong, without the values."""
     faults = [Fault(where=_where(error["loc"]), rule=_rule(error)) for error in errors]
-    return Problem(400, "invalid", "Every field has the form that /docs describes.", faults=faults)
+    return Problem(400, "invalid", "Every field has the form that /openapi.json describes.", faults=faults)
 
 
 def _where(location: Sequence[int | str]) -> str:

@@ -1,9 +1,9 @@
 """All parts of a running service together: made, started and stopped in one place, and found by routes.
 
     calls ──> intake ──> database ──> worker ──> derivation (a process)
-                │                                    │
-                └──────────> served <────────────────┘
-    calls ──> predictions ──────┘
+                            │                        │
+                          served <───────────────────┘
+    calls ──> predictions ──┘
 
 A router gets what it needs by `service_of`. Knows nothing about single routes.
 """
@@ -29,6 +29,7 @@ from lmeraser.service.state import Served
 from lmeraser.service.worker import Worker
 from lmeraser.subscriptions import Subscriptions
 
+_TOGETHER = 64  # images for which what is left out is found out once
 _FOLLOW = 0.5  # seconds between two looks at what other processes did
 
 
@@ -53,15 +54,18 @@ class Service:
     def __init__(self, eraser: Eraser, *, compute: Mapping[str, Any] | None = None) -> None:
         self.eraser, self.workspace = eraser, eraser.workspace
         self.config = self.workspace.config.service
-        together = self.workspace.config.backbone.micro_batch * (
-            self.workspace.config.compute.workers or os.cpu_count() or 1
-        )
+        micro, workers = self.workspace.config.backbone.micro_batch, self.workspace.config.compute.workers
+        together = max(_TOGETHER, micro * (workers or os.cpu_count() or 1))
         self.served = Served(eraser)
         self.predictions = Predictions(
-            self.served, together=together, most_pixels=self.config.max_waiting_megapixels * 1e6
+            self.served,
+            together=together,
+            most_pixels=self.config.max_waiting_megapixels * 1e6,
+            most_seconds=self.config.max_waiting_seconds,
+            nice=self.config.prediction_nice,
         )
         self.worker = Worker(self.workspace, self._derived, compute)
-        self.intake = Intake(self.workspace, self.served, self.worker.wake)
+        self.intake = Intake(self.workspace, self.worker.wake)
         self.buckets = Buckets(self.config.requests_per_second, self.config.burst)
         self.streams = 0
         self.stopping = threading.Event()
@@ -73,7 +77,7 @@ class Service:
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
             stack.enter_context(self.served)
-            self.served.refresh()
+            self.served.follow()
             for part in (self.predictions, self.intake, self.worker, self.callbacks):
                 part.start()
                 stack.callback(part.stop)

@@ -6,8 +6,11 @@ Rules:
    has seen every acceptance that was committed before;
 3. it is found out for the generation that is published, before and after: while an older one is in memory, its
    clusters may not be in the database any more;
-4. an acceptance is answered only after `refresh`, so no prediction that begins later uses what it quarantines;
-5. if it cannot be found out, nothing answers.
+4. it is found out when a prediction begins, so none that begins after an acceptance was committed uses what that
+   quarantines, whoever accepted it; while the ledger does not move it is known already;
+5. if it cannot be found out, nothing answers;
+6. a model that nobody loaded yet, and a head without what was accepted, are made by the first prediction that
+   needs them, so no acceptance waits for them.
 
 The process stays on one intra-operation thread with deterministic kernels, so predictions are the bits that
 `lmeraser predict` gives. Follows `quarantine` and `predict`; knows nothing about HTTP.
@@ -18,33 +21,59 @@ from __future__ import annotations
 import contextlib
 import threading
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Self
 
 from threadpoolctl import threadpool_limits
 
 from lmeraser.environment import deterministic
 from lmeraser.eraser import Eraser
-from lmeraser.errors import CorruptError, LmeraserError, NoModelError
+from lmeraser.errors import CorruptError, LmeraserError, NoModelError, StorageError
 from lmeraser.model import Model
 from lmeraser.predict import Predictor
 from lmeraser.quarantine import Waiting, quarantine, waiting
 
-_TRIES = 5  # at finding a generation that stays published while it is loaded
+_TRIES = 5  # at finding a generation that stays published while it is loaded, and what stays while it is solved
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class _Generation:
+    """One generation, loaded when somebody needs it."""
+
+    model: Model
+    eraser: Eraser
+
+    @cached_property
+    def predictor(self) -> Predictor:
+        return Predictor(self.model, self.eraser.workspace.store, self.eraser.executor_of(self.model))
+
+
+@dataclass(frozen=True, eq=False)
 class Answering:
     """What answers predictions.
 
     Attributes:
-        predictor: the loaded model, which leaves something out.
-        model: its manifest.
-        waiting: what it leaves out.
+        of: the generation.
+        waiting: what is left out of it.
     """
 
-    predictor: Predictor
-    model: Model
+    of: _Generation
     waiting: Waiting
+
+    @property
+    def model(self) -> Model:
+        """Its manifest."""
+        return self.of.model
+
+    @cached_property
+    def predictor(self) -> Predictor:
+        """The model without what is left out (rule 6).
+
+        Raises:
+            NoModelError: nothing is left to predict with.
+            FileNotFoundError: the generation was superseded and purged.
+        """
+        return self.of.predictor.without(quarantine(self.of.eraser.workspace, self.model, self.waiting))
 
 
 class Served:
@@ -57,7 +86,7 @@ class Served:
     def __init__(self, eraser: Eraser) -> None:
         self._eraser = eraser
         self._lock = threading.Lock()
-        self._loaded: Predictor | None = None
+        self._published: _Generation | None = None
         self._seen: tuple[str, Model | None] | None = None
         self._current: Answering | LmeraserError = NoModelError(
             "The service has looked for a model.", got="nothing so far"
@@ -77,21 +106,49 @@ class Served:
         """What answers a prediction that begins now.
 
         Raises:
-            NoModelError: nothing is left to predict with.
-            LmeraserError: it is not known what is.
+            LmeraserError: it is not known what does.
         """
+        with contextlib.suppress(Exception):  # it has left its reason, without what may be personal
+            self.refresh()
         if isinstance(self._current, LmeraserError):
             raise self._current.with_traceback(None)  # or every caller would add to it
         return self._current
 
+    def ready(self) -> Answering:
+        """What answers a prediction that begins now, able to.
+
+        Raises:
+            NoModelError: nothing is left to predict with.
+            CorruptError: an artifact is missing.
+            LmeraserError: it is not known what answers.
+        """
+        failure: LmeraserError
+        for _ in range(_TRIES):
+            current = self.current
+            try:
+                _ = current.predictor
+                return current
+            except NoModelError as error:
+                failure = error
+                if self._current is current:  # else its sums may have gone with it
+                    break
+            except FileNotFoundError as error:
+                failure = CorruptError(
+                    "The served model's artifacts are in the workspace.",
+                    got=f"{error.filename or error} is missing",
+                    next_step="run 'lmeraser train'; it will be derived again",
+                )
+        raise failure
+
     def follow(self) -> None:
-        """Load what another process published, and leave out what it accepted; nothing if it did neither."""
+        """Load what another process published, before a prediction needs it."""
         model = self._eraser.workspace.generations.current()
-        if model is not None and (self._loaded is None or self._loaded.model is not model):
-            with contextlib.suppress(NoModelError, FileNotFoundError):  # `refresh` tells
-                loaded = self._load(model)  # outside the lock, so that no acceptance waits for it
+        if model is not None and (self._published is None or self._published.model is not model):
+            with contextlib.suppress(NoModelError, FileNotFoundError):  # `ready` tells
+                loaded = self._generation(model)
+                _ = loaded.predictor  # before anybody waits for it
                 with self._lock:
-                    self._loaded = loaded
+                    self._published = loaded
         self.refresh()
 
     def refresh(self) -> None:
@@ -113,27 +170,24 @@ class Served:
         workspace = self._eraser.workspace
         for _ in range(_TRIES):
             model = workspace.generations.require()
-            with contextlib.suppress(FileNotFoundError):  # it was superseded and purged meanwhile
-                if self._loaded is None or self._loaded.model is not model:
-                    self._loaded = self._load(model)
-                answering = self._answering(self._loaded, waiting(workspace, model))
-                if workspace.generations.current() is model:
-                    return answering
-        raise CorruptError(
-            "The served model's artifacts are in the workspace.",
-            got=f"no generation that could be loaded in {_TRIES} tries",
-            next_step="run 'lmeraser train'; it will be derived again",
+            found = waiting(workspace, model)
+            if workspace.generations.current() is model:
+                return self._answering(model, found)
+        raise StorageError(
+            "A generation stays published for a moment.",
+            got=f"{_TRIES} newer ones while it was looked at",
+            next_step="let one process derive models",
         )
 
-    def _answering(self, loaded: Predictor, found: Waiting) -> Answering:
-        known = self._current
-        if isinstance(known, Answering) and known.model is loaded.model and known.waiting == found:
+    def _answering(self, model: Model, found: Waiting) -> Answering:
+        known, self._published = self._current, self._generation(model)
+        if isinstance(known, Answering) and known.of is self._published and known.waiting == found:
             return known
-        left_out = quarantine(self._eraser.workspace, loaded.model, found)
-        return Answering(loaded.without(left_out), loaded.model, found)
+        return Answering(self._published, found)
 
-    def _load(self, model: Model) -> Predictor:
-        return Predictor(model, self._eraser.workspace.store, self._eraser.executor_of(model))
+    def _generation(self, model: Model) -> _Generation:
+        known = self._published
+        return known if known is not None and known.model is model else _Generation(model, self._eraser)
 
     def _ledger(self) -> str:
         """Where the ledger ends; every acceptance moves it."""

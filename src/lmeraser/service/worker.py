@@ -63,7 +63,8 @@ class Worker:
         compute: Mapping[str, Any] | None = None,
     ) -> None:
         self._workspace, self._then, self._config = workspace, then, workspace.config.service
-        self._order = json.dumps({"compute": dict(compute or {}), "nice": self._config.nice}) + "\n"
+        # Its threads give way, not the process: a transaction that others wait for is not to be starved.
+        self._order = json.dumps({"compute": {"nice": self._config.nice, **(compute or {})}}) + "\n"
         self.now = Step()
         self._process: subprocess.Popen[str] | None = None
         self._woken, self._stopping = threading.Event(), threading.Event()

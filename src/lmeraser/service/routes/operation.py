@@ -39,7 +39,7 @@ def readyz(call: Call) -> Health:
     service = service_of(call)
     try:
         service.workspace.database.fact("ledger")
-        _ = service.served.current
+        service.served.ready()
     except LmeraserError as error:
         raise Problem(503, "not-ready", error.rule) from error
     return Health()
