@@ -268,6 +268,45 @@ def test_deletions_in_one_transaction_all_count(records: Records) -> None:
     assert state(records.counted)[:2] == (digest(scratch(of(1))), [name(1)])
 
 
+@pytest.mark.parametrize("deleted", [[1], [1, 2, 3], [2]], ids=["the same", "more", "others"])
+def test_what_was_prepared_is_used_where_it_fits(
+    records: Records, monkeypatch: pytest.MonkeyPatch, deleted: list[int]
+) -> None:
+    count(records, range(5))
+    records.counted.prepare([name(1)])
+    read = list[int]()
+    real = Counted._read
+    monkeypatch.setattr(Counted, "_read", lambda counted, c: read.append(1) or real(counted, c))  # type: ignore[func-returns-value]
+    forget(records, [name(n) for n in deleted])
+    assert bool(read) == (1 not in deleted)
+    assert digest(records.counted.sums()) == digest(scratch(of(*set(range(5)) - set(deleted))))
+
+
+def test_what_was_prepared_before_the_sums_changed_is_not_used(records: Records, tmp_path: Path) -> None:
+    count(records, range(5))
+    records.counted.prepare([name(1)])
+    other = Records(Database(records.database.keys.path.with_suffix(".db")), secret=b"secret")
+    forget(other, [name(2)])
+    other.database.close()
+    forget(records, [name(1)])
+    assert digest(records.counted.sums()) == digest(scratch(of(0, 3, 4)))
+
+
+def test_sums_of_a_transaction_that_was_rolled_back_are_forgotten_with_it(records: Records) -> None:
+    """Its slot of a key is given to the next version."""
+
+    def half(connection: Connection) -> None:
+        records.delete(connection, [name(1)])
+        records.delete(connection, [name(2)])
+        raise KeyboardInterrupt
+
+    count(records, range(4))
+    with pytest.raises(KeyboardInterrupt), records.database.transaction() as connection:
+        half(connection)
+    forget(records, [name(0)])
+    assert digest(records.counted.sums()) == digest(scratch(of(1, 2, 3)))
+
+
 def test_after_the_last_record_the_sums_are_zeros(records: Records) -> None:
     count(records, [0, 1])
     forget(records, [name(0), name(1)])
@@ -433,6 +472,20 @@ class History(RuleBasedStateMachine):
     def delete(self, numbers: set[int]) -> None:
         forget(self.records, [name(n) for n in sorted(numbers)])
         self.drop(numbers)
+
+    @rule(numbers=_numbers)
+    def prepare(self, numbers: set[int]) -> None:
+        """For a deletion of these that comes next, or of others, or never."""
+        self.records.counted.prepare([name(n) for n in numbers])
+
+    @rule(numbers=_numbers, more=_numbers)
+    def delete_what_was_prepared(self, numbers: set[int], more: set[int]) -> None:
+        self.prepare(numbers)
+        self.delete(numbers | more)
+
+    @rule()
+    def release(self) -> None:
+        self.records.counted.release()
 
     @rule(numbers=_numbers)
     def delete_in_vain(self, numbers: set[int]) -> None:

@@ -267,6 +267,28 @@ def test_what_is_there_without_its_key_is_an_error_in_the_end(database: Database
         database.consistent(read)
 
 
+@pytest.mark.sqlite
+def test_a_change_waits_for_its_turn_but_not_for_ever(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = Database(database.keys.path.with_suffix(".db"))
+    turns = list[float]()
+
+    def end(seconds: float) -> None:
+        turns.append(seconds)
+        if len(turns) == 3:
+            first.__exit__(None, None, None)
+
+    monkeypatch.setattr("lmeraser.engines.time.sleep", end)
+    first = other.transaction()
+    first.__enter__()
+    put(database, "kept", "1")
+    assert len(turns) == 3
+    monkeypatch.setattr("lmeraser.engines._WAIT", 0)
+    with other.transaction(), pytest.raises(StorageError, match="locked"):
+        put(database, "kept", "2")
+    put(database, "kept", "3")
+    other.close()
+
+
 # --- freed bytes -------------------------------------------------------------------------------------------
 
 

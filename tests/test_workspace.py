@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -249,14 +250,17 @@ def test_a_writer_that_fails_lets_go(root: Path) -> None:
         pass
 
 
-def test_a_full_disk_does_not_keep_the_lock(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(handle: int) -> None:
+def test_a_full_disk_names_no_holder_and_does_not_keep_the_lock(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: Any) -> None:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", full)
-        with pytest.raises(StorageError), Workspace(root).writing("add"):
-            raise AssertionError("the holder could not be named")
+        patch.setattr(Path, "write_bytes", full)
+        second = Workspace(root, wait=0.1).writing("add")
+        with Workspace(root).writing("add"), pytest.raises(LockedError, match="another process holds it"):
+            second.__enter__()
     with Workspace(root, wait=0.1).writing("add"):
         pass
 

@@ -13,7 +13,8 @@ Follows `cards` and `sums`; imports numpy only where there is something to count
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Column, Connection, Integer, String, Table, delete, func, insert, select, update
@@ -42,6 +43,15 @@ _sums = Table(
 )
 
 
+@dataclass(frozen=True)
+class _Less:
+    """The sums without some records, worked out from one version; every version has a slot of its own."""
+
+    slot: int | None = None
+    ids: frozenset[str] = frozenset()
+    sums: Sums | None = None
+
+
 class Counted:
     """The counted records of one workspace.
 
@@ -52,6 +62,8 @@ class Counted:
     def __init__(self, cards: Cards) -> None:
         self._cards = cards
         self._database = cards.database
+        self._prepared = _Less()
+        self._latest: tuple[int | None, Sums | None] | None = None
 
     def ids(self, *, key: str) -> set[str]:
         """The records that are counted under ``key``."""
@@ -78,7 +90,7 @@ class Counted:
 
     def sums(self) -> Sums | None:
         """The sums over the counted records; None before any was counted."""
-        return self._database.consistent(self._read)
+        return self._database.consistent(self._committed)
 
     def sums_without(self, ids: Sequence[str], *, key: str) -> Sums | None:
         """The sums under ``key``, less these records where they are counted; None: there are none under it."""
@@ -86,7 +98,7 @@ class Counted:
         def read(connection: Connection) -> Sums | None:
             if self._key(connection) != key:
                 return None
-            return self._minus(connection, ids) or self._read(connection)
+            return self._minus(connection, ids, self._committed) or self._committed(connection)
 
         return self._database.consistent(read)
 
@@ -119,14 +131,31 @@ class Counted:
             for chunk in chunked(rows):
                 connection.execute(insert(_codes), chunk)
 
+    def prepare(self, ids: Sequence[str]) -> None:
+        """Work out the sums without these records before the transaction that forgets them: it holds up others."""
+
+        def read(connection: Connection) -> _Less:
+            return _Less(self._slot(connection), frozenset(ids), self._minus(connection, ids, self._committed))
+
+        self._prepared = self._database.consistent(read)
+
     def forget(self, connection: Connection, ids: Sequence[str]) -> None:
         """Subtract these records, where they are counted, inside the caller's transaction."""
-        key, sums = self._key(connection), self._minus(connection, ids)
+        ready, self._prepared = self._prepared, _Less()
+        if ready.slot != self._slot(connection) or not ready.ids <= set(ids):
+            ready = _Less()
+        read = self._read if ready.sums is None else lambda _: ready.sums
+        sums = self._minus(connection, sorted(set(ids) - ready.ids), read) or ready.sums
+        key = self._key(connection)
         if key is None or sums is None:
             return
         self._write(connection, key, sums)
         for chunk in chunked(self._cards.numbers(ids, connection).values()):
             connection.execute(delete(_codes).where(_codes.c.number.in_(chunk)))
+
+    def release(self) -> None:
+        """Keep no sums in memory; they would tell what was forgotten since they were read."""
+        self._latest = None
 
     def clear(self, connection: Connection | None = None) -> None:
         """Count no record any more."""
@@ -147,14 +176,26 @@ class Counted:
         gram, moments = (self._database.keys.unseal(row.slot, "sums", part) for part in (row.gram, row.moments))
         return unpack(gram, moments, row.width)
 
+    def _committed(self, connection: Connection) -> Sums | None:
+        """What `_read` gives outside of a transaction that may be rolled back: then a slot tells the version."""
+        slot, latest = self._slot(connection), self._latest
+        if latest is None or latest[0] != slot:
+            self._latest = latest = slot, self._read(connection)
+        return latest[1]
+
+    def _slot(self, connection: Connection) -> int | None:
+        return connection.execute(select(_sums.c.slot)).scalar_one_or_none()
+
     def _row(self, number: int, label: int, code: bytes) -> dict[str, Any]:
         data = label.to_bytes(_LABEL_BYTES, "big") + code
         return {"number": number, "data": self._database.keys.seal(number, "codes", data)}
 
-    def _minus(self, connection: Connection, ids: Sequence[str]) -> Sums | None:
-        """The sums without these records; None if none of them is counted."""
+    def _minus(
+        self, connection: Connection, ids: Sequence[str], read: Callable[[Connection], Sums | None]
+    ) -> Sums | None:
+        """The sums that are ``read``, without these records; None if none of them is counted."""
         codes = self._cards.payloads(_codes, sorted(set(ids)), connection=connection).values()
-        sums = self._read(connection) if codes else None
+        sums = read(connection) if codes else None
         if sums is None:
             return None
         from lmeraser.sums import stack

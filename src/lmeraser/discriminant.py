@@ -49,7 +49,7 @@ def solve(sums: Sums, penalty: float) -> dict[str, Array]:
         distance = max(float(np.trace(scatter)), 0.0) / max(float(counts.sum()), 1.0)
         scatter[np.diag_indices(len(scatter))] += penalty * distance + 1.0
         factor = np.linalg.cholesky(scatter)  # scipy's would hold Python's lock for all of it
-        weight = cho_solve((factor, True), means, check_finite=False) * counts.sum()
+        weight = cho_solve((factor.T, False), means, check_finite=False) * counts.sum()  # so it copies nothing
     with np.errstate(divide="ignore"):
         bias = np.log(counts / counts.sum()) - 0.5 * (means * weight).sum(axis=0)
     per_class = counts.sum() / max(int((counts > 0).sum()), 1)

@@ -9,19 +9,21 @@ be repeated. Follows SQLAlchemy; knows nothing about tables, but for the one tha
 from __future__ import annotations
 
 import contextlib
+import sqlite3
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, OperationalError
 
 from lmeraser.errors import ConfigError, CorruptError, LockedError, StorageError
 
 _WRITER = 0x6C6D6572  # key of the advisory lock, "lmer"
 _PATIENCE = 0.2  # seconds between two looks whether a lock is free
 _WAIT = 30  # seconds, for other programs that use an SQLite file
+_TURN = 0.002  # seconds between two tries to begin to write to one
 
 
 class Reached(Protocol):
@@ -76,7 +78,7 @@ class SQLite:
         self.shown, self._path = str(path), path
         where = URL.create("sqlite", database=str(path))
         self.engine = create_engine(where, connect_args={"timeout": _WAIT}, hide_parameters=True)
-        self._changing = self.engine.execution_options(begin="BEGIN IMMEDIATE")
+        self._changing = self.engine.execution_options(changing=True)
         event.listen(self.engine, "connect", _configure)
         event.listen(self.engine, "begin", _begin)
 
@@ -160,8 +162,33 @@ def _without_foreign_keys(connection: Any, _record: Any) -> None:
 def _begin(connection: Connection) -> None:
     # By itself the driver begins at the first change only, and what is read before may be of another state.
     options = connection.get_execution_options()
-    if options.get("isolation_level") != "AUTOCOMMIT":
-        connection.exec_driver_sql(options.get("begin", "BEGIN"))
+    if options.get("isolation_level") == "AUTOCOMMIT":
+        return
+    if options.get("changing"):
+        _begin_to_write(connection)
+    else:
+        connection.exec_driver_sql("BEGIN")
+
+
+def _begin_to_write(connection: Connection) -> None:
+    """Begin a transaction that writes, as soon as the one before has ended.
+
+    SQLite itself would look for that at ever longer intervals, and come up to a tenth of a second late.
+    """
+    until = time.monotonic() + _WAIT
+    connection.exec_driver_sql("PRAGMA busy_timeout=0")
+    try:
+        while True:
+            try:
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+                return
+            except OperationalError as error:
+                busy = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
+                if not busy or time.monotonic() >= until:
+                    raise
+            time.sleep(_TURN)
+    finally:
+        connection.exec_driver_sql(f"PRAGMA busy_timeout={1000 * _WAIT}")
 
 
 class PostgreSQL:

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -20,18 +21,18 @@ from sqlalchemy import (
     JSON,
     Boolean,
     Column,
-    ColumnElement,
     Connection,
     Integer,
     String,
     Table,
+    bindparam,
     insert,
     select,
     update,
 )
 
 from lmeraser.chain import Entry
-from lmeraser.database import Database, metadata, sealed
+from lmeraser.database import Database, chunked, metadata, sealed
 from lmeraser.deletion import Before, Request, State, Wish, moved, parse_id, regulation
 from lmeraser.errors import InputError
 from lmeraser.hashing import Digest, keyed_digest
@@ -39,7 +40,7 @@ from lmeraser.ledger import Ledger
 from lmeraser.model import Model
 from lmeraser.reconcile import by_entry, of_their_kind
 from lmeraser.records import Records
-from lmeraser.selection import Selection
+from lmeraser.selection import Names, Selection, select_each
 from lmeraser.selection import select as select_names
 from lmeraser.settings import RequestsConfig
 from lmeraser.times import to_text
@@ -127,11 +128,11 @@ class Requests:
 
     def selection(self, request: Request, connection: Connection | None = None) -> Selection:
         """The records that a pending request selects now."""
-        return self._selected(table.c.id == request.id, connection)
+        return self._selected([request], connection)[0]
 
     def pending(self) -> Selection:
         """The records that all pending requests together select now."""
-        return self._selected(table.c.state == "pending")
+        return self._database.consistent(lambda c: _union(self._selected(self.all("pending", connection=c), c)))
 
     def quarantined(self, model: Model, pending: Sequence[str]) -> frozenset[int]:
         """Clusters of ``model`` that hold records whose deletion was accepted and is not completed.
@@ -188,11 +189,18 @@ class Requests:
             InputError: there is no such request, or it is no longer pending.
         """
         request = self.require(request_id, connection)
-        cancelled = self._move(connection, request, "cancelled", now=now)
-        self._forget_names(connection, request)
+        cancelled = moved(request, "cancelled", now=now)
+        self._move(connection, [cancelled])
+        self._forget_names(connection, [request])
         self._database.need_compaction(connection)
         self._ledger.note(connection, "cancelled", {"request": request.id}, now=now)
         return cancelled
+
+    def prepare(self, requests: Iterable[Request]) -> None:
+        """Work out ahead of its transaction what `begin` needs for these, so that it holds up others less."""
+        pending = [request for request in requests if request.state == "pending"]
+        selections = self._database.consistent(lambda connection: self._selected(pending, connection))
+        self._records.counted.prepare(_union(selections).ids)
 
     def begin(
         self,
@@ -215,27 +223,14 @@ class Requests:
         Returns:
             What was selected by all of them.
         """
-        every = {request.id: request for request in requests}.values()
-        pending = [request for request in every if request.state == "pending"]
-        chosen = {request.id: self.selection(request, connection) for request in pending}
+        every = list({request.id: request for request in requests}.values())
+        pending = [request for request in every if request.state == "pending"]  # of others, the records are gone
+        chosen = dict(zip((one.id for one in pending), self._selected(pending, connection), strict=True))
         everything = _union(chosen.values())
-        for request in every:
-            if request.state != "pending":  # its records went when it began first
-                self._move(connection, request, "in_progress", now=now, reason=None, audit=request.audit or audit)
-                continue
-            selection = chosen[request.id]
-            self._move(
-                connection,
-                request,
-                "in_progress",
-                now=now,
-                audit=request.audit or audit,
-                records=len(selection.ids),
-                already_deleted=len(selection.already_deleted),
-                before=self._before(model, selection.ids) if model is not None else None,
-            )
-            self._forget_names(connection, request)
+        before = self._before(model, everything.ids)
+        self._move(connection, [_begun(one, chosen.get(one.id), before, audit, now) for one in every])
         if pending:
+            self._forget_names(connection, pending)
             commitments = self._records.commitments(everything.ids, connection)
             told = {"requests": sorted(chosen), "removed": by_entry(commitments)}
             if everything.ids:
@@ -249,13 +244,17 @@ class Requests:
         with self._database.transaction() as connection:
             told = {"request": request.id, "certificate": certificate}
             self._ledger.note(connection, "completed", told, now=now)
-            return self._move(connection, request, "completed", now=now, certificate=certificate)
+            completed = moved(request, "completed", now=now, certificate=certificate)
+            self._move(connection, [completed])
+        return completed
 
     def fail(self, request: Request, reason: str, *, now: datetime) -> Request:
         """Note that a request was carried out and its audit found a difference."""
         with self._database.transaction() as connection:
             self._ledger.note(connection, "failed", {"request": request.id}, now=now)
-            return self._move(connection, request, "failed", now=now, reason=reason)
+            failed = moved(request, "failed", now=now, reason=reason)
+            self._move(connection, [failed])
+        return failed
 
     def replay(self, connection: Connection, entries: Iterable[Entry]) -> list[str]:
         """Bring requests to the states that a longer ledger tells of, while their records are still held.
@@ -278,7 +277,7 @@ class Requests:
             if request.state == "pending" and state != "cancelled":
                 selection = self.selection(request, connection)
                 values |= {"records": len(selection.ids), "already_deleted": len(selection.already_deleted)}
-            self._forget_names(connection, request)
+            self._forget_names(connection, [request])
             connection.execute(update(table).where(table.c.id == request_id).values(**values))
         return lost
 
@@ -287,38 +286,60 @@ class Requests:
         data = json.dumps(names, ensure_ascii=False).encode()
         return {"slot": slot, "sealed_names": self._database.keys.seal(slot, "names", data)}
 
-    def _selected(self, where: ColumnElement[bool], connection: Connection | None = None) -> Selection:
-        """What requests select whose names are not forgotten yet."""
-        query = select(table.c.slot, table.c.sealed_names).where(where, table.c.slot.is_not(None))
-        names = self._database.every(query, self._unsealed, connection)
-        ids, subjects = ([name for one in names for name in one[kind]] for kind in ("ids", "subjects"))
-        if not ids and not subjects:
-            return Selection((), (), ())
-        return select_names(self._records, ids=ids, subjects=subjects, accepted=True)
+    def _selected(self, requests: Sequence[Request], connection: Connection | None) -> list[Selection]:
+        """What each of these selects, by the names that are not forgotten yet."""
+        query, ids = select(table.c.id, table.c.slot, table.c.sealed_names), [request.id for request in requests]
+        known = query.where(table.c.slot.is_not(None))
+        names = dict(self._database.rows(known, table.c.id, ids, self._unsealed, connection))
+        return select_each(self._records, [names.get(request_id, Names()) for request_id in ids])
 
-    def _unsealed(self, row: Any) -> dict[str, list[str]]:
-        names: dict[str, list[str]] = json.loads(self._database.keys.unseal(row.slot, "names", row.sealed_names))
-        return names
+    def _unsealed(self, row: Any) -> tuple[str, Names]:
+        return row.id, Names(**json.loads(self._database.keys.unseal(row.slot, "names", row.sealed_names)))
 
-    def _forget_names(self, connection: Connection, request: Request) -> None:
-        mine = table.c.id == request.id
-        self._database.doom(connection, connection.execute(select(table.c.slot).where(mine)).scalars().all())
-        connection.execute(update(table).where(mine).values(slot=None, sealed_names=None))
+    def _forget_names(self, connection: Connection, requests: Iterable[Request]) -> None:
+        for chunk in chunked(request.id for request in requests):
+            mine = table.c.id.in_(chunk)
+            slots = connection.execute(select(table.c.slot).where(mine, table.c.slot.is_not(None))).scalars().all()
+            self._database.doom(connection, slots)
+            connection.execute(update(table).where(mine).values(slot=None, sealed_names=None))
 
-    def _before(self, model: Model, ids: Sequence[str]) -> Before:
-        clusters = model.numbers(self._records.places(model.partition.key, ids)).values()
+    def _before(self, model: Model | None, ids: Sequence[str]) -> Callable[[Selection], Before | None]:
+        """What is kept of the model for a request among several, which together select ``ids``."""
+        if model is None:
+            return lambda _: None
+        numbers = model.numbers(self._records.places(model.partition.key, ids))
         artifacts = tuple(result.artifact for result in model.stages.values())
-        return Before(
-            model.model_digest, model.generation, model.partition.key, artifacts, tuple(sorted(set(clusters)))
-        )
+        common = Before(model.model_digest, model.generation, model.partition.key, artifacts, ())
 
-    def _move(
-        self, connection: Connection, request: Request, state: State, *, now: datetime, **changes: Any
-    ) -> Request:
-        after = moved(request, state, now=now, **changes)
-        values = {**after.__dict__, "before": after.before.to_json() if after.before else None}
-        connection.execute(update(table).where(table.c.id == request.id).values(**values))
-        return after
+        def before(selection: Selection) -> Before:
+            clusters = {numbers[record_id] for record_id in selection.ids if record_id in numbers}
+            return replace(common, clusters=tuple(sorted(clusters)))
+
+        return before
+
+    def _move(self, connection: Connection, requests: Sequence[Request]) -> None:
+        """Store requests in their new states."""
+        rows = [
+            {**one.__dict__, "moved": one.id, "before": one.before.to_json() if one.before else None}
+            for one in requests
+        ]
+        if rows:
+            connection.execute(update(table).where(table.c.id == bindparam("moved")), rows)
+
+
+def _begun(
+    request: Request,
+    selection: Selection | None,
+    before: Callable[[Selection], Before | None],
+    audit: bool,
+    now: datetime,
+) -> Request:
+    """A request whose derivation begins; without a selection, its records went when it began first."""
+    audited = request.audit or audit
+    if selection is None:
+        return moved(request, "in_progress", now=now, reason=None, audit=audited)
+    counts = {"records": len(selection.ids), "already_deleted": len(selection.already_deleted)}
+    return moved(request, "in_progress", now=now, audit=audited, before=before(selection), **counts)
 
 
 def _told(entry: Entry) -> list[tuple[str, State]]:

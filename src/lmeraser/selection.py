@@ -7,12 +7,22 @@ nothing is deleted.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from lmeraser.errors import InputError, UnknownRecordError, listing
 from lmeraser.records import Records
+
+_possible = str.isprintable  # no other name is ever imported, and a database may not even take it
+
+
+@dataclass(frozen=True)
+class Names:
+    """What a request names: record ids and subjects."""
+
+    ids: Sequence[str] = ()
+    subjects: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -30,45 +40,54 @@ class Selection:
     already_deleted: tuple[str, ...]
 
 
-def select(
-    records: Records, *, ids: Iterable[str] = (), subjects: Iterable[str] = (), accepted: bool = False
-) -> Selection:
+def select(records: Records, *, ids: Iterable[str] = (), subjects: Iterable[str] = ()) -> Selection:
     """Resolve ids and subjects.
 
     Args:
         records: what they name.
         ids: record ids.
         subjects: people.
-        accepted: all of them were known before; those that are not any more count as deleted. (The records of a
-            subject may have been deleted by their ids, and nothing remembers the subject then.)
 
     Raises:
         InputError: nothing was asked for.
         UnknownRecordError: ids or subjects that were never here, all of them listed.
     """
-    wanted, people = set(ids), set(subjects)
-    if not wanted and not people:
+    names = Names(tuple(ids), tuple(subjects))
+    if names == Names():
         raise InputError(
             "A deletion names records or subjects.", got="neither", next_step="give --id, --subject or --ids-file"
         )
-    possible = str.isprintable  # no other name is ever imported, and a database may not even take it
-    found = set(records.find(filter(possible, wanted)))
-    of_subjects = records.of_subjects(filter(possible, people))
-    gone = records.suppressed("record", filter(possible, wanted - found))
-    gone_people = records.suppressed("subject", filter(possible, people - of_subjects.keys()))
-    strange, strangers = wanted - found - gone, people - of_subjects.keys() - gone_people
-    unknown = [f"record id {name!r}" for name in sorted(strange)]
+    selection = select_each(records, [names])[0]
+    missing, strangers = set(names.ids) - set(selection.ids), set(names.subjects) - set(selection.subjects)
+    missing -= records.suppressed("record", filter(_possible, missing))
+    strangers -= records.suppressed("subject", filter(_possible, strangers))
+    unknown = [f"record id {name!r}" for name in sorted(missing)]
     unknown += [f"subject {name!r}" for name in sorted(strangers)]
-    if accepted:
-        gone, gone_people = gone | strange, gone_people | strangers
-    elif unknown:
+    if unknown:
         raise UnknownRecordError(
             "A deletion names records and subjects that this workspace holds; nothing was deleted.",
             got="unknown, " + listing(unknown),
             next_step="correct the request; record ids are those given at import",
         )
-    every = found.union(*of_subjects.values())
-    return Selection(tuple(sorted(every)), tuple(sorted(of_subjects)), tuple(sorted(gone | gone_people)))
+    return selection
+
+
+def select_each(records: Records, requests: Sequence[Names]) -> list[Selection]:
+    """Resolve what each of several requests names, with one look at the records.
+
+    Names were checked when a request was accepted; those that are not here any more count as deleted. (The records
+    of a subject may have been deleted by their ids, and nothing remembers the subject then.)
+    """
+    found = set(records.find(filter(_possible, {name for names in requests for name in names.ids})))
+    of_subjects = records.of_subjects(filter(_possible, {name for names in requests for name in names.subjects}))
+    return [_selection(names, found, of_subjects) for names in requests]
+
+
+def _selection(names: Names, found: set[str], of_subjects: Mapping[str, Sequence[str]]) -> Selection:
+    wanted, people = set(names.ids), set(names.subjects)
+    here = people & of_subjects.keys()
+    ids = (wanted & found).union(*(of_subjects[subject] for subject in here))
+    return Selection(tuple(sorted(ids)), tuple(sorted(here)), tuple(sorted((wanted - found) | (people - here))))
 
 
 def read_ids(path: Path) -> list[str]:

@@ -71,7 +71,7 @@ class ServiceConfig(Section):
     )
     domain: str = Field(default="localhost", min_length=1, description="of this service, as told to callers")
     batch_seconds: float = Field(
-        default=2.0, ge=0, le=86400, description="from the first waiting request to the start of the derivation"
+        default=5.0, ge=0, le=86400, description="from the first waiting request to the start of the derivation"
     )
     nice: int = Field(default=10, ge=0, le=19, description="how much deriving models gives way to all else")
     prediction_nice: int = Field(

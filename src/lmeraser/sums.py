@@ -53,13 +53,13 @@ class Sums:
             labels: class index of each.
             sign: 1 or -1.
         """
-        gram, moments = self.gram.copy(), self.moments.copy()
+        gram, moments = self.gram, self.moments
         one_hot = np.eye(moments.shape[1])[np.asarray(labels, dtype=np.int64)]
         for start in range(0, len(codes), _EXACT):
             part = codes[start : start + _EXACT].astype(np.float64)
             signed = sign * part.T
-            gram += (signed @ part).astype(np.int64)
-            moments += (signed @ one_hot[start : start + _EXACT]).astype(np.int64)
+            gram = gram + (signed @ part).astype(np.int64)
+            moments = moments + (signed @ one_hot[start : start + _EXACT]).astype(np.int64)
         return Sums(gram, moments)
 
     def widened(self, classes: int) -> Sums:
@@ -121,6 +121,7 @@ def unpack(gram: bytes, moments: bytes, width: int) -> Sums:
         full[number, : number + 1] = row
         full[: number + 1, number] = row
         start += number + 1
+    full.setflags(write=False)
     return Sums(full, np.frombuffer(moments, dtype=np.int64).reshape(width, -1))
 
 

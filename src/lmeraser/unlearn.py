@@ -109,7 +109,7 @@ def unlearn(
     started = time.perf_counter()
     with workspace.writing("unlearn"):
         if wish is None:
-            _chosen(workspace, only, failed)
+            workspace.requests.prepare(_chosen(workspace, only, failed))
         served = workspace.generations.current()
         if served is not None:
             executor()

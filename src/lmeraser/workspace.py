@@ -336,11 +336,12 @@ class Workspace:
         try:
             if outermost:
                 who = {"pid": os.getpid(), "host": socket.gethostname(), "command": command}
-                write_atomic(holder, json.dumps(who).encode())
+                with contextlib.suppress(OSError):  # only a hint for those who wait
+                    holder.write_bytes(json.dumps(who).encode())
             yield outermost
         finally:
             if outermost:
-                with contextlib.suppress(OSError):  # only a hint for those who wait
+                with contextlib.suppress(OSError):
                     holder.unlink()
             self._lock.release()
 

@@ -13,6 +13,7 @@ Getting ready takes seconds (imports, the backbone), and it gives way meanwhile;
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import sys
@@ -35,6 +36,8 @@ def main() -> None:
             if deriver is None:
                 deriver = gently(lambda: _deriver(lambda said: _say(out, said)), compute.get("nice", 0))
             _say(out, deriver.derive(compute))
+            gc.collect()
+            gc.freeze()  # what stays is not looked through again, in a transaction perhaps
         if deriver is not None:
             deriver.close()
 

@@ -149,6 +149,7 @@ class Served:
                 _ = loaded.predictor  # before anybody waits for it
                 with self._lock:
                     self._published = loaded
+            self._eraser.workspace.records.counted.release()
         self.refresh()
 
     def refresh(self) -> None:
