@@ -37,7 +37,9 @@ KINDS: dict[str, dict[str, dict[str, Any]]] = {"instant": _INSTANT, "prompts": {
 def config_of(kind: str = "prompts", **service: Any) -> Config:
     """Settings of a small workspace that derives only when a test asks for it."""
     complete = {"backbone": {"resize": 37}, "prompt": {"width": 4}}
-    return tiny_config(**complete, **KINDS[kind], service={"batch_seconds": 3600.0, **service})
+    return tiny_config(
+        **complete, **KINDS[kind], service={"batch_seconds": 3600.0, "deriving_share": 1.0, **service}
+    )
 
 
 def made(root: Path, config: Config, network: LocalExecutor | None = None) -> Path:

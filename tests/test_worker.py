@@ -138,3 +138,28 @@ def test_after_a_bad_end_it_waits_longer_each_time(root: Path, monkeypatch: pyte
     assert delays == [1, 2, 4, 8, 16, 32, 60, 60, 1]
     assert len(ended) == 9
     workspace.close()
+
+
+def test_between_derivations_it_rests_in_proportion(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_service(root, deriving_share=0.25)
+    now = 1000.0
+    monkeypatch.setattr("lmeraser.service.worker.time.monotonic", lambda: now)
+    workspace = Workspace(root)
+    worker = Worker(workspace, lambda ended: None)
+
+    def derive(seconds: float) -> Mapping[str, Any]:
+        nonlocal now
+        now += seconds
+        return {"outcome": "done"}
+
+    with Eraser(root) as eraser:
+        request = eraser.request(ids=["digit-0003"])
+        assert worker._wait() == pytest.approx(0.3), "the first one has nothing to rest from"
+        for seconds, rest in ((10.0, 30.0), (3600.0, 60.0)):
+            monkeypatch.setattr(worker, "_ended", lambda seconds=seconds: derive(seconds))
+            worker._derive()
+            assert worker._wait() == pytest.approx(rest)
+        with eraser.workspace.writing("test"), eraser.workspace.changing() as connection:
+            eraser.workspace.requests.begin(connection, [request], None, now=eraser.workspace.clock())
+        assert worker._wait() == 0, "what a crash left is carried on"
+    workspace.close()

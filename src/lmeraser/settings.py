@@ -71,7 +71,13 @@ class ServiceConfig(Section):
     )
     domain: str = Field(default="localhost", min_length=1, description="of this service, as told to callers")
     batch_seconds: float = Field(
-        default=5.0, ge=0, le=86400, description="from the first waiting request to the start of the derivation"
+        default=2.0, ge=0, le=86400, description="from the first waiting request to the start of the derivation"
+    )
+    deriving_share: float = Field(
+        default=0.1,
+        gt=0,
+        le=1,
+        description="of the time, for derivations while requests keep coming; none waits a minute for that",
     )
     nice: int = Field(default=10, ge=0, le=19, description="how much deriving models gives way to all else")
     prediction_nice: int = Field(

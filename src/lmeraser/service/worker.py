@@ -1,9 +1,11 @@
 """Carrying out what was accepted: when to derive, and the process that does it (`derivation`).
 
 A derivation begins some seconds after the first request that waits, so that requests which come close together
-share one; what was left in progress by a crash is carried on at once. The process may die at any moment: it is
-started again, and the workspace's own journal says what is left to do. Follows `requests`; knows nothing about
-HTTP.
+share one; what was left in progress by a crash is carried on at once. While requests keep coming, derivations rest
+in between and take a share of the time only: from its acceptance on, no record is used any more. The process may
+die at any moment: it is started again, and the workspace's own journal says what is left to do.
+
+Follows `requests`; knows nothing about HTTP.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from lmeraser.workspace import Workspace
 
 _LOOK = 0.5  # seconds between two looks at what is open; other processes accept requests, too
 _FIRST_DELAY, _LONGEST_DELAY = 1.0, 60.0  # seconds after a derivation that ended badly
+_LONGEST_REST = 60.0  # seconds between two derivations
 _PATIENCE = 5.0  # seconds in which the process has to end
 _HARMLESS = ("InputError", "LockedError")  # cancelled meanwhile; somebody else is writing
 
@@ -70,6 +73,7 @@ class Worker:
         self._woken, self._stopping = threading.Event(), threading.Event()
         self._since: float | None = None
         self._delay = 0.0
+        self._rested = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
 
     def start(self) -> None:
@@ -116,13 +120,15 @@ class Worker:
             return None
         now = time.monotonic()
         self._since = now if self._since is None else self._since
-        window = 0.0 if "in_progress" in states else self._config.batch_seconds
-        return self._since + max(window, self._delay) - now
+        if "in_progress" in states:
+            return self._since + self._delay - now
+        return max(self._since + max(self._config.batch_seconds, self._delay), self._rested) - now
 
     def _derive(self) -> None:
-        self.now = Step(self.now.number + 1, "starting")
+        self.now, began = Step(self.now.number + 1, "starting"), time.monotonic()
         ended = self._ended()
-        self.now = Step(self.now.number)
+        self.now, now = Step(self.now.number), time.monotonic()
+        self._rested = now + min((now - began) * (1 / self._config.deriving_share - 1), _LONGEST_REST)
         self._since = None
         if self._stopping.is_set():
             return
