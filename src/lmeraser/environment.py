@@ -58,17 +58,18 @@ class Fingerprint(BaseModel):
 def deterministic() -> Iterator[None]:
     """Run the body with one intra-operation thread and deterministic algorithms; restores both afterwards."""
     threads = torch.get_num_threads()
-    was_deterministic = torch.are_deterministic_algorithms_enabled()
+    mode = torch.get_deterministic_debug_mode()
     memory: Any = torch.utils.deterministic  # torch's stubs lack the setting
     was_filling = memory.fill_uninitialized_memory
     torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)
+    # The same as `torch.use_deterministic_algorithms`, which imports torch's compiler as well: a second of each start.
+    torch.set_deterministic_debug_mode("error")
     memory.fill_uninitialized_memory = False  # costs time, and nothing reads such memory
     try:
         yield
     finally:
         memory.fill_uninitialized_memory = was_filling
-        torch.use_deterministic_algorithms(was_deterministic)
+        torch.set_deterministic_debug_mode(mode)
         torch.set_num_threads(threads)
 
 

@@ -74,7 +74,7 @@ class ServiceConfig(Section):
         default=2.0, ge=0, le=86400, description="from the first waiting request to the start of the derivation"
     )
     deriving_share: float = Field(
-        default=0.1,
+        default=0.2,
         gt=0,
         le=1,
         description="of the time, for derivations while requests keep coming; none waits a minute for that",

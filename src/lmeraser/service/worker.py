@@ -128,7 +128,8 @@ class Worker:
         self.now, began = Step(self.now.number + 1, "starting"), time.monotonic()
         ended = self._ended()
         self.now, now = Step(self.now.number), time.monotonic()
-        self._rested = now + min((now - began) * (1 / self._config.deriving_share - 1), _LONGEST_REST)
+        spent = ended.get("seconds", now - began)  # without the start of the process
+        self._rested = now + min(spent * (1 / self._config.deriving_share - 1), _LONGEST_REST)
         self._since = None
         if self._stopping.is_set():
             return
@@ -164,7 +165,9 @@ class Worker:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,  # a library's traceback may name a record
                 text=True,
-                start_new_session=True,  # a Ctrl-C at the terminal is for the service alone
+                # A Ctrl-C at the terminal is for the service alone. No session of its own: Linux may share out its
+                # processors by sessions, and no thread would give way to one of another.
+                process_group=0,
             )
         assert self._process is not None
         return self._process
