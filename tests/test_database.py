@@ -321,13 +321,13 @@ def test_compaction_gives_free_pages_back(database: Database) -> None:
 
     database.compact()
     empty = database.keys.path.with_suffix(".db").stat().st_size
-    put(database, "gone", "x" * 100_000)
+    put(database, "gone", "x" * 1_000_000)
     with database.transaction() as connection:
         connection.execute(delete(FACTS))
     assert free_pages() > 10
     database.compact()
     assert free_pages() == 0
-    assert database.keys.path.with_suffix(".db").stat().st_size == empty, "all that 100,000 bytes took"
+    assert database.keys.path.with_suffix(".db").stat().st_size == empty, "all that 1,000,000 bytes took"
 
 
 CHECKPOINT = """

@@ -146,8 +146,9 @@ def _configure(connection: Any, _record: Any) -> None:
     connection.isolation_level = None
     cursor = connection.cursor()
     # Without foreign keys features would outlive their record; without secure_delete its bytes would.
-    # A cache of 32 MB holds the sums, so that their pages are written once.
-    pragmas = ("journal_mode=WAL", "foreign_keys=ON", "secure_delete=ON", "synchronous=FULL")
+    # A cache of 32 MB holds the sums, so that their pages are written once. In larger pages, which are chosen when
+    # the file is made, several records' features fit, and rewriting takes a bit more than half of the time.
+    pragmas = ("page_size=16384", "journal_mode=WAL", "foreign_keys=ON", "secure_delete=ON", "synchronous=FULL")
     for pragma in (*pragmas, "cache_size=-32000"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()

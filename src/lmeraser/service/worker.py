@@ -120,9 +120,10 @@ class Worker:
             return None
         now = time.monotonic()
         self._since = now if self._since is None else self._since
+        waited = now - self._since
         if "in_progress" in states:
-            return self._since + self._delay - now
-        return max(self._since + max(self._config.batch_seconds, self._delay), self._rested) - now
+            return self._delay - waited
+        return max(max(self._config.batch_seconds, self._delay) - waited, self._rested - now)
 
     def _derive(self) -> None:
         self.now, began = Step(self.now.number + 1, "starting"), time.monotonic()
