@@ -62,7 +62,7 @@ def deterministic() -> Iterator[None]:
     memory: Any = torch.utils.deterministic  # torch's stubs lack the setting
     was_filling = memory.fill_uninitialized_memory
     torch.set_num_threads(1)
-    # The same as `torch.use_deterministic_algorithms`, which imports torch's compiler as well: a second of each start.
+    # As `torch.use_deterministic_algorithms` does, which imports torch's compiler as well: a second of each start.
     torch.set_deterministic_debug_mode("error")
     memory.fill_uninitialized_memory = False  # costs time, and nothing reads such memory
     try:

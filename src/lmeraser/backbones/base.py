@@ -89,7 +89,7 @@ class Backbone(ABC):
 
     def normalize(self, pixels: Tensor) -> Tensor:
         """Pixels, uint8 [n, 3, h, w], as the float32 input this backbone was trained on (public constants)."""
-        return (pixels.to(self.device, torch.float32) / 255.0 - self._mean) / self._std
+        return pixels.to(self.device, torch.float32).div_(255.0).sub_(self._mean).div_(self._std)
 
 
 def channel_constants(values: tuple[float, ...], device: torch.device) -> Tensor:

@@ -81,71 +81,96 @@ class _Folded(nn.Module):
         self.head = _Chain([_fold(network._conv_head, network._bn1, dtype, clamp=True)])
 
     def forward(self, images: Tensor, prompt: Tensor | None) -> Tensor:
-        if prompt is None:
-            kept = torch.is_grad_enabled() and images.requires_grad
-            x = F.relu6(self.stem.linear(images, self.stem.bias) if kept else self.stem(images))
+        pooled: Tensor
+        if prompt is not None:
+            pooled = cast("Any", _Prompted).apply(prompt, images, self)  # untyped in torch's stubs
+        elif torch.is_grad_enabled() and images.requires_grad:
+            pooled = cast("Any", _Passes).apply(F.relu6(self.stem.linear(images, self.stem.bias)), self)
         else:
-            x = cast("Any", _Stem).apply(prompt, images, self.stem)
-        for block in self.blocks:
-            x = block(x)
-        pooled: Tensor = self.head(x).mean(dim=(2, 3))
+            pooled = self.through(self.stem(images), None)
         return pooled
 
+    def through(self, x: Tensor, kept: list[list[Tensor]] | None) -> Tensor:
+        """From the first convolution's result to the pooled features; puts what `back` needs into ``kept``."""
+        for block in self.blocks:
+            x = block(x, kept)
+        pooled: Tensor = self.head(x, kept).mean(dim=(2, 3))
+        return pooled
 
-class _Stem(torch.autograd.Function):
-    """The first convolution of images and of the prompt they share, clamped; backward to the prompt alone."""
+    def back(self, pooled: Tensor, kept: list[list[Tensor]]) -> Tensor:
+        """Gradient of the first convolution's result from that of the features; the caller may overwrite it."""
+        shape = kept[-1][-1].shape
+        spread = (pooled / (shape[2] * shape[3]))[:, None, None, :].expand(shape[0], shape[2], shape[3], shape[1])
+        gradient = spread.contiguous().permute(0, 3, 1, 2)
+        for chain, results in zip([self.head, *reversed(list(self.blocks))], reversed(kept), strict=True):
+            gradient = cast("_Chain", chain).back(gradient, results)
+        return gradient
+
+
+class _Passes(torch.autograd.Function):
+    """Both passes after the first convolution.
+
+    One function for the whole network, so that every gradient in it has one owner and is masked in place: fresh
+    memory costs more than arithmetic.
+    """
 
     @staticmethod
-    def forward(ctx: Any, prompt: Tensor, images: Tensor, stem: FrozenConv) -> Tensor:
-        x: Tensor = stem(images).add_(stem.linear(prompt)).clamp_(0.0, 6.0)
-        ctx.stem = stem
-        ctx.save_for_backward(x, prompt)
-        return x
+    def forward(ctx: Any, x: Tensor, network: _Folded) -> Tensor:
+        kept: list[list[Tensor]] = []
+        ctx.network, ctx.kept = network, kept
+        return network.through(x, kept)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
-        result, prompt = ctx.saved_tensors
-        gradient = gradients[0].clone()
-        mask_clamped(gradient, result)
+        return ctx.network.back(gradients[0], ctx.kept), None
+
+
+class _Prompted(torch.autograd.Function):
+    """Both passes of images and of the prompt that they share; backward to the prompt alone."""
+
+    @staticmethod
+    def forward(ctx: Any, prompt: Tensor, images: Tensor, network: _Folded) -> Tensor:
+        stem, kept = network.stem, list[list[Tensor]]()
+        x: Tensor = stem(images).add_(stem.linear(prompt)).clamp_(0.0, 6.0)
+        ctx.network, ctx.kept, ctx.first, ctx.prompt = network, kept, x, prompt
+        return network.through(x, kept)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        gradient = ctx.network.back(gradients[0], ctx.kept)
+        mask_clamped(gradient, ctx.first)
         shape = gradient.shape
         # The sum over images, in the order that they have in memory: several times faster than over the tensor.
         flat = gradient.permute(0, 2, 3, 1).reshape(shape[0], -1).sum(dim=0)
         total = flat.reshape(1, shape[2], shape[3], shape[1]).permute(0, 3, 1, 2)
-        return ctx.stem.linear_back(total, prompt), None, None
+        return ctx.network.stem.linear_back(total, ctx.prompt), None, None
 
 
 class _Chain(nn.Module):
-    """Convolutions one after the other, with or without a skip around them."""
+    """Convolutions one after the other, with or without a skip around them; without autograd."""
 
     def __init__(self, layers: Sequence[FrozenConv], *, skips: bool = False) -> None:
         super().__init__()
         self.layers = nn.ModuleList(layers)
         self.skips = skips
 
-    def forward(self, x: Tensor) -> Tensor:
-        result: Tensor = cast("Any", _Passes).apply(x, self)  # untyped in torch's stubs
-        return result
-
-
-class _Passes(torch.autograd.Function):
-    """Both passes of a chain. Gradients are masked in place: fresh memory costs more than arithmetic."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, chain: _Chain) -> Tensor:
+    def forward(self, x: Tensor, kept: list[list[Tensor]] | None) -> Tensor:
+        """The chain; puts x and every layer's result into ``kept``."""
         results = [x]
-        for layer in chain.layers:
+        for layer in self.layers:
             results.append(layer(results[-1]))
-        ctx.chain = chain
-        ctx.save_for_backward(*results)
-        return results[-1] + x if chain.skips else results[-1]
+        if kept is not None:
+            kept.append(results)
+        return results[-1] + x if self.skips else results[-1]
 
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Any:
-        results, layers = ctx.saved_tensors, ctx.chain.layers
-        gradient = gradients[0].clone() if layers[-1].clamp else gradients[0]
-        for layer, result, x in zip(reversed(layers), reversed(results[1:]), reversed(results[:-1]), strict=True):
-            gradient = layer.back(gradient, result, x)
-        return (gradient.add_(gradients[0]) if ctx.chain.skips else gradient), None
+    def back(self, gradient: Tensor, results: Sequence[Tensor]) -> Tensor:
+        """Gradient of x from that of the chain's result, which is overwritten if that is clamped."""
+        after = gradient
+        for layer, result, x in zip(
+            reversed(self.layers), reversed(results[1:]), reversed(results[:-1]), strict=True
+        ):
+            gradient = cast("FrozenConv", layer).back(gradient, result, x)
+        return gradient.add_(after) if self.skips else gradient
 
 
 class _Block(_Chain):
