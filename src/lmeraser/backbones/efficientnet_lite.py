@@ -87,7 +87,7 @@ class _Folded(nn.Module):
         elif torch.is_grad_enabled() and images.requires_grad:
             pooled = cast("Any", _Passes).apply(F.relu6(self.stem.linear(images, self.stem.bias)), self)
         else:
-            pooled = self.through(self.stem(images), None)
+            pooled = self.through(F.relu6(self.stem(images), inplace=True), None)
         return pooled
 
     def through(self, x: Tensor, kept: list[list[Tensor]] | None) -> Tensor:
