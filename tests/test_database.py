@@ -352,27 +352,6 @@ def test_compaction_waits_for_a_checkpoint_that_somebody_elses_commit_set_off(da
             assert log.stat().st_size == 0
 
 
-def test_compaction_is_refused_while_somebody_reads_on(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("lmeraser.engines._WAIT", 0.1)
-    other = sqlite3.connect(database.keys.path.with_suffix(".db"), isolation_level=None)
-    try:
-        with database.reading() as connection:
-            connection.exec_driver_sql("PRAGMA busy_timeout=100")
-        put(database, "kept", "1")
-        other.execute("BEGIN")
-        other.execute("SELECT * FROM facts").fetchall()
-        with pytest.raises(StorageError, match="another program is reading"):
-            database.compact()
-        other.execute("COMMIT")
-        assert database.compaction_due
-        database.compact()
-        assert not database.compaction_due
-    finally:
-        other.close()
-
-
 def test_compaction_can_be_repeated_and_becomes_due_again(database: Database) -> None:
     for _ in range(2):
         database.compact()

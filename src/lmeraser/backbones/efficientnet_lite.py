@@ -102,8 +102,8 @@ class _Folded(nn.Module):
         shape = kept[-1][-1].shape
         spread = (pooled / (shape[2] * shape[3]))[:, None, None, :].expand(shape[0], shape[2], shape[3], shape[1])
         gradient = spread.contiguous().permute(0, 3, 1, 2)
-        for chain, results in zip([self.head, *reversed(list(self.blocks))], reversed(kept), strict=True):
-            gradient = cast("_Chain", chain).back(gradient, results)
+        for chain in (self.head, *reversed(list(self.blocks))):
+            gradient = cast("_Chain", chain).back(gradient, kept.pop())
         return gradient
 
 
@@ -163,7 +163,7 @@ class _Chain(nn.Module):
             kept.append(results)
         return results[-1] + x if self.skips else results[-1]
 
-    def back(self, gradient: Tensor, results: Sequence[Tensor]) -> Tensor:
+    def back(self, gradient: Tensor, results: list[Tensor]) -> Tensor:
         """Gradient of x from that of the chain's result, which is overwritten if that is clamped."""
         after = gradient
         for layer, result, x in zip(
