@@ -38,7 +38,7 @@ format: $(INSTALLED) ## Put the code into its format.
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(INSTALLED) ## Measure (about 13 minutes on 2 cores): ratios against baselines in the same run, in bench/.
+bench: $(INSTALLED) ## Measure (about a quarter of an hour on 2 cores): ratios against baselines in the same run, in bench/.
 	$(BIN)/python benchmarks/tuning.py --out bench
 	$(BIN)/python benchmarks/prediction.py --out bench
 	$(BIN)/python benchmarks/request.py --out bench

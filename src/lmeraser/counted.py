@@ -155,7 +155,7 @@ class Counted:
 
     def release(self) -> None:
         """Keep no sums in memory; they would tell what was forgotten since they were read."""
-        self._latest = None
+        self._latest, self._prepared = None, _Less()
 
     def clear(self, connection: Connection | None = None) -> None:
         """Count no record any more."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -102,18 +102,19 @@ class SQLite:
         Raises:
             StorageError: another program reads what is in it, and did not finish in time.
         """
-        until = time.monotonic() + _WAIT
         with self.engine.connect() as connection:
             free = connection.execution_options(isolation_level="AUTOCOMMIT")
+
+            def emptied() -> bool:
+                return not free.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()[0]
+
             # SQLite waits for readers by itself, but not for the checkpoint that somebody's commit sets off.
-            while free.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()[0]:
-                if time.monotonic() >= until:
-                    raise StorageError(
-                        "The database's log can be emptied, so that no deleted byte stays in it.",
-                        got=f"another program is reading {self.shown}",
-                        next_step="let it finish, then run 'lmeraser purge'",
-                    )
-                time.sleep(_PATIENCE)
+            if not _in_time(emptied, _WAIT, _PATIENCE):
+                raise StorageError(
+                    "The database's log can be emptied, so that no deleted byte stays in it.",
+                    got=f"another program is reading {self.shown}",
+                    next_step="let it finish, then run 'lmeraser purge'",
+                )
 
     @contextlib.contextmanager
     def alone(self, wait: float) -> Iterator[None]:
@@ -176,20 +177,32 @@ def _begin_to_write(connection: Connection) -> None:
 
     SQLite itself would look for that at ever longer intervals, and come up to a tenth of a second late.
     """
-    until = time.monotonic() + _WAIT
+
+    def begun() -> bool:
+        try:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        except OperationalError as error:
+            if getattr(error.orig, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_BUSY:
+                raise
+            return False
+        return True
+
     connection.exec_driver_sql("PRAGMA busy_timeout=0")
     try:
-        while True:
-            try:
-                connection.exec_driver_sql("BEGIN IMMEDIATE")
-                return
-            except OperationalError as error:
-                busy = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
-                if not busy or time.monotonic() >= until:
-                    raise
-            time.sleep(_TURN)
+        if not _in_time(begun, _WAIT, _TURN):
+            connection.exec_driver_sql("BEGIN IMMEDIATE")  # says why not
     finally:
         connection.exec_driver_sql(f"PRAGMA busy_timeout={1000 * _WAIT}")
+
+
+def _in_time(attempt: Callable[[], bool], wait: float, pause: float) -> bool:
+    """Whether an attempt succeeds within ``wait`` seconds; it is repeated after each ``pause``."""
+    until = time.monotonic() + wait
+    while not attempt():
+        if time.monotonic() >= until:
+            return False
+        time.sleep(pause)
+    return True
 
 
 class PostgreSQL:
@@ -260,17 +273,18 @@ class PostgreSQL:
         Raises:
             LockedError: somebody else holds it, and did not finish in time.
         """
-        until = time.monotonic() + wait
         with self.engine.connect() as connection:
             held = connection.execution_options(isolation_level="AUTOCOMMIT")
-            while not held.execute(text(f"SELECT pg_try_advisory_lock({_WRITER})")).scalar_one():
-                if time.monotonic() >= until:
-                    raise LockedError(
-                        "One process at a time changes a workspace.",
-                        got=f"another one is writing to {self.shown}",
-                        next_step="wait for it to finish, or give a longer --wait",
-                    )
-                time.sleep(_PATIENCE)
+
+            def locked() -> bool:
+                return bool(held.execute(text(f"SELECT pg_try_advisory_lock({_WRITER})")).scalar_one())
+
+            if not _in_time(locked, wait, _PATIENCE):
+                raise LockedError(
+                    "One process at a time changes a workspace.",
+                    got=f"another one is writing to {self.shown}",
+                    next_step="wait for it to finish, or give a longer --wait",
+                )
             try:
                 yield
             finally:

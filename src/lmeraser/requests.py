@@ -189,8 +189,7 @@ class Requests:
             InputError: there is no such request, or it is no longer pending.
         """
         request = self.require(request_id, connection)
-        cancelled = moved(request, "cancelled", now=now)
-        self._move(connection, [cancelled])
+        cancelled = self._move(connection, request, "cancelled", now=now)
         self._forget_names(connection, [request])
         self._database.need_compaction(connection)
         self._ledger.note(connection, "cancelled", {"request": request.id}, now=now)
@@ -223,12 +222,12 @@ class Requests:
         Returns:
             What was selected by all of them.
         """
-        every = list({request.id: request for request in requests}.values())
+        every = {request.id: request for request in requests}.values()
         pending = [request for request in every if request.state == "pending"]  # of others, the records are gone
         chosen = dict(zip((one.id for one in pending), self._selected(pending, connection), strict=True))
         everything = _union(chosen.values())
         before = self._before(model, everything.ids)
-        self._move(connection, [_begun(one, chosen.get(one.id), before, audit, now) for one in every])
+        self._store(connection, [_begun(one, chosen.get(one.id), before, audit, now) for one in every])
         if pending:
             self._forget_names(connection, pending)
             commitments = self._records.commitments(everything.ids, connection)
@@ -244,17 +243,13 @@ class Requests:
         with self._database.transaction() as connection:
             told = {"request": request.id, "certificate": certificate}
             self._ledger.note(connection, "completed", told, now=now)
-            completed = moved(request, "completed", now=now, certificate=certificate)
-            self._move(connection, [completed])
-        return completed
+            return self._move(connection, request, "completed", now=now, certificate=certificate)
 
     def fail(self, request: Request, reason: str, *, now: datetime) -> Request:
         """Note that a request was carried out and its audit found a difference."""
         with self._database.transaction() as connection:
             self._ledger.note(connection, "failed", {"request": request.id}, now=now)
-            failed = moved(request, "failed", now=now, reason=reason)
-            self._move(connection, [failed])
-        return failed
+            return self._move(connection, request, "failed", now=now, reason=reason)
 
     def replay(self, connection: Connection, entries: Iterable[Entry]) -> list[str]:
         """Bring requests to the states that a longer ledger tells of, while their records are still held.
@@ -317,7 +312,14 @@ class Requests:
 
         return before
 
-    def _move(self, connection: Connection, requests: Sequence[Request]) -> None:
+    def _move(
+        self, connection: Connection, request: Request, state: State, *, now: datetime, **changes: Any
+    ) -> Request:
+        after = moved(request, state, now=now, **changes)
+        self._store(connection, [after])
+        return after
+
+    def _store(self, connection: Connection, requests: Sequence[Request]) -> None:
         """Store requests in their new states."""
         rows = [
             {**one.__dict__, "moved": one.id, "before": one.before.to_json() if one.before else None}

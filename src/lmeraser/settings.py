@@ -77,7 +77,7 @@ class ServiceConfig(Section):
         default=0.2,
         gt=0,
         le=1,
-        description="of the time, for derivations while requests keep coming; none waits a minute for that",
+        description="of the time, for derivations while requests keep coming; they rest a minute at most",
     )
     nice: int = Field(default=10, ge=0, le=19, description="how much deriving models gives way to all else")
     prediction_nice: int = Field(

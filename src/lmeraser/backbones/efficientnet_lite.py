@@ -164,12 +164,14 @@ class _Chain(nn.Module):
         return results[-1] + x if self.skips else results[-1]
 
     def back(self, gradient: Tensor, results: list[Tensor]) -> Tensor:
-        """Gradient of x from that of the chain's result, which is overwritten if that is clamped."""
+        """Gradient of x from that of the chain's result, which is overwritten if that is clamped.
+
+        Takes the results out of their list, so that their memory is used again.
+        """
         after = gradient
-        for layer, result, x in zip(
-            reversed(self.layers), reversed(results[1:]), reversed(results[:-1]), strict=True
-        ):
-            gradient = cast("FrozenConv", layer).back(gradient, result, x)
+        for layer in reversed(self.layers):
+            result = results.pop()
+            gradient = cast("FrozenConv", layer).back(gradient, result, results[-1])
         return gradient.add_(after) if self.skips else gradient
 
 
