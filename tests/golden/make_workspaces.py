@@ -1,13 +1,13 @@
-"""Make `workspaces-0.1.tar.xz`: workspaces that every later version has to open, unlearn from and keep the digests of.
+"""Make `workspaces-0.1.tar.xz`: workspaces that every later version has to open, and to forget from as it did.
 
-Run it with the version whose workspaces are to be kept, never again for an older one (the archive holds random keys,
+Run it with the version whose workspaces are to be kept, never again for an older one (it makes random keys,
 so its bytes differ each time):
 
     git worktree add ../released COMMIT
     PYTHONPATH=../released/src python tests/golden/make_workspaces.py 0.1
 
-The archive has the backbone (a tiny transformer with random weights and public classes), a folder for each workspace
-and `facts.json`: digests, ledger heads and requests as that version reported them, before an unlearning and after it,
+The archive has the backbone (a tiny transformer with random weights and public classes), a folder a workspace
+and `facts.json`: digests, ledger heads and requests as that version reported them, before an unlearning and after,
 with the fingerprint of the environment in which the bits are promised. `test_golden_workspaces.py` compares.
 """
 
