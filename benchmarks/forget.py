@@ -16,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
-from lmeraser.database import Database
-from lmeraser.discriminant import solve
-from lmeraser.records import Record, Records
-from lmeraser.sums import Sums, encode
+from lmeraser.core.lda import solve
+from lmeraser.core.sufficient_statistics import Sums, encode
+from lmeraser.data.records import Record, Records
+from lmeraser.storage.database import Database
 from measuring import comparison, keep, parser_of, seconds
 
 

@@ -26,9 +26,9 @@ import numpy as np
 from datasets import Image, IterableDataset, load_dataset
 
 from lmeraser import Columns, Eraser
-from lmeraser.config import parse, to_toml
-from lmeraser.evaluate import TrainingSet, linear_accuracy_of
-from lmeraser.files import write_atomic
+from lmeraser.config.schema import parse, to_toml
+from lmeraser.core.atomic_files import write_atomic
+from lmeraser.inference.evaluate import TrainingSet, linear_accuracy_of
 
 SCALES = ("clean", "whole", "near")
 VIEWS: dict[str, tuple[str, ...]] = {
@@ -202,7 +202,7 @@ def run(root: Path, out: Path, trial: Trial) -> dict[str, Any]:
 
 def linear(root: Path, eraser: Eraser, trial: Trial) -> float:
     """Accuracy of a linear classifier on the embedding of the settings' views."""
-    from lmeraser.sums import embedding
+    from lmeraser.core.sufficient_statistics import embedding
 
     config, records = eraser.workspace.config, eraser.workspace.records
     executor, views = eraser.executor(), config.embedding.views

@@ -23,9 +23,9 @@ import numpy as np
 from PIL import Image
 
 from lmeraser import Eraser
-from lmeraser.config import parse
-from lmeraser.importing import import_records
-from lmeraser.sources import Row, Source
+from lmeraser.config.schema import parse
+from lmeraser.data.importing import import_records
+from lmeraser.data.sources import Row, Source
 from measuring import keep, parser_of, seconds
 
 CLASSES = tuple("0123456789")

@@ -20,13 +20,13 @@ from datasets import Image, load_dataset
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 
-from lmeraser.config import View, parse
-from lmeraser.discriminant import solve
-from lmeraser.display import print_rows
-from lmeraser.executors.local import LocalExecutor
-from lmeraser.grouping import group
-from lmeraser.partitions import partition_of
-from lmeraser.sums import SCALE, Sums, decode, embedding, encode
+from lmeraser.config.schema import View, parse
+from lmeraser.core.console import print_rows
+from lmeraser.core.lda import solve
+from lmeraser.core.sufficient_statistics import SCALE, Sums, decode, embedding, encode
+from lmeraser.models.partitions import partition_of
+from lmeraser.models.partitions.trie import group
+from lmeraser.pipeline.executors.local import LocalExecutor
 
 Matrix = NDArray[np.float64]
 VIEWS: tuple[View, ...] = ("clean", "mirror", "whole", "near", "far", "frame")

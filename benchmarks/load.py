@@ -31,8 +31,8 @@ from typing import Any
 import httpx2
 
 from lmeraser import Columns, Eraser
-from lmeraser.config import parse
-from lmeraser.demo import handwritten_digits
+from lmeraser.cli.demo import handwritten_digits
+from lmeraser.config.schema import parse
 from measuring import keep, parser_of
 
 TIMEOUT = 60.0  # seconds for an answer, and for everything to be carried out in the end

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from lmeraser.files import write_atomic
+from lmeraser.core.atomic_files import write_atomic
 
 
 @dataclass(frozen=True)

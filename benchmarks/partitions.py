@@ -17,9 +17,9 @@ from typing import Any
 from datasets import load_dataset
 
 from lmeraser import Columns, Config, Eraser
-from lmeraser.config import parse, to_toml
-from lmeraser.derive import feature_key
-from lmeraser.display import print_rows
+from lmeraser.config.schema import parse, to_toml
+from lmeraser.core.console import print_rows
+from lmeraser.pipeline.derive import feature_key
 
 PARTITIONS: dict[str, dict[str, Any]] = {
     "average, Euclidean": {"clusters": 50, "linkage": "average", "metric": "euclidean"},

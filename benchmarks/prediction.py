@@ -22,10 +22,10 @@ from typing import Any
 import torch
 
 from lmeraser import Columns, Eraser
-from lmeraser.config import parse
-from lmeraser.demo import handwritten_digits
-from lmeraser.images import decode
-from lmeraser.predict import Predictor
+from lmeraser.cli.demo import handwritten_digits
+from lmeraser.config.schema import parse
+from lmeraser.data.images import decode
+from lmeraser.inference.predictor import Predictor
 from measuring import compare, keep, parser_of, seconds
 
 

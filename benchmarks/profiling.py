@@ -14,9 +14,9 @@ from collections import Counter
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from lmeraser.backbones import Backbone, load_backbone
-from lmeraser.config import parse
-from lmeraser.environment import deterministic, probe_images
+from lmeraser.config.schema import parse
+from lmeraser.models.backbones import Backbone, load_backbone
+from lmeraser.models.environment import deterministic, probe_images
 from tuning import random_transformer
 
 WORDS = {  # operations by the beginning of their name

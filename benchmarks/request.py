@@ -16,8 +16,8 @@ from pathlib import Path
 from datasets import Dataset
 
 from lmeraser import Columns, Eraser
-from lmeraser.config import Config, parse
-from lmeraser.demo import handwritten_digits
+from lmeraser.cli.demo import handwritten_digits
+from lmeraser.config.schema import Config, parse
 from measuring import comparison, keep, parser_of, seconds
 
 COLUMNS = Columns(id="id")

@@ -28,23 +28,23 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from lmeraser import sources
-from lmeraser.config import Config, View, parse
-from lmeraser.constituents.base import Members
-from lmeraser.constituents.head import Head
-from lmeraser.deletion import Wish
-from lmeraser.dry_run import dry_run
-from lmeraser.executors.base import Fetch, TuneResult, TuneTask, Vector
-from lmeraser.hashing import Digest
-from lmeraser.importing import import_records
-from lmeraser.progress import Progress, silent
-from lmeraser.purge import purge
-from lmeraser.status import status
-from lmeraser.sums import stack
-from lmeraser.tensors import Array, to_bytes
-from lmeraser.train import train
-from lmeraser.unlearn import unlearn
-from lmeraser.workspace import Workspace
+from lmeraser.config.schema import Config, View, parse
+from lmeraser.core.digests import Digest
+from lmeraser.core.progress import Progress, silent
+from lmeraser.core.sufficient_statistics import stack
+from lmeraser.core.tensors import Array, to_bytes
+from lmeraser.data import sources
+from lmeraser.data.importing import import_records
+from lmeraser.models.tuners.base import Members
+from lmeraser.models.tuners.head import Head
+from lmeraser.pipeline.executors.base import Fetch, TuneResult, TuneTask, Vector
+from lmeraser.unlearning.dry_run import dry_run
+from lmeraser.unlearning.train import train
+from lmeraser.unlearning.unlearn import unlearn
+from lmeraser.workspace.purge import purge
+from lmeraser.workspace.requests.state import Wish
+from lmeraser.workspace.status import status
+from lmeraser.workspace.workspace import Workspace
 from measuring import keep, parser_of, seconds
 
 FEATURES, CENTRES = 768, 500

@@ -22,11 +22,11 @@ from PIL import Image
 from torch import Tensor
 
 from baselines import EfficientNetFeatures, TransformerFeatures, Work, plain, reference
-from lmeraser.backbones.frozen import FrozenLinear
-from lmeraser.config import parse
-from lmeraser.executors.base import TuneTask
-from lmeraser.executors.local import LocalExecutor
-from lmeraser.hashing import Digest
+from lmeraser.config.schema import parse
+from lmeraser.core.digests import Digest
+from lmeraser.models.backbones.frozen import FrozenLinear
+from lmeraser.pipeline.executors.base import TuneTask
+from lmeraser.pipeline.executors.local import LocalExecutor
 from measuring import compare, keep, parser_of, seconds
 
 CLASSES, BATCH, SIDE = 10, 16, 64

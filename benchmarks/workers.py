@@ -19,13 +19,13 @@ from typing import Any
 
 import numpy as np
 
-from lmeraser.config import parse
-from lmeraser.executors import pool_of
-from lmeraser.executors.base import TuneResult, TuneTask
-from lmeraser.executors.pooled import PooledExecutor
-from lmeraser.executors.processes import Processes
-from lmeraser.executors.worker import Answer, Introduction
-from lmeraser.hashing import Digest
+from lmeraser.config.schema import parse
+from lmeraser.core.digests import Digest
+from lmeraser.pipeline.executors import pool_of
+from lmeraser.pipeline.executors.base import TuneResult, TuneTask
+from lmeraser.pipeline.executors.pool import PooledExecutor
+from lmeraser.pipeline.executors.processes import Processes
+from lmeraser.pipeline.executors.worker import Answer, Introduction
 from measuring import keep, parser_of, seconds
 from tuning import pictures
 

@@ -19,7 +19,7 @@ from typing import Any
 from datasets import IterableDataset, load_dataset
 
 from lmeraser import Eraser
-from lmeraser.presets import PresetName
+from lmeraser.config.presets import PresetName
 
 
 def arguments() -> argparse.Namespace:

@@ -18,7 +18,7 @@ from typing import Any
 from datasets import Dataset, Image, load_dataset
 
 from lmeraser import Columns, Eraser
-from lmeraser.presets import PresetName
+from lmeraser.config.presets import PresetName
 
 
 def arguments() -> argparse.Namespace:

@@ -21,12 +21,13 @@ from PIL import Image as PillowImage
 from sklearn.datasets import load_digits
 from sqlalchemy import create_engine, text
 
-import lmeraser.engines
-from lmeraser import Columns, Eraser, cli
-from lmeraser.config import Config, parse
-from lmeraser.engines import PostgreSQL
-from lmeraser.public import PROVENANCE, PUBLIC_DIGESTS, image_digests, listed, sorted_set
-from lmeraser.records import Records
+import lmeraser.storage.engines
+from lmeraser import Columns, Eraser
+from lmeraser.cli import main as cli
+from lmeraser.config.schema import Config, parse
+from lmeraser.data.provenance import PROVENANCE, PUBLIC_DIGESTS, image_digests, listed, sorted_set
+from lmeraser.data.records import Records
+from lmeraser.storage.engines import PostgreSQL
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -36,7 +37,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "sqlite: looks into the files of a SQLite database")
     if url := config.getoption("--postgresql"):
-        setattr(lmeraser.engines, "SQLite", partial(on_server, url))  # noqa: B010
+        setattr(lmeraser.storage.engines, "SQLite", partial(on_server, url))  # noqa: B010
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -8,11 +8,11 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from lmeraser.config import View
-from lmeraser.executors.base import Fetch, TuneResult, TuneTask, Vector
-from lmeraser.hashing import Digest
-from lmeraser.progress import Progress
-from lmeraser.tensors import from_bytes, to_bytes
+from lmeraser.config.schema import View
+from lmeraser.core.digests import Digest
+from lmeraser.core.progress import Progress
+from lmeraser.core.tensors import from_bytes, to_bytes
+from lmeraser.pipeline.executors.base import Fetch, TuneResult, TuneTask, Vector
 
 
 class Fake:

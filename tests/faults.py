@@ -40,11 +40,11 @@ from sqlalchemy.exc import OperationalError
 
 from fake import Fake
 from lmeraser import Eraser
-from lmeraser.config import parse
+from lmeraser.config.schema import parse
+from lmeraser.data.importing import import_records
+from lmeraser.data.sources import Row, Source
 from lmeraser.errors import LmeraserError
-from lmeraser.importing import import_records
-from lmeraser.residue import scan
-from lmeraser.sources import Row, Source
+from lmeraser.unlearning.residue import scan
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 CONFIG = parse({"partition": {"clusters": 3, "sample_size": 6}, "global_head": {"weight": 0.5}})

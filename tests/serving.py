@@ -15,14 +15,14 @@ import httpx2
 import pytest
 from starlette.testclient import TestClient
 
-import lmeraser.executors.local as local
+import lmeraser.pipeline.executors.local as local
 from conftest import DIGIT_COLUMNS, digits, tiny_config
 from lmeraser import Eraser
-from lmeraser.api_keys import SCOPES
-from lmeraser.config import Config
-from lmeraser.executors.local import LocalExecutor
+from lmeraser.config.schema import Config
+from lmeraser.pipeline.executors.local import LocalExecutor
 from lmeraser.service.app import make_app
 from lmeraser.service.service import Service
+from lmeraser.workspace.api_keys import SCOPES
 
 HELD = range(24)
 NOW = "2026-01-31T12:00:00Z"

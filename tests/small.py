@@ -15,15 +15,15 @@ import torch
 from torch import Tensor, nn
 
 from conftest import png
-from lmeraser.backbones.base import Backbone, channel_constants
-from lmeraser.backbones.frozen import freeze
-from lmeraser.config import Config, parse
-from lmeraser.constituents import kind_of
-from lmeraser.constituents.base import Members, serial
-from lmeraser.determinism import below, order
-from lmeraser.environment import deterministic
-from lmeraser.hashing import Digest
-from lmeraser.images import Canvases
+from lmeraser.config.schema import Config, parse
+from lmeraser.core.digests import Digest
+from lmeraser.core.seeding import below, order
+from lmeraser.data.images import Canvases
+from lmeraser.models.backbones.base import Backbone, channel_constants
+from lmeraser.models.backbones.frozen import freeze
+from lmeraser.models.environment import deterministic
+from lmeraser.models.tuners import kind_of
+from lmeraser.models.tuners.base import Members, serial
 
 SIZE, SIDE, CLASSES, FEATURES = 16, 18, 3, 8
 

@@ -9,7 +9,7 @@ from datasets import Image
 
 from conftest import DIGIT_CLASSES, DIGIT_COLUMNS, digits, tiny_config
 from lmeraser import Eraser
-from lmeraser.config import to_toml
+from lmeraser.config.schema import to_toml
 from lmeraser.errors import CorruptError, ImageError, InputError, NoModelError, SourceError, WorkspaceError
 
 

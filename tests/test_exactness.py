@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from conftest import DIGIT_CLASSES, DIGIT_COLUMNS, digits
 from lmeraser import Eraser
-from lmeraser.presets import PRESETS
+from lmeraser.config.presets import PRESETS
 from oracle import Oracle
 
 _COMMON: dict[str, Any] = {

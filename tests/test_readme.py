@@ -11,7 +11,7 @@ import pytest
 from datasets import Image
 
 from conftest import digits
-from lmeraser.cli import app
+from lmeraser.cli.main import app
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 DOCS = {path.name: path.read_text() for path in (Path(__file__).parents[1] / "docs").glob("*.md")}

@@ -18,14 +18,15 @@ import pytest
 import faults
 from conftest import png
 from faults import CLASSES, CONFIG, NOW, name, opened
-from lmeraser import Eraser, certificate
+from lmeraser import Eraser
+from lmeraser.core.digests import Digest
+from lmeraser.core.tensors import from_bytes
+from lmeraser.data.images import decode
+from lmeraser.data.importing import import_records
+from lmeraser.data.sources import Row, Source, open_source
 from lmeraser.errors import CorruptError, ImageError, InputError, LmeraserError, SourceError
-from lmeraser.hashing import Digest
-from lmeraser.images import decode
-from lmeraser.importing import import_records
-from lmeraser.signing import PublicKey
-from lmeraser.sources import Row, Source, open_source
-from lmeraser.tensors import from_bytes
+from lmeraser.evidence import certificate
+from lmeraser.evidence.dsse import PublicKey
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +73,7 @@ def facts(root: Path) -> dict[str, Any]:
 
 
 def _key(eraser: Eraser) -> str:
-    from lmeraser.derive import feature_key
+    from lmeraser.pipeline.derive import feature_key
 
     return feature_key(CONFIG, eraser.executor().backbone, eraser.executor().fingerprint)
 
@@ -165,7 +166,7 @@ def test_a_missing_ledger_is_detected(copy: Path) -> None:
 
 def test_a_deleted_record_that_is_put_back_behind_the_ledgers_back_is_detected(copy: Path) -> None:
     with opened(copy) as eraser:
-        from lmeraser.records import Record
+        from lmeraser.data.records import Record
 
         back = Record(name(2), "person-2", 2, faults.picture(2))
         with eraser.workspace.database.transaction() as connection:

@@ -54,7 +54,7 @@ submit() { sbatch --parsable --gres=none --mem=0 --output="$work/%j.out" "$@"; }
 state() { scontrol show job "$1" | sed -n 's/.*JobState=\([A-Z]*\).*/\1/p'; }
 finish() { until state "$1" | grep -qE 'COMPLETED|FAILED|CANCELLED|TIMEOUT'; do sleep 1; done; cat "$work/$1.out"; echo "job $1: $(state "$1")"; }
 
-python3 -c "from lmeraser.demo import handwritten_digits as d; d()[0].select(range(400)).to_parquet('$work/digits.parquet')"
+python3 -c "from lmeraser.cli.demo import handwritten_digits as d; d()[0].select(range(400)).to_parquet('$work/digits.parquet')"
 cat > "$work/settings.toml" <<TOML
 [backbone]
 image_size = 32

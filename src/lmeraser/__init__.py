@@ -1,4 +1,4 @@
-"""Exact unlearning for image classifiers built on large frozen backbones.
+"""Exact unlearning for image classifiers built on large frozen models.
 
 The model is a deterministic function of the retained records, the settings and the backbone; training, adding and
 unlearning are that one function, memoised. See `Eraser` for the verbs.
@@ -12,13 +12,13 @@ from lmeraser._version import __version__
 from lmeraser.errors import LmeraserError
 
 if TYPE_CHECKING:
-    from lmeraser.config import Config
+    from lmeraser.config.schema import Config
+    from lmeraser.data.sources import Columns
     from lmeraser.eraser import Eraser
-    from lmeraser.sources import Columns
 
 __all__ = ["Columns", "Config", "Eraser", "LmeraserError", "__version__"]
 
-_HOMES = {"Columns": "sources", "Config": "config", "Eraser": "eraser"}
+_HOMES = {"Columns": "data.sources", "Config": "config.schema", "Eraser": "eraser"}
 
 
 def __getattr__(name: str) -> Any:

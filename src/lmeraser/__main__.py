@@ -1,5 +1,5 @@
 """``python -m lmeraser`` is the command line."""
 
-from lmeraser.cli import main
+from lmeraser.cli.main import main
 
 main()

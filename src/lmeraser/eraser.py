@@ -22,36 +22,36 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from lmeraser.config import Config, parse
-from lmeraser.deletion import Regulation, Request, Wish, wish_of
-from lmeraser.hashing import Digest
-from lmeraser.presets import PresetName
-from lmeraser.progress import Progress, silent
-from lmeraser.served import same_settings
-from lmeraser.signing import SigningKey
-from lmeraser.times import utc_now
-from lmeraser.workspace import Workspace
+from lmeraser.config.presets import PresetName
+from lmeraser.config.schema import Config, parse
+from lmeraser.core.digests import Digest
+from lmeraser.core.progress import Progress, silent
+from lmeraser.core.time import utc_now
+from lmeraser.evidence.dsse import SigningKey
+from lmeraser.workspace.freshness import same_settings
+from lmeraser.workspace.requests.state import Regulation, Request, Wish, wish_of
+from lmeraser.workspace.workspace import Workspace
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
 
-    from lmeraser.audit import AuditReport
-    from lmeraser.backbones import Backbone
-    from lmeraser.cost import Cost
-    from lmeraser.evaluate import Answering, EvaluationReport, TrainingSet
-    from lmeraser.executors.base import Executor
-    from lmeraser.executors.local import LocalExecutor
-    from lmeraser.executors.pooled import PooledExecutor
-    from lmeraser.importing import ImportReport
-    from lmeraser.model import Model
-    from lmeraser.plan import Plan
-    from lmeraser.predict import Prediction, Predictor
-    from lmeraser.reconcile import LedgerReport
-    from lmeraser.residue import ResidueReport
-    from lmeraser.sources import Columns
-    from lmeraser.status import Status
-    from lmeraser.train import TrainReport
-    from lmeraser.unlearn import Settled, UnlearnReport
+    from lmeraser.data.importing import ImportReport
+    from lmeraser.data.sources import Columns
+    from lmeraser.evidence.reconcile import LedgerReport
+    from lmeraser.inference.evaluate import Answering, EvaluationReport, TrainingSet
+    from lmeraser.inference.predictor import Prediction, Predictor
+    from lmeraser.models.backbones import Backbone
+    from lmeraser.models.manifest import Model
+    from lmeraser.models.partitions.cost import Cost
+    from lmeraser.pipeline.executors.base import Executor
+    from lmeraser.pipeline.executors.local import LocalExecutor
+    from lmeraser.pipeline.executors.pool import PooledExecutor
+    from lmeraser.unlearning.audit import AuditReport
+    from lmeraser.unlearning.plan import Plan
+    from lmeraser.unlearning.residue import ResidueReport
+    from lmeraser.unlearning.train import TrainReport
+    from lmeraser.unlearning.unlearn import Settled, UnlearnReport
+    from lmeraser.workspace.status import Status
 
 _CHUNK = 256  # images in memory at once while they are classified
 
@@ -135,7 +135,7 @@ class Eraser:
 
     def sampled_ids(self) -> list[str]:
         """Ids of the records that shape the partition; forgetting one of them derives the partition again."""
-        from lmeraser.partitions import partition_of
+        from lmeraser.models.partitions import partition_of
 
         return partition_of(self.workspace.config).sample(self.record_ids())
 
@@ -151,9 +151,9 @@ class Eraser:
         refuse_public: bool = False,
     ) -> ImportReport:
         """Add records: all of a source's or, if any is faulty, none. See `importing.import_records`."""
-        from lmeraser.importing import import_records
-        from lmeraser.public import public_images
-        from lmeraser.sources import open_source
+        from lmeraser.data.importing import import_records
+        from lmeraser.data.provenance import public_images
+        from lmeraser.data.sources import open_source
 
         opened = open_source(source, split=split, columns=columns)
         with self.workspace.writing("add"):
@@ -178,7 +178,7 @@ class Eraser:
 
     def train(self, *, rederive: bool = False) -> TrainReport:
         """Derive the model of the records and serve it; completes deletions under way. See `train.train`."""
-        from lmeraser.unlearn import settle
+        from lmeraser.unlearning.unlearn import settle
 
         settled = settle(self.workspace, self.deriving, first=True, rederive=rederive, progress=self._progress)
         assert settled.training is not None
@@ -186,7 +186,7 @@ class Eraser:
 
     def plan(self, *, ids: Iterable[str] = (), subjects: Iterable[str] = ()) -> Plan:
         """What `unlearn` would do, without doing it. See `dry_run.dry_run`."""
-        from lmeraser.dry_run import dry_run
+        from lmeraser.unlearning.dry_run import dry_run
 
         return dry_run(self.workspace, self.deriving, ids=ids, subjects=subjects, progress=self._progress)
 
@@ -212,7 +212,7 @@ class Eraser:
             received: when it came; None: now.
             audit: audit the model before the request is completed.
         """
-        from lmeraser.unlearn import unlearn
+        from lmeraser.unlearning.unlearn import unlearn
 
         wish = wish_of(ids, subjects, request, regulation, received, audit)
         only = [request] if request is not None and wish is None else []
@@ -248,8 +248,8 @@ class Eraser:
 
     def relabel(self, label: str, *, ids: Iterable[str]) -> Settled:
         """Give records another label and bring the model up to date. See `relabel.relabel`."""
-        from lmeraser.relabel import relabel
-        from lmeraser.unlearn import settle
+        from lmeraser.unlearning.relabel import relabel
+        from lmeraser.unlearning.unlearn import settle
 
         with self.workspace.writing("relabel"):
             relabel(self.workspace, ids, label)
@@ -264,8 +264,8 @@ class Eraser:
         Raises:
             VerificationError: the chain is broken; says where.
         """
-        from lmeraser.chain import Head
-        from lmeraser.reconcile import LedgerReport, differences
+        from lmeraser.evidence.hash_chain import Head
+        from lmeraser.evidence.reconcile import LedgerReport, differences
 
         workspace = self.workspace
         entries = workspace.ledger.entries(head=Head.read(Path(head)) if head is not None else None)
@@ -284,7 +284,7 @@ class Eraser:
             ids: record ids and subjects, searched for as texts.
             features: also search for the features of probes that are images; this loads the backbone.
         """
-        from lmeraser.residue import search
+        from lmeraser.unlearning.residue import search
 
         executor = self.executor if features else None
         files = [Path(probe) for probe in probes]
@@ -292,7 +292,7 @@ class Eraser:
 
     def draw(self) -> list[Path]:
         """Draw the clusters and their sizes into the workspace's ``reports``; purged with every generation."""
-        from lmeraser.pictures import draw_clusters, draw_sizes
+        from lmeraser.workspace.figures import draw_clusters, draw_sizes
 
         workspace = self.workspace
         model, paths = (
@@ -306,25 +306,25 @@ class Eraser:
 
     def audit(self, *, clusters: int | None = None) -> AuditReport:
         """Derive the model again from nothing and compare every digest. See `audit.audit`."""
-        from lmeraser.audit import audit
+        from lmeraser.unlearning.audit import audit
 
         return audit(self.workspace, self.deriving, clusters=clusters, progress=self._progress)
 
     def cost(self, *, hits: int = 8) -> Cost:
         """What requests cost on the records and settings held now, trained or not. See `simulation.simulate`."""
-        from lmeraser.simulation import simulate
+        from lmeraser.unlearning.cost_simulation import simulate
 
         return simulate(self.workspace, self.deriving, hits=hits, progress=self._progress)
 
     def status(self) -> Status:
         """The state of the workspace. See `status.status`."""
-        from lmeraser.status import status
+        from lmeraser.workspace.status import status
 
         return status(self.workspace)
 
     def purge(self, *, dry_run: bool = False) -> list[str]:
         """Remove what the served generation does not use, and rewrite the database. See `purge.purge`."""
-        from lmeraser.purge import purge
+        from lmeraser.workspace.purge import purge
 
         with self.workspace.writing("purge"):
             return purge(self.workspace, dry_run=dry_run, compact=True)
@@ -336,7 +336,7 @@ class Eraser:
             ImageError: a file cannot be decoded; names it.
             NoModelError: there is nothing to predict with.
         """
-        from lmeraser.images import read_image
+        from lmeraser.data.images import read_image
 
         predictor, paths, answers = self.predictor(), list(images), []
         for start in range(0, len(paths), _CHUNK):
@@ -353,8 +353,8 @@ class Eraser:
         linear: bool = True,
     ) -> EvaluationReport:
         """Accuracy on labelled images, beside that of a linear classifier. See `evaluate.evaluate`."""
-        from lmeraser.evaluate import evaluate, training_set
-        from lmeraser.sources import open_source
+        from lmeraser.data.sources import open_source
+        from lmeraser.inference.evaluate import evaluate, training_set
 
         def records() -> TrainingSet:
             model = predictor.model
@@ -375,8 +375,8 @@ class Eraser:
             NoModelError: there is nothing to predict with.
             CorruptError: an artifact is missing or damaged.
         """
-        from lmeraser.predict import Predictor
-        from lmeraser.quarantine import with_served
+        from lmeraser.inference.predictor import Predictor
+        from lmeraser.inference.quarantine import with_served
 
         store = self.workspace.store
         return with_served(
@@ -386,9 +386,9 @@ class Eraser:
 
     def _answering(self) -> Answering:
         """The served model, on the workers that ``[compute]`` names."""
-        from lmeraser.executors.pooled import PooledExecutor
-        from lmeraser.predict_on_workers import Package, PooledPredictor
-        from lmeraser.quarantine import with_served
+        from lmeraser.inference.distributed import Package, PooledPredictor
+        from lmeraser.inference.quarantine import with_served
+        from lmeraser.pipeline.executors.pool import PooledExecutor
 
         store, runs = self.workspace.store, self._runs(self.workspace.generations.require())
         if not isinstance(runs, PooledExecutor):
@@ -398,7 +398,7 @@ class Eraser:
 
     def quarantined(self) -> frozenset[int]:
         """Clusters of the served model that predictions do not use, because a deletion from them was accepted."""
-        from lmeraser.quarantine import waiting
+        from lmeraser.inference.quarantine import waiting
 
         return waiting(self.workspace, self.workspace.generations.require()).clusters
 
@@ -424,7 +424,7 @@ class Eraser:
 
     @cached_property
     def _pool(self) -> PooledExecutor:
-        from lmeraser.executors import pool_of
+        from lmeraser.pipeline.executors import pool_of
 
         model = self.workspace.generations.current()
         self._progress("starting workers", 0, None)
@@ -432,7 +432,7 @@ class Eraser:
 
     @cached_property
     def _loaded(self) -> LocalExecutor:
-        from lmeraser.executors.local import LocalExecutor
+        from lmeraser.pipeline.executors.local import LocalExecutor
 
         self._progress("loading the backbone", 0, None)
         return LocalExecutor(self.workspace.config, self._backbone)
@@ -443,7 +443,7 @@ class Eraser:
 
     def executor_of(self, model: Model) -> LocalExecutor:
         """The executor with a model's own settings, which lmeraser.toml may no longer hold."""
-        from lmeraser.executors.local import LocalExecutor
+        from lmeraser.pipeline.executors.local import LocalExecutor
 
         same = same_settings(self.workspace, model)
         return self.executor() if same else LocalExecutor(model.config(self.workspace.config.compute))

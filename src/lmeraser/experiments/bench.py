@@ -16,10 +16,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from lmeraser.backbones import Backbone as Network
-from lmeraser.backbones import load_backbone
-from lmeraser.config import Config
-from lmeraser.determinism import order
+from lmeraser.config.deployment import ComputeConfig
+from lmeraser.config.schema import Config
+from lmeraser.core.digests import Digest
+from lmeraser.core.progress import Progress, silent
+from lmeraser.core.seeding import order
+from lmeraser.core.tensors import from_bytes
 from lmeraser.eraser import Eraser
 from lmeraser.experiments.cells import Cell, Data, Outcome, half_of
 from lmeraser.experiments.datasets import DATA_SETS, SUBJECT, rows
@@ -29,11 +31,9 @@ from lmeraser.experiments.profiles import Backbone, Profile
 from lmeraser.experiments.relearn import Forgotten, relearn_curve
 from lmeraser.experiments.resources import measured
 from lmeraser.experiments.steps import Steps
-from lmeraser.hashing import Digest
-from lmeraser.predict import Predictor
-from lmeraser.progress import Progress, silent
-from lmeraser.settings import ComputeConfig
-from lmeraser.tensors import from_bytes
+from lmeraser.inference.predictor import Predictor
+from lmeraser.models.backbones import Backbone as Network
+from lmeraser.models.backbones import load_backbone
 
 _CHUNK = 256
 _RELEARN = 5  # epochs
@@ -268,7 +268,7 @@ class Bench:
 
     def _know(self, cell: Cell) -> Outcome:
         """What forget sets are chosen by, from a trained reference workspace."""
-        from lmeraser.evaluate import training_set
+        from lmeraser.inference.evaluate import training_set
 
         data, backbone = DATA_SETS[cell.data], self.backbone(cell)
         with self._eraser(self._trained_workspace(cell), cell) as eraser:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lmeraser.determinism import order
+from lmeraser.core.seeding import order
 from lmeraser.experiments.forget_sets import Known
 
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lmeraser.data.sources import Columns
 from lmeraser.errors import InputError
-from lmeraser.sources import Columns
 
 if TYPE_CHECKING:
     from datasets import IterableDataset

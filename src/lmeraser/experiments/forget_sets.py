@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lmeraser.determinism import order
+from lmeraser.core.seeding import order
 
 _SHARE = 0.1  # of the records, for sets whose size is a choice
 

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lmeraser.config import Config, merge, parse
+from lmeraser.config.presets import PresetName
+from lmeraser.config.schema import Config, merge, parse
+from lmeraser.config.tuning import HeadConfig, TuningConfig
 from lmeraser.errors import InputError
 from lmeraser.experiments.profiles import Backbone, Profile
-from lmeraser.presets import PresetName
-from lmeraser.sections import HeadConfig, TuningConfig
 
 DATA = "data:"  # begins the name of a backbone that lies beside the data sets
 

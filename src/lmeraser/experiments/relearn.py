@@ -14,17 +14,17 @@ from typing import Any
 
 import numpy as np
 
-from lmeraser.config import Config, merge, parse
+from lmeraser.config.schema import Config, merge, parse
+from lmeraser.core.digests import Digest
+from lmeraser.core.progress import silent
+from lmeraser.core.sufficient_statistics import embedding, encode
 from lmeraser.eraser import Eraser
-from lmeraser.executors.base import Fetch, TuneTask
-from lmeraser.executors.local import LocalExecutor
-from lmeraser.hashing import Digest
-from lmeraser.metrics.accuracies import accuracy
-from lmeraser.model import Model
-from lmeraser.predict import Predictor
-from lmeraser.progress import silent
-from lmeraser.store import MemoryStore
-from lmeraser.sums import embedding, encode
+from lmeraser.experiments.metrics.accuracies import accuracy
+from lmeraser.inference.predictor import Predictor
+from lmeraser.models.manifest import Model
+from lmeraser.pipeline.executors.base import Fetch, TuneTask
+from lmeraser.pipeline.executors.local import LocalExecutor
+from lmeraser.storage.artifacts import MemoryStore
 
 
 @dataclass(frozen=True)

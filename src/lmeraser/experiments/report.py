@@ -13,10 +13,10 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from lmeraser.display import text
+from lmeraser.core.atomic_files import write_atomic
+from lmeraser.core.console import text
 from lmeraser.experiments.figures import draw
 from lmeraser.experiments.results import Figure, Result, Table
-from lmeraser.files import write_atomic
 
 _STYLE = """
 :root { color-scheme: light dark; }

@@ -17,15 +17,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from lmeraser._version import __version__
+from lmeraser.config.deployment import ComputeConfig
+from lmeraser.core.atomic_files import write_atomic
+from lmeraser.core.progress import Progress, silent
 from lmeraser.errors import InputError
 from lmeraser.experiments.bench import Bench
 from lmeraser.experiments.profiles import profile_of
 from lmeraser.experiments.report import keep, write_report
 from lmeraser.experiments.studies import STUDIES
 from lmeraser.experiments.studies.base import data_of
-from lmeraser.files import write_atomic
-from lmeraser.progress import Progress, silent
-from lmeraser.settings import ComputeConfig
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from lmeraser._version import __version__
+from lmeraser.core.atomic_files import write_atomic
+from lmeraser.core.digests import Digest
+from lmeraser.core.tensors import from_bytes, to_bytes
 from lmeraser.experiments.cells import Outcome
-from lmeraser.files import write_atomic
-from lmeraser.hashing import Digest
-from lmeraser.tensors import from_bytes, to_bytes
 
 
 class Steps:

@@ -13,9 +13,9 @@ from fastapi import Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.concurrency import run_in_threadpool
 
-from lmeraser.api_keys import ApiKey, Scope
 from lmeraser.service.problems import Problem
 from lmeraser.service.service import Service, service_of
+from lmeraser.workspace.api_keys import ApiKey, Scope
 
 _bearer = HTTPBearer(auto_error=False, scheme_name="key", description="made with 'lmeraser keys create'")
 Credentials = Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]

@@ -11,10 +11,10 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel
 
-from lmeraser.deletion import Request, State
+from lmeraser.config.deployment import ServiceConfig
+from lmeraser.core.time import from_text, to_text
 from lmeraser.service.wire import API_VERSION, EXAMPLE_ID, IdentityType, RequestType, example
-from lmeraser.settings import ServiceConfig
-from lmeraser.times import from_text, to_text
+from lmeraser.workspace.requests.state import Request, State
 
 Status = Literal["pending", "in_progress", "completed", "cancelled"]
 

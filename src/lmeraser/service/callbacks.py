@@ -27,12 +27,12 @@ from urllib.parse import SplitResult, urlsplit
 
 import httpx2
 
+from lmeraser.config.deployment import ServiceConfig
+from lmeraser.evidence.dsse import SigningKey
 from lmeraser.service.answers import RequestStatus, Told
 from lmeraser.service.problems import Fault, Problem
-from lmeraser.settings import ServiceConfig
-from lmeraser.signing import SigningKey
-from lmeraser.subscriptions import Notice
-from lmeraser.workspace import Workspace
+from lmeraser.workspace.requests.subscriptions import Notice
+from lmeraser.workspace.workspace import Workspace
 
 _EVERY = 1.0  # seconds between two looks at what is due
 _TIMEOUT = 10.0  # seconds for a call

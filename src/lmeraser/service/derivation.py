@@ -20,7 +20,7 @@ import sys
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from lmeraser.priority import gently
+from lmeraser.core.thread_priority import gently
 
 if TYPE_CHECKING:
     from lmeraser.service.deriver import Deriver, Say

@@ -12,11 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lmeraser.config import read
+from lmeraser.config.schema import read
+from lmeraser.core.thread_priority import gently
 from lmeraser.eraser import Eraser
 from lmeraser.errors import LmeraserError
-from lmeraser.priority import gently
-from lmeraser.unlearn import UnlearnReport, unlearn
+from lmeraser.unlearning.unlearn import UnlearnReport, unlearn
 
 _EVERY = 0.2  # seconds between two lines about one step
 

@@ -9,9 +9,9 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from lmeraser.deletion import State
-from lmeraser.times import from_text
-from lmeraser.workspace import Workspace
+from lmeraser.core.time import from_text
+from lmeraser.workspace.requests.state import State
+from lmeraser.workspace.workspace import Workspace
 
 _QUICK = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _LONG = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 7200.0)

@@ -17,10 +17,10 @@ from dataclasses import dataclass, field
 
 from PIL import Image
 
-from lmeraser.predict import Prediction
-from lmeraser.priority import give_way
+from lmeraser.core.thread_priority import give_way
+from lmeraser.inference.predictor import Prediction
+from lmeraser.service.model_holder import Answering, Served
 from lmeraser.service.problems import Problem
-from lmeraser.service.state import Answering, Served
 
 
 @dataclass(frozen=True)

@@ -21,13 +21,13 @@ from fastapi import Request
 from lmeraser.eraser import Eraser
 from lmeraser.errors import LmeraserError
 from lmeraser.service.callbacks import Callbacks
-from lmeraser.service.intake import Intake
 from lmeraser.service.limits import Buckets
 from lmeraser.service.metrics import Metrics
+from lmeraser.service.model_holder import Served
 from lmeraser.service.predictions import Predictions
-from lmeraser.service.state import Served
-from lmeraser.service.worker import Worker
-from lmeraser.subscriptions import Subscriptions
+from lmeraser.service.request_writer import Intake
+from lmeraser.service.supervisor import Worker
+from lmeraser.workspace.requests.subscriptions import Subscriptions
 
 _TOGETHER = 64  # images for which what is left out is found out once
 _FOLLOW = 0.5  # seconds between two looks at what other processes did

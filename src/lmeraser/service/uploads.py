@@ -17,8 +17,8 @@ from collections.abc import Callable
 
 from PIL import Image, UnidentifiedImageError
 
+from lmeraser.data.images import decode
 from lmeraser.errors import ImageError
-from lmeraser.images import decode
 from lmeraser.service.problems import Problem
 
 _FORMATS = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp"}

@@ -14,8 +14,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import UUID4, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
-from lmeraser.deletion import Regulation, Wish
 from lmeraser.service.problems import knows_fields
+from lmeraser.workspace.requests.state import Regulation, Wish
 
 API_VERSION = "2.0"
 EXAMPLE_ID = "00000000-0000-4000-8000-000000000001"

@@ -10,8 +10,8 @@ from lmeraser.experiments.bench import Bench
 from lmeraser.experiments.cells import Cell, Outcome
 from lmeraser.experiments.datasets import DATA_SETS, available
 from lmeraser.experiments.methods import DATA, located
+from lmeraser.experiments.metrics.accuracies import accuracy
 from lmeraser.experiments.results import Findings, Result
-from lmeraser.metrics.accuracies import accuracy
 
 
 @dataclass(frozen=True)

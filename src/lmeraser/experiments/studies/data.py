@@ -6,16 +6,16 @@ import time
 
 import numpy as np
 
+from lmeraser.data.images import decode
 from lmeraser.experiments.bench import REFERENCE, Bench
 from lmeraser.experiments.cells import Cell
 from lmeraser.experiments.datasets import DATA_SETS
+from lmeraser.experiments.metrics.diversity import diversity
 from lmeraser.experiments.published import CLUSTERS, RECORDS
 from lmeraser.experiments.results import Figure, Findings, Table, Value
 from lmeraser.experiments.studies.base import Study, data_of, missing
-from lmeraser.images import decode
-from lmeraser.metrics.diversity import diversity
-from lmeraser.partitions import partition_of
-from lmeraser.pictures import clusters_png
+from lmeraser.models.partitions import partition_of
+from lmeraser.workspace.figures import clusters_png
 
 _DIVERSE = 64  # images whose pairs the diversity is a mean over
 _LINKAGES = ("average", "ward")

@@ -16,16 +16,16 @@ from lmeraser.experiments.bench import Bench
 from lmeraser.experiments.cells import Cell, Outcome
 from lmeraser.experiments.datasets import DATA_SETS
 from lmeraser.experiments.methods import METHODS
+from lmeraser.experiments.metrics.accuracies import Accuracies, accuracy, average_gap, tug_of_war
+from lmeraser.experiments.metrics.agreement import activation_distance, js_divergence
+from lmeraser.experiments.metrics.arrays import true_class
+from lmeraser.experiments.metrics.attack_report import attack_report
+from lmeraser.experiments.metrics.membership import Confidences, confidence, lira, rmia
+from lmeraser.experiments.metrics.registry import METRICS
+from lmeraser.experiments.metrics.relearning import RelearnTime, anamnesis_index, relearn_time
+from lmeraser.experiments.metrics.spread import spread, verdict
 from lmeraser.experiments.results import Findings, Table, Value
 from lmeraser.experiments.studies.base import Study, data_of, missing
-from lmeraser.metrics.accuracies import Accuracies, accuracy, average_gap, tug_of_war
-from lmeraser.metrics.agreement import activation_distance, js_divergence
-from lmeraser.metrics.arrays import true_class
-from lmeraser.metrics.attack_report import attack_report
-from lmeraser.metrics.membership import Confidences, confidence, lira, rmia
-from lmeraser.metrics.registry import METRICS
-from lmeraser.metrics.relearning import RelearnTime, anamnesis_index, relearn_time
-from lmeraser.metrics.spread import spread, verdict
 
 _ALL = ("random", "class", "cluster", "sampled", "outliers", "subject")
 _STUDIED = {  # which forget sets of which methods; those whose every training is dear have fewer

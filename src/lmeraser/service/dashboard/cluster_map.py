@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lmeraser.model import Cluster
-from lmeraser.tensors import Array
+from lmeraser.core.tensors import Array
+from lmeraser.models.manifest import Cluster
 
 WIDTH, HEIGHT = 640, 400  # of the picture
 _LARGEST = 34.0  # radius of the largest circle

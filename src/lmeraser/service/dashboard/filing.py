@@ -16,9 +16,8 @@ from fastapi import Request as Call
 from pydantic import UUID4, ValidationError
 from starlette.responses import RedirectResponse, Response
 
-from lmeraser.deletion import Regulation, Wish, parse_id
+from lmeraser.core.time import to_text
 from lmeraser.errors import InputError, NoModelError, UnknownRecordError
-from lmeraser.plan import Plan
 from lmeraser.service.dashboard.pages import HOME, PageRoute, page
 from lmeraser.service.dashboard.visitors import Visitor, genuine, needs
 from lmeraser.service.problems import Problem, invalid
@@ -26,7 +25,8 @@ from lmeraser.service.routes import erasure
 from lmeraser.service.routes.planning import planned
 from lmeraser.service.service import Service, service_of
 from lmeraser.service.wire import ErasureRequest
-from lmeraser.times import to_text
+from lmeraser.unlearning.plan import Plan
+from lmeraser.workspace.requests.state import Regulation, Wish, parse_id
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 

@@ -10,18 +10,18 @@ from fastapi import Request as Call
 from pydantic import UUID4
 from starlette.responses import RedirectResponse, Response
 
-from lmeraser.certificate import verify, verify_in_ledger
-from lmeraser.deletion import Request
 from lmeraser.errors import InputError, LmeraserError, VerificationError
-from lmeraser.plan import Plan
+from lmeraser.evidence.certificate import verify, verify_in_ledger
+from lmeraser.evidence.dsse import Envelope, PublicKey
 from lmeraser.service.dashboard.pages import HOME, PageRoute, left, page
 from lmeraser.service.dashboard.visitors import Visitor, genuine, needs
 from lmeraser.service.problems import Problem
 from lmeraser.service.routes import erasure, events
 from lmeraser.service.routes.planning import planned
 from lmeraser.service.service import Service, service_of
-from lmeraser.signing import Envelope, PublicKey
-from lmeraser.workspace import Workspace
+from lmeraser.unlearning.plan import Plan
+from lmeraser.workspace.requests.state import Request
+from lmeraser.workspace.workspace import Workspace
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 

@@ -9,7 +9,7 @@ from fastapi import Request as Call
 from starlette.responses import Response
 
 from lmeraser.errors import VerificationError
-from lmeraser.reconcile import LedgerReport
+from lmeraser.evidence.reconcile import LedgerReport
 from lmeraser.service.dashboard.pages import HOME, PageRoute, page
 from lmeraser.service.dashboard.visitors import Visitor, genuine, needs
 from lmeraser.service.problems import Problem

@@ -8,14 +8,14 @@ from fastapi import APIRouter, Depends
 from fastapi import Request as Call
 from starlette.responses import Response
 
-from lmeraser.evaluate import kept
-from lmeraser.model import Model
+from lmeraser.core.tensors import from_bytes
+from lmeraser.inference.evaluate import kept
+from lmeraser.models.manifest import Model
 from lmeraser.service.dashboard.cluster_map import HEIGHT, WIDTH, Dot, cluster_map
 from lmeraser.service.dashboard.pages import HOME, PageRoute, page
 from lmeraser.service.dashboard.visitors import Visitor, needs
 from lmeraser.service.service import Service, service_of
-from lmeraser.status import status
-from lmeraser.tensors import from_bytes
+from lmeraser.workspace.status import status
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 

@@ -21,12 +21,12 @@ from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from lmeraser._version import __version__
-from lmeraser.display import period
+from lmeraser.core.console import period
+from lmeraser.core.time import from_text
 from lmeraser.errors import LmeraserError
 from lmeraser.service.dashboard.sessions import Sessions
 from lmeraser.service.logs import log, place_of
 from lmeraser.service.problems import Problem, problem_of
-from lmeraser.times import from_text
 
 HOME = "/ui"
 LOGIN = f"{HOME}/login"

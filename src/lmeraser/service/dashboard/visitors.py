@@ -14,11 +14,11 @@ from typing import Annotated
 from fastapi import Form, Request
 from starlette.responses import Response
 
-from lmeraser.api_keys import ApiKey, Scope
 from lmeraser.service.dashboard.pages import NotLoggedIn, sessions_of
 from lmeraser.service.dashboard.sessions import LIFETIME, Session
 from lmeraser.service.problems import Problem
 from lmeraser.service.service import service_of
+from lmeraser.workspace.api_keys import ApiKey, Scope
 
 _COOKIE, _SECURE_COOKIE = "lmeraser", "__Host-lmeraser"  # a browser takes the second only over TLS, from this host
 

@@ -14,8 +14,7 @@ from sqlalchemy import Connection
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from lmeraser.api_keys import ApiKey
-from lmeraser.deletion import Request, Wish
+from lmeraser.core.time import from_text
 from lmeraser.errors import InputError
 from lmeraser.service.access import needs
 from lmeraser.service.answers import (
@@ -31,7 +30,8 @@ from lmeraser.service.callbacks import check_urls, headers
 from lmeraser.service.problems import Problem, documented
 from lmeraser.service.service import Service, service_of
 from lmeraser.service.wire import ErasureRequest
-from lmeraser.times import from_text
+from lmeraser.workspace.api_keys import ApiKey
+from lmeraser.workspace.requests.state import Request, Wish
 
 router = APIRouter(tags=["deletion requests"])
 

@@ -21,12 +21,12 @@ from pydantic import UUID4
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response, StreamingResponse
 
-from lmeraser.api_keys import ApiKey
 from lmeraser.service.access import needs
 from lmeraser.service.answers import RequestStatus
 from lmeraser.service.problems import Problem, documented
 from lmeraser.service.routes.erasure import found
 from lmeraser.service.service import Service, service_of
+from lmeraser.workspace.api_keys import ApiKey
 
 router = APIRouter(tags=["deletion requests"])
 

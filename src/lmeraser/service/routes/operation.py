@@ -9,11 +9,11 @@ from fastapi import Request as Call
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from lmeraser.api_keys import ApiKey
 from lmeraser.errors import LmeraserError
 from lmeraser.service.access import needs
 from lmeraser.service.problems import Problem, documented
 from lmeraser.service.service import service_of
+from lmeraser.workspace.api_keys import ApiKey
 
 router = APIRouter(tags=["operation"])
 

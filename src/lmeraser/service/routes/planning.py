@@ -9,14 +9,14 @@ from fastapi import APIRouter, Depends
 from fastapi import Request as Call
 from pydantic import BaseModel, ConfigDict, Field
 
-from lmeraser.api_keys import ApiKey
-from lmeraser.dry_run import dry_run
 from lmeraser.errors import NoModelError
-from lmeraser.plan import Plan
 from lmeraser.service.access import needs
 from lmeraser.service.problems import Problem, documented, knows_fields
 from lmeraser.service.service import Service, service_of
 from lmeraser.service.wire import Identity
+from lmeraser.unlearning.dry_run import dry_run
+from lmeraser.unlearning.plan import Plan
+from lmeraser.workspace.api_keys import ApiKey
 
 router = APIRouter(tags=["deletion requests"])
 

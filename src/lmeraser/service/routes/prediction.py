@@ -13,13 +13,13 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from lmeraser.api_keys import ApiKey
-from lmeraser.predict import Prediction
-from lmeraser.served import up_to_date
+from lmeraser.inference.predictor import Prediction
 from lmeraser.service.access import needs
 from lmeraser.service.problems import Fault, Problem, documented
 from lmeraser.service.service import Service, service_of
 from lmeraser.service.uploads import one_image
+from lmeraser.workspace.api_keys import ApiKey
+from lmeraser.workspace.freshness import up_to_date
 
 router = APIRouter(tags=["predictions"])
 

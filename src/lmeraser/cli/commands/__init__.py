@@ -1,0 +1,1 @@
+"""One command per verb; `lmeraser.cli.main` puts them together."""

@@ -1,0 +1,125 @@
+"""Commands about deletion requests."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from lmeraser.cli.commands.base import (
+    Address,
+    AsJson,
+    Audit,
+    ExecutorName,
+    Ids,
+    IdsFile,
+    Processes,
+    Received,
+    RegulationName,
+    RequestId,
+    Subjects,
+    all_ids,
+    moment,
+    opened,
+    print_json,
+    print_report,
+    workers,
+)
+
+
+def plan(ids: Ids = None, subjects: Subjects = None, ids_file: IdsFile = None, as_json: AsJson = False) -> None:
+    """Print what a deletion would do and cost; changes nothing."""
+    with opened(quiet=as_json) as eraser:
+        report = eraser.plan(ids=all_ids(ids, ids_file), subjects=subjects or [])
+    if as_json:
+        print_json(report.to_json())
+        return
+    from lmeraser.core.console import print_facts, print_rows
+
+    rows = [[c.cluster, c.records_before, c.records_forgotten] for c in report.affected]
+    print_rows("affected clusters", ["cluster", "records now", "of these forgotten"], rows)
+    print_facts("plan", {name: value for name, value in report.to_json().items() if name != "affected"})
+
+
+def unlearn(
+    ids: Ids = None,
+    subjects: Subjects = None,
+    ids_file: IdsFile = None,
+    request: RequestId = None,
+    regulation: RegulationName = "other",
+    received: Received = None,
+    audit: Audit = False,
+    executor: ExecutorName = None,
+    address: Address = None,
+    processes: Processes = None,
+    as_json: AsJson = False,
+) -> None:
+    """Forget records: afterwards the model is the one that training without them gives.
+
+    Without --id, --subject and --ids-file, carries out the requests that were accepted before, in one derivation
+    (with --request, only that one). Writes a signed certificate for each.
+    """
+    from lmeraser.workspace.requests.state import regulation as parse_regulation
+
+    with opened(compute=workers(executor, address, processes)) as eraser:
+        report = eraser.unlearn(
+            ids=all_ids(ids, ids_file),
+            subjects=subjects or [],
+            request=request,
+            regulation=parse_regulation(regulation),
+            received=moment(received),
+            audit=audit,
+        )
+    print_report("unlearned", report.to_json(), as_json=as_json)
+    raise typer.Exit(1 if any(request.state == "failed" for request in report.requests) else 0)
+
+
+def requests(context: typer.Context, as_json: AsJson = False) -> None:
+    """List deletion requests with their age and the time left."""
+    if context.invoked_subcommand is not None:
+        return
+    with opened(quiet=True) as eraser:
+        now = eraser.workspace.clock()
+        found = [request.to_json(now) for request in eraser.requests()]
+    if as_json:
+        print_json(found)
+        return
+    from lmeraser.core.console import period, print_rows
+
+    header = ["request", "law", "state", "age", "left"]
+    ages = ((period(r["age_seconds"]), period(r["seconds_left"])) for r in found)
+    rows = [[r["id"], r["regulation"], r["state"], *age] for r, age in zip(found, ages, strict=True)]
+    print_rows("deletion requests", header, rows, whole=header)
+
+
+def accept(
+    ids: Ids = None,
+    subjects: Subjects = None,
+    ids_file: IdsFile = None,
+    request: RequestId = None,
+    regulation: RegulationName = "other",
+    received: Received = None,
+    audit: Audit = False,
+    as_json: AsJson = False,
+) -> None:
+    """Accept a request; 'lmeraser unlearn' carries it out. Its clusters are quarantined until then."""
+    from lmeraser.workspace.requests.state import regulation as parse_regulation
+
+    with opened(quiet=True) as eraser:
+        accepted = eraser.request(
+            ids=all_ids(ids, ids_file),
+            subjects=subjects or [],
+            request=request,
+            regulation=parse_regulation(regulation),
+            received=moment(received),
+            audit=audit,
+        )
+        values = accepted.to_json(eraser.workspace.clock())
+    print_report("accepted", values, as_json=as_json)
+
+
+def cancel(request: Annotated[str, typer.Argument(help="The request's UUID.")], as_json: AsJson = False) -> None:
+    """Take back a request that is still pending."""
+    with opened(quiet=True) as eraser:
+        values = eraser.cancel(request).to_json(eraser.workspace.clock())
+    print_report("cancelled", values, as_json=as_json)

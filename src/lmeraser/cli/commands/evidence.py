@@ -1,0 +1,101 @@
+"""Commands about evidence: ledger, certificates, residue."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lmeraser.cli.commands.base import (
+    AsJson,
+    opened,
+    print_json,
+)
+from lmeraser.errors import InputError
+
+
+def ledger(
+    head: Annotated[
+        Path | None, typer.Option(help="Head exported earlier, which the ledger must contain.")
+    ] = None,
+    export: Annotated[Path | None, typer.Option(help="Copy the checked ledger to this file.")] = None,
+    export_head: Annotated[Path | None, typer.Option(help="Write where the ledger ends to this file.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check the ledger and print it; exits with 1 if it is broken or the records tell another story."""
+    from lmeraser.core.atomic_files import write_atomic
+
+    with opened(quiet=True) as eraser:
+        report = eraser.check_ledger(head=head)
+        if export:
+            eraser.workspace.ledger.export(export)
+    if export_head:
+        write_atomic(export_head, json.dumps(report.head.to_json()).encode() + b"\n")
+    if as_json:
+        print_json(report.to_json())
+    else:
+        from lmeraser.core.console import print_rows
+
+        rows = [
+            [e.position, e.time, e.kind, {k: v for k, v in e.body.items() if k != "removed"}]
+            for e in report.entries
+        ]
+        print_rows("ledger", ["entry", "time", "kind", "what"], rows)
+        typer.echo(f"{len(report.entries)} entries, an unbroken chain; the last one {report.head.digest}")
+        for line in report.differences:
+            typer.echo(f"NOT in accordance with the records: {line}")
+    raise typer.Exit(0 if report.sound else 1)
+
+
+def verify(
+    certificate: Annotated[Path, typer.Argument(help="The certificate's JSON file.")],
+    key: Annotated[Path, typer.Option(help="The workspace's public key (signing.pub).")],
+    ledger: Annotated[Path | None, typer.Option(help="A ledger that must tell of the certificate.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Verify a certificate; needs no workspace and no private data. Exits with 1 if it does not hold."""
+    from lmeraser.core.atomic_files import read_file
+    from lmeraser.evidence import certificate as certificates
+    from lmeraser.evidence.dsse import PublicKey
+
+    data = read_file(certificate)
+    facts = certificates.verify(data, PublicKey.read(key))
+    if ledger:
+        certificates.verify_in_ledger(data, facts, read_file(ledger))
+    if as_json:
+        print_json({"verified": True, "in_ledger": bool(ledger), **facts})
+        return
+    typer.echo(certificates.render(facts))
+    typer.echo("verified: signature" + (" and place in the ledger" if ledger else ""))
+
+
+def residue(
+    probe: Annotated[list[Path] | None, typer.Option(help="File that you still hold; may be repeated.")] = None,
+    ids: Annotated[list[str] | None, typer.Option("--id", help="Text to search for, as a record id.")] = None,
+    features: Annotated[bool, typer.Option(help="Search for the features of images, too.")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Search every byte of the workspace for what came from files; exits with 1 if something is found."""
+    from dataclasses import asdict
+
+    if not probe and not ids:
+        raise InputError("A scan searches for something.", got="nothing", next_step="give --probe or --id")
+    with opened(quiet=as_json) as eraser:
+        report = eraser.residue(probe or [], ids=ids or [], features=features)
+    if as_json:
+        print_json(report.to_json())
+    else:
+        for find in report.finds:
+            typer.echo("FOUND {probe} in {file} at {offset}".format(**asdict(find)))
+        typer.echo(
+            f"{report.windows} windows and {len(ids or [])} names searched in {report.bytes_searched} bytes of "
+            f"{report.files} files: {'nothing found' if report.clean else f'{len(report.finds)} finds'}"
+            + (f"; {report.shared} more are shared with retained records" if report.shared else "")
+        )
+        if report.held:
+            typer.echo(f"{report.held} records that are held now have one of these files as their image")
+        for name in report.not_searched:
+            typer.echo(f"not searched: {name} holds nothing that is its own")
+    raise typer.Exit(0 if report.clean else 1)

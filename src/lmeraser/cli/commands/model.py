@@ -1,0 +1,180 @@
+"""Commands about the model."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lmeraser.cli.commands.base import (
+    Address,
+    AsJson,
+    ExecutorName,
+    ImageColumn,
+    LabelColumn,
+    Processes,
+    Split,
+    columns_of,
+    opened,
+    print_json,
+    print_report,
+    workers,
+)
+from lmeraser.errors import StorageError
+
+
+def train(
+    rederive: Annotated[
+        bool, typer.Option("--rederive", help="Run again what was made in another environment.")
+    ] = False,
+    executor: ExecutorName = None,
+    address: Address = None,
+    processes: Processes = None,
+    as_json: AsJson = False,
+) -> None:
+    """Bring the model up to date with the records and settings."""
+    with opened(compute=workers(executor, address, processes)) as eraser:
+        report = eraser.train(rederive=rederive)
+    print_report("training", report.to_json(), as_json=as_json)
+
+
+def cost(
+    hits: Annotated[int, typer.Option(help="Hits of the clustering sample to simulate.", min=0)] = 8,
+    as_json: AsJson = False,
+) -> None:
+    """Simulate what requests cost on the records held now, even before training."""
+    with opened() as eraser:
+        report = eraser.cost(hits=hits)
+    print_report("cost of uniform requests", report.to_json(), as_json=as_json)
+
+
+def predict(
+    images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
+    as_json: AsJson = False,
+) -> None:
+    """Classify images."""
+    from dataclasses import asdict
+
+    from lmeraser.core.console import print_rows
+    from lmeraser.data.sources import image_files
+
+    files = image_files(images)
+    with opened() as eraser:
+        answers = eraser.predict(files)
+    if as_json:
+        print_json([{"image": str(f), **asdict(a)} for f, a in zip(files, answers, strict=True)])
+        return
+    rerouted = any(answer.rerouted for answer in answers)
+    header = ["image", "class", "probability", "cluster", *(["rerouted"] if rerouted else [])]
+    rows = [
+        [file, a.class_name, a.probability, a.clusters, *([a.rerouted] if rerouted else [])]
+        for file, a in zip(files, answers, strict=True)
+    ]
+    print_rows("predictions", header, rows)
+    if rerouted:
+        typer.echo(
+            "rerouted: the nearest cluster holds a record whose deletion was accepted; the next one answered"
+        )
+
+
+def evaluate(
+    source: Annotated[str, typer.Argument(help="Folder of class folders, parquet file, or dataset name.")],
+    split: Split = None,
+    image_column: ImageColumn = "image",
+    label_column: LabelColumn = "label",
+    linear: Annotated[bool, typer.Option(help="Compare with a linear classifier.")] = True,
+    executor: ExecutorName = None,
+    address: Address = None,
+    processes: Processes = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure accuracy on labelled images, beside a linear classifier on the same frozen features."""
+    from lmeraser.core.console import print_facts, print_rows
+    from lmeraser.inference.evaluate import keep
+
+    columns = columns_of(image_column, label_column, None, None, positions=True)
+    with opened(compute=workers(executor, address, processes)) as eraser:
+        model = eraser.workspace.generations.current()
+        report = eraser.evaluate(source, split=split, columns=columns, linear=linear)
+        if model is not None and model is eraser.workspace.generations.current():
+            with contextlib.suppress(StorageError):  # the report is printed all the same
+                keep(eraser.workspace.reports, model.model_digest, report)
+    if as_json:
+        print_json(report.to_json())
+        return
+    rows = [[c.name, c.images, c.accuracy] for c in report.per_class]
+    print_rows("accuracy by class", ["class", "images", "accuracy"], rows)
+    facts = {"images": report.images, "clusters": report.clusters, "accuracy": report.accuracy}
+    facts |= {f"  of the {name.replace('_', ' ')} alone": share for name, share in report.part_accuracy.items()}
+    facts["expected share tuned again by a request"] = report.expected_share
+    print_facts("accuracy", {**facts, "linear classifier, same features": report.linear_accuracy})
+
+
+def audit(
+    clusters: Annotated[int | None, typer.Option(help="Check so many clusters, drawn at random.")] = None,
+    executor: ExecutorName = None,
+    address: Address = None,
+    processes: Processes = None,
+    as_json: AsJson = False,
+) -> None:
+    """Derive the model again from nothing and compare every digest; exits with 1 when one differs."""
+    with opened(compute=workers(executor, address, processes)) as eraser:
+        report = eraser.audit(clusters=clusters)
+        head = eraser.workspace.generations.require().global_head
+    if as_json:
+        print_json(report.to_json())
+    elif report.identical:
+        checked = f"{report.clusters_checked} of {report.clusters} clusters"
+        typer.echo(
+            f"identical: {'the global head and ' if head else ''}{checked}, derived again from "
+            f"{report.records} records, have the served digests (model {report.model_digest})"
+        )
+    else:
+        typer.echo("NOT identical:\n" + "\n".join(f"  - {line}" for line in report.differences))
+        if not report.same_environment:
+            typer.echo(
+                "The model was made in another environment (or in several), where only equality in "
+                "distribution is claimed; 'lmeraser train --rederive' makes it here."
+            )
+    raise typer.Exit(0 if report.identical else 1)
+
+
+def draw() -> None:
+    """Draw the clusters and their sizes into the workspace's reports; the next generation removes them."""
+    with opened() as eraser:
+        typer.echo("\n".join(str(path) for path in eraser.draw()))
+
+
+def doctor(as_json: AsJson = False) -> None:
+    """Test whether this machine computes the same bits whatever else it does; exits with 1 if not."""
+    from lmeraser.core.console import print_facts, print_rows
+    from lmeraser.pipeline.self_test import examine, measure
+
+    with opened() as eraser:
+        config = eraser.workspace.config
+        report, speeds = examine(eraser.executor(), config), measure(eraser.executor(), config)
+        eraser.workspace.calibration.note(config, speeds.measured, speeds.seconds)
+    rates = {"embedding": round(speeds.embedding, 1), "tuning": speeds.tuning and round(speeds.tuning, 1)}
+    if as_json:
+        print_json({**report.to_json(), "images_per_second": rates})
+    else:
+        print_facts("environment", report.environment)
+        print_rows("checks", ["check", "same bits"], [[c.name, c.passed] for c in report.checks])
+        print_facts("images per second", rates)
+    raise typer.Exit(0 if report.sound else 1)
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the workspace, pictures and report.")] = Path("demo"),
+    as_json: AsJson = False,
+) -> None:
+    """Run the main job end to end on handwritten digits; exits with 1 unless every audit is identical."""
+    from lmeraser.cli.demo import print_demo, run_demo
+    from lmeraser.core.console import Display
+
+    with Display() as display:
+        report = run_demo(out, progress=display)
+    print_json(report.to_json()) if as_json else print_demo(report)
+    raise typer.Exit(0 if report.identical else 1)

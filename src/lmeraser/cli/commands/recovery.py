@@ -1,0 +1,89 @@
+"""Commands about backups: make one, restore it, and carry out deletions again that it does not know of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lmeraser.cli.commands.base import AsJson, global_options, opened, print_report
+from lmeraser.errors import InputError
+
+if TYPE_CHECKING:
+    from lmeraser.evidence.hash_chain import Head
+    from lmeraser.workspace.replay import ReapplyReport
+
+Newest = Annotated[Path | None, typer.Option("--ledger", help="The newest copy of the workspace's ledger.")]
+ExportedHead = Annotated[
+    Path | None, typer.Option("--head", help="The newest head that was exported; the ledger must contain it.")
+]
+
+
+def backup(
+    target: Annotated[Path, typer.Argument(help="The new file; as secret as the workspace.")],
+    as_json: AsJson = False,
+) -> None:
+    """Write everything that cannot be derived to one file; replace it after deletions."""
+    from lmeraser.workspace.backup import backup as make
+
+    with opened(quiet=True) as eraser:
+        report = make(eraser.workspace, target)
+    print_report("backup made", report.to_json(), as_json=as_json)
+
+
+def restore(
+    archive: Annotated[Path, typer.Argument(help="A file that 'lmeraser backup' wrote.")],
+    ledger: Newest = None,
+    head: ExportedHead = None,
+    no_newer_ledger: Annotated[
+        bool, typer.Option("--no-newer-ledger", help="Nothing was deleted since, or nobody knows what.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make the workspace of -w from a backup: without what was deleted since, and with the model derived again."""
+    from lmeraser.core.atomic_files import read_file
+    from lmeraser.workspace.restore import restore as unpack
+
+    if (ledger is None) != no_newer_ledger:
+        raise InputError(
+            "What was deleted since a backup is deleted again before it is served.",
+            got="both --ledger and --no-newer-ledger" if ledger else "no ledger",
+            next_step="give --ledger with its newest copy; --no-newer-ledger only if there is none",
+        )
+    newest = read_file(ledger) if ledger else None
+    root, wait = global_options.workspace, global_options.wait
+    report = unpack(archive, root, newest=newest, head=_head(head), wait=wait)
+    _finish("restored", report, as_json=as_json)
+
+
+def reapply(
+    ledger: Annotated[Path, typer.Option("--ledger", help="The newest copy of the workspace's ledger.")],
+    head: ExportedHead = None,
+    as_json: AsJson = False,
+) -> None:
+    """Carry out again what a newer ledger tells was deleted, in a workspace that was set back."""
+    from lmeraser.core.atomic_files import read_file
+    from lmeraser.workspace.replay import reapply as carry_out
+
+    newest = read_file(ledger)
+    with opened(quiet=True) as eraser:
+        report = carry_out(eraser.workspace, newest, head=_head(head))
+    _finish("carried out again", report, as_json=as_json)
+
+
+def _finish(title: str, report: ReapplyReport, *, as_json: bool) -> None:
+    """Derive the model where there was one, and print what happened."""
+    from lmeraser.unlearning.unlearn import settle
+
+    with opened() as eraser:
+        trained = any(entry.kind == "generation" for entry in eraser.workspace.ledger.entries())
+        settled = settle(eraser.workspace, eraser.deriving, first=trained)
+    model = settled.training.to_json() if settled.training else {}
+    print_report(title, {**report.to_json(), **model}, as_json=as_json)
+
+
+def _head(path: Path | None) -> Head | None:
+    from lmeraser.evidence.hash_chain import Head
+
+    return Head.read(path) if path else None

@@ -1,0 +1,283 @@
+"""The main job end to end on handwritten digits, in both modes: train, evaluate, forget, audit each time.
+
+The digits ship with scikit-learn, the backbone's weights with a package, so nothing is fetched. Each request is
+timed beside the derivation from nothing on the same retained records that its audit does anyway: that is what
+training from scratch costs.
+"""
+
+from __future__ import annotations
+
+import io
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lmeraser.config.presets import PresetName
+from lmeraser.config.schema import Config, parse
+from lmeraser.core.atomic_files import write_atomic
+from lmeraser.core.digests import Digest, canonical_json
+from lmeraser.core.progress import Progress, silent
+from lmeraser.data.sources import Columns
+from lmeraser.eraser import Eraser
+from lmeraser.errors import InputError
+from lmeraser.workspace.figures import draw_clusters, draw_sizes
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+_COLUMNS = Columns(id="id")
+_TEST_EVERY = 6  # every sixth digit is held out for evaluation
+_BATCH = 20
+_MARKER = "lmeraser-demo.json"
+
+
+@dataclass(frozen=True)
+class DemoRequest:
+    """One deletion of the demo.
+
+    Attributes:
+        request: what was forgotten, in words.
+        records: how many records.
+        sample_hit: whether one of them shaped the partition.
+        clusters_tuned: clusters tuned again.
+        records_tuned: their members.
+        seconds: from the request to the new generation.
+        seconds_from_scratch: of deriving the same model from nothing.
+        ratio: of the two, from scratch over request.
+        identical: whether the audit found every digest equal.
+        accuracy: on the held-out digits afterwards.
+    """
+
+    request: str
+    records: int
+    sample_hit: bool
+    clusters_tuned: int
+    records_tuned: int
+    seconds: float
+    seconds_from_scratch: float
+    ratio: float
+    identical: bool
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class DemoMode:
+    """What the demo measured with one preset.
+
+    Attributes:
+        preset: 'instant' or 'prompts'.
+        clusters: of the first model.
+        expected_share: of the records, tuned again by one uniform request that misses the sample.
+        train_seconds: of the first training.
+        accuracy: on the held-out digits, before any deletion.
+        linear_accuracy: of a linear classifier on the clean features of all records, which can forget nothing.
+        requests: the deletions.
+        model_digest: of the last model.
+    """
+
+    preset: PresetName
+    clusters: int
+    expected_share: float
+    train_seconds: float
+    accuracy: float
+    linear_accuracy: float | None
+    requests: tuple[DemoRequest, ...]
+    model_digest: Digest
+
+
+@dataclass(frozen=True)
+class DemoReport:
+    """What the demo measured.
+
+    Attributes:
+        records: digits trained on.
+        modes: what was measured with each preset.
+        pictures: files written.
+    """
+
+    records: int
+    modes: tuple[DemoMode, ...]
+    pictures: tuple[str, ...]
+
+    @property
+    def identical(self) -> bool:
+        """Whether every audit was identical."""
+        return all(request.identical for mode in self.modes for request in mode.requests)
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as JSON values."""
+        return {**asdict(self), "identical": self.identical}
+
+
+def demo_config(preset: PresetName) -> Config:
+    """The settings of the demo: a small input; for prompts a small sample, half the epochs, twice the rates."""
+    values: dict[str, Any] = {"backbone": {"image_size": 48, "micro_batch": 16}}
+    if preset == "prompts":
+        values["partition"] = {"clusters": 18, "sample_size": 300}
+        values["tuning"] = {"epochs": 5, "prompt_learning_rate": 0.06, "head_learning_rate": 0.006}
+    return parse(values, base=preset)
+
+
+def run_demo(out: Path, *, progress: Progress = silent) -> DemoReport:
+    """Run the demo and leave its workspaces, report and pictures in ``out``.
+
+    Raises:
+        InputError: ``out`` holds something that an earlier demo did not write.
+    """
+    _clear(out)
+    private, held_out = handwritten_digits()
+    with Eraser.create(out / "instant", demo_config("instant"), progress=progress) as eraser:
+        instant = _run(eraser, "instant", private, held_out)
+    with Eraser.create(out / "prompts", demo_config("prompts"), progress=progress) as eraser:
+        prompts = _run(eraser, "prompts", private, held_out)
+        pictures = _draw(eraser, out)
+    report = DemoReport(len(private), (instant, prompts), pictures)
+    write_atomic(out / _MARKER, canonical_json(report.to_json()))
+    return report
+
+
+def _run(eraser: Eraser, preset: PresetName, private: Dataset, held_out: Dataset) -> DemoMode:
+    eraser.add(private, columns=_COLUMNS)
+    started = time.perf_counter()
+    eraser.train()
+    train_seconds = time.perf_counter() - started
+    first = eraser.status()
+    evaluation = eraser.evaluate(held_out, columns=_COLUMNS)
+    sampled, ordinary = _sampled(eraser)
+    batches = {
+        "ordinary": ordinary[:1],
+        "sampled": sampled[:1],
+        f"{_BATCH} at once": _spread(ordinary, sampled),
+    }
+    return DemoMode(
+        preset=preset,
+        clusters=first.clusters,
+        expected_share=first.expected_share,
+        train_seconds=round(train_seconds, 2),
+        accuracy=evaluation.accuracy,
+        linear_accuracy=evaluation.linear_accuracy,
+        requests=tuple(_forget(eraser, what, ids, held_out) for what, ids in batches.items() if ids),
+        model_digest=eraser.model_digest,
+    )
+
+
+def print_demo(report: DemoReport) -> None:
+    """The demo's report as tables."""
+    from lmeraser.core.console import print_facts, print_rows
+
+    header = ["preset", "request", "clusters", "records", "seconds", "scratch", "accuracy", "same"]
+    rows = [
+        [
+            mode.preset,
+            request.request,
+            request.clusters_tuned,
+            request.records_tuned,
+            request.seconds,
+            request.seconds_from_scratch,
+            request.accuracy,
+            request.identical,
+        ]
+        for mode in report.modes
+        for request in mode.requests
+    ]
+    print_rows("forgotten; clusters and records tuned again; seconds; same digest as retraining", header, rows)
+    facts: dict[str, Any] = {"records": report.records}
+    for mode in report.modes:
+        facts |= {
+            f"{mode.preset}: accuracy before": mode.accuracy,
+            f"{mode.preset}: accuracy after": mode.requests[-1].accuracy,
+            f"{mode.preset}: seconds of training": mode.train_seconds,
+            f"{mode.preset}: share re-tuned by a request": mode.expected_share,
+        }
+    facts |= {
+        "linear classifier, all records": report.modes[0].linear_accuracy,
+        "identical to retraining": report.identical,
+        "pictures": report.pictures,
+    }
+    print_facts("lmeraser demo: handwritten digits, EfficientNet-Lite0", facts)
+
+
+def _clear(out: Path) -> None:
+    """Remove what an earlier demo left in ``out``, and nothing else."""
+    if not out.exists():
+        return
+    if not out.is_dir() or (any(out.iterdir()) and not (out / _MARKER).exists()):
+        raise InputError(
+            "The demo writes into a missing or empty folder, or over an earlier demo.",
+            got=f"{out} holds other files",
+            next_step="choose another folder with --out",
+        )
+    shutil.rmtree(out)
+
+
+def handwritten_digits() -> tuple[Dataset, Dataset]:
+    """Scikit-learn's handwritten digits as private and held-out records."""
+    from datasets import ClassLabel, Dataset, Features, Image, Value
+    from sklearn.datasets import load_digits
+
+    loaded = load_digits()
+    features = Features(
+        {"id": Value("string"), "image": Image(), "label": ClassLabel(names=[str(d) for d in range(10)])}
+    )
+    rows = [
+        {"id": f"digit-{number:04d}", "image": {"bytes": _png(pixels), "path": None}, "label": int(label)}
+        for number, (pixels, label) in enumerate(zip(loaded.images, loaded.target, strict=True))
+    ]
+    private = [row for number, row in enumerate(rows) if number % _TEST_EVERY]
+    return Dataset.from_list(private, features=features), Dataset.from_list(rows[::_TEST_EVERY], features=features)
+
+
+def _png(pixels: Any) -> bytes:
+    """A digit, values 0 to 16 in [8, 8], as a PNG file."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray((pixels * 255 / 16).round().astype("uint8")).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _sampled(eraser: Eraser) -> tuple[list[str], list[str]]:
+    """Record ids inside and outside the clustering sample."""
+    sample = eraser.sampled_ids()
+    return sample, sorted(set(eraser.record_ids()) - set(sample))
+
+
+def _spread(ordinary: Sequence[str], sampled: Sequence[str]) -> list[str]:
+    """A batch of records far apart, two of them from the sample if there is one; without the first of both."""
+    chosen = sampled[1:3]
+    step = len(ordinary) // _BATCH
+    return [*ordinary[1::step][: _BATCH - len(chosen)], *chosen]
+
+
+def _forget(eraser: Eraser, request: str, ids: Sequence[str], held_out: Dataset) -> DemoRequest:
+    plan = eraser.plan(ids=ids)
+    report = eraser.unlearn(ids=ids)
+    started = time.perf_counter()
+    audit = eraser.audit()
+    from_scratch = time.perf_counter() - started
+    accuracy = eraser.evaluate(held_out, columns=_COLUMNS, linear=False).accuracy
+    assert report.training is not None
+    return DemoRequest(
+        request=request,
+        records=len(report.selection.ids),
+        sample_hit=plan.sample_hit,
+        clusters_tuned=report.training.ran["tuned"],
+        records_tuned=report.training.ran["tuned_records"],
+        seconds=round(report.seconds, 3),
+        seconds_from_scratch=round(from_scratch, 3),
+        ratio=round(from_scratch / report.seconds, 2),
+        identical=audit.identical,
+        accuracy=accuracy,
+    )
+
+
+def _draw(eraser: Eraser, out: Path) -> tuple[str, ...]:
+    """The pictures of the last model; drawn after the deletions, so that they show no forgotten record."""
+    model = eraser.workspace.generations.require()
+    clusters, sizes = out / "clusters.png", out / "sizes.png"
+    draw_clusters(eraser.workspace, model, clusters)
+    draw_sizes(model, sizes)
+    return str(clusters), str(sizes)

@@ -1,0 +1,96 @@
+"""The command line: one command per verb, put together from `commands`.
+
+Every command that reports takes ``--json``. Errors of lmeraser become one message (rule, value got, next step)
+and exit status 2, or 1 where evidence does not hold; an audit, a scan or a doctor that finds something exits with
+1; an interrupted command exits with 130 and can be run again. Heavy modules are imported inside the commands, so
+``--help`` is quick.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lmeraser._version import __version__
+from lmeraser.cli.commands import deletion, evidence, experiments, model, public, recovery, service, workspace
+from lmeraser.cli.commands.base import global_options
+from lmeraser.errors import LmeraserError, StoppedError
+
+app = typer.Typer(
+    help="Exact unlearning for image classifiers built on large frozen backbones.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for _command in (
+    *(model.demo, workspace.init, workspace.add, workspace.classes, workspace.config, workspace.status),
+    *(model.train, model.predict, model.evaluate, model.draw, model.doctor),
+    *(model.cost, deletion.plan, deletion.unlearn, workspace.relabel, model.audit),
+    *(public.pretrain, public.convert, service.serve),
+    *(evidence.ledger, evidence.verify, evidence.residue, workspace.purge, workspace.upgrade),
+    *(recovery.backup, recovery.restore, recovery.reapply),
+):
+    app.command()(_command)
+
+_requests = typer.Typer(help="List, accept and cancel deletion requests.", invoke_without_command=True)
+_requests.callback()(deletion.requests)
+_requests.command()(deletion.accept)
+_requests.command()(deletion.cancel)
+app.add_typer(_requests, name="requests")
+
+_experiments = typer.Typer(help="Run the paper's comparison and write its report.", no_args_is_help=True)
+_experiments.command()(experiments.run)
+_experiments.command("list")(experiments.list_experiments)
+app.add_typer(_experiments, name="experiments")
+
+_keys = typer.Typer(help="List, make and revoke keys of the HTTP service.", invoke_without_command=True)
+_keys.callback()(service.keys)
+_keys.command()(service.create)
+_keys.command()(service.revoke)
+app.add_typer(_keys, name="keys")
+
+
+def main() -> None:
+    """Run the command line; the one place where errors become messages."""
+    try:
+        status = app(standalone_mode=False)
+        if status == StoppedError.exit_code:  # typer turns an interruption into this status and says nothing
+            raise KeyboardInterrupt
+    except LmeraserError as error:
+        if global_options.debug:
+            raise
+        typer.echo(f"lmeraser: {error.diagnostics()}", err=True)
+        status = error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        stopped = StoppedError("Interrupted.", next_step="run the same command again; finished parts are kept")
+        typer.echo(f"lmeraser: {stopped.diagnostics()}", err=True)
+        status = stopped.exit_code
+    except Exception as error:
+        if not (hasattr(error, "show") and hasattr(error, "exit_code")):  # not one of click's usage errors
+            raise
+        error.show()
+        status = error.exit_code
+    sys.exit(status or 0)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    workspace: Annotated[
+        Path, typer.Option("--workspace", "-w", envvar="LMERASER_WORKSPACE", help="The workspace's folder.")
+    ] = Path(),
+    wait: Annotated[float, typer.Option(help="Seconds to wait for another writer.", min=0)] = 10.0,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    global_options.workspace, global_options.wait, global_options.debug = workspace, wait, debug

@@ -1,1 +1,0 @@
-"""One command per verb; `lmeraser.cli` puts them together."""

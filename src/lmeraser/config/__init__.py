@@ -1,0 +1,1 @@
+"""Settings: the schema that is read from TOML, and named presets."""

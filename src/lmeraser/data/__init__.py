@@ -1,0 +1,1 @@
+"""Private records: what they hold, where they come from, what is derived from each."""

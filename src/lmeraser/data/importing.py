@@ -1,0 +1,235 @@
+"""Adding records: from a source's rows to the database, all of them or none.
+
+Rules:
+- one transaction per import: an interrupted or faulty import leaves nothing behind and can be repeated;
+- a row that is already there with the same content is counted, not added again;
+- a row whose id, subject or image was deleted here is refused (counted), unless that is allowed on purpose;
+- every fault of the source is collected before anything is refused;
+- a record whose image the backbone was trained on is counted, or a fault if that is asked for (paper, Eq. 2);
+- the first import fixes the list of classes; later ones must fit it.
+
+Rows are streamed in chunks, so memory does not grow with the source. Knows nothing about where rows come from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+
+from sqlalchemy import Connection
+
+from lmeraser.core.digests import Digest
+from lmeraser.core.progress import Progress, counted, silent
+from lmeraser.data.provenance import PublicImages
+from lmeraser.data.records import Named, Record, Records
+from lmeraser.data.sources import Row, Source, check, chunks
+from lmeraser.errors import InputError, SourceError
+from lmeraser.evidence.ledger import Ledger
+from lmeraser.evidence.reconcile import digest_of
+
+_LONGEST_NAME = 1024
+_PUBLIC = {
+    "file": "the backbone was trained on this very file",
+    "pixels": "the backbone was trained on these pixels, in another file",
+}
+
+
+@dataclass
+class ImportReport:
+    """What an import did, in records.
+
+    Attributes:
+        added: new ones.
+        present: were there already.
+        suppressed: refused, because they were deleted here before.
+        skipped: faulty rows that were left out.
+        public: new ones whose image the backbone was trained on; None: it does not list its public images.
+        faults: what is wrong with rows.
+    """
+
+    added: int = 0
+    present: int = 0
+    suppressed: int = 0
+    skipped: int = 0
+    public: int | None = None
+    faults: list[str] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, object]:
+        """The report as JSON values."""
+        return asdict(self)
+
+
+def import_records(
+    records: Records,
+    source: Source,
+    *,
+    ledger: Ledger,
+    now: datetime,
+    extend_classes: bool = False,
+    allow_deleted: bool = False,
+    skip_bad: bool = False,
+    public: PublicImages | None = None,
+    refuse_public: bool = False,
+    progress: Progress = silent,
+) -> ImportReport:
+    """Add the rows of ``source``.
+
+    Args:
+        records: where to.
+        source: where from.
+        ledger: is told of it, in the same transaction.
+        now: the time.
+        extend_classes: append classes that the source names and the workspace does not know.
+        allow_deleted: add records again whose id, subject or image was deleted here.
+        skip_bad: leave faulty rows out and count them, instead of refusing the source.
+        public: the images that the backbone was trained on; None: not known.
+        refuse_public: a new record whose image is one of them is a fault.
+        progress: told the number of rows read.
+
+    Raises:
+        SourceError: faults, all of them listed; nothing was added.
+        InputError: the classes of the source do not fit, or public images are to be refused and not known.
+        StorageError: the disk refused; nothing was added.
+    """
+    if refuse_public and public is None:
+        raise InputError(
+            "Public images can be refused if the backbone lists those that it was trained on.",
+            got="a backbone without such a list",
+            next_step="use one that 'lmeraser pretrain' made, or add the records without --refuse-public",
+        )
+    report = ImportReport(public=None if public is None else 0)
+    with records.database.transaction() as connection:
+        entry, commitments = ledger.next_position(connection), list[Digest]()
+        classes = _fix_classes(records, source, connection, extend=extend_classes)
+        checker = _Checker(records, source.classes, classes, allow_deleted, public, refuse_public)
+        rows = counted(source.rows, "importing records", source.length, progress)
+        for chunk in chunks(rows):
+            good = checker.check(chunk, report)
+            commitments += records.insert(connection, good, entry=entry)
+            report.added += len(good)
+        if report.faults and not skip_bad:
+            raise SourceError(
+                f"Every row of a source is a decodable image with a known label and its own id"
+                f"{', and no public image' if refuse_public else ''} ({source.name}); nothing was added.",
+                faults=report.faults,
+                next_step="correct the source, or leave these rows out with --skip-bad",
+            )
+        if report.added:
+            records.changes.note(connection)
+            for kind, names in checker.restored.items():
+                records.lift_suppression(connection, kind, names)
+            told = {"records": report.added, "deleted_before": len(checker.restored["record"])}
+            ledger.note(connection, "added", {**told, "commitments": digest_of(commitments)}, now=now)
+    report.skipped = len(report.faults)
+    return report
+
+
+def _fix_classes(records: Records, source: Source, connection: Connection, *, extend: bool) -> tuple[str, ...]:
+    known = records.classes
+    if not known:
+        if not source.classes:
+            raise InputError(
+                "The list of classes is a public input, fixed before the first record is added.",
+                got=f"{source.name} names no classes, and neither does the workspace",
+                next_step="give them with 'lmeraser init --classes A,B,...' or 'lmeraser classes --add A,B,...'",
+            )
+        records.set_classes(source.classes, connection)
+        return source.classes
+    if new := [name for name in source.classes if name not in known]:
+        if not extend:
+            raise InputError(
+                "The source's classes are among the workspace's.",
+                got=f"unknown: {', '.join(new)}; known: {', '.join(known)}",
+                next_step="extend the list on purpose with --extend-classes; all clusters will be tuned again",
+            )
+        records.set_classes([*known, *new], connection)
+        return (*known, *new)
+    return known
+
+
+def _names(record: Record) -> dict[Named, str]:
+    """Under what a record may be suppressed."""
+    names: dict[Named, str] = {"record": record.id, "image": str(Digest.of(record.image))}
+    return names | ({"subject": record.subject} if record.subject else {})
+
+
+class _Checker:
+    """Turns rows into new records, and everything else into counts and faults."""
+
+    def __init__(
+        self,
+        records: Records,
+        source_classes: Sequence[str],
+        classes: Sequence[str],
+        allow_deleted: bool,
+        public: PublicImages | None,
+        refuse_public: bool,
+    ) -> None:
+        self._records = records
+        self._source_classes = source_classes
+        self._classes = classes
+        self._allow = allow_deleted
+        self._public, self._refuse_public = public, refuse_public
+        self._seen: dict[str, int] = {}
+        self.restored: dict[Named, list[str]] = {"record": [], "subject": [], "image": []}
+
+    def check(self, rows: Sequence[Row], report: ImportReport) -> list[Record]:
+        every = [(row, self._record(row)) for row in rows]
+        usable = [checked for _, checked in every if isinstance(checked, Record)]
+        known = self._records.find(record.id for record in usable)
+        names = {record.id: _names(record) for record in usable}
+        gone = {kind: self._gone(kind, names.values()) for kind in self.restored}
+        good = []
+        for row, checked in every:
+            if isinstance(checked, str):
+                report.faults.append(f"row {row.position} (id {row.id!r}): {checked}")
+                continue
+            if row.id in known:
+                self._compare(checked, known[row.id], row, report)
+                continue
+            found = {kind: name for kind, name in names.get(row.id, {}).items() if name in gone[kind]}
+            if found and not self._allow:
+                report.suppressed += 1
+                continue
+            if self._refused(row, checked, report):
+                continue
+            for kind, name in found.items():
+                self.restored[kind].append(name)
+            good.append(checked)
+        return good
+
+    def _refused(self, row: Row, record: Record, report: ImportReport) -> bool:
+        """Count a record whose image is public, or refuse it."""
+        match = self._public.find(record.image) if self._public is not None else None
+        if match is None:
+            return False
+        if self._refuse_public:
+            report.faults.append(f"row {row.position} (id {row.id!r}): {_PUBLIC[match]}")
+            return True
+        report.public = (report.public or 0) + 1
+        return False
+
+    def _gone(self, kind: Named, names: Iterable[Mapping[Named, str]]) -> set[str]:
+        """Names of this kind that were deleted here before."""
+        return self._records.suppressed(kind, {every[kind] for every in names if kind in every})
+
+    def _record(self, row: Row) -> Record | str:
+        """The record of a row, or what is wrong with it."""
+        for what, name in (("an id", row.id), ("a subject", row.subject)):
+            if name is not None and not (0 < len(name) <= _LONGEST_NAME and name.isprintable()):
+                return f"{what} is 1 to {_LONGEST_NAME} printable characters"
+        if row.id in self._seen:
+            return f"the same id as row {self._seen[row.id]}; choose --id-column, or --positions"
+        self._seen[row.id] = row.position
+        example = check(row, self._source_classes, self._classes)
+        return example if isinstance(example, str) else Record(row.id, row.subject, example.label, example.image)
+
+    @staticmethod
+    def _compare(record: Record, known: tuple[str | None, int, Digest], row: Row, report: ImportReport) -> None:
+        if known == (record.subject, record.label, Digest.of(record.image)):
+            report.present += 1
+        else:
+            report.faults.append(
+                f"row {row.position} (id {row.id!r}): this id is in use with another image, label or subject"
+            )

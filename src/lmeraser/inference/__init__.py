@@ -1,0 +1,1 @@
+"""Predictions of a served model, and how accurate they are."""

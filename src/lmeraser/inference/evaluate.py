@@ -1,0 +1,252 @@
+"""Evaluation: accuracy on labelled images, and beside it that of a linear classifier on the same features.
+
+The linear classifier (scikit-learn's logistic regression on the backbone's features, each scaled to root mean
+square 1, fitted on all retained records, its regularisation chosen on a fifth of them) is what a user would choose
+instead; it has no cheap exact unlearning. It is fitted for the comparison and thrown away. Evaluation images are
+read, never stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel
+
+from lmeraser.config.schema import Config
+from lmeraser.core.atomic_files import write_atomic
+from lmeraser.core.digests import Digest
+from lmeraser.core.progress import Progress, counted, silent
+from lmeraser.data.records import Records
+from lmeraser.data.sources import Example, Source, check, chunks
+from lmeraser.errors import InputError, SourceError
+from lmeraser.inference.predictor import Batch
+from lmeraser.models.manifest import Model
+from lmeraser.pipeline.derive import feature_key
+from lmeraser.pipeline.executors.base import Executor
+
+_REGULARISATION = (0.003, 0.01, 0.03, 0.1)  # scikit-learn's C; from 280 to 5,000 records the best lay in here
+_KEPT = "evaluation.json"
+_FEWEST = 10  # records on which fitting is worth anything
+
+
+@dataclass(frozen=True)
+class ClassAccuracy:
+    """Accuracy on the images of one class."""
+
+    name: str
+    images: int
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class EvaluationReport:
+    """How well a model classifies.
+
+    Attributes:
+        images: number of images.
+        accuracy: share of images whose most probable class is the label.
+        linear_accuracy: the same for a linear classifier on the same features; None if it was not asked for or
+            there are fewer than two classes or ten retained records.
+        part_accuracy: of the constituents alone and of the global head alone, where the model has both.
+        per_class: accuracy on each class that occurs.
+        clusters: of the model.
+        expected_share: of the records, tuned again by one uniform request that misses the sample.
+    """
+
+    images: int
+    accuracy: float
+    linear_accuracy: float | None
+    part_accuracy: Mapping[str, float]
+    per_class: tuple[ClassAccuracy, ...]
+    clusters: int
+    expected_share: float
+
+    def to_json(self) -> dict[str, object]:
+        """The report as JSON values."""
+        return asdict(self)
+
+
+class Kept(BaseModel):
+    """What is kept of an evaluation until the next generation, for those who look at the model.
+
+    Attributes:
+        model_digest: of the model that was evaluated.
+        images: see `EvaluationReport`.
+        accuracy: the same.
+        linear_accuracy: the same.
+    """
+
+    model_digest: Digest
+    images: int
+    accuracy: float
+    linear_accuracy: float | None
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """What the linear classifier is fitted on: features float32 [n, d] and labels int64 [n]."""
+
+    features: NDArray[np.float32]
+    labels: NDArray[np.int64]
+
+
+def training_set(records: Records, config: Config, executor: Executor, progress: Progress = silent) -> TrainingSet:
+    """Features and labels of all records; features that are not stored are computed.
+
+    Args:
+        records: where they are.
+        config: of the model.
+        executor: with the model's backbone.
+        progress: told how far it is.
+    """
+    index = records.index()
+    ids = [record.id for record in index]
+    known = records.features(ids, key=feature_key(config, executor.backbone, executor.fingerprint))
+    missing = [record_id for record_id in ids if record_id not in known]
+    known |= executor.embed(missing, records.images, progress)
+    labels = np.array([record.label for record in index], dtype=np.int64)
+    return TrainingSet(np.stack([known[record_id] for record_id in ids]), labels)
+
+
+class Answering(Protocol):
+    """A served model that answers."""
+
+    @property
+    def model(self) -> Model:
+        """Its manifest."""
+        ...
+
+    def batches(self, images: Iterable[Sequence[bytes]]) -> Iterator[Batch]:
+        """Answers for lists of images, in their order."""
+        ...
+
+
+def evaluate(
+    predictor: Answering,
+    source: Source,
+    *,
+    compared_with: Callable[[], TrainingSet] | None = None,
+    progress: Progress = silent,
+) -> EvaluationReport:
+    """Classify every image of ``source``.
+
+    Args:
+        predictor: the model.
+        source: labelled images.
+        compared_with: gives the features and labels of the retained records; None: no linear classifier.
+        progress: told how far it is.
+
+    Raises:
+        SourceError: undecodable images, missing labels, or labels outside the known classes; all are listed.
+    """
+    labels: list[int] = []
+    faults: list[str] = []
+    classes = predictor.model.classes
+
+    def images() -> Iterator[list[bytes]]:
+        """Those of good rows, as long as there is no bad one."""
+        for chunk in chunks(counted(source.rows, "evaluating", source.length, progress)):
+            checked = [check(row, source.classes, classes) for row in chunk]
+            faults.extend(
+                f"row {row.position} (id {row.id!r}): {fault}"
+                for row, fault in zip(chunk, checked, strict=True)
+                if isinstance(fault, str)
+            )
+            if not faults:
+                examples = [example for example in checked if isinstance(example, Example)]
+                labels.extend(example.label for example in examples)
+                yield [example.image for example in examples]
+
+    batches = list(predictor.batches(images()))
+    if faults:
+        raise SourceError(
+            "Every image of an evaluation decodes and has a label among the model's classes.",
+            faults=faults,
+            next_step=f"correct the source; the classes are: {', '.join(classes)}",
+        )
+    if not labels:
+        raise InputError("An evaluation needs at least one image.", got=f"{source.name} is empty")
+    truth = np.array(labels)
+    linear = None
+    if compared_with is not None:
+        progress("fitting the linear classifier", 0, None)
+        features = np.concatenate([batch.features for batch in batches])
+        linear = linear_accuracy_of(compared_with(), features, truth)
+    return _report(truth, batches, linear, predictor.model)
+
+
+def _report(
+    truth: NDArray[np.int64], batches: Sequence[Batch], linear: float | None, model: Model
+) -> EvaluationReport:
+    right = truth == np.concatenate([batch.probabilities.argmax(axis=1) for batch in batches])
+    parts = {
+        name: float((truth == np.concatenate([batch.parts[name].argmax(axis=1) for batch in batches])).mean())
+        for name in batches[0].parts
+    }
+    per_class = tuple(
+        ClassAccuracy(model.classes[label], int((truth == label).sum()), float(right[truth == label].mean()))
+        for label in np.unique(truth)
+    )
+    return EvaluationReport(
+        images=len(truth),
+        accuracy=float(right.mean()),
+        linear_accuracy=linear,
+        part_accuracy=parts if len(parts) > 1 else {},
+        per_class=per_class,
+        clusters=len(model.clusters),
+        expected_share=model.expected_share,
+    )
+
+
+def linear_accuracy_of(
+    training: TrainingSet, features: NDArray[np.float32], truth: NDArray[np.int64]
+) -> float | None:
+    """Accuracy of a linear classifier; None where there is too little to fit it on.
+
+    Args:
+        training: what it is fitted on.
+        features: of the images to classify, float32 [n, d].
+        truth: their classes, int64 [n].
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GridSearchCV, ShuffleSplit
+    from threadpoolctl import threadpool_limits
+
+    if len(np.unique(training.labels)) < 2 or len(training.labels) < _FEWEST:
+        return None
+    # Chosen on the retained records alone: this is a baseline, and deserves to be a good one.
+    split = ShuffleSplit(n_splits=1, test_size=0.2, random_state=0)
+    search = GridSearchCV(LogisticRegression(tol=1e-3, max_iter=2000), {"C": _REGULARISATION}, cv=split)
+    with threadpool_limits(1):  # many small products: handing them to several threads takes longer
+        search.fit(_unit_rms(training.features), training.labels)
+    return float((search.predict(_unit_rms(features)) == truth).mean())
+
+
+def _unit_rms(features: NDArray[np.float32]) -> NDArray[np.float32]:
+    scaled: NDArray[np.float32] = features / np.sqrt(np.square(features).mean(axis=1, keepdims=True) + 1e-12)
+    return scaled
+
+
+def keep(reports: Path, digest: Digest, report: EvaluationReport) -> None:
+    """Keep what was found in the folder of reports, which is purged with every generation."""
+    found = Kept(
+        model_digest=digest,
+        images=report.images,
+        accuracy=report.accuracy,
+        linear_accuracy=report.linear_accuracy,
+    )
+    write_atomic(reports / _KEPT, found.model_dump_json().encode())
+
+
+def kept(reports: Path, digest: Digest) -> Kept | None:
+    """What the last evaluation found, if it was of the model with this digest."""
+    try:
+        found = Kept.model_validate_json((reports / _KEPT).read_bytes())
+    except (OSError, ValueError):  # pydantic's errors are ValueErrors
+        return None
+    return found if found.model_digest == digest else None

@@ -1,1 +1,0 @@
-"""Steps from older tables to those of this version; run by `lmeraser.schema` through Alembic."""

@@ -1,0 +1,46 @@
+"""What the layers of a frozen network make of images, for measures that compare images by them.
+
+A layer is a member of the network's longest list of modules: the blocks of a CNN, the layers of a transformer, the
+stages of a Swin. Knows nothing about what is compared.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from lmeraser.models.backbones.base import Backbone
+
+
+def activations(backbone: Backbone, images: Tensor) -> list[NDArray[np.float32]]:
+    """Outputs of all layers, float32 [n, c, h, w] or [n, tokens, d] each.
+
+    Args:
+        backbone: the frozen network.
+        images: float32 [micro_batch, 3, size, size], normalised.
+    """
+    found: list[NDArray[np.float32]] = []
+
+    def note(module: nn.Module, inputs: Any, output: Any) -> None:
+        tensor: Tensor = output[0] if isinstance(output, tuple) else output
+        found.append(tensor.float().contiguous().cpu().numpy())
+
+    hooks = [layer.register_forward_hook(note) for layer in layers(backbone)]
+    try:
+        with torch.inference_mode():
+            backbone.features(images)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found
+
+
+def layers(backbone: Backbone) -> list[nn.Module]:
+    """The layers of a backbone, in the order of their numbers."""
+    networks = [value for value in vars(backbone).values() if isinstance(value, nn.Module)]
+    lists = [part for network in networks for part in network.modules() if isinstance(part, nn.ModuleList)]
+    return list(max(lists, key=len, default=[]))

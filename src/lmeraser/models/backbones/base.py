@@ -1,0 +1,104 @@
+"""What a backbone is: a frozen network that turns normalised images into feature vectors.
+
+A backbone was trained on public data only and never changes; private records never touch its weights. (A copy can
+be tuned: `Backbone.network`.) It is an input of F by the digest of its weights and architecture. Each pass has one
+shape (`micro_batch` images of `image_size` px). Knows nothing about prompts, heads or records.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from lmeraser.core.digests import Digest
+from lmeraser.core.tensors import to_bytes
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class TokenInput:
+    """How learned tokens go into a transformer: after its class token, in front of all others.
+
+    Attributes:
+        layers: of the transformer.
+        width: of a token.
+        patch: side of a patch, px.
+        features: of images with tokens, float32 [micro_batch, feature_dim]. Takes images as `Backbone.features`
+            does and tokens float32 [micro_batch or 1, layers or 1, count, width]; differentiable in the tokens.
+            Those of one layer go into the first; those of all layers replace in each what came of the ones before.
+    """
+
+    layers: int
+    width: int
+    patch: int
+    features: Callable[[Tensor, Tensor], Tensor]
+
+
+class Backbone(ABC):
+    """A frozen network.
+
+    Attributes:
+        digest: of the weights and the architecture; equal digests give equal features on one machine.
+        image_size: side of the input, px.
+        micro_batch: images in every pass.
+        feature_dim: length of a feature vector.
+        device: where the weights are.
+        class_vectors: of the public classes that the network was trained on, float32 [classes, feature_dim]; None
+            where the checkpoint has none.
+        token_input: how it takes learned tokens; None where it does not.
+    """
+
+    digest: Digest
+    image_size: int
+    micro_batch: int
+    feature_dim: int
+    device: torch.device
+    class_vectors: NDArray[np.float32] | None = None
+    token_input: TokenInput | None = None
+    _mean: Tensor
+    _std: Tensor
+
+    @abstractmethod
+    def features(self, images: Tensor, prompt: Tensor | None = None) -> Tensor:
+        """Feature vectors of normalised images.
+
+        Args:
+            images: float32 [micro_batch, 3, image_size, image_size], normalised by `normalize`.
+            prompt: float32 [1, 3, image_size, image_size], added to every image.
+
+        Returns:
+            float32 [micro_batch, feature_dim]; differentiable in ``images``, or in ``prompt`` where it is given.
+        """
+
+    @abstractmethod
+    def network(self) -> nn.Module:
+        """A copy of the network whose weights may be tuned, with its public weights.
+
+        Returns:
+            Plain layers in evaluation mode, so that no statistics and no dropout couple images; from normalised
+            images, float32 [n, 3, image_size, image_size], to features, float32 [n, feature_dim].
+        """
+
+    def normalize(self, pixels: Tensor) -> Tensor:
+        """Pixels, uint8 [n, 3, h, w], as the float32 input this backbone was trained on (public constants)."""
+        return pixels.to(self.device, torch.float32).div_(255.0).sub_(self._mean).div_(self._std)
+
+
+def channel_constants(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """Per-channel constants as float32 [1, 3, 1, 1]."""
+    return torch.tensor(values, dtype=torch.float32, device=device).reshape(1, 3, 1, 1)
+
+
+def weights_digest(architecture: Mapping[str, Any], state: Mapping[str, Tensor]) -> Digest:
+    """Digest of an architecture (JSON values) and of all its tensors (names, dtypes, shapes, bytes)."""
+    tensors = {name: tensor.detach().cpu().contiguous().numpy() for name, tensor in state.items()}
+    parts = {"architecture": dict(architecture), "weights": str(Digest.of(to_bytes(tensors)))}
+    return Digest.of_json(parts)

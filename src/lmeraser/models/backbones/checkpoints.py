@@ -1,0 +1,253 @@
+"""The checkpoints of the paper's code as folders of backbones.
+
+They are files of torch (or of safetensors) whose tensors have the names of timm and of Microsoft's Swin:
+``blocks.0.attn.qkv.weight``, ``layers.0.blocks.0.attn.relative_position_bias_table``. `convert` gives them the
+names that every version of transformers reads, and splits queries, keys and values. Nothing in a file is
+executed.
+
+Features are what the paper's code takes (``forward_features``): ViT-B-1K the class token after the last norm,
+ViT-B-22K a linear layer and tanh of it (``pre_logits``, transformers' pooler), Swin-B the mean of the tokens.
+Pixels are normalised as the networks were trained; for ViT-B-1K the paper's code takes ImageNet's statistics
+instead of 0.5.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+
+from lmeraser.core.atomic_files import read_file
+from lmeraser.core.digests import Digest
+from lmeraser.core.time import to_text, utc_now
+from lmeraser.errors import BackboneError, InputError, listing
+from lmeraser.models.backbones.folder import check_free, pixel_statistics, versions, write_backbone
+from lmeraser.models.backbones.huggingface import POOLING
+
+Kind = Literal["vit", "swin"]
+
+_HALF = (0.5, 0.5, 0.5)
+_IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_VIT_B = {
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "intermediate_size": 3072,
+    "patch_size": 16,
+    "layer_norm_eps": 1e-6,
+}
+_SWIN_B = {"embed_dim": 128, "depths": [2, 2, 18, 2], "num_heads": [4, 8, 16, 32], "window_size": 7}
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published checkpoint.
+
+    Attributes:
+        kind: of network.
+        md5: of the file, as the README of the paper's code gives it.
+        config: transformers' settings of the network.
+        mean: of pixels, by channel.
+        std: their standard deviation.
+        size: side of the input, px.
+    """
+
+    kind: Kind
+    md5: str
+    config: Mapping[str, Any] = field(repr=False)
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    size: int = 224
+
+
+PUBLISHED = {
+    "vit-b-22k": Published("vit", "b3563fde27a47c2017e78044a0a72748", _VIT_B, _HALF, _HALF),
+    "vit-b-1k": Published("vit", "4423d3eecb5a0e00c353217a992d300f", _VIT_B, _HALF, _HALF),
+    "swin-b-22k": Published("swin", "bf9cc182ae5e417f97390e2b21a0eb09", _SWIN_B, *_IMAGENET),
+    "swin-b-1k": Published("swin", "733836a1b1b88a8ec21da708c35bd29e", _SWIN_B, *_IMAGENET),
+}
+
+_BLOCK = {
+    r"norm1": "layernorm_before",
+    r"attn\.qkv": "attention.{}.QKV",
+    r"attn\.proj": "attention.output.dense",
+    r"norm2": "layernorm_after",
+    r"mlp\.fc1": "intermediate.dense",
+    r"mlp\.fc2": "output.dense",
+}
+_NAMES: dict[Kind, dict[str, str]] = {
+    "vit": {
+        r"cls_token": r"vit.embeddings.cls_token",
+        r"pos_embed": r"vit.embeddings.position_embeddings",
+        r"patch_embed\.proj\.(\w+)": r"vit.embeddings.patch_embeddings.projection.\1",
+        **{
+            rf"blocks\.(\d+)\.{old}\.(\w+)": rf"vit.encoder.layer.\1.{new.format('attention')}.\2"
+            for old, new in _BLOCK.items()
+        },
+        r"norm\.(\w+)": r"vit.layernorm.\1",
+        r"pre_logits\.fc\.(\w+)": r"vit.pooler.dense.\1",
+        r"head\.(\w+)": r"classifier.\1",
+    },
+    "swin": {
+        r"patch_embed\.proj\.(\w+)": r"swin.embeddings.patch_embeddings.projection.\1",
+        r"patch_embed\.norm\.(\w+)": r"swin.embeddings.norm.\1",
+        **{
+            rf"layers\.(\d+\.blocks\.\d+)\.{old}\.(\w+)": rf"swin.encoder.layers.\1.{new.format('self')}.\2"
+            for old, new in _BLOCK.items()
+        },
+        r"layers\.(\d+\.blocks\.\d+)\.attn\.(relative_position_bias_table)": (
+            r"swin.encoder.layers.\1.attention.self.\2"
+        ),
+        r"layers\.(\d+\.downsample\.\w+\.\w+)": r"swin.encoder.layers.\1",
+        r"norm\.(\w+)": r"swin.layernorm.\1",
+        r"head\.(?:fc\.)?(\w+)": r"classifier.\1",
+    },
+}
+_COMPUTED = re.compile(r".*\.(?:relative_position_index|attn_mask)")  # buffers that follow from the sizes
+
+
+def convert(
+    file: Path,
+    out: Path,
+    arch: str,
+    *,
+    unverified: bool = False,
+    clock: Callable[[], datetime] = utc_now,
+) -> dict[str, Any]:
+    """Write a published checkpoint as a backbone's folder.
+
+    Args:
+        file: of torch, or of safetensors.
+        out: the folder; empty or missing.
+        arch: which of `PUBLISHED` it is.
+        unverified: take another file of the same layout than the one that the paper's code names.
+        clock: tells the time.
+
+    Returns:
+        What ``provenance.json`` says.
+
+    Raises:
+        InputError: there is no such file or architecture, or it is another file.
+        BackboneError: the file holds something else than the tensors of this architecture.
+    """
+    if arch not in PUBLISHED:
+        raise InputError("--arch is a published backbone.", got=arch, next_step=f"one of {', '.join(PUBLISHED)}")
+    check_free(out)
+    published, data = PUBLISHED[arch], read_file(file)
+    md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
+    if md5 != published.md5 and not unverified:
+        raise InputError(
+            f"The file of {arch} is the one that the paper's code names, with MD5 {published.md5}.",
+            got=f"{file} with MD5 {md5}",
+            next_step="get that file, or take this one with --any; its provenance will say 'unverified'",
+        )
+    tensors = renamed(read_checkpoint(data, file), published.kind)
+    zero = "classifier.weight" in tensors and not tensors["classifier.weight"].any()
+    if zero:  # Google published ViT-B-22K without its classifier
+        tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("classifier.")}
+    return write_backbone(
+        out,
+        config=_config(published, tensors),
+        weights=save({name: tensor.contiguous() for name, tensor in tensors.items()}, metadata={"format": "pt"}),
+        pixels=pixel_statistics(published.mean, published.std, published.size),
+        size=published.size,
+        provenance={
+            "made_by": "lmeraser convert",
+            "published_as": arch,
+            "file": file.name,
+            "file_sha256": Digest.of(data),
+            "file_md5": md5,
+            "checked": "unverified" if md5 != published.md5 else "MD5, as the README of the paper's code gives it",
+            "classifier": "left out: all of its weights are 0" if zero else "as in the file",
+            "versions": versions("torch", "transformers"),
+            "finished": to_text(clock()),
+        },
+    )
+
+
+def read_checkpoint(data: bytes, file: Path) -> dict[str, Tensor]:
+    """The tensors of a checkpoint, by name.
+
+    Raises:
+        BackboneError: it holds anything else; nothing of it is executed.
+    """
+    try:
+        safe = file.suffix == ".safetensors"
+        found: Any = load(data) if safe else torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except Exception as error:  # a pickle that is not only tensors, a damaged archive, a header that is none
+        raise BackboneError(
+            "A checkpoint holds tensors and nothing that would have to be executed.",
+            got=f"{file}: {str(error).splitlines()[0] if str(error) else type(error).__name__}",
+            next_step="check that the file is complete; save it again with torch.save(model.state_dict(), ...)",
+        ) from error
+    for wrapping in ("module", "model", "state_dict"):
+        found = found[wrapping] if isinstance(found, dict) and wrapping in found else found
+    if not isinstance(found, dict) or not all(isinstance(tensor, Tensor) for tensor in found.values()):
+        raise BackboneError("A checkpoint is a dictionary of tensors.", got=f"{file}: {type(found).__name__}")
+    return found
+
+
+def renamed(tensors: Mapping[str, Tensor], kind: Kind) -> dict[str, Tensor]:
+    """Tensors under the names of transformers; queries, keys and values one by one.
+
+    Raises:
+        BackboneError: there are names that the architecture does not have.
+    """
+    result, unknown = {}, []
+    for name, tensor in tensors.items():
+        if _COMPUTED.fullmatch(name):
+            continue
+        new = _new_name(_at_the_end(name, tensors), kind)
+        if new is None:
+            unknown.append(name)
+        elif ".QKV." in new:
+            for part, third in zip(("query", "key", "value"), tensor.chunk(3), strict=True):
+                result[new.replace("QKV", part)] = third
+        else:
+            result[new] = tensor
+    if unknown:
+        raise BackboneError(
+            f"A checkpoint of this kind ({kind}) has the tensors of its architecture only.",
+            got=listing(unknown),
+            next_step="check --arch",
+        )
+    return result
+
+
+def _new_name(name: str, kind: Kind) -> str | None:
+    for pattern, new in _NAMES[kind].items():
+        if match := re.fullmatch(pattern, name):
+            return match.expand(new)
+    return None
+
+
+def _at_the_end(name: str, tensors: Mapping[str, Tensor]) -> str:
+    """Later versions of timm merge patches at the beginning of a stage, not at the end of the one before."""
+    match = re.fullmatch(r"layers\.(\d+)(\.downsample\..+)", name)
+    if match is None or "layers.0.downsample.norm.weight" in tensors:
+        return name
+    return f"layers.{int(match[1]) - 1}{match[2]}"
+
+
+def _config(published: Published, tensors: Mapping[str, Tensor]) -> bytes:
+    """The ``config.json`` of the network."""
+    from transformers import SwinConfig, ViTConfig
+
+    settings: dict[str, Any] = {**published.config, "image_size": published.size}
+    if "classifier.weight" in tensors:
+        settings["num_labels"] = len(tensors["classifier.weight"])
+    if "vit.pooler.dense.weight" in tensors:  # what the classifier sees, and the paper's code
+        settings[POOLING] = "pooler"
+    config = (ViTConfig if published.kind == "vit" else SwinConfig)(**settings)
+    config.architectures = [f"{'ViT' if published.kind == 'vit' else 'Swin'}ForImageClassification"]
+    text: str = config.to_json_string()
+    return text.encode()

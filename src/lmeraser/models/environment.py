@@ -1,0 +1,130 @@
+"""The machine as an input of F: one thread per task, deterministic kernels, and a fingerprint of both.
+
+Bit-for-bit equality is promised inside one fingerprint. What makes it hold there:
+
+- a task (one pass of one micro-batch, one cluster's tuning) runs on one intra-operation thread. Libraries
+  choose other kernels and other orders of summation for other thread counts; measured here, features of a
+  batch of 8 differ between 1 and 2 threads. Cores are used by running several tasks at once (`executors`);
+- every pass through a backbone has the same shape, padded; other batch sizes give other bits;
+- torch's deterministic algorithms are on, so an operation without one is an error instead of a risk.
+
+The fingerprint has versions, device and a *canary*: the digest of the backbone's features and input gradients
+for fixed images, with and without a prompt, and of a global head on them. Whatever changes the arithmetic of this
+process (a CPU, a library, an environment variable) changes the canary. Knows nothing about records or models.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import PIL
+import scipy
+import torch
+from pydantic import BaseModel, ConfigDict
+
+from lmeraser.core.digests import Digest
+from lmeraser.core.lda import solve
+from lmeraser.core.sufficient_statistics import Sums, embedding, encode
+
+if TYPE_CHECKING:
+    from lmeraser.models.backbones.base import Backbone
+
+
+class Fingerprint(BaseModel):
+    """Everything about the software and hardware that may change a bit of the result."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    torch: str
+    numpy: str
+    scipy: str
+    pillow: str
+    device: str
+    machine: str
+    micro_batch: int
+    canary: Digest
+
+    @property
+    def digest(self) -> Digest:
+        """Digest of all fields."""
+        return Digest.of_json(self.model_dump(mode="json"))
+
+
+@contextlib.contextmanager
+def deterministic() -> Iterator[None]:
+    """Run the body with one intra-operation thread and deterministic algorithms; restores both afterwards."""
+    threads = torch.get_num_threads()
+    mode = torch.get_deterministic_debug_mode()
+    memory: Any = torch.utils.deterministic  # torch's stubs lack the setting
+    was_filling = memory.fill_uninitialized_memory
+    torch.set_num_threads(1)
+    # As `torch.use_deterministic_algorithms` does, which imports torch's compiler as well: a second of each start.
+    torch.set_deterministic_debug_mode("error")
+    memory.fill_uninitialized_memory = False  # costs time, and nothing reads such memory
+    try:
+        yield
+    finally:
+        memory.fill_uninitialized_memory = was_filling
+        torch.set_deterministic_debug_mode(mode)
+        torch.set_num_threads(threads)
+
+
+def fingerprint(backbone: Backbone) -> Fingerprint:
+    """The fingerprint of this process with this backbone; takes one forward and backward pass."""
+    return Fingerprint(
+        torch=torch.__version__,
+        numpy=np.__version__,
+        scipy=scipy.__version__,
+        pillow=PIL.__version__,
+        device=_device_name(backbone.device),
+        machine=platform.machine(),
+        micro_batch=backbone.micro_batch,
+        canary=_canary(backbone),
+    )
+
+
+def probe_images(backbone: Backbone, seed: int) -> torch.Tensor:
+    """Fixed noise in the backbone's input shape: float32 [micro_batch, 3, size, size]."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = (backbone.micro_batch, 3, backbone.image_size, backbone.image_size)
+    return torch.randn(shape, generator=generator).to(backbone.device)
+
+
+def features_and_gradients(backbone: Backbone, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Features [n, d] and the gradient [n, 3, size, size] of a fixed weighted sum of them, on the CPU."""
+    inputs = images.clone().requires_grad_(True)
+    features = backbone.features(inputs)
+    return features.detach().cpu(), _gradient(features, inputs)
+
+
+def prompt_gradient(backbone: Backbone, images: torch.Tensor) -> torch.Tensor:
+    """The gradient [1, 3, size, size] of a prompt that all images share, on the CPU."""
+    prompt = torch.zeros_like(images[:1]).requires_grad_(True)
+    return _gradient(backbone.features(images, prompt), prompt).contiguous()
+
+
+def _gradient(features: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
+    weights = torch.linspace(-1.0, 1.0, features.shape[1], device=features.device)
+    (gradient,) = torch.autograd.grad((features * weights).sum(), inputs)
+    return gradient.cpu()
+
+
+def _canary(backbone: Backbone) -> Digest:
+    images = probe_images(backbone, seed=0)
+    with deterministic():
+        features, gradients = features_and_gradients(backbone, images)
+        shared = prompt_gradient(backbone, images)
+    codes = encode(embedding(features.numpy()[:, None]))
+    head = solve(Sums.zero(codes.shape[1], len(codes)).plus(codes, range(len(codes))), penalty=1.0)
+    parts = features.numpy(), gradients.contiguous().numpy(), shared.numpy(), head["weight"]
+    return Digest.of(b"".join(part.tobytes() for part in parts))
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return f"cuda {torch.cuda.get_device_name(device)} (CUDA {torch.version.cuda})"
+    return f"cpu {torch.backends.cpu.get_cpu_capability()}"

@@ -1,0 +1,166 @@
+"""The model: a manifest of digests, one per generation.
+
+A model is the settings, the classes, the backbone's digest, the partition, a constituent for every cluster with
+members, and the global head, as far as the settings ask for them. ``model_digest`` covers exactly these and
+nothing else (no time, no salt, no sizes), so that models of different workspaces can be compared. Beside them the
+manifest carries what reports need. Knows nothing about files; `generations` keeps manifests on disk.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from lmeraser.config.deployment import ComputeConfig
+from lmeraser.config.schema import Config
+from lmeraser.core.digests import Digest
+from lmeraser.models.partitions.trie import path_of
+
+
+class StageResult(BaseModel):
+    """The result of one stage of F: its keyed inputs, its artifact, and the environment that made it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    key: Digest
+    artifact: Digest
+    fingerprint: Digest
+
+
+class Cluster(BaseModel):
+    """One cluster with members.
+
+    Attributes:
+        number: its number among the clusters with members.
+        path: which places of the partition it holds (`grouping`).
+        records: how many members it has.
+        constituent: what was tuned for it; None where nothing is.
+        checkpoints: of its earlier slices, which a deletion starts from; not part of the model.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    number: int
+    path: str
+    records: int
+    constituent: StageResult | None
+    checkpoints: tuple[StageResult, ...] = ()
+
+
+class Model(BaseModel):
+    """One generation of the model.
+
+    Attributes:
+        format: version of this manifest's layout.
+        generation: 0, 1, 2, ...
+        parent: digest of the generation before.
+        settings: `Config.model_settings`.
+        classes: class names in the order of the labels.
+        backbone: digest of the frozen network.
+        backbone_name: where its weights are loaded from; not part of the model.
+        partition: prototypes and the sample's clusters.
+        global_head: fitted on all records, if the settings ask for it and there are any.
+        clusters: those with members, by number.
+        code_key: names what the codes of the global head depend on; not part of the model.
+        revision: of the records that it was derived from.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: int = 1
+    generation: int
+    parent: Digest | None
+    settings: dict[str, Any]
+    classes: tuple[str, ...]
+    backbone: Digest
+    backbone_name: str
+    partition: StageResult
+    global_head: StageResult | None = None
+    clusters: tuple[Cluster, ...]
+    code_key: Digest | None = None
+    revision: int
+
+    @property
+    def model_digest(self) -> Digest:
+        """Digest of every tensor, prototype and setting of the model."""
+        parts: dict[str, Any] = {
+            "settings": self.settings,
+            "classes": list(self.classes),
+            "backbone": self.backbone,
+            "partition": self.partition.artifact,
+            "clusters": [[c.path, c.constituent.artifact if c.constituent else None] for c in self.clusters],
+        }
+        if self.global_head is not None:
+            parts["global_head"] = self.global_head.artifact
+        return Digest.of_json(parts)
+
+    @property
+    def stages(self) -> dict[str, StageResult]:
+        """The stages that the model consists of, by name, and the checkpoints on their way."""
+        clusters = {f"cluster {cluster.number}": cluster.constituent for cluster in self.clusters}
+        checkpoints = {
+            f"cluster {cluster.number}, checkpoint {number}": result
+            for cluster in self.clusters
+            for number, result in enumerate(cluster.checkpoints)
+        }
+        named = {"partition": self.partition, "global head": self.global_head, **clusters, **checkpoints}
+        return {name: result for name, result in named.items() if result is not None}
+
+    @property
+    def tuned(self) -> bool:
+        """Whether its clusters have constituents, which a deletion tunes again."""
+        return any(cluster.constituent is not None for cluster in self.clusters)
+
+    def numbers(self, places: Mapping[str, str]) -> dict[str, int]:
+        """Number of the cluster of each of these records, by their places; those without cluster are left out."""
+        numbers = {cluster.path: cluster.number for cluster in self.clusters}
+        paths = {record_id: path_of(place, numbers) for record_id, place in places.items()}
+        return {record_id: numbers[path] for record_id, path in paths.items() if path is not None}
+
+    @property
+    def records(self) -> int:
+        """Number of records it was derived from."""
+        return sum(cluster.records for cluster in self.clusters)
+
+    @property
+    def expected_share(self) -> float:
+        """Share of the records that one uniformly drawn request tunes again: sum of (n_k / N) squared.
+
+        The request is taken to miss the clustering sample. 0 for an empty model, and where nothing is tuned; 1
+        where all clusters are tuned together.
+        """
+        sizes: Counter[Digest] = Counter()
+        for cluster in self.clusters:
+            if cluster.constituent is not None:
+                sizes[cluster.constituent.key] += cluster.records
+        return sum(size**2 for size in sizes.values()) / self.records**2 if sizes else 0.0
+
+    @property
+    def together(self) -> bool:
+        """Whether its clusters were tuned together, so that any deletion tunes all of them again."""
+        return (
+            len(self.clusters) > 1 and len({cluster.constituent for cluster in self.clusters}) == 1 and self.tuned
+        )
+
+    def reached(self, numbers: Iterable[int]) -> frozenset[int]:
+        """These clusters, and all that were tuned together with one of them."""
+        wanted = frozenset(numbers)
+        keys = {c.constituent.key for c in self.clusters if c.number in wanted and c.constituent is not None}
+        return wanted | {
+            c.number for c in self.clusters if c.constituent is not None and c.constituent.key in keys
+        }
+
+    @property
+    def fingerprints(self) -> tuple[Digest, ...]:
+        """The environments in which its parts were made, sorted; more than one is equality in distribution."""
+        return tuple(sorted({result.fingerprint for result in self.stages.values()}))
+
+    def config(self, compute: ComputeConfig | None = None) -> Config:
+        """The settings it was derived with, and where to compute."""
+        backbone = {**self.settings["backbone"], "name": self.backbone_name}
+        return Config.model_validate(
+            {**self.settings, "backbone": backbone, "compute": compute or ComputeConfig()}
+        )

@@ -1,0 +1,93 @@
+"""Prompts: trainable pixels that are added to a backbone's normalised input (paper, section IV-B).
+
+A prompt has a shape (where its pixels may lie) and values, float32 [3, pixels]. The kinds are those of the
+paper's reference implementation: a frame around the image (``padding``), a square in the upper left corner
+(``fixed_patch``), a square at a random place (``random_patch``, in the centre at prediction), or none. Knows
+nothing about clusters or how values are tuned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lmeraser.config.schema import Config
+from lmeraser.core.seeding import below, normal
+
+Corner = tuple[int, int]  # row, column of a patch's upper left pixel
+
+
+@dataclass(frozen=True)
+class PromptShape:
+    """Where a prompt's pixels lie in an input of ``size`` x ``size`` px."""
+
+    kind: str
+    width: int
+    size: int
+
+    @classmethod
+    def of(cls, config: Config) -> PromptShape:
+        """The shape that the settings name."""
+        return cls(config.prompt.kind, config.prompt_width, config.backbone.image_size)
+
+    @cached_property
+    def offsets(self) -> NDArray[np.int64]:
+        """Flat positions in the input of the prompt's pixels, int64 [pixels], for a patch at corner (0, 0).
+
+        A frame of width w around an input of side s has 4 w (s - w) pixels: 23,280 for w = 30, s = 224, hence
+        69,840 parameters in three channels.
+        """
+        mask = np.zeros((self.size, self.size), dtype=bool)
+        if self.kind == "padding":
+            mask[:] = True
+            mask[self.width : self.size - self.width, self.width : self.size - self.width] = False
+        elif self.kind != "none":
+            mask[: self.width, : self.width] = True
+        return np.flatnonzero(mask)
+
+    def initial(self, seed: int, scale: float) -> NDArray[np.float32]:
+        """Initial values, float32 [3, pixels]: the same for every cluster."""
+        pixels = len(self.offsets)
+        if scale == 0 or pixels == 0:
+            return np.zeros((3, pixels), dtype=np.float32)
+        return normal(seed, "prompt", 3 * pixels).reshape(3, pixels) * np.float32(scale)
+
+    def training_corner(self, seed: int, epoch: int, record_id: str) -> Corner:
+        """Where the patch lies for one record in one epoch."""
+        if self.kind != "random_patch":
+            return (0, 0)
+        room = self.size - self.width + 1
+        row, column = below(seed, "patch", (room, room), epoch, record_id)
+        return (row, column)
+
+    @property
+    def prediction_corner(self) -> Corner:
+        """Where the patch lies at prediction: in the centre if it was trained at random places."""
+        if self.kind != "random_patch":
+            return (0, 0)
+        middle = (self.size - self.width) // 2
+        return (middle, middle)
+
+    def paint(self, values: Tensor, corners: Sequence[Corner]) -> Tensor:
+        """The prompt on an empty input, one for each corner.
+
+        Args:
+            values: float32 [n or 1, 3, pixels].
+            corners: n corners; one suffices where all are equal.
+
+        Returns:
+            float32 [max(n, len(corners)), 3, size, size]; differentiable in ``values``.
+        """
+        shifts = torch.tensor([row * self.size + column for row, column in corners], device=values.device)
+        where = shifts[:, None] + torch.from_numpy(self.offsets).to(values.device)
+        count = max(len(values), len(corners))
+        shape = (count, 3, len(self.offsets))
+        empty = torch.zeros((count, 3, self.size * self.size), device=values.device)
+        painted = empty.scatter(2, where[:, None, :].expand(shape), values.expand(shape))
+        return painted.reshape(count, 3, self.size, self.size)

@@ -1,0 +1,87 @@
+"""A prompt and a linear head, tuned together on one cluster's members (paper, Eq. 3).
+
+    minimise over p, h:   mean of CE(h(M(x + p)), y) over the members (x, y)
+
+M is the frozen backbone. Follows `descent`; knows nothing about other clusters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lmeraser.config.schema import Config
+from lmeraser.core.tensors import Array
+from lmeraser.models.backbones.base import Backbone
+from lmeraser.models.tuners.base import Asked
+from lmeraser.models.tuners.descent import LinearHeads, MicroBatch, OnImages, Values, padded_index, stacked
+from lmeraser.models.tuners.pixel_prompts import Corner, PromptShape
+
+
+class PromptHead(OnImages):
+    """A prompt, ``prompt`` float32 [3, pixels], and a head."""
+
+    def __init__(self, backbone: Backbone, config: Config) -> None:
+        super().__init__(backbone, config)
+        self._shape = PromptShape.of(config)
+
+    def body(self, parts: int = 1) -> dict[str, Tensor]:
+        """The initial prompt: the same for every cluster."""
+        return {"prompt": initial_prompt(self._shape, self.config).to(self.backbone.device)}
+
+    def rate(self, name: str) -> tuple[float, float]:
+        """Of the prompt."""
+        return self.config.tuning.prompt_learning_rate, self.config.tuning.prompt_weight_decay
+
+    def features(self, values: Values, batch: MicroBatch) -> Tensor:
+        """Of the members' images with the prompt added."""
+        corners = corners_of(batch, self._shape, self.config)
+        painted = self._shape.paint(values["prompt"][None], corners)
+        if len(painted) == 1 and batch.epoch is not None:
+            return self.backbone.features(batch.inputs, painted)
+        return self.backbone.features(batch.inputs + painted)
+
+    def answers(self, constituents: Sequence[Mapping[str, Array]]) -> PromptHeads:
+        """The prompts and heads of several clusters."""
+        return PromptHeads(constituents, backbone=self.backbone, config=self.config)
+
+
+def initial_prompt(shape: PromptShape, config: Config) -> Tensor:
+    """The prompt that every tuning starts with, float32 [3, pixels]."""
+    return torch.from_numpy(shape.initial(config.seed, config.prompt.init_scale))
+
+
+def corners_of(batch: MicroBatch, shape: PromptShape, config: Config) -> list[Corner]:
+    """Where the patch lies in each image of a micro-batch; one corner where it is the same for all."""
+    if batch.epoch is None:
+        return [shape.prediction_corner]
+    if shape.kind != "random_patch":
+        return [(0, 0)]
+    own = [shape.training_corner(config.seed, batch.epoch, record_id) for record_id in batch.ids]
+    return [*own, *[(0, 0)] * (len(batch.inputs) - len(own))]
+
+
+class PromptHeads:
+    """The prompts and heads of several clusters, to predict with.
+
+    Args:
+        constituents: what `PromptHead.tune` gave, for each.
+        backbone: the frozen network.
+        config: all settings.
+    """
+
+    def __init__(self, constituents: Sequence[Mapping[str, Array]], *, backbone: Backbone, config: Config) -> None:
+        self._backbone, self._shape = backbone, PromptShape.of(config)
+        self._prompts = stacked(constituents, "prompt", backbone)
+        self._heads = LinearHeads(constituents, backbone, config)
+
+    def classify(self, asked: Asked, chosen: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Probabilities, float32 [n, classes], by the prompt and head at one position for each image."""
+        index = padded_index(chosen, len(asked.clean))
+        prompts = self._shape.paint(self._prompts[index], [self._shape.prediction_corner])
+        features = self._backbone.features(asked.clean + prompts)
+        return self._heads.probabilities(features, index, len(chosen))

@@ -1,0 +1,240 @@
+"""The reference executor: this process, one intra-operation thread per task, several tasks at once.
+
+Parallelism lies where it cannot change a bit: over clusters when there are several to tune, else over the
+micro-batches of each step, whose gradients are added up in a fixed order. torch releases Python's lock inside
+its operations, so threads are enough.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from functools import cached_property
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from lmeraser.config.schema import Config, View
+from lmeraser.core.digests import Digest
+from lmeraser.core.progress import Progress
+from lmeraser.core.tensors import from_bytes, to_bytes
+from lmeraser.core.thread_priority import give_way
+from lmeraser.data.images import decode
+from lmeraser.errors import StoppedError
+from lmeraser.models.backbones import Backbone, load_backbone
+from lmeraser.models.backbones.activations import activations
+from lmeraser.models.environment import Fingerprint, deterministic, fingerprint
+from lmeraser.models.tuners import Kind, kind_of
+from lmeraser.models.tuners.base import Members, ParallelMap, serial
+from lmeraser.models.tuners.views import look
+from lmeraser.pipeline.executors.base import Fetch, TuneResult, TuneTask, Vector, required
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class LocalExecutor:
+    """Runs F's stages in this process; the results do not depend on ``config.compute``.
+
+    Args:
+        config: all settings.
+        backbone: the frozen network, if it is loaded already.
+    """
+
+    def __init__(self, config: Config, backbone: Backbone | None = None) -> None:
+        self._config = config
+        self._backbone = backbone if backbone is not None else load_backbone(config)
+        self.environment: Fingerprint = fingerprint(self._backbone)
+        self._workers = config.compute.workers or os.cpu_count() or 1
+        # Kept from call to call: fresh threads have to ask the system for all their memory again.
+        self._threads = ThreadPoolExecutor(self._workers, initializer=_begin, initargs=(config.compute.nice,))
+
+    @property
+    def fingerprint(self) -> Digest:
+        """Digest of the environment fingerprint."""
+        return self.environment.digest
+
+    def describe(self) -> dict[str, Any]:
+        """The fields of the environment fingerprint."""
+        return self.environment.model_dump(mode="json")
+
+    @property
+    def backbone(self) -> Digest:
+        """Digest of the backbone."""
+        return self._backbone.digest
+
+    @property
+    def network(self) -> Backbone:
+        """The loaded backbone, for prediction."""
+        return self._backbone
+
+    @cached_property
+    def _kind(self) -> Kind[Any]:
+        return kind_of(self._config, self._backbone)
+
+    def class_vectors(self) -> NDArray[np.float32]:
+        """The backbone's public class vectors, float32 [classes, d]."""
+        return required(self._backbone.class_vectors, self._config)
+
+    def embed(
+        self, ids: Sequence[str], fetch: Fetch, progress: Progress, views: Sequence[View] = ("clean",)
+    ) -> Iterator[tuple[str, Vector]]:
+        """Features of views of each image, in the order of ``ids``, in bounded memory."""
+        micro = self._backbone.micro_batch
+        batches = [ids[start : start + micro] for start in range(0, len(ids), micro)]
+        progress("embedding images", 0, len(ids))
+        done = 0
+        work = self.stream(lambda batch: self.features([decode(data) for data in fetch(batch)], views), batches)
+        for batch, rows in zip(batches, work, strict=True):
+            yield from zip(batch, rows.reshape(len(batch), -1), strict=True)
+            done += len(batch)
+            progress("embedding images", done, len(ids))
+
+    def features_of(self, inputs: Iterable[torch.Tensor], count: int) -> NDArray[np.float32]:
+        """Features of the first ``count`` images of some inputs (`look`), float32 [count, inputs, d]."""
+        with torch.inference_mode():
+            passes = [self._backbone.features(each)[:count].float().cpu().numpy() for each in inputs]
+        return np.stack(passes, axis=1)
+
+    def features(self, images: Sequence[Image.Image], views: Sequence[View]) -> NDArray[np.float32]:
+        """Features of views of at most one micro-batch of decoded images, float32 [n, views, d]."""
+        return self.features_of((self.look(images, view) for view in views), len(images))
+
+    def activations(self, images: Sequence[Image.Image]) -> list[NDArray[np.float32]]:
+        """What the backbone's layers make of the clean views of decoded images, one after the other."""
+        micro, parts = self._backbone.micro_batch, []
+        with deterministic():
+            for start in range(0, len(images), micro):
+                batch = images[start : start + micro]
+                found = activations(self._backbone, self.look(batch, "clean"))
+                parts.append([layer[: len(batch)] for layer in found])
+        return [np.concatenate(layer) for layer in zip(*parts, strict=True)]
+
+    def look(self, images: Sequence[Image.Image], view: View) -> torch.Tensor:
+        """A view of at most one micro-batch of decoded images, as input of the backbone."""
+        return look(images, view, self._backbone, self._config)
+
+    def stream(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+        """Apply a function to items, several at once; results in their order, few items in flight."""
+        with deterministic(), _Run(self._threads, self._workers) as run:
+            yield from run.stream(function, items)
+
+    def tune(self, tasks: Sequence[TuneTask], fetch: Fetch, progress: Progress) -> Iterator[TuneResult]:
+        """Tune every task, the biggest first; results as they finish."""
+        ordered = sorted(tasks, key=lambda task: (-len(task.ids), task.key))
+        counter = _StepCounter(ordered, self._config.tuning.epochs_run, progress)
+        with deterministic(), _Run(self._threads, self._workers) as run:
+            if len(ordered) >= self._workers:
+                yield from run.unordered(lambda task: self._tune(task, fetch, serial, counter, run), ordered)
+            else:
+                for task in ordered:
+                    yield self._tune(task, fetch, run.stream, counter, run)
+
+    def _tune(
+        self,
+        task: TuneTask,
+        fetch: Fetch,
+        parallel: ParallelMap,
+        counter: _StepCounter,
+        run: _Run,
+    ) -> TuneResult:
+        started = time.perf_counter()
+        start = from_bytes(task.start) if task.start is not None else None
+
+        def on_step(records: int) -> None:
+            counter.add(records)
+            run.check()
+
+        budget = self._config.compute.image_memory_mb * 2**20 // self._workers
+        given = self._kind.load(task.ids, fetch, budget=budget, parallel=parallel)
+        tensors = self._kind.tune(
+            Members(task.ids, task.labels, given, task.groups, task.parts),
+            classes=task.classes,
+            parallel=parallel,
+            start=start,
+            on_step=on_step,
+        )
+        return TuneResult(task.key, to_bytes(tensors), time.perf_counter() - started)
+
+
+def _begin(nice: int) -> None:
+    """What a thread of the pool does first."""
+    torch.set_num_threads(1)
+    give_way(nice)
+
+
+class _StepCounter:
+    """Adds up records x epochs over all clusters, from any thread, for the progress display."""
+
+    def __init__(self, tasks: Sequence[TuneTask], epochs: int, progress: Progress) -> None:
+        self._total = sum(len(task.ids) for task in tasks) * epochs
+        self._done = 0
+        self._progress = progress
+        self._lock = threading.Lock()
+        progress("tuning clusters", 0, self._total)
+
+    def add(self, records: int) -> None:
+        with self._lock:
+            self._done += records
+            self._progress("tuning clusters", self._done, self._total)
+
+
+class _Run:
+    """Work for a pool of threads with one intra-operation thread each; leaving it stops what is still running."""
+
+    def __init__(self, threads: ThreadPoolExecutor, workers: int) -> None:
+        self._threads, self._ahead = threads, 2 * workers
+        self._stopped = threading.Event()
+        self._unfinished: set[Future[Any]] = set()
+
+    def __enter__(self) -> _Run:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stopped.set()
+        for future in list(self._unfinished):
+            future.cancel()
+        wait(list(self._unfinished))
+
+    def check(self) -> None:
+        """Raise in a worker whose results nobody will take any more."""
+        if self._stopped.is_set():
+            raise StoppedError("The work was stopped.")
+
+    def stream(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+        """Results in the order of the items, with only a few items in flight."""
+        iterator = iter(items)
+        waiting = deque(self._submit(function, item) for item in itertools.islice(iterator, self._ahead))
+        while waiting:
+            result = waiting.popleft().result()
+            for item in itertools.islice(iterator, 1):
+                waiting.append(self._submit(function, item))
+            yield result
+
+    def unordered(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+        """Results as they finish, with only a few items in flight."""
+        iterator = iter(items)
+        running: set[Future[R]] = set()
+        while True:
+            for item in itertools.islice(iterator, self._ahead - len(running)):
+                running.add(self._submit(function, item))
+            if not running:
+                return
+            finished, running = wait(running, return_when=FIRST_COMPLETED)
+            # Good results first: they must not be lost because another task failed meanwhile.
+            for future in sorted(finished, key=lambda done: done.exception() is not None):
+                yield future.result()
+
+    def _submit(self, function: Callable[[T], R], item: T) -> Future[R]:
+        future = self._threads.submit(function, item)
+        self._unfinished.add(future)
+        future.add_done_callback(self._unfinished.discard)
+        return future

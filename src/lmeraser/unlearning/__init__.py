@@ -1,0 +1,1 @@
+"""The verbs: train, unlearn, plan, audit, relabel, residue."""

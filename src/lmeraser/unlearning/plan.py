@@ -1,0 +1,117 @@
+"""What a deletion would do and cost, before anything is done. A dry run; needs no torch.
+
+When the request misses the clustering sample, only the clusters of the named records are tuned again. When it
+hits the sample, the partition is derived again (from stored features) and only clusters whose *members* differ
+are tuned again. Where clusters are tuned together, all of them are. The global head's sums lose the record, which
+takes no time worth planning; where there is nothing else, nothing is tuned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+
+from lmeraser.models.manifest import Model
+
+
+@dataclass(frozen=True)
+class AffectedCluster:
+    """A cluster of the served model that loses or gains members.
+
+    Attributes:
+        cluster: its number in the served model.
+        records_before: members now.
+        records_forgotten: members that the request names.
+    """
+
+    cluster: int
+    records_before: int
+    records_forgotten: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A dry run.
+
+    Attributes:
+        records: records that would be deleted.
+        already_deleted: names in the request that were deleted before.
+        sample_hit: whether a named record shapes the partition, so that it is derived again.
+        affected: clusters of the served model whose members change.
+        clusters_to_tune: clusters that would be tuned again.
+        records_to_tune: their members.
+        share_to_tune: of the retained records.
+        estimated_seconds: of tuning, from the measured speed; None before anything was measured.
+        expected_share: of the records, tuned again by one uniform request that misses the sample, to compare with.
+    """
+
+    records: int
+    already_deleted: int
+    sample_hit: bool
+    affected: tuple[AffectedCluster, ...]
+    clusters_to_tune: int
+    records_to_tune: int
+    share_to_tune: float
+    estimated_seconds: float | None
+    expected_share: float
+
+    def to_json(self) -> dict[str, object]:
+        """The plan as JSON values."""
+        return asdict(self)
+
+
+def plan(
+    model: Model,
+    before: Mapping[str, int],
+    after: Mapping[str, int],
+    removed: Iterable[str],
+    *,
+    retained: int,
+    sample_hit: bool,
+    already_deleted: int = 0,
+    speed: float | None = None,
+) -> Plan:
+    """Compare clusters before a deletion with those of the retained records after it.
+
+    Clusters that keep their members may be left out of both.
+
+    Args:
+        model: the served generation.
+        before: cluster number of every record.
+        after: cluster number of every retained record.
+        removed: ids that go.
+        retained: number of all retained records.
+        sample_hit: whether one of them is in the clustering sample.
+        already_deleted: names in the request that were deleted before.
+        speed: of tuning on this machine, records x epochs per second, if it was measured.
+    """
+    gone = set(removed)
+    old, new = _members(before), _members(after)
+    unchanged = set(old.values()) & set(new.values())
+    everything = bool(gone) and model.together
+    to_tune = [len(members) for members in new.values() if everything or members not in unchanged]
+    affected = tuple(
+        AffectedCluster(number, len(members), len(members & gone))
+        for number, members in sorted(old.items())
+        if members not in unchanged
+    )
+    tuning = model.settings["tuning"]
+    epochs = int(tuning.get("stop_after") or tuning["epochs"])
+    return Plan(
+        records=len(gone),
+        already_deleted=already_deleted,
+        sample_hit=sample_hit,
+        affected=affected,
+        clusters_to_tune=len(to_tune),
+        records_to_tune=sum(to_tune),
+        share_to_tune=sum(to_tune) / retained if retained else 0.0,
+        expected_share=model.expected_share,
+        estimated_seconds=round(sum(to_tune) * epochs / speed, 2) if speed else None,
+    )
+
+
+def _members(clusters: Mapping[str, int]) -> dict[int, frozenset[str]]:
+    members: dict[int, set[str]] = {}
+    for record_id, number in clusters.items():
+        members.setdefault(number, set()).add(record_id)
+    return {number: frozenset(ids) for number, ids in members.items()}

@@ -1,0 +1,1 @@
+"""The folder of a workspace: layout, lock, generations, requests, backups."""

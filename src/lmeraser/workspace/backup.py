@@ -1,0 +1,161 @@
+"""Backups: one file with everything of a workspace that cannot be derived.
+
+A backup is a tar archive: the files of the workspace, the rows of its database as a SQLite file (``rows.db``,
+wherever the database is), and ``backup.json``, which has the digests of all of them and says where the ledger
+ended. Rows and keys are of one moment. It lacks the served model: that one was derived from records which may
+have been deleted by the time at which the backup is needed. It holds private records and all keys, so it is as
+secret as the workspace. `restore` is the way back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from sqlalchemy import Connection, MetaData, Table, func, insert, select
+
+from lmeraser._version import __version__
+from lmeraser.core.atomic_files import TEMPORARY, flush_folder, storage_errors
+from lmeraser.core.digests import Digest
+from lmeraser.errors import InputError
+from lmeraser.evidence.hash_chain import Head
+from lmeraser.storage.database import Database, chunked, facts
+from lmeraser.workspace.workspace import Workspace
+
+FORMAT = 1
+CONTENTS, ROWS = "backup.json", "rows.db"
+TABLES_VERSION = "alembic_version"  # the table that every database has of its own
+DERIVED = {"generations", "reports", "lock", "lock.holder"}
+_KEYS = "records.keys"
+_PRIVATE = 0o600
+
+
+@dataclass(frozen=True)
+class BackupReport:
+    """What a backup holds.
+
+    Attributes:
+        path: the file.
+        bytes: its size.
+        records: how many it holds.
+        head: where the ledger ended.
+    """
+
+    path: str
+    bytes: int
+    records: int
+    head: Head
+
+    def to_json(self) -> dict[str, object]:
+        """The report as JSON values."""
+        return asdict(self)
+
+
+def backup(workspace: Workspace, target: Path) -> BackupReport:
+    """Write everything of a workspace that cannot be derived to one file.
+
+    Raises:
+        InputError: there is a file of this name, or it would lie in the workspace.
+        StorageError: the disk refused; there is no such file then.
+    """
+    if target.exists() or target.absolute().is_relative_to(workspace.root.absolute()):
+        raise InputError(
+            "A backup is a new file outside the workspace.", got=str(target), next_step="choose another name"
+        )
+    with workspace.writing("backup"), storage_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=TEMPORARY, dir=target.parent) as name:
+            folder = Path(name)
+            head = _copied(workspace, folder)
+            packed = folder / "packed"
+            _pack(workspace.root, folder, packed, head)
+            packed.replace(target)
+        flush_folder(target.parent)
+    return BackupReport(str(target), target.stat().st_size, workspace.records.count(), head)
+
+
+def _copied(workspace: Workspace, folder: Path) -> Head:
+    """Copy rows and keys, both of one moment; where the ledger ends at it."""
+    database = workspace.database
+    with contextlib.closing(Database(folder / ROWS)) as rows, database.reading() as source:
+        with database.transaction():  # nobody notes a request while the moment is fixed
+            source.execute(select(facts)).all()
+            _copy(folder / _KEYS, workspace.root / _KEYS)
+            head = workspace.ledger.head
+        with rows.transaction() as target:
+            copy_rows(source, target)
+    return head
+
+
+def _copy(target: Path, source: Path) -> None:
+    if source.exists():
+        shutil.copyfile(source, target)
+        target.chmod(_PRIVATE)
+
+
+def copy_rows(source: Connection, target: Connection) -> None:
+    """Copy all rows into a database that has the same tables, and nothing in them."""
+    for table in tables_of(source).sorted_tables:
+        if table.name != TABLES_VERSION:
+            rows = source.execute(select(table).execution_options(yield_per=100)).mappings()
+            for chunk in chunked(dict(row) for row in rows):
+                target.execute(insert(table), list(chunk))
+            if target.dialect.name == "postgresql":
+                _count_on(table, target)
+
+
+def _count_on(table: Table, target: Connection) -> None:
+    """Let a server's own numbers go on behind those that were copied."""
+    for column in table.primary_key:
+        sequence = func.pg_get_serial_sequence(table.name, column.name)
+        if target.execute(select(sequence)).scalar_one() is not None:
+            highest = select(func.max(column)).scalar_subquery()
+            target.execute(select(func.setval(sequence, func.coalesce(highest, 0) + 1, False)))
+
+
+def tables_of(connection: Connection) -> MetaData:
+    """The tables that a database has."""
+    found = MetaData()
+    found.reflect(connection)
+    return found
+
+
+def _pack(root: Path, copied: Path, target: Path, head: Head) -> None:
+    files = {str(path.relative_to(root)): path for path in _files(root)}
+    files |= {name: copied / name for name in (ROWS, _KEYS) if (copied / name).exists()}
+    contents = {
+        "format": FORMAT,
+        "software": f"lmeraser {__version__}",
+        "ledger": head.to_json(),
+        "files": {name: digest_of_file(path) for name, path in sorted(files.items())},
+    }
+    (copied / CONTENTS).write_text(json.dumps(contents, indent=1))
+    with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT, _PRIVATE), "wb") as file:
+        with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as archive:
+            for name, path in [(CONTENTS, copied / CONTENTS), *sorted(files.items())]:
+                archive.add(path, name)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _files(root: Path) -> Iterator[Path]:
+    """What is packed as it lies there: no database, no keys, no model, nothing half-written."""
+    for path in root.rglob("*"):
+        parts = path.relative_to(root).parts
+        derived = parts[0] in DERIVED or parts[0] == _KEYS or parts[0].startswith("records.db")
+        if path.is_file() and not derived and not any(part.startswith(TEMPORARY) for part in parts):
+            yield path
+
+
+def digest_of_file(path: Path) -> Digest:
+    """The digest of a file's bytes, however many."""
+    with path.open("rb") as file:
+        return Digest(f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}")

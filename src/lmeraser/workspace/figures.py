@@ -1,0 +1,80 @@
+"""Pictures of a model: one row of images per cluster (as the paper's Figure 9), and the sizes of the clusters.
+
+The first shows private records, so whoever writes it outside the workspace has to delete it when one of them is
+forgotten.
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+from lmeraser.core.atomic_files import storage_errors
+from lmeraser.data.images import decode, to_canvas
+from lmeraser.models.manifest import Model
+from lmeraser.workspace.workspace import Workspace
+
+_SIDE = 48  # px of one image in the picture
+_PER_CLUSTER = 12
+_MOST_ROWS = 60
+
+
+def draw_clusters(workspace: Workspace, model: Model, path: Path) -> None:
+    """A PNG with one row per cluster of the served model, each with some of its members."""
+    _write(clusters_png(workspace, model), path)
+
+
+def clusters_png(workspace: Workspace, model: Model) -> bytes:
+    """The picture of `draw_clusters`; of many clusters, the largest."""
+    rows: dict[int, list[str]] = {}
+    for record_id, number in sorted(model.numbers(workspace.records.places(model.partition.key)).items()):
+        rows.setdefault(number, []).append(record_id)
+    largest = sorted(sorted(rows.items(), key=lambda row: (-len(row[1]), row[0]))[:_MOST_ROWS])
+    figure = _figure(_PER_CLUSTER * 0.5 + 1.2, max(1, len(largest)) * 0.5)
+    axes = figure.subplots(max(1, len(largest)), _PER_CLUSTER, squeeze=False)
+    for line, (number, ids) in zip(axes, largest, strict=False):
+        shown = ids[:_PER_CLUSTER]
+        line[0].text(-0.3, 0.5, f"{number}: {len(ids)}", ha="right", va="center", transform=line[0].transAxes)
+        for axis, data in zip(line, workspace.records.images(shown), strict=False):
+            axis.imshow(to_canvas(decode(data), _SIDE))
+    for axis in axes.flat:
+        axis.set_axis_off()
+    return _png(figure)
+
+
+def draw_sizes(model: Model, path: Path) -> None:
+    """A PNG with a bar for each cluster's number of records, the largest first."""
+    sizes = sorted((cluster.records for cluster in model.clusters), reverse=True)
+    figure = _figure(7, 3)
+    axis = figure.subplots()
+    axis.bar(range(len(sizes)), sizes)
+    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.set_xlabel("clusters, largest first")
+    axis.set_ylabel("records")
+    axis.set_title(
+        f"{model.records} records in {len(sizes)} clusters; "
+        f"a uniform request re-tunes {model.expected_share:.1%} on average"
+    )
+    _write(_png(figure), path)
+
+
+def _figure(width: float, height: float) -> Any:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _png(figure: Any) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=120)
+    return buffer.getvalue()
+
+
+def _write(data: bytes, path: Path) -> None:
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)

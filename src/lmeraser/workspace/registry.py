@@ -1,0 +1,112 @@
+"""The generations of a model on disk, and which of them is served.
+
+``generations/00000003.json`` is a manifest; the file ``current`` names the one that is served, with its digest.
+A generation is published by writing its manifest, then replacing ``current`` in one atomic step: a reader sees
+the old generation or the new one. Generations only move forward. Knows nothing about how a model came to be.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from lmeraser.core.atomic_files import storage_errors, write_atomic
+from lmeraser.core.digests import Digest
+from lmeraser.errors import CorruptError, FormatError, NoModelError
+from lmeraser.models.manifest import Model
+
+_FORMAT = 1
+
+
+class Generations:
+    """The manifests of one workspace."""
+
+    def __init__(self, root: Path) -> None:
+        self._folder = root / "generations"
+        self._current = self._folder / "current"
+        self._parsed: tuple[Digest, Model] | None = None  # reading a large manifest takes long
+
+    def current(self) -> Model | None:
+        """The served generation, or None before the first training."""
+        served = self._served()
+        while served is not None:
+            name, digest = served
+            try:
+                data = (self._folder / name).read_bytes()
+            except FileNotFoundError as error:
+                overtaken = self._served()  # a writer published and purged since the pointer was read
+                if overtaken == served:
+                    raise _corrupt(f"{self._current} names {name}, which is missing") from error
+                served = overtaken
+                continue
+            if Digest.of(data) != digest:
+                raise _corrupt(f"{name} has digest {Digest.of(data).short} instead of {digest.short}")
+            if self._parsed is None or self._parsed[0] != digest:
+                self._parsed = (digest, _parse(name, data))
+            return self._parsed[1]
+        return None
+
+    def require(self) -> Model:
+        """The served generation.
+
+        Raises:
+            NoModelError: nothing has been trained yet.
+        """
+        model = self.current()
+        if model is None:
+            raise NoModelError(
+                "This needs a trained model.", got="no generation yet", next_step="run 'lmeraser train'"
+            )
+        return model
+
+    def publish(self, model: Model) -> None:
+        """Make ``model`` the served generation."""
+        name, data = f"{model.generation:08d}.json", model.model_dump_json(indent=1).encode() + b"\n"
+        write_atomic(self._folder / name, data)
+        write_atomic(self._current, f"{name} {Digest.of(data)}\n".encode())
+
+    def withdraw(self) -> None:
+        """Serve nothing from now on."""
+        with storage_errors(self._current):
+            self._current.unlink(missing_ok=True)
+
+    def outdated(self) -> list[Path]:
+        """Every file of the folder except the served manifest and the pointer to it."""
+        if not self._folder.exists():
+            return []
+        served = self._served()
+        kept = {"current", served[0] if served else None}
+        return sorted(path for path in self._folder.iterdir() if path.name not in kept)
+
+    def _served(self) -> tuple[str, Digest] | None:
+        """Name and digest of the served manifest, or None before the first training."""
+        try:
+            data = self._current.read_bytes()
+        except FileNotFoundError:
+            return None
+        if not (match := re.fullmatch(rb"(\d{8,}\.json) (sha256:[0-9a-f]{64})\n", data)):
+            raise _corrupt(f"{self._current} holds {data[:100]!r}")
+        return match[1].decode(), Digest(match[2].decode())
+
+
+def _parse(name: str, data: bytes) -> Model:
+    try:
+        found = json.loads(data)["format"]
+        if isinstance(found, int) and found > _FORMAT:
+            raise FormatError(
+                f"This version reads manifests of format {_FORMAT}.",
+                got=f"format {found}",
+                next_step="upgrade lmeraser",
+            )
+        return Model.model_validate_json(data)
+    except (ValueError, TypeError, KeyError) as error:  # pydantic's errors are ValueErrors
+        raise _corrupt(f"{name}: not a manifest") from error
+
+
+def _corrupt(got: str) -> CorruptError:
+    return CorruptError(
+        "The served manifest is JSON as lmeraser wrote it.",
+        got=got,
+        next_step="delete the folder generations and run 'lmeraser train'; it derives the model again",
+    )

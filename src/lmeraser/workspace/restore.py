@@ -1,0 +1,175 @@
+"""Restoring a backup: a workspace without what was deleted since, and nothing older ever served from it.
+
+Steps:
+1. unpack beside nothing else, and compare digests; bring the rows to the tables of this version;
+2. copy the rows into the database that the settings name; end all keys of the HTTP service, of which some may have
+   been revoked since;
+3. carry out again what was deleted since (`reapply`);
+4. move everything to its place, ``workspace.json`` last; the caller derives the model.
+Until step 4 the folder is not a workspace, so nothing can be served before deletions were carried out again.
+Follows `backup`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import delete
+
+from lmeraser.core.atomic_files import TEMPORARY, storage_errors, write_atomic
+from lmeraser.errors import CorruptError, FormatError, InputError
+from lmeraser.evidence.hash_chain import Head
+from lmeraser.storage.database import Database
+from lmeraser.storage.engines import reach
+from lmeraser.storage.migrate import upgrade
+from lmeraser.workspace.backup import (
+    CONTENTS,
+    DERIVED,
+    FORMAT,
+    ROWS,
+    TABLES_VERSION,
+    copy_rows,
+    digest_of_file,
+    tables_of,
+)
+from lmeraser.workspace.replay import ReapplyReport, reapply, tell
+from lmeraser.workspace.workspace import Workspace
+
+
+def restore(
+    archive: Path, root: Path, *, newest: bytes | None = None, head: Head | None = None, wait: float = 10.0
+) -> ReapplyReport:
+    """Make a workspace from a backup, without what was deleted since; no model is served yet.
+
+    Args:
+        archive: the backup.
+        root: an empty or missing folder.
+        newest: bytes of the newest copy of the ledger; None: nothing was deleted since the backup.
+        head: where the ledger ended when this was exported.
+        wait: how many seconds to wait for another writer of the database.
+
+    Raises:
+        InputError: the folder or the database is not empty, or the file is no backup.
+        CorruptError: the backup is damaged.
+        FormatError: it was made by a newer version.
+        VerificationError: the ledger is not a newer one of this workspace.
+    """
+    staged = root / f"{TEMPORARY}restore"
+    if root.exists() and (not root.is_dir() or {path.name for path in root.iterdir()} - {staged.name}):
+        raise InputError(
+            "A backup is restored into an empty or missing folder.",
+            got=str(root),
+            next_step="choose another folder with -w, or move away what is there",
+        )
+    with storage_errors(root):
+        shutil.rmtree(staged, ignore_errors=True)  # of a restoration that was interrupted
+        try:
+            _unpack(archive, staged)
+            report = _filled(staged, newest, head, wait)
+            _move(staged, root)
+        finally:
+            shutil.rmtree(staged, ignore_errors=True)
+    return report
+
+
+def _unpack(archive: Path, folder: Path) -> None:
+    """Step 1."""
+    try:
+        folder.mkdir(parents=True, mode=0o700)
+        with tarfile.open(archive, "r:") as packed:
+            packed.extractall(folder, filter="data")
+        contents: dict[str, Any] = json.loads((folder / CONTENTS).read_bytes())
+        made, digests = int(contents["format"]), {str(n): str(d) for n, d in contents["files"].items()}
+    except (OSError, tarfile.TarError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise InputError(
+            "A backup is a file that 'lmeraser backup' wrote, all of it.",
+            got=f"{archive}: {error}",
+            next_step="check the path, or take another copy",
+        ) from error
+    if made > FORMAT:
+        raise FormatError(
+            f"This version of lmeraser restores backups of format {FORMAT}.",
+            got=f"format {made}",
+            next_step="use the version that made it, or a newer one",
+        )
+    (folder / CONTENTS).unlink()
+    _compare(archive, folder, digests)
+    rows = reach(folder / ROWS)
+    try:
+        upgrade(rows)
+    finally:
+        rows.engine.dispose()
+
+
+def _compare(archive: Path, folder: Path, digests: Mapping[str, str]) -> None:
+    found = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
+    wrong = sorted(found.keys() ^ digests.keys())
+    wrong += [
+        name for name in sorted(found.keys() & digests.keys()) if digest_of_file(found[name]) != digests[name]
+    ]
+    if wrong:
+        raise CorruptError(
+            "Every file of a backup has the digest that it had.",
+            got=f"{archive}: {wrong[0]}",
+            next_step="take another copy; nothing was restored",
+        )
+
+
+def _filled(staged: Path, newest: bytes | None, head: Head | None, wait: float) -> ReapplyReport:
+    """Steps 2 and 3."""
+    with contextlib.closing(Workspace(staged, wait=wait)) as workspace:
+        _fill(workspace, staged / ROWS)
+        try:
+            report = reapply(workspace, newest, head=head) if newest is not None else ReapplyReport()
+            if not report.entries:
+                with workspace.writing("restore"), workspace.changing() as connection:
+                    told = tell(workspace.ledger.next_position(connection))
+                    workspace.ledger.note(connection, "restored", told, now=workspace.clock())
+                    workspace.database.set_fact(connection, "told_generation", "")
+        except BaseException:
+            _empty(workspace.database)
+            raise
+    (staged / ROWS).unlink()
+    return report
+
+
+def _fill(workspace: Workspace, path: Path) -> None:
+    now, keys = workspace.clock(), workspace.api_keys
+    with contextlib.ExitStack() as stack:
+        rows = stack.enter_context(contextlib.closing(Database(path)))
+        source = stack.enter_context(rows.reading())
+        target = stack.enter_context(workspace.database.transaction())
+        if workspace.database.fact("ledger", target) is not None:
+            raise InputError(
+                "A backup is restored into an empty database.",
+                got="one that holds a workspace; storage.database names it",
+                next_step="make that database anew, empty, and run the same command again",
+            )
+        copy_rows(source, target)
+    for key in keys.all():
+        keys.revoke(key.id, now=now)
+
+
+def _empty(database: Database) -> None:
+    """Leave nothing in a database that outlives the folder."""
+    with contextlib.suppress(Exception), database.transaction() as connection:
+        for table in reversed(tables_of(connection).sorted_tables):
+            if table.name != TABLES_VERSION:
+                connection.execute(delete(table))
+
+
+def _move(staged: Path, root: Path) -> None:
+    """Step 4."""
+    last = staged / "workspace.json"
+    marker = last.read_bytes()
+    last.unlink()
+    for path in sorted(staged.iterdir()):
+        if path.name not in DERIVED:
+            path.rename(root / path.name)
+    write_atomic(root / "workspace.json", marker)

@@ -1,0 +1,111 @@
+"""What a workspace holds and what a deletion costs there, in numbers; needs no torch.
+
+``expected_share`` is the share of the records that one uniformly drawn request tunes again: sum n_k^2 / N^2. It is
+never 1/K unless all clusters are equally large, and it does not include requests that hit the clustering sample.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from lmeraser.core.digests import Digest
+from lmeraser.models.partitions.cost import cost_of
+from lmeraser.workspace.freshness import up_to_date
+from lmeraser.workspace.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Status:
+    """The state of a workspace.
+
+    Attributes:
+        records: private records held now.
+        subjects: different people they name.
+        classes: class names.
+        generation: served generation; None before the first training, as are the following.
+        model_digest: of the served model.
+        parent: digest of the generation before it.
+        up_to_date: whether the served model is that of the records and settings held now.
+        clusters: clusters with members.
+        largest_cluster: records in the largest.
+        expected_share: of the records, tuned again by one uniform request.
+        p50: median of the records tuned again by one uniform request that misses the sample.
+        p95: 95th percentile.
+        max: the most.
+        sample_hit_probability: of one uniform request; what a hit costs, `cost` simulates.
+        fitted_on: what shapes the partition.
+        constituents: what is tuned for each cluster.
+        global_head: weight of the global head in a prediction.
+        backbone: the frozen network's name.
+        fingerprint: the environment the model was made in; None if it was made in several.
+        fingerprints: all of them.
+        open_requests: deletion requests that are not completed or cancelled.
+        next_due: when the first of their answers is due, RFC 3339 in UTC.
+        rewriting_due: whether free pages of the database still hold rows without content of deleted records.
+    """
+
+    records: int
+    subjects: int
+    classes: tuple[str, ...]
+    generation: int | None
+    model_digest: Digest | None
+    parent: Digest | None
+    up_to_date: bool
+    clusters: int
+    largest_cluster: int
+    expected_share: float
+    p50: int
+    p95: int
+    max: int
+    sample_hit_probability: float
+    fitted_on: str
+    constituents: str
+    global_head: float
+    backbone: str
+    fingerprint: Digest | None
+    fingerprints: tuple[Digest, ...]
+    open_requests: int
+    next_due: str | None
+    rewriting_due: bool
+
+    def to_json(self) -> dict[str, object]:
+        """The status as JSON values."""
+        return asdict(self)
+
+
+def status(workspace: Workspace) -> Status:
+    """The state of a workspace, read in one go."""
+    model = workspace.generations.current()
+    waiting = [request for request in workspace.requests.all() if request.open]
+    prints = model.fingerprints if model else ()
+    sizes = {cluster.path: cluster.records for cluster in model.clusters} if model else {}
+    cost = None
+    if model and sizes:
+        limit = workspace.config.partition.max_records
+        cost = cost_of(sizes, limit, tuned=model.tuned, together=model.together)
+    sampled = model.config().partition.sampled(model.records) if model else 0
+    return Status(
+        records=workspace.records.count(),
+        subjects=workspace.records.count_subjects(),
+        classes=workspace.records.classes,
+        generation=model.generation if model else None,
+        model_digest=model.model_digest if model else None,
+        parent=model.parent if model else None,
+        up_to_date=model is not None and up_to_date(workspace, model),
+        clusters=len(sizes),
+        largest_cluster=max(sizes.values(), default=0),
+        expected_share=model.expected_share if model else 0.0,
+        p50=cost.p50 if cost else 0,
+        p95=cost.p95 if cost else 0,
+        max=cost.max if cost else 0,
+        sample_hit_probability=sampled / sum(sizes.values()) if cost else 0.0,
+        fitted_on=workspace.config.partition.fitted_on,
+        constituents=workspace.config.constituent.kind,
+        global_head=workspace.config.global_head.weight,
+        backbone=workspace.config.backbone.name,
+        fingerprint=prints[0] if len(prints) == 1 else None,
+        fingerprints=prints,
+        open_requests=len(waiting),
+        next_due=waiting[0].due if waiting else None,
+        rewriting_due=workspace.database.compaction_due,
+    )

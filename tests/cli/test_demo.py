@@ -1,0 +1,69 @@
+"""The demo runs the main job and says so truthfully."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import lmeraser.cli.demo as demo
+from lmeraser.config.presets import PresetName
+from lmeraser.config.schema import Config
+from lmeraser.errors import InputError
+
+original = demo.demo_config
+
+
+def quick(preset: PresetName) -> Config:
+    """The demo's settings with one epoch."""
+    config = original(preset)
+    return config.model_copy(update={"tuning": config.tuning.model_copy(update={"epochs": 1})})
+
+
+def test_the_demo_from_end_to_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(demo, "demo_config", quick)
+    out = tmp_path / "demo"
+    report = demo.run_demo(out)
+    assert report.identical
+    instant, prompts = report.modes
+    assert (instant.preset, instant.clusters, instant.expected_share) == ("instant", 1, 0)
+    assert [request.records for request in instant.requests] == [1, 20]
+    assert not any(request.clusters_tuned or request.sample_hit for request in instant.requests)
+    assert instant.accuracy > 0.9
+    assert prompts.clusters >= 15
+    assert [request.records for request in prompts.requests] == [1, 1, 20]
+    assert [request.sample_hit for request in prompts.requests] == [False, True, True]
+    assert prompts.requests[0].clusters_tuned == 1
+    for name in ("clusters.png", "sizes.png"):
+        with Image.open(out / name) as picture:
+            assert picture.width > 300
+    assert json.loads((out / "lmeraser-demo.json").read_bytes())["identical"] is True
+    demo.print_demo(report)
+    assert "identical to retraining" in capsys.readouterr().out
+    demo._clear(out)
+    assert not out.exists(), "an earlier demo is written over"
+
+
+def test_one_audit_that_differs_is_a_failure() -> None:
+    same = demo.DemoRequest("1", 1, False, 1, 1, 1.0, 1.0, 1.0, identical=True, accuracy=1.0)
+    assert not all(request.identical for request in (same, replace(same, identical=False)))
+
+
+def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(InputError, match="empty folder"):
+        demo.run_demo(tmp_path)
+    assert (tmp_path / "thesis.txt").exists()
+
+
+def test_the_settings_of_the_demo_are_valid_and_small() -> None:
+    assert demo.demo_config("instant").constituent.kind == "none"
+    config = demo.demo_config("prompts")
+    assert config.backbone.image_size <= 64
+    assert config.partition.clusters is not None
+    assert config.partition.clusters >= 15

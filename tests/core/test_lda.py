@@ -1,0 +1,292 @@
+"""The global head: linear discriminants, the same bytes for the same records; probabilities of single images."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from threadpoolctl import threadpool_info, threadpool_limits
+
+from lmeraser.core.lda import probabilities, solve
+from lmeraser.core.sufficient_statistics import SCALE, Codes, Sums, decode, embedding, encode
+from lmeraser.core.tensors import to_bytes
+
+_seeds = st.integers(0, 2**32 - 1)
+
+
+def codes_of(seed: int, count: int, width: int, classes: int) -> tuple[Codes, list[int]]:
+    """Codes of random embeddings that know a little of their random classes."""
+    random = np.random.default_rng(seed)
+    labels = random.integers(0, classes, count)
+    centres = random.standard_normal((classes, width))
+    features = random.standard_normal((count, 1, width)) + centres[labels][:, None]
+    return encode(embedding(features.astype(np.float32))), labels.tolist()
+
+
+def head_and_images(
+    seed: int, count: int, width: int, classes: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    random = np.random.default_rng(seed)
+    weight = random.standard_normal((classes, width + 1)).astype(np.float32) / np.float32(np.sqrt(width))
+    return weight, random.standard_normal((count, width)).astype(np.float32)
+
+
+def exact_scores(weight: NDArray[np.float32], images: NDArray[np.float32]) -> NDArray[np.float64]:
+    scores: NDArray[np.float64] = decode(encode(images)).astype(np.float64) @ weight.astype(np.float64).T
+    return scores
+
+
+# --- the head ----------------------------------------------------------------------------------------------
+
+
+def penalised(points: NDArray[Any], labels: Sequence[int], penalty: float) -> float:
+    """What the penalty adds to the diagonal of the scatter."""
+    means = {y: points[np.equal(labels, y)].mean(axis=0, dtype=np.float64) for y in set(labels)}
+    squares = [float(((point - means[y]) ** 2).sum()) for point, y in zip(points, labels, strict=True)]
+    return penalty * sum(squares) / len(squares) + 1
+
+
+def trust(labels: Sequence[int]) -> float:
+    """What scores are multiplied with: half of it at 50 records per class."""
+    per_class = len(labels) / len(set(labels))
+    return per_class / (per_class + 50)
+
+
+class Penalised:
+    """The covariance of one class as scikit-learn asks for it, with something added to its diagonal."""
+
+    def __init__(self, added: float) -> None:
+        self._added = added
+
+    def fit(self, points: NDArray[np.float64]) -> None:
+        spread = points - points.mean(axis=0)
+        self.covariance_ = spread.T @ spread / len(points) + self._added * np.eye(points.shape[1])
+
+
+@given(_seeds, st.integers(10, 60), st.integers(1, 16), st.integers(3, 5), st.floats(1e-3, 10))
+@settings(max_examples=40, deadline=None)
+def test_the_head_is_that_of_another_implementation(
+    seed: int, count: int, width: int, classes: int, penalty: float
+) -> None:
+    codes, labels = codes_of(seed, count, width, classes)
+    labels[:classes] = range(classes)  # the other one takes no class without records
+    head = solve(Sums.zero(width + 1, classes).plus(codes, labels), penalty)["weight"]
+    added = penalised(decode(codes)[:, :-1], labels, penalty)
+    other = LinearDiscriminantAnalysis(solver="lsqr", covariance_estimator=Penalised(added / count))
+    other.fit(decode(codes)[:, :-1].astype(np.float64), labels)
+    expected = np.column_stack([other.coef_, other.intercept_]) * trust(labels)
+    assert head.shape == (classes, width + 1)
+    assert head.dtype == np.float32
+    np.testing.assert_allclose(head, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+
+
+@given(_seeds, st.integers(1, 40), st.integers(1, 16), st.integers(1, 5), st.floats(1e-3, 10))
+@settings(max_examples=40, deadline=None)
+def test_the_head_is_that_of_its_formula(seed: int, count: int, width: int, classes: int, penalty: float) -> None:
+    """By hand, from the records themselves instead of their sums."""
+    codes, labels = codes_of(seed, count, width, classes)
+    head = solve(Sums.zero(width + 1, classes).plus(codes, labels), penalty)["weight"]
+    points = codes[:, :-1].astype(np.float64) / SCALE
+    means = {y: points[np.equal(labels, y)].mean(axis=0) for y in set(labels)}
+    around = points - np.stack([means[y] for y in labels])
+    added = penalised(points, labels, penalty)
+    precision = count * np.linalg.inv(around.T @ around + added * np.eye(width))
+    for y in range(classes):
+        if y not in means:
+            assert head[y].tolist() == [0.0] * width + [-1e9]
+            continue
+        weight = precision @ means[y]
+        expected = np.array([*weight, np.log(labels.count(y) / count) - means[y] @ weight / 2]) * trust(labels)
+        np.testing.assert_allclose(head[y], expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+
+
+@given(_seeds, st.integers(1, 24), st.data())
+@settings(max_examples=40, deadline=None)
+def test_any_history_that_leaves_the_same_records_gives_the_same_bytes(
+    seed: int, count: int, data: st.DataObject
+) -> None:
+    codes, labels = codes_of(seed, count + 10, 13, 4)
+    order = data.draw(st.permutations(range(count + 10)))
+    gone = data.draw(st.lists(st.sampled_from(order), unique=True, max_size=count))
+    cut = data.draw(st.integers(0, len(order)))
+    sums = Sums.zero(14, 4)
+    for part in (order[:cut], order[cut:]):
+        sums = sums.plus(codes[part], [labels[number] for number in part])
+    for number in gone:
+        sums = sums.plus(codes[[number]], [labels[number]], sign=-1)
+    kept = [number for number in range(count + 10) if number not in gone]
+    once = Sums.zero(14, 4).plus(codes[kept], [labels[number] for number in kept])
+    assert to_bytes(solve(sums, 10.0)) == to_bytes(solve(once, 10.0))
+
+
+def test_solving_leaves_the_sums_as_they_were() -> None:
+    codes, labels = codes_of(1, 20, 8, 3)
+    sums = Sums.zero(9, 3).plus(codes, labels)
+    before = sums.digest
+    first = to_bytes(solve(sums, 1.0))
+    assert sums.digest == before
+    assert to_bytes(solve(sums, 1.0)) == first
+
+
+def test_the_bytes_of_a_head_do_not_depend_on_the_number_of_threads() -> None:
+    codes, labels = codes_of(5, 300, 700, 10)
+    bytes_of = {}
+    for threads in (1, 2):
+        with threadpool_limits(threads, user_api="blas"):
+            sums = Sums.zero(701, 10).plus(codes, labels)
+            bytes_of[threads] = (sums.digest, to_bytes(solve(sums, 10.0)))
+            after = {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
+            assert after == {threads}, "the caller's number of threads is given back"
+    assert bytes_of[1] == bytes_of[2]
+
+
+def test_a_larger_penalty_gives_a_smaller_head() -> None:
+    codes, labels = codes_of(2, 40, 12, 3)
+    sums = Sums.zero(13, 3).plus(codes, labels)
+    heads = [solve(sums, penalty)["weight"][:, :-1] for penalty in (1e-3, 0.1, 1.0, 10.0, 1e3)]
+    norms = [float(np.linalg.norm(head)) for head in heads]
+    assert norms == sorted(norms, reverse=True)
+    assert len(set(norms)) == len(norms)
+
+
+def test_the_penalty_does_not_depend_on_the_scale_of_the_features() -> None:
+    """A backbone whose features vary half as much has the same scores, but for the 1 that keeps them regular."""
+    coins = np.random.default_rng(0)
+    labels = [number % 3 for number in range(300)]
+    points = np.eye(3, 6)[labels] * 2 + coins.standard_normal((300, 6))
+    scores = []
+    for scale in (8.0, 4.0):
+        codes = np.rint(np.column_stack([points * scale / 8, np.ones(300)]) * SCALE).astype(np.int16)
+        head = solve(Sums.zero(7, 3).plus(codes, labels), 0.4)["weight"]
+        scores.append(decode(codes).astype(np.float64) @ head.T)
+    np.testing.assert_allclose(scores[0], scores[1], rtol=0.02, atol=0.02)
+
+
+def test_a_class_without_records_has_no_weight_and_changes_no_other() -> None:
+    codes, labels = codes_of(4, 30, 12, 3)
+    sums = Sums.zero(13, 3).plus(codes, labels)
+    wider = solve(sums.widened(5), 10.0)["weight"]
+    assert not wider[3:, :-1].any()
+    assert (wider[3:, -1] == np.float32(-1e9)).all()
+    shares = probabilities(wider[None], decode(codes)[:, :-1], sharpness=0.3)
+    assert not shares[:, 3:].any()
+    np.testing.assert_allclose(wider[:3], solve(sums, 10.0)["weight"], rtol=1e-5, atol=1e-7)
+
+
+def test_the_head_finds_the_classes_it_was_fitted_on() -> None:
+    codes, labels = codes_of(6, 200, 64, 4)
+    head = solve(Sums.zero(65, 4).plus(codes, labels), 1.0)
+    shares = probabilities(head["weight"][None], decode(codes)[:, :-1])
+    assert (shares.argmax(axis=1) == labels).mean() > 0.95
+
+
+def test_one_record_is_enough_for_a_head_and_all_images_are_of_its_class() -> None:
+    codes, _ = codes_of(9, 1, 12, 3)
+    head = solve(Sums.zero(13, 3).plus(codes, [1]), 10.0)["weight"]
+    assert np.isfinite(head).all()
+    images = np.random.default_rng(9).standard_normal((5, 12)).astype(np.float32)
+    assert probabilities(head[None], images).tolist() == [[0.0, 1.0, 0.0]] * 5
+
+
+def test_a_head_is_solved_on_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here two threads happen to give the same bytes; elsewhere, or with more of them, they need not."""
+    seen: set[int] = set()
+    real: Any = np.linalg.cholesky
+
+    def watched(*arguments: object, **options: object) -> object:
+        seen.update(library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas")
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(np.linalg, "cholesky", watched)
+    codes, labels = codes_of(5, 30, 20, 3)
+    with threadpool_limits(2, user_api="blas"):
+        solve(Sums.zero(21, 3).plus(codes, labels), 10.0)
+    assert seen == {1}
+
+
+# --- probabilities -----------------------------------------------------------------------------------------
+
+_sizes = st.tuples(st.integers(1, 9), st.sampled_from([1, 7, 64, 1280]), st.integers(1, 10))
+_sharpness = st.sampled_from([0.01, 0.5, 1.0, 8.0, 100.0])
+
+
+@given(_seeds, _sizes, _sharpness)
+def test_probabilities_are_those_of_the_scores(seed: int, sizes: tuple[int, int, int], sharpness: float) -> None:
+    weight, images = head_and_images(seed, *sizes)
+    shares = probabilities(weight[None], images, sharpness)
+    assert shares.shape == (sizes[0], sizes[2])
+    assert shares.dtype == np.float32
+    np.testing.assert_allclose(shares.sum(axis=1, dtype=np.float64), 1, rtol=1e-5)
+    assert (shares >= 0).all()
+    scores = exact_scores(weight, images) * sharpness
+    powers = np.exp(scores - scores.max(axis=1, keepdims=True))
+    np.testing.assert_allclose(shares, powers / powers.sum(axis=1, keepdims=True), rtol=0, atol=1e-3)
+
+
+@given(_seeds, _sizes)
+def test_probabilities_do_not_depend_on_neighbours(seed: int, sizes: tuple[int, int, int]) -> None:
+    weight, images = head_and_images(seed, *sizes)
+    together = probabilities(weight[None], images, 8.0)
+    for place in range(len(images)):
+        alone = probabilities(weight[None], images[place : place + 1], 8.0)
+        assert alone[0].tobytes() == together[place].tobytes()
+    assert probabilities(weight[None], images[::-1], 8.0).tobytes() == together[::-1].tobytes()
+
+
+@given(_seeds, _sizes)
+def test_one_head_for_all_is_the_same_head_repeated(seed: int, sizes: tuple[int, int, int]) -> None:
+    weight, images = head_and_images(seed, *sizes)
+    shared = probabilities(weight[None], images, 8.0)
+    repeated = probabilities(np.repeat(weight[None], len(images), axis=0), images, 8.0)
+    assert shared.tobytes() == repeated.tobytes()
+
+
+@given(_seeds, st.integers(2, 9), st.integers(2, 6))
+def test_every_image_may_have_a_head_of_its_own(seed: int, count: int, classes: int) -> None:
+    _, images = head_and_images(seed, count, 64, classes)
+    weights = np.stack([head_and_images(seed + n, 1, 64, classes)[0] for n in range(count)])
+    together = probabilities(weights, images)
+    for place in range(count):
+        alone = probabilities(weights[place][None], images[place : place + 1])
+        assert alone[0].tobytes() == together[place].tobytes()
+
+
+@given(_seeds, _sizes, _sharpness)
+def test_probabilities_order_the_classes_as_the_scores_do(
+    seed: int, sizes: tuple[int, int, int], sharpness: float
+) -> None:
+    weight, images = head_and_images(seed, *sizes)
+    shares = probabilities(weight[None], images, sharpness)
+    scores = exact_scores(weight, images)
+    higher = scores[:, :, None] > scores[:, None, :] + 1e-4
+    assert (shares[:, :, None] >= shares[:, None, :])[higher].all()
+
+
+@given(_seeds, st.tuples(st.integers(1, 9), st.sampled_from([7, 64, 1280]), st.integers(2, 10)))
+def test_a_larger_sharpness_gives_sharper_probabilities(seed: int, sizes: tuple[int, int, int]) -> None:
+    weight, images = head_and_images(seed, *sizes)
+    tops = [probabilities(weight[None], images, sharpness).max(axis=1) for sharpness in (0.1, 1.0, 8.0, 64.0)]
+    assert all((sharper >= duller - 1e-6).all() for duller, sharper in itertools.pairwise(tops))
+    assert tops[-1].mean() > tops[0].mean()
+
+
+@pytest.mark.parametrize("size", [1e-3, 1.0, 1e4, 1e7])
+def test_scores_of_any_size_give_finite_probabilities(size: float) -> None:
+    weight, images = head_and_images(3, 5, 16, 4)
+    shares = probabilities(weight[None] * np.float32(size), images, 100.0)
+    assert np.isfinite(shares).all()
+    np.testing.assert_allclose(shares.sum(axis=1), 1, rtol=1e-5)
+
+
+def test_probabilities_are_of_the_code_and_not_of_what_was_rounded_off() -> None:
+    weight, images = head_and_images(8, 5, 16, 4)
+    rounded = decode(encode(images))[:, :-1]
+    assert not np.array_equal(rounded, images)
+    assert probabilities(weight[None], rounded).tobytes() == probabilities(weight[None], images).tobytes()

@@ -1,0 +1,275 @@
+"""Sums are those of the retained records, as integers, whatever was added and subtracted and in whatever order."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+import lmeraser.core.sufficient_statistics as module
+from lmeraser.core.sufficient_statistics import SCALE, Codes, Sums, decode, embedding, encode, pack, stack, unpack
+
+CLASSES = 3
+LARGEST = 32767
+HALF_STEP = 1 / (2 * SCALE)
+
+Row = tuple[tuple[int, ...], int]  # the code of a record, and its label
+
+_entries = st.integers(-LARGEST, LARGEST) | st.sampled_from([-LARGEST, LARGEST])
+_tables = st.integers(1, 3).flatmap(
+    lambda d: st.lists(
+        st.tuples(st.tuples(*[_entries] * d).map(lambda code: (*code, SCALE)), st.integers(0, CLASSES - 1)),
+        min_size=1,
+        max_size=8,
+    )
+)
+_seeds = st.integers(0, 2**32 - 1)
+_shapes = st.tuples(st.integers(1, 9), st.integers(1, 6), st.sampled_from([1, 2, 7, 64, 257, 1280]))
+
+
+def added(sums: Sums, rows: Sequence[Row], sign: int = 1) -> Sums:
+    codes = np.array([code for code, _ in rows], np.int16).reshape(len(rows), len(sums.gram))
+    return sums.plus(codes, [label for _, label in rows], sign=sign)
+
+
+def once(rows: Sequence[Row], width: int) -> Sums:
+    return added(Sums.zero(width, CLASSES), rows)
+
+
+def same(ours: Sums, theirs: Sums) -> bool:
+    return np.array_equal(ours.gram, theirs.gram) and np.array_equal(ours.moments, theirs.moments)
+
+
+def features_of(seed: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    random = np.random.default_rng(seed)
+    scale = 10 ** random.uniform(-2, 3, shape[:1]).reshape(-1, *[1] * (len(shape) - 1))
+    return (random.standard_normal(shape) * scale).astype(np.float32)
+
+
+def unit(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+    scaled: NDArray[np.float64] = vectors / np.sqrt((vectors**2).mean(axis=-1, keepdims=True))
+    return scaled
+
+
+# --- any history -------------------------------------------------------------------------------------------
+
+
+@given(_tables)
+def test_sums_are_those_of_pythons_own_integers(rows: list[Row]) -> None:
+    width = len(rows[0][0])
+    sums = once(rows, width)
+    gram = [[sum(code[i] * code[j] for code, _ in rows) for j in range(width)] for i in range(width)]
+    moments = [[sum(code[i] for code, label in rows if label == y) for y in range(CLASSES)] for i in range(width)]
+    assert sums.gram.tolist() == gram
+    assert sums.moments.tolist() == moments
+    assert sums.gram.dtype == sums.moments.dtype == np.int64
+
+
+@given(_tables, st.data())
+def test_any_order_and_split_of_additions_and_subtractions_gives_the_sums_of_the_retained_records(
+    rows: list[Row], data: st.DataObject
+) -> None:
+    width, numbers = len(rows[0][0]), range(len(rows))
+    removed = data.draw(st.sets(st.sampled_from(numbers)))
+    changes = data.draw(st.permutations([*((1, n) for n in numbers), *((-1, n) for n in removed)]))
+    sums, batch, batch_sign = Sums.zero(width, CLASSES), list[Row](), 1
+    for sign, number in changes:
+        if sign != batch_sign or data.draw(st.booleans()):
+            sums, batch, batch_sign = added(sums, batch, batch_sign), [], sign
+        batch.append(rows[number])
+    sums = added(sums, batch, batch_sign)
+    retained = once([rows[number] for number in numbers if number not in removed], width)
+    assert same(sums, retained)
+    assert sums.digest == retained.digest
+
+
+@given(_tables)
+def test_subtracting_every_record_leaves_zeros(rows: list[Row]) -> None:
+    width = len(rows[0][0])
+    left = added(once(rows, width), rows, sign=-1)
+    assert same(left, Sums.zero(width, CLASSES))
+    assert left.digest == Sums.zero(width, CLASSES).digest
+    assert left.records_by_class == (0,) * CLASSES
+
+
+@given(_tables)
+def test_adding_records_leaves_the_sums_they_are_added_to_as_they_were(rows: list[Row]) -> None:
+    sums = once(rows, len(rows[0][0]))
+    before = sums.digest
+    for sign in (1, -1):
+        added(sums, rows, sign)
+        assert sums.digest == before
+    added(sums.widened(CLASSES + 1), rows)
+    assert sums.digest == before
+
+
+@given(_tables, _tables)
+def test_other_records_have_another_digest(rows: list[Row], others: list[Row]) -> None:
+    ours, theirs = once(rows, len(rows[0][0])), once(others, len(others[0][0]))
+    assert (ours.digest == theirs.digest) == same(ours, theirs)
+
+
+def test_no_record_adds_nothing() -> None:
+    sums = once([((5, -7, SCALE), 1)], 3)
+    assert same(added(sums, []), sums)
+    assert Sums.zero(3, 2).records_by_class == (0, 0)
+
+
+@pytest.mark.parametrize("count", [3_000, 2**20 + 5])
+def test_extreme_codes_of_many_records_stay_exact(count: int) -> None:
+    row = [LARGEST, -LARGEST, SCALE]
+    codes = np.tile(np.array(row, np.int16), (count, 1))
+    sums = Sums.zero(3, 1).plus(codes, np.zeros(count, np.int64).tolist())
+    assert sums.gram.tolist() == [[count * a * b for b in row] for a in row]
+    assert sums.moments.tolist() == [[count * a] for a in row]
+    assert sums.records_by_class == (count,)
+    one = ((LARGEST, -LARGEST, SCALE), 0)
+    less = sums.plus(np.array([one[0]], np.int16), [0], sign=-1)
+    assert less.gram.tolist() == [[(count - 1) * a * b for b in row] for a in row]
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 7, 100])
+def test_it_does_not_matter_how_many_records_are_added_at_once(
+    monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    random = np.random.default_rng(3)
+    codes, labels = random.integers(-LARGEST, LARGEST + 1, (23, 5)).astype(np.int16), random.integers(0, 4, 23)
+    expected = Sums.zero(5, 4).plus(codes, labels.tolist())
+    monkeypatch.setattr(module, "_EXACT", at_once)
+    assert Sums.zero(5, 4).plus(codes, labels.tolist()).digest == expected.digest
+
+
+@given(_tables, st.data())
+def test_records_are_counted_by_class(rows: list[Row], data: st.DataObject) -> None:
+    removed = data.draw(st.sets(st.sampled_from(range(len(rows)))))
+    sums = added(once(rows, len(rows[0][0])), [rows[number] for number in sorted(removed)], sign=-1)
+    counts = Counter(label for number, (_, label) in enumerate(rows) if number not in removed)
+    assert sums.records_by_class == tuple(counts[label] for label in range(CLASSES))
+    assert all(isinstance(count, int) for count in sums.records_by_class)
+
+
+# --- more classes ------------------------------------------------------------------------------------------
+
+
+@given(_tables, st.integers(0, 4))
+def test_new_classes_have_zeros_and_the_rest_is_kept(rows: list[Row], more: int) -> None:
+    sums = once(rows, len(rows[0][0]))
+    wider = sums.widened(CLASSES + more)
+    np.testing.assert_array_equal(wider.gram, sums.gram)
+    np.testing.assert_array_equal(wider.moments[:, :CLASSES], sums.moments)
+    assert wider.moments.shape == (len(sums.gram), CLASSES + more)
+    assert not wider.moments[:, CLASSES:].any()
+    assert wider.records_by_class == (*sums.records_by_class, *[0] * more)
+    assert same(wider.widened(1), wider), "a list of classes never gets shorter"
+
+
+@given(_tables, st.integers(0, 8))
+def test_it_does_not_matter_when_the_list_of_classes_is_extended(rows: list[Row], cut: int) -> None:
+    width = len(rows[0][0])
+    late = added(once(rows[:cut], width).widened(CLASSES + 2), rows[cut:])
+    early = added(Sums.zero(width, CLASSES + 2), rows)
+    assert late.digest == early.digest
+
+
+# --- stored ------------------------------------------------------------------------------------------------
+
+
+@given(_tables, st.data())
+def test_stored_sums_come_back(rows: list[Row], data: st.DataObject) -> None:
+    width = len(rows[0][0])
+    sums = added(once(rows, width), rows[: data.draw(st.integers(0, len(rows)))], sign=-1)
+    gram, moments = pack(sums)
+    back = unpack(gram, moments, width)
+    assert back.digest == sums.digest
+    assert same(back, sums)
+    assert same(added(back, rows), added(sums, rows)), "they can be added to"
+    assert len(gram) == width * (width + 1) // 2 * 8, "the gram is symmetric: half of it is enough"
+
+
+# --- codes -------------------------------------------------------------------------------------------------
+
+
+@given(_seeds, _shapes)
+def test_an_embedding_has_a_root_mean_square_of_one(seed: int, shape: tuple[int, int, int]) -> None:
+    vectors = embedding(features_of(seed, shape))
+    assert vectors.shape == (shape[0], shape[2])
+    assert vectors.dtype == np.float32
+    if shape[2] > 2:  # views of one or two numbers may cancel out
+        np.testing.assert_allclose(np.square(vectors.astype(np.float64)).mean(axis=1), 1, rtol=1e-4)
+
+
+@given(_seeds, _shapes)
+def test_an_embedding_is_the_mean_of_its_views_each_scaled_alone(seed: int, shape: tuple[int, int, int]) -> None:
+    features = features_of(seed, (*shape[:2], max(shape[2], 7)))
+    expected = unit(unit(features.astype(np.float64)).mean(axis=1))
+    np.testing.assert_allclose(embedding(features), expected, rtol=1e-3, atol=1e-5)
+
+
+@given(_seeds, _shapes)
+def test_an_embedding_does_not_depend_on_other_rows(seed: int, shape: tuple[int, int, int]) -> None:
+    features = features_of(seed, shape)
+    together = embedding(features)
+    for place in range(len(features)):
+        assert embedding(features[place : place + 1]).tobytes() == together[place].tobytes()
+    assert embedding(features[::-1]).tobytes() == together[::-1].tobytes()
+
+
+@given(_seeds, _shapes, st.data())
+def test_an_embedding_of_chosen_views_does_not_depend_on_how_they_lie_in_memory(
+    seed: int, shape: tuple[int, int, int], data: st.DataObject
+) -> None:
+    features = features_of(seed, shape)
+    chosen = data.draw(st.lists(st.integers(0, shape[1] - 1), min_size=1, unique=True))
+    copied = np.ascontiguousarray(features[:, chosen])
+    assert embedding(features[:, chosen]).tobytes() == embedding(copied).tobytes()
+
+
+@given(_seeds, st.integers(1, 9), st.sampled_from([7, 64, 1280]))
+def test_an_embedding_of_one_view_is_its_features_scaled(seed: int, count: int, width: int) -> None:
+    features = features_of(seed, (count, width))
+    expected = unit(features.astype(np.float64))
+    np.testing.assert_allclose(embedding(features[:, None]), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_features_of_nothing_have_an_embedding_of_nothing() -> None:
+    assert not embedding(np.zeros((2, 3, 5), np.float32)).any()
+
+
+@given(_seeds, st.integers(1, 5), st.integers(1, 12))
+def test_a_code_is_within_half_a_step_of_its_embedding(seed: int, count: int, width: int) -> None:
+    largest = LARGEST / SCALE
+    vectors = np.random.default_rng(seed).uniform(-largest, largest, (count, width)).astype(np.float32)
+    codes = encode(vectors)
+    assert codes.shape == (count, width + 1)
+    assert codes.dtype == np.int16
+    decoded = decode(codes)
+    assert decoded.dtype == np.float32
+    assert np.abs(decoded[:, :-1].astype(np.float64) - vectors.astype(np.float64)).max() <= HALF_STEP
+    assert codes[:, -1].tolist() == [SCALE] * count
+    assert decoded[:, -1].tolist() == [1.0] * count
+
+
+def test_an_embedding_beyond_the_largest_code_is_clipped() -> None:
+    vectors = np.array([[40.0, -40.0, np.inf, -np.inf, 1e30, LARGEST / SCALE]], np.float32)
+    assert encode(vectors).tolist() == [[LARGEST, -LARGEST, LARGEST, -LARGEST, LARGEST, LARGEST, SCALE]]
+
+
+@given(_seeds)
+def test_encoding_a_decoded_code_gives_it_back(seed: int) -> None:
+    codes = np.random.default_rng(seed).integers(-LARGEST, LARGEST + 1, (4, 9)).astype(np.int16)
+    codes[:, -1] = SCALE
+    assert encode(decode(codes)[:, :-1]).tobytes() == codes.tobytes()
+
+
+@given(_seeds, st.integers(1, 6), st.integers(1, 9))
+@settings(max_examples=25)
+def test_stored_codes_come_back_as_one_matrix(seed: int, count: int, width: int) -> None:
+    codes: Codes = np.random.default_rng(seed).integers(-LARGEST, LARGEST + 1, (count, width)).astype(np.int16)
+    back = stack(code.tobytes() for code in codes)
+    assert back.dtype == np.int16
+    np.testing.assert_array_equal(back, codes)

@@ -1,0 +1,38 @@
+"""Threads give way, alone."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+
+import pytest
+
+from lmeraser.core.thread_priority import gently, give_way
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has priorities of threads")
+
+
+def mine() -> int:
+    return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+
+def test_a_thread_gives_way_with_those_that_it_starts_and_alone() -> None:
+    before = mine()
+    seen: list[int] = []
+
+    def work() -> int:
+        inner = threading.Thread(target=lambda: seen.append(mine()))
+        inner.start()
+        inner.join()
+        give_way(0)  # never takes anything back
+        return mine()
+
+    assert gently(work, before + 3) == before + 3
+    assert seen == [before + 3]
+    assert mine() == before
+
+
+def test_an_error_is_the_callers() -> None:
+    with pytest.raises(ZeroDivisionError):
+        gently(lambda: 1 // 0, 0)

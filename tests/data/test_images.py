@@ -1,0 +1,228 @@
+"""Every usual kind of image file becomes RGB pixels, and every other one a clear error."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from conftest import png
+from lmeraser.data.images import Canvases, decode, to_canvas
+from lmeraser.errors import ImageError
+
+RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def pixels(data: bytes) -> Any:
+    image = decode(data)
+    assert image.mode == "RGB"
+    return np.asarray(image)
+
+
+def noise(height: int, width: int, seed: int = 0) -> Any:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+# --- what is accepted --------------------------------------------------------------------------------------
+
+
+def test_colours_come_back_as_they_are() -> None:
+    array = noise(5, 7)
+    np.testing.assert_array_equal(pixels(png(array)), array)
+
+
+def test_grey_is_three_equal_channels() -> None:
+    grey = np.arange(12, dtype=np.uint8).reshape(3, 4) * 20
+    np.testing.assert_array_equal(pixels(png(grey)), np.repeat(grey[..., None], 3, axis=2))
+
+
+def test_one_bit_is_black_and_white() -> None:
+    bits = Image.fromarray(np.array([[0, 255], [255, 0]], dtype=np.uint8)).convert("1")
+    np.testing.assert_array_equal(pixels(encoded(bits))[..., 0], [[0, 255], [255, 0]])
+
+
+def test_a_palette_is_looked_up() -> None:
+    image = Image.new("P", (2, 1))
+    image.putpalette([*RED, *BLUE])
+    image.putdata([0, 1])
+    np.testing.assert_array_equal(pixels(encoded(image)), [[RED, BLUE]])
+
+
+@pytest.mark.parametrize("transparency", [1, bytes([255, 0])])
+def test_transparent_colours_of_a_palette_are_white(transparency: int | bytes) -> None:
+    image = Image.new("P", (2, 1))
+    image.putpalette([*RED, *BLUE])
+    image.putdata([0, 1])
+    np.testing.assert_array_equal(pixels(encoded(image, transparency=transparency)), [[RED, WHITE]])
+
+
+def test_a_transparent_colour_of_a_gif_is_white() -> None:
+    image = Image.new("P", (2, 1))
+    image.putpalette([*RED, *BLUE])
+    image.putdata([0, 1])
+    np.testing.assert_array_equal(pixels(encoded(image, "GIF", transparency=1)), [[RED, WHITE]])
+
+
+def test_transparent_pixels_lie_on_white() -> None:
+    rgba = np.array([[(*RED, 255), (*RED, 0), (*BLUE, 51)]], dtype=np.uint8)
+    np.testing.assert_array_equal(pixels(encoded(Image.fromarray(rgba))), [[RED, WHITE, (204, 204, 255)]])
+
+
+def test_transparent_grey_lies_on_white() -> None:
+    grey = Image.fromarray(np.array([[(10, 255), (10, 0)]], dtype=np.uint8), "LA")
+    np.testing.assert_array_equal(pixels(encoded(grey))[0, :, 0], [10, 255])
+
+
+def test_sixteen_bit_grey_is_scaled_not_clipped() -> None:
+    values = np.array([[0, 256, 257, 32768, 65535]], dtype=np.uint16)
+    data = encoded(Image.fromarray(values))
+    np.testing.assert_array_equal(pixels(data)[0, :, 0], [0, 0, 1, 127, 255])
+
+
+def test_integer_grey_beyond_sixteen_bits_is_refused() -> None:
+    with pytest.raises(ImageError, match="8 or 16 bits"):
+        decode(encoded(Image.fromarray(np.array([[0, 70000]], dtype=np.int32)), "TIFF"))
+
+
+def test_cmyk_becomes_rgb() -> None:
+    jpeg = encoded(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "JPEG", quality=95)
+    np.testing.assert_allclose(pixels(jpeg)[4, 4], RED, atol=6)
+
+
+@pytest.mark.parametrize(("orientation", "turns"), [(1, 0), (3, 2), (6, 3), (8, 1)])
+def test_the_camera_orientation_is_applied(orientation: int, turns: int) -> None:
+    array = np.zeros((2, 3, 3), dtype=np.uint8)
+    array[0, 0] = 255
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(Image.fromarray(array), exif=exif)
+    np.testing.assert_array_equal(pixels(data), np.rot90(array, turns))
+
+
+@pytest.mark.parametrize("kind", ["BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP"])
+def test_usual_formats_are_read(kind: str) -> None:
+    data = encoded(Image.new("RGB", (8, 8), RED), kind)
+    np.testing.assert_allclose(pixels(data)[4, 4], RED, atol=6)
+
+
+# --- what is refused ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("data", [b"", b"not an image", b"\x89PNG\r\n\x1a\n", b"GIF89a"])
+def test_other_bytes_are_refused(data: bytes) -> None:
+    with pytest.raises(ImageError, match="PNG or JPEG"):
+        decode(data)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "BMP"])
+@pytest.mark.parametrize("part", [0.3, 0.6, 0.9])
+def test_truncated_files_are_refused(kind: str, part: float) -> None:
+    data = encoded(Image.fromarray(noise(40, 40)), kind)
+    with pytest.raises(ImageError):
+        decode(data[: int(len(data) * part)])
+
+
+def test_a_damaged_file_is_refused() -> None:
+    data = bytearray(png(noise(40, 40)))
+    data[len(data) // 2] ^= 255
+    with pytest.raises(ImageError):
+        decode(bytes(data))
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.data())
+def test_a_changed_file_decodes_or_is_an_image_error(data: st.DataObject) -> None:
+    file = bytearray(
+        encoded(Image.fromarray(noise(6, 6)), data.draw(st.sampled_from(["PNG", "JPEG", "GIF", "BMP"])))
+    )
+    for _ in range(data.draw(st.integers(1, 4))):
+        file[data.draw(st.integers(0, len(file) - 1))] = data.draw(st.integers(0, 255))
+    with contextlib.suppress(ImageError):
+        assert decode(bytes(file)).mode == "RGB"
+
+
+def test_floating_point_pixels_are_refused() -> None:
+    with pytest.raises(ImageError, match="integer pixels"):
+        decode(encoded(Image.fromarray(np.zeros((4, 4), dtype=np.float32)), "TIFF"))
+
+
+@pytest.mark.parametrize("side", [11, 100])
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_too_many_pixels_are_refused(monkeypatch: pytest.MonkeyPatch, side: int) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    assert decode(png(np.zeros((10, 10)))).size == (10, 10)
+    with pytest.raises(ImageError, match="pixels"):
+        decode(png(np.zeros((side, side))))
+
+
+# --- canvases ----------------------------------------------------------------------------------------------
+
+
+def test_a_canvas_is_the_centred_square() -> None:
+    wide = np.zeros((10, 30, 3), dtype=np.uint8)
+    wide[:, :10], wide[:, 10:20], wide[:, 20:] = RED, GREEN, BLUE
+    for array in (wide, wide.transpose(1, 0, 2)):
+        np.testing.assert_array_equal(to_canvas(decode(png(array)), 10), np.full((10, 10, 3), GREEN))
+        np.testing.assert_array_equal(to_canvas(decode(png(array)), 6)[1:-1, 1:-1], np.full((4, 4, 3), GREEN))
+
+
+def test_a_canvas_of_the_images_own_size_is_the_image() -> None:
+    array = noise(9, 9)
+    np.testing.assert_array_equal(to_canvas(decode(png(array)), 9), array)
+
+
+def test_a_canvas_averages_what_it_shrinks() -> None:
+    stripes = np.zeros((64, 64), dtype=np.uint8)
+    stripes[::2] = 200
+    np.testing.assert_allclose(to_canvas(decode(png(stripes)), 4), 100, atol=10)
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (10, 10000), (10000, 10), (1, 2), (3, 5)])
+def test_any_shape_gives_a_canvas(height: int, width: int) -> None:
+    image = decode(png(np.full((height, width), 77)))
+    np.testing.assert_array_equal(to_canvas(image, 20), np.full((20, 20, 3), 77))
+
+
+IMAGES = {f"r{number}": png(noise(8 + number % 3, 9, seed=number)) for number in range(600)}
+
+
+class Fetch:
+    """Image bytes of the ids that are asked for; counts them."""
+
+    def __init__(self) -> None:
+        self.fetched = 0
+        self.largest = 0
+
+    def __call__(self, ids: Sequence[str]) -> Sequence[bytes]:
+        self.fetched += len(ids)
+        self.largest = max(self.largest, len(ids))
+        return [IMAGES[record_id] for record_id in ids]
+
+
+def test_canvases_are_the_same_within_and_beyond_the_memory_budget() -> None:
+    ids = list(IMAGES)
+    size = len(ids) * 8 * 8 * 3
+    kept, decoded = Fetch(), Fetch()
+    within = Canvases(ids, kept, side=8, budget=size)
+    beyond = Canvases(ids, decoded, side=8, budget=size - 1)
+    assert len(within) == len(beyond) == len(ids)
+    for indices in ([0], [599, 0, 3, 3], list(range(600)), []):
+        expected = [to_canvas(decode(IMAGES[ids[index]]), 8) for index in indices]
+        np.testing.assert_array_equal(within[indices], np.array(expected).reshape(-1, 8, 8, 3))
+        np.testing.assert_array_equal(beyond[indices], within[indices])
+    assert kept.fetched == len(ids), "within the budget every image is decoded once"
+    assert kept.largest < len(ids), "the files themselves are never in memory all at once"
+    assert decoded.fetched == 1 + 4 + 600

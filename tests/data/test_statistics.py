@@ -1,0 +1,550 @@
+"""The sums in the database are always those of the records that are counted, whatever happens to the records."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from numpy.typing import NDArray
+from sqlalchemy import Connection
+
+import lmeraser.storage.database as database
+from conftest import forget
+from lmeraser.core.sufficient_statistics import SCALE, Sums
+from lmeraser.data.records import Record, Records
+from lmeraser.data.statistics import Counted
+from lmeraser.errors import StorageError, UnknownRecordError
+from lmeraser.storage.database import Database
+from lmeraser.storage.keystore import ErasedError
+
+WIDTH = 4
+CLASSES = 3
+
+
+def name(number: int) -> str:
+    return f"r{number:04d}"
+
+
+def label_of(number: int) -> int:
+    return number % CLASSES
+
+
+def code(number: int, key: str = "k") -> NDArray[np.int16]:
+    """The code of a record under a key; all are different."""
+    values = np.random.default_rng([number, *key.encode()]).integers(-32767, 32768, WIDTH)
+    return np.array([*values[1:], SCALE], np.int16)
+
+
+def fill(records: Records, numbers: Sequence[int]) -> None:
+    new = [Record(name(n), f"s{n % 3}", label_of(n), f"image {n}".encode()) for n in numbers]
+    with records.database.transaction() as connection:
+        records.insert(connection, new, entry=1)
+
+
+def count(records: Records, numbers: Sequence[int], *, key: str = "k", classes: int = CLASSES) -> None:
+    labels = [records.find([name(n)])[name(n)][1] for n in numbers]
+    records.counted.count({name(n): code(n, key) for n in numbers}, labels, classes, key=key)
+
+
+def relabel(records: Records, numbers: Sequence[int], label: int) -> None:
+    with records.database.transaction() as connection:
+        records.relabel(connection, [name(n) for n in numbers], label, entry=2)
+
+
+def scratch(labels: dict[int, int], *, key: str = "k", classes: int = CLASSES) -> Sums:
+    """The sums over these records, added up once."""
+    codes = np.array([code(n, key) for n in labels], np.int16).reshape(-1, WIDTH)
+    return Sums.zero(WIDTH, classes).plus(codes, list(labels.values()))
+
+
+def of(*numbers: int) -> dict[int, int]:
+    """Records with the labels that they came with."""
+    return {n: label_of(n) for n in numbers}
+
+
+def digest(sums: Sums | None) -> str | None:
+    return None if sums is None else str(sums.digest)
+
+
+def state(counted: Counted, key: str = "k") -> tuple[str | None, list[str], list[bytes]]:
+    """All that the database holds of it."""
+    ids = sorted(counted.ids(key=key))
+    return digest(counted.sums()), ids, counted.codes(ids)
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database of eight records, of which none is counted; only copied by the tests."""
+    path = tmp_path_factory.mktemp("filled") / "records.db"
+    opened = Records(Database(path), secret=b"secret")
+    fill(opened, range(8))
+    opened.database.close()
+    return path
+
+
+@pytest.fixture
+def records(filled: Path, tmp_path: Path) -> Iterator[Records]:
+    shutil.copy(filled.with_suffix(".keys"), tmp_path)
+    opened = Records(Database(Path(shutil.copy(filled, tmp_path))), secret=b"secret")
+    yield opened
+    opened.database.close()
+
+
+# --- counting ----------------------------------------------------------------------------------------------
+
+
+def test_before_any_record_is_counted_there_are_no_sums(records: Records) -> None:
+    assert records.counted.sums() is None
+    assert records.counted.sums_without([name(0)], key="k") is None
+    assert records.counted.ids(key="k") == set()
+    assert records.counted.codes([]) == []
+
+
+def test_counted_records_have_ids_codes_and_sums(records: Records, tmp_path: Path) -> None:
+    count(records, [0, 1, 2])
+    count(records, [5])
+    assert records.counted.ids(key="k") == {name(n) for n in (0, 1, 2, 5)}
+    assert records.counted.codes([name(5), name(0), name(5)]) == [code(n).tobytes() for n in (5, 0, 5)]
+    assert digest(records.counted.sums()) == digest(scratch(of(0, 1, 2, 5)))
+    records.database.close()
+    again = Records(Database(tmp_path / "records.db"), secret=b"secret")
+    assert state(again.counted) == state(records.counted), "it is on the disk"
+    again.database.close()
+
+
+def test_the_order_and_the_batches_of_counting_do_not_matter(records: Records) -> None:
+    count(records, [7, 3, 0, 1])
+    together = state(records.counted)
+    records.counted.clear()
+    for number in (0, 1, 3, 7):
+        count(records, [number])
+    assert state(records.counted) == together
+
+
+def test_a_record_is_not_counted_twice(records: Records) -> None:
+    count(records, [0, 1])
+    before = state(records.counted)
+    with pytest.raises(StorageError):
+        count(records, [2, 1])
+    assert state(records.counted) == before, "nothing of the batch was counted"
+
+
+def test_a_record_that_is_not_there_is_not_counted(records: Records) -> None:
+    count(records, [0])
+    before = state(records.counted)
+    with pytest.raises(UnknownRecordError):
+        records.counted.count({name(1): code(1), "nobody": code(99)}, [1, 0], CLASSES, key="k")
+    assert state(records.counted) == before
+
+
+@pytest.mark.parametrize("labels", [[0], [0, 1, 2]])
+def test_every_record_that_is_counted_has_one_label(records: Records, labels: list[int]) -> None:
+    count(records, [0])
+    before = state(records.counted)
+    with pytest.raises(ValueError):
+        records.counted.count({name(1): code(1), name(2): code(2)}, labels, CLASSES, key="k")
+    assert state(records.counted) == before
+
+
+def test_counting_is_not_a_change_of_the_records(records: Records) -> None:
+    revision, index = records.changes.revision, records.index()
+    count(records, [0, 1])
+    assert (records.changes.revision, records.index()) == (revision, index)
+    assert not records.database.compaction_due
+
+
+def test_a_longer_list_of_classes_keeps_what_was_counted(records: Records) -> None:
+    count(records, [0, 1, 2])
+    relabel(records, [4], 4)
+    count(records, [3, 4], classes=5)
+    sums = records.counted.sums()
+    assert digest(sums) == digest(scratch({**of(0, 1, 2, 3), 4: 4}, classes=5))
+    assert sums is not None
+    assert sums.records_by_class == (2, 1, 1, 0, 1)
+    count(records, [5], classes=CLASSES)
+    assert digest(records.counted.sums()) == digest(scratch({**of(0, 1, 2, 3, 5), 4: 4}, classes=5))
+
+
+# --- keys --------------------------------------------------------------------------------------------------
+
+
+def test_under_another_key_no_record_is_counted(records: Records) -> None:
+    count(records, [0, 1])
+    assert records.counted.ids(key="other") == set()
+    assert records.counted.ids(key="k") == {name(0), name(1)}
+
+
+def test_counting_under_another_key_starts_anew(records: Records) -> None:
+    count(records, [0, 1, 2], classes=5)
+    count(records, [1, 4], key="other")
+    assert records.counted.ids(key="k") == set()
+    assert records.counted.ids(key="other") == {name(1), name(4)}
+    assert records.counted.codes([name(1)]) == [code(1, "other").tobytes()]
+    assert digest(records.counted.sums()) == digest(scratch(of(1, 4), key="other"))
+    with pytest.raises(KeyError):
+        records.counted.codes([name(0)])
+
+
+def test_counting_under_another_key_that_fails_leaves_what_was_counted(records: Records) -> None:
+    count(records, [0, 1])
+    before = state(records.counted)
+    with pytest.raises(UnknownRecordError):
+        records.counted.count({"nobody": code(99)}, [0], CLASSES, key="other")
+    assert state(records.counted) == before
+
+
+def test_codes_under_another_key_may_have_another_length(records: Records) -> None:
+    count(records, [0, 1])
+    short = np.array([3, SCALE], np.int16)
+    records.counted.count({name(0): short}, [0], 1, key="other")
+    sums = records.counted.sums()
+    assert sums is not None
+    assert sums.gram.tolist() == [[9, 3 * SCALE], [3 * SCALE, SCALE**2]]
+    assert records.counted.codes([name(0)]) == [short.tobytes()]
+
+
+# --- forgetting --------------------------------------------------------------------------------------------
+
+
+def test_deleting_records_subtracts_them_and_removes_their_codes(records: Records) -> None:
+    count(records, [0, 1, 2, 3])
+    forget(records, [name(n) for n in (1, 3, 6)], subjects=["s1"])
+    assert state(records.counted)[:2] == (digest(scratch(of(0, 2))), [name(0), name(2)])
+    with pytest.raises(KeyError):
+        records.counted.codes([name(1)])
+    with records.database.reading() as connection:
+        assert connection.exec_driver_sql("SELECT number FROM codes ORDER BY 1").scalars().all() == [1, 3]
+
+
+@pytest.mark.sqlite
+def test_sums_from_before_a_deletion_cannot_be_read_after_it(records: Records, tmp_path: Path) -> None:
+    count(records, [0, 1, 2])
+    backup = tmp_path / "backup"
+    backup.mkdir()
+    for path in tmp_path.glob("records.db*"):
+        shutil.copy(path, backup)
+    forget(records, [name(1)])
+    records.database.erase()
+    shutil.copy(tmp_path / "records.keys", backup)
+    old = Records(Database(backup / "records.db"), secret=b"secret")
+    for read in (old.counted.sums, lambda: old.counted.codes([name(1)])):
+        with pytest.raises(ErasedError):
+            read()
+    assert old.counted.codes([name(2)]) == [code(2).tobytes()]
+    old.database.close()
+
+
+def test_records_and_sums_change_in_the_same_transaction(records: Records) -> None:
+    def half() -> None:
+        with records.database.transaction() as connection:
+            records.delete(connection, [name(1)])
+            seen.append(state(records.counted))  # another connection
+            raise KeyboardInterrupt
+
+    count(records, [0, 1, 2])
+    before, seen = state(records.counted), list[object]()
+    with pytest.raises(KeyboardInterrupt):
+        half()
+    assert seen == [before], "what is not committed is not seen"
+    assert state(records.counted) == before
+    assert sorted(records.find([name(1)])) == [name(1)]
+    forget(records, [name(1)])
+    assert records.find([name(1)]) == {}
+    assert digest(records.counted.sums()) == digest(scratch(of(0, 2)))
+
+
+def test_deletions_in_one_transaction_all_count(records: Records) -> None:
+    count(records, [0, 1, 2, 3])
+    with records.database.transaction() as connection:
+        records.delete(connection, [name(0)])
+        records.delete(connection, [name(3), name(2)])
+    assert state(records.counted)[:2] == (digest(scratch(of(1))), [name(1)])
+
+
+@pytest.mark.parametrize("deleted", [[1], [1, 2, 3], [2]], ids=["the same", "more", "others"])
+def test_what_was_prepared_is_used_where_it_fits(
+    records: Records, monkeypatch: pytest.MonkeyPatch, deleted: list[int]
+) -> None:
+    count(records, range(5))
+    records.counted.prepare([name(1)])
+    read = list[int]()
+    real = Counted._read
+    monkeypatch.setattr(Counted, "_read", lambda counted, c: read.append(1) or real(counted, c))  # type: ignore[func-returns-value]
+    forget(records, [name(n) for n in deleted])
+    assert bool(read) == (1 not in deleted)
+    assert digest(records.counted.sums()) == digest(scratch(of(*set(range(5)) - set(deleted))))
+
+
+def test_what_was_prepared_before_the_sums_changed_is_not_used(records: Records, tmp_path: Path) -> None:
+    count(records, range(5))
+    records.counted.prepare([name(1)])
+    other = Records(Database(records.database.keys.path.with_suffix(".db")), secret=b"secret")
+    forget(other, [name(2)])
+    other.database.close()
+    forget(records, [name(1)])
+    assert digest(records.counted.sums()) == digest(scratch(of(0, 3, 4)))
+
+
+def test_sums_of_a_transaction_that_was_rolled_back_are_forgotten_with_it(records: Records) -> None:
+    """Its slot of a key is given to the next version."""
+
+    def half(connection: Connection) -> None:
+        records.delete(connection, [name(1)])
+        records.delete(connection, [name(2)])
+        raise KeyboardInterrupt
+
+    count(records, range(4))
+    with pytest.raises(KeyboardInterrupt), records.database.transaction() as connection:
+        half(connection)
+    forget(records, [name(0)])
+    assert digest(records.counted.sums()) == digest(scratch(of(1, 2, 3)))
+
+
+def test_after_the_last_record_the_sums_are_zeros(records: Records) -> None:
+    count(records, [0, 1])
+    forget(records, [name(0), name(1)])
+    assert digest(records.counted.sums()) == digest(Sums.zero(WIDTH, CLASSES))
+    assert records.counted.ids(key="k") == set()
+    count(records, [2])
+    assert digest(records.counted.sums()) == digest(scratch(of(2)))
+
+
+def test_forgetting_records_that_are_not_counted_changes_nothing(records: Records) -> None:
+    def try_it() -> None:
+        with records.database.transaction() as connection:
+            records.counted.forget(connection, [name(5), "nobody"])
+            records.counted.forget(connection, [])
+
+    try_it()
+    assert records.counted.sums() is None
+    count(records, [0, 1])
+    before = state(records.counted)
+    try_it()
+    assert state(records.counted) == before
+    forget(records, [name(7)])
+    assert state(records.counted) == before
+
+
+def test_a_relabelled_record_is_no_longer_counted_until_it_is_counted_with_its_new_label(records: Records) -> None:
+    count(records, [0, 1, 2])
+    relabel(records, [1, 7], 2)
+    assert state(records.counted)[:2] == (digest(scratch(of(0, 2))), [name(0), name(2)])
+    count(records, [1, 7])
+    sums = records.counted.sums()
+    assert digest(sums) == digest(scratch({**of(0, 2), 1: 2, 7: 2}))
+    assert sums is not None
+    assert sums.records_by_class == (1, 0, 3)
+    forget(records, [name(1)])
+    assert digest(records.counted.sums()) == digest(scratch({**of(0, 2), 7: 2})), "it went with its new label"
+
+
+def test_a_rolled_back_correction_leaves_the_sums_as_they_were(records: Records) -> None:
+    def half() -> None:
+        with records.database.transaction() as connection:
+            records.relabel(connection, [name(0)], 2, entry=2)
+            raise KeyboardInterrupt
+
+    count(records, [0, 1])
+    before = state(records.counted)
+    with pytest.raises(KeyboardInterrupt):
+        half()
+    assert state(records.counted) == before
+    assert records.find([name(0)])[name(0)][1] == 0
+
+
+def test_more_records_than_one_statement_takes_are_counted_and_forgotten(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "_IN_CHUNK", 3)
+    count(records, range(8))
+    assert digest(records.counted.sums_without([name(n) for n in range(7)], key="k")) == digest(scratch(of(7)))
+    forget(records, [name(n) for n in range(4)])
+    assert state(records.counted)[:2] == (digest(scratch(of(4, 5, 6, 7))), [name(n) for n in (4, 5, 6, 7)])
+    assert records.counted.codes([name(n) for n in (7, 6, 5, 4)]) == [code(n).tobytes() for n in (7, 6, 5, 4)]
+
+
+# --- without some ------------------------------------------------------------------------------------------
+
+
+def test_under_another_key_there_are_no_sums_to_leave_records_out_of(records: Records) -> None:
+    count(records, [0, 1])
+    assert records.counted.sums_without([name(0)], key="other") is None
+
+
+def test_a_record_that_is_named_twice_is_subtracted_once(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "_IN_CHUNK", 1)
+    count(records, [0, 1])
+    assert digest(records.counted.sums_without([name(0), name(0)], key="k")) == digest(scratch(of(1)))
+
+
+def test_sums_without_some_records_are_those_of_the_others_and_change_nothing(records: Records) -> None:
+    count(records, [0, 1, 2, 3])
+    before = state(records.counted)
+    without = [[], [name(1)], [name(3), name(0)], [name(7), "nobody"], [name(7), name(2)]]
+    left = [of(0, 1, 2, 3), of(0, 2, 3), of(1, 2), of(0, 1, 2, 3), of(0, 1, 3)]
+    for ids, others in zip(without, left, strict=True):
+        assert digest(records.counted.sums_without(ids, key="k")) == digest(scratch(others))
+    assert digest(records.counted.sums_without([name(n) for n in range(8)], key="k")) == digest(scratch({}))
+    assert state(records.counted) == before
+    forget(records, [name(3), name(0)])
+    assert digest(records.counted.sums()) == digest(scratch(of(1, 2)))
+
+
+# --- clearing ----------------------------------------------------------------------------------------------
+
+
+def test_after_clearing_no_record_is_counted(records: Records) -> None:
+    count(records, [0, 1])
+    records.counted.clear()
+    assert state(records.counted) == (None, [], [])
+    assert records.count() == 8
+    count(records, [1])
+    assert digest(records.counted.sums()) == digest(scratch(of(1)))
+
+
+def test_clearing_takes_part_in_the_callers_transaction(records: Records) -> None:
+    def half(connection: Connection) -> None:
+        records.counted.clear(connection)
+        raise KeyboardInterrupt
+
+    count(records, [0, 1])
+    before = state(records.counted)
+    with pytest.raises(KeyboardInterrupt), records.database.transaction() as connection:
+        half(connection)
+    assert state(records.counted) == before
+
+
+# --- any history -------------------------------------------------------------------------------------------
+
+_numbers = st.sets(st.integers(0, 9), min_size=1, max_size=4)
+
+
+class History(RuleBasedStateMachine):
+    """Additions, counts, deletions, corrections, other keys, crashes and restarts, in any order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp())
+        self.records = self.opened()
+        self.labels: dict[int, int] = {}  # of the records that are there
+        self.counted: dict[int, int] = {}  # label with which each is counted
+        self.key, self.classes = "k", CLASSES
+        self.counted_classes: int | None = None  # None: no record was ever counted
+
+    def opened(self) -> Records:
+        return Records(Database(self.folder / "records.db"), secret=b"secret")
+
+    def teardown(self) -> None:
+        self.records.database.close()
+        shutil.rmtree(self.folder)
+
+    @rule(numbers=_numbers)
+    def add(self, numbers: set[int]) -> None:
+        new = sorted(numbers - self.labels.keys())
+        fill(self.records, new)
+        self.labels |= of(*new)
+
+    @precondition(lambda self: self.labels)
+    @rule(data=st.data(), key=st.sampled_from(["k", "k", "k", "other"]))
+    def count(self, data: st.DataObject, key: str) -> None:
+        if key != self.key:
+            self.counted, self.counted_classes, self.key = {}, None, key
+            new = sorted(self.labels)
+        else:
+            new = sorted(self.labels.keys() - self.counted.keys())
+        if not new:
+            return
+        chosen = data.draw(st.lists(st.sampled_from(new), unique=True, min_size=1))
+        count(self.records, chosen, key=key, classes=self.classes)
+        self.counted |= {number: self.labels[number] for number in chosen}
+        self.counted_classes = self.classes
+
+    @rule(numbers=_numbers)
+    def delete(self, numbers: set[int]) -> None:
+        forget(self.records, [name(n) for n in sorted(numbers)])
+        self.drop(numbers)
+
+    @rule(numbers=_numbers)
+    def prepare(self, numbers: set[int]) -> None:
+        """For a deletion of these that comes next, or of others, or never."""
+        self.records.counted.prepare([name(n) for n in numbers])
+
+    @rule(numbers=_numbers, more=_numbers)
+    def delete_what_was_prepared(self, numbers: set[int], more: set[int]) -> None:
+        self.prepare(numbers)
+        self.delete(numbers | more)
+
+    @rule()
+    def release(self) -> None:
+        self.records.counted.release()
+
+    @rule(numbers=_numbers)
+    def delete_in_vain(self, numbers: set[int]) -> None:
+        with pytest.raises(KeyboardInterrupt), self.records.database.transaction() as connection:
+            self.half(connection, numbers)
+
+    @rule(numbers=_numbers, data=st.data())
+    def relabel(self, numbers: set[int], data: st.DataObject) -> None:
+        label, known = data.draw(st.integers(0, self.classes - 1)), sorted(numbers & self.labels.keys())
+        relabel(self.records, known, label)
+        self.labels |= dict.fromkeys(known, label)
+        self.counted = {n: old for n, old in self.counted.items() if n not in known}
+
+    @rule()
+    def extend_classes(self) -> None:
+        self.classes = min(self.classes + 1, CLASSES + 2)
+
+    @rule()
+    def clear(self) -> None:
+        self.records.counted.clear()
+        self.counted, self.counted_classes = {}, None
+
+    @rule()
+    def restart(self) -> None:
+        self.records.database.close()
+        self.records = self.opened()
+
+    def half(self, connection: Connection, numbers: set[int]) -> None:
+        self.records.delete(connection, [name(n) for n in sorted(numbers)])
+        raise KeyboardInterrupt
+
+    def drop(self, numbers: set[int]) -> None:
+        self.labels = {n: label for n, label in self.labels.items() if n not in numbers}
+        self.counted = {n: label for n, label in self.counted.items() if n not in numbers}
+
+    def expected(self, numbers: Sequence[int]) -> str | None:
+        if self.counted_classes is None:
+            return None
+        labels = {n: self.counted[n] for n in numbers}
+        return digest(scratch(labels, key=self.key, classes=self.counted_classes))
+
+    @invariant()
+    def the_sums_are_those_of_what_is_counted(self) -> None:
+        assert digest(self.records.counted.sums()) == self.expected(sorted(self.counted))
+
+    @invariant()
+    def ids_and_codes_are_those_of_what_is_counted(self) -> None:
+        ids = [name(n) for n in sorted(self.counted)]
+        assert sorted(self.records.counted.ids(key=self.key)) == ids
+        assert self.records.counted.codes(ids) == [code(n, self.key).tobytes() for n in sorted(self.counted)]
+
+    @invariant()
+    def the_sums_without_some_are_those_of_the_others(self) -> None:
+        even = [n for n in range(10) if n % 2 == 0]
+        without = self.records.counted.sums_without([name(n) for n in even], key=self.key)
+        assert digest(without) == self.expected(sorted(self.counted.keys() - even))
+
+
+TestAnyHistory = History.TestCase
+TestAnyHistory.settings = settings(
+    max_examples=10, stateful_step_count=14, deadline=None, suppress_health_check=list(HealthCheck)
+)

@@ -1,0 +1,635 @@
+"""A certificate tells what was done, names nobody, and is verified without workspace; golden ones are for ever."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import string
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from datasets import ClassLabel, Dataset
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from make_evidence import FOLDER, KEY, NEW, OLD, REQUEST, make, named
+
+from conftest import DIGIT_COLUMNS, NOW, Run, digits
+from fake import Fake
+from lmeraser import Eraser, __version__
+from lmeraser.config.schema import parse
+from lmeraser.core.atomic_files import TEMPORARY
+from lmeraser.core.digests import Digest, canonical_json
+from lmeraser.core.progress import Progress
+from lmeraser.core.time import to_text
+from lmeraser.errors import VerificationError
+from lmeraser.evidence.certificate import (
+    CLAIM,
+    FORMAT,
+    NOT_COVERED,
+    PAYLOAD_TYPE,
+    issue,
+    render,
+    verify,
+    verify_in_ledger,
+)
+from lmeraser.evidence.dsse import Envelope, PublicKey, SigningKey
+from lmeraser.evidence.hash_chain import Entry, check
+from lmeraser.pipeline.executors.base import Fetch, TuneResult, TuneTask
+
+CONFIG = parse({"partition": {"clusters": 4, "sample_size": 12}})
+ANIMALS = [f"Felis-{number}" for number in range(10)]
+LATER = NOW + timedelta(days=3)
+
+
+def personal(numbers: Sequence[int]) -> Dataset:
+    """Digits under names that no digest and no text of ours contains."""
+    named_rows = digits(numbers).cast_column("label", ClassLabel(names=ANIMALS))
+    return named_rows.map(
+        lambda name, writer: {"id": name.replace("digit", "passport"), "writer": f"Lovelace-{writer}"},
+        input_columns=["id", "writer"],
+    )
+
+
+def opened(root: Path, *, executor: Fake | None = None, now: datetime = LATER) -> Eraser:
+    eraser = Eraser(root, clock=lambda: now)
+    eraser.__dict__["_loaded"] = executor or Fake()
+    return eraser
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trained workspace of 40 records; only copied by the tests."""
+    root = tmp_path_factory.mktemp("certificate") / "w"
+    Eraser.create(root, CONFIG, clock=lambda: NOW).close()
+    with opened(root, now=NOW) as eraser:
+        eraser.add(personal(range(40)), columns=DIGIT_COLUMNS)
+        eraser.train()
+    return root
+
+
+@pytest.fixture
+def root(trained: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(trained, tmp_path / "w"))
+
+
+@pytest.fixture
+def eraser(root: Path) -> Iterator[Eraser]:
+    """Trained at `NOW`; it is `LATER` now."""
+    with opened(root) as one:
+        yield one
+
+
+class Checked(NamedTuple):
+    """A certificate that was verified with the workspace's public key and ledger."""
+
+    path: Path
+    data: bytes
+    facts: dict[str, Any]
+
+
+def checked(eraser: Eraser, path: str) -> Checked:
+    data, root = Path(path).read_bytes(), eraser.workspace.root
+    facts = verify(data, PublicKey.read(root / "signing.pub"))
+    verify_in_ledger(data, facts, (root / "ledger").read_bytes())
+    return Checked(Path(path), data, facts)
+
+
+def certified(eraser: Eraser, **wish: Any) -> Checked:
+    (path,) = eraser.unlearn(**wish).certificates
+    return checked(eraser, path)
+
+
+def ordinary(eraser: Eraser) -> list[str]:
+    """Ids that do not shape the partition."""
+    return sorted(set(eraser.record_ids()) - set(eraser.sampled_ids()))
+
+
+def artifacts(eraser: Eraser) -> dict[str, Digest]:
+    model = eraser.workspace.generations.require()
+    clusters = {f"cluster {c.number}": c.constituent.artifact for c in model.clusters if c.constituent}
+    return {"partition": model.partition.artifact, **clusters}
+
+
+# --- the facts ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sampled", [False, True])
+def test_what_a_deletion_writes_verifies_and_tells_what_was_done(eraser: Eraser, sampled: bool) -> None:
+    gone = eraser.sampled_ids()[:2] if sampled else ordinary(eraser)[:2]
+    before, old = eraser.workspace.generations.require(), artifacts(eraser)
+    facts = certified(eraser, ids=gone, request=REQUEST).facts
+    after, new = eraser.workspace.generations.require(), artifacts(eraser)
+    assert (facts["format"], facts["software"]) == (FORMAT, f"lmeraser {__version__}")
+    assert facts["request"]["id"] == REQUEST
+    assert facts["request"]["received"] == facts["request"]["completed"] == to_text(LATER)
+    assert facts["counts"] == {"records_deleted": 2, "names_already_deleted": 0, "records_retained": 38}
+    tuned_again = facts["model"].pop("artifacts_tuned_again")
+    assert facts["model"] == {
+        "digest_before": before.model_digest,
+        "digest_after": after.model_digest,
+        "generation": 1,
+        "clusters": len(after.clusters),
+        "partition_derived_again": sampled,
+        "settings": Digest.of_json(CONFIG.model_settings()),
+        "backbone": Fake.backbone,
+        "fingerprints": [Fake.fingerprint],
+    }
+    assert before.model_digest != after.model_digest
+    assert tuned_again
+    assert tuned_again == {name: digest for name, digest in new.items() if digest not in old.values()}
+    assert ("partition" in tuned_again) == sampled
+    assert facts["environment"] == {"machine": "none"}
+    assert facts["audit"] is None
+    assert (facts["claim"], facts["not_covered"]) == (CLAIM, list(NOT_COVERED))
+    assert facts["purged"]["artifacts"] == sorted(set(old.values()) - set(new.values()))
+    assert facts["purged"]["records_with_image_features_and_cluster"] == 2
+    stored = " ".join(path.name for path in eraser.workspace.root.rglob("*"))
+    assert not [digest for digest in facts["purged"]["artifacts"] if Digest(digest).hex in stored]
+
+
+def test_clusters_that_kept_their_members_are_not_said_to_be_tuned_again(root: Path) -> None:
+    fake = Fake()
+    with opened(root, executor=fake) as eraser:
+        gone = ordinary(eraser)[0]
+        model = eraser.workspace.generations.require()
+        number = model.numbers(eraser.workspace.records.places(model.partition.key, [gone]))[gone]
+        facts = certified(eraser, ids=[gone]).facts
+    assert facts["model"]["artifacts_tuned_again"].keys() == {f"cluster {number}"}
+    assert len(fake.tuned) == 1
+
+
+def test_a_certificate_says_where_the_ledger_ended_before_it(eraser: Eraser) -> None:
+    facts = certified(eraser, ids=ordinary(eraser)[:1]).facts
+    entries = eraser.check_ledger().entries
+    assert [entry.kind for entry in entries[-4:]] == ["request", "deleted", "generation", "completed"]
+    assert facts["ledger"] == {"entries": len(entries) - 1, "digest": entries[-2].digest}
+
+
+@pytest.mark.parametrize(
+    ("regulation", "received", "due"),
+    [
+        ("gdpr", NOW, "2026-02-28T12:00:00Z"),
+        ("gdpr", datetime(2028, 1, 30, 23, 59, 59, tzinfo=UTC), "2028-02-29T23:59:59Z"),
+        ("gdpr", datetime(2025, 12, 15, tzinfo=UTC), "2026-01-15T00:00:00Z"),
+        ("ccpa", NOW, "2026-03-17T12:00:00Z"),
+        ("ccpa", datetime(2028, 2, 1, tzinfo=UTC), "2028-03-17T00:00:00Z"),
+        ("other", NOW, "2026-03-02T12:00:00Z"),
+    ],
+)
+def test_a_certificate_names_the_law_and_the_day_that_it_sets(
+    eraser: Eraser, regulation: str, received: datetime, due: str
+) -> None:
+    facts = certified(eraser, ids=ordinary(eraser)[:1], regulation=regulation, received=received).facts
+    assert facts["request"] == {
+        "id": facts["request"]["id"],
+        "regulation": regulation,
+        "received": to_text(received),
+        "due": due,
+        "completed": to_text(LATER),
+    }
+
+
+def test_names_that_were_deleted_before_are_counted(eraser: Eraser) -> None:
+    first, second = ordinary(eraser)[:2]
+    before = certified(eraser, ids=[first]).facts
+    facts = certified(eraser, ids=[first, second]).facts
+    assert facts["counts"] == {"records_deleted": 1, "names_already_deleted": 1, "records_retained": 38}
+    assert facts["model"]["digest_before"] == before["model"]["digest_after"]
+    again = certified(eraser, ids=[first, second]).facts
+    assert again["counts"] == {"records_deleted": 0, "names_already_deleted": 2, "records_retained": 38}
+    assert again["model"]["digest_before"] == again["model"]["digest_after"] == facts["model"]["digest_after"]
+    assert again["model"]["artifacts_tuned_again"] == {}
+    assert not again["model"]["partition_derived_again"]
+    assert again["purged"]["artifacts"] == []
+
+
+def test_an_audit_that_was_asked_for_is_told(eraser: Eraser) -> None:
+    one = certified(eraser, ids=eraser.sampled_ids()[:1], audit=True)
+    clusters = len(eraser.workspace.generations.require().clusters)
+    audit = one.facts["audit"]
+    assert (audit["identical"], audit["differences"], audit["same_environment"]) == (True, [], True)
+    assert (audit["clusters_checked"], audit["clusters"], audit["records"]) == (clusters, clusters, 39)
+    assert audit["model_digest"] == one.facts["model"]["digest_after"]
+    assert f"identical: {clusters} of {clusters} clusters" in one.path.with_suffix(".txt").read_text()
+
+
+class Moody(Fake):
+    """An executor that gives another result each time, so that no audit agrees with it."""
+
+    def tune(self, tasks: Sequence[TuneTask], fetch: Fetch, progress: Progress) -> Iterator[TuneResult]:
+        for result in super().tune(tasks, fetch, progress):
+            yield result if len(self.tuned) < 3 else TuneResult(result.key, result.data + b"!", 0.1)
+
+
+def test_there_is_no_certificate_if_the_audit_finds_a_difference(root: Path) -> None:
+    with opened(root, executor=Moody()) as eraser:
+        report = eraser.unlearn(ids=ordinary(eraser)[:1], request=REQUEST, audit=True)
+        assert [request.state for request in report.requests] == ["failed"]
+        assert report.certificates == ()
+        assert not list(root.glob("certificates/*"))
+        assert eraser.check_ledger().entries[-1].kind == "failed"
+    with opened(root) as eraser:
+        assert certified(eraser, request=REQUEST).facts["audit"]["identical"]
+
+
+def test_before_the_first_training_a_certificate_tells_of_no_model(tmp_path: Path) -> None:
+    with Eraser.create(tmp_path / "w", CONFIG, clock=lambda: NOW) as eraser:
+        eraser.add(personal(range(6)), columns=DIGIT_COLUMNS)
+        one = certified(eraser, ids=["passport-0003"])
+        assert one.facts["counts"] == {"records_deleted": 1, "names_already_deleted": 0, "records_retained": None}
+        assert {value for value in one.facts["model"].values() if not isinstance(value, (dict, list))} == {None, 0}
+        assert "Model after        none" in one.path.with_suffix(".txt").read_text()
+
+
+def test_requests_carried_out_together_have_a_certificate_each(eraser: Eraser) -> None:
+    ids = ordinary(eraser)[:3]
+    before = eraser.model_digest
+    wishes = [eraser.request(ids=[record_id], regulation="ccpa") for record_id in ids]
+    every = [checked(eraser, path).facts for path in eraser.unlearn().certificates]
+    assert {facts["request"]["id"] for facts in every} == {wish.id for wish in wishes}
+    assert {facts["model"]["digest_before"] for facts in every} == {before}
+    assert {facts["model"]["digest_after"] for facts in every} == {eraser.model_digest}
+    assert [facts["counts"]["records_deleted"] for facts in every] == [1, 1, 1]
+    assert len({facts["ledger"]["entries"] for facts in every}) == 3
+
+
+def test_the_text_beside_a_certificate_is_its_facts_for_people(eraser: Eraser) -> None:
+    one = certified(eraser, subjects=["Lovelace-w2"], regulation="gdpr")
+    text = one.path.with_suffix(".txt").read_bytes().decode()
+    assert text == render(one.facts)
+    model = one.facts["model"]
+    for fact in (one.facts["request"]["id"], "(gdpr)", model["digest_before"], model["digest_after"], "not run"):
+        assert fact in text
+    assert not [path for path in one.path.parent.iterdir() if path.name.startswith(TEMPORARY)]
+
+
+# --- nobody is named ---------------------------------------------------------------------------------------
+
+
+def test_neither_certificates_nor_ledger_say_anything_personal(eraser: Eraser) -> None:
+    records, ledger = eraser.workspace.records, eraser.workspace.root / "ledger"
+    images = {record.id: record.image_digest for record in records.index()}
+    eraser.cancel(eraser.request(ids=ordinary(eraser)[5:7]).id)
+    eraser.relabel(ANIMALS[3], ids=ordinary(eraser)[7:9])
+    eraser.add(personal(range(40, 44)), columns=DIGIT_COLUMNS)
+    eraser.train()
+    every = [
+        certified(eraser, ids=ordinary(eraser)[:2], subjects=["Lovelace-w1"], regulation="gdpr", audit=True),
+        certified(eraser, ids=eraser.sampled_ids()[:1]),
+    ]
+    payloads = [Envelope.parse(one.data).payload for one in every]
+    texts = [one.path.with_suffix(".txt").read_bytes() for one in every]
+    told = b"\n".join([ledger.read_bytes(), *payloads, *texts, *(one.data for one in every)]).lower()
+    assert told.count(b"completed") > 5, "what is searched is there"
+    assert not [word for word in (b"passport", b"digit-", b"lovelace", b"felis") if word in told]
+    guesses = [*(Digest.of(name.encode()) for name in images), *images.values()]
+    guesses += [Digest.of(f"Lovelace-w{number}".encode()) for number in range(5)]
+    assert not [guess for guess in guesses if guess.hex.encode() in told]
+
+
+# --- the ledger --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def one(eraser: Eraser) -> Checked:
+    return certified(eraser, ids=ordinary(eraser)[:1])
+
+
+def chain(entries: Sequence[Entry]) -> bytes:
+    """A ledger of what these entries tell, linked anew."""
+    lines: list[Entry] = []
+    for position, entry in enumerate(entries):
+        previous = lines[-1].digest if lines else None
+        lines.append(Entry(position, previous, entry.time, entry.kind, entry.body))
+    return b"".join(line.line() for line in lines)
+
+
+def test_the_true_ledger_is_accepted_however_it_goes_on(eraser: Eraser, one: Checked, tmp_path: Path) -> None:
+    ledger = eraser.workspace.root / "ledger"
+    now = ledger.read_bytes()
+    assert verify_in_ledger(one.data, one.facts, now)[-1].kind == "completed"
+    certified(eraser, ids=ordinary(eraser)[:1])
+    later = verify_in_ledger(one.data, one.facts, ledger.read_bytes())
+    assert len(later) > len(check(now))
+    eraser.workspace.ledger.export(tmp_path / "exported")
+    assert verify_in_ledger(one.data, one.facts, (tmp_path / "exported").read_bytes()) == later
+
+
+def test_another_ledger_is_refused(one: Checked, trained: Path) -> None:
+    golden = (FOLDER / "ledger-1").read_bytes()
+    for other in (golden, golden * 2, (trained / "ledger").read_bytes(), b"", b"\n", b"{}\n", b"\xff"):
+        with pytest.raises(VerificationError):
+            verify_in_ledger(one.data, one.facts, other)
+
+
+def test_a_shortened_ledger_is_refused(eraser: Eraser, one: Checked) -> None:
+    ledger = (eraser.workspace.root / "ledger").read_bytes()
+    for end in range(len(ledger)):
+        with pytest.raises(VerificationError):
+            verify_in_ledger(one.data, one.facts, ledger[:end])
+
+
+def test_a_ledger_without_this_completion_is_refused(eraser: Eraser, one: Checked) -> None:
+    entries = check((eraser.workspace.root / "ledger").read_bytes())
+    *others, completed = entries
+    body = dict(completed.body)
+    verify_in_ledger(one.data, one.facts, chain(entries))
+    for kind, instead in [
+        ("completed", {**body, "certificate": named("another")}),
+        ("completed", {**body, "request": REQUEST}),
+        ("completed", {**body, "more": 1}),
+        ("failed", body),
+    ]:
+        forged = chain([*others, Entry(0, None, completed.time, kind, instead)])
+        check(forged)
+        with pytest.raises(VerificationError, match="no entry for certificate"):
+            verify_in_ledger(one.data, one.facts, forged)
+
+
+def test_a_ledger_that_tells_another_story_before_it_is_refused(eraser: Eraser, one: Checked) -> None:
+    entries = check((eraser.workspace.root / "ledger").read_bytes())
+    for changed in range(len(entries) - 1):
+        told = [*entries]
+        told[changed] = Entry(0, None, to_text(NOW - timedelta(days=1)), told[changed].kind, told[changed].body)
+        forged = chain(told)
+        check(forged)
+        with pytest.raises(VerificationError, match="is not the one"):
+            verify_in_ledger(one.data, one.facts, forged)
+
+
+# --- forgery -----------------------------------------------------------------------------------------------
+
+
+def holds(data: bytes, key: PublicKey, facts: dict[str, Any]) -> bool:
+    """Whether the bytes verify; if so, they say exactly the same, and otherwise they are properly refused."""
+    try:
+        found = verify(data, key)
+    except VerificationError:
+        return False
+    assert found == facts
+    assert canonical_json(found) == canonical_json(facts)
+    return True
+
+
+def test_whichever_byte_is_changed_the_facts_are_the_same_or_refused(eraser: Eraser, one: Checked) -> None:
+    key = PublicKey.read(eraser.workspace.root / "signing.pub")
+    assert len(one.data) > 700
+    accepted: set[int] = set()
+    refused: set[int] = set()
+    for position, byte in enumerate(one.data):
+        for other in {byte ^ 1, byte ^ 0x20, byte ^ 0x80, 0x00, 0x09, 0x22} - {byte}:
+            changed = one.data[:position] + bytes([other]) + one.data[position + 1 :]
+            (accepted if holds(changed, key, one.facts) else refused).add(position)
+    assert len(refused) > 700
+    assert {one.data[position] for position in accepted} <= set(b" \n"), "only layout may change"
+
+
+def test_a_certificate_says_whether_the_database_was_rewritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = []
+    for number, limit in enumerate((64 << 20, 0)):
+        monkeypatch.setattr("lmeraser.storage.database._SMALL", limit)
+        with Eraser.create(tmp_path / str(number), CONFIG, clock=lambda: NOW) as eraser:
+            eraser.__dict__["_loaded"] = Fake()
+            eraser.add(digits(range(12)), columns=DIGIT_COLUMNS)
+            eraser.train()
+            (path,) = eraser.unlearn(ids=["digit-0001"]).certificates
+            told.append(verify(Path(path).read_bytes(), eraser.workspace.signing_key.public)["purged"]["database"])
+            assert eraser.status().rewriting_due is (limit == 0)
+            eraser.purge()
+            assert not eraser.status().rewriting_due
+    assert told[0] == "keys overwritten; rewritten without free pages, log emptied"
+    assert told[1].startswith("keys overwritten; rows without content")
+
+
+def test_there_is_one_way_to_write_a_signature_and_a_payload() -> None:
+    """The last letter of base64 holds bits that stand for nothing."""
+    values = json.loads(GOLDEN)
+    for holder, name in ((values["signatures"][0], "sig"), (values, "payload")):
+        text = holder[name]
+        padding = "=" * text.count("=")
+        assert padding, "without it every bit stands for something"
+        start, last = text.removesuffix(padding)[:-1], text.removesuffix(padding)[-1]
+        for letter in set(string.ascii_letters + string.digits + "+/=") - {last}:
+            holder[name] = start + letter + padding
+            with pytest.raises(VerificationError):
+                verify(json.dumps(values).encode(), GOLDEN_KEY)
+        holder[name] = text
+    assert verify(json.dumps(values).encode(), GOLDEN_KEY) == GOLDEN_FACTS
+
+
+GOLDEN = (FOLDER / "certificate-1.json").read_bytes()
+GOLDEN_KEY = PublicKey.read(FOLDER / "signing.pub")
+GOLDEN_FACTS = verify(GOLDEN, GOLDEN_KEY)
+PLACES = st.integers(0, len(GOLDEN))
+
+
+@given(
+    PLACES, PLACES, st.one_of(st.binary(max_size=40), st.sampled_from([GOLDEN[5:90], b'"', b"}", b"[", b"1e9"]))
+)
+@settings(max_examples=200, deadline=None)
+def test_whatever_is_cut_out_or_put_in_the_facts_are_the_same_or_refused(start: int, end: int, new: bytes) -> None:
+    holds(GOLDEN[: min(start, end)] + new + GOLDEN[max(start, end) :], GOLDEN_KEY, GOLDEN_FACTS)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@given(st.sampled_from(["payload", "payloadType", "signatures", "keyid", "sig"]), JSON)
+@settings(max_examples=200, deadline=None)
+def test_an_envelope_with_anything_in_a_field_is_refused(name: str, value: Any) -> None:
+    values = json.loads(GOLDEN)
+    (values if name in values else values["signatures"][0])[name] = value
+    with pytest.raises(VerificationError):
+        verify(json.dumps(values).encode(), GOLDEN_KEY)
+
+
+@given(st.one_of(st.binary(max_size=60), JSON.map(lambda value: json.dumps(value).encode())))
+@settings(deadline=None)
+def test_bytes_that_are_no_envelope_are_refused(data: bytes) -> None:
+    with pytest.raises(VerificationError):
+        verify(data, GOLDEN_KEY)
+
+
+def test_an_envelope_nested_too_deep_is_refused() -> None:
+    with pytest.raises(VerificationError):
+        verify(b"[" * 100_000, GOLDEN_KEY)
+
+
+def test_another_key_another_type_and_another_format_are_refused() -> None:
+    stranger, payload = SigningKey.new(), canonical_json(GOLDEN_FACTS)
+    for envelope in (
+        stranger.sign(payload, payload_type=PAYLOAD_TYPE),
+        KEY.sign(payload, payload_type="application/json"),
+        KEY.sign(canonical_json({**GOLDEN_FACTS, "format": FORMAT + 1}), payload_type=PAYLOAD_TYPE),
+        KEY.sign(canonical_json({}), payload_type=PAYLOAD_TYPE),
+    ):
+        with pytest.raises(VerificationError):
+            verify(envelope.to_bytes(), GOLDEN_KEY)
+    with pytest.raises(VerificationError):
+        verify(GOLDEN, stranger.public)
+
+
+def test_the_signature_of_one_certificate_does_not_fit_another() -> None:
+    other = issue({**GOLDEN_FACTS, "counts": {}}, KEY)
+    mine = Envelope.parse(GOLDEN)
+    for mixed in (
+        Envelope(other.payload, mine.payload_type, mine.key_id, mine.signature),
+        Envelope(mine.payload, mine.payload_type, mine.key_id, other.signature),
+        Envelope(mine.payload, mine.payload_type, mine.key_id, b""),
+        Envelope(mine.payload, mine.payload_type, mine.key_id, mine.signature * 2),
+    ):
+        with pytest.raises(VerificationError, match="does not cover"):
+            verify(mixed.to_bytes(), GOLDEN_KEY)
+
+
+# --- golden files ------------------------------------------------------------------------------------------
+
+
+def test_the_golden_certificate_verifies_for_ever() -> None:
+    facts = verify((FOLDER / "certificate-1.json").read_bytes(), PublicKey.read(FOLDER / "signing.pub"))
+    assert facts["format"] == 1
+    assert facts["request"] == {
+        "id": "00000000-0000-4000-8000-000000000001",
+        "regulation": "gdpr",
+        "received": "2026-01-31T12:00:00Z",
+        "due": "2026-02-28T12:00:00Z",
+        "completed": "2026-01-31T12:00:00Z",
+    }
+    assert facts["counts"] == {"records_deleted": 10, "names_already_deleted": 1, "records_retained": 20}
+    model = facts["model"]
+    assert model["digest_before"] == OLD.model_digest == f"sha256:{_OLD}"
+    assert model["digest_after"] == NEW.model_digest == f"sha256:{_NEW}"
+    assert (model["generation"], model["clusters"], model["partition_derived_again"]) == (1, 2, True)
+    tuned_again = {"partition": named("new partition"), "cluster 1": named("new tensors")}
+    assert model["artifacts_tuned_again"] == tuned_again
+    assert facts["purged"]["artifacts"] == sorted(map(named, ["old partition", "old tensors", "older tensors"]))
+    audit = {"identical": True, "clusters_checked": 2, "clusters": 2}
+    assert audit.items() <= facts["audit"].items()
+    assert facts["environment"] == {"machine": "golden", "threads": 1}
+    assert facts["ledger"]["entries"] == 6
+
+
+_OLD = "781b93ec30319f175ae396faa28733c1bc6dd29585fdd2e65a9bfec2512de35e"
+_NEW = "8d721aa864a0f66af7b108ee09a83ecf90fbf1ed429903444742e48285ddbd09"
+
+
+def test_the_golden_certificate_is_found_in_the_golden_ledger_for_ever() -> None:
+    entries = verify_in_ledger(GOLDEN, GOLDEN_FACTS, (FOLDER / "ledger-1").read_bytes())
+    kinds = ["workspace", "added", "generation", "request", "deleted", "generation", "completed"]
+    assert [entry.kind for entry in entries] == kinds
+    assert entries[0].body == {"format": 1, "key": GOLDEN_KEY.key_id}
+
+
+def test_the_golden_certificate_is_rendered_as_it_was() -> None:
+    assert render(GOLDEN_FACTS).encode() == (FOLDER / "certificate-1.txt").read_bytes()
+
+
+@pytest.mark.skipif(FORMAT != 1, reason="newer certificates are made in another way")
+def test_making_the_golden_files_again_gives_the_same_bytes() -> None:
+    made = make()
+    assert made == make()
+    assert made == {path.name: path.read_bytes() for path in FOLDER.iterdir() if path.name in made}
+
+
+# --- the command line --------------------------------------------------------------------------------------
+
+GOOD = (FOLDER / "certificate-1.json", "--key", FOLDER / "signing.pub")
+
+
+def test_verify_prints_the_certificate_and_ends_with_0(run: Run, eraser: Eraser, one: Checked) -> None:
+    root = eraser.workspace.root
+    good = (one.path, "--key", root / "signing.pub")
+    text = one.path.with_suffix(".txt").read_text()
+    assert run("verify", *good) == (0, f"{text}\nverified: signature\n", "")
+    shown = f"{text}\nverified: signature and place in the ledger\n"
+    assert run("verify", *good, "--ledger", root / "ledger") == (0, shown, "")
+    code, out, _ = run("verify", *good, "--ledger", root / "ledger", "--json")
+    assert (code, json.loads(out)) == (0, {"verified": True, "in_ledger": True, **one.facts})
+    code, out, _ = run("verify", *good, "--json")
+    assert (code, json.loads(out)["in_ledger"]) == (0, False)
+
+
+def test_evidence_that_does_not_hold_ends_with_1(run: Run, tmp_path: Path) -> None:
+    values = json.loads(GOLDEN)
+    values["payload"] = json.loads(issue({**GOLDEN_FACTS, "counts": {}}, KEY).to_bytes())["payload"]
+    (tmp_path / "tampered.json").write_text(json.dumps(values))
+    (tmp_path / "cut.json").write_bytes(GOLDEN[:-9])
+    (tmp_path / "other.pub").write_bytes(SigningKey.new().public.pem)
+    *lines, _ = (FOLDER / "ledger-1").read_bytes().splitlines(keepends=True)
+    (tmp_path / "ledger").write_bytes(b"".join(lines))
+    for arguments in (
+        (tmp_path / "tampered.json", *GOOD[1:]),
+        (tmp_path / "cut.json", *GOOD[1:]),
+        (GOOD[0], "--key", tmp_path / "other.pub"),
+        (*GOOD, "--ledger", tmp_path / "ledger"),
+        (*GOOD, "--ledger", FOLDER / "signing.pub"),
+    ):
+        code, out, err = run("verify", *arguments)
+        assert (code, out) == (1, ""), arguments
+        assert err.startswith("lmeraser: ")
+        assert "Traceback" not in err
+
+
+def test_files_that_cannot_be_used_end_with_2(run: Run, tmp_path: Path) -> None:
+    for arguments in (
+        (tmp_path / "none.json", *GOOD[1:]),
+        (tmp_path, *GOOD[1:]),
+        (GOOD[0], "--key", tmp_path / "none.pub"),
+        (GOOD[0], "--key", GOOD[0]),
+        (*GOOD, "--ledger", tmp_path / "none"),
+    ):
+        code, out, err = run("verify", *arguments)
+        assert (code, out) == (2, ""), arguments
+        assert err.startswith("lmeraser: ")
+    assert run("verify", GOOD[0])[0] == 2
+
+
+_LOADED = """
+import sys
+sys.argv = ["lmeraser", *sys.argv[1:]]
+from lmeraser.cli.main import main
+try:
+    main()
+finally:
+    heavy = {"torch", "numpy", "sqlalchemy", "datasets", "PIL"}
+    print("LOADED", *sorted(heavy & set(sys.modules)), file=sys.stderr)
+"""
+
+
+def test_verifying_loads_neither_torch_nor_numpy_nor_sqlalchemy_and_needs_no_workspace(tmp_path: Path) -> None:
+    arguments = [*map(str, GOOD), "--ledger", str(FOLDER / "ledger-1")]
+    command = [sys.executable, "-c", _LOADED, "verify", *arguments]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "LOADED\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [b"", b"x", b"[]", b"null", b'"format"', b'{"format":1}', b'{"format":"1"}', b'{"format":2}', b"[" * 100_000],
+)
+def test_signed_nonsense_is_refused(payload: bytes) -> None:
+    key = SigningKey.new()
+    data = key.sign(payload, payload_type=PAYLOAD_TYPE).to_bytes()
+    with pytest.raises(VerificationError, match="format 1"):
+        verify(data, key.public)
+
+
+@pytest.mark.parametrize("name", sorted(GOLDEN_FACTS))
+def test_a_signed_statement_that_lacks_a_part_or_holds_it_wrong_is_refused(name: str) -> None:
+    key = SigningKey.new()
+    without = {other: value for other, value in GOLDEN_FACTS.items() if other != name}
+    for facts in (without, {**GOLDEN_FACTS, name: [[]]}, {**GOLDEN_FACTS, "more": 1}):
+        with pytest.raises(VerificationError):
+            verify(issue(facts, key).to_bytes(), key.public)

@@ -1,0 +1,252 @@
+"""A lawful history has no differences; whatever is put back, lost, swapped or smuggled in is one."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lmeraser.core.digests import Digest
+from lmeraser.errors import VerificationError
+from lmeraser.evidence.hash_chain import Entry, Head
+from lmeraser.evidence.reconcile import LedgerReport, by_entry, differences, digest_of
+
+Held = dict[int, list[Digest]]
+
+
+class History:
+    """The model: records come with one entry each and go with another; nobody looks at the code under test."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+        self.entries: list[Entry] = []
+        self.held: Held = {}
+        self.gone: list[tuple[int, Digest]] = []
+
+    def note(self, kind: str, body: Mapping[str, Any]) -> None:
+        previous = self.entries[-1].digest if self.entries else None
+        self.entries.append(Entry(len(self.entries), previous, "2026-01-31T12:00:00Z", kind, body))
+
+    def fresh(self, count: int) -> list[Digest]:
+        return [Digest.of(self.random.randbytes(16)) for _ in range(count)]
+
+    def take(self, count: int) -> dict[str, list[Digest]]:
+        every = [(position, digest) for position, digests in self.held.items() for digest in digests]
+        taken = self.random.sample(every, min(count, len(every)))
+        for position, digest in taken:
+            self.held[position].remove(digest)
+        self.gone += taken
+        return {str(p): sorted(d for q, d in taken if q == p) for p in sorted({p for p, _ in taken})}
+
+    def add(self, count: int) -> None:
+        new = self.fresh(count)
+        self.held[len(self.entries)] = new
+        self.note("added", {"records": count, "commitments": Digest.of_json(sorted(new))})
+
+    def delete(self, count: int) -> None:
+        self.note("deleted", {"request": "r", "removed": self.take(count)})
+
+    def relabel(self, count: int) -> None:
+        removed = self.take(count)
+        new = self.fresh(sum(map(len, removed.values())))
+        self.held[len(self.entries)] = new
+        told = {"records": len(new), "removed": removed, "commitments": Digest.of_json(sorted(new))}
+        self.note("relabelled", told)
+
+    def train(self, _: int) -> None:
+        self.note("generation", {"model": self.fresh(1)[0]})
+
+    @property
+    def served(self) -> Digest | None:
+        models = [entry.body["model"] for entry in self.entries if entry.kind == "generation"]
+        return models[-1] if models else None
+
+    def differences(self) -> list[str]:
+        return differences(self.entries, self.held, self.served)
+
+
+@st.composite
+def _histories(draw: st.DrawFn) -> History:
+    """Any sequence of additions, deletions, corrections and trainings that begins with an addition."""
+    history = History(draw(st.integers(0, 2**32)))
+    history.add(draw(st.integers(1, 4)))
+    verbs = st.sampled_from([history.add, history.delete, history.relabel, history.train])
+    for verb, count in draw(st.lists(st.tuples(verbs, st.integers(0, 4)), max_size=10)):
+        verb(count)
+    return history
+
+
+def a_history() -> History:
+    """Entry 0 adds three records, 1 adds two, 2 deletes one, 3 is a model, 4 corrects one."""
+    history = History(0)
+    for verb, count in [
+        (history.add, 3),
+        (history.add, 2),
+        (history.delete, 1),
+        (history.train, 0),
+        (history.relabel, 1),
+    ]:
+        verb(count)
+    assert history.differences() == []
+    return history
+
+
+# --- lawful ------------------------------------------------------------------------------------------------
+
+
+@given(_histories())
+def test_a_lawful_history_has_no_differences(history: History) -> None:
+    assert history.differences() == []
+
+
+@given(_histories())
+def test_neither_the_order_of_records_nor_entries_without_any_matter(history: History) -> None:
+    for digests in history.held.values():
+        history.random.shuffle(digests)
+    held = {position: digests for position, digests in history.held.items() if digests}
+    assert differences(history.entries, held, history.served) == []
+
+
+def test_an_empty_workspace_has_no_differences() -> None:
+    assert differences([], {}) == []
+
+
+def test_the_digest_over_commitments_is_that_of_the_sorted_list() -> None:
+    first, second = sorted([Digest.of(b"a"), Digest.of(b"b")])
+    expected = Digest.of(f'["{first}","{second}"]'.encode())
+    assert digest_of([first, second]) == digest_of(iter([second, first])) == expected
+    assert digest_of([]) == Digest.of(b"[]")
+
+
+def test_commitments_are_listed_by_position_and_sorted() -> None:
+    low, high = sorted([Digest.of(b"a"), Digest.of(b"b")])
+    listed = by_entry({10: [high, low], 2: [low]})
+    assert listed == {"2": [low], "10": [low, high]}
+    assert list(listed) == ["2", "10"]
+
+
+# --- faults ------------------------------------------------------------------------------------------------
+
+
+@given(_histories(), st.data())
+def test_a_deleted_record_that_is_back_is_a_difference(history: History, data: st.DataObject) -> None:
+    if not history.gone:
+        history.delete(1)
+    position, digest = data.draw(st.sampled_from(history.gone))
+    history.held[position].append(digest)
+    (found,) = history.differences()
+    assert found.startswith(f"entry {position} added")
+
+
+@given(_histories(), st.data())
+def test_a_record_that_is_missing_is_a_difference(history: History, data: st.DataObject) -> None:
+    history.add(2)
+    position = data.draw(st.sampled_from([position for position, digests in history.held.items() if digests]))
+    history.held[position].pop(data.draw(st.integers(0, len(history.held[position]) - 1)))
+    (found,) = history.differences()
+    assert found.startswith(f"entry {position} added")
+
+
+@given(_histories(), st.data())
+def test_one_record_more_than_was_added_is_a_difference(history: History, data: st.DataObject) -> None:
+    position = data.draw(st.sampled_from(sorted(history.held)))
+    copies = [[digest] for digest in history.held[position]]
+    history.held[position] += data.draw(st.sampled_from([history.fresh(1), *copies]))
+    (found,) = history.differences()
+    assert found.startswith(f"entry {position} added")
+
+
+@given(_histories(), st.data())
+def test_a_record_of_an_entry_that_tells_of_none_is_a_difference(history: History, data: st.DataObject) -> None:
+    silent = [entry.position for entry in history.entries if entry.position not in history.held]
+    position = data.draw(st.sampled_from([*silent, len(history.entries), 10**6]))
+    history.held[position] = history.fresh(2)
+    assert history.differences() == [f"2 records are said to be added by entry {position}, which tells of none"]
+
+
+def test_a_record_exchanged_for_another_is_a_difference() -> None:
+    history = a_history()
+    history.held[0][0] = history.fresh(1)[0]
+    (found,) = history.differences()
+    assert "entry 0 added 3 records" in found
+    assert "not the same ones" in found
+
+
+def test_records_exchanged_between_entries_are_a_difference_in_both() -> None:
+    history = a_history()
+    first, second = history.held[0], history.held[1]
+    first[0], second[0] = second[0], first[0]
+    assert [found.split(" added")[0] for found in history.differences()] == ["entry 0", "entry 1"]
+
+
+def test_a_deletion_that_names_what_is_still_held_is_a_difference() -> None:
+    history = a_history()
+    history.note("deleted", {"request": "r", "removed": {"0": [history.held[0][0]]}})
+    (found,) = history.differences()
+    assert found.startswith("entry 0 added 3 records")
+
+
+@pytest.mark.parametrize("dropped", [0, 1, 2, 4])
+def test_a_ledger_that_keeps_an_entry_to_itself_differs(dropped: int) -> None:
+    history = a_history()
+    del history.entries[dropped]
+    assert history.differences()
+
+
+def test_another_model_than_the_ledger_tells_of_is_a_difference() -> None:
+    history = a_history()
+    other = Digest.of(b"other")
+    (found,) = differences(history.entries, history.held, other)
+    assert found.startswith(f"model {other.short} is served")
+    untold = [entry for entry in history.entries if entry.kind != "generation"]
+    (found,) = differences(untold, history.held, history.served)
+    assert found.endswith("tells of none")
+    history.train(0)
+    history.train(0)
+    assert history.differences() == []
+    older = Digest(history.entries[-2].body["model"])
+    assert len(differences(history.entries, history.held, older)) == 1, "only the last one may be served"
+
+
+# --- report ------------------------------------------------------------------------------------------------
+
+
+def report(entries: Sequence[Entry], found: Sequence[str]) -> LedgerReport:
+    return LedgerReport(tuple(entries), Head(len(entries), entries[-1].digest), tuple(found))
+
+
+def test_a_report_is_sound_without_differences_and_lists_every_entry() -> None:
+    history = a_history()
+    sound = report(history.entries, history.differences())
+    assert sound.sound
+    values: Any = sound.to_json()
+    assert (values["sound"], values["differences"]) == (True, [])
+    assert values["head"] == {"entries": 5, "digest": history.entries[-1].digest}
+    assert [entry["digest"] for entry in values["entries"]] == [entry.digest for entry in history.entries]
+    assert [entry["kind"] for entry in values["entries"]] == [entry.kind for entry in history.entries]
+    assert not report(history.entries, ["a difference"]).sound
+
+
+def test_a_deletion_from_an_entry_that_added_nothing_is_a_difference() -> None:
+    history = a_history()
+    history.note("deleted", {"requests": [], "removed": {"3": history.fresh(1)}})
+    assert history.differences() == ["1 records are said to be added by entry 3, which tells of none"]
+
+
+def test_a_number_of_records_that_is_not_theirs_is_a_difference() -> None:
+    history = a_history()
+    history.entries[0] = replace(history.entries[0], body={**history.entries[0].body, "records": 4})
+    assert len(history.differences()) == 1
+
+
+@pytest.mark.parametrize("body", [{}, {"removed": []}, {"removed": {"x": []}}, {"removed": {"0": ["sha256:no"]}}])
+def test_a_body_that_is_not_of_its_kind_breaks_the_ledger(body: dict[str, Any]) -> None:
+    history = a_history()
+    history.note("deleted", body)
+    with pytest.raises(VerificationError, match="not of its kind"):
+        history.differences()

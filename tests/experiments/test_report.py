@@ -1,0 +1,43 @@
+"""The report holds every number and picture, and nothing from outside."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from experiments.test_results import FIGURE, TABLE
+from lmeraser.experiments.report import keep, write_report
+from lmeraser.experiments.results import Figure, Result, Table
+
+
+def written(folder: Path, *results: Result) -> str:
+    folder.mkdir(exist_ok=True)
+    (folder / "environment.json").write_text(json.dumps({"profile": "tiny", "torch": "<2>"}))
+    for result in results:
+        keep(folder, result)
+    return write_report(folder, ["first", "absent", "second"]).read_text()
+
+
+def test_tables_figures_and_notes_are_in_it(tmp_path: Path) -> None:
+    images = Figure("rows", "Rows of images", "images")
+    first = Result([TABLE], [FIGURE], ["a <note>"], name="first", title="One & two", paper="Table I")
+    second = Result(
+        figures=[images], pictures={"rows": b"\x89PNG"}, name="second", title="Pictures", paper="Figure 9"
+    )
+    page = written(tmp_path, second, first)
+    assert page.index("One &amp; two") < page.index("Pictures")  # in the order of the names
+    assert "a &lt;note&gt;" in page
+    assert "say &quot;c&quot;" in page
+    assert page.count("data:image/png;base64,") == 2
+    assert "http" not in page
+    assert "results/first.json" in page
+    names = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert {"tables/first-numbers.csv", "figures/first-curve.svg", "figures/second-rows.png"} <= names
+
+
+def test_what_programs_wrote_is_text_and_not_markup(tmp_path: Path) -> None:
+    table = Table("t", "<b>", ["<i>"], [["<script>"]], "<note>")
+    page = written(tmp_path, Result([table], name="first", title="T", paper=""))
+    assert "<script>" not in page
+    assert "<b>" not in page
+    assert "&lt;2&gt;" in page

@@ -1,0 +1,110 @@
+"""Runs of experiments: everything in miniature on real images, resumed, and refused where they make no sense."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import lmeraser.experiments.run as running
+from conftest import Run, digits
+from lmeraser.config.deployment import ComputeConfig
+from lmeraser.errors import InputError
+from lmeraser.experiments.run import run as run_experiments
+from lmeraser.experiments.studies import STUDIES
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Digits in the place of CIFAR-10."""
+    folder = tmp_path / "data" / "cifar10"
+    folder.mkdir(parents=True)
+    digits(range(60)).to_parquet(folder / "train.parquet")
+    digits(range(60, 90)).to_parquet(folder / "test.parquet")
+    return tmp_path / "data"
+
+
+@pytest.mark.timeout(600)
+def test_everything_in_miniature_on_real_images(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    ran = run_experiments(["all"], out, profile="tiny", root=data)
+    assert set(ran.seconds) == {study.name for study in STUDIES}
+    page = ran.report.read_text()
+    assert all(study.title in page for study in STUDIES)
+    assert not (out / "workspaces").exists()  # they hold the records
+    removal = json.loads((out / "results" / "removal.json").read_text())
+    (models, *_) = removal["tables"]
+    rows = [dict(zip(models["columns"], row, strict=True)) for row in models["rows"]]
+    unlearned = [row for row in rows if row["model"] == "unlearned"]
+    assert len(unlearned) >= 4
+    assert all(row["digest of the retrained model"] and row["average gap"] == 0 for row in unlearned)
+    assert all(row["ToW"] == 1 and row["JS divergence"] == 0 for row in unlearned)
+    assert run_experiments(["all"], out, profile="tiny", root=data).seconds == {}  # all of it is kept
+
+
+def test_an_interrupted_run_goes_on(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(running, "keep", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run_experiments(["table1"], tmp_path / "out", profile="tiny", root=pictures)
+    kept = sorted((tmp_path / "out" / "steps").iterdir())
+    assert kept
+    times = [file.stat().st_mtime_ns for file in kept]
+    ran = run_experiments(["table1", "figure9"], tmp_path / "out", profile="tiny", root=pictures)
+    assert set(ran.seconds) == {"table1", "figure9"}
+    assert [file.stat().st_mtime_ns for file in kept] == times  # no step ran twice
+    assert "Figure 9" in ran.report.read_text()
+
+
+@pytest.mark.long
+def test_workers_make_the_same_models(pictures: Path, tmp_path: Path) -> None:
+    digests = []
+    for place in ("local", "processes"):
+        out = tmp_path / place
+        compute = ComputeConfig(executor=place, processes=2)
+        run_experiments(["figure8"], out, profile="tiny", root=pictures, compute=compute)
+        steps = [json.loads(file.read_text()) for file in sorted((out / "steps").glob("*.json"))]
+        digests.append([digest for step in steps if (digest := step["facts"].get("digest"))])
+    assert digests[0] == digests[1]
+    assert len(digests[0]) >= 3
+
+
+def test_what_cannot_run_is_refused_and_leaves_nothing(pictures: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for names, options, message in (
+        (["table9"], {}, "An experiment is"),
+        (["all"], {"profile": "huge"}, "A profile is"),
+        (["all"], {"root": tmp_path / "nothing"}, "At least one data set"),
+        (["all"], {"root": None}, "no folder"),
+    ):
+        with pytest.raises(InputError, match=message):
+            run_experiments(names, out, **{"profile": "tiny", "root": pictures, **options})  # type: ignore[arg-type]
+        assert not out.exists()
+
+
+def test_a_folder_holds_one_run(pictures: Path, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "letter.txt").write_text("dear")
+    with pytest.raises(InputError, match="other files"):
+        run_experiments(["clustering"], tmp_path / "other", profile="tiny", root=pictures)
+    run_experiments(["clustering"], tmp_path / "out", profile="tiny", root=pictures)
+    with pytest.raises(InputError, match="profile: tiny"):
+        run_experiments(["clustering"], tmp_path / "out", profile="small", root=pictures)
+
+
+def test_the_command_line_runs_and_lists_them(run: Run, pictures: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = ("experiments", "run", "clustering", "--profile", "tiny", "--data", pictures, "--out", out)
+    assert set(run(*command, "--json").json["seconds"]) == {"clustering"}
+    assert "report" in run(*command).out
+    listed = run("experiments", "list", "--json").json
+    assert set(listed["experiments"]) == {study.name for study in STUDIES}
+    assert {"lmeraser", "sisa", "retrain"} <= set(listed["methods"])
+    assert "Table II" in run("experiments", "list").out
+    failed = run("experiments", "run", "table9", "--data", pictures, "--out", out)
+    assert failed.code == 2
+    assert "next:" in failed.err

@@ -1,0 +1,101 @@
+"""Prompts of all clusters and one head, tuned together: against a plain loop, and what that means for requests."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from conftest import DIGIT_COLUMNS, digits, tiny_config
+from lmeraser import Eraser
+from lmeraser.config.schema import Config
+from lmeraser.errors import NoModelError
+from lmeraser.models.environment import deterministic
+from lmeraser.models.tuners.base import Asked
+from lmeraser.models.tuners.pixel_prompts import PromptShape
+from lmeraser.models.tuners.shared_head import SharedHead
+from lmeraser.models.tuners.views import to_input
+from small import SIZE, Small, config, linear_head, members, plain_loop, tuned
+
+
+def settings(**changes: Any) -> Config:
+    return config(constituent={"kind": "shared_head"}, **changes)
+
+
+def grouped(count: int, parts: int) -> Any:
+    return replace(members(count), groups=tuple(n * n % parts for n in range(count)), parts=parts)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+@pytest.mark.parametrize(("count", "parts"), [(1, 1), (7, 3), (21, 2)])
+@pytest.mark.filterwarnings("ignore:.*lr_scheduler.*")
+def test_it_is_what_a_plain_training_loop_gives(optimizer: str, count: int, parts: int) -> None:
+    chosen, known = settings(tuning={"optimizer": optimizer}), grouped(count, parts)
+    ours = tuned(known, chosen)
+    network, (head, groups) = Small().features_network, linear_head(chosen)
+    mask = torch.ones(SIZE, SIZE, dtype=torch.bool)
+    mask[3:-3, 3:-3] = False
+    prompts = nn.Parameter(torch.zeros(parts, 3, SIZE, SIZE))
+    prompts.data[:, :, mask] = torch.from_numpy(PromptShape.of(chosen).initial(0, 0.1))
+    own = {"params": [prompts], "lr": chosen.tuning.prompt_learning_rate, "weight_decay": 0.0}
+    place = {record_id: known.groups[index] for index, record_id in enumerate(known.ids)}
+
+    def logits(images: Any, ids: list[str]) -> Any:
+        return head(network(images + prompts[[place[i] for i in ids]] * mask))
+
+    plain_loop(known, chosen, [own, *groups], logits)
+    np.testing.assert_allclose(ours["prompts"], prompts.data[:, :, mask].numpy(), rtol=2e-3, atol=2e-4)
+    np.testing.assert_allclose(ours["head.weight"], head.weight.data.numpy(), rtol=2e-3, atol=2e-4)
+    np.testing.assert_allclose(ours["head.bias"], head.bias.data.numpy(), rtol=2e-3, atol=2e-4)
+
+
+def test_each_cluster_answers_with_its_prompt_and_the_one_head() -> None:
+    backbone, chosen = Small(), settings()
+    made = tuned(grouped(13, 3), chosen, backbone)
+    kind, pixels = SharedHead(backbone, chosen), members(3).given[range(3)][:, 1:-1, 1:-1]
+    with deterministic(), torch.inference_mode():
+        answers = kind.answers([kind.of_cluster(made, number) for number in (2, 0)])
+        asked = Asked(to_input(pixels, backbone))
+        found = answers.classify(asked, np.array([0, 1, 0]))
+        for place, number in enumerate((2, 0, 2)):
+            painted = PromptShape.of(chosen).paint(torch.from_numpy(made["prompts"][number])[None], [(0, 0)])
+            features = backbone.features(asked.clean + painted)[place].numpy()
+            logits = made["head.weight"] @ features + made["head.bias"]
+            expected = np.exp(logits - logits.max())
+            np.testing.assert_allclose(found[place], expected / expected.sum(), rtol=1e-4, atol=1e-6)
+
+
+def test_any_deletion_tunes_everything_and_everybody_says_so(tmp_path: Path) -> None:
+    chosen = tiny_config(
+        constituent={"kind": "shared_head"}, partition={"method": "random", "clusters": 3, "sample_size": 12}
+    )
+    with Eraser.create(tmp_path / "w", chosen) as eraser:
+        eraser.add(digits(range(20)), columns=DIGIT_COLUMNS)
+        eraser.train()
+        model = eraser.workspace.generations.require()
+        assert len(model.clusters) == 3
+        assert len({cluster.constituent for cluster in model.clusters}) == 1
+        assert (model.together, model.expected_share) == (True, 1.0)
+        status, cost = eraser.status(), eraser.cost()
+        assert (status.expected_share, status.p50, status.max) == (1.0, 19, 19)
+        assert (cost.expected_share, cost.p50, cost.max) == (19 / 20, 19, 19)
+        assert cost.batches[1] == pytest.approx(1)
+        plan = eraser.plan(ids=["digit-0003"])
+        assert (plan.clusters_to_tune, plan.records_to_tune, plan.share_to_tune) == (3, 19, 1.0)
+        assert len(plan.affected) == 1, "the others keep their members"
+        eraser.request(ids=["digit-0003"])
+        assert eraser.quarantined() == {0, 1, 2}
+        with pytest.raises(NoModelError, match="all that would answer"):
+            eraser.predict(eraser.workspace.records.images(["digit-0005"]))
+        report = eraser.unlearn()
+        assert report.training is not None
+        assert (report.training.ran["tuned"], report.training.ran["tuned_records"]) == (3, 19)
+        assert eraser.quarantined() == frozenset()
+        assert eraser.predict(eraser.workspace.records.images(["digit-0005"]))[0].clusters == (0, 1, 2)
+        audit = eraser.audit(clusters=1)
+        assert (audit.identical, audit.clusters_checked) == (True, 3)

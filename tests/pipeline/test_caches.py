@@ -1,0 +1,125 @@
+"""What F remembers where nothing may be remembered: an audit's memory and counts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lmeraser.core.digests import Digest
+from lmeraser.core.sufficient_statistics import Sums, stack
+from lmeraser.pipeline.caches import CountsAnew, Forgetful
+from lmeraser.pipeline.executors.base import Vector
+
+KEY = Digest.of(b"partition")
+
+
+def vector(value: float) -> Vector:
+    return np.full(3, value, np.float32)
+
+
+class Known:
+    """A memory that knows the features of one record, and must not be written to or asked for places."""
+
+    def features(self, ids: Sequence[str], *, key: str) -> dict[str, Vector]:
+        return {"a": vector(1)} if key == "features" and "a" in ids else {}
+
+    def store_features(self, vectors: Mapping[str, Vector], *, key: str) -> None:
+        raise AssertionError("stored features")
+
+    def places(self, partition: Digest, ids: Sequence[str] | None = None) -> dict[str, str]:
+        raise AssertionError("asked for places")
+
+    def store_places(self, places: Mapping[str, str], *, partition: Digest, sampled: bool = False) -> None:
+        raise AssertionError("stored places")
+
+
+@pytest.mark.parametrize("known", [None, Known()], ids=["from nothing", "with known features"])
+def test_the_forgetful_remember_nothing(known: Known | None) -> None:
+    memory = Forgetful(known)
+    memory.store_features({"b": vector(2)}, key="features")
+    memory.store_places({"b": "0"}, partition=KEY)
+    memory.store_places({"c": "1"}, partition=KEY, sampled=True)
+    assert memory.features(["b"], key="features") == {}
+    assert memory.places(KEY) == {}
+    assert memory.places(KEY, ["b", "c"]) == {}
+
+
+def test_the_forgetful_pass_on_features_that_are_known() -> None:
+    memory = Forgetful(Known())
+    found = memory.features(["a", "b"], key="features")
+    assert list(found) == ["a"]
+    np.testing.assert_array_equal(found["a"], vector(1))
+    assert memory.features(["a"], key="of other settings") == {}
+    assert memory.features(["b"], key="features") == {}
+    assert Forgetful().features(["a"], key="features") == {}
+
+
+def codes(*numbers: int) -> dict[str, Any]:
+    """A code for each of these records: noise of its own, and the constant."""
+    return {
+        f"r{number}": np.append(np.random.default_rng(number).integers(-3000, 3000, 4), 1024).astype(np.int16)
+        for number in numbers
+    }
+
+
+def total(known: Mapping[str, Any], labels: Sequence[int], classes: int) -> tuple[Any, Any]:
+    """The sums by their definition, record by record, in Python's integers."""
+    width = len(next(iter(known.values())))
+    gram, moments = np.zeros((width, width), object), np.zeros((width, classes), object)
+    for code, label in zip(known.values(), labels, strict=True):
+        exact = np.array([int(value) for value in code], object)
+        gram += np.outer(exact, exact)
+        moments[:, label] += exact
+    return gram, moments
+
+
+def assert_sums(found: Sums | None, known: Mapping[str, Any], labels: Sequence[int], classes: int) -> None:
+    assert found is not None
+    gram, moments = total(known, labels, classes)
+    assert found.gram.tolist() == gram.tolist()
+    assert found.moments.tolist() == moments.tolist()
+
+
+def test_counts_start_with_no_record() -> None:
+    counts = CountsAnew()
+    assert counts.ids(key="key") == set()
+    assert counts.sums() is None
+    assert counts.codes([]) == []
+    with pytest.raises(KeyError):
+        counts.codes(["r1"])
+
+
+def test_records_are_counted() -> None:
+    counts, known = CountsAnew(), codes(3, 1, 2)
+    counts.count(known, [0, 2, 2], 4, key="key")
+    assert counts.ids(key="key") == {"r1", "r2", "r3"}
+    assert counts.codes(["r2", "r3"]) == [known["r2"].tobytes(), known["r3"].tobytes()]
+    np.testing.assert_array_equal(stack(counts.codes(["r2", "r3"])), [known["r2"], known["r3"]])
+    assert_sums(counts.sums(), known, [0, 2, 2], 4)
+    sums = counts.sums()
+    assert sums is not None
+    assert sums.records_by_class == (1, 0, 2, 0)
+
+
+def test_records_counted_one_after_the_other_are_counted_as_at_once() -> None:
+    at_once, in_parts = CountsAnew(), CountsAnew()
+    known, labels = codes(*range(9)), [number % 3 for number in range(9)]
+    at_once.count(known, labels, 3, key="key")
+    for number in (7, 2, 8, 0, 1, 6, 5, 3, 4):
+        in_parts.count(codes(number), [labels[number]], 3, key="key")
+    one, other = at_once.sums(), in_parts.sums()
+    assert one is not None
+    assert other is not None
+    assert one.digest == other.digest
+    assert in_parts.ids(key="key") == at_once.ids(key="key")
+    assert_sums(other, known, labels, 3)
+
+
+def test_two_counts_do_not_share_records() -> None:
+    first, second = CountsAnew(), CountsAnew()
+    first.count(codes(1), [0], 2, key="key")
+    assert second.ids(key="key") == set()
+    assert second.sums() is None

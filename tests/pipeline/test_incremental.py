@@ -1,0 +1,179 @@
+"""Looking only at what a request touched gives the model of looking at everything."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fake import Fake
+from lmeraser.config.schema import parse
+from lmeraser.data.records import Record
+from lmeraser.models.manifest import Model
+from lmeraser.pipeline.caches import CountsAnew, Forgetful
+from lmeraser.pipeline.derive import Derivation, Tools, derive
+from lmeraser.storage.artifacts import MemoryStore
+from lmeraser.unlearning import train as training
+from lmeraser.unlearning.relabel import relabel
+from lmeraser.unlearning.train import inputs_of, train
+from lmeraser.workspace.workspace import Workspace
+
+COUNT = 24
+IDS = [f"r{number:02d}" for number in range(COUNT)]
+KINDS: dict[str, dict[str, Any]] = {
+    "sampled": {"partition": {"clusters": 4, "sample_size": 6}},
+    "divided": {"partition": {"clusters": 2, "sample_size": 4, "max_records": 5}},
+    "public": {"partition": {"method": "class_tree", "max_records": 4}},
+    "random": {"partition": {"method": "random", "clusters": 5}},
+    "sliced": {"partition": {"method": "random", "clusters": 3}, "tuning": {"slices": 3}},
+    "together": {"partition": {"method": "random", "clusters": 3}, "constituent": {"kind": "shared_head"}},
+    "together, sampled, sliced": {
+        "partition": {"clusters": 3, "sample_size": 5},
+        "constituent": {"kind": "shared_head"},
+        "tuning": {"slices": 2},
+    },
+    "with a global head": {"partition": {"clusters": 3, "sample_size": 4}, "global_head": {"weight": 0.5}},
+    "instant": {
+        "partition": {"method": "single"},
+        "constituent": {"kind": "none"},
+        "global_head": {"weight": 1.0},
+    },
+    "instant, divided": {
+        "partition": {"method": "single", "max_records": 7},
+        "constituent": {"kind": "none"},
+        "global_head": {"weight": 1.0},
+    },
+}
+
+
+@contextmanager
+def workspace(kind: str) -> Iterator[tuple[Workspace, Fake]]:
+    with tempfile.TemporaryDirectory() as folder:
+        made = Workspace.create(Path(folder) / "w", parse(KINDS[kind]), classes=("a", "b", "c"))
+        with made.changing() as connection:
+            rows = [Record(i, None, int(i[1:]) % 3, f"image of {i}".encode()) for i in IDS]
+            made.records.insert(connection, rows, entry=0)
+            made.records.changes.note(connection)
+        yield made, Fake()
+        made.close()
+
+
+def delete(made: Workspace, *ids: str) -> None:
+    with made.changing() as connection:
+        made.records.delete(connection, ids)
+
+
+def from_nothing(made: Workspace) -> Derivation:
+    """F with nothing remembered, on another fake machine."""
+    fake = Fake()
+    fetch = made.records.images
+    tools = Tools(MemoryStore(), Forgetful(), CountsAnew(), lambda: fake, fetch, b"another secret")
+    return derive(inputs_of(made, fake.backbone), tools)
+
+
+def parts(found: Model | Derivation) -> Any:
+    clusters = [(c.number, c.path, c.records, c.constituent and c.constituent.artifact) for c in found.clusters]
+    return clusters, found.partition.artifact, found.global_head and found.global_head.artifact
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=12, deadline=None)
+@given(
+    steps=st.lists(
+        st.tuples(st.booleans(), st.lists(st.sampled_from(IDS), min_size=1, max_size=4, unique=True)), max_size=5
+    )
+)
+def test_any_deletions_and_corrections_give_what_training_on_the_rest_gives(
+    kind: str, steps: list[tuple[bool, list[str]]]
+) -> None:
+    with workspace(kind) as (made, fake):
+        train(made, lambda: fake)
+        for corrects, names in steps:
+            here = sorted(made.records.find(names))
+            if corrects and here:
+                relabel(made, here, "b")
+            elif here:
+                delete(made, *here)
+            model = train(made, lambda: fake, everything=False).model
+            assert parts(model) == parts(from_nothing(made))
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if "together" not in kind])
+def test_an_ordinary_request_looks_at_no_other_record(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with workspace(kind) as (made, fake):
+        first = train(made, lambda: fake).model
+        ordinary = [i for i in IDS if not made.records.any_sampled(first.partition.key, [i])]
+        delete(made, ordinary[0])
+        monkeypatch.setattr(training, "derive", None)
+        monkeypatch.setattr(training, "inputs_of", None)
+        fake.tuned.clear()
+        fake.embedded.clear()
+        model = train(made, lambda: fake, everything=False).model
+        assert model.records == COUNT - 1
+        assert fake.embedded == []
+        assert len(fake.tuned) <= (0 if "instant" in kind else 5)
+        unchanged = {c.constituent.artifact for c in first.clusters if c.constituent} & {
+            c.constituent.artifact for c in model.clusters if c.constituent
+        }
+        assert not first.tuned or len(unchanged) >= len(first.clusters) - 3
+
+
+@pytest.mark.parametrize("kind", ["sampled", "divided"])
+def test_a_hit_of_the_sample_looks_at_everything(kind: str) -> None:
+    with workspace(kind) as (made, fake):
+        first = train(made, lambda: fake).model
+        hit = next(i for i in IDS if made.records.any_sampled(first.partition.key, [i]))
+        delete(made, hit)
+        assert made.records.changes.places(first.partition.key, since=first.revision) is None
+        model = train(made, lambda: fake, everything=False).model
+        assert parts(model) == parts(from_nothing(made))
+
+
+def test_new_records_settings_and_classes_look_at_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    def touched(*_: object) -> None:
+        raise AssertionError
+
+    with workspace("random") as (made, fake):
+        train(made, lambda: fake)
+        monkeypatch.setattr(training, "derive_touched", touched)
+        with made.changing() as connection:
+            made.records.insert(connection, [Record("new", None, 0, b"new")], entry=0)
+            made.records.changes.note(connection)
+        assert train(made, lambda: fake, everything=False).model.records == COUNT + 1
+        made.records.set_classes(["a", "b", "c", "d"])
+        assert parts(train(made, lambda: fake, everything=False).model) == parts(from_nothing(made))
+        made.config.__dict__["seed"] = 1
+        assert parts(train(made, lambda: fake, everything=False).model) == parts(from_nothing(made))
+
+
+def test_an_interrupted_update_goes_on(tmp_path: Path) -> None:
+    with workspace("random") as (made, fake):
+        first = train(made, lambda: fake).model
+        delete(made, IDS[0], IDS[1], IDS[2])
+        with pytest.raises(KeyboardInterrupt):
+            train(made, lambda: Fake(stop_after=0), everything=False)
+        assert made.generations.current() == first
+        assert parts(train(made, lambda: fake, everything=False).model) == parts(from_nothing(made))
+        assert train(made, lambda: fake, everything=False).changed is False
+
+
+def test_a_crash_after_publishing_leaves_no_place_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    def crash(_: object) -> None:
+        raise KeyboardInterrupt
+
+    with workspace("divided") as (made, fake):
+        train(made, lambda: fake)
+        delete(made, IDS[0])
+        with monkeypatch.context() as patch:
+            patch.setattr(training, "purge", crash)
+            with pytest.raises(KeyboardInterrupt):
+                train(made, lambda: fake, everything=False)
+        assert train(made, lambda: fake, everything=False).changed is False
+        changes = made.records.changes
+        assert changes.places(made.generations.require().partition.key, since=changes.revision - 1) is None

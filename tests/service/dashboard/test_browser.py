@@ -1,0 +1,228 @@
+"""The pages in a real browser: from a plan to a verified certificate, by keyboard alone, and without scripts.
+
+Needs Chromium, as Debian's package `chromium` or where LMERASER_CHROMIUM says; skipped without.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from conftest import Run
+from lmeraser import Eraser
+from service.test_server import Process
+from serving import config_of, made
+
+CHROMIUM = os.environ.get("LMERASER_CHROMIUM") or shutil.which("chromium")
+PATIENCE = 120_000.0  # milliseconds; a limit against hanging, not a measurement
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium; set LMERASER_CHROMIUM to its program")
+
+
+@dataclass
+class Watched:
+    """A running service, its workspace, a key, and what a browser complained about.
+
+    Attributes:
+        url: of the service.
+        root: of the workspace.
+        key: with the scope admin.
+        complaints: errors on the console and in scripts.
+        hosts: that something was asked of.
+    """
+
+    url: str
+    root: Path
+    key: str
+    complaints: list[str] = field(default_factory=list)
+    hosts: set[str] = field(default_factory=set)
+
+    def follow(self, page: Page) -> Page:
+        """Watch a page."""
+        page.set_default_timeout(PATIENCE)
+        page.on("console", lambda m: self.complaints.append(m.text) if m.type in ("error", "warning") else None)
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("request", lambda request: self.hosts.add(urlsplit(request.url).netloc))
+        return page
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=CHROMIUM)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
+    folder = tmp_path_factory.mktemp("site")
+    root = made(folder / "w", config_of("prompts", batch_seconds=3.0))
+    with Eraser(root) as eraser:
+        _, key = eraser.workspace.api_keys.make("officer", ["admin"], now=eraser.workspace.clock())
+    process = Process(root, folder / "log")
+    yield Watched(process.url, root, key)
+    assert process.end(signal.SIGTERM) == 0
+    assert "digit-" not in (folder / "log").read_text()
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_wrong(site: Watched) -> Iterator[None]:
+    """Whatever a test does, the browser does not complain and asks nobody else."""
+    site.complaints.clear()
+    site.hosts.clear()
+    yield
+    assert site.complaints == []
+    assert site.hosts == {urlsplit(site.url).netloc}
+
+
+def log_in(page: Page, site: Watched) -> None:
+    page.goto(site.url)
+    page.get_by_label("API key").fill(site.key)
+    page.get_by_role("button", name="Log in").click()
+
+
+def test_a_request_from_its_plan_to_its_verified_certificate(
+    browser: Browser, site: Watched, tmp_path: Path, run: Run
+) -> None:
+    page = site.follow(browser.new_page())
+    log_in(page, site)
+    page.get_by_role("link", name="File a request").click()
+    page.get_by_label("Single records").fill("digit-0004\ndigit-0009")
+    page.get_by_role("button", name="Show what it would do").click()
+    expect(page.get_by_text("Records that are deleted")).to_be_visible()
+    expect(page.get_by_role("listitem").filter(has_text="digit-0009")).to_be_visible()
+    page.get_by_role("button", name="File it").click()
+    expect(page.locator("#request .state")).to_contain_text("pending")
+    expect(page.locator("#request .state")).to_contain_text("completed", timeout=PATIENCE)
+    expect(page.get_by_role("status")).to_have_text("The request is completed.")
+    expect(page.get_by_text("Valid: signed by this workspace's key")).to_be_visible()
+    expect(page.get_by_text("Unbroken, and tells of this certificate")).to_be_visible()
+    with page.expect_download() as downloading:
+        page.get_by_role("link", name="Download the certificate").click()
+    certificate = tmp_path / downloading.value.suggested_filename
+    downloading.value.save_as(certificate)
+    verified = run(
+        "verify", certificate, "--key", site.root / "signing.pub", "--ledger", site.root / "ledger", "--json"
+    )
+    assert (verified.code, verified.json["counts"]["records_deleted"]) == (0, 2)
+    assert "digit" not in page.url
+    page.get_by_role("link", name="Model").click()
+    expect(page.get_by_role("img", name="Map of the clusters")).to_be_visible()
+    page.get_by_role("link", name="Ledger").click()
+    page.get_by_role("button", name="Check now").click()
+    expect(page.get_by_role("status")).to_contain_text("the records tell the same story")
+    page.get_by_role("button", name="Log out").click()
+    expect(page.get_by_label("API key")).to_be_focused()
+    page.close()
+
+
+def tab_to(page: Page, text: str) -> None:
+    """Go on with the tab key until something with this name has the focus, and see that one can see it."""
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        name, outline = page.evaluate(
+            """() => {
+                const at = document.activeElement;
+                const label = at.labels && at.labels.length ? at.labels[0].textContent : at.textContent;
+                return [label.trim(), getComputedStyle(at).outlineStyle];
+            }"""
+        )
+        assert outline != "none", f"no outline on {name}"
+        if text in name:
+            return
+    raise AssertionError(text)
+
+
+def test_a_request_by_keyboard_alone(browser: Browser, site: Watched) -> None:
+    page = site.follow(browser.new_page())
+    page.goto(site.url)
+    page.keyboard.type(site.key)  # the field has the focus
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/ui/requests")
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
+    tab_to(page, "File a request")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/ui/file")
+    tab_to(page, "People")
+    page.keyboard.type("w1")
+    tab_to(page, "GDPR")
+    page.keyboard.press("ArrowRight")
+    expect(page.get_by_label("CCPA")).to_be_checked()
+    tab_to(page, "Show what it would do")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/ui/file/plan")
+    tab_to(page, "File it")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/ui/requests/*")
+    tab_to(page, "Take this request back")
+    page.keyboard.press("Enter")
+    expect(page.locator("#request .state")).to_contain_text("cancelled")
+    page.close()
+
+
+def test_everything_works_without_scripts(browser: Browser, site: Watched) -> None:
+    context = browser.new_context(
+        java_script_enabled=False, color_scheme="dark", viewport={"width": 360, "height": 640}
+    )
+    page = site.follow(context.new_page())
+    log_in(page, site)
+    page.get_by_role("link", name="File a request").click()
+    page.get_by_label("Single records").fill("digit-0010")
+    page.get_by_role("button", name="Show what it would do").click()
+    page.get_by_role("button", name="File it").click()
+    expect(page.locator("#request .state")).to_contain_text(
+        "completed", timeout=PATIENCE
+    )  # the page renews itself
+    context.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_can_be_read_in_both_schemes_and_on_a_narrow_screen(
+    browser: Browser, site: Watched, scheme: str
+) -> None:
+    context = browser.new_context(color_scheme=scheme, viewport={"width": 360, "height": 640})  # type: ignore[arg-type]
+    page = site.follow(context.new_page())
+    log_in(page, site)
+    for path in ("requests", "file", "model", "ledger"):
+        page.goto(f"{site.url}/ui/{path}")
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), (
+            f"{path} is wider than the screen"
+        )
+        for ratio, what in page.evaluate(_CONTRASTS):
+            assert ratio >= 7, f"{path}: {what} has a contrast of {ratio:.1f}"
+    context.close()
+
+
+# Contrast of each text with the ground it stands on (WCAG 2.2, definition of contrast ratio).
+_CONTRASTS = """() => {
+    const parts = (colour) => colour.match(/[\\d.]+/g).map(Number);
+    const light = (colour) => {
+        const [r, g, b] = parts(colour).slice(0, 3).map((c) => c / 255)
+            .map((c) => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    };
+    const ground = (at) => {
+        for (; at; at = at.parentElement) {
+            const colour = getComputedStyle(at).backgroundColor;
+            if ((parts(colour)[3] ?? 1) > 0) return colour;
+        }
+        return "rgb(255, 255, 255)";
+    };
+    const texts = [...document.querySelectorAll("body *")].filter((at) => !at.closest("svg") &&
+        [...at.childNodes].some((child) => child.nodeType === 3 && child.textContent.trim()));
+    return texts.map((at) => {
+        const [a, b] = [light(getComputedStyle(at).color), light(ground(at))];
+        const what = at.tagName + " " + at.textContent.trim().slice(0, 30);
+        return [(Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05), what];
+    });
+}"""

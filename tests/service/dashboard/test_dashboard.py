@@ -1,0 +1,494 @@
+"""The pages: what each scope sees, forms that only their page can send, and names that stay names."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import shutil
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from starlette.testclient import TestClient
+
+import lmeraser.pipeline.executors.local as local
+from conftest import DIGIT_COLUMNS, digits
+from lmeraser import Eraser
+from lmeraser.evidence.dsse import SigningKey
+from lmeraser.pipeline.executors.local import LocalExecutor
+from lmeraser.service.dashboard.dashboard import add_dashboard
+from serving import HELD, Running, config_of, running
+
+RECORD, PERSON = '<script>alert("3")</script>', 'w"><img src=x onerror=alert(1)>'
+PLAIN = "digit-0004"
+OURS = "lmeraser.service"
+Page = Any  # a response of the library that the test client uses
+
+
+def hostile(row: dict[str, Any]) -> dict[str, Any]:
+    return {**row, "id": RECORD, "writer": PERSON} if row["id"] == "digit-0003" else row
+
+
+@pytest.fixture(scope="module", params=["instant", "prompts"])
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def network(kind: str) -> LocalExecutor:
+    return LocalExecutor(config_of(kind))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, kind: str, network: LocalExecutor) -> Path:
+    """A workspace in which one record and one person have names that are markup."""
+    root = tmp_path_factory.mktemp("trained") / "w"
+    with Eraser.create(root, config_of(kind)) as eraser:
+        eraser.__dict__["_loaded"] = network
+        eraser.add(digits(HELD).map(hostile), columns=DIGIT_COLUMNS)
+        eraser.train()
+    return root
+
+
+@pytest.fixture
+def api(
+    trained: Path, tmp_path: Path, network: LocalExecutor, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Running]:
+    monkeypatch.setattr(local, "load_backbone", lambda config: network.network)
+    root = Path(shutil.copytree(trained, tmp_path / "w"))
+    with running(root, network) as one:
+        assert isinstance(one.http.app, FastAPI)
+        add_dashboard(one.http.app)
+        yield one
+
+
+class Tags(HTMLParser):
+    """Every tag of a page with its attributes, and its text."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str]]] = []
+        self.words = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, {name: value or "" for name, value in attrs}))
+
+    def handle_data(self, data: str) -> None:
+        self.words += data
+
+    def all(self, tag: str) -> list[dict[str, str]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+    @property
+    def hidden(self) -> dict[str, str]:
+        return {i["name"]: i["value"] for i in self.all("input") if i.get("type") == "hidden"}
+
+
+@dataclass
+class Browser:
+    """Somebody who looks at pages."""
+
+    http: TestClient
+
+    def get(self, path: str) -> Page:
+        return self.http.get(path, follow_redirects=True)
+
+    def send(self, path: str, page: Page, **fields: str) -> Page:
+        """Send a form of a page."""
+        return self.http.post(path, data={**Tags(page.text).hidden, **fields}, follow_redirects=True)
+
+    def plan(self, **fields: str) -> Page:
+        return self.send("/ui/file/plan", self.get("/ui/file"), **fields)
+
+    def file(self, **fields: str) -> Page:
+        """File a request through its plan."""
+        return self.send("/ui/file", self.plan(**fields), **fields)
+
+
+def browser(api: Running, scope: str | None = "admin") -> Browser:
+    one = Browser(TestClient(api.http.app, base_url="http://localhost"))
+    if scope is not None:
+        page = one.send("/ui/login", one.get("/ui/login"), key=api.keys[scope])
+        assert page.status_code == (403 if scope == "predict" else 200), page.text
+    return one
+
+
+def request_id(page: Page) -> str:
+    return str(page.url.path).rsplit("/", 1)[-1]
+
+
+def derive(api: Running) -> None:
+    """Carry out what is open, as the service's process would."""
+    with Eraser(api.service.workspace.root) as eraser:
+        eraser.__dict__["_loaded"] = api.service.eraser.executor()
+        eraser.unlearn()
+    api.service.served.follow()
+
+
+# --- who sees what -----------------------------------------------------------------------------------------
+
+PAGES = {
+    "/ui/requests": {"read", "admin"},
+    "/ui/requests/ID": {"read", "request", "admin"},
+    "/ui/file": {"request", "admin"},
+    "/ui/model": {"read", "admin"},
+    "/ui/ledger": {"read", "admin"},
+}
+
+
+@pytest.mark.parametrize("scope", SCOPES := ("read", "request", "admin"))
+def test_every_page_for_every_scope(api: Running, scope: str) -> None:
+    filed = request_id(browser(api).file(ids=PLAIN))
+    one = browser(api, scope)
+    for path, allowed in PAGES.items():
+        page = one.get(path.replace("ID", filed))
+        assert page.status_code == (200 if scope in allowed else 403), path
+        assert page.headers["content-type"].startswith("text/html")
+        links = {a["href"] for a in Tags(page.text).all("a")}
+        shown = {p for p in PAGES if p in links}
+        assert shown == {p for p in PAGES if scope in PAGES[p] and "ID" not in p}
+    assert ("Take this request back" in one.get(f"/ui/requests/{filed}").text) == (scope != "read")
+    assert one.get("/").url.path == ("/ui/file" if scope == "request" else "/ui/requests")
+
+
+def test_nobody_sees_anything_without_logging_in(api: Running) -> None:
+    filed = request_id(browser(api).file(ids=PLAIN))
+    one = browser(api, None)
+    paths = [*PAGES, "/ui", "/ui/requests/ID/certificate", "/ui/requests/ID/events"]
+    for path in paths:
+        assert one.get(path.replace("ID", filed)).url.path == "/ui/login"
+    page = one.get("/ui/login")
+    for path in ("/ui/file", "/ui/file/plan", "/ui/ledger", f"/ui/requests/{filed}/cancel"):
+        answer = one.send(path, page, ids=PLAIN, request_id=str(uuid.uuid4()))
+        assert answer.url.path == "/ui/login", path
+    assert [request.state for request in api.service.eraser.requests()] == ["pending"]
+
+
+@pytest.mark.parametrize("key", ["", "lme_000000000000_" + "x" * 43, "é" * 300, "<script>"])
+def test_a_key_that_is_none(api: Running, key: str) -> None:
+    one = browser(api, None)
+    page = one.send("/ui/login", one.get("/ui/login"), key=key)
+    assert page.status_code in (400, 403)
+    assert one.get("/ui/requests").url.path == "/ui/login"
+
+
+def test_a_key_for_predictions_only_is_told_so(api: Running) -> None:
+    assert browser(api, "predict").get("/ui").url.path == "/ui/login"
+
+
+def test_login_attempts_are_counted(api: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api.service.buckets, "_burst", 3.0)
+    monkeypatch.setattr(api.service.buckets, "_rate", 0.001)
+    one = browser(api, None)
+    page = one.get("/ui/login")
+    answers = [one.send("/ui/login", page, key="wrong") for _ in range(5)]
+    assert {answer.status_code for answer in answers} == {403, 429}
+
+
+def test_a_session_ends_with_the_logout_and_with_its_key(api: Running) -> None:
+    one, other = browser(api), browser(api)
+    cookie = dict(one.http.cookies)
+    page = one.send("/ui/logout", one.get("/ui/ledger"))
+    assert page.url.path == "/ui/login"
+    for name, value in cookie.items():
+        one.http.cookies.set(name, value)
+    assert one.get("/ui/ledger").url.path == "/ui/login", "not even with the old cookie"
+    keys = api.service.workspace.api_keys
+    for key in keys.all():
+        keys.revoke(key.id, now=api.service.workspace.clock())
+    assert other.get("/ui/ledger").url.path == "/ui/login"
+
+
+def test_cookies_are_for_this_host_alone_and_not_for_scripts(api: Running) -> None:
+    for base, name, secure in (("http://localhost", "lmeraser", False), ("https://host", "__Host-lmeraser", True)):
+        answer = TestClient(api.http.app, base_url=base).get("/ui/login")
+        cookie = answer.headers["set-cookie"]
+        assert cookie.startswith(f"{name}=")
+        assert {"HttpOnly", "Path=/", "SameSite=strict"} <= set(cookie.split("; "))
+        assert ("; Secure" in cookie) == secure
+        assert api.keys["admin"] not in cookie
+    behind_proxy = TestClient(api.http.app, base_url="http://erasure.example").get("/ui/login")
+    assert "; Secure" in behind_proxy.headers["set-cookie"]
+
+
+def test_every_answer_has_the_headers_of_a_page(api: Running) -> None:
+    one = browser(api)
+    filed = request_id(one.file(ids=PLAIN))
+    paths = [
+        "/ui/requests",
+        f"/ui/requests/{filed}",
+        "/ui/nothing",
+        "/ui/requests/nothing",
+        "/ui/static/style.css",
+    ]
+    for path in paths:
+        headers = one.get(path).headers
+        policy = headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "unsafe" not in policy
+        assert "frame-ancestors 'none'" in policy
+        assert (headers["x-content-type-options"], headers["referrer-policy"]) == ("nosniff", "no-referrer")
+        assert headers["cache-control"] == "no-store"
+
+
+def test_nothing_is_inline_and_nothing_comes_from_elsewhere(api: Running) -> None:
+    one = browser(api)
+    filed = request_id(one.file(ids=PLAIN))
+    for path in [*(p.replace("ID", filed) for p in PAGES), "/ui/nothing"]:
+        tags = Tags(one.get(path).text)
+        assert not tags.all("style")
+        assert all(script.keys() == {"src", "defer"} for script in tags.all("script"))
+        for _, attributes in tags.tags:
+            assert not [name for name in attributes if name.startswith("on") or name == "style"]
+            for name in ("href", "src", "action"):
+                assert attributes.get(name, "/").startswith(("/", "#")), attributes
+    assert one.get("/ui/static/follow.js").headers["content-type"].startswith("text/javascript")
+    assert one.get("/ui/static/dashboard.py").status_code == 404
+
+
+# --- forms -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("token", ["", "0" * 64, "é"])
+def test_a_form_is_sent_from_its_page(api: Running, token: str) -> None:
+    one = browser(api)
+    filed = request_id(one.file(ids=PLAIN))
+    other = Tags(browser(api).get("/ui/file").text).hidden["token"]
+    for wrong in (token, other):
+        for path in ("/ui/file/plan", "/ui/file", "/ui/file/change", f"/ui/requests/{filed}/cancel", "/ui/ledger"):
+            fields = {"token": wrong, "ids": "digit-0005", "request_id": str(uuid.uuid4())}
+            assert one.http.post(path, data=fields).status_code == 403, path
+        assert one.http.post("/ui/logout", data={"token": wrong}).status_code == 403
+        assert one.http.post("/ui/login", data={"token": wrong, "key": api.keys["admin"]}).status_code == 403
+    assert [request.state for request in api.service.eraser.requests()] == ["pending"]
+
+
+def test_a_request_is_planned_filed_followed_and_verified(api: Running, kind: str) -> None:
+    one = browser(api, "request")
+    plan = one.plan(ids=PLAIN, regulation="gdpr", asked="2026-01-31")
+    assert api.service.eraser.requests() == [], "a plan files nothing"
+    words = Tags(plan.text).words
+    assert "2026-02-28" in words
+    assert "Records that are deleted1" in words
+    hidden = Tags(plan.text).hidden
+    page = one.send("/ui/file", plan, ids=PLAIN)
+    assert request_id(page) == hidden["request_id"]
+    assert "pending" in page.text
+    again = one.send("/ui/file", plan, ids=PLAIN)
+    assert request_id(again) == request_id(page), "confirmed twice, filed once"
+    shown = one.get(f"/ui/requests/{request_id(page)}?plan=true")
+    assert "Clusters that are tuned again" in shown.text
+    derive(api)
+    done = one.get(page.url.path)
+    words = Tags(done.text).words
+    assert "Valid: signed by this workspace" in words
+    assert "Unbroken, and tells of this certificate" in words
+    assert "follow.js" not in done.text
+    assert ("Affected clusters" in words) or kind == "instant"
+    got = one.get(f"{page.url.path}/certificate")
+    assert got.headers["content-disposition"] == f'attachment; filename="certificate-{request_id(page)}.json"'
+    path = api.service.workspace.certificates / f"{request_id(page)}.json"
+    assert got.content == path.read_bytes()
+    path.write_bytes(got.content.replace(b'"payload": "', b'"payload": "e30', 1))
+    assert "Does not hold" in one.get(page.url.path).text
+
+
+def test_certificates_of_an_earlier_signing_key_hold_as_long_as_it_is_kept(api: Running) -> None:
+    one, root = browser(api), api.service.workspace.root
+    page = one.file(ids=PLAIN)
+    derive(api)
+    new = SigningKey.new()
+    (root / "signing.pub").rename(root / "signing-until-2026.pub")
+    (root / "signing.key").write_bytes(new.pem)
+    (root / "signing.pub").write_bytes(new.public.pem)
+    api.service.workspace.__dict__.pop("signing_key", None)  # as after a restart
+    assert "Valid" in Tags(one.get(page.url.path).text).words
+    (root / "signing-until-2026.pub").unlink()
+    assert "Does not hold" in one.get(page.url.path).text
+    later = one.file(ids="digit-0005")
+    derive(api)
+    assert "Valid" in Tags(one.get(later.url.path).text).words
+
+
+def test_a_pending_request_is_taken_back(api: Running) -> None:
+    one = browser(api, "request")
+    page = one.file(ids=PLAIN)
+    cancelled = one.send(f"{page.url.path}/cancel", page)
+    assert "cancelled" in cancelled.text
+    again = one.send(f"{page.url.path}/cancel", page)
+    assert (again.status_code, "taken back while it is pending" in again.text) == (409, True)
+    assert one.send(f"/ui/requests/{uuid.uuid4()}/cancel", page).status_code == 404
+
+
+def test_names_that_were_never_here_are_shown_beside_the_form(api: Running) -> None:
+    one = browser(api, "request")
+    page = one.plan(ids="<b>nobody</b>\n" + PLAIN, subjects="w1", regulation="ccpa")
+    assert page.status_code == 422
+    tags = Tags(page.text)
+    assert "<b>nobody</b>" in tags.words
+    assert not tags.all("b")
+    assert PLAIN in tags.words, "what was filled in stays"
+    assert [i for i in tags.all("input") if i.get("value") == "ccpa" and "checked" in i]
+    changed = one.send("/ui/file/change", page, ids=PLAIN, subjects="w1", audit="true")
+    assert PLAIN in Tags(changed.text).words
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"ids": " \n "},
+        {"ids": PLAIN, "regulation": "hammurabi"},
+        {"ids": PLAIN, "asked": "yesterday"},
+        {"ids": PLAIN, "asked": "2999-01-01"},
+        {"ids": "x" * 2000},
+        {"ids": PLAIN, "audit": "perhaps"},
+    ],
+)
+def test_a_form_that_was_filled_in_wrongly(api: Running, fields: dict[str, str]) -> None:
+    one = browser(api, "request")
+    assert one.plan(**fields).status_code == 400
+    token = Tags(one.get("/ui/file").text).hidden["token"]
+    sent = {**fields, "token": token, "request_id": str(uuid.uuid4())}
+    assert one.http.post("/ui/file", data=sent).status_code == 400
+    assert one.http.post("/ui/file", data={"token": token, "ids": PLAIN, "request_id": "1"}).status_code == 400
+    assert api.service.eraser.requests() == []
+
+
+def test_who_may_not_list_requests_finds_one_by_its_id(api: Running) -> None:
+    one = browser(api, "request")
+    filed = request_id(one.file(ids=PLAIN))
+    form = one.get("/ui/file")
+    assert request_id(one.send("/ui/find", form, request_id=f" {filed} ")) == filed
+    for wrong in (str(uuid.uuid4()), "nothing", ""):
+        assert one.send("/ui/find", form, request_id=wrong).status_code == 404
+
+
+# --- names stay names --------------------------------------------------------------------------------------
+
+
+def test_hostile_names_are_text_and_are_in_no_address_and_no_log(
+    api: Running, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    keys = api.service.workspace.api_keys
+    _, key = keys.make("<img src=x>", ["admin"], now=api.service.workspace.clock())
+    one = browser(api, None)
+    pages = [one.send("/ui/login", one.get("/ui/login"), key=key)]
+    pages.append(one.plan(ids=RECORD, subjects=PERSON))
+    assert {RECORD, PERSON} <= set(re.findall(r"(?m)^(?:person|record): (.*)$", Tags(pages[-1].text).words))
+    pages.append(one.file(ids=RECORD, subjects=PERSON))
+    pages += [one.get(path) for path in ("/ui/requests", "/ui/model", "/ui/ledger", pages[-1].url.path)]
+    derive(api)
+    pages += [one.get(path) for path in ("/ui/requests", "/ui/ledger", pages[-1].url.path)]
+    assert "completed" in pages[-1].text
+    for page in pages:
+        tags = Tags(page.text)
+        assert not tags.all("img")
+        assert all("src" in script for script in tags.all("script"))
+        for answer in (*page.history, page):
+            assert "alert" not in str(answer.url)
+    ours = [record.getMessage() for record in caplog.records if record.name == OURS]
+    assert any("/ui/file/plan" in line for line in ours)
+    assert not [line for line in ours if "alert" in line or key in line or "digit" in line]
+
+
+# --- what pages show ---------------------------------------------------------------------------------------
+
+
+def test_late_requests_are_marked_in_words(api: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = browser(api)
+    one.file(ids=PLAIN)
+    assert "29 days left" in one.get("/ui/requests").text or "30 days left" in one.get("/ui/requests").text
+    later = api.service.workspace.clock() + timedelta(days=60)
+    monkeypatch.setattr(api.service.workspace, "clock", lambda: later)
+    page = one.get("/ui/requests")
+    assert "late by" in Tags(page.text).words
+    assert 'class="late"' in page.text
+
+
+def test_the_model_page_draws_clusters_or_says_that_there_are_none(api: Running, kind: str) -> None:
+    one = browser(api, "read")
+    page = one.get("/ui/model")
+    tags, model = Tags(page.text), api.service.workspace.generations.require()
+    circles = tags.all("circle")
+    assert len(circles) == (len(model.clusters) if kind == "prompts" else 0)
+    assert ("There are no clusters" in page.text) == (kind == "instant")
+    assert model.model_digest in page.text
+    assert "lmeraser evaluate" in page.text
+    if kind == "prompts":
+        api.file(PLAIN)
+        assert "no, quarantined" in one.get("/ui/model").text
+        assert any(circle.get("class") == "out" for circle in Tags(one.get("/ui/model").text).all("circle"))
+
+
+def test_accuracy_is_shown_for_the_generation_that_was_evaluated(api: Running) -> None:
+    one, workspace = browser(api, "read"), api.service.workspace
+    digest = workspace.generations.require().model_digest
+    found = {"model_digest": digest, "accuracy": 0.875, "images": 40, "linear_accuracy": None}
+    workspace.reports.mkdir(exist_ok=True)
+    path = workspace.reports / "evaluation.json"
+    path.write_text(json.dumps(found))
+    assert "0.8750 on 40 images" in one.get("/ui/model").text
+    for other in (json.dumps({**found, "model_digest": "sha256:" + "0" * 64}), "{", "[]"):
+        path.write_text(other)
+        assert "lmeraser evaluate" in one.get("/ui/model").text
+
+
+def test_the_ledger_is_checked_now(api: Running) -> None:
+    one, path = browser(api, "read"), api.service.workspace.ledger.path
+    page = one.get("/ui/ledger")
+    assert "Unbroken" not in page.text
+    assert "Unbroken: 3 entries" in Tags(one.send("/ui/ledger", page).text).words
+    path.write_bytes(path.read_bytes().replace(b'"records":24', b'"records":25', 1))
+    for broken in (one.get("/ui/ledger"), one.send("/ui/ledger", page)):
+        assert "Does not hold" in broken.text
+        assert "entry 1" in broken.text
+
+
+def test_pages_before_the_first_training(tmp_path: Path, api: Running) -> None:
+    (api.service.workspace.root / "generations" / "current").unlink()
+    one = browser(api)
+    assert "No model is served" in one.get("/ui/model").text
+    plan = one.plan(ids=PLAIN)
+    assert "There is no plan now" in Tags(plan.text).words
+    assert "pending" in one.send("/ui/file", plan, ids=PLAIN).text
+    assert one.get("/ui/requests").status_code == 200
+
+
+def test_events_are_for_those_who_are_logged_in(api: Running) -> None:
+    one = browser(api, "request")
+    page = one.file(ids=PLAIN)
+    one.send(f"{page.url.path}/cancel", page)
+    answer = one.get(f"{page.url.path}/events")
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    assert '"state": "cancelled"' in answer.text
+    assert "follow.js" in page.text
+
+
+def test_pages_have_landmarks_labels_and_headers(api: Running) -> None:
+    one = browser(api)
+    filed = request_id(one.file(ids=PLAIN))
+    for path in [p.replace("ID", filed) for p in PAGES]:
+        page = one.get(path)
+        tags = Tags(page.text)
+        assert page.text.startswith("<!DOCTYPE html>")
+        assert tags.all("html") == [{"lang": "en"}]
+        assert len(tags.all("h1")) == len(tags.all("main")) == len(tags.all("nav")) == 1
+        assert all("scope" in header for header in tags.all("th"))
+        labelled = {label["for"] for label in tags.all("label") if "for" in label}
+        for field in (*tags.all("input"), *tags.all("textarea")):
+            assert field.get("type") in ("hidden", "radio", "checkbox") or field["id"] in labelled
+        ids = [attributes["id"] for _, attributes in tags.tags if "id" in attributes]
+        assert len(ids) == len(set(ids))
+        named = [a[n] for _, a in tags.tags for n in ("aria-labelledby", "aria-describedby") if n in a]
+        assert {name for names in named for name in names.split()} <= set(ids)
+    assert "aria-live" in one.get(f"/ui/requests/{filed}").text

@@ -1,0 +1,286 @@
+"""Deletion requests over HTTP: accepted once, durable and quarantined when answered, taken back, listed."""
+
+from __future__ import annotations
+
+import base64
+import json
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from lmeraser import Eraser
+from lmeraser.inference.quarantine import Waiting
+from lmeraser.pipeline.executors.local import LocalExecutor
+from lmeraser.service.model_holder import Answering, Served
+from serving import Running, erasure, fixtures
+
+GONE, OTHER = "digit-0003", "digit-0004"
+
+
+network, trained, root, api = fixtures("instant")
+
+
+def problem(answer: httpx2.Response, status: int, kind: str) -> dict[str, Any]:
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    values: dict[str, Any] = answer.json()
+    assert (values["status"], values["type"]) == (status, f"urn:lmeraser:problem:{kind}")
+    assert values["title"]
+    assert values["detail"]
+    return values
+
+
+def head_of(by: Answering) -> bytes:
+    head = by.predictor._head
+    assert head is not None
+    return head["weight"].tobytes()
+
+
+def status_of(api: Running, request: str) -> str:
+    return str(api.get(f"/requests/{request}").json()["request_status"])
+
+
+# --- filing --------------------------------------------------------------------------------------------------
+
+
+def test_a_request_is_accepted_with_a_receipt(api: Running) -> None:
+    wanted = erasure(GONE)
+    answer = api.call("POST", "/requests", "request", json=wanted)
+    assert answer.status_code == 201
+    receipt = answer.json()
+    assert receipt["subject_request_id"] == wanted["subject_request_id"]
+    assert json.loads(base64.b64decode(receipt["encoded_request"])) == wanted
+    assert base64.b64decode(receipt["encoded_request"]) == answer.request.content
+    assert receipt["expected_completion_time"] == "2026-02-28T12:00:00Z", "the period began when the person asked"
+    assert datetime.fromisoformat(receipt["received_time"]) > datetime.fromisoformat(wanted["submitted_time"])
+    with Eraser(api.service.workspace.root) as other:
+        (request,) = other.requests()
+    assert (request.id, request.state, request.regulation) == (receipt["subject_request_id"], "pending", "gdpr")
+
+
+def test_the_period_begins_with_its_arrival_if_the_person_is_said_to_ask_later(api: Running) -> None:
+    answer = api.file(GONE, submitted_time="2200-01-01T00:00:00+02:00", regulation="ccpa").json()
+    period = datetime.fromisoformat(answer["expected_completion_time"]) - datetime.fromisoformat(
+        answer["received_time"]
+    )
+    assert period.days == 45
+
+
+@pytest.mark.parametrize("names", [(GONE, OTHER), ()])
+def test_subjects_and_records_may_be_named_together(api: Running, names: tuple[str, ...]) -> None:
+    wanted = erasure(*names, subjects=["w1"])
+    assert api.call("POST", "/requests", json=wanted).status_code == 201
+    chosen = api.service.workspace.requests.pending().ids
+    assert set(names) < set(chosen)
+    assert len(chosen) == 5 + len({name for name in names if int(name[-1]) % 5 != 1})
+
+
+def test_a_repeated_request_is_the_same_one(api: Running) -> None:
+    wanted = erasure(GONE, subjects=["w1"])
+    first, again = (api.call("POST", "/requests", json=wanted) for _ in range(2))
+    wanted["subject_identities"].reverse()
+    turned = api.call("POST", "/requests", json=wanted)
+    assert [answer.status_code for answer in (first, again, turned)] == [201, 200, 200]
+    same = ("subject_request_id", "received_time", "expected_completion_time")
+    assert len({tuple(answer.json()[name] for name in same) for answer in (first, again, turned)}) == 1
+    assert len(api.get("/requests").json()["requests"]) == 1
+    wanted["subject_identities"].pop()
+    problem(api.call("POST", "/requests", json=wanted), 409, "other-names")
+
+
+def test_many_callers_at_once_and_some_of_them_wrong(api: Running) -> None:
+    wanted = [erasure(f"digit-{n:04d}") for n in range(12)] + [erasure(f"nobody-{n}") for n in range(12)]
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda one: api.call("POST", "/requests", json=one).status_code, wanted))
+    assert answers == [201] * 12 + [422] * 12
+    assert len(api.service.workspace.requests.all("pending")) == 12
+
+
+@pytest.mark.parametrize(
+    ("change", "where"),
+    [
+        ({"regulation": "hipaa"}, "regulation"),
+        ({"subject_request_id": "7"}, "subject_request_id"),
+        ({"subject_request_id": str(uuid.uuid1())}, "subject_request_id"),
+        ({"subject_request_type": "oblivion"}, "subject_request_type"),
+        ({"submitted_time": "yesterday"}, "submitted_time"),
+        ({"submitted_time": "2026-01-31T12:00:00"}, "submitted_time"),
+        ({"subject_identities": []}, "subject_identities"),
+        ({"status_callback_urls": "x"}, "status_callback_urls"),
+        ({"extensions": {"lmeraser": {"audit": "perhaps"}}}, "extensions.lmeraser.audit"),
+    ],
+)
+def test_a_field_that_is_wrong_is_named(api: Running, change: dict[str, Any], where: str) -> None:
+    values = problem(api.file(GONE, **change), 400, "invalid")
+    assert [fault["where"] for fault in values["faults"]] == [where]
+    assert api.service.workspace.requests.all() == []
+
+
+@pytest.mark.parametrize(
+    ("identity", "rule"),
+    [
+        ({"identity_type": "email"}, "one of 'controller_customer_id' or 'lmeraser_record_id'"),
+        ({"identity_format": "sha256"}, "one of 'raw'"),
+        ({"identity_value": ""}, "string too short (1)"),
+    ],
+)
+def test_identities_that_are_not_taken(api: Running, identity: dict[str, str], rule: str) -> None:
+    wanted = erasure(GONE)
+    wanted["subject_identities"][0] |= identity
+    (fault,) = problem(api.call("POST", "/requests", json=wanted), 400, "invalid")["faults"]
+    assert (fault["where"], fault["rule"]) == (f"subject_identities.0.{next(iter(identity))}", rule)
+
+
+@pytest.mark.parametrize("kind", ["access", "portability"])
+def test_other_types_of_request_are_refused_with_the_reason(api: Running, kind: str) -> None:
+    values = problem(api.file(GONE, subject_request_type=kind), 422, "request-type")
+    assert "no copy" in values["detail"]
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b'"x"', b"\xff\xfe", b'{"a": NaN}', b"[" * 100_000])
+def test_bodies_that_are_no_request(api: Running, body: bytes) -> None:
+    headers = {"Authorization": f"Bearer {api.keys['request']}", "Content-Type": "application/json"}
+    problem(api.http.post("/requests", content=body, headers=headers), 400, "invalid")
+
+
+def test_names_that_were_never_here_and_too_many_names(api: Running) -> None:
+    problem(api.file("nobody"), 422, "unknown-identity")
+    problem(api.file(*[f"digit-{n}" for n in range(1001)]), 422, "too-many")
+    assert api.service.workspace.requests.all() == []
+
+
+# --- quarantine ----------------------------------------------------------------------------------------------
+
+
+def test_from_the_answer_on_predictions_are_those_without_the_record(api: Running) -> None:
+    before = api.service.served.current
+    assert api.file(GONE).status_code == 201
+    after = api.service.served.current
+    assert after.model is before.model
+    assert after.waiting == Waiting(frozenset([0]), (GONE,))
+    assert head_of(after) != head_of(before)
+    assert api.get("/model").json()["quarantined"] == [0]
+
+
+def test_a_cancelled_request_is_not_quarantined_any_more(api: Running) -> None:
+    wanted = erasure(GONE)
+    api.call("POST", "/requests", json=wanted)
+    answer = api.call("DELETE", f"/requests/{wanted['subject_request_id']}", "request")
+    assert (answer.status_code, answer.json()["subject_request_id"]) == (202, wanted["subject_request_id"])
+    assert api.service.served.current.waiting == Waiting()
+    assert status_of(api, wanted["subject_request_id"]) == "cancelled"
+    problem(api.call("DELETE", f"/requests/{wanted['subject_request_id']}", "request"), 409, "not-pending")
+    problem(api.call("DELETE", f"/requests/{uuid.uuid4()}", "request"), 404, "unknown-request")
+
+
+def test_if_it_is_not_known_what_to_leave_out_requests_are_accepted_and_nothing_predicts(
+    api: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(served: Served) -> None:
+        raise OSError("patient 17")
+
+    image = api.service.workspace.records.images([OTHER])[0]
+    with monkeypatch.context() as patch:
+        patch.setattr(Served, "_found", broken)
+        wanted = erasure(GONE)
+        assert api.call("POST", "/requests", json=wanted).status_code == 201
+        assert "patient" not in api.predict(image).text
+        problem(api.predict(image), 503, "no-model")
+        problem(api.http.get("/readyz"), 503, "not-ready")
+        assert status_of(api, wanted["subject_request_id"]) == "pending"
+    api.service.served.follow()
+    assert api.predict(image).status_code == 200
+
+
+# --- following -----------------------------------------------------------------------------------------------
+
+
+def test_requests_are_listed_and_told(api: Running) -> None:
+    late, soon = (erasure(GONE, regulation="ccpa"), erasure(OTHER))
+    for wanted in (late, soon):
+        api.call("POST", "/requests", json=wanted)
+    listed = api.get("/requests", "read").json()["requests"]
+    assert [one["subject_request_id"] for one in listed] == [w["subject_request_id"] for w in (soon, late)]
+    assert api.get(f"/requests/{soon['subject_request_id']}").json().keys() == listed[0].keys()
+    assert listed[0]["results_count"] is None
+    assert listed[0]["extensions"]["lmeraser"]["state"] == "pending"
+    assert len(api.get("/requests?limit=1").json()["requests"]) == 1
+    assert api.get("/requests?status=completed").json()["requests"] == []
+    problem(api.get("/requests?limit=0"), 400, "invalid")
+    problem(api.get("/requests?status=failed"), 400, "invalid")
+
+
+def test_a_completed_request_has_a_certificate_that_verifies(api: Running, network: LocalExecutor) -> None:
+    wanted = erasure(GONE, subjects=["w1"])
+    api.call("POST", "/requests", json=wanted)
+    path = f"/requests/{wanted['subject_request_id']}"
+    problem(api.get(f"{path}/certificate"), 404, "no-certificate")
+    with Eraser(api.service.workspace.root) as beside:
+        beside.__dict__["_loaded"] = network
+        beside.unlearn()
+    api.service.served.follow()
+    status = api.get(path).json()
+    assert (status["request_status"], status["results_count"]) == ("completed", 6)
+    from lmeraser.evidence.certificate import verify
+
+    envelope = api.get(f"{path}/certificate", "read").content
+    facts = verify(envelope, api.service.workspace.signing_key.public)
+    assert facts["request"]["id"] == wanted["subject_request_id"]
+    assert facts["model"]["digest_after"] == api.get("/model").json()["model_digest"]
+
+
+def test_a_request_whose_audit_failed_is_still_in_progress_for_callers(
+    api: Running, network: LocalExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import lmeraser.unlearning.unlearn
+
+    wanted = erasure(GONE, extensions={"lmeraser": {"audit": True}, "elsewhere.example": {"x": 1}})
+    api.call("POST", "/requests", json=wanted)
+    assert api.service.workspace.requests.require(wanted["subject_request_id"]).audit
+    with Eraser(api.service.workspace.root) as beside, monkeypatch.context() as patch:
+        beside.__dict__["_loaded"] = network
+        patch.setattr(lmeraser.unlearning.unlearn, "_audit", lambda *_: {"identical": False})
+        beside.unlearn()
+    status = api.get(f"/requests/{wanted['subject_request_id']}").json()
+    assert (status["request_status"], status["extensions"]["lmeraser"]["state"]) == ("in_progress", "failed")
+
+
+# --- evidence ------------------------------------------------------------------------------------------------
+
+
+def test_answers_are_signed(api: Running, tmp_path: Path) -> None:
+    from lmeraser.errors import VerificationError
+    from lmeraser.evidence.dsse import PublicKey
+
+    (tmp_path / "key.pem").write_bytes(api.http.get("/signing.pub").content)
+    key = PublicKey.read(tmp_path / "key.pem")
+    assert key.key_id == api.service.workspace.signing_key.public.key_id
+    wanted = erasure(GONE)
+    path = f"/requests/{wanted['subject_request_id']}"
+    answers = [
+        api.call("POST", "/requests", json=wanted),
+        *(api.get(one) for one in (path, "/requests", "/discovery")),
+        api.call("DELETE", path),
+    ]
+    for answer in answers:
+        assert answer.is_success
+        assert answer.headers["X-OpenDSR-Processor-Domain"] == "localhost"
+        assert answer.headers["cache-control"] == "no-store"
+        signature = base64.b64decode(answer.headers["X-OpenDSR-Signature"])
+        key.verify_body(answer.content, signature)
+        with pytest.raises(VerificationError):
+            key.verify_body(answer.content + b" ", signature)
+
+
+def test_discovery_says_what_is_supported(api: Running) -> None:
+    found = api.http.get("/discovery").json()
+    assert found["supported_subject_request_types"] == ["erasure"]
+    kinds = {(one["identity_type"], one["identity_format"]) for one in found["supported_identities"]}
+    assert kinds == {("controller_customer_id", "raw"), ("lmeraser_record_id", "raw")}
+    assert found["processor_certificate"] == "https://localhost/signing.pub"
+    assert "Ed25519" in found["signature_algorithm"]

@@ -1,0 +1,117 @@
+"""Whoever follows a request is told every state, the steps of its derivation, and the end."""
+
+from __future__ import annotations
+
+import json
+import threading
+from typing import Any
+
+import pytest
+
+from lmeraser import Eraser
+from lmeraser.pipeline.executors.local import LocalExecutor
+from lmeraser.service.routes import events
+from lmeraser.service.supervisor import Step, Worker
+from service.routes.test_erasure import problem
+from serving import Running, erasure, fixtures
+
+STATES = ["pending", "in_progress", "completed"]
+
+
+network, trained, root, api = fixtures("instant", max_streams=2)
+
+
+@pytest.fixture(autouse=True)
+def derived_by_tests_or_not_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    for part in ("start", "stop"):
+        monkeypatch.setattr(Worker, part, lambda _: None)
+
+
+def filed(api: Running) -> str:
+    wanted = erasure("digit-0003")
+    assert api.call("POST", "/requests", json=wanted).status_code == 201
+    return str(wanted["subject_request_id"])
+
+
+def parsed(text: str) -> list[tuple[str, Any]]:
+    """Names and data of events."""
+    found = []
+    for block in text.split("\n\n"):
+        fields = dict(line.split(": ", 1) for line in block.splitlines() if not line.startswith(":"))
+        if fields:
+            found.append((fields["event"], json.loads(fields["data"])))
+    return found
+
+
+def test_every_state_is_told_and_the_stream_ends_with_the_request(
+    api: Running, network: LocalExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "_LOOK", 0.01)
+    request, texts, workspace = filed(api), list[str](), api.service.workspace
+    follower = threading.Thread(target=lambda: texts.append(api.get(f"/requests/{request}/events", "read").text))
+    follower.start()
+    with Eraser(workspace.root) as beside:
+        beside.__dict__["_loaded"] = network
+        beside.unlearn()
+    follower.join(60)
+    told = parsed(texts[0])
+    states = [status["request_status"] for _, status in told]
+    assert states == [state for state in STATES if state in states], "each once, in their order"
+    assert states[-1] == "completed"
+
+
+def test_one_that_has_ended_is_told_once(api: Running) -> None:
+    request = filed(api)
+    api.call("DELETE", f"/requests/{request}")
+    answer = api.get(f"/requests/{request}/events", "request")
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    ((event, status),) = parsed(answer.text)
+    assert (event, status["request_status"]) == ("status", "cancelled")
+    assert status == api.get(f"/requests/{request}").json()
+
+
+def test_steps_are_told_while_it_is_in_progress(api: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    request = filed(api)
+    steps = iter(
+        [Step(1, "starting"), Step(1, "tuning clusters", 1, 4), Step(1, "tuning clusters", 4, 4), Step(1)]
+    )
+
+    async def sleep(_: float) -> None:
+        api.service.worker.now = next(steps, Step(1))
+        if api.service.worker.now.step == "":
+            api.service.stopping.set()
+
+    monkeypatch.setattr("lmeraser.service.routes.events.anyio.sleep", sleep)
+    workspace = api.service.workspace
+    with workspace.writing("test"), workspace.changing() as connection:
+        workspace.requests.begin(connection, workspace.requests.all(), None, now=workspace.clock())
+    told = parsed(api.get(f"/requests/{request}/events").text)
+    assert [event for event, _ in told] == ["status", "progress", "progress", "progress"]
+    assert told[2][1] == {"step": "tuning clusters", "done": 1, "total": 4}
+
+
+def test_silence_is_broken_and_the_stream_ends_with_the_service(
+    api: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "_SILENCE", -1.0)
+    request, slept = filed(api), list[float]()
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if len(slept) == 3:
+            api.service.stopping.set()
+
+    monkeypatch.setattr("lmeraser.service.routes.events.anyio.sleep", sleep)
+    text = api.get(f"/requests/{request}/events").text
+    assert text.count(": nothing new\n\n") == 3
+    assert len(parsed(text)) == 1
+
+
+def test_not_too_many_follow_at_once(api: Running) -> None:
+    request = filed(api)
+    api.call("DELETE", f"/requests/{request}")
+    for _ in range(5):
+        assert api.get(f"/requests/{request}/events").status_code == 200
+    assert api.service.streams == 0, "those that ended made room"
+    api.service.streams = 2
+    problem(api.get(f"/requests/{request}/events"), 503, "busy")

@@ -1,0 +1,100 @@
+"""Nothing personal is in any log line, answer to an error, or argument of a process."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.routes.test_erasure import problem
+from serving import Running, erasure, fixtures
+
+PERSONAL = re.compile(r"digit-\d{4}|\bw[0-4]\b|mallory|4111-1111|patient")
+
+
+network, trained, root, api = fixtures("instant", batch_seconds=0.0)
+
+
+def wrong_calls(api: Running) -> list[Any]:
+    """Calls that are refused, with something personal in every part of them."""
+    named = erasure("digit-0003", "mallory", subjects=["w1"])
+    key = api.keys["admin"]
+    bearer = {"Authorization": f"Bearer {key}"}
+    twisted = {**named, "subject_identities": [{"identity_type": "mallory", "mallory": 1}], "w1": "digit-0003"}
+    return [
+        api.call("POST", "/requests", json=named),
+        api.call("POST", "/requests", json=twisted),
+        api.call("POST", "/requests", json=erasure("digit-0003", status_callback_urls=["https://mallory/w1"])),
+        api.call("POST", "/requests", json=erasure("digit-0003", subject_request_type="mallory")),
+        api.call("POST", "/requests", json={"mallory": {"mallory": ["mallory"]}}),
+        api.http.post("/requests", content=b'{"mallory', headers=bearer),
+        api.call("POST", "/plan", json={"subject_identities": named["subject_identities"]}),
+        api.get("/requests/mallory"),
+        api.get("/requests?status=mallory&limit=mallory"),
+        api.get("/mallory/digit-0003"),
+        api.http.request("MALLORY", "/requests/mallory", headers={**bearer, "X": "mallory"}),
+        api.http.get("/requests", headers={"Authorization": "Bearer mallory"}),
+        api.call("POST", "/predict", files={"mallory": ("mallory.png", b"mallory", "image/mallory")}),
+        api.call("POST", "/predict", files={"images": ("mallory.png", b"mallory", "image/mallory")}),
+        api.http.post("/predict", content=b"mallory", headers={**bearer, "Content-Type": "multipart/mallory"}),
+    ]
+
+
+def test_errors_do_not_repeat_what_was_sent(api: Running, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    for answer in wrong_calls(api):
+        assert 400 <= answer.status_code < 500
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert not PERSONAL.search(answer.text), answer.text
+        assert not any(PERSONAL.search(value) for value in answer.headers.values())
+    ours = "\n".join(r.getMessage() for r in caplog.records if r.name.startswith(("lmeraser", "uvicorn")))
+    assert "POST /requests 422" in ours
+    assert "GET /requests/{subject_request_id} 400" in ours
+    assert "- - 404" in ours
+    assert not PERSONAL.search(ours)
+
+
+def test_a_whole_life_of_a_request_leaves_nothing_personal_in_logs_answers_or_arguments(
+    api: Running, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "lmeraser")
+    wanted = erasure("digit-0003", subjects=["w1"])
+    assert api.call("POST", "/requests", json=wanted).status_code == 201
+    path, told = f"/requests/{wanted['subject_request_id']}", []
+    for _ in range(1200):
+        told.append(api.get(path).text)
+        if json.loads(told[-1])["request_status"] == "completed":
+            break
+        process = api.service.worker.process
+        if process:
+            told.append(Path(f"/proc/{process}/cmdline").read_text())
+        time.sleep(0.05)
+    told += [api.get(one).text for one in (path, f"{path}/certificate", f"{path}/events", "/requests", "/metrics")]
+    assert json.loads(told[-5])["request_status"] == "completed"
+    assert not PERSONAL.search("\n".join([*told, caplog.text]))
+
+
+def test_an_error_that_nobody_expected_tells_its_place_and_not_its_text(
+    api: Running, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("patient 17")
+
+    monkeypatch.setattr(type(api.service.metrics), "text", broken)
+    values = problem(api.get("/metrics"), 500, "internal")
+    assert "patient" not in json.dumps(values)
+    assert "patient" not in caplog.text
+    assert re.search(r"RuntimeError at test_logs\.py:\d+ < operation\.py:\d+", caplog.text)
+
+
+def test_lines_name_the_key_and_never_its_text(api: Running, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "lmeraser")
+    api.get("/requests", "read")
+    text = api.keys["read"]
+    assert f"key {text.split('_')[1]}" in caplog.text
+    assert text.split("_", 2)[2] not in caplog.text

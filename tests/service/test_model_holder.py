@@ -1,0 +1,298 @@
+"""No prediction that begins after an acceptance was answered uses what it quarantines, whatever else goes on."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sqlalchemy import Connection
+
+import lmeraser.pipeline.executors.local as local
+from conftest import DIGIT_COLUMNS, digits
+from lmeraser import Eraser
+from lmeraser.core.lda import solve
+from lmeraser.data.images import decode
+from lmeraser.errors import CorruptError
+from lmeraser.inference.predictor import Predictor
+from lmeraser.inference.quarantine import Waiting, waiting
+from lmeraser.models.manifest import Model
+from lmeraser.pipeline.executors.local import LocalExecutor
+from lmeraser.service import model_holder as state
+from lmeraser.service.model_holder import Served
+from lmeraser.service.predictions import Answers
+from lmeraser.service.service import Service
+from lmeraser.service.supervisor import Worker
+from lmeraser.workspace.requests.state import Request, Wish
+from lmeraser.workspace.workspace import Workspace
+from serving import HELD, config_of, made
+
+KINDS = ("prompts", "instant")
+
+
+@pytest.fixture(scope="module")
+def network() -> LocalExecutor:
+    return LocalExecutor(config_of("prompts"))
+
+
+@pytest.fixture(autouse=True)
+def loaded_once(monkeypatch: pytest.MonkeyPatch, network: LocalExecutor) -> None:
+    monkeypatch.setattr(local, "load_backbone", lambda config: network.network)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, network: LocalExecutor) -> dict[str, Path]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(local, "load_backbone", lambda config: network.network)
+        return {kind: made(tmp_path_factory.mktemp(kind) / "w", config_of(kind)) for kind in KINDS}
+
+
+def opened(root: Path) -> Eraser:
+    return Eraser(root)
+
+
+@pytest.fixture
+def root(trained: dict[str, Path], tmp_path: Path) -> Path:
+    return Path(shutil.copytree(trained["prompts"], tmp_path / "w"))
+
+
+@pytest.fixture
+def served(root: Path) -> Iterator[Served]:
+    with opened(root) as eraser, Served(eraser) as one:
+        one.refresh()
+        yield one
+
+
+# --- following -----------------------------------------------------------------------------------------------
+
+
+def test_what_another_process_accepts_and_publishes_is_followed(root: Path, served: Served) -> None:
+    before = served.current
+    with opened(root) as beside:
+        beside.request(ids=["digit-0003"])
+        served.follow()
+        assert served.current.waiting.clusters == beside.quarantined() != frozenset()
+        assert served.current.model is before.model
+        beside.unlearn()
+        served.follow()
+        assert served.current.model.model_digest == beside.model_digest != before.model.model_digest
+    assert served.current.waiting.clusters == frozenset()
+
+
+def test_what_another_process_accepts_is_left_out_by_the_next_prediction(root: Path, served: Served) -> None:
+    with opened(root) as beside:
+        request = beside.request(ids=["digit-0003"])
+        assert served.ready().waiting.clusters == beside.quarantined() != frozenset()
+        beside.cancel(request.id)
+        assert served.ready().waiting == Waiting()
+
+
+def test_nothing_is_read_again_while_nothing_changes(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    current = served.current
+    monkeypatch.setattr(Served, "_found", None)
+    served.follow()
+    served.refresh()
+    assert served.current is current
+
+
+def test_a_generation_that_is_published_while_it_is_looked_at_is_looked_at_again(
+    root: Path, served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the two, the old generation's clusters are forgotten, and nothing of it would be quarantined."""
+
+    def slow(workspace: Workspace, model: Model) -> Waiting:
+        monkeypatch.setattr(state, "waiting", waiting)
+        with opened(root) as beside:
+            beside.unlearn(ids=["digit-0005"])
+            beside.request(ids=["digit-0004"])
+        return waiting(workspace, model)
+
+    with opened(root) as beside:
+        beside.request(ids=["digit-0003"])
+    monkeypatch.setattr(state, "waiting", slow)
+    served.refresh()
+    with opened(root) as beside:
+        assert served.current.model.model_digest == beside.model_digest
+        served.refresh()
+        assert served.current.waiting.clusters == beside.quarantined() != frozenset()
+
+
+@pytest.mark.parametrize("load", [Served.follow, Served.refresh], ids=["ahead", "when it is needed"])
+def test_what_was_purged_while_it_was_loaded_is_loaded_in_its_next_generation(
+    root: Path, served: Served, monkeypatch: pytest.MonkeyPatch, load: Callable[[Served], None]
+) -> None:
+    published = served.current.model.generation + 2
+
+    def slow(*arguments: Any) -> Predictor:
+        monkeypatch.setattr(state, "Predictor", Predictor)
+        with opened(root) as beside:
+            beside.unlearn(ids=["digit-0005"])
+        return Predictor(*arguments)
+
+    with opened(root) as beside:
+        beside.unlearn(ids=["digit-0006"])
+    monkeypatch.setattr(state, "Predictor", slow)
+    load(served)
+    assert served.ready().model.generation == published
+
+
+def test_artifacts_that_are_not_there_are_an_error_and_no_endless_search(root: Path, served: Served) -> None:
+    with opened(root) as beside:
+        beside.unlearn(ids=["digit-0006"])
+    for artifact in (root / "artifacts").rglob("*.safetensors"):
+        artifact.unlink()
+    served.follow()
+    with pytest.raises(CorruptError, match="artifacts"):
+        served.ready()
+
+
+def test_the_process_keeps_to_one_thread_and_deterministic_kernels_until_it_ends(root: Path) -> None:
+    threads, algorithms = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    with opened(root) as eraser, Served(eraser) as one:
+        one.refresh()
+        eraser.predict(eraser.workspace.records.images(["digit-0001"]))
+        assert (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()) == (1, True)
+    assert (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()) == (threads, algorithms)
+
+
+def test_the_head_is_solved_again_only_for_what_waits(
+    trained: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, solved = Path(shutil.copytree(trained["instant"], tmp_path / "i")), list[int]()
+    counted = lambda *arguments: solved.append(1) or solve(*arguments)  # type: ignore[func-returns-value]  # noqa: E731
+    monkeypatch.setattr("lmeraser.core.lda.solve", counted)
+    with opened(root) as eraser, Served(eraser) as one, opened(root) as beside:
+        one.refresh()
+        assert solved == []
+        first = beside.request(ids=["digit-0003"])
+        one.follow()
+        assert solved == []  # nobody has asked yet
+        current = one.ready()
+        assert len(solved) == 1
+        beside.add(digits([30]), columns=DIGIT_COLUMNS)  # moves the ledger, not what waits
+        one.follow()
+        assert (one.ready(), len(solved)) == (current, 1)
+        beside.cancel(first.id)
+        one.follow()
+        assert (one.ready().waiting, len(solved)) == (Waiting(), 1)
+
+
+# --- the property --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Event:
+    """A prediction: when it was called for, what answered, and which clusters were asked."""
+
+    begun: float
+    generation: int
+    clusters: frozenset[int]
+    head: bytes
+
+
+@dataclass
+class Log:
+    """What happened, on one clock.
+
+    Attributes:
+        predictions: of all threads.
+        accepted: when an acceptance was answered, and the record that it named.
+        members: cluster of each record that is left, by generation.
+    """
+
+    predictions: list[Event] = field(default_factory=list)
+    accepted: list[tuple[float, str]] = field(default_factory=list)
+    members: dict[int, dict[str, int]] = field(default_factory=dict)
+
+    def look(self, eraser: Eraser) -> None:
+        model = eraser.workspace.generations.require()
+        self.members[model.generation] = model.numbers(eraser.workspace.records.places(model.partition.key))
+
+    def note(self, begun: float, found: Answers) -> None:
+        asked = frozenset(number for one in found.predictions for number in one.clusters)
+        self.predictions.append(Event(begun, found.by.model.generation, asked, head_of(found.by.predictor)))
+
+
+def head_of(predictor: Predictor) -> bytes:
+    return b"" if predictor._head is None else np.asarray(predictor._head["weight"]).tobytes()
+
+
+def live(root: Path, records: Sequence[str], pauses: Sequence[float], log: Log) -> None:
+    """Predict, accept and derive at once, until the deletion of all these records was accepted."""
+    stop = threading.Event()
+
+    def derive() -> None:
+        with opened(root) as beside:
+            log.look(beside)
+            while not stop.wait(0.05):
+                if beside.workspace.requests.all("pending"):
+                    beside.unlearn()
+                    log.look(beside)
+
+    with opened(root) as eraser, Service(eraser) as service:
+        images = [decode(image) for image in eraser.workspace.records.images(eraser.record_ids()[:12])]
+
+        def ask() -> None:
+            while not stop.is_set():
+                log.note(time.monotonic(), service.predictions.ask(images[:3]).result())
+
+        threads = [threading.Thread(target=work) for work in (ask, ask, derive)]
+        for thread in threads:
+            thread.start()
+        for record, pause in zip(records, pauses, strict=True):
+            time.sleep(pause)
+            wish, now = Wish(ids=[record]), eraser.workspace.clock()
+            service.intake.make(partial(accept, eraser, wish, now)).result(60)
+            log.accepted.append((time.monotonic(), record))
+        time.sleep(0.5)
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+def accept(eraser: Eraser, wish: Wish, now: datetime, connection: Connection) -> Request:
+    return eraser.workspace.requests.accept(wish, now=now, connection=connection)
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_prediction_after_an_acceptance_uses_what_it_quarantines(
+    trained: dict[str, Path], tmp_path: Path, kind: str, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, chance, log = Path(shutil.copytree(trained[kind], tmp_path / "w")), random.Random(seed), Log()
+    records = chance.sample([f"digit-{number:04d}" for number in HELD], 6)
+    without = heads(root, records) if kind == "instant" else []
+    for part in ("start", "stop"):  # models are derived beside the service, where the test can look at them
+        monkeypatch.setattr(Worker, part, lambda _: None)
+    live(root, records, [chance.uniform(0, 0.4) for _ in records], log)
+    assert len(log.predictions) > 10
+    assert len({event.generation for event in log.predictions}) > 1
+    for event in log.predictions:
+        before = [record for when, record in log.accepted if when < event.begun]
+        members = log.members[event.generation]
+        assert not event.clusters & {members[record] for record in before if record in members}
+        if kind == "instant":
+            assert event.head in without[len(before) :], "the head of a model without all of them"
+
+
+def heads(root: Path, records: Sequence[str]) -> list[bytes]:
+    """The oracle: heads solved from the sums without the first 0, 1, 2... of these records."""
+    found = []
+    with opened(root) as eraser:
+        model, counted = eraser.workspace.generations.require(), eraser.workspace.records.counted
+        for count in range(len(records) + 1):
+            sums = counted.sums_without(records[:count], key=str(model.code_key))
+            assert sums is not None
+            found.append(solve(sums, model.config().global_head.penalty)["weight"].tobytes())
+    assert len(set(found)) == len(found)
+    return found

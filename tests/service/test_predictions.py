@@ -1,0 +1,105 @@
+"""Images that wait together are answered together, nobody waits for too long, and all of it gives way."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from lmeraser.inference.predictor import Prediction
+from lmeraser.service.predictions import Predictions
+from lmeraser.service.problems import Problem
+
+IMAGE = Image.new("RGB", (10, 10))
+
+
+class Model:
+    """Answers when it is let, and remembers how many images it was asked at once, and at which priority."""
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+        self.nice: list[int] = []
+        self.began, self.let = threading.Semaphore(0), threading.Semaphore(0)
+
+    def ready(self) -> Any:
+        return SimpleNamespace(predictor=self)
+
+    def predict(self, images: Sequence[Image.Image]) -> list[Prediction]:
+        self.asked.append(len(images))
+        self.began.release()
+        assert self.let.acquire(timeout=30)
+        starts = threading.Thread(target=lambda: self.nice.append(os.getpriority(os.PRIO_PROCESS, 0)))
+        starts.start()
+        starts.join()
+        if any(image.width == 1 for image in images):
+            raise ValueError("too small")
+        return [Prediction(image.width, str(image.width), 1.0, ()) for image in images]
+
+
+@pytest.fixture
+def model() -> Model:
+    return Model()
+
+
+@pytest.fixture
+def predictions(model: Model) -> Iterator[Predictions]:
+    one = Predictions(model, together=3, most_pixels=1e4, most_seconds=0.2, nice=7)  # type: ignore[arg-type]
+    one.start()
+    yield one
+    model.let.release(100)
+    one.stop()
+
+
+def test_what_waits_is_asked_together_and_answered_apart(model: Model, predictions: Predictions) -> None:
+    first = predictions.ask([IMAGE])
+    assert model.began.acquire(timeout=30)
+    waiting = [predictions.ask([Image.new("RGB", (side, 2))] * 2) for side in (4, 5, 6)]
+    assert predictions.waiting == 7
+    model.let.release(3)
+    labels = [[one.label for one in job.result(30).predictions] for job in (first, *waiting)]
+    assert labels == [[10], [4, 4], [5, 5], [6, 6]]
+    assert model.asked == [1, 4, 2]  # at least three at once where so many wait
+
+
+def test_an_error_is_that_of_all_who_were_asked_together(model: Model, predictions: Predictions) -> None:
+    model.let.release(2)
+    with pytest.raises(ValueError, match="too small"):
+        predictions.ask([Image.new("RGB", (1, 1))]).result(30)
+    assert len(predictions.ask([IMAGE]).result(30).predictions) == 1
+
+
+def test_who_would_wait_too_long_is_sent_away(model: Model, predictions: Predictions) -> None:
+    asked = [predictions.ask([IMAGE])]
+    assert model.began.acquire(timeout=30)
+    asked.append(predictions.ask([IMAGE]))
+    threading.Event().wait(0.3)
+    with pytest.raises(Problem) as caught:
+        predictions.ask([IMAGE])
+    assert (caught.value.status, caught.value.headers["Retry-After"]) == (503, "1")
+    model.let.release(100)
+    assert [len(job.result(30).predictions) for job in asked] == [1, 1]
+    assert len(predictions.ask([IMAGE]).result(30).predictions) == 1  # nobody waits any more
+
+
+def test_what_waits_is_answered_before_the_end(model: Model) -> None:
+    one = Predictions(model, together=1, most_pixels=1e4, most_seconds=9)  # type: ignore[arg-type]
+    one.start()
+    asked = [one.ask([IMAGE]) for _ in range(3)]
+    model.let.release(100)
+    one.stop()
+    assert all(job.done() for job in asked)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has priorities of threads")
+def test_answering_gives_way_and_the_rest_of_the_process_does_not(model: Model, predictions: Predictions) -> None:
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    model.let.release()
+    predictions.ask([IMAGE]).result(30)
+    assert model.nice == [max(7, before)]
+    assert os.getpriority(os.PRIO_PROCESS, 0) == before

@@ -1,0 +1,92 @@
+"""What is answered is on the disk, and one refusal does not disturb the others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection
+
+import faults
+from faults import CLASSES, CONFIG, NOW, name, opened
+from lmeraser import Eraser
+from lmeraser.errors import StorageError, UnknownRecordError
+from lmeraser.service.request_writer import Intake
+from lmeraser.workspace.requests.state import Request, Wish
+
+
+@pytest.fixture
+def eraser(tmp_path: Path) -> Iterator[Eraser]:
+    Eraser.create(tmp_path / "w", CONFIG, classes=CLASSES, clock=lambda: NOW).close()
+    with opened(tmp_path / "w") as one:
+        faults.trained(one)
+        yield one
+
+
+@pytest.fixture
+def woken() -> list[int]:
+    return []
+
+
+@pytest.fixture
+def intake(eraser: Eraser, woken: list[int]) -> Intake:
+    return Intake(eraser.workspace, lambda: woken.append(1))
+
+
+def accepting(eraser: Eraser, *ids: str) -> Any:
+    def change(connection: Connection) -> Request:
+        return eraser.workspace.requests.accept(Wish(ids=ids), now=NOW, connection=connection)
+
+    return change
+
+
+def test_changes_that_wait_are_made_together_and_answered_after_the_commit(
+    eraser: Eraser, intake: Intake, woken: list[int]
+) -> None:
+    seen: list[set[str]] = []
+
+    def look(_: object) -> None:
+        with opened(eraser.workspace.root) as other:
+            seen.append({request.id for request in other.requests()})
+
+    made = [intake.make(accepting(eraser, name(number))) for number in range(5)]
+    wrong = intake.make(accepting(eraser, "nobody"))
+    assert intake.waiting == 6
+    made[0].add_done_callback(look)
+    intake.start()
+    ids = {one.result(10).id for one in made}
+    with pytest.raises(UnknownRecordError):
+        wrong.result(10)
+    intake.stop()
+    assert seen == [ids], "all of them are committed when the first is answered"
+    assert woken == [1]
+    assert {request.id for request in eraser.requests()} == ids
+
+
+def test_a_change_that_nobody_waits_for_any_more_is_not_made(eraser: Eraser, intake: Intake) -> None:
+    given_up, kept = (intake.make(accepting(eraser, name(number))) for number in (1, 2))
+    assert given_up.cancel()
+    intake.start()
+    intake.stop()
+    assert [request.id for request in eraser.requests()] == [kept.result().id]
+
+
+def test_if_the_disk_refuses_nobody_is_accepted_and_the_next_ones_are(
+    eraser: Eraser, intake: Intake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise StorageError("no space")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(eraser.workspace.ledger, "note", full)
+        lost = [intake.make(accepting(eraser, name(number))) for number in (1, 2)]
+        intake.start()
+        for one in lost:
+            with pytest.raises(StorageError):
+                one.result(10)
+    assert intake.make(accepting(eraser, name(1))).result(10).state == "pending"
+    intake.stop()
+    assert len(eraser.requests()) == 1
+    assert eraser.check_ledger().sound

@@ -1,0 +1,45 @@
+"""The parts of a service start and stop together, and no thread or process is left behind."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from lmeraser import Eraser
+from lmeraser.errors import BackboneError
+from lmeraser.pipeline.executors.local import LocalExecutor
+from lmeraser.service.model_holder import Served
+from lmeraser.service.service import Service
+from serving import config_of, made
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return made(tmp_path / "w", config_of("instant"))
+
+
+def names() -> set[str]:
+    return {thread.name for thread in threading.enumerate()}
+
+
+def test_all_parts_start_and_stop(root: Path) -> None:
+    parts = {"predictions", "intake", "worker", "callbacks", "follower"}
+    with Eraser(root) as eraser:
+        eraser.__dict__["_loaded"] = LocalExecutor(config_of("instant"))
+        with Service(eraser) as service:
+            assert names() >= parts
+            assert service.served.current.model.generation == 0
+        assert not names() & parts
+
+
+def test_a_service_that_cannot_start_leaves_nothing_behind(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(served: Served) -> None:
+        raise BackboneError("no weights")
+
+    monkeypatch.setattr(Served, "_found", broken)
+    before = names()
+    with Eraser(root) as eraser, pytest.raises(BackboneError), Service(eraser):
+        raise AssertionError("started")
+    assert names() <= before

@@ -1,0 +1,165 @@
+"""Requests are carried out by a process beside the service, whatever becomes of either."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lmeraser import Eraser
+from lmeraser.service.supervisor import Worker
+from lmeraser.workspace.workspace import Workspace
+from serving import config_of, made, set_service
+
+_PATIENCE = 120.0  # seconds; a limit against hanging, not a measurement
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return made(tmp_path / "w", config_of("instant", batch_seconds=0.3))
+
+
+@pytest.fixture
+def ended() -> list[Mapping[str, Any]]:
+    return []
+
+
+@pytest.fixture
+def worker(root: Path, ended: list[Mapping[str, Any]]) -> Iterator[Worker]:
+    workspace = Workspace(root)
+    one = Worker(workspace, ended.append)
+    one.start()
+    yield one
+    one.stop()
+    workspace.close()
+
+
+def until(condition: Callable[[], object]) -> None:
+    """Wait for something that another process does."""
+    for _ in range(int(_PATIENCE / 0.05)):
+        if condition():
+            return
+        time.sleep(0.05)
+    raise AssertionError("it did not happen")
+
+
+def states(root: Path) -> set[str]:
+    with Eraser(root) as eraser:
+        return {request.state for request in eraser.requests()}
+
+
+def test_what_waits_is_carried_out_together_by_a_process_that_stays(
+    root: Path, worker: Worker, ended: list[Mapping[str, Any]]
+) -> None:
+    with Eraser(root) as eraser:
+        for number in (3, 4):
+            eraser.request(ids=[f"digit-{number:04d}"])
+        worker.wake()
+        until(lambda: ended)
+        assert ended[0]["outcome"] == "done"
+        assert (ended[0]["requests"], ended[0]["records"]) == (2, 2)
+        process = worker.process
+        assert process not in (None, os.getpid())
+        # What computes gives way; what writes to the database, while others wait for it, does not.
+        assert os.getpriority(os.PRIO_PROCESS, process or 0) == os.getpriority(os.PRIO_PROCESS, 0)
+        assert json.loads(worker._order) == {"compute": {"nice": 10}}
+        eraser.request(subjects=["w1"])
+        until(lambda: len(ended) == 2)
+        assert worker.process == process, "it keeps the backbone"
+        assert worker.now.step == ""
+        assert eraser.status().up_to_date
+        assert eraser.check_ledger().sound
+        assert eraser.audit().identical
+    assert states(root) == {"completed"}
+
+
+def test_a_process_that_is_killed_is_started_again_and_goes_on(
+    root: Path, worker: Worker, ended: list[Mapping[str, Any]]
+) -> None:
+    with Eraser(root) as eraser:
+        eraser.request(ids=["digit-0003"])
+        worker.wake()
+        until(lambda: worker.process)
+        os.kill(worker.process or 0, signal.SIGKILL)
+        until(lambda: any(one["outcome"] == "done" for one in ended))
+    assert ended[0]["outcome"] == "died"
+    assert states(root) == {"completed"}
+
+
+def test_a_worker_that_is_stopped_leaves_the_rest_to_the_next(root: Path, ended: list[Mapping[str, Any]]) -> None:
+    with Eraser(root) as eraser:
+        eraser.request(ids=["digit-0003"])
+    stopped_when(root, ended, lambda worker: worker.process)
+    stopped_when(root, ended, lambda _: ended)
+    assert states(root) == {"completed"}
+
+
+def stopped_when(root: Path, ended: list[Mapping[str, Any]], condition: Callable[[Worker], object]) -> None:
+    workspace = Workspace(root)
+    worker = Worker(workspace, ended.append)
+    worker.start()
+    until(lambda: condition(worker))
+    process = worker.process
+    worker.stop()
+    workspace.close()
+    with pytest.raises(ProcessLookupError):
+        os.kill(process or 0, 0)
+
+
+def test_the_window_is_waited_for_and_what_was_left_in_progress_is_not(root: Path) -> None:
+    set_service(root, batch_seconds=3600.0)
+    workspace = Workspace(root)
+    worker = Worker(workspace, lambda ended: None)
+    assert worker._wait() is None
+    with Eraser(root) as eraser:
+        request = eraser.request(ids=["digit-0003"])
+        assert 3000 < (worker._wait() or 0) <= 3600
+        with eraser.workspace.writing("test"), eraser.workspace.changing() as connection:
+            eraser.workspace.requests.begin(connection, [request], None, now=eraser.workspace.clock())
+        assert (worker._wait() or 0) <= 0
+    workspace.close()
+
+
+def test_after_a_bad_end_it_waits_longer_each_time(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    workspace, ended = Workspace(root), list[Mapping[str, Any]]()
+    worker = Worker(workspace, ended.append)
+    ends = iter([{"outcome": "broken", "error": "OSError"}] * 8 + [{"outcome": "refused", "error": "LockedError"}])
+    monkeypatch.setattr(worker, "_ended", lambda: next(ends))
+    delays = []
+    for _ in range(9):
+        worker._derive()
+        delays.append(worker._delay)
+    assert delays == [1, 2, 4, 8, 16, 32, 60, 60, 1]
+    assert len(ended) == 9
+    workspace.close()
+
+
+def test_between_derivations_it_rests_in_proportion(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_service(root, deriving_share=0.25)
+    now = 1000.0
+    monkeypatch.setattr("lmeraser.service.supervisor.time.monotonic", lambda: now)
+    workspace = Workspace(root)
+    worker = Worker(workspace, lambda ended: None)
+
+    def derive(seconds: float) -> Mapping[str, Any]:
+        nonlocal now
+        now += seconds
+        return {"outcome": "done"}
+
+    with Eraser(root) as eraser:
+        request = eraser.request(ids=["digit-0003"])
+        assert worker._wait() == pytest.approx(0.3), "the first one has nothing to rest from"
+        for seconds, rest in ((10.0, 30.0), (3600.0, 60.0)):
+            monkeypatch.setattr(worker, "_ended", lambda seconds=seconds: derive(seconds))
+            worker._derive()
+            assert worker._wait() == pytest.approx(rest)
+        with eraser.workspace.writing("test"), eraser.workspace.changing() as connection:
+            eraser.workspace.requests.begin(connection, [request], None, now=eraser.workspace.clock())
+        assert worker._wait() == 0, "what a crash left is carried on"
+    workspace.close()

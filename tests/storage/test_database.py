@@ -1,0 +1,452 @@
+"""A transaction happens as a whole or not at all, and what is removed leaves no byte in the database's log."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy import Connection, column, delete, insert, select, table
+
+from lmeraser.errors import CorruptError, InputError, StorageError
+from lmeraser.storage.database import Database, chunked
+from lmeraser.storage.keystore import ErasedError
+
+FACTS = table("facts", column("name"), column("value"))
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    opened = Database(tmp_path / "records.db")
+    yield opened
+    opened.close()
+
+
+def put(database: Database, name: str, value: str) -> None:
+    with database.transaction() as connection:
+        database.set_fact(connection, name, value)
+
+
+def held(path: Path) -> dict[str, str]:
+    """The facts, read by another program."""
+    connection = sqlite3.connect(path)
+    try:
+        return dict(connection.execute("SELECT name, value FROM facts").fetchall())
+    finally:
+        connection.close()
+
+
+# --- transactions ------------------------------------------------------------------------------------------
+
+
+def test_a_transaction_is_seen_by_others_when_it_has_ended(database: Database) -> None:
+    with database.transaction() as connection:
+        database.set_fact(connection, "a", "1")
+        assert database.fact("a", connection) == "1"
+        assert held(database.keys.path.with_suffix(".db")) == {}
+    assert held(database.keys.path.with_suffix(".db")) == {"a": "1"}
+
+
+@pytest.mark.parametrize("kind", [ValueError, InputError, KeyboardInterrupt])
+def test_a_transaction_that_is_left_by_an_exception_has_not_happened(
+    database: Database, kind: type[BaseException]
+) -> None:
+    put(database, "a", "1")
+
+    def half() -> None:
+        with database.transaction() as connection:
+            database.set_fact(connection, "a", "2")
+            database.set_fact(connection, "b", "1")
+            raise kind("stopped")
+
+    with pytest.raises(kind, match="stopped"):
+        half()
+    assert held(database.keys.path.with_suffix(".db")) == {"a": "1"}
+    put(database, "b", "2")
+    assert held(database.keys.path.with_suffix(".db")) == {"a": "1", "b": "2"}
+
+
+def test_a_transaction_within_another_is_a_part_of_it(database: Database) -> None:
+    with database.transaction() as outer:
+        database.set_fact(outer, "a", "1")
+        with database.transaction(outer) as inner:
+            assert inner is outer
+            database.set_fact(inner, "b", "1")
+        assert held(database.keys.path.with_suffix(".db")) == {}, "the end of the part is not the end of the whole"
+    assert held(database.keys.path.with_suffix(".db")) == {"a": "1", "b": "1"}
+
+
+def test_a_transaction_within_another_goes_with_it(database: Database) -> None:
+    def half() -> None:
+        with database.transaction() as outer:
+            with database.transaction(outer) as inner:
+                database.set_fact(inner, "a", "1")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        half()
+    assert held(database.keys.path.with_suffix(".db")) == {}
+
+
+def test_a_refused_statement_takes_the_whole_transaction_with_it(database: Database) -> None:
+    def twice() -> None:
+        with database.transaction() as connection:
+            for value in "12":
+                connection.execute(insert(FACTS).values(name="a", value=value))
+
+    with pytest.raises(StorageError, match=r"records\.db"):
+        twice()
+    assert held(database.keys.path.with_suffix(".db")) == {}
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"), [("journal_mode", "wal"), ("foreign_keys", 1), ("secure_delete", 1), ("synchronous", 2)]
+)
+def test_every_connection_is_durable_and_erases_what_is_deleted(
+    database: Database, setting: str, value: object
+) -> None:
+    with database.reading() as first, database.transaction() as second:
+        for connection in (first, second):
+            assert connection.exec_driver_sql(f"PRAGMA {setting}").scalar_one() == value
+
+
+# --- facts -------------------------------------------------------------------------------------------------
+
+
+def test_a_fact_is_what_was_set_last(database: Database) -> None:
+    assert database.fact("a") is None
+    put(database, "a", "1")
+    put(database, "a", "2")
+    put(database, "b", "")
+    assert (database.fact("a"), database.fact("b"), database.fact("c")) == ("2", "", None)
+
+
+def test_facts_outlive_the_connection(database: Database) -> None:
+    put(database, "ключ", "値 ' \" ; --")
+    database.close()
+    again = Database(database.keys.path.with_suffix(".db"))
+    assert again.fact("ключ") == "値 ' \" ; --"
+    again.close()
+
+
+def test_rows_are_found_however_many_are_asked_for(database: Database) -> None:
+    names = [f"n{number:04d}" for number in range(1201)]
+    with database.transaction() as connection:
+        connection.execute(insert(FACTS), [{"name": name, "value": "x"} for name in names])
+    wanted = [*names[1:], "nobody"]
+    found = database.rows(select(FACTS.c.name), FACTS.c.name, wanted, lambda row: row.name)
+    assert sorted(found) == names[1:]
+    assert list(database.rows(select(FACTS), FACTS.c.name, [], lambda row: row)) == []
+
+
+def test_all_that_is_read_through_one_connection_is_of_one_state(database: Database) -> None:
+    put(database, "a", "1")
+    with database.reading() as connection:
+        assert database.fact("a", connection) == "1"
+        put(database, "a", "2")
+        put(database, "b", "2")
+        assert (database.fact("a", connection), database.fact("b", connection)) == ("1", None)
+    assert database.fact("b") == "2"
+
+
+# --- keys --------------------------------------------------------------------------------------------------
+
+
+def made(database: Database, count: int) -> range:
+    with database.transaction() as connection:
+        return database.new_keys(connection, count)
+
+
+def doomed(database: Database, *slots: int) -> None:
+    with database.transaction() as connection:
+        database.doom(connection, slots)
+
+
+def test_every_key_has_a_slot_of_its_own(database: Database) -> None:
+    other = Database(database.keys.path.with_suffix(".db"))
+    slots = [*made(database, 3), *made(other, 2), *made(database, 1)]
+    assert slots == [1, 2, 3, 4, 5, 6]
+    assert len({database.keys.key(slot) for slot in slots}) == 6
+    other.close()
+
+
+def test_keys_of_a_transaction_that_did_not_happen_are_made_anew(database: Database) -> None:
+    old: list[bytes] = []
+
+    def half() -> None:
+        with database.transaction() as connection:
+            old.extend(database.keys.key(slot) for slot in database.new_keys(connection, 2))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        half()
+    assert made(database, 2) == range(1, 3)
+    assert not any(key in database.keys.path.read_bytes() for key in old)
+
+
+def test_keys_are_on_the_disk_before_what_they_seal(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(database, "a", "0")
+    monkeypatch.setattr(
+        database.keys, "flush", lambda: order.append(held(database.keys.path.with_suffix(".db")).get("a"))
+    )
+    order: list[str | None] = []
+    with database.transaction() as connection:
+        database.new_keys(connection, 1)
+        database.set_fact(connection, "a", "1")
+    assert order == ["0"]
+
+
+def test_doomed_keys_are_erased_after_the_transaction(database: Database) -> None:
+    made(database, 5)
+    doomed(database, 2, 5)
+    assert len(database.keys.key(2)) == 32
+    database.erase()
+    for slot in (2, 5):
+        with pytest.raises(ErasedError):
+            database.keys.key(slot)
+    assert all(len(database.keys.key(slot)) == 32 for slot in (1, 3, 4))
+    assert made(database, 1) == range(6, 7), "a slot is used once"
+
+
+def test_keys_that_were_not_doomed_after_all_stay(database: Database) -> None:
+    def half() -> None:
+        with database.transaction() as connection:
+            database.doom(connection, [1])
+            raise KeyboardInterrupt
+
+    made(database, 1)
+    with pytest.raises(KeyboardInterrupt):
+        half()
+    database.erase()
+    assert len(database.keys.key(1)) == 32
+
+
+def test_erasing_that_was_interrupted_is_done_again(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    made(database, 1200)
+    doomed(database, *range(1, 1100))
+
+    def stop(slots: Iterable[int]) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(database.keys, "erase", stop)
+        with pytest.raises(KeyboardInterrupt):
+            database.erase()
+    again = Database(database.keys.path.with_suffix(".db"))
+    again.erase()
+    again.close()
+    assert not any(database.keys.path.read_bytes()[32 : 1100 * 32])
+    assert len(database.keys.key(1100)) == 32
+
+
+def test_what_others_delete_meanwhile_is_read_again(database: Database) -> None:
+    tried: list[str | None] = []
+
+    def read(connection: Connection) -> str | None:
+        tried.append(database.fact("a", connection))
+        if len(tried) < 3:
+            put(database, "a", str(len(tried)))
+            raise ErasedError("gone", got="a slot")
+        return tried[-1]
+
+    assert database.consistent(read) == "2"
+    assert tried == [None, "1", "2"]
+
+
+def test_what_is_there_without_its_key_is_an_error_in_the_end(database: Database) -> None:
+    def read(connection: Connection) -> None:
+        raise ErasedError("gone", got="a slot")
+
+    with pytest.raises(ErasedError):
+        database.consistent(read)
+
+
+@pytest.mark.sqlite
+def test_a_change_waits_for_its_turn_but_not_for_ever(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = Database(database.keys.path.with_suffix(".db"))
+    turns = list[float]()
+
+    def end(seconds: float) -> None:
+        turns.append(seconds)
+        if len(turns) == 3:
+            first.__exit__(None, None, None)
+
+    monkeypatch.setattr("lmeraser.storage.engines.time.sleep", end)
+    first = other.transaction()
+    first.__enter__()
+    put(database, "kept", "1")
+    assert len(turns) == 3
+    monkeypatch.setattr("lmeraser.storage.engines._WAIT", 0)
+    with other.transaction(), pytest.raises(StorageError, match="locked"):
+        put(database, "kept", "2")
+    put(database, "kept", "3")
+    other.close()
+
+
+# --- freed bytes -------------------------------------------------------------------------------------------
+
+
+def test_after_compaction_no_byte_of_what_was_deleted_is_in_any_file(database: Database) -> None:
+    folder, secret = database.keys.path.with_suffix(".db").parent, "the-secret-" * 400
+
+    def remains() -> list[str]:
+        return [path.name for path in folder.iterdir() if b"the-secret" in path.read_bytes()]
+
+    assert not database.compaction_due
+    put(database, "kept", "1")
+    put(database, "gone", secret)
+    assert remains(), "the probe finds it while it is there"
+    with database.transaction() as connection:
+        connection.execute(delete(FACTS).where(FACTS.c.name == "gone"))
+        database.need_compaction(connection)
+    assert database.compaction_due
+    assert remains(), "deleting is not enough"
+    database.compact()
+    assert not database.compaction_due
+    assert (folder / "records.db-wal").stat().st_size == 0
+    assert remains() == []
+    assert database.fact("kept") == "1"
+
+
+def test_compaction_gives_free_pages_back(database: Database) -> None:
+    def free_pages() -> int:
+        with database.reading() as connection:
+            return int(connection.exec_driver_sql("PRAGMA freelist_count").scalar_one())
+
+    database.compact()
+    empty = database.keys.path.with_suffix(".db").stat().st_size
+    put(database, "gone", "x" * 1_000_000)
+    with database.transaction() as connection:
+        connection.execute(delete(FACTS))
+    assert free_pages() > 10
+    database.compact()
+    assert free_pages() == 0
+    assert database.keys.path.with_suffix(".db").stat().st_size == empty, "all that 1,000,000 bytes took"
+
+
+CHECKPOINT = """
+import fcntl, sys, time
+with open(sys.argv[1], "r+b") as index:
+    fcntl.lockf(index, fcntl.LOCK_EX, 1, 121)  # the byte that stands for a checkpoint under way
+    print("locked", flush=True)
+    time.sleep(0.5)
+"""
+
+
+def test_compaction_waits_for_a_checkpoint_that_somebody_elses_commit_set_off(database: Database) -> None:
+    with database.reading():  # or nobody has the log open
+        log = database.keys.path.with_name("records.db-wal")
+        arguments = [sys.executable, "-c", CHECKPOINT, str(log.with_name("records.db-shm"))]
+        with subprocess.Popen(arguments, stdout=subprocess.PIPE) as other:
+            assert other.stdout is not None
+            assert other.stdout.readline() == b"locked\n"
+            put(database, "kept", "1")
+            database.compact()
+            assert not database.compaction_due
+            assert log.stat().st_size == 0
+
+
+def test_compaction_can_be_repeated_and_becomes_due_again(database: Database) -> None:
+    for _ in range(2):
+        database.compact()
+        database.compact()
+        assert not database.compaction_due
+        with database.transaction() as connection:
+            database.need_compaction(connection)
+            database.need_compaction(connection)
+        assert database.compaction_due
+
+
+def test_a_deletion_that_did_not_happen_needs_no_compaction(database: Database) -> None:
+    def half() -> None:
+        with database.transaction() as connection:
+            database.need_compaction(connection)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        half()
+    assert not database.compaction_due
+
+
+# --- failures ----------------------------------------------------------------------------------------------
+
+
+def test_a_file_that_is_not_a_database_is_corrupt_and_stays_as_it_is(tmp_path: Path) -> None:
+    path, data = tmp_path / "records.db", b"this is a letter and not a database\n" * 100
+    path.write_bytes(data)
+    with pytest.raises(CorruptError, match=r"records\.db"):
+        Database(path)
+    assert path.read_bytes() == data
+
+
+def test_a_folder_is_not_taken_for_a_database(tmp_path: Path) -> None:
+    (tmp_path / "records.db").mkdir()
+    with pytest.raises(StorageError, match=r"records\.db"):
+        Database(tmp_path / "records.db")
+
+
+def test_a_database_in_a_folder_that_is_missing_cannot_be_made(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=r"records\.db"):
+        Database(tmp_path / "missing" / "records.db")
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- chunks ------------------------------------------------------------------------------------------------
+
+
+@given(st.integers(0, 2100))
+def test_chunks_are_the_items_in_order_and_only_the_last_is_short(count: int) -> None:
+    chunks = list(chunked(iter(range(count))))
+    assert [item for chunk in chunks for item in chunk] == list(range(count))
+    assert {len(chunk) for chunk in chunks[:-1]} <= {500}
+    assert all(0 < len(chunk) <= 500 for chunk in chunks)
+
+
+@pytest.mark.parametrize("name", ["a?b", "a%41b", "a#b", "a b", "ä", "a?mode=memory", "file:x"])
+def test_the_file_lies_where_the_path_says_whatever_it_is_called(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    database = Database(tmp_path / name / "records.db")
+    put(database, "name", "value")
+    database.close()
+    assert held(tmp_path / name / "records.db")["name"] == "value"
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_what_is_deleted_while_the_file_is_rewritten_is_still_to_be_rewritten(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def need() -> None:
+        with database.transaction() as connection:
+            database.need_compaction(connection)
+
+    real = database._reached.rewrite
+
+    def rewrite(tables: Iterable[str]) -> None:
+        real(tables)
+        assert database.compaction_due
+        need()
+
+    need()
+    with monkeypatch.context() as patch:
+        patch.setattr(database._reached, "rewrite", rewrite)
+        database.compact()
+    assert database.compaction_due
+    database.compact()
+    assert not database.compaction_due
+
+
+def test_transactions_of_several_threads_come_one_after_the_other(database: Database) -> None:
+    def count(_: int) -> None:
+        for _ in range(10):
+            with database.transaction() as connection:
+                database.set_fact(connection, "n", str(int(database.fact("n", connection) or 0) + 1))
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(count, range(4)))
+    assert database.fact("n") == "40"

@@ -1,0 +1,187 @@
+"""Records, requests and ledger do on a PostgreSQL server what they do in a SQLite file."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import DIGIT_COLUMNS, digits, on_server, tiny_config
+from fake import Fake
+from lmeraser import Eraser
+from lmeraser.errors import ConfigError, CorruptError, FormatError, LockedError, StorageError
+from lmeraser.storage.engines import PostgreSQL, SQLite
+from lmeraser.workspace.workspace import Workspace
+from storage.test_migrate import BROKEN, later
+
+pytest.importorskip("psycopg", reason="needs the extra 'postgresql'")
+
+
+def program(name: str) -> str:
+    found = shutil.which(name) or next(map(str, Path("/usr/lib/postgresql").glob(f"*/bin/{name}")), None)
+    if found is None:
+        pytest.skip(f"needs PostgreSQL's {name}")
+    return found
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real server on a free port; the URL without a database."""
+    folder = tmp_path_factory.mktemp("postgresql")
+    who: dict[str, Any] = {"user": "postgres"} if os.getuid() == 0 else {}
+    if who:
+        for path in (folder, *list(folder.parents)[:3]):
+            path.chmod(path.stat().st_mode | 0o755)
+        shutil.chown(folder, "postgres")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    data = folder / "data"
+    run: dict[str, Any] = {"check": True, "capture_output": True, "cwd": folder, **who}
+    subprocess.run(
+        [program("initdb"), "-D", data, "-A", "trust", "-U", "tester", "-E", "UTF8", "--locale=C.UTF-8"], **run
+    )
+    settings = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
+    start = ["-o", settings, "-l", str(folder / "log"), "-w", "start"]
+    subprocess.run([program("pg_ctl"), "-D", data, *start], **run)
+    yield f"postgresql://tester@127.0.0.1:{port}"
+    subprocess.run([program("pg_ctl"), "-D", data, "-m", "immediate", "stop"], **run)
+
+
+QUICK = (
+    "data/test_records.py",
+    "data/test_statistics.py",
+    "data/test_changelog.py",
+    "workspace/requests/test_selection.py",
+    "evidence/test_ledger.py",
+    "storage/test_migrate.py",
+    "workspace/requests/test_repository.py",
+)
+LONG = (
+    "data/test_importing.py",
+    "pipeline/test_incremental.py",
+    "unlearning/test_relabel.py",
+    "workspace/requests/test_state.py",
+    "unlearning/test_unlearn.py",
+)
+
+
+@pytest.mark.parametrize("suite", [*QUICK, *(pytest.param(name, marks=pytest.mark.long) for name in LONG)])
+def test_the_suites_pass_on_a_server(server: str, suite: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pytest", "-q", "--postgresql", server, "--basetemp", str(tmp_path / "t")]
+    file = Path(__file__).parents[1] / suite
+    finished = subprocess.run(
+        [*command, "-p", "no:cacheprovider", str(file)], capture_output=True, text=True, check=False, timeout=280
+    )
+    assert finished.returncode == 0, finished.stdout[-1500:] + finished.stderr[-1500:]
+
+
+def url_of(server: str, path: Path) -> str:
+    """A new, empty database."""
+    reached = on_server(server, path)
+    reached.engine.dispose()
+    return reached.engine.url.set(drivername="postgresql").render_as_string()
+
+
+def test_a_workspace_on_a_server_gives_the_same_model_and_can_be_opened_again(server: str, tmp_path: Path) -> None:
+    url = url_of(server, tmp_path / "records.db")
+    digests = []
+    for name, storage in (("file", {}), ("server", {"database": url})):
+        with Eraser.create(tmp_path / name, tiny_config(storage=storage)) as eraser:
+            eraser.__dict__["_loaded"] = Fake()
+            eraser.add(digits(range(20)), columns=DIGIT_COLUMNS)
+            eraser.train()
+            eraser.unlearn(ids=["digit-0003"])
+            assert eraser.check_ledger().sound
+        with Eraser(tmp_path / name) as eraser:
+            digests.append(eraser.model_digest)
+            assert eraser.status().records == 19
+            assert "digit-0003" not in eraser.record_ids()
+        assert (tmp_path / name / "records.db").exists() is (name == "file")
+    assert digests[0] == digests[1]
+
+
+def test_a_database_belongs_to_one_workspace(server: str, tmp_path: Path) -> None:
+    url = url_of(server, tmp_path / "records.db")
+    Eraser.create(tmp_path / "one", tiny_config(storage={"database": url})).close()
+    with pytest.raises(CorruptError, match="The ledger ends where the database says"):
+        Eraser.create(tmp_path / "two", tiny_config(storage={"database": url}))
+
+
+def test_one_writer_at_a_time_wherever_its_folder_is(server: str, tmp_path: Path) -> None:
+    first, second = (on_server(server, tmp_path / "records.db") for _ in range(2))
+    with first.alone(0):
+        with pytest.raises(LockedError, match="--wait"), second.alone(0.3):
+            pass
+        started = threading.Event()
+        waited: list[bool] = []
+
+        def write() -> None:
+            started.set()
+            with second.alone(60):
+                waited.append(True)
+
+        thread = threading.Thread(target=write)
+        thread.start()
+        started.wait()
+        assert not waited
+    thread.join(60)
+    assert waited
+    for reached in (first, second):
+        reached.engine.dispose()
+
+
+@pytest.mark.parametrize("url", ["sqlite:///x.db", "mysql://u:secret@h/n", "no url: secret", ""])
+def test_another_url_is_refused_without_telling_it(url: str) -> None:
+    with pytest.raises(ConfigError, match="postgresql://USER@HOST/NAME") as error:
+        PostgreSQL(url)
+    assert "secret" not in str(error.value)
+
+
+def test_a_server_that_is_not_there_is_an_error_without_the_password(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="see whether the server runs") as error:
+        Eraser.create(tmp_path / "w", tiny_config(storage={"database": "postgresql://me:secret@127.0.0.1:1/x"}))
+    assert "secret" not in str(error.value)
+
+
+def test_a_file_has_a_size_and_needs_no_other_lock(tmp_path: Path) -> None:
+    reached = SQLite(tmp_path / "records.db")
+    with reached.engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE t (x)")
+    with reached.alone(0), reached.alone(0):
+        assert reached.size() > 0
+    reached.engine.dispose()
+
+
+def test_an_older_database_is_upgraded_or_left_as_it_was(
+    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = url_of(server, tmp_path / "records.db")
+    with Eraser.create(tmp_path / "w", tiny_config(storage={"database": url})) as eraser:
+        eraser.__dict__["_loaded"] = Fake()
+        eraser.add(digits(range(20)), columns=DIGIT_COLUMNS)
+        eraser.train()
+        digest = eraser.model_digest
+    with monkeypatch.context() as patch:
+        later(tmp_path / "broken", patch, BROKEN)
+        with pytest.raises(Exception, match="no_such_table"):
+            Workspace(tmp_path / "w").upgrade()
+    later(tmp_path, monkeypatch)
+    with pytest.raises(FormatError, match="lmeraser upgrade") as refused, Eraser(tmp_path / "w") as eraser:
+        eraser.status()
+    assert "0002" in str(refused.value)
+    assert Workspace(tmp_path / "w").upgrade() == ("0002", "0003")
+    with Eraser(tmp_path / "w") as eraser:
+        eraser.__dict__["_loaded"] = Fake()
+        assert eraser.audit().identical
+        assert eraser.model_digest == digest
+        assert eraser.unlearn(ids=["digit-0003"])
+        assert eraser.audit().identical

@@ -1,0 +1,186 @@
+"""New and upgraded tables are the same; other versions are refused; an upgrade happens whole or not at all."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import inspect
+
+from conftest import DIGIT_COLUMNS, Run, digits, tiny_config
+from fake import Fake
+from lmeraser import Eraser
+from lmeraser.errors import CorruptError, FormatError, LockedError
+from lmeraser.storage import migrate as schema
+from lmeraser.storage.database import metadata
+from lmeraser.storage.engines import Reached, SQLite, reach
+from lmeraser.workspace.workspace import Workspace
+
+# What a later version might do: a table is replaced, which others belong to.
+STEP = """
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0003"
+down_revision = "0002"
+
+
+def upgrade():
+    replaced = "always" if op.get_bind().dialect.name == "sqlite" else "auto"
+    with op.batch_alter_table("records", recreate=replaced) as batch:
+        batch.add_column(sa.Column("colour", sa.String, nullable=True))
+    op.execute("UPDATE records SET colour = 'red'")
+"""
+BROKEN = STEP + "    op.execute('UPDATE no_such_table SET x = 1')\n"
+
+
+@pytest.fixture
+def reached(tmp_path: Path) -> Iterator[Reached]:
+    found = reach(tmp_path / "records.db")
+    yield found
+    found.engine.dispose()
+
+
+def test_the_last_step_has_the_version_of_the_program() -> None:
+    config = Config()
+    config.set_main_option("script_location", str(schema._STEPS))
+    assert ScriptDirectory.from_config(config).get_heads() == [schema.VERSION]
+
+
+def test_the_steps_make_the_tables_that_the_modules_name(reached: Reached) -> None:
+    schema.prepare(reached)
+    asked = ("columns", "indexes", "foreign_keys", "pk_constraint", "unique_constraints")
+    with reached.engine.begin() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+        made = inspect(connection)
+        before = {(t, a): repr(getattr(made, f"get_{a}")(t)) for t in metadata.tables for a in asked}
+        metadata.drop_all(connection)
+        metadata.create_all(connection)
+        made = inspect(connection)
+        assert before == {(t, a): repr(getattr(made, f"get_{a}")(t)) for t in metadata.tables for a in asked}
+
+
+def test_preparing_again_changes_nothing(reached: Reached) -> None:
+    schema.prepare(reached)
+    schema.prepare(reached)
+    assert schema.upgrade(reached) == (schema.VERSION, schema.VERSION)
+
+
+@pytest.fixture
+def filled(tmp_path: Path) -> Path:
+    path = tmp_path / "w"
+    with Eraser.create(path, tiny_config()) as eraser:
+        eraser.__dict__["_loaded"] = Fake()
+        eraser.add(digits(range(20)), columns=DIGIT_COLUMNS)
+        eraser.train()
+    return path
+
+
+def later(tmp_path: Path, patch: pytest.MonkeyPatch, step: str = STEP) -> None:
+    """A version of the program with one more step."""
+    steps = tmp_path / "steps"
+    shutil.copytree(schema._STEPS, steps, ignore=shutil.ignore_patterns("__pycache__"))
+    (steps / "versions" / "v0003_later.py").write_text(step)
+    patch.setattr(schema, "_STEPS", steps)
+    patch.setattr(schema, "VERSION", "0003")
+
+
+@pytest.mark.sqlite
+def test_an_older_workspace_is_refused_until_it_is_upgraded(
+    filled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run
+) -> None:
+    with Eraser(filled) as eraser:
+        digest, images = eraser.model_digest, eraser.workspace.records.images(eraser.record_ids())
+    later(tmp_path, monkeypatch)
+    refused = run("-w", filled, "status")
+    assert refused.code == 2
+    assert "got: version 0002" in refused.err
+    assert "backup" in refused.err
+    assert "lmeraser upgrade" in refused.err
+    assert "upgraded" in run("-w", filled, "upgrade").out
+    with Eraser(filled) as eraser:
+        eraser.__dict__["_loaded"] = Fake()
+        assert eraser.workspace.records.images(eraser.record_ids()) == images
+        assert eraser.audit().identical
+        eraser.unlearn(ids=["digit-0003"])  # what belongs to the record still goes with it
+        assert eraser.audit().identical
+        assert eraser.check_ledger().sound
+        assert eraser.workspace.generations.require().parent == digest
+        with eraser.workspace.database.reading() as connection:
+            colours = connection.exec_driver_sql("SELECT DISTINCT colour FROM records").all()
+            left = connection.exec_driver_sql("SELECT count(*) FROM images").scalar_one()
+    assert (colours, left) == ([("red",)], 19)
+    assert run("-w", filled, "upgrade", "--json").json == {"tables_before": "0003", "tables_now": "0003"}
+
+
+@pytest.mark.sqlite
+def test_a_step_that_fails_leaves_all_as_it_was(
+    filled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        later(tmp_path, patch, BROKEN)
+        with pytest.raises(Exception, match="no_such_table"):
+            Workspace(filled).upgrade()
+    with Eraser(filled) as eraser:
+        eraser.__dict__["_loaded"] = Fake()
+        assert eraser.audit().identical
+
+
+@pytest.mark.sqlite
+def test_every_version_leads_to_the_tables_of_this_one(tmp_path: Path) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(schema._STEPS))
+    for step in ScriptDirectory.from_config(config).walk_revisions():
+        older = reach(tmp_path / f"{step.revision}.db")
+        with older.engine.begin() as connection:
+            config.attributes["connection"] = connection
+            command.upgrade(config, step.revision)
+        assert schema.upgrade(older) == (step.revision, schema.VERSION)
+        with older.engine.begin() as connection:
+            assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+        older.engine.dispose()
+
+
+def test_tables_of_a_newer_version_are_refused(filled: Path, run: Run) -> None:
+    with Eraser(filled) as eraser, eraser.workspace.database.transaction() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+    for verb in ("status", "upgrade"):
+        refused = run("-w", filled, verb)
+        assert refused.code == 2
+        assert "9999" in refused.err
+        assert "nothing was changed" in refused.err
+
+
+@pytest.mark.sqlite
+def test_tables_without_a_version_are_refused(filled: Path) -> None:
+    with Eraser(filled) as eraser, eraser.workspace.database.transaction() as connection:
+        connection.exec_driver_sql("DROP TABLE alembic_version")
+    with pytest.raises(FormatError, match="before the first release"):
+        Eraser(filled).status()
+    with pytest.raises(FormatError, match="make a new workspace"):
+        Workspace(filled).upgrade()
+
+
+def test_nobody_writes_while_tables_change(filled: Path) -> None:
+    refused = pytest.raises(LockedError, match="something")
+    with closing(Workspace(filled)) as first, first.writing("something"), refused:
+        Workspace(filled, wait=0).upgrade()
+
+
+@pytest.mark.sqlite
+def test_a_step_that_leaves_rows_without_their_record_is_undone(filled: Path) -> None:
+    reached = SQLite(filled / "records.db")
+    others = "places", "features", "codes"
+    with pytest.raises(CorruptError, match="20 rows"), reached.changing_tables() as connection:
+        assert [connection.exec_driver_sql(f"DELETE FROM {table}").rowcount for table in ("records", *others)]
+    with reached.engine.connect() as connection:
+        assert connection.exec_driver_sql("SELECT count(*) FROM records").scalar_one() == 20
+    reached.engine.dispose()

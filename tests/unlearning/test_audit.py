@@ -1,0 +1,120 @@
+"""An audit finds whatever differs from deriving the model again, and nothing else."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import DIGIT_COLUMNS, digits, forget
+from lmeraser import Eraser
+from lmeraser.core.digests import Digest
+from lmeraser.errors import InputError, NoModelError
+
+
+def manifest(eraser: Eraser) -> Path:
+    folder = eraser.workspace.root / "generations"
+    return folder / (folder / "current").read_text().split()[0]
+
+
+def edit(eraser: Eraser, change: Any) -> None:
+    path = manifest(eraser)
+    values = json.loads(path.read_bytes())
+    change(values)
+    path.write_text(json.dumps(values))
+    # A dishonest operator covers the traces.
+    (path.parent / "current").write_text(f"{path.name} {Digest.of(path.read_bytes())}\n")
+
+
+def test_an_honest_model_is_identical(eraser: Eraser) -> None:
+    report = eraser.audit()
+    assert report.identical
+    assert report.same_environment
+    assert report.differences == ()
+    assert report.clusters_checked == report.clusters == eraser.status().clusters
+    assert report.records == 40
+
+
+def test_an_audit_leaves_the_workspace_as_it_was(eraser: Eraser) -> None:
+    names = {path for path in eraser.workspace.root.rglob("*") if path.is_file()}
+    revision = eraser.workspace.records.changes.revision
+    eraser.audit()
+    assert {path for path in eraser.workspace.root.rglob("*") if path.is_file()} == names
+    assert eraser.workspace.records.changes.revision == revision
+
+
+def test_some_clusters_drawn_at_random(eraser: Eraser) -> None:
+    report = eraser.audit(clusters=1)
+    assert report.identical
+    assert report.clusters_checked == 1
+
+
+def test_at_least_one_cluster_is_checked(eraser: Eraser) -> None:
+    with pytest.raises(InputError, match="at least one"):
+        eraser.audit(clusters=0)
+
+
+def test_an_altered_artifact_is_found(eraser: Eraser) -> None:
+    path = max((eraser.workspace.root / "artifacts").rglob("*.safetensors"), key=lambda p: p.stat().st_size)
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    report = eraser.audit()
+    assert not report.identical
+    assert len(report.differences) == 1
+    assert path.stem[:12] in report.differences[0]
+
+
+def test_a_missing_artifact_is_found(eraser: Eraser) -> None:
+    model = eraser.workspace.generations.require()
+    name = model.stages["cluster 0"].artifact.hex
+    (eraser.workspace.root / "artifacts" / name[:2] / f"{name}.safetensors").unlink()
+    assert not eraser.audit().identical
+
+
+def test_a_constituent_of_another_cluster_is_found(eraser: Eraser) -> None:
+    def swap(values: Any) -> None:
+        first, second = values["clusters"][:2]
+        first["constituent"], second["constituent"] = second["constituent"], first["constituent"]
+
+    edit(eraser, swap)
+    report = eraser.audit()
+    assert [line.split(":")[0] for line in report.differences] == ["cluster 0", "cluster 1"]
+
+
+def test_a_model_that_still_knows_a_deleted_record_is_found(eraser: Eraser, tmp_path: Path) -> None:
+    """A cheat: the record is deleted from the database, but the old model is passed off as up to date."""
+    forget(eraser.workspace.records, ["digit-0004"])
+    edit(eraser, lambda values: values.update(revision=eraser.workspace.records.changes.revision))
+    assert eraser.status().up_to_date
+    report = eraser.audit()
+    assert not report.identical
+    assert any(line.startswith("cluster") for line in report.differences)
+
+
+def test_a_cluster_too_many_or_too_few_is_found(eraser: Eraser) -> None:
+    edit(eraser, lambda values: values["clusters"].pop())
+    assert any("derived but not served" in line for line in eraser.audit().differences)
+
+
+def test_another_backbone_is_found(eraser: Eraser) -> None:
+    edit(eraser, lambda values: values.update(backbone=Digest.of(b"another")))
+    assert any(line.startswith("backbone") for line in eraser.audit().differences)
+
+
+def test_parts_from_another_environment_are_said(eraser: Eraser) -> None:
+    def elsewhere(values: Any) -> None:
+        values["clusters"][0]["constituent"]["fingerprint"] = Digest.of(b"elsewhere")
+
+    edit(eraser, elsewhere)
+    assert not eraser.audit().same_environment
+    assert len(eraser.status().fingerprints) == 2
+    assert eraser.status().fingerprint is None
+
+
+def test_a_model_that_is_out_of_date_is_not_audited(eraser: Eraser) -> None:
+    eraser.add(digits([50]), columns=DIGIT_COLUMNS)
+    with pytest.raises(NoModelError, match="up to date"):
+        eraser.audit()
