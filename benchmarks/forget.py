@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from lmeraser.core.lda import solve
-from lmeraser.core.sufficient_statistics import Sums, encode
+from lmeraser.core.sufficient_statistics import SufficientStatistics, encode
 from lmeraser.data.records import Record, Records
 from lmeraser.storage.database import Database
 from measuring import comparison, keep, parser_of, seconds
@@ -40,7 +40,7 @@ def main() -> None:
         records = Records(Database(Path(folder) / "records.db"), secret=b"benchmark")
         with records.database.transaction() as connection:
             records.insert(connection, rows, entry=0)
-        records.counted.count(dict(zip(ids, codes, strict=True)), labels, options.classes, key="benchmark")
+        records.statistics.count(dict(zip(ids, codes, strict=True)), labels, options.classes, key="benchmark")
 
         def forget(record_id: str) -> None:
             with records.database.transaction() as connection:
@@ -48,12 +48,12 @@ def main() -> None:
 
         for gone in range(options.requests):
             subtract.append(seconds(lambda gone=gone: forget(ids[gone])))  # type: ignore[misc]
-            zero = Sums.zero(options.features + 1, options.classes)
-            left: list[Sums] = []
+            zero = SufficientStatistics.zero(options.features + 1, options.classes)
+            left: list[SufficientStatistics] = []
             again.append(
                 seconds(lambda z=zero, g=gone + 1, kept=left: kept.append(z.plus(codes[g:], labels[g:])))  # type: ignore[misc]
             )
-            found = records.counted.sums()
+            found = records.statistics.sums()
             assert found is not None
             assert found.digest == left[0].digest, "a benchmark of something that is not exact is worth nothing"
         last = left[0]

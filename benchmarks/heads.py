@@ -23,7 +23,7 @@ from scipy.linalg import cho_factor, cho_solve
 from lmeraser.config.schema import View, parse
 from lmeraser.core.console import print_rows
 from lmeraser.core.lda import solve
-from lmeraser.core.sufficient_statistics import SCALE, Sums, decode, embedding, encode
+from lmeraser.core.sufficient_statistics import SCALE, SufficientStatistics, decode, embedding, encode
 from lmeraser.models.partitions import partition_of
 from lmeraser.models.partitions.trie import group
 from lmeraser.pipeline.executors.local import LocalExecutor
@@ -114,9 +114,9 @@ def draws_table(train: Features, test: Features, classes: int) -> None:
 def solved(codes: Matrix, labels: NDArray[np.int64], classes: int, penalty: float = 0.4) -> Matrix:
     """The product's global head, [d + 1, classes]."""
     integers = np.rint(codes * SCALE).astype(np.int16)
-    head: Matrix = solve(Sums.zero(integers.shape[1], classes).plus(integers, labels.tolist()), penalty)[
-        "weight"
-    ].T
+    head: Matrix = solve(
+        SufficientStatistics.zero(integers.shape[1], classes).plus(integers, labels.tolist()), penalty
+    )["weight"].T
     return head
 
 
@@ -177,7 +177,7 @@ def grouped(settings: dict[str, Any], train: Features) -> tuple[Any, dict[str, l
     sample = partition.sample(train.ids)
     points = EXECUTOR.class_vectors() if config.partition.public else clean[[int(i) for i in sample]]
     fitted = partition.fit(points)
-    places = dict(zip(train.ids, partition.places(fitted, train.ids, clean), strict=True))
+    places = dict(zip(train.ids, partition.trie_keys(fitted, train.ids, clean), strict=True))
     places |= zip(sample, partition.sample_places(fitted, sample), strict=True)
     return partition, group(places, config.partition.max_records), fitted
 

@@ -36,13 +36,13 @@ from lmeraser.core.tensors import Array, to_bytes
 from lmeraser.data import sources
 from lmeraser.data.importing import import_records
 from lmeraser.models.tuners.base import Members
-from lmeraser.models.tuners.head import Head
+from lmeraser.models.tuners.head import HeadTuner
 from lmeraser.pipeline.executors.base import Fetch, TuneResult, TuneTask, Vector
 from lmeraser.unlearning.dry_run import dry_run
 from lmeraser.unlearning.train import train
 from lmeraser.unlearning.unlearn import unlearn
 from lmeraser.workspace.purge import purge
-from lmeraser.workspace.requests.state import Wish
+from lmeraser.workspace.requests.state import RequestDraft
 from lmeraser.workspace.status import status
 from lmeraser.workspace.workspace import Workspace
 from measuring import keep, parser_of, seconds
@@ -84,7 +84,7 @@ class Simulated:
             made: Mapping[str, Array] = {"records": np.array([len(task.ids)])}
             if self._config.constituent.kind == "head":
                 members = Members(task.ids, task.labels, stack(fetch(task.ids)))
-                made = Head(self._config).tune(members, classes=task.classes)
+                made = HeadTuner(self._config).tune(members, classes=task.classes)
             yield TuneResult(task.key, to_bytes(made), 0.0)
 
 
@@ -125,7 +125,7 @@ def main() -> None:
         step("status", lambda: status(workspace))
         for what, work in (
             ("plan", lambda name: dry_run(workspace, lambda: executor, ids=[name])),
-            ("unlearn", lambda name: unlearn(workspace, lambda: executor, Wish(ids=[name]))),
+            ("unlearn", lambda name: unlearn(workspace, lambda: executor, RequestDraft(ids=[name]))),
         ):
             times = [seconds(functools.partial(work, name)) for name in usual[: options.requests]]
             found[f"{what}, median"] = statistics.median(times)

@@ -25,7 +25,7 @@ from lmeraser.pipeline.executors import pool_of
 from lmeraser.pipeline.executors.base import TuneResult, TuneTask
 from lmeraser.pipeline.executors.pool import PooledExecutor
 from lmeraser.pipeline.executors.processes import Processes
-from lmeraser.pipeline.executors.worker import Answer, Introduction
+from lmeraser.pipeline.executors.worker import WorkerInfo, WorkerResult
 from measuring import keep, parser_of, seconds
 from tuning import pictures
 
@@ -40,13 +40,13 @@ class Instant:
         self._artifact = bytes(4 * (3 * 96 * 96 + 1280 * 100))
         self._digest = Digest.of(self._artifact)
 
-    def introduce(self) -> Introduction:
+    def introduce(self) -> WorkerInfo:
         """Somebody."""
-        return Introduction(self._digest, self._digest, {}, None)
+        return WorkerInfo(self._digest, self._digest, {}, None)
 
-    def tune(self, task: TuneTask, payloads: Sequence[bytes]) -> Answer:
+    def tune(self, task: TuneTask, payloads: Sequence[bytes]) -> WorkerResult:
         """An artifact of 100 classes."""
-        return Answer(self._digest, TuneResult(task.key, self._artifact, 0.0), self._digest)
+        return WorkerResult(self._digest, TuneResult(task.key, self._artifact, 0.0), self._digest)
 
 
 def tuned(pool: PooledExecutor, images: Sequence[bytes], count: int) -> None:

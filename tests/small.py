@@ -22,7 +22,7 @@ from lmeraser.data.images import Canvases
 from lmeraser.models.backbones.base import Backbone, channel_constants
 from lmeraser.models.backbones.frozen import freeze
 from lmeraser.models.environment import deterministic
-from lmeraser.models.tuners import kind_of
+from lmeraser.models.tuners import tuner_of
 from lmeraser.models.tuners.base import Members, serial
 
 SIZE, SIDE, CLASSES, FEATURES = 16, 18, 3, 8
@@ -90,7 +90,7 @@ def tuned(
 ) -> dict[str, Any]:
     """A constituent of the kind that the settings name."""
     with deterministic():
-        return kind_of(chosen, backbone or Small()).tune(known, classes=CLASSES, parallel=parallel, **options)
+        return tuner_of(chosen, backbone or Small()).tune(known, classes=CLASSES, parallel=parallel, **options)
 
 
 def linear_head(chosen: Config) -> tuple[nn.Linear, list[dict[str, Any]]]:

@@ -40,7 +40,7 @@ def test_a_message_is_the_rule_then_the_value_then_the_next_step() -> None:
 @pytest.mark.parametrize("kind", [kind for kind in classes().values() if kind is not SourceError])
 def test_every_error_has_the_three_parts_and_an_exit_code(kind: type[LmeraserError]) -> None:
     error = kind("rule", got="got", next_step="step")
-    assert (error.rule, error.got, error.next_step) == ("rule", "got", "step")
+    assert (error.message, error.got, error.next_step) == ("rule", "got", "step")
     assert error.exit_code == {StoppedError: 130, VerificationError: 1}.get(kind, 2)
 
 

@@ -29,7 +29,7 @@ from lmeraser.core.progress import Progress, silent
 from lmeraser.core.time import utc_now
 from lmeraser.evidence.dsse import SigningKey
 from lmeraser.workspace.freshness import same_settings
-from lmeraser.workspace.requests.state import Regulation, Request, Wish, wish_of
+from lmeraser.workspace.requests.state import Regulation, Request, RequestDraft, draft_of
 from lmeraser.workspace.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from lmeraser.unlearning.plan import Plan
     from lmeraser.unlearning.residue import ResidueReport
     from lmeraser.unlearning.train import TrainReport
-    from lmeraser.unlearning.unlearn import Settled, UnlearnReport
+    from lmeraser.unlearning.unlearn import CompletionReport, UnlearnReport
     from lmeraser.workspace.status import Status
 
 _CHUNK = 256  # images in memory at once while they are classified
@@ -178,9 +178,11 @@ class Eraser:
 
     def train(self, *, rederive: bool = False) -> TrainReport:
         """Derive the model of the records and serve it; completes deletions under way. See `train.train`."""
-        from lmeraser.unlearning.unlearn import settle
+        from lmeraser.unlearning.unlearn import complete_pending
 
-        settled = settle(self.workspace, self.deriving, first=True, rederive=rederive, progress=self._progress)
+        settled = complete_pending(
+            self.workspace, self.deriving, first=True, rederive=rederive, progress=self._progress
+        )
         assert settled.training is not None
         return settled.training
 
@@ -214,7 +216,7 @@ class Eraser:
         """
         from lmeraser.unlearning.unlearn import unlearn
 
-        wish = wish_of(ids, subjects, request, regulation, received, audit)
+        wish = draft_of(ids, subjects, request, regulation, received, audit)
         only = [request] if request is not None and wish is None else []
         return unlearn(self.workspace, self.deriving, wish, only=only, audit=audit, progress=self._progress)
 
@@ -233,8 +235,8 @@ class Eraser:
         It waits for nobody: requests are accepted while a model is derived, too.
         From now on `predict` does not use the clusters of these records, unless quarantine is switched off.
         """
-        wish = wish_of(ids, subjects, request, regulation, received, audit) or Wish()
-        with self.workspace.noting("request") as connection:
+        wish = draft_of(ids, subjects, request, regulation, received, audit) or RequestDraft()
+        with self.workspace.request_transaction("request") as connection:
             return self.workspace.requests.accept(wish, now=self.workspace.clock(), connection=connection)
 
     def requests(self) -> list[Request]:
@@ -243,17 +245,17 @@ class Eraser:
 
     def cancel(self, request: str) -> Request:
         """Take back a request that is pending."""
-        with self.workspace.noting("cancel") as connection:
+        with self.workspace.request_transaction("cancel") as connection:
             return self.workspace.requests.cancel(connection, request, now=self.workspace.clock())
 
-    def relabel(self, label: str, *, ids: Iterable[str]) -> Settled:
+    def relabel(self, label: str, *, ids: Iterable[str]) -> CompletionReport:
         """Give records another label and bring the model up to date. See `relabel.relabel`."""
         from lmeraser.unlearning.relabel import relabel
-        from lmeraser.unlearning.unlearn import settle
+        from lmeraser.unlearning.unlearn import complete_pending
 
         with self.workspace.writing("relabel"):
             relabel(self.workspace, ids, label)
-            return settle(self.workspace, self.deriving, progress=self._progress)
+            return complete_pending(self.workspace, self.deriving, progress=self._progress)
 
     def check_ledger(self, *, head: str | os.PathLike[str] | None = None) -> LedgerReport:
         """Check the ledger's chain and compare it with the records. See `ledger` and `reconcile`.
@@ -264,11 +266,11 @@ class Eraser:
         Raises:
             VerificationError: the chain is broken; says where.
         """
-        from lmeraser.evidence.hash_chain import Head
+        from lmeraser.evidence.hash_chain import LedgerHead
         from lmeraser.evidence.reconcile import LedgerReport, differences
 
         workspace = self.workspace
-        entries = workspace.ledger.entries(head=Head.read(Path(head)) if head is not None else None)
+        entries = workspace.ledger.entries(head=LedgerHead.read(Path(head)) if head is not None else None)
         served = workspace.generations.current()
         digest = served.model_digest if served else None
         found = differences(entries, workspace.records.commitments(), digest)

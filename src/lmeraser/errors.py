@@ -17,7 +17,8 @@
     ├── WorkerError           workers in other processes or on other machines cannot do the work
     └── StoppedError         the user stopped it; running it again continues
 
-Every error states the rule, the value got and the next step. Knows nothing about any other module.
+Every error says what is wrong, the value got and the next step. What is wrong never holds a value that a caller
+sent, so that it can be shown where such values must not appear (HTTP answers, logs). Imports no other module.
 """
 
 from __future__ import annotations
@@ -31,27 +32,31 @@ class LmeraserError(Exception):
     """Base of every error that lmeraser raises on purpose.
 
     Args:
-        rule: what has to hold.
-        got: what was found instead.
+        message: what is wrong, without a full stop; holds nothing that a caller sent.
+        got: the value that is wrong, and what is possible instead.
         next_step: what the reader can do now.
+
+    >>> print(InputError("Split not found", got="'test2' (there are: train, test)", next_step="name one"))
+    Split not found: 'test2' (there are: train, test)
+    next: name one
     """
 
     exit_code = 2
 
-    def __init__(self, rule: str, *, got: str = "", next_step: str = "") -> None:
-        super().__init__(rule)
-        self.rule = rule
+    def __init__(self, message: str, *, got: str = "", next_step: str = "") -> None:
+        super().__init__(message)
+        self.message = message
         self.got = got
         self.next_step = next_step
 
+    @property
+    def summary(self) -> str:
+        """What is wrong and the value got."""
+        return f"{self.message}: {self.got}" if self.got else self.message
+
     def diagnostics(self) -> str:
-        """The whole message, as the command line prints it."""
-        lines = [self.rule]
-        if self.got:
-            lines.append(f"got: {self.got}")
-        if self.next_step:
-            lines.append(f"next: {self.next_step}")
-        return "\n".join(lines)
+        """The whole error, as the command line prints it."""
+        return f"{self.summary}\nnext: {self.next_step}" if self.next_step else self.summary
 
     def __str__(self) -> str:
         return self.diagnostics()
@@ -73,13 +78,13 @@ class SourceError(InputError):
     """A source of records has faults; nothing of it was imported.
 
     Args:
-        rule: what has to hold for a source.
+        message: what is wrong with the source.
         faults: one line per fault, in the order of the source.
         next_step: what the reader can do now.
     """
 
-    def __init__(self, rule: str, *, faults: Sequence[str], next_step: str = "") -> None:
-        super().__init__(rule, got=listing(faults), next_step=next_step)
+    def __init__(self, message: str, *, faults: Sequence[str], next_step: str = "") -> None:
+        super().__init__(message, got=listing(faults), next_step=next_step)
         self.faults = tuple(faults)
 
 
@@ -132,14 +137,14 @@ class StoppedError(LmeraserError):
 
 
 def listing(items: Sequence[str]) -> str:
-    """Items one per line, the first few in full and the rest as a count.
+    """How many items there are, then one a line: the first few in full, the rest as a count.
 
     >>> print(listing(["a", "b"]))
-    2:
+    2
       - a
       - b
     """
     shown = [f"  - {item}" for item in items[:_SHOWN]]
     if len(items) > _SHOWN:
         shown.append(f"  ... and {len(items) - _SHOWN} more")
-    return "\n".join([f"{len(items)}:", *shown])
+    return "\n".join([str(len(items)), *shown])

@@ -255,7 +255,7 @@ def test_the_preset_instant_tunes_nothing_and_is_read_back_with_its_list_of_view
     assert instant.constituent.kind == "none"
     assert instant.global_head.weight == 1
     assert instant.embedding.views == ("clean", "whole", "near", "frame")
-    assert instant.needs_codes
+    assert instant.needs_statistics
     text = to_toml(instant)
     assert tomllib.loads(text)["embedding"]["views"] == ["clean", "whole", "near", "frame"]
     path = tmp_path / "lmeraser.toml"
@@ -310,7 +310,7 @@ def test_the_weight_is_one_exactly_if_there_are_no_constituents(weight: float, k
     values = {**_INSTANT, "global_head": {"weight": weight}, "constituent": {"kind": kind}}
     if allowed:
         config = parse(values)
-        assert config.needs_codes == (weight > 0 or kind == "head")
+        assert config.needs_statistics == (weight > 0 or kind == "head")
         return
     with pytest.raises(ConfigError, match=rf"weight is 1 exactly .* not {weight:g} with '{kind}'"):
         parse(values)

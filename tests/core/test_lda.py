@@ -15,7 +15,7 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from lmeraser.core.lda import probabilities, solve
-from lmeraser.core.sufficient_statistics import SCALE, Codes, Sums, decode, embedding, encode
+from lmeraser.core.sufficient_statistics import SCALE, Codes, SufficientStatistics, decode, embedding, encode
 from lmeraser.core.tensors import to_bytes
 
 _seeds = st.integers(0, 2**32 - 1)
@@ -77,7 +77,7 @@ def test_the_head_is_that_of_another_implementation(
 ) -> None:
     codes, labels = codes_of(seed, count, width, classes)
     labels[:classes] = range(classes)  # the other one takes no class without records
-    head = solve(Sums.zero(width + 1, classes).plus(codes, labels), penalty)["weight"]
+    head = solve(SufficientStatistics.zero(width + 1, classes).plus(codes, labels), penalty)["weight"]
     added = penalised(decode(codes)[:, :-1], labels, penalty)
     other = LinearDiscriminantAnalysis(solver="lsqr", covariance_estimator=Penalised(added / count))
     other.fit(decode(codes)[:, :-1].astype(np.float64), labels)
@@ -92,7 +92,7 @@ def test_the_head_is_that_of_another_implementation(
 def test_the_head_is_that_of_its_formula(seed: int, count: int, width: int, classes: int, penalty: float) -> None:
     """By hand, from the records themselves instead of their sums."""
     codes, labels = codes_of(seed, count, width, classes)
-    head = solve(Sums.zero(width + 1, classes).plus(codes, labels), penalty)["weight"]
+    head = solve(SufficientStatistics.zero(width + 1, classes).plus(codes, labels), penalty)["weight"]
     points = codes[:, :-1].astype(np.float64) / SCALE
     means = {y: points[np.equal(labels, y)].mean(axis=0) for y in set(labels)}
     around = points - np.stack([means[y] for y in labels])
@@ -116,19 +116,19 @@ def test_any_history_that_leaves_the_same_records_gives_the_same_bytes(
     order = data.draw(st.permutations(range(count + 10)))
     gone = data.draw(st.lists(st.sampled_from(order), unique=True, max_size=count))
     cut = data.draw(st.integers(0, len(order)))
-    sums = Sums.zero(14, 4)
+    sums = SufficientStatistics.zero(14, 4)
     for part in (order[:cut], order[cut:]):
         sums = sums.plus(codes[part], [labels[number] for number in part])
     for number in gone:
         sums = sums.plus(codes[[number]], [labels[number]], sign=-1)
     kept = [number for number in range(count + 10) if number not in gone]
-    once = Sums.zero(14, 4).plus(codes[kept], [labels[number] for number in kept])
+    once = SufficientStatistics.zero(14, 4).plus(codes[kept], [labels[number] for number in kept])
     assert to_bytes(solve(sums, 10.0)) == to_bytes(solve(once, 10.0))
 
 
 def test_solving_leaves_the_sums_as_they_were() -> None:
     codes, labels = codes_of(1, 20, 8, 3)
-    sums = Sums.zero(9, 3).plus(codes, labels)
+    sums = SufficientStatistics.zero(9, 3).plus(codes, labels)
     before = sums.digest
     first = to_bytes(solve(sums, 1.0))
     assert sums.digest == before
@@ -140,7 +140,7 @@ def test_the_bytes_of_a_head_do_not_depend_on_the_number_of_threads() -> None:
     bytes_of = {}
     for threads in (1, 2):
         with threadpool_limits(threads, user_api="blas"):
-            sums = Sums.zero(701, 10).plus(codes, labels)
+            sums = SufficientStatistics.zero(701, 10).plus(codes, labels)
             bytes_of[threads] = (sums.digest, to_bytes(solve(sums, 10.0)))
             after = {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
             assert after == {threads}, "the caller's number of threads is given back"
@@ -149,7 +149,7 @@ def test_the_bytes_of_a_head_do_not_depend_on_the_number_of_threads() -> None:
 
 def test_a_larger_penalty_gives_a_smaller_head() -> None:
     codes, labels = codes_of(2, 40, 12, 3)
-    sums = Sums.zero(13, 3).plus(codes, labels)
+    sums = SufficientStatistics.zero(13, 3).plus(codes, labels)
     heads = [solve(sums, penalty)["weight"][:, :-1] for penalty in (1e-3, 0.1, 1.0, 10.0, 1e3)]
     norms = [float(np.linalg.norm(head)) for head in heads]
     assert norms == sorted(norms, reverse=True)
@@ -164,14 +164,14 @@ def test_the_penalty_does_not_depend_on_the_scale_of_the_features() -> None:
     scores = []
     for scale in (8.0, 4.0):
         codes = np.rint(np.column_stack([points * scale / 8, np.ones(300)]) * SCALE).astype(np.int16)
-        head = solve(Sums.zero(7, 3).plus(codes, labels), 0.4)["weight"]
+        head = solve(SufficientStatistics.zero(7, 3).plus(codes, labels), 0.4)["weight"]
         scores.append(decode(codes).astype(np.float64) @ head.T)
     np.testing.assert_allclose(scores[0], scores[1], rtol=0.02, atol=0.02)
 
 
 def test_a_class_without_records_has_no_weight_and_changes_no_other() -> None:
     codes, labels = codes_of(4, 30, 12, 3)
-    sums = Sums.zero(13, 3).plus(codes, labels)
+    sums = SufficientStatistics.zero(13, 3).plus(codes, labels)
     wider = solve(sums.widened(5), 10.0)["weight"]
     assert not wider[3:, :-1].any()
     assert (wider[3:, -1] == np.float32(-1e9)).all()
@@ -182,14 +182,14 @@ def test_a_class_without_records_has_no_weight_and_changes_no_other() -> None:
 
 def test_the_head_finds_the_classes_it_was_fitted_on() -> None:
     codes, labels = codes_of(6, 200, 64, 4)
-    head = solve(Sums.zero(65, 4).plus(codes, labels), 1.0)
+    head = solve(SufficientStatistics.zero(65, 4).plus(codes, labels), 1.0)
     shares = probabilities(head["weight"][None], decode(codes)[:, :-1])
     assert (shares.argmax(axis=1) == labels).mean() > 0.95
 
 
 def test_one_record_is_enough_for_a_head_and_all_images_are_of_its_class() -> None:
     codes, _ = codes_of(9, 1, 12, 3)
-    head = solve(Sums.zero(13, 3).plus(codes, [1]), 10.0)["weight"]
+    head = solve(SufficientStatistics.zero(13, 3).plus(codes, [1]), 10.0)["weight"]
     assert np.isfinite(head).all()
     images = np.random.default_rng(9).standard_normal((5, 12)).astype(np.float32)
     assert probabilities(head[None], images).tolist() == [[0.0, 1.0, 0.0]] * 5
@@ -207,7 +207,7 @@ def test_a_head_is_solved_on_one_thread(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(np.linalg, "cholesky", watched)
     codes, labels = codes_of(5, 30, 20, 3)
     with threadpool_limits(2, user_api="blas"):
-        solve(Sums.zero(21, 3).plus(codes, labels), 10.0)
+        solve(SufficientStatistics.zero(21, 3).plus(codes, labels), 10.0)
     assert seen == {1}
 
 

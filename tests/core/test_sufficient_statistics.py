@@ -12,7 +12,17 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import lmeraser.core.sufficient_statistics as module
-from lmeraser.core.sufficient_statistics import SCALE, Codes, Sums, decode, embedding, encode, pack, stack, unpack
+from lmeraser.core.sufficient_statistics import (
+    SCALE,
+    Codes,
+    SufficientStatistics,
+    decode,
+    embedding,
+    encode,
+    pack,
+    stack,
+    unpack,
+)
 
 CLASSES = 3
 LARGEST = 32767
@@ -32,16 +42,16 @@ _seeds = st.integers(0, 2**32 - 1)
 _shapes = st.tuples(st.integers(1, 9), st.integers(1, 6), st.sampled_from([1, 2, 7, 64, 257, 1280]))
 
 
-def added(sums: Sums, rows: Sequence[Row], sign: int = 1) -> Sums:
+def added(sums: SufficientStatistics, rows: Sequence[Row], sign: int = 1) -> SufficientStatistics:
     codes = np.array([code for code, _ in rows], np.int16).reshape(len(rows), len(sums.gram))
     return sums.plus(codes, [label for _, label in rows], sign=sign)
 
 
-def once(rows: Sequence[Row], width: int) -> Sums:
-    return added(Sums.zero(width, CLASSES), rows)
+def once(rows: Sequence[Row], width: int) -> SufficientStatistics:
+    return added(SufficientStatistics.zero(width, CLASSES), rows)
 
 
-def same(ours: Sums, theirs: Sums) -> bool:
+def same(ours: SufficientStatistics, theirs: SufficientStatistics) -> bool:
     return np.array_equal(ours.gram, theirs.gram) and np.array_equal(ours.moments, theirs.moments)
 
 
@@ -77,7 +87,7 @@ def test_any_order_and_split_of_additions_and_subtractions_gives_the_sums_of_the
     width, numbers = len(rows[0][0]), range(len(rows))
     removed = data.draw(st.sets(st.sampled_from(numbers)))
     changes = data.draw(st.permutations([*((1, n) for n in numbers), *((-1, n) for n in removed)]))
-    sums, batch, batch_sign = Sums.zero(width, CLASSES), list[Row](), 1
+    sums, batch, batch_sign = SufficientStatistics.zero(width, CLASSES), list[Row](), 1
     for sign, number in changes:
         if sign != batch_sign or data.draw(st.booleans()):
             sums, batch, batch_sign = added(sums, batch, batch_sign), [], sign
@@ -92,8 +102,8 @@ def test_any_order_and_split_of_additions_and_subtractions_gives_the_sums_of_the
 def test_subtracting_every_record_leaves_zeros(rows: list[Row]) -> None:
     width = len(rows[0][0])
     left = added(once(rows, width), rows, sign=-1)
-    assert same(left, Sums.zero(width, CLASSES))
-    assert left.digest == Sums.zero(width, CLASSES).digest
+    assert same(left, SufficientStatistics.zero(width, CLASSES))
+    assert left.digest == SufficientStatistics.zero(width, CLASSES).digest
     assert left.records_by_class == (0,) * CLASSES
 
 
@@ -117,14 +127,14 @@ def test_other_records_have_another_digest(rows: list[Row], others: list[Row]) -
 def test_no_record_adds_nothing() -> None:
     sums = once([((5, -7, SCALE), 1)], 3)
     assert same(added(sums, []), sums)
-    assert Sums.zero(3, 2).records_by_class == (0, 0)
+    assert SufficientStatistics.zero(3, 2).records_by_class == (0, 0)
 
 
 @pytest.mark.parametrize("count", [3_000, 2**20 + 5])
 def test_extreme_codes_of_many_records_stay_exact(count: int) -> None:
     row = [LARGEST, -LARGEST, SCALE]
     codes = np.tile(np.array(row, np.int16), (count, 1))
-    sums = Sums.zero(3, 1).plus(codes, np.zeros(count, np.int64).tolist())
+    sums = SufficientStatistics.zero(3, 1).plus(codes, np.zeros(count, np.int64).tolist())
     assert sums.gram.tolist() == [[count * a * b for b in row] for a in row]
     assert sums.moments.tolist() == [[count * a] for a in row]
     assert sums.records_by_class == (count,)
@@ -139,9 +149,9 @@ def test_it_does_not_matter_how_many_records_are_added_at_once(
 ) -> None:
     random = np.random.default_rng(3)
     codes, labels = random.integers(-LARGEST, LARGEST + 1, (23, 5)).astype(np.int16), random.integers(0, 4, 23)
-    expected = Sums.zero(5, 4).plus(codes, labels.tolist())
+    expected = SufficientStatistics.zero(5, 4).plus(codes, labels.tolist())
     monkeypatch.setattr(module, "_EXACT", at_once)
-    assert Sums.zero(5, 4).plus(codes, labels.tolist()).digest == expected.digest
+    assert SufficientStatistics.zero(5, 4).plus(codes, labels.tolist()).digest == expected.digest
 
 
 @given(_tables, st.data())
@@ -172,7 +182,7 @@ def test_new_classes_have_zeros_and_the_rest_is_kept(rows: list[Row], more: int)
 def test_it_does_not_matter_when_the_list_of_classes_is_extended(rows: list[Row], cut: int) -> None:
     width = len(rows[0][0])
     late = added(once(rows[:cut], width).widened(CLASSES + 2), rows[cut:])
-    early = added(Sums.zero(width, CLASSES + 2), rows)
+    early = added(SufficientStatistics.zero(width, CLASSES + 2), rows)
     assert late.digest == early.digest
 
 

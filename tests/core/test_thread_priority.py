@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from lmeraser.core.thread_priority import gently, give_way
+from lmeraser.core.thread_priority import gently, lower_priority
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has priorities of threads")
 
@@ -25,7 +25,7 @@ def test_a_thread_gives_way_with_those_that_it_starts_and_alone() -> None:
         inner = threading.Thread(target=lambda: seen.append(mine()))
         inner.start()
         inner.join()
-        give_way(0)  # never takes anything back
+        lower_priority(0)  # never takes anything back
         return mine()
 
     assert gently(work, before + 3) == before + 3

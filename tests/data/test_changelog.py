@@ -34,38 +34,38 @@ def test_the_places_of_all_changes_since_are_touched(changes: Changes) -> None:
     note(changes, anything=True)
     note(changes, ("p", "3", False), ("p", "12/0101", False))
     note(changes, ("p", "12/0001", False))
-    assert changes.places("p", since=1) == {"3", "12/0101", "12/0001"}
-    assert changes.places("p", since=2) == {"12/0001"}
-    assert changes.places("p", since=3) == set()
+    assert changes.trie_keys("p", since=1) == {"3", "12/0101", "12/0001"}
+    assert changes.trie_keys("p", since=2) == {"12/0001"}
+    assert changes.trie_keys("p", since=3) == set()
 
 
 @pytest.mark.parametrize("since", [0, 1])
 def test_what_adds_or_shapes_touches_everything(changes: Changes, since: int) -> None:
     note(changes, ("p", "3", False), ("p", "4", True))
     note(changes, anything=True)
-    assert changes.places("p", since=since) is None
+    assert changes.trie_keys("p", since=since) is None
 
 
 def test_a_record_that_shaped_one_partition_is_ordinary_under_another(changes: Changes) -> None:
     note(changes, ("p", "3", True), ("q", "5", False))
-    assert changes.places("p", since=0) is None
-    assert changes.places("q", since=0) == {"5"}
+    assert changes.trie_keys("p", since=0) is None
+    assert changes.trie_keys("q", since=0) == {"5"}
 
 
 def test_a_change_that_was_not_noted_under_a_partition_may_touch_all_of_it(changes: Changes) -> None:
     note(changes, ("p", "3", False))
     note(changes, ("q", "5", False))
-    assert changes.places("p", since=0) is None
+    assert changes.trie_keys("p", since=0) is None
     note(changes)  # of records without a place
-    assert changes.places("q", since=1) is None
+    assert changes.trie_keys("q", since=1) is None
 
 
 def test_what_is_forgotten_is_not_known(changes: Changes) -> None:
     note(changes, ("p", "3", False))
     note(changes, ("p", "4", False))
     changes.forget(until=1)
-    assert changes.places("p", since=0) is None
-    assert changes.places("p", since=1) == {"4"}
+    assert changes.trie_keys("p", since=0) is None
+    assert changes.trie_keys("p", since=1) == {"4"}
 
 
 def test_a_change_that_is_rolled_back_has_no_revision(changes: Changes) -> None:
@@ -76,4 +76,4 @@ def test_a_change_that_is_rolled_back_has_no_revision(changes: Changes) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         half()
-    assert (changes.revision, changes.places("p", since=0)) == (0, set())
+    assert (changes.revision, changes.trie_keys("p", since=0)) == (0, set())

@@ -97,8 +97,8 @@ def test_more_ids_than_one_statement_takes_are_found(records: Records) -> None:
     ids = [f"r{number:04d}" for number in range(1300)]
     assert len(records.find(ids)) == 1201
     assert len(records.of_subjects(["s0", "s1", "s2", "s9"])["s1"]) == 400
-    records.store_places(dict.fromkeys(ids[:1201], "1"), partition=Digest.of(b"p"))
-    assert len(records.places(Digest.of(b"p"), ids)) == 1201
+    records.store_trie_keys(dict.fromkeys(ids[:1201], "1"), partition=Digest.of(b"p"))
+    assert len(records.trie_keys(Digest.of(b"p"), ids)) == 1201
     forget(records, ids[:1100])
     assert (records.count(), len(records.suppressed("record", ids))) == (101, 1100)
 
@@ -142,7 +142,7 @@ def test_the_revision_counts_changes_of_records_and_classes(records: Records) ->
     revisions.append(records.changes.revision)
     assert revisions == sorted(set(revisions))
     before = records.changes.revision
-    records.store_places({}, partition=Digest.of(b"p"))
+    records.store_trie_keys({}, partition=Digest.of(b"p"))
     records.database.compact()
     assert records.changes.revision == before, "derived values are not part of it"
 
@@ -159,13 +159,13 @@ def test_derived_values_come_back_and_are_replaced(records: Records) -> None:
     records.store_features({"r0000": vector + 1}, key="other")
     assert records.features(["r0000"], key="k") == {}
     first, second = Digest.of(b"first"), Digest.of(b"second")
-    records.store_places({"r0000": "3", "r0001": "4"}, partition=first)
-    assert records.places(first) == {"r0000": "3", "r0001": "4"}
-    records.store_places({"r0001": "5"}, partition=second)
-    assert records.places(first) == {"r0000": "3", "r0001": "4"}, "what is served keeps its places meanwhile"
-    assert records.places(second) == {"r0001": "5"}
+    records.store_trie_keys({"r0000": "3", "r0001": "4"}, partition=first)
+    assert records.trie_keys(first) == {"r0000": "3", "r0001": "4"}
+    records.store_trie_keys({"r0001": "5"}, partition=second)
+    assert records.trie_keys(first) == {"r0000": "3", "r0001": "4"}, "what is served keeps its places meanwhile"
+    assert records.trie_keys(second) == {"r0001": "5"}
     records.forget_places(keep=second)
-    assert (records.places(first), records.places(second)) == ({}, {"r0001": "5"})
+    assert (records.trie_keys(first), records.trie_keys(second)) == ({}, {"r0001": "5"})
     records.forget_derived()
     assert records.features(["r0000"], key="other") == {}
 
@@ -180,7 +180,7 @@ def test_a_deletion_takes_everything_that_belongs_to_the_record(records: Records
     fill(records, [record(number) for number in range(4)])
     ids = [found.id for found in records.index()]
     records.store_features({i: np.ones(3, dtype=np.float32) for i in ids}, key="k")
-    records.store_places(dict.fromkeys(ids, "0"), partition=Digest.of(b"p"))
+    records.store_trie_keys(dict.fromkeys(ids, "0"), partition=Digest.of(b"p"))
     before = tables(tmp_path / "records.db")
     owning = [name for name, rows in before.items() if sorted(row[0] for row in rows) == [1, 2, 3, 4]]
     assert sorted(owning) == ["features", "images", "places", "records"]

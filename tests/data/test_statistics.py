@@ -17,9 +17,9 @@ from sqlalchemy import Connection
 
 import lmeraser.storage.database as database
 from conftest import forget
-from lmeraser.core.sufficient_statistics import SCALE, Sums
+from lmeraser.core.sufficient_statistics import SCALE, SufficientStatistics
 from lmeraser.data.records import Record, Records
-from lmeraser.data.statistics import Counted
+from lmeraser.data.statistics import StatisticsStore
 from lmeraser.errors import StorageError, UnknownRecordError
 from lmeraser.storage.database import Database
 from lmeraser.storage.keystore import ErasedError
@@ -50,7 +50,7 @@ def fill(records: Records, numbers: Sequence[int]) -> None:
 
 def count(records: Records, numbers: Sequence[int], *, key: str = "k", classes: int = CLASSES) -> None:
     labels = [records.find([name(n)])[name(n)][1] for n in numbers]
-    records.counted.count({name(n): code(n, key) for n in numbers}, labels, classes, key=key)
+    records.statistics.count({name(n): code(n, key) for n in numbers}, labels, classes, key=key)
 
 
 def relabel(records: Records, numbers: Sequence[int], label: int) -> None:
@@ -58,10 +58,10 @@ def relabel(records: Records, numbers: Sequence[int], label: int) -> None:
         records.relabel(connection, [name(n) for n in numbers], label, entry=2)
 
 
-def scratch(labels: dict[int, int], *, key: str = "k", classes: int = CLASSES) -> Sums:
+def scratch(labels: dict[int, int], *, key: str = "k", classes: int = CLASSES) -> SufficientStatistics:
     """The sums over these records, added up once."""
     codes = np.array([code(n, key) for n in labels], np.int16).reshape(-1, WIDTH)
-    return Sums.zero(WIDTH, classes).plus(codes, list(labels.values()))
+    return SufficientStatistics.zero(WIDTH, classes).plus(codes, list(labels.values()))
 
 
 def of(*numbers: int) -> dict[int, int]:
@@ -69,11 +69,11 @@ def of(*numbers: int) -> dict[int, int]:
     return {n: label_of(n) for n in numbers}
 
 
-def digest(sums: Sums | None) -> str | None:
+def digest(sums: SufficientStatistics | None) -> str | None:
     return None if sums is None else str(sums.digest)
 
 
-def state(counted: Counted, key: str = "k") -> tuple[str | None, list[str], list[bytes]]:
+def state(counted: StatisticsStore, key: str = "k") -> tuple[str | None, list[str], list[bytes]]:
     """All that the database holds of it."""
     ids = sorted(counted.ids(key=key))
     return digest(counted.sums()), ids, counted.codes(ids)
@@ -101,56 +101,56 @@ def records(filled: Path, tmp_path: Path) -> Iterator[Records]:
 
 
 def test_before_any_record_is_counted_there_are_no_sums(records: Records) -> None:
-    assert records.counted.sums() is None
-    assert records.counted.sums_without([name(0)], key="k") is None
-    assert records.counted.ids(key="k") == set()
-    assert records.counted.codes([]) == []
+    assert records.statistics.sums() is None
+    assert records.statistics.sums_without([name(0)], key="k") is None
+    assert records.statistics.ids(key="k") == set()
+    assert records.statistics.codes([]) == []
 
 
 def test_counted_records_have_ids_codes_and_sums(records: Records, tmp_path: Path) -> None:
     count(records, [0, 1, 2])
     count(records, [5])
-    assert records.counted.ids(key="k") == {name(n) for n in (0, 1, 2, 5)}
-    assert records.counted.codes([name(5), name(0), name(5)]) == [code(n).tobytes() for n in (5, 0, 5)]
-    assert digest(records.counted.sums()) == digest(scratch(of(0, 1, 2, 5)))
+    assert records.statistics.ids(key="k") == {name(n) for n in (0, 1, 2, 5)}
+    assert records.statistics.codes([name(5), name(0), name(5)]) == [code(n).tobytes() for n in (5, 0, 5)]
+    assert digest(records.statistics.sums()) == digest(scratch(of(0, 1, 2, 5)))
     records.database.close()
     again = Records(Database(tmp_path / "records.db"), secret=b"secret")
-    assert state(again.counted) == state(records.counted), "it is on the disk"
+    assert state(again.statistics) == state(records.statistics), "it is on the disk"
     again.database.close()
 
 
 def test_the_order_and_the_batches_of_counting_do_not_matter(records: Records) -> None:
     count(records, [7, 3, 0, 1])
-    together = state(records.counted)
-    records.counted.clear()
+    together = state(records.statistics)
+    records.statistics.clear()
     for number in (0, 1, 3, 7):
         count(records, [number])
-    assert state(records.counted) == together
+    assert state(records.statistics) == together
 
 
 def test_a_record_is_not_counted_twice(records: Records) -> None:
     count(records, [0, 1])
-    before = state(records.counted)
+    before = state(records.statistics)
     with pytest.raises(StorageError):
         count(records, [2, 1])
-    assert state(records.counted) == before, "nothing of the batch was counted"
+    assert state(records.statistics) == before, "nothing of the batch was counted"
 
 
 def test_a_record_that_is_not_there_is_not_counted(records: Records) -> None:
     count(records, [0])
-    before = state(records.counted)
+    before = state(records.statistics)
     with pytest.raises(UnknownRecordError):
-        records.counted.count({name(1): code(1), "nobody": code(99)}, [1, 0], CLASSES, key="k")
-    assert state(records.counted) == before
+        records.statistics.count({name(1): code(1), "nobody": code(99)}, [1, 0], CLASSES, key="k")
+    assert state(records.statistics) == before
 
 
 @pytest.mark.parametrize("labels", [[0], [0, 1, 2]])
 def test_every_record_that_is_counted_has_one_label(records: Records, labels: list[int]) -> None:
     count(records, [0])
-    before = state(records.counted)
+    before = state(records.statistics)
     with pytest.raises(ValueError):
-        records.counted.count({name(1): code(1), name(2): code(2)}, labels, CLASSES, key="k")
-    assert state(records.counted) == before
+        records.statistics.count({name(1): code(1), name(2): code(2)}, labels, CLASSES, key="k")
+    assert state(records.statistics) == before
 
 
 def test_counting_is_not_a_change_of_the_records(records: Records) -> None:
@@ -164,12 +164,12 @@ def test_a_longer_list_of_classes_keeps_what_was_counted(records: Records) -> No
     count(records, [0, 1, 2])
     relabel(records, [4], 4)
     count(records, [3, 4], classes=5)
-    sums = records.counted.sums()
+    sums = records.statistics.sums()
     assert digest(sums) == digest(scratch({**of(0, 1, 2, 3), 4: 4}, classes=5))
     assert sums is not None
     assert sums.records_by_class == (2, 1, 1, 0, 1)
     count(records, [5], classes=CLASSES)
-    assert digest(records.counted.sums()) == digest(scratch({**of(0, 1, 2, 3, 5), 4: 4}, classes=5))
+    assert digest(records.statistics.sums()) == digest(scratch({**of(0, 1, 2, 3, 5), 4: 4}, classes=5))
 
 
 # --- keys --------------------------------------------------------------------------------------------------
@@ -177,37 +177,37 @@ def test_a_longer_list_of_classes_keeps_what_was_counted(records: Records) -> No
 
 def test_under_another_key_no_record_is_counted(records: Records) -> None:
     count(records, [0, 1])
-    assert records.counted.ids(key="other") == set()
-    assert records.counted.ids(key="k") == {name(0), name(1)}
+    assert records.statistics.ids(key="other") == set()
+    assert records.statistics.ids(key="k") == {name(0), name(1)}
 
 
 def test_counting_under_another_key_starts_anew(records: Records) -> None:
     count(records, [0, 1, 2], classes=5)
     count(records, [1, 4], key="other")
-    assert records.counted.ids(key="k") == set()
-    assert records.counted.ids(key="other") == {name(1), name(4)}
-    assert records.counted.codes([name(1)]) == [code(1, "other").tobytes()]
-    assert digest(records.counted.sums()) == digest(scratch(of(1, 4), key="other"))
+    assert records.statistics.ids(key="k") == set()
+    assert records.statistics.ids(key="other") == {name(1), name(4)}
+    assert records.statistics.codes([name(1)]) == [code(1, "other").tobytes()]
+    assert digest(records.statistics.sums()) == digest(scratch(of(1, 4), key="other"))
     with pytest.raises(KeyError):
-        records.counted.codes([name(0)])
+        records.statistics.codes([name(0)])
 
 
 def test_counting_under_another_key_that_fails_leaves_what_was_counted(records: Records) -> None:
     count(records, [0, 1])
-    before = state(records.counted)
+    before = state(records.statistics)
     with pytest.raises(UnknownRecordError):
-        records.counted.count({"nobody": code(99)}, [0], CLASSES, key="other")
-    assert state(records.counted) == before
+        records.statistics.count({"nobody": code(99)}, [0], CLASSES, key="other")
+    assert state(records.statistics) == before
 
 
 def test_codes_under_another_key_may_have_another_length(records: Records) -> None:
     count(records, [0, 1])
     short = np.array([3, SCALE], np.int16)
-    records.counted.count({name(0): short}, [0], 1, key="other")
-    sums = records.counted.sums()
+    records.statistics.count({name(0): short}, [0], 1, key="other")
+    sums = records.statistics.sums()
     assert sums is not None
     assert sums.gram.tolist() == [[9, 3 * SCALE], [3 * SCALE, SCALE**2]]
-    assert records.counted.codes([name(0)]) == [short.tobytes()]
+    assert records.statistics.codes([name(0)]) == [short.tobytes()]
 
 
 # --- forgetting --------------------------------------------------------------------------------------------
@@ -216,9 +216,9 @@ def test_codes_under_another_key_may_have_another_length(records: Records) -> No
 def test_deleting_records_subtracts_them_and_removes_their_codes(records: Records) -> None:
     count(records, [0, 1, 2, 3])
     forget(records, [name(n) for n in (1, 3, 6)], subjects=["s1"])
-    assert state(records.counted)[:2] == (digest(scratch(of(0, 2))), [name(0), name(2)])
+    assert state(records.statistics)[:2] == (digest(scratch(of(0, 2))), [name(0), name(2)])
     with pytest.raises(KeyError):
-        records.counted.codes([name(1)])
+        records.statistics.codes([name(1)])
     with records.database.reading() as connection:
         assert connection.exec_driver_sql("SELECT number FROM codes ORDER BY 1").scalars().all() == [1, 3]
 
@@ -234,10 +234,10 @@ def test_sums_from_before_a_deletion_cannot_be_read_after_it(records: Records, t
     records.database.erase()
     shutil.copy(tmp_path / "records.keys", backup)
     old = Records(Database(backup / "records.db"), secret=b"secret")
-    for read in (old.counted.sums, lambda: old.counted.codes([name(1)])):
+    for read in (old.statistics.sums, lambda: old.statistics.codes([name(1)])):
         with pytest.raises(ErasedError):
             read()
-    assert old.counted.codes([name(2)]) == [code(2).tobytes()]
+    assert old.statistics.codes([name(2)]) == [code(2).tobytes()]
     old.database.close()
 
 
@@ -245,19 +245,19 @@ def test_records_and_sums_change_in_the_same_transaction(records: Records) -> No
     def half() -> None:
         with records.database.transaction() as connection:
             records.delete(connection, [name(1)])
-            seen.append(state(records.counted))  # another connection
+            seen.append(state(records.statistics))  # another connection
             raise KeyboardInterrupt
 
     count(records, [0, 1, 2])
-    before, seen = state(records.counted), list[object]()
+    before, seen = state(records.statistics), list[object]()
     with pytest.raises(KeyboardInterrupt):
         half()
     assert seen == [before], "what is not committed is not seen"
-    assert state(records.counted) == before
+    assert state(records.statistics) == before
     assert sorted(records.find([name(1)])) == [name(1)]
     forget(records, [name(1)])
     assert records.find([name(1)]) == {}
-    assert digest(records.counted.sums()) == digest(scratch(of(0, 2)))
+    assert digest(records.statistics.sums()) == digest(scratch(of(0, 2)))
 
 
 def test_deletions_in_one_transaction_all_count(records: Records) -> None:
@@ -265,7 +265,7 @@ def test_deletions_in_one_transaction_all_count(records: Records) -> None:
     with records.database.transaction() as connection:
         records.delete(connection, [name(0)])
         records.delete(connection, [name(3), name(2)])
-    assert state(records.counted)[:2] == (digest(scratch(of(1))), [name(1)])
+    assert state(records.statistics)[:2] == (digest(scratch(of(1))), [name(1)])
 
 
 @pytest.mark.parametrize("deleted", [[1], [1, 2, 3], [2]], ids=["the same", "more", "others"])
@@ -273,23 +273,23 @@ def test_what_was_prepared_is_used_where_it_fits(
     records: Records, monkeypatch: pytest.MonkeyPatch, deleted: list[int]
 ) -> None:
     count(records, range(5))
-    records.counted.prepare([name(1)])
+    records.statistics.prepare([name(1)])
     read = list[int]()
-    real = Counted._read
-    monkeypatch.setattr(Counted, "_read", lambda counted, c: read.append(1) or real(counted, c))  # type: ignore[func-returns-value]
+    real = StatisticsStore._read
+    monkeypatch.setattr(StatisticsStore, "_read", lambda counted, c: read.append(1) or real(counted, c))  # type: ignore[func-returns-value]
     forget(records, [name(n) for n in deleted])
     assert bool(read) == (1 not in deleted)
-    assert digest(records.counted.sums()) == digest(scratch(of(*set(range(5)) - set(deleted))))
+    assert digest(records.statistics.sums()) == digest(scratch(of(*set(range(5)) - set(deleted))))
 
 
 def test_what_was_prepared_before_the_sums_changed_is_not_used(records: Records, tmp_path: Path) -> None:
     count(records, range(5))
-    records.counted.prepare([name(1)])
+    records.statistics.prepare([name(1)])
     other = Records(Database(records.database.keys.path.with_suffix(".db")), secret=b"secret")
     forget(other, [name(2)])
     other.database.close()
     forget(records, [name(1)])
-    assert digest(records.counted.sums()) == digest(scratch(of(0, 3, 4)))
+    assert digest(records.statistics.sums()) == digest(scratch(of(0, 3, 4)))
 
 
 def test_sums_of_a_transaction_that_was_rolled_back_are_forgotten_with_it(records: Records) -> None:
@@ -304,45 +304,45 @@ def test_sums_of_a_transaction_that_was_rolled_back_are_forgotten_with_it(record
     with pytest.raises(KeyboardInterrupt), records.database.transaction() as connection:
         half(connection)
     forget(records, [name(0)])
-    assert digest(records.counted.sums()) == digest(scratch(of(1, 2, 3)))
+    assert digest(records.statistics.sums()) == digest(scratch(of(1, 2, 3)))
 
 
 def test_after_the_last_record_the_sums_are_zeros(records: Records) -> None:
     count(records, [0, 1])
     forget(records, [name(0), name(1)])
-    assert digest(records.counted.sums()) == digest(Sums.zero(WIDTH, CLASSES))
-    assert records.counted.ids(key="k") == set()
+    assert digest(records.statistics.sums()) == digest(SufficientStatistics.zero(WIDTH, CLASSES))
+    assert records.statistics.ids(key="k") == set()
     count(records, [2])
-    assert digest(records.counted.sums()) == digest(scratch(of(2)))
+    assert digest(records.statistics.sums()) == digest(scratch(of(2)))
 
 
 def test_forgetting_records_that_are_not_counted_changes_nothing(records: Records) -> None:
     def try_it() -> None:
         with records.database.transaction() as connection:
-            records.counted.forget(connection, [name(5), "nobody"])
-            records.counted.forget(connection, [])
+            records.statistics.forget(connection, [name(5), "nobody"])
+            records.statistics.forget(connection, [])
 
     try_it()
-    assert records.counted.sums() is None
+    assert records.statistics.sums() is None
     count(records, [0, 1])
-    before = state(records.counted)
+    before = state(records.statistics)
     try_it()
-    assert state(records.counted) == before
+    assert state(records.statistics) == before
     forget(records, [name(7)])
-    assert state(records.counted) == before
+    assert state(records.statistics) == before
 
 
 def test_a_relabelled_record_is_no_longer_counted_until_it_is_counted_with_its_new_label(records: Records) -> None:
     count(records, [0, 1, 2])
     relabel(records, [1, 7], 2)
-    assert state(records.counted)[:2] == (digest(scratch(of(0, 2))), [name(0), name(2)])
+    assert state(records.statistics)[:2] == (digest(scratch(of(0, 2))), [name(0), name(2)])
     count(records, [1, 7])
-    sums = records.counted.sums()
+    sums = records.statistics.sums()
     assert digest(sums) == digest(scratch({**of(0, 2), 1: 2, 7: 2}))
     assert sums is not None
     assert sums.records_by_class == (1, 0, 3)
     forget(records, [name(1)])
-    assert digest(records.counted.sums()) == digest(scratch({**of(0, 2), 7: 2})), "it went with its new label"
+    assert digest(records.statistics.sums()) == digest(scratch({**of(0, 2), 7: 2})), "it went with its new label"
 
 
 def test_a_rolled_back_correction_leaves_the_sums_as_they_were(records: Records) -> None:
@@ -352,10 +352,10 @@ def test_a_rolled_back_correction_leaves_the_sums_as_they_were(records: Records)
             raise KeyboardInterrupt
 
     count(records, [0, 1])
-    before = state(records.counted)
+    before = state(records.statistics)
     with pytest.raises(KeyboardInterrupt):
         half()
-    assert state(records.counted) == before
+    assert state(records.statistics) == before
     assert records.find([name(0)])[name(0)][1] == 0
 
 
@@ -364,10 +364,10 @@ def test_more_records_than_one_statement_takes_are_counted_and_forgotten(
 ) -> None:
     monkeypatch.setattr(database, "_IN_CHUNK", 3)
     count(records, range(8))
-    assert digest(records.counted.sums_without([name(n) for n in range(7)], key="k")) == digest(scratch(of(7)))
+    assert digest(records.statistics.sums_without([name(n) for n in range(7)], key="k")) == digest(scratch(of(7)))
     forget(records, [name(n) for n in range(4)])
-    assert state(records.counted)[:2] == (digest(scratch(of(4, 5, 6, 7))), [name(n) for n in (4, 5, 6, 7)])
-    assert records.counted.codes([name(n) for n in (7, 6, 5, 4)]) == [code(n).tobytes() for n in (7, 6, 5, 4)]
+    assert state(records.statistics)[:2] == (digest(scratch(of(4, 5, 6, 7))), [name(n) for n in (4, 5, 6, 7)])
+    assert records.statistics.codes([name(n) for n in (7, 6, 5, 4)]) == [code(n).tobytes() for n in (7, 6, 5, 4)]
 
 
 # --- without some ------------------------------------------------------------------------------------------
@@ -375,7 +375,7 @@ def test_more_records_than_one_statement_takes_are_counted_and_forgotten(
 
 def test_under_another_key_there_are_no_sums_to_leave_records_out_of(records: Records) -> None:
     count(records, [0, 1])
-    assert records.counted.sums_without([name(0)], key="other") is None
+    assert records.statistics.sums_without([name(0)], key="other") is None
 
 
 def test_a_record_that_is_named_twice_is_subtracted_once(
@@ -383,20 +383,20 @@ def test_a_record_that_is_named_twice_is_subtracted_once(
 ) -> None:
     monkeypatch.setattr(database, "_IN_CHUNK", 1)
     count(records, [0, 1])
-    assert digest(records.counted.sums_without([name(0), name(0)], key="k")) == digest(scratch(of(1)))
+    assert digest(records.statistics.sums_without([name(0), name(0)], key="k")) == digest(scratch(of(1)))
 
 
 def test_sums_without_some_records_are_those_of_the_others_and_change_nothing(records: Records) -> None:
     count(records, [0, 1, 2, 3])
-    before = state(records.counted)
+    before = state(records.statistics)
     without = [[], [name(1)], [name(3), name(0)], [name(7), "nobody"], [name(7), name(2)]]
     left = [of(0, 1, 2, 3), of(0, 2, 3), of(1, 2), of(0, 1, 2, 3), of(0, 1, 3)]
     for ids, others in zip(without, left, strict=True):
-        assert digest(records.counted.sums_without(ids, key="k")) == digest(scratch(others))
-    assert digest(records.counted.sums_without([name(n) for n in range(8)], key="k")) == digest(scratch({}))
-    assert state(records.counted) == before
+        assert digest(records.statistics.sums_without(ids, key="k")) == digest(scratch(others))
+    assert digest(records.statistics.sums_without([name(n) for n in range(8)], key="k")) == digest(scratch({}))
+    assert state(records.statistics) == before
     forget(records, [name(3), name(0)])
-    assert digest(records.counted.sums()) == digest(scratch(of(1, 2)))
+    assert digest(records.statistics.sums()) == digest(scratch(of(1, 2)))
 
 
 # --- clearing ----------------------------------------------------------------------------------------------
@@ -404,23 +404,23 @@ def test_sums_without_some_records_are_those_of_the_others_and_change_nothing(re
 
 def test_after_clearing_no_record_is_counted(records: Records) -> None:
     count(records, [0, 1])
-    records.counted.clear()
-    assert state(records.counted) == (None, [], [])
+    records.statistics.clear()
+    assert state(records.statistics) == (None, [], [])
     assert records.count() == 8
     count(records, [1])
-    assert digest(records.counted.sums()) == digest(scratch(of(1)))
+    assert digest(records.statistics.sums()) == digest(scratch(of(1)))
 
 
 def test_clearing_takes_part_in_the_callers_transaction(records: Records) -> None:
     def half(connection: Connection) -> None:
-        records.counted.clear(connection)
+        records.statistics.clear(connection)
         raise KeyboardInterrupt
 
     count(records, [0, 1])
-    before = state(records.counted)
+    before = state(records.statistics)
     with pytest.raises(KeyboardInterrupt), records.database.transaction() as connection:
         half(connection)
-    assert state(records.counted) == before
+    assert state(records.statistics) == before
 
 
 # --- any history -------------------------------------------------------------------------------------------
@@ -436,7 +436,7 @@ class History(RuleBasedStateMachine):
         self.folder = Path(tempfile.mkdtemp())
         self.records = self.opened()
         self.labels: dict[int, int] = {}  # of the records that are there
-        self.counted: dict[int, int] = {}  # label with which each is counted
+        self.statistics: dict[int, int] = {}  # label with which each is counted
         self.key, self.classes = "k", CLASSES
         self.counted_classes: int | None = None  # None: no record was ever counted
 
@@ -457,15 +457,15 @@ class History(RuleBasedStateMachine):
     @rule(data=st.data(), key=st.sampled_from(["k", "k", "k", "other"]))
     def count(self, data: st.DataObject, key: str) -> None:
         if key != self.key:
-            self.counted, self.counted_classes, self.key = {}, None, key
+            self.statistics, self.counted_classes, self.key = {}, None, key
             new = sorted(self.labels)
         else:
-            new = sorted(self.labels.keys() - self.counted.keys())
+            new = sorted(self.labels.keys() - self.statistics.keys())
         if not new:
             return
         chosen = data.draw(st.lists(st.sampled_from(new), unique=True, min_size=1))
         count(self.records, chosen, key=key, classes=self.classes)
-        self.counted |= {number: self.labels[number] for number in chosen}
+        self.statistics |= {number: self.labels[number] for number in chosen}
         self.counted_classes = self.classes
 
     @rule(numbers=_numbers)
@@ -476,7 +476,7 @@ class History(RuleBasedStateMachine):
     @rule(numbers=_numbers)
     def prepare(self, numbers: set[int]) -> None:
         """For a deletion of these that comes next, or of others, or never."""
-        self.records.counted.prepare([name(n) for n in numbers])
+        self.records.statistics.prepare([name(n) for n in numbers])
 
     @rule(numbers=_numbers, more=_numbers)
     def delete_what_was_prepared(self, numbers: set[int], more: set[int]) -> None:
@@ -485,7 +485,7 @@ class History(RuleBasedStateMachine):
 
     @rule()
     def release(self) -> None:
-        self.records.counted.release()
+        self.records.statistics.release()
 
     @rule(numbers=_numbers)
     def delete_in_vain(self, numbers: set[int]) -> None:
@@ -497,7 +497,7 @@ class History(RuleBasedStateMachine):
         label, known = data.draw(st.integers(0, self.classes - 1)), sorted(numbers & self.labels.keys())
         relabel(self.records, known, label)
         self.labels |= dict.fromkeys(known, label)
-        self.counted = {n: old for n, old in self.counted.items() if n not in known}
+        self.statistics = {n: old for n, old in self.statistics.items() if n not in known}
 
     @rule()
     def extend_classes(self) -> None:
@@ -505,8 +505,8 @@ class History(RuleBasedStateMachine):
 
     @rule()
     def clear(self) -> None:
-        self.records.counted.clear()
-        self.counted, self.counted_classes = {}, None
+        self.records.statistics.clear()
+        self.statistics, self.counted_classes = {}, None
 
     @rule()
     def restart(self) -> None:
@@ -519,29 +519,29 @@ class History(RuleBasedStateMachine):
 
     def drop(self, numbers: set[int]) -> None:
         self.labels = {n: label for n, label in self.labels.items() if n not in numbers}
-        self.counted = {n: label for n, label in self.counted.items() if n not in numbers}
+        self.statistics = {n: label for n, label in self.statistics.items() if n not in numbers}
 
     def expected(self, numbers: Sequence[int]) -> str | None:
         if self.counted_classes is None:
             return None
-        labels = {n: self.counted[n] for n in numbers}
+        labels = {n: self.statistics[n] for n in numbers}
         return digest(scratch(labels, key=self.key, classes=self.counted_classes))
 
     @invariant()
     def the_sums_are_those_of_what_is_counted(self) -> None:
-        assert digest(self.records.counted.sums()) == self.expected(sorted(self.counted))
+        assert digest(self.records.statistics.sums()) == self.expected(sorted(self.statistics))
 
     @invariant()
     def ids_and_codes_are_those_of_what_is_counted(self) -> None:
-        ids = [name(n) for n in sorted(self.counted)]
-        assert sorted(self.records.counted.ids(key=self.key)) == ids
-        assert self.records.counted.codes(ids) == [code(n, self.key).tobytes() for n in sorted(self.counted)]
+        ids = [name(n) for n in sorted(self.statistics)]
+        assert sorted(self.records.statistics.ids(key=self.key)) == ids
+        assert self.records.statistics.codes(ids) == [code(n, self.key).tobytes() for n in sorted(self.statistics)]
 
     @invariant()
     def the_sums_without_some_are_those_of_the_others(self) -> None:
         even = [n for n in range(10) if n % 2 == 0]
-        without = self.records.counted.sums_without([name(n) for n in even], key=self.key)
-        assert digest(without) == self.expected(sorted(self.counted.keys() - even))
+        without = self.records.statistics.sums_without([name(n) for n in even], key=self.key)
+        assert digest(without) == self.expected(sorted(self.statistics.keys() - even))
 
 
 TestAnyHistory = History.TestCase

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from lmeraser.core.digests import Digest
 from lmeraser.errors import InputError, VerificationError
-from lmeraser.evidence.hash_chain import Entry, Head, check
+from lmeraser.evidence.hash_chain import Entry, LedgerHead, check
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 TIME = "2026-01-31T12:00:00Z"
@@ -44,8 +44,8 @@ def written(entries: Sequence[Entry]) -> bytes:
     return b"".join(entry.line() for entry in entries)
 
 
-def head_of(entries: Sequence[Entry]) -> Head:
-    return Head(len(entries), entries[-1].digest)
+def head_of(entries: Sequence[Entry]) -> LedgerHead:
+    return LedgerHead(len(entries), entries[-1].digest)
 
 
 # --- entries -----------------------------------------------------------------------------------------------
@@ -147,7 +147,7 @@ SIX = chain([{"n": number} for number in range(6)])
 
 def test_nothing_is_a_chain_of_no_entries() -> None:
     assert check(b"") == []
-    assert check(b"", head=Head(0, None)) == []
+    assert check(b"", head=LedgerHead(0, None)) == []
 
 
 @given(st.lists(_bodies, min_size=1, max_size=5), st.data())
@@ -238,10 +238,10 @@ def test_bytes_between_entries_are_found(position: int, separator: bytes) -> Non
 # --- heads -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("head", [Head(0, None), Head(6, SIX[-1].digest)])
-def test_a_head_comes_back_from_its_file(head: Head, tmp_path: Path) -> None:
+@pytest.mark.parametrize("head", [LedgerHead(0, None), LedgerHead(6, SIX[-1].digest)])
+def test_a_head_comes_back_from_its_file(head: LedgerHead, tmp_path: Path) -> None:
     (tmp_path / "head.json").write_text(json.dumps(head.to_json()))
-    assert Head.read(tmp_path / "head.json") == head
+    assert LedgerHead.read(tmp_path / "head.json") == head
 
 
 @pytest.mark.parametrize(
@@ -268,14 +268,14 @@ def test_a_file_that_is_no_head_is_refused(data: bytes, tmp_path: Path) -> None:
     path = tmp_path / "head.json"
     path.write_bytes(data)
     with pytest.raises(InputError, match=r"head\.json"):
-        Head.read(path)
+        LedgerHead.read(path)
 
 
 def test_a_head_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="--export-head"):
-        Head.read(tmp_path / "missing")
+        LedgerHead.read(tmp_path / "missing")
     with pytest.raises(InputError, match="--export-head"):
-        Head.read(tmp_path)
+        LedgerHead.read(tmp_path)
 
 
 @given(st.data())
@@ -310,7 +310,7 @@ def test_whatever_is_cut_out_or_put_in_is_found(data: st.DataObject) -> None:
 def test_a_head_of_impossible_values_is_refused(data: bytes, tmp_path: Path) -> None:
     (tmp_path / "head").write_bytes(data)
     with pytest.raises(InputError, match="export-head"):
-        Head.read(tmp_path / "head")
+        LedgerHead.read(tmp_path / "head")
 
 
 @pytest.mark.parametrize(

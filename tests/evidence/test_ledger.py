@@ -13,7 +13,7 @@ import pytest
 
 from evidence.test_hash_chain import NOW, SIX, TIME, chain, head_of, written
 from lmeraser.errors import CorruptError, StorageError, VerificationError
-from lmeraser.evidence.hash_chain import Entry, Head, check
+from lmeraser.evidence.hash_chain import Entry, LedgerHead, check
 from lmeraser.evidence.ledger import Ledger
 from lmeraser.storage.database import Database
 
@@ -55,7 +55,7 @@ def fill(ledger: Ledger, *kinds: str) -> list[Entry]:
 
 def test_an_unused_ledger_is_empty(ledger: Ledger) -> None:
     ledger.flush()
-    assert (ledger.entries(), ledger.head) == ([], Head(0, None))
+    assert (ledger.entries(), ledger.head) == ([], LedgerHead(0, None))
     assert not ledger.path.exists()
 
 
@@ -79,7 +79,7 @@ def test_positions_are_counted_within_a_transaction(ledger: Ledger) -> None:
         for position in range(3):
             assert ledger.next_position(connection) == position
             assert ledger.note(connection, "added", {}, now=NOW).position == position
-        assert ledger.head == Head(0, None), "others see it when the transaction has ended"
+        assert ledger.head == LedgerHead(0, None), "others see it when the transaction has ended"
     assert ledger.head.entries == 3
 
 
@@ -220,7 +220,7 @@ def test_a_ledger_that_is_a_folder_is_a_storage_error(ledger: Ledger) -> None:
 def test_a_database_that_does_not_know_the_end_is_corrupt(ledger: Ledger, end: str) -> None:
     fill(ledger, "added")
     with ledger._database.transaction() as connection:
-        ledger._database.set_fact(connection, "ledger", end)
+        ledger._database.set_metadata(connection, "ledger", end)
     for use in (ledger.entries, ledger.flush, lambda: ledger.head, lambda: note(ledger, "request")):
         with pytest.raises(CorruptError, match="where the ledger ends"):
             use()
@@ -305,7 +305,7 @@ def test_a_ledger_replaced_with_its_database_is_found_by_an_exported_head(
     with opened(tmp_path / "true") as ledger:
         assert len(ledger.entries()) == len(kinds), "by themselves they fit"
         with pytest.raises(VerificationError, match=message):
-            ledger.entries(head=Head.read(exported))
+            ledger.entries(head=LedgerHead.read(exported))
 
 
 def test_an_exported_head_fits_the_ledger_however_it_goes_on(ledger: Ledger) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from lmeraser.core.digests import Digest
 from lmeraser.errors import VerificationError
-from lmeraser.evidence.hash_chain import Entry, Head
+from lmeraser.evidence.hash_chain import Entry, LedgerHead
 from lmeraser.evidence.reconcile import LedgerReport, by_entry, differences, digest_of
 
 Held = dict[int, list[Digest]]
@@ -217,7 +217,7 @@ def test_another_model_than_the_ledger_tells_of_is_a_difference() -> None:
 
 
 def report(entries: Sequence[Entry], found: Sequence[str]) -> LedgerReport:
-    return LedgerReport(tuple(entries), Head(len(entries), entries[-1].digest), tuple(found))
+    return LedgerReport(tuple(entries), LedgerHead(len(entries), entries[-1].digest), tuple(found))
 
 
 def test_a_report_is_sound_without_differences_and_lists_every_entry() -> None:

@@ -16,10 +16,10 @@ from lmeraser.core.digests import Digest
 from lmeraser.core.time import to_text
 from lmeraser.evidence.certificate import FORMAT, issue, render, statement
 from lmeraser.evidence.dsse import SigningKey
-from lmeraser.evidence.hash_chain import Entry, Head
+from lmeraser.evidence.hash_chain import Entry, LedgerHead
 from lmeraser.models.manifest import Cluster, Model, StageResult
 from lmeraser.unlearning.audit import AuditReport
-from lmeraser.workspace.requests.state import Before, Request
+from lmeraser.workspace.requests.state import ModelSnapshot, Request
 
 FOLDER = Path(__file__).parent
 KEY = SigningKey(Ed25519PrivateKey.from_private_bytes(bytes(range(32))))
@@ -73,7 +73,7 @@ def request() -> Request:
         audit=True,
         records=10,
         already_deleted=1,
-        before=Before(OLD.model_digest, OLD.generation, OLD.partition.key, artifacts, (1, 2)),
+        before=ModelSnapshot(OLD.model_digest, OLD.generation, OLD.partition.key, artifacts, (1, 2)),
     )
 
 
@@ -109,7 +109,7 @@ def make() -> dict[str, bytes]:
         NEW,
         environment={"machine": "golden", "threads": 1},
         audit=AuditReport(True, (), True, NEW.model_digest, 20, 2, 2).to_json(),
-        head=Head(len(entries), entries[-1].digest),
+        head=LedgerHead(len(entries), entries[-1].digest),
         rewritten=True,
         now=NOW,
     )

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from lmeraser.core.digests import Digest
-from lmeraser.core.sufficient_statistics import Sums, stack
-from lmeraser.pipeline.caches import CountsAnew, Forgetful
+from lmeraser.core.sufficient_statistics import SufficientStatistics, stack
+from lmeraser.pipeline.caches import InMemoryStatistics, ReadOnlyCache
 from lmeraser.pipeline.executors.base import Vector
 
 KEY = Digest.of(b"partition")
@@ -29,32 +29,32 @@ class Known:
     def store_features(self, vectors: Mapping[str, Vector], *, key: str) -> None:
         raise AssertionError("stored features")
 
-    def places(self, partition: Digest, ids: Sequence[str] | None = None) -> dict[str, str]:
+    def trie_keys(self, partition: Digest, ids: Sequence[str] | None = None) -> dict[str, str]:
         raise AssertionError("asked for places")
 
-    def store_places(self, places: Mapping[str, str], *, partition: Digest, sampled: bool = False) -> None:
+    def store_trie_keys(self, places: Mapping[str, str], *, partition: Digest, sampled: bool = False) -> None:
         raise AssertionError("stored places")
 
 
 @pytest.mark.parametrize("known", [None, Known()], ids=["from nothing", "with known features"])
 def test_the_forgetful_remember_nothing(known: Known | None) -> None:
-    memory = Forgetful(known)
+    memory = ReadOnlyCache(known)
     memory.store_features({"b": vector(2)}, key="features")
-    memory.store_places({"b": "0"}, partition=KEY)
-    memory.store_places({"c": "1"}, partition=KEY, sampled=True)
+    memory.store_trie_keys({"b": "0"}, partition=KEY)
+    memory.store_trie_keys({"c": "1"}, partition=KEY, sampled=True)
     assert memory.features(["b"], key="features") == {}
-    assert memory.places(KEY) == {}
-    assert memory.places(KEY, ["b", "c"]) == {}
+    assert memory.trie_keys(KEY) == {}
+    assert memory.trie_keys(KEY, ["b", "c"]) == {}
 
 
 def test_the_forgetful_pass_on_features_that_are_known() -> None:
-    memory = Forgetful(Known())
+    memory = ReadOnlyCache(Known())
     found = memory.features(["a", "b"], key="features")
     assert list(found) == ["a"]
     np.testing.assert_array_equal(found["a"], vector(1))
     assert memory.features(["a"], key="of other settings") == {}
     assert memory.features(["b"], key="features") == {}
-    assert Forgetful().features(["a"], key="features") == {}
+    assert ReadOnlyCache().features(["a"], key="features") == {}
 
 
 def codes(*numbers: int) -> dict[str, Any]:
@@ -76,7 +76,9 @@ def total(known: Mapping[str, Any], labels: Sequence[int], classes: int) -> tupl
     return gram, moments
 
 
-def assert_sums(found: Sums | None, known: Mapping[str, Any], labels: Sequence[int], classes: int) -> None:
+def assert_sums(
+    found: SufficientStatistics | None, known: Mapping[str, Any], labels: Sequence[int], classes: int
+) -> None:
     assert found is not None
     gram, moments = total(known, labels, classes)
     assert found.gram.tolist() == gram.tolist()
@@ -84,7 +86,7 @@ def assert_sums(found: Sums | None, known: Mapping[str, Any], labels: Sequence[i
 
 
 def test_counts_start_with_no_record() -> None:
-    counts = CountsAnew()
+    counts = InMemoryStatistics()
     assert counts.ids(key="key") == set()
     assert counts.sums() is None
     assert counts.codes([]) == []
@@ -93,7 +95,7 @@ def test_counts_start_with_no_record() -> None:
 
 
 def test_records_are_counted() -> None:
-    counts, known = CountsAnew(), codes(3, 1, 2)
+    counts, known = InMemoryStatistics(), codes(3, 1, 2)
     counts.count(known, [0, 2, 2], 4, key="key")
     assert counts.ids(key="key") == {"r1", "r2", "r3"}
     assert counts.codes(["r2", "r3"]) == [known["r2"].tobytes(), known["r3"].tobytes()]
@@ -105,7 +107,7 @@ def test_records_are_counted() -> None:
 
 
 def test_records_counted_one_after_the_other_are_counted_as_at_once() -> None:
-    at_once, in_parts = CountsAnew(), CountsAnew()
+    at_once, in_parts = InMemoryStatistics(), InMemoryStatistics()
     known, labels = codes(*range(9)), [number % 3 for number in range(9)]
     at_once.count(known, labels, 3, key="key")
     for number in (7, 2, 8, 0, 1, 6, 5, 3, 4):
@@ -119,7 +121,7 @@ def test_records_counted_one_after_the_other_are_counted_as_at_once() -> None:
 
 
 def test_two_counts_do_not_share_records() -> None:
-    first, second = CountsAnew(), CountsAnew()
+    first, second = InMemoryStatistics(), InMemoryStatistics()
     first.count(codes(1), [0], 2, key="key")
     assert second.ids(key="key") == set()
     assert second.sums() is None

@@ -23,13 +23,13 @@ from lmeraser.core.tensors import from_bytes
 from lmeraser.data.records import RecordRef
 from lmeraser.errors import CorruptError
 from lmeraser.models.partitions import partition_of
-from lmeraser.pipeline.caches import CountsAnew
-from lmeraser.pipeline.derive import Derivation, Inputs, Tools, derive
+from lmeraser.pipeline.caches import InMemoryStatistics
+from lmeraser.pipeline.derive import Derivation, Inputs, PipelineContext, derive
 from lmeraser.pipeline.executors.base import Executor, Vector
 from lmeraser.storage.artifacts import MemoryStore
 
 
-class Memory:
+class FeatureCache:
     """What is remembered of single records, in dictionaries."""
 
     def __init__(self) -> None:
@@ -42,10 +42,10 @@ class Memory:
     def store_features(self, vectors: Mapping[str, Vector], *, key: str) -> None:
         self.vectors |= {(key, i): vector for i, vector in vectors.items()}
 
-    def places(self, partition: Digest, ids: Sequence[str] | None = None) -> dict[str, str]:
+    def trie_keys(self, partition: Digest, ids: Sequence[str] | None = None) -> dict[str, str]:
         return {i: place for (key, i), place in self.known.items() if key == partition}
 
-    def store_places(self, places: Mapping[str, str], *, partition: Digest, sampled: bool = False) -> None:
+    def store_trie_keys(self, places: Mapping[str, str], *, partition: Digest, sampled: bool = False) -> None:
         self.known |= {(partition, i): place for i, place in places.items()}
 
     def forget(self, record_id: str) -> None:
@@ -53,7 +53,7 @@ class Memory:
         self.known = {key: value for key, value in self.known.items() if key[1] != record_id}
 
 
-class Counts(CountsAnew):
+class Statistics(InMemoryStatistics):
     """Sums that a record can be subtracted from, as the workspace's can."""
 
     def forget(self, record_id: str, label: int) -> None:
@@ -73,8 +73,8 @@ class World:
     secret: bytes = b"secret"
 
     def __post_init__(self) -> None:
-        self.store, self.memory, self.executor = MemoryStore(), Memory(), Fake()
-        self.counts = Counts()
+        self.store, self.memory, self.executor = MemoryStore(), FeatureCache(), Fake()
+        self.counts = Statistics()
 
     def add(self, *ids: str) -> World:
         for record_id in ids:
@@ -100,7 +100,7 @@ class World:
         def fetch(ids: Sequence[str]) -> list[bytes]:
             return [self.images[record_id] for record_id in ids]
 
-        tools = Tools(self.store, self.memory, self.counts, executor, fetch, self.secret)
+        tools = PipelineContext(self.store, self.memory, self.counts, executor, fetch, self.secret)
         return derive(self.inputs(), replace(tools, **changes))
 
     def sample(self) -> list[str]:
@@ -133,7 +133,13 @@ def outside_sample(known: World) -> str:
 def test_the_first_derivation_runs_every_stage_once() -> None:
     known = world()
     derivation = known.derive()
-    assert derivation.ran == {"embedded": 30, "fitted": 1, "assigned": 20, "tuned": 4, "tuned_records": 30}
+    assert derivation.stage_counts == {
+        "embedded": 30,
+        "fitted": 1,
+        "assigned": 20,
+        "tuned": 4,
+        "tuned_records": 30,
+    }
     assert sorted(known.executor.embedded) == sorted(known.labels)
     assert sorted(i for ids in known.executor.tuned for i in ids) == sorted(known.labels)
 
@@ -143,7 +149,7 @@ def test_deriving_again_runs_nothing() -> None:
     first = known.derive()
     known.executor = Fake()
     again = known.derive()
-    assert again.ran == {"assigned": 0, "tuned": 0, "tuned_records": 0}
+    assert again.stage_counts == {"assigned": 0, "tuned": 0, "tuned_records": 0}
     assert (known.executor.embedded, known.executor.tuned) == ([], [])
     assert artifacts(again) == artifacts(first)
 
@@ -154,10 +160,10 @@ def test_an_unsampled_record_touches_its_cluster_and_nothing_else() -> None:
     known.executor = Fake()
     gone = outside_sample(known)
     derivation = known.delete(gone).derive()
-    assert derivation.ran["tuned"] == 1
-    assert derivation.ran["assigned"] == 0
-    assert "embedded" not in derivation.ran
-    assert "fitted" not in derivation.ran
+    assert derivation.stage_counts["tuned"] == 1
+    assert derivation.stage_counts["assigned"] == 0
+    assert "embedded" not in derivation.stage_counts
+    assert "fitted" not in derivation.stage_counts
     assert len(known.executor.tuned) == 1
     assert artifacts(derivation) == artifacts(known.fresh().derive())
 
@@ -173,8 +179,8 @@ def test_a_sampled_record_tunes_exactly_the_clusters_whose_members_changed() -> 
         assert artifacts(derivation) == artifacts(fresh.derive())
         after = {frozenset(ids) for ids in fresh.executor.tuned}
         assert {frozenset(ids) for ids in known.executor.tuned} == after - before
-        assert derivation.ran["fitted"] == 1
-        assert "embedded" not in derivation.ran
+        assert derivation.stage_counts["fitted"] == 1
+        assert "embedded" not in derivation.stage_counts
         before |= after
 
 
@@ -193,7 +199,11 @@ def test_a_corrected_label_tunes_one_cluster() -> None:
     known.executor = Fake()
     known.labels["r07"] = (known.labels["r07"] + 1) % 3
     derivation = known.derive()
-    assert derivation.ran == {"assigned": 0, "tuned": 1, "tuned_records": derivation.ran["tuned_records"]}
+    assert derivation.stage_counts == {
+        "assigned": 0,
+        "tuned": 1,
+        "tuned_records": derivation.stage_counts["tuned_records"],
+    }
     assert any("r07" in ids for ids in known.executor.tuned)
 
 
@@ -214,19 +224,19 @@ def test_a_setting_reruns_the_stages_that_read_it(change: dict[str, Any], reruns
     known = world()
     known.derive()
     known.config = parse({"partition": {"sample_size": 10, "clusters": 4}, **change})
-    ran = known.derive().ran
-    assert reruns <= {stage for stage, count in ran.items() if count}
+    stage_counts = known.derive().stage_counts
+    assert reruns <= {stage for stage, count in stage_counts.items() if count}
     if "embedded" not in reruns:
-        assert "embedded" not in ran
+        assert "embedded" not in stage_counts
     if "fitted" not in reruns:
-        assert "fitted" not in ran
+        assert "fitted" not in stage_counts
 
 
 def test_another_number_of_classes_tunes_every_cluster() -> None:
     known = world()
     first = known.derive()
     known.classes = 4
-    assert known.derive().ran["tuned"] == len(first.clusters)
+    assert known.derive().stage_counts["tuned"] == len(first.clusters)
 
 
 def test_an_interrupted_derivation_continues_with_the_rest() -> None:
@@ -247,10 +257,10 @@ def test_results_of_another_environment_are_kept_unless_asked() -> None:
     known.derive()
     known.executor = Fake()
     known.executor.fingerprint = Digest.of(b"upgraded")
-    assert known.derive().ran["tuned"] == 0
+    assert known.derive().stage_counts["tuned"] == 0
     again = known.derive(rederive=True)
-    assert again.ran["tuned"] == 4
-    assert again.ran["fitted"] == 1
+    assert again.stage_counts["tuned"] == 4
+    assert again.stage_counts["fitted"] == 1
     assert {c.constituent.fingerprint for c in again.clusters if c.constituent} == {Digest.of(b"upgraded")}
 
 
@@ -303,7 +313,7 @@ def test_any_history_gives_what_deriving_once_gives(
 # --- codes, sums and the global head -----------------------------------------------------------------------
 
 
-class KeyedCounts(Counts):
+class KeyedCounts(Statistics):
     """Counts that start anew under another key, as the workspace's do."""
 
     def __init__(self) -> None:
@@ -376,14 +386,14 @@ _global_modes = pytest.mark.parametrize("mode", [mode for mode in _MODES if "glo
 def test_the_first_derivation_counts_every_record_and_solves_once(mode: str) -> None:
     known = mixed(mode)
     derivation = known.derive()
-    assert derivation.ran["counted"] == 30
-    assert derivation.ran.get("solved", 0) == (1 if "global_head" in _MODES[mode] else 0)
+    assert derivation.stage_counts["counted"] == 30
+    assert derivation.stage_counts.get("solved", 0) == (1 if "global_head" in _MODES[mode] else 0)
     assert (derivation.global_head is not None) == ("global_head" in _MODES[mode])
     if "clean" in known.config.embedding.views:
         assert sorted(known.executor.embedded) == sorted(known.labels), "each image is embedded once, for both"
     known.executor = Fake()
     again = known.derive()
-    assert again.ran == _NOTHING
+    assert again.stage_counts == _NOTHING
     assert (known.executor.embedded, known.executor.tuned) == ([], [])
     assert everything(again) == everything(derivation)
 
@@ -428,12 +438,12 @@ def test_an_ordinary_deletion_embeds_and_counts_nothing(mode: str) -> None:
     known.executor = Fake()
     derivation = known.delete(outside_sample(known)).derive()
     assert known.executor.embedded == []
-    assert "counted" not in derivation.ran
-    assert "embedded" not in derivation.ran
-    assert "fitted" not in derivation.ran
-    assert derivation.ran["assigned"] == 0
-    assert derivation.ran.get("solved", 0) == (1 if "global_head" in _MODES[mode] else 0)
-    assert derivation.ran["tuned"] == len(known.executor.tuned) == (0 if mode == "instant" else 1)
+    assert "counted" not in derivation.stage_counts
+    assert "embedded" not in derivation.stage_counts
+    assert "fitted" not in derivation.stage_counts
+    assert derivation.stage_counts["assigned"] == 0
+    assert derivation.stage_counts.get("solved", 0) == (1 if "global_head" in _MODES[mode] else 0)
+    assert derivation.stage_counts["tuned"] == len(known.executor.tuned) == (0 if mode == "instant" else 1)
     assert everything(derivation) == everything(known.fresh().derive())
     assert everything(derivation) != everything(first)
 
@@ -446,7 +456,7 @@ def test_a_deletion_from_the_sample_embeds_and_counts_nothing(mode: str) -> None
     gone = known.sample()[:2] or ["r03", "r04"]
     derivation = known.delete(*gone).derive()
     assert known.executor.embedded == []
-    assert "counted" not in derivation.ran
+    assert "counted" not in derivation.stage_counts
     assert everything(derivation) == everything(known.fresh().derive())
 
 
@@ -456,7 +466,7 @@ def test_an_added_record_is_the_only_one_that_is_counted(mode: str) -> None:
     known.derive()
     known.executor = Fake()
     derivation = known.add("r77").derive()
-    assert derivation.ran["counted"] == 1
+    assert derivation.stage_counts["counted"] == 1
     assert set(known.executor.embedded) == {"r77"}
     assert everything(derivation) == everything(known.fresh().derive())
 
@@ -467,7 +477,7 @@ def test_a_corrected_label_is_counted_anew(mode: str) -> None:
     known.derive()
     known.executor = Fake()
     derivation = known.correct("r07").derive()
-    assert derivation.ran["counted"] == 1
+    assert derivation.stage_counts["counted"] == 1
     assert known.executor.embedded == ["r07"]
     assert everything(derivation) == everything(known.fresh().derive())
 
@@ -478,7 +488,7 @@ def test_another_penalty_solves_again_and_tunes_nothing(mode: str) -> None:
     first = known.derive()
     known.executor, known.config = Fake(), settings_of(mode, global_head={"penalty": 77.0})
     derivation = known.derive()
-    assert derivation.ran == {**_NOTHING, "solved": 1}
+    assert derivation.stage_counts == {**_NOTHING, "solved": 1}
     assert (known.executor.embedded, known.executor.tuned) == ([], [])
     assert artifacts(derivation) == artifacts(first)
     assert everything(derivation) != everything(first)
@@ -498,7 +508,7 @@ def test_another_weight_or_sharpness_runs_nothing(mode: str, change: dict[str, A
     first = known.derive()
     known.executor, known.config = Fake(), settings_of(mode, global_head=change)
     derivation = known.derive()
-    assert derivation.ran == _NOTHING
+    assert derivation.stage_counts == _NOTHING
     assert (known.executor.embedded, known.executor.tuned) == ([], [])
     assert everything(derivation) == everything(first)
 
@@ -509,13 +519,13 @@ def test_other_views_count_anew_and_tune_what_is_tuned_on_codes(mode: str) -> No
     first = known.derive()
     known.executor, known.config = Fake(), settings_of(mode, embedding={"views": ["near", "clean"]})
     derivation = known.derive()
-    assert derivation.ran["counted"] == 30
-    assert "fitted" not in derivation.ran
-    assert "embedded" not in derivation.ran
-    assert derivation.ran["assigned"] == 0
+    assert derivation.stage_counts["counted"] == 30
+    assert "fitted" not in derivation.stage_counts
+    assert "embedded" not in derivation.stage_counts
+    assert derivation.stage_counts["assigned"] == 0
     heads = known.config.constituent.kind == "head"
-    assert derivation.ran["tuned"] == len(known.executor.tuned) == (len(first.clusters) if heads else 0)
-    assert derivation.ran.get("solved", 0) == (1 if "global_head" in _MODES[mode] else 0)
+    assert derivation.stage_counts["tuned"] == len(known.executor.tuned) == (len(first.clusters) if heads else 0)
+    assert derivation.stage_counts.get("solved", 0) == (1 if "global_head" in _MODES[mode] else 0)
     assert everything(derivation) == everything(known.fresh().derive())
     assert everything(derivation) != everything(first)
 
@@ -526,7 +536,7 @@ def test_a_global_head_may_come_and_go_and_leaves_the_constituents_alone() -> No
     without = known.derive()
     known.executor, known.config = Fake(), settings_of("prompts and global head")
     both = known.derive()
-    assert both.ran == {**_NOTHING, "counted": 30, "solved": 1}
+    assert both.stage_counts == {**_NOTHING, "counted": 30, "solved": 1}
     assert artifacts(both) == artifacts(without)
     known.config = settings_of("prompts and global head", global_head={"weight": 0.0})
     assert everything(known.derive()) == everything(without)
@@ -537,7 +547,7 @@ def test_no_records_have_no_global_head(mode: str) -> None:
     derivation = mixed(mode, count=0).derive()
     assert derivation.global_head is None
     assert derivation.clusters == ()
-    assert derivation.ran == {**_NOTHING, "fitted": 1}
+    assert derivation.stage_counts == {**_NOTHING, "fitted": 1}
 
 
 @_modes
@@ -548,8 +558,8 @@ def test_all_records_may_go_and_come_back(mode: str) -> None:
     assert known.derive().global_head is None
     known.executor = Fake()
     again = known.add(*reversed(names)).derive()
-    assert again.ran["counted"] == 30
-    assert "solved" not in again.ran, "the sums are the first ones, to the bit"
+    assert again.stage_counts["counted"] == 30
+    assert "solved" not in again.stage_counts, "the sums are the first ones, to the bit"
     assert everything(again) == everything(first)
 
 
@@ -568,8 +578,8 @@ def test_a_class_added_to_the_list_counts_nothing_again(mode: str) -> None:
     known.derive()
     known.executor, known.classes = Fake(), 4
     derivation = known.derive()
-    assert "counted" not in derivation.ran
-    assert derivation.ran["solved"] == 1
+    assert "counted" not in derivation.stage_counts
+    assert derivation.stage_counts["solved"] == 1
     assert everything(derivation) == everything(known.fresh().derive())
 
 
@@ -596,8 +606,8 @@ def test_in_another_environment_codes_are_counted_anew_and_the_same_sums_keep_th
     known.executor = Fake()
     known.executor.fingerprint = Digest.of(b"upgraded")
     kept, again = known.derive(), known.derive(rederive=True)
-    assert kept.ran == {**_NOTHING, "counted": 30}
-    assert again.ran == {**_NOTHING, "fitted": 1, "solved": 1}
+    assert kept.stage_counts == {**_NOTHING, "counted": 30}
+    assert again.stage_counts == {**_NOTHING, "fitted": 1, "solved": 1}
     assert kept.global_head == first.global_head
     assert again.global_head is not None
     assert again.global_head.fingerprint == Digest.of(b"upgraded")

@@ -16,8 +16,8 @@ from fake import Fake
 from lmeraser.config.schema import parse
 from lmeraser.data.records import Record
 from lmeraser.models.manifest import Model
-from lmeraser.pipeline.caches import CountsAnew, Forgetful
-from lmeraser.pipeline.derive import Derivation, Tools, derive
+from lmeraser.pipeline.caches import InMemoryStatistics, ReadOnlyCache
+from lmeraser.pipeline.derive import Derivation, PipelineContext, derive
 from lmeraser.storage.artifacts import MemoryStore
 from lmeraser.unlearning import train as training
 from lmeraser.unlearning.relabel import relabel
@@ -56,7 +56,7 @@ KINDS: dict[str, dict[str, Any]] = {
 def workspace(kind: str) -> Iterator[tuple[Workspace, Fake]]:
     with tempfile.TemporaryDirectory() as folder:
         made = Workspace.create(Path(folder) / "w", parse(KINDS[kind]), classes=("a", "b", "c"))
-        with made.changing() as connection:
+        with made.write_transaction() as connection:
             rows = [Record(i, None, int(i[1:]) % 3, f"image of {i}".encode()) for i in IDS]
             made.records.insert(connection, rows, entry=0)
             made.records.changes.note(connection)
@@ -65,7 +65,7 @@ def workspace(kind: str) -> Iterator[tuple[Workspace, Fake]]:
 
 
 def delete(made: Workspace, *ids: str) -> None:
-    with made.changing() as connection:
+    with made.write_transaction() as connection:
         made.records.delete(connection, ids)
 
 
@@ -73,7 +73,9 @@ def from_nothing(made: Workspace) -> Derivation:
     """F with nothing remembered, on another fake machine."""
     fake = Fake()
     fetch = made.records.images
-    tools = Tools(MemoryStore(), Forgetful(), CountsAnew(), lambda: fake, fetch, b"another secret")
+    tools = PipelineContext(
+        MemoryStore(), ReadOnlyCache(), InMemoryStatistics(), lambda: fake, fetch, b"another secret"
+    )
     return derive(inputs_of(made, fake.backbone), tools)
 
 
@@ -130,7 +132,7 @@ def test_a_hit_of_the_sample_looks_at_everything(kind: str) -> None:
         first = train(made, lambda: fake).model
         hit = next(i for i in IDS if made.records.any_sampled(first.partition.key, [i]))
         delete(made, hit)
-        assert made.records.changes.places(first.partition.key, since=first.revision) is None
+        assert made.records.changes.trie_keys(first.partition.key, since=first.revision) is None
         model = train(made, lambda: fake, everything=False).model
         assert parts(model) == parts(from_nothing(made))
 
@@ -141,8 +143,8 @@ def test_new_records_settings_and_classes_look_at_everything(monkeypatch: pytest
 
     with workspace("random") as (made, fake):
         train(made, lambda: fake)
-        monkeypatch.setattr(training, "derive_touched", touched)
-        with made.changing() as connection:
+        monkeypatch.setattr(training, "derive_incremental", touched)
+        with made.write_transaction() as connection:
             made.records.insert(connection, [Record("new", None, 0, b"new")], entry=0)
             made.records.changes.note(connection)
         assert train(made, lambda: fake, everything=False).model.records == COUNT + 1
@@ -176,4 +178,4 @@ def test_a_crash_after_publishing_leaves_no_place_behind(monkeypatch: pytest.Mon
                 train(made, lambda: fake, everything=False)
         assert train(made, lambda: fake, everything=False).changed is False
         changes = made.records.changes
-        assert changes.places(made.generations.require().partition.key, since=changes.revision - 1) is None
+        assert changes.trie_keys(made.generations.require().partition.key, since=changes.revision - 1) is None

@@ -81,7 +81,7 @@ def eraser(root: Path, receiver: Receiver) -> Iterator[Eraser]:
 def subscribed(eraser: Eraser, url: str) -> None:
     """A request that is completed, and somebody who wants to be told."""
     eraser.request(ids=[name(4)], request=faults.REQUEST)
-    with eraser.workspace.noting("test") as connection:
+    with eraser.workspace.request_transaction("test") as connection:
         eraser.workspace.subscriptions.add(connection, faults.REQUEST, [url], now=NOW)
     eraser.unlearn()
 

@@ -25,15 +25,15 @@ from lmeraser.core.lda import solve
 from lmeraser.data.images import decode
 from lmeraser.errors import CorruptError
 from lmeraser.inference.predictor import Predictor
-from lmeraser.inference.quarantine import Waiting, waiting
+from lmeraser.inference.quarantine import QuarantineScope, waiting
 from lmeraser.models.manifest import Model
 from lmeraser.pipeline.executors.local import LocalExecutor
 from lmeraser.service import model_holder as state
-from lmeraser.service.model_holder import Served
-from lmeraser.service.predictions import Answers
+from lmeraser.service.model_holder import ModelHolder
+from lmeraser.service.predictions import PredictionBatch
 from lmeraser.service.service import Service
-from lmeraser.service.supervisor import Worker
-from lmeraser.workspace.requests.state import Request, Wish
+from lmeraser.service.supervisor import DerivationSupervisor
+from lmeraser.workspace.requests.state import Request, RequestDraft
 from lmeraser.workspace.workspace import Workspace
 from serving import HELD, config_of, made
 
@@ -67,8 +67,8 @@ def root(trained: dict[str, Path], tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def served(root: Path) -> Iterator[Served]:
-    with opened(root) as eraser, Served(eraser) as one:
+def served(root: Path) -> Iterator[ModelHolder]:
+    with opened(root) as eraser, ModelHolder(eraser) as one:
         one.refresh()
         yield one
 
@@ -76,7 +76,7 @@ def served(root: Path) -> Iterator[Served]:
 # --- following -----------------------------------------------------------------------------------------------
 
 
-def test_what_another_process_accepts_and_publishes_is_followed(root: Path, served: Served) -> None:
+def test_what_another_process_accepts_and_publishes_is_followed(root: Path, served: ModelHolder) -> None:
     before = served.current
     with opened(root) as beside:
         beside.request(ids=["digit-0003"])
@@ -89,28 +89,28 @@ def test_what_another_process_accepts_and_publishes_is_followed(root: Path, serv
     assert served.current.waiting.clusters == frozenset()
 
 
-def test_what_another_process_accepts_is_left_out_by_the_next_prediction(root: Path, served: Served) -> None:
+def test_what_another_process_accepts_is_left_out_by_the_next_prediction(root: Path, served: ModelHolder) -> None:
     with opened(root) as beside:
         request = beside.request(ids=["digit-0003"])
         assert served.ready().waiting.clusters == beside.quarantined() != frozenset()
         beside.cancel(request.id)
-        assert served.ready().waiting == Waiting()
+        assert served.ready().waiting == QuarantineScope()
 
 
-def test_nothing_is_read_again_while_nothing_changes(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_read_again_while_nothing_changes(served: ModelHolder, monkeypatch: pytest.MonkeyPatch) -> None:
     current = served.current
-    monkeypatch.setattr(Served, "_found", None)
+    monkeypatch.setattr(ModelHolder, "_found", None)
     served.follow()
     served.refresh()
     assert served.current is current
 
 
 def test_a_generation_that_is_published_while_it_is_looked_at_is_looked_at_again(
-    root: Path, served: Served, monkeypatch: pytest.MonkeyPatch
+    root: Path, served: ModelHolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between the two, the old generation's clusters are forgotten, and nothing of it would be quarantined."""
 
-    def slow(workspace: Workspace, model: Model) -> Waiting:
+    def slow(workspace: Workspace, model: Model) -> QuarantineScope:
         monkeypatch.setattr(state, "waiting", waiting)
         with opened(root) as beside:
             beside.unlearn(ids=["digit-0005"])
@@ -127,9 +127,9 @@ def test_a_generation_that_is_published_while_it_is_looked_at_is_looked_at_again
         assert served.current.waiting.clusters == beside.quarantined() != frozenset()
 
 
-@pytest.mark.parametrize("load", [Served.follow, Served.refresh], ids=["ahead", "when it is needed"])
+@pytest.mark.parametrize("load", [ModelHolder.follow, ModelHolder.refresh], ids=["ahead", "when it is needed"])
 def test_what_was_purged_while_it_was_loaded_is_loaded_in_its_next_generation(
-    root: Path, served: Served, monkeypatch: pytest.MonkeyPatch, load: Callable[[Served], None]
+    root: Path, served: ModelHolder, monkeypatch: pytest.MonkeyPatch, load: Callable[[ModelHolder], None]
 ) -> None:
     published = served.current.model.generation + 2
 
@@ -146,7 +146,7 @@ def test_what_was_purged_while_it_was_loaded_is_loaded_in_its_next_generation(
     assert served.ready().model.generation == published
 
 
-def test_artifacts_that_are_not_there_are_an_error_and_no_endless_search(root: Path, served: Served) -> None:
+def test_artifacts_that_are_not_there_are_an_error_and_no_endless_search(root: Path, served: ModelHolder) -> None:
     with opened(root) as beside:
         beside.unlearn(ids=["digit-0006"])
     for artifact in (root / "artifacts").rglob("*.safetensors"):
@@ -158,7 +158,7 @@ def test_artifacts_that_are_not_there_are_an_error_and_no_endless_search(root: P
 
 def test_the_process_keeps_to_one_thread_and_deterministic_kernels_until_it_ends(root: Path) -> None:
     threads, algorithms = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    with opened(root) as eraser, Served(eraser) as one:
+    with opened(root) as eraser, ModelHolder(eraser) as one:
         one.refresh()
         eraser.predict(eraser.workspace.records.images(["digit-0001"]))
         assert (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()) == (1, True)
@@ -171,7 +171,7 @@ def test_the_head_is_solved_again_only_for_what_waits(
     root, solved = Path(shutil.copytree(trained["instant"], tmp_path / "i")), list[int]()
     counted = lambda *arguments: solved.append(1) or solve(*arguments)  # type: ignore[func-returns-value]  # noqa: E731
     monkeypatch.setattr("lmeraser.core.lda.solve", counted)
-    with opened(root) as eraser, Served(eraser) as one, opened(root) as beside:
+    with opened(root) as eraser, ModelHolder(eraser) as one, opened(root) as beside:
         one.refresh()
         assert solved == []
         first = beside.request(ids=["digit-0003"])
@@ -184,7 +184,7 @@ def test_the_head_is_solved_again_only_for_what_waits(
         assert (one.ready(), len(solved)) == (current, 1)
         beside.cancel(first.id)
         one.follow()
-        assert (one.ready().waiting, len(solved)) == (Waiting(), 1)
+        assert (one.ready().waiting, len(solved)) == (QuarantineScope(), 1)
 
 
 # --- the property --------------------------------------------------------------------------------------------
@@ -216,9 +216,9 @@ class Log:
 
     def look(self, eraser: Eraser) -> None:
         model = eraser.workspace.generations.require()
-        self.members[model.generation] = model.numbers(eraser.workspace.records.places(model.partition.key))
+        self.members[model.generation] = model.numbers(eraser.workspace.records.trie_keys(model.partition.key))
 
-    def note(self, begun: float, found: Answers) -> None:
+    def note(self, begun: float, found: PredictionBatch) -> None:
         asked = frozenset(number for one in found.predictions for number in one.clusters)
         self.predictions.append(Event(begun, found.by.model.generation, asked, head_of(found.by.predictor)))
 
@@ -251,7 +251,7 @@ def live(root: Path, records: Sequence[str], pauses: Sequence[float], log: Log) 
             thread.start()
         for record, pause in zip(records, pauses, strict=True):
             time.sleep(pause)
-            wish, now = Wish(ids=[record]), eraser.workspace.clock()
+            wish, now = RequestDraft(ids=[record]), eraser.workspace.clock()
             service.intake.make(partial(accept, eraser, wish, now)).result(60)
             log.accepted.append((time.monotonic(), record))
         time.sleep(0.5)
@@ -260,7 +260,7 @@ def live(root: Path, records: Sequence[str], pauses: Sequence[float], log: Log) 
             thread.join()
 
 
-def accept(eraser: Eraser, wish: Wish, now: datetime, connection: Connection) -> Request:
+def accept(eraser: Eraser, wish: RequestDraft, now: datetime, connection: Connection) -> Request:
     return eraser.workspace.requests.accept(wish, now=now, connection=connection)
 
 
@@ -273,7 +273,7 @@ def test_no_prediction_after_an_acceptance_uses_what_it_quarantines(
     records = chance.sample([f"digit-{number:04d}" for number in HELD], 6)
     without = heads(root, records) if kind == "instant" else []
     for part in ("start", "stop"):  # models are derived beside the service, where the test can look at them
-        monkeypatch.setattr(Worker, part, lambda _: None)
+        monkeypatch.setattr(DerivationSupervisor, part, lambda _: None)
     live(root, records, [chance.uniform(0, 0.4) for _ in records], log)
     assert len(log.predictions) > 10
     assert len({event.generation for event in log.predictions}) > 1
@@ -289,7 +289,7 @@ def heads(root: Path, records: Sequence[str]) -> list[bytes]:
     """The oracle: heads solved from the sums without the first 0, 1, 2... of these records."""
     found = []
     with opened(root) as eraser:
-        model, counted = eraser.workspace.generations.require(), eraser.workspace.records.counted
+        model, counted = eraser.workspace.generations.require(), eraser.workspace.records.statistics
         for count in range(len(records) + 1):
             sums = counted.sums_without(records[:count], key=str(model.code_key))
             assert sums is not None

@@ -13,8 +13,8 @@ import faults
 from faults import CLASSES, CONFIG, NOW, name, opened
 from lmeraser import Eraser
 from lmeraser.errors import StorageError, UnknownRecordError
-from lmeraser.service.request_writer import Intake
-from lmeraser.workspace.requests.state import Request, Wish
+from lmeraser.service.request_writer import RequestWriter
+from lmeraser.workspace.requests.state import Request, RequestDraft
 
 
 @pytest.fixture
@@ -31,19 +31,19 @@ def woken() -> list[int]:
 
 
 @pytest.fixture
-def intake(eraser: Eraser, woken: list[int]) -> Intake:
-    return Intake(eraser.workspace, lambda: woken.append(1))
+def intake(eraser: Eraser, woken: list[int]) -> RequestWriter:
+    return RequestWriter(eraser.workspace, lambda: woken.append(1))
 
 
 def accepting(eraser: Eraser, *ids: str) -> Any:
     def change(connection: Connection) -> Request:
-        return eraser.workspace.requests.accept(Wish(ids=ids), now=NOW, connection=connection)
+        return eraser.workspace.requests.accept(RequestDraft(ids=ids), now=NOW, connection=connection)
 
     return change
 
 
 def test_changes_that_wait_are_made_together_and_answered_after_the_commit(
-    eraser: Eraser, intake: Intake, woken: list[int]
+    eraser: Eraser, intake: RequestWriter, woken: list[int]
 ) -> None:
     seen: list[set[str]] = []
 
@@ -65,7 +65,7 @@ def test_changes_that_wait_are_made_together_and_answered_after_the_commit(
     assert {request.id for request in eraser.requests()} == ids
 
 
-def test_a_change_that_nobody_waits_for_any_more_is_not_made(eraser: Eraser, intake: Intake) -> None:
+def test_a_change_that_nobody_waits_for_any_more_is_not_made(eraser: Eraser, intake: RequestWriter) -> None:
     given_up, kept = (intake.make(accepting(eraser, name(number))) for number in (1, 2))
     assert given_up.cancel()
     intake.start()
@@ -74,7 +74,7 @@ def test_a_change_that_nobody_waits_for_any_more_is_not_made(eraser: Eraser, int
 
 
 def test_if_the_disk_refuses_nobody_is_accepted_and_the_next_ones_are(
-    eraser: Eraser, intake: Intake, monkeypatch: pytest.MonkeyPatch
+    eraser: Eraser, intake: RequestWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object, **__: object) -> None:
         raise StorageError("no space")

@@ -10,7 +10,7 @@ import pytest
 from lmeraser import Eraser
 from lmeraser.errors import BackboneError
 from lmeraser.pipeline.executors.local import LocalExecutor
-from lmeraser.service.model_holder import Served
+from lmeraser.service.model_holder import ModelHolder
 from lmeraser.service.service import Service
 from serving import config_of, made
 
@@ -35,10 +35,10 @@ def test_all_parts_start_and_stop(root: Path) -> None:
 
 
 def test_a_service_that_cannot_start_leaves_nothing_behind(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(served: Served) -> None:
+    def broken(served: ModelHolder) -> None:
         raise BackboneError("no weights")
 
-    monkeypatch.setattr(Served, "_found", broken)
+    monkeypatch.setattr(ModelHolder, "_found", broken)
     before = names()
     with Eraser(root) as eraser, pytest.raises(BackboneError), Service(eraser):
         raise AssertionError("started")

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from lmeraser import Eraser
-from lmeraser.service.supervisor import Worker
+from lmeraser.service.supervisor import DerivationSupervisor
 from lmeraser.workspace.workspace import Workspace
 from serving import config_of, made, set_service
 
@@ -31,9 +31,9 @@ def ended() -> list[Mapping[str, Any]]:
 
 
 @pytest.fixture
-def worker(root: Path, ended: list[Mapping[str, Any]]) -> Iterator[Worker]:
+def worker(root: Path, ended: list[Mapping[str, Any]]) -> Iterator[DerivationSupervisor]:
     workspace = Workspace(root)
-    one = Worker(workspace, ended.append)
+    one = DerivationSupervisor(workspace, ended.append)
     one.start()
     yield one
     one.stop()
@@ -55,7 +55,7 @@ def states(root: Path) -> set[str]:
 
 
 def test_what_waits_is_carried_out_together_by_a_process_that_stays(
-    root: Path, worker: Worker, ended: list[Mapping[str, Any]]
+    root: Path, worker: DerivationSupervisor, ended: list[Mapping[str, Any]]
 ) -> None:
     with Eraser(root) as eraser:
         for number in (3, 4):
@@ -80,7 +80,7 @@ def test_what_waits_is_carried_out_together_by_a_process_that_stays(
 
 
 def test_a_process_that_is_killed_is_started_again_and_goes_on(
-    root: Path, worker: Worker, ended: list[Mapping[str, Any]]
+    root: Path, worker: DerivationSupervisor, ended: list[Mapping[str, Any]]
 ) -> None:
     with Eraser(root) as eraser:
         eraser.request(ids=["digit-0003"])
@@ -100,9 +100,11 @@ def test_a_worker_that_is_stopped_leaves_the_rest_to_the_next(root: Path, ended:
     assert states(root) == {"completed"}
 
 
-def stopped_when(root: Path, ended: list[Mapping[str, Any]], condition: Callable[[Worker], object]) -> None:
+def stopped_when(
+    root: Path, ended: list[Mapping[str, Any]], condition: Callable[[DerivationSupervisor], object]
+) -> None:
     workspace = Workspace(root)
-    worker = Worker(workspace, ended.append)
+    worker = DerivationSupervisor(workspace, ended.append)
     worker.start()
     until(lambda: condition(worker))
     process = worker.process
@@ -115,12 +117,12 @@ def stopped_when(root: Path, ended: list[Mapping[str, Any]], condition: Callable
 def test_the_window_is_waited_for_and_what_was_left_in_progress_is_not(root: Path) -> None:
     set_service(root, batch_seconds=3600.0)
     workspace = Workspace(root)
-    worker = Worker(workspace, lambda ended: None)
+    worker = DerivationSupervisor(workspace, lambda ended: None)
     assert worker._wait() is None
     with Eraser(root) as eraser:
         request = eraser.request(ids=["digit-0003"])
         assert 3000 < (worker._wait() or 0) <= 3600
-        with eraser.workspace.writing("test"), eraser.workspace.changing() as connection:
+        with eraser.workspace.writing("test"), eraser.workspace.write_transaction() as connection:
             eraser.workspace.requests.begin(connection, [request], None, now=eraser.workspace.clock())
         assert (worker._wait() or 0) <= 0
     workspace.close()
@@ -128,7 +130,7 @@ def test_the_window_is_waited_for_and_what_was_left_in_progress_is_not(root: Pat
 
 def test_after_a_bad_end_it_waits_longer_each_time(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     workspace, ended = Workspace(root), list[Mapping[str, Any]]()
-    worker = Worker(workspace, ended.append)
+    worker = DerivationSupervisor(workspace, ended.append)
     ends = iter([{"outcome": "broken", "error": "OSError"}] * 8 + [{"outcome": "refused", "error": "LockedError"}])
     monkeypatch.setattr(worker, "_ended", lambda: next(ends))
     delays = []
@@ -145,7 +147,7 @@ def test_between_derivations_it_rests_in_proportion(root: Path, monkeypatch: pyt
     now = 1000.0
     monkeypatch.setattr("lmeraser.service.supervisor.time.monotonic", lambda: now)
     workspace = Workspace(root)
-    worker = Worker(workspace, lambda ended: None)
+    worker = DerivationSupervisor(workspace, lambda ended: None)
 
     def derive(seconds: float) -> Mapping[str, Any]:
         nonlocal now
@@ -159,7 +161,7 @@ def test_between_derivations_it_rests_in_proportion(root: Path, monkeypatch: pyt
             monkeypatch.setattr(worker, "_ended", lambda seconds=seconds: derive(seconds))
             worker._derive()
             assert worker._wait() == pytest.approx(rest)
-        with eraser.workspace.writing("test"), eraser.workspace.changing() as connection:
+        with eraser.workspace.writing("test"), eraser.workspace.write_transaction() as connection:
             eraser.workspace.requests.begin(connection, [request], None, now=eraser.workspace.clock())
         assert worker._wait() == 0, "what a crash left is carried on"
     workspace.close()

@@ -30,7 +30,7 @@ def database(tmp_path: Path) -> Iterator[Database]:
 
 def put(database: Database, name: str, value: str) -> None:
     with database.transaction() as connection:
-        database.set_fact(connection, name, value)
+        database.set_metadata(connection, name, value)
 
 
 def held(path: Path) -> dict[str, str]:
@@ -47,8 +47,8 @@ def held(path: Path) -> dict[str, str]:
 
 def test_a_transaction_is_seen_by_others_when_it_has_ended(database: Database) -> None:
     with database.transaction() as connection:
-        database.set_fact(connection, "a", "1")
-        assert database.fact("a", connection) == "1"
+        database.set_metadata(connection, "a", "1")
+        assert database.get_metadata("a", connection) == "1"
         assert held(database.keys.path.with_suffix(".db")) == {}
     assert held(database.keys.path.with_suffix(".db")) == {"a": "1"}
 
@@ -61,8 +61,8 @@ def test_a_transaction_that_is_left_by_an_exception_has_not_happened(
 
     def half() -> None:
         with database.transaction() as connection:
-            database.set_fact(connection, "a", "2")
-            database.set_fact(connection, "b", "1")
+            database.set_metadata(connection, "a", "2")
+            database.set_metadata(connection, "b", "1")
             raise kind("stopped")
 
     with pytest.raises(kind, match="stopped"):
@@ -74,10 +74,10 @@ def test_a_transaction_that_is_left_by_an_exception_has_not_happened(
 
 def test_a_transaction_within_another_is_a_part_of_it(database: Database) -> None:
     with database.transaction() as outer:
-        database.set_fact(outer, "a", "1")
+        database.set_metadata(outer, "a", "1")
         with database.transaction(outer) as inner:
             assert inner is outer
-            database.set_fact(inner, "b", "1")
+            database.set_metadata(inner, "b", "1")
         assert held(database.keys.path.with_suffix(".db")) == {}, "the end of the part is not the end of the whole"
     assert held(database.keys.path.with_suffix(".db")) == {"a": "1", "b": "1"}
 
@@ -86,7 +86,7 @@ def test_a_transaction_within_another_goes_with_it(database: Database) -> None:
     def half() -> None:
         with database.transaction() as outer:
             with database.transaction(outer) as inner:
-                database.set_fact(inner, "a", "1")
+                database.set_metadata(inner, "a", "1")
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -120,18 +120,18 @@ def test_every_connection_is_durable_and_erases_what_is_deleted(
 
 
 def test_a_fact_is_what_was_set_last(database: Database) -> None:
-    assert database.fact("a") is None
+    assert database.get_metadata("a") is None
     put(database, "a", "1")
     put(database, "a", "2")
     put(database, "b", "")
-    assert (database.fact("a"), database.fact("b"), database.fact("c")) == ("2", "", None)
+    assert (database.get_metadata("a"), database.get_metadata("b"), database.get_metadata("c")) == ("2", "", None)
 
 
 def test_facts_outlive_the_connection(database: Database) -> None:
     put(database, "ключ", "値 ' \" ; --")
     database.close()
     again = Database(database.keys.path.with_suffix(".db"))
-    assert again.fact("ключ") == "値 ' \" ; --"
+    assert again.get_metadata("ключ") == "値 ' \" ; --"
     again.close()
 
 
@@ -148,11 +148,11 @@ def test_rows_are_found_however_many_are_asked_for(database: Database) -> None:
 def test_all_that_is_read_through_one_connection_is_of_one_state(database: Database) -> None:
     put(database, "a", "1")
     with database.reading() as connection:
-        assert database.fact("a", connection) == "1"
+        assert database.get_metadata("a", connection) == "1"
         put(database, "a", "2")
         put(database, "b", "2")
-        assert (database.fact("a", connection), database.fact("b", connection)) == ("1", None)
-    assert database.fact("b") == "2"
+        assert (database.get_metadata("a", connection), database.get_metadata("b", connection)) == ("1", None)
+    assert database.get_metadata("b") == "2"
 
 
 # --- keys --------------------------------------------------------------------------------------------------
@@ -165,7 +165,7 @@ def made(database: Database, count: int) -> range:
 
 def doomed(database: Database, *slots: int) -> None:
     with database.transaction() as connection:
-        database.doom(connection, slots)
+        database.schedule_erasure(connection, slots)
 
 
 def test_every_key_has_a_slot_of_its_own(database: Database) -> None:
@@ -198,7 +198,7 @@ def test_keys_are_on_the_disk_before_what_they_seal(database: Database, monkeypa
     order: list[str | None] = []
     with database.transaction() as connection:
         database.new_keys(connection, 1)
-        database.set_fact(connection, "a", "1")
+        database.set_metadata(connection, "a", "1")
     assert order == ["0"]
 
 
@@ -217,7 +217,7 @@ def test_doomed_keys_are_erased_after_the_transaction(database: Database) -> Non
 def test_keys_that_were_not_doomed_after_all_stay(database: Database) -> None:
     def half() -> None:
         with database.transaction() as connection:
-            database.doom(connection, [1])
+            database.schedule_erasure(connection, [1])
             raise KeyboardInterrupt
 
     made(database, 1)
@@ -249,7 +249,7 @@ def test_what_others_delete_meanwhile_is_read_again(database: Database) -> None:
     tried: list[str | None] = []
 
     def read(connection: Connection) -> str | None:
-        tried.append(database.fact("a", connection))
+        tried.append(database.get_metadata("a", connection))
         if len(tried) < 3:
             put(database, "a", str(len(tried)))
             raise ErasedError("gone", got="a slot")
@@ -311,7 +311,7 @@ def test_after_compaction_no_byte_of_what_was_deleted_is_in_any_file(database: D
     assert not database.compaction_due
     assert (folder / "records.db-wal").stat().st_size == 0
     assert remains() == []
-    assert database.fact("kept") == "1"
+    assert database.get_metadata("kept") == "1"
 
 
 def test_compaction_gives_free_pages_back(database: Database) -> None:
@@ -445,8 +445,8 @@ def test_transactions_of_several_threads_come_one_after_the_other(database: Data
     def count(_: int) -> None:
         for _ in range(10):
             with database.transaction() as connection:
-                database.set_fact(connection, "n", str(int(database.fact("n", connection) or 0) + 1))
+                database.set_metadata(connection, "n", str(int(database.get_metadata("n", connection) or 0) + 1))
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(count, range(4)))
-    assert database.fact("n") == "40"
+    assert database.get_metadata("n") == "40"

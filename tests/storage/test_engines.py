@@ -118,15 +118,15 @@ def test_a_database_belongs_to_one_workspace(server: str, tmp_path: Path) -> Non
 
 def test_one_writer_at_a_time_wherever_its_folder_is(server: str, tmp_path: Path) -> None:
     first, second = (on_server(server, tmp_path / "records.db") for _ in range(2))
-    with first.alone(0):
-        with pytest.raises(LockedError, match="--wait"), second.alone(0.3):
+    with first.writer_lock(0):
+        with pytest.raises(LockedError, match="--wait"), second.writer_lock(0.3):
             pass
         started = threading.Event()
         waited: list[bool] = []
 
         def write() -> None:
             started.set()
-            with second.alone(60):
+            with second.writer_lock(60):
                 waited.append(True)
 
         thread = threading.Thread(target=write)
@@ -156,7 +156,7 @@ def test_a_file_has_a_size_and_needs_no_other_lock(tmp_path: Path) -> None:
     reached = SQLite(tmp_path / "records.db")
     with reached.engine.begin() as connection:
         connection.exec_driver_sql("CREATE TABLE t (x)")
-    with reached.alone(0), reached.alone(0):
+    with reached.writer_lock(0), reached.writer_lock(0):
         assert reached.size() > 0
     reached.engine.dispose()
 

@@ -20,8 +20,8 @@ from fake import Fake
 from lmeraser import Eraser
 from lmeraser.errors import CorruptError, FormatError, LockedError
 from lmeraser.storage import migrate as schema
-from lmeraser.storage.database import metadata
-from lmeraser.storage.engines import Reached, SQLite, reach
+from lmeraser.storage.database import tables
+from lmeraser.storage.engines import DatabaseBackend, SQLite, reach
 from lmeraser.workspace.workspace import Workspace
 
 # What a later version might do: a table is replaced, which others belong to.
@@ -43,7 +43,7 @@ BROKEN = STEP + "    op.execute('UPDATE no_such_table SET x = 1')\n"
 
 
 @pytest.fixture
-def reached(tmp_path: Path) -> Iterator[Reached]:
+def reached(tmp_path: Path) -> Iterator[DatabaseBackend]:
     found = reach(tmp_path / "records.db")
     yield found
     found.engine.dispose()
@@ -55,20 +55,20 @@ def test_the_last_step_has_the_version_of_the_program() -> None:
     assert ScriptDirectory.from_config(config).get_heads() == [schema.VERSION]
 
 
-def test_the_steps_make_the_tables_that_the_modules_name(reached: Reached) -> None:
+def test_the_steps_make_the_tables_that_the_modules_name(reached: DatabaseBackend) -> None:
     schema.prepare(reached)
     asked = ("columns", "indexes", "foreign_keys", "pk_constraint", "unique_constraints")
     with reached.engine.begin() as connection:
-        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+        assert compare_metadata(MigrationContext.configure(connection), tables) == []
         made = inspect(connection)
-        before = {(t, a): repr(getattr(made, f"get_{a}")(t)) for t in metadata.tables for a in asked}
-        metadata.drop_all(connection)
-        metadata.create_all(connection)
+        before = {(t, a): repr(getattr(made, f"get_{a}")(t)) for t in tables.tables for a in asked}
+        tables.drop_all(connection)
+        tables.create_all(connection)
         made = inspect(connection)
-        assert before == {(t, a): repr(getattr(made, f"get_{a}")(t)) for t in metadata.tables for a in asked}
+        assert before == {(t, a): repr(getattr(made, f"get_{a}")(t)) for t in tables.tables for a in asked}
 
 
-def test_preparing_again_changes_nothing(reached: Reached) -> None:
+def test_preparing_again_changes_nothing(reached: DatabaseBackend) -> None:
     schema.prepare(reached)
     schema.prepare(reached)
     assert schema.upgrade(reached) == (schema.VERSION, schema.VERSION)
@@ -145,7 +145,7 @@ def test_every_version_leads_to_the_tables_of_this_one(tmp_path: Path) -> None:
             command.upgrade(config, step.revision)
         assert schema.upgrade(older) == (step.revision, schema.VERSION)
         with older.engine.begin() as connection:
-            assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+            assert compare_metadata(MigrationContext.configure(connection), tables) == []
         older.engine.dispose()
 
 
@@ -179,7 +179,7 @@ def test_nobody_writes_while_tables_change(filled: Path) -> None:
 def test_a_step_that_leaves_rows_without_their_record_is_undone(filled: Path) -> None:
     reached = SQLite(filled / "records.db")
     others = "places", "features", "codes"
-    with pytest.raises(CorruptError, match="20 rows"), reached.changing_tables() as connection:
+    with pytest.raises(CorruptError, match="20 rows"), reached.schema_transaction() as connection:
         assert [connection.exec_driver_sql(f"DELETE FROM {table}").rowcount for table in ("records", *others)]
     with reached.engine.connect() as connection:
         assert connection.exec_driver_sql("SELECT count(*) FROM records").scalar_one() == 20

@@ -82,7 +82,7 @@ def another(eraser: Eraser, record_id: str) -> str:
 
 def members(eraser: Eraser) -> dict[int, tuple[str, ...]]:
     model = eraser.workspace.generations.require()
-    clusters = model.numbers(eraser.workspace.records.places(model.partition.key))
+    clusters = model.numbers(eraser.workspace.records.trie_keys(model.partition.key))
     numbers = sorted(set(clusters.values()))
     return {n: tuple(sorted(i for i, number in clusters.items() if number == n)) for n in numbers}
 
@@ -188,8 +188,11 @@ def test_only_the_clusters_of_the_records_are_tuned_again(eraser: Eraser, fake: 
     after = eraser.workspace.generations.require()
     assert sorted(fake.tuned) == sorted([first, second])
     assert fake.embedded == []
-    assert (training.ran["tuned"], training.ran["tuned_records"]) == (2, len(first) + len(second))
-    assert "fitted" not in training.ran
+    assert (training.stage_counts["tuned"], training.stage_counts["tuned_records"]) == (
+        2,
+        len(first) + len(second),
+    )
+    assert "fitted" not in training.stage_counts
     assert after.partition == before.partition
     assert [c.number for c in after.clusters if c not in before.clusters] == [0, 2]
     assert members(eraser) == clusters

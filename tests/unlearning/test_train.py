@@ -22,7 +22,7 @@ def rewrite(eraser: Eraser, **changes: dict[str, Any]) -> Eraser:
 def test_training_twice_is_training_once(eraser: Eraser) -> None:
     report = eraser.train()
     assert not report.changed
-    assert report.ran == {"assigned": 0, "tuned": 0, "tuned_records": 0}
+    assert report.stage_counts == {"assigned": 0, "tuned": 0, "tuned_records": 0}
     assert eraser.status().generation == 0
 
 
@@ -45,9 +45,9 @@ def test_other_settings_are_another_model(eraser: Eraser) -> None:
         assert not other.status().up_to_date
         report = other.train()
         assert report.changed
-        assert "embedded" not in report.ran
-        assert "fitted" not in report.ran
-        assert report.ran["tuned"] == other.status().clusters
+        assert "embedded" not in report.stage_counts
+        assert "fitted" not in report.stage_counts
+        assert report.stage_counts["tuned"] == other.status().clusters
 
 
 def test_where_it_is_computed_is_not_part_of_the_model(eraser: Eraser) -> None:
@@ -69,8 +69,8 @@ def test_an_interrupted_training_continues(tmp_path: Path) -> None:
         assert eraser.status().generation is None
     with Eraser(tmp_path / "w") as eraser:
         report = eraser.train()
-        assert 0 < report.ran["tuned"] < eraser.status().clusters
-        assert "embedded" not in report.ran
+        assert 0 < report.stage_counts["tuned"] < eraser.status().clusters
+        assert "embedded" not in report.stage_counts
         assert eraser.audit().identical
     with Eraser.create(tmp_path / "straight", config) as straight:
         straight.add(digits(range(40)), columns=DIGIT_COLUMNS)
@@ -104,11 +104,11 @@ def test_deriving_again_where_the_environment_is_another(eraser: Eraser) -> None
         path.write_text(json.dumps({**entry, "fingerprint": "sha256:" + "0" * 64}))
     digest = eraser.model_digest
     kept = eraser.train()
-    assert "embedded" not in kept.ran
-    assert kept.ran["tuned"] == 0
+    assert "embedded" not in kept.stage_counts
+    assert kept.stage_counts["tuned"] == 0
     again = eraser.train(rederive=True)
-    assert again.ran["tuned"] == eraser.status().clusters
-    assert again.ran["fitted"] == 1
+    assert again.stage_counts["tuned"] == eraser.status().clusters
+    assert again.stage_counts["fitted"] == 1
     assert eraser.model_digest == digest
     assert eraser.status().fingerprint == eraser.executor().fingerprint
 
@@ -116,7 +116,7 @@ def test_deriving_again_where_the_environment_is_another(eraser: Eraser) -> None
 def test_more_classes_on_purpose_tune_every_head_again(eraser: Eraser) -> None:
     eraser.extend_classes(["letter a"])
     report = eraser.train()
-    assert report.ran["tuned"] == eraser.status().clusters
+    assert report.stage_counts["tuned"] == eraser.status().clusters
     assert report.model.classes[-1] == "letter a"
     assert eraser.audit().identical
 

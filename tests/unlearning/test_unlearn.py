@@ -117,8 +117,8 @@ def test_a_request_does_what_its_plan_said(eraser: Eraser) -> None:
         plan = eraser.plan(ids=ids)
         report = eraser.unlearn(ids=ids)
         assert report.training is not None
-        assert report.training.ran["tuned"] == plan.clusters_to_tune
-        assert report.training.ran["tuned_records"] == plan.records_to_tune
+        assert report.training.stage_counts["tuned"] == plan.clusters_to_tune
+        assert report.training.stage_counts["tuned_records"] == plan.records_to_tune
 
 
 @pytest.mark.parametrize("limit", [3, 7, None])
@@ -135,8 +135,8 @@ def test_a_plan_is_right_while_clusters_shrink_merge_and_vanish(tmp_path: Path, 
             report = eraser.unlearn(ids=gone)
             assert report.training is not None
             assert not plan.sample_hit
-            assert report.training.ran["tuned"] == plan.clusters_to_tune
-            assert report.training.ran["tuned_records"] == plan.records_to_tune
+            assert report.training.stage_counts["tuned"] == plan.clusters_to_tune
+            assert report.training.stage_counts["tuned_records"] == plan.records_to_tune
             changed = len(plan.affected) - plan.clusters_to_tune
             assert before - eraser.status().clusters == changed
             merged += changed > 0
@@ -321,7 +321,7 @@ def test_with_slices_a_deletion_starts_from_a_checkpoint_and_is_as_exact(tmp_pat
     )
     with Eraser.create(tmp_path / "w", config, classes=DIGIT_CLASSES) as eraser:
         eraser.add(digits(range(24)), columns=DIGIT_COLUMNS)
-        assert eraser.train().ran["tuned"] == 6
-        ran = [eraser.unlearn(ids=[record_id]).to_json()["ran"] for record_id in eraser.record_ids()[:4]]
-        assert min(each["tuned"] for each in ran if isinstance(each, dict)) < 3
+        assert eraser.train().stage_counts["tuned"] == 6
+        stage_counts = [eraser.unlearn(ids=[record_id]).to_json()["ran"] for record_id in eraser.record_ids()[:4]]
+        assert min(each["tuned"] for each in stage_counts if isinstance(each, dict)) < 3
         assert eraser.audit().identical

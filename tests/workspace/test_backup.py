@@ -18,10 +18,10 @@ from lmeraser import Eraser
 from lmeraser.errors import CorruptError, FormatError, InputError, LmeraserError, VerificationError, WorkspaceError
 from lmeraser.storage import migrate as schema
 from lmeraser.storage.engines import reach
-from lmeraser.workspace.workspace import Workspace
 from lmeraser.workspace import backup as module
 from lmeraser.workspace.backup import BackupReport, backup
 from lmeraser.workspace.restore import restore
+from lmeraser.workspace.workspace import Workspace
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
         eraser.train()
         eraser.unlearn(ids=[name(0)])
         request = eraser.request(ids=[name(4)])
-        with eraser.workspace.changing() as connection:
+        with eraser.workspace.write_transaction() as connection:
             told = ["https://told.example"]
             eraser.workspace.subscriptions.add(connection, request.id, told, now=NOW)
         eraser.workspace.api_keys.make("somebody", ["read"], now=NOW)
@@ -85,7 +85,7 @@ def test_a_backup_gives_back_everything_but_what_was_deleted_since(work: Path, t
         assert all(key.revoked for key in eraser.workspace.api_keys.all())
         assert eraser.residue(ids=[name(1)], features=False).clean
         for url in ("https://one.example", "https://two.example"):  # numbers go on where they were
-            with eraser.workspace.changing() as connection:
+            with eraser.workspace.write_transaction() as connection:
                 eraser.workspace.subscriptions.add(connection, eraser.requests()[0].id, [url], now=NOW)
         assert training.model.generation == 3
         eraser.unlearn()
@@ -97,7 +97,7 @@ def test_finished_parts_are_found_in_the_backup(work: Path, tmp_path: Path) -> N
     newest = (work / "ledger").read_bytes()
     restore(tmp_path / "backup.tar", tmp_path / "new", newest=newest)
     with opened(tmp_path / "new") as eraser:
-        assert eraser.train().ran["tuned"] == 0
+        assert eraser.train().stage_counts["tuned"] == 0
         certificates = sorted(path.name for path in eraser.workspace.certificates.iterdir())
     assert certificates == sorted(path.name for path in (work / "certificates").iterdir())
     assert (tmp_path / "new" / "secret.key").stat().st_mode & 0o777 == 0o600

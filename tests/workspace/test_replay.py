@@ -48,7 +48,7 @@ def copied(root: Path, target: Path) -> Path:
     """A copy of a workspace as it is now, its database included, wherever that is."""
     shutil.copytree(root, target)
     with opened(target) as eraser:
-        eraser.workspace.database.fact("ledger")
+        eraser.workspace.database.get_metadata("ledger")
     return target
 
 
@@ -228,7 +228,7 @@ def test_a_request_that_was_under_way_is_completed(asked: tuple[Path, Path]) -> 
     lost, old = asked
     with opened(lost) as eraser:
         workspace = eraser.workspace
-        with workspace.writing("unlearn"), workspace.changing() as connection:
+        with workspace.writing("unlearn"), workspace.write_transaction() as connection:
             workspace.requests.begin(connection, workspace.requests.all("pending"), None, now=NOW)
     report = again(old, ledger(lost))
     assert (report.records_deleted, report.requests_lost) == (4, ())

@@ -224,7 +224,7 @@ class Config(Section):
         return self
 
     @property
-    def needs_codes(self) -> bool:
+    def needs_statistics(self) -> bool:
         """Whether the model has a part that is fitted on codes of all records (`sums`)."""
         return self.global_head.weight > 0 or self.constituent.given == "codes"
 

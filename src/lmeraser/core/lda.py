@@ -20,14 +20,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from lmeraser.core.sufficient_statistics import SCALE, Sums, decode, encode
+from lmeraser.core.sufficient_statistics import SCALE, SufficientStatistics, decode, encode
 from lmeraser.core.tensors import Array
 
 _NEVER = -1e9  # score of a class without records
 _DOUBT = 50.0  # records per class at which scores count half
 
 
-def solve(sums: Sums, penalty: float) -> dict[str, Array]:
+def solve(sums: SufficientStatistics, penalty: float) -> dict[str, Array]:
     """The global head.
 
     Args:

@@ -29,7 +29,7 @@ Codes = NDArray[np.int16]  # [n, d + 1]
 
 
 @dataclass(frozen=True)
-class Sums:
+class SufficientStatistics:
     """Sums over records.
 
     Attributes:
@@ -41,11 +41,11 @@ class Sums:
     moments: NDArray[np.int64]
 
     @classmethod
-    def zero(cls, width: int, classes: int) -> Sums:
+    def zero(cls, width: int, classes: int) -> SufficientStatistics:
         """Of no record; ``width`` is the length of a code."""
         return cls(np.zeros((width, width), np.int64), np.zeros((width, classes), np.int64))
 
-    def plus(self, codes: Codes, labels: Sequence[int], sign: int = 1) -> Sums:
+    def plus(self, codes: Codes, labels: Sequence[int], sign: int = 1) -> SufficientStatistics:
         """With more records, or (``sign`` -1) without some.
 
         Args:
@@ -60,12 +60,14 @@ class Sums:
             signed = sign * part.T
             gram = gram + (signed @ part).astype(np.int64)
             moments = moments + (signed @ one_hot[start : start + _EXACT]).astype(np.int64)
-        return Sums(gram, moments)
+        return SufficientStatistics(gram, moments)
 
-    def widened(self, classes: int) -> Sums:
+    def widened(self, classes: int) -> SufficientStatistics:
         """With zeros for classes that were added to the end of the list."""
         missing = classes - self.moments.shape[1]
-        return Sums(self.gram, np.pad(self.moments, ((0, 0), (0, missing)))) if missing > 0 else self
+        return (
+            SufficientStatistics(self.gram, np.pad(self.moments, ((0, 0), (0, missing)))) if missing > 0 else self
+        )
 
     @property
     def records_by_class(self) -> tuple[int, ...]:
@@ -107,13 +109,13 @@ def stack(codes: Iterable[bytes]) -> Codes:
     return np.stack([np.frombuffer(code, dtype=np.int16) for code in codes])
 
 
-def pack(sums: Sums) -> tuple[bytes, bytes]:
+def pack(sums: SufficientStatistics) -> tuple[bytes, bytes]:
     """Sums as bytes to store: of ``gram``, which is symmetric, the lower triangle, and ``moments``."""
     rows = (row[: number + 1] for number, row in enumerate(sums.gram))
     return b"".join(row.tobytes() for row in rows), sums.moments.tobytes()
 
 
-def unpack(gram: bytes, moments: bytes, width: int) -> Sums:
+def unpack(gram: bytes, moments: bytes, width: int) -> SufficientStatistics:
     """Sums from what `pack` gave; ``width`` is the length of a code."""
     full, flat, start = np.empty((width, width), np.int64), np.frombuffer(gram, dtype=np.int64), 0
     for number in range(width):
@@ -122,7 +124,7 @@ def unpack(gram: bytes, moments: bytes, width: int) -> Sums:
         full[: number + 1, number] = row
         start += number + 1
     full.setflags(write=False)
-    return Sums(full, np.frombuffer(moments, dtype=np.int64).reshape(width, -1))
+    return SufficientStatistics(full, np.frombuffer(moments, dtype=np.int64).reshape(width, -1))
 
 
 def _unit_rms(vectors: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -16,7 +16,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def give_way(nice: int) -> None:
+def lower_priority(nice: int) -> None:
     """Lower the priority of this thread, and of those that it starts from now on.
 
     Args:
@@ -29,5 +29,5 @@ def give_way(nice: int) -> None:
 
 def gently(function: Callable[[], T], nice: int) -> T:
     """What a function returns, called in a thread that gives way; this thread waits for it and does not."""
-    with ThreadPoolExecutor(1, initializer=give_way, initargs=(nice,)) as pool:
+    with ThreadPoolExecutor(1, initializer=lower_priority, initargs=(nice,)) as pool:
         return pool.submit(function).result()

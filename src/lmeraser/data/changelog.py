@@ -14,13 +14,13 @@ from collections.abc import Iterable
 
 from sqlalchemy import Column, Connection, Integer, String, Table, delete, insert, select
 
-from lmeraser.storage.database import Database, metadata
+from lmeraser.storage.database import Database, tables
 
 _EVERYTHING = ""  # instead of a partition or a place
 
 _touched = Table(
     "touched",
-    metadata,
+    tables,
     Column("revision", Integer, primary_key=True),
     Column("partition", String, primary_key=True),
     Column("place", String, primary_key=True),
@@ -36,7 +36,7 @@ class Changes:
     @property
     def revision(self) -> int:
         """Counts the changes; a model derived at another revision is out of date."""
-        return int(self._database.fact("revision") or 0)
+        return int(self._database.get_metadata("revision") or 0)
 
     def note(self, connection: Connection, places: Iterable[tuple[str, str, bool]] | None = None) -> None:
         """Note a change, in the transaction that makes it.
@@ -46,16 +46,16 @@ class Changes:
             places: key of the partition, place, and whether it shaped the partition, of every record that
                 changes, before it does; None: anything may be touched.
         """
-        revision = int(self._database.fact("revision", connection) or 0) + 1
+        revision = int(self._database.get_metadata("revision", connection) or 0) + 1
         touched = {(key, _EVERYTHING if shaped else place) for key, place, shaped in places or ()}
         rows = [
             {"revision": revision, "partition": key, "place": place}
             for key, place in sorted(touched or {(_EVERYTHING, _EVERYTHING)})
         ]
         connection.execute(insert(_touched), rows)
-        self._database.set_fact(connection, "revision", str(revision))
+        self._database.set_metadata(connection, "revision", str(revision))
 
-    def places(self, partition: str, *, since: int) -> set[str] | None:
+    def trie_keys(self, partition: str, *, since: int) -> set[str] | None:
         """The places under a partition that were touched after a revision; None: it may be all of them."""
         now = self.revision
         query = select(_touched).where(_touched.c.revision > since)

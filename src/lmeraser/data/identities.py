@@ -17,23 +17,23 @@ from sqlalchemy import Column, Connection, Integer, LargeBinary, Table, select, 
 
 from lmeraser.core.digests import Digest
 from lmeraser.errors import UnknownRecordError
-from lmeraser.storage.database import Database, chunked, metadata, sealed
-from lmeraser.storage.keystore import Keys
+from lmeraser.storage.database import Database, chunked, encrypted, tables
+from lmeraser.storage.keystore import KeyStore
 
 T = TypeVar("T")
 
 records = Table(
     "records",
-    metadata,
+    tables,
     Column("number", Integer, primary_key=True, autoincrement=False),
     Column("id", LargeBinary, nullable=False, unique=True),
     Column("subject", LargeBinary, nullable=True, index=True),
     Column("entry", Integer, nullable=False),
-    sealed("card", what="card"),
+    encrypted("card", what="card"),
 )
 
 
-class Card(NamedTuple):
+class RecordMetadata(NamedTuple):
     """Who a record is."""
 
     id: str
@@ -41,19 +41,19 @@ class Card(NamedTuple):
     label: int
     image_digest: Digest
 
-    def sealed(self, keys: Keys, number: int) -> bytes:
+    def encrypted(self, keys: KeyStore, number: int) -> bytes:
         """As it is stored."""
-        return keys.seal(number, "card", json.dumps(self, ensure_ascii=False).encode(errors="surrogatepass"))
+        return keys.encrypt(number, "card", json.dumps(self, ensure_ascii=False).encode(errors="surrogatepass"))
 
     @classmethod
-    def of(cls, keys: Keys, row: Any) -> Card:
+    def of(cls, keys: KeyStore, row: Any) -> RecordMetadata:
         """The card of a row with number and card."""
-        text = keys.unseal(row.number, "card", row.card).decode(errors="surrogatepass")
+        text = keys.decrypt(row.number, "card", row.card).decode(errors="surrogatepass")
         record_id, subject, label, digest = json.loads(text)
         return cls(record_id, subject, label, Digest(digest))
 
 
-class Cards:
+class RecordIndex:
     """The cards of one workspace.
 
     Args:
@@ -69,26 +69,28 @@ class Cards:
         """By which the cards with this id or subject are found."""
         return hmac.digest(self._secret, f"{kind}/{name}".encode(errors="surrogatepass"), "sha256")
 
-    def row(self, number: int, card: Card, entry: int) -> dict[str, Any]:
+    def row(self, number: int, card: RecordMetadata, entry: int) -> dict[str, Any]:
         """The row of a card that the ledger's entry ``entry`` tells of."""
         return {
             "number": number,
             "id": self.digest("id", card.id),
             "subject": None if card.subject is None else self.digest("subject", card.subject),
             "entry": entry,
-            "card": card.sealed(self.database.keys, number),
+            "card": card.encrypted(self.database.keys, number),
         }
 
-    def every(self) -> list[Card]:
+    def every(self) -> list[RecordMetadata]:
         """All cards, in no order."""
         query = select(records.c.number, records.c.card)
-        return self.database.every(query, lambda row: Card.of(self.database.keys, row))
+        return self.database.every(query, lambda row: RecordMetadata.of(self.database.keys, row))
 
-    def find(self, kind: Literal["id", "subject"], names: Iterable[str]) -> Iterator[Card]:
+    def find(self, kind: Literal["id", "subject"], names: Iterable[str]) -> Iterator[RecordMetadata]:
         """The cards with one of these ids or subjects."""
         query = select(records.c.number, records.c.card)
         digests = {self.digest(kind, name) for name in names}
-        return self.database.rows(query, records.c[kind], digests, lambda row: Card.of(self.database.keys, row))
+        return self.database.rows(
+            query, records.c[kind], digests, lambda row: RecordMetadata.of(self.database.keys, row)
+        )
 
     def by_id(
         self, query: Any, ids: Iterable[str], each: Callable[[str, Any], T], connection: Connection | None = None
@@ -123,14 +125,14 @@ class Cards:
         found = query.join_from(records, table).where(*where)
 
         def each(name: str, row: Any) -> tuple[str, bytes]:
-            return name, keys.unseal(row.number, table.name, row.data)
+            return name, keys.decrypt(row.number, table.name, row.data)
 
         return dict(self.by_id(found, ids, each, connection))
 
-    def seal_again(self, connection: Connection, table: Table, old: int, number: int) -> None:
+    def reencrypt(self, connection: Connection, table: Table, old: int, number: int) -> None:
         """Seal a payload, which moved from one number to another, under its new key."""
         keys, mine = self.database.keys, table.c.number == number
         data = connection.execute(select(table.c.data).where(mine)).scalar_one_or_none()
         if data is not None:
-            again = keys.seal(number, table.name, keys.unseal(old, table.name, data))
+            again = keys.encrypt(number, table.name, keys.decrypt(old, table.name, data))
             connection.execute(update(table).where(mine).values(data=again))

@@ -168,5 +168,5 @@ def read_image(image: str | os.PathLike[str] | bytes) -> bytes:
     except OSError as error:
         raise InputError("An image is a readable file.", got=f"{path}: {error.strerror}") from error
     except ImageError as error:
-        raise ImageError(error.rule, got=f"{path}: {error.got}", next_step=error.next_step) from error
+        raise ImageError(error.message, got=f"{path}: {error.got}", next_step=error.next_step) from error
     return data

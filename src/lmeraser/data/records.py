@@ -37,12 +37,12 @@ from sqlalchemy import (
 
 from lmeraser.core.digests import Digest, keyed_digest
 from lmeraser.data.changelog import Changes
-from lmeraser.data.identities import Card, Cards
+from lmeraser.data.identities import RecordIndex, RecordMetadata
 from lmeraser.data.identities import records as cards
-from lmeraser.data.statistics import Counted
+from lmeraser.data.statistics import StatisticsStore
 from lmeraser.errors import InputError
-from lmeraser.storage.database import Database, Sorted, chunked, metadata, owned, sealed
-from lmeraser.storage.keystore import Keys
+from lmeraser.storage.database import Database, Sorted, chunked, encrypted, owned, tables
+from lmeraser.storage.keystore import KeyStore
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,16 +50,16 @@ if TYPE_CHECKING:
 
 Named = Literal["record", "subject", "image"]  # what a suppression names
 
-_images = owned("images", sealed("data", what="images"))
-_features = owned("features", Column("key", String, nullable=False), sealed("data", what="features"))
-_places = owned(
+_images = owned("images", encrypted("data", what="images"))
+_features = owned("features", Column("key", String, nullable=False), encrypted("data", what="features"))
+_trie_keys = owned(
     "places",  # under the served partition, and under one that is being derived
     Column("partition", Sorted, primary_key=True),
     Column("place", Sorted, nullable=False),
     Column("sampled", Boolean, nullable=False),
     Index("places_by_place", "partition", "place", "number"),  # all that a plan reads
 )
-_suppressed = Table("suppressed", metadata, Column("digest", String, primary_key=True))
+_suppressed = Table("suppressed", tables, Column("digest", String, primary_key=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +91,8 @@ class Records:
 
     def __init__(self, database: Database, *, secret: bytes) -> None:
         self.database = database
-        self._cards = Cards(database, secret=secret)
-        self.counted = Counted(self._cards)
+        self._index = RecordIndex(database, secret=secret)
+        self.statistics = StatisticsStore(self._index)
         self.changes = Changes(database)
         self._secret = secret
 
@@ -101,7 +101,7 @@ class Records:
     @property
     def classes(self) -> tuple[str, ...]:
         """The class names, in the order of the labels; empty until the first import fixes them."""
-        value = self.database.fact("classes")
+        value = self.database.get_metadata("classes")
         return tuple(json.loads(value)) if value else ()
 
     def set_classes(self, classes: Sequence[str], connection: Connection | None = None) -> None:
@@ -126,7 +126,7 @@ class Records:
         if tuple(classes) == known:
             return
         with self.database.transaction(connection) as inner:
-            self.database.set_fact(inner, "classes", json.dumps(list(classes)))
+            self.database.set_metadata(inner, "classes", json.dumps(list(classes)))
             self.changes.note(inner)
 
     # --- reading ---------------------------------------------------------------------------------------
@@ -141,7 +141,7 @@ class Records:
 
     def index(self) -> list[RecordRef]:
         """All records without payload, sorted by id (code points, as Python sorts)."""
-        return sorted(RecordRef(card.id, card.label, card.image_digest) for card in self._cards.every())
+        return sorted(RecordRef(card.id, card.label, card.image_digest) for card in self._index.every())
 
     def refs(self, ids: Iterable[str]) -> list[RecordRef]:
         """These records without payload, sorted by id."""
@@ -149,19 +149,19 @@ class Records:
 
     def find(self, ids: Iterable[str]) -> dict[str, tuple[str | None, int, Digest]]:
         """Subject, label and image digest of those ids that exist."""
-        return {card.id: (card.subject, card.label, card.image_digest) for card in self._cards.find("id", ids)}
+        return {card.id: (card.subject, card.label, card.image_digest) for card in self._index.find("id", ids)}
 
     def of_subjects(self, subjects: Iterable[str]) -> dict[str, list[str]]:
         """Record ids of each subject that has any, sorted."""
         found: dict[str, list[str]] = {}
-        for card in self._cards.find("subject", subjects):
+        for card in self._index.find("subject", subjects):
             assert card.subject is not None
             found.setdefault(card.subject, []).append(card.id)
         return {subject: sorted(ids) for subject, ids in found.items()}
 
     def images(self, ids: Sequence[str]) -> list[bytes]:
         """Image bytes of ``ids``, in their order."""
-        found = self._cards.payloads(_images, ids)
+        found = self._index.payloads(_images, ids)
         return [found[record_id] for record_id in ids]
 
     # --- changing --------------------------------------------------------------------------------------
@@ -180,12 +180,12 @@ class Records:
         if not records:
             return []
         keys, numbers = self.database.keys, self.database.new_keys(connection, len(records))
-        found = [Card(r.id, r.subject, r.label, Digest.of(r.image)) for r in records]
+        found = [RecordMetadata(r.id, r.subject, r.label, Digest.of(r.image)) for r in records]
         connection.execute(
-            insert(cards), [self._cards.row(*each, entry) for each in zip(numbers, found, strict=True)]
+            insert(cards), [self._index.row(*each, entry) for each in zip(numbers, found, strict=True)]
         )
         images = [
-            {"number": number, "data": keys.seal(number, "images", record.image)}
+            {"number": number, "data": keys.encrypt(number, "images", record.image)}
             for number, record in zip(numbers, records, strict=True)
         ]
         connection.execute(insert(_images), images)
@@ -193,16 +193,16 @@ class Records:
 
     def relabel(self, connection: Connection, ids: Sequence[str], label: int, *, entry: int) -> list[Digest]:
         """Give records another label and a new key, as if they were deleted and added; returns commitments."""
-        self.counted.forget(connection, ids)
+        self.statistics.forget(connection, ids)
         self.changes.note(connection, self._placed(ids, connection))
-        old = self._cards.require(ids, connection)
-        known = {card.id: card for card in self._cards.find("id", ids)}
+        old = self._index.require(ids, connection)
+        known = {card.id: card for card in self._index.find("id", ids)}
         for record_id, number in zip(ids, self.database.new_keys(connection, len(ids)), strict=True):
-            row = self._cards.row(number, known[record_id]._replace(label=label), entry)
+            row = self._index.row(number, known[record_id]._replace(label=label), entry)
             connection.execute(update(cards).where(cards.c.number == old[record_id]).values(**row))
             for table in (_images, _features):
-                self._cards.seal_again(connection, table, old[record_id], number)
-        self.database.doom(connection, old.values())
+                self._index.reencrypt(connection, table, old[record_id], number)
+        self.database.schedule_erasure(connection, old.values())
         self.database.need_compaction(connection)
         return sorted(itertools.chain(*self.commitments(ids, connection).values()))
 
@@ -213,12 +213,12 @@ class Records:
         """
         images = [str(digest) for _, _, digest in self.find(ids).values()]
         named: dict[Named, Sequence[str]] = {"record": ids, "image": images, "subject": subjects}
-        self.counted.forget(connection, ids)
+        self.statistics.forget(connection, ids)
         self.changes.note(connection, self._placed(ids, connection))
-        numbers = sorted(self._cards.numbers(ids, connection).values())
+        numbers = sorted(self._index.numbers(ids, connection).values())
         for chunk in chunked(numbers):
             connection.execute(delete(cards).where(cards.c.number.in_(chunk)))
-        self.database.doom(connection, numbers)
+        self.database.schedule_erasure(connection, numbers)
         digests = {str(self._suppression(kind, name)) for kind, names in named.items() for name in names}
         known = self._known(digests)
         if digests - known:
@@ -236,13 +236,13 @@ class Records:
         keys, query = self.database.keys, select(*cards.c)
 
         def each(row: Any) -> tuple[int, Digest]:
-            return row.entry, _commitment(keys, row.number, row.entry, Card.of(keys, row))
+            return row.entry, _commitment(keys, row.number, row.entry, RecordMetadata.of(keys, row))
 
         found: dict[int, list[Digest]] = {}
         if ids is None:
             every: Iterable[tuple[int, Digest]] = self.database.every(query, each, connection)
         else:
-            every = self._cards.by_id(query, ids, lambda _, row: each(row), connection)
+            every = self._index.by_id(query, ids, lambda _, row: each(row), connection)
         for entry, digest in every:
             found.setdefault(entry, []).append(digest)
         return {entry: sorted(digests) for entry, digests in sorted(found.items())}
@@ -251,7 +251,7 @@ class Records:
         """The ids of those records held now that these commitments are of."""
 
         def each(row: Any) -> tuple[Digest, str]:
-            card = Card.of(self.database.keys, row)
+            card = RecordMetadata.of(self.database.keys, row)
             return _commitment(self.database.keys, row.number, row.entry, card), card.id
 
         return {
@@ -274,7 +274,7 @@ class Records:
         """Stored features, float32 [d], of those ids that have them under ``key``."""
         import numpy as np
 
-        found = self._cards.payloads(_features, ids, _features.c.key == key)
+        found = self._index.payloads(_features, ids, _features.c.key == key)
         return {record_id: np.frombuffer(data, dtype=np.float32) for record_id, data in found.items()}
 
     def store_features(self, vectors: Mapping[str, NDArray[np.float32]], *, key: str) -> None:
@@ -282,12 +282,12 @@ class Records:
         keys = self.database.keys
         with self.database.transaction() as connection:
             for chunk in chunked(vectors):
-                numbers = self._cards.require(chunk, connection)
+                numbers = self._index.require(chunk, connection)
                 rows = [
                     {
                         "number": n,
                         "key": key,
-                        "data": keys.seal(n, "features", vectors[i].astype("float32").tobytes()),
+                        "data": keys.encrypt(n, "features", vectors[i].astype("float32").tobytes()),
                     }
                     for i, n in numbers.items()
                 ]
@@ -298,41 +298,41 @@ class Records:
         """Delete all features, codes and places; they will be found again when they are needed."""
         with self.database.transaction() as connection:
             connection.execute(delete(_features))
-            connection.execute(delete(_places))
-            self.counted.clear(connection)
+            connection.execute(delete(_trie_keys))
+            self.statistics.clear(connection)
 
-    def places(self, partition: Digest, ids: Sequence[str] | None = None) -> dict[str, str]:
+    def trie_keys(self, partition: Digest, ids: Sequence[str] | None = None) -> dict[str, str]:
         """Place of each record (or of ``ids``) under ``partition``, where it is known."""
-        mine = _places.c.partition == str(partition)
+        mine = _trie_keys.c.partition == str(partition)
         if ids is None:
             return self._at(mine)
-        query = select(cards.c.id, _places.c.place).join_from(cards, _places).where(mine)
-        return dict(self._cards.by_id(query, ids, lambda name, row: (name, row.place)))
+        query = select(cards.c.id, _trie_keys.c.place).join_from(cards, _trie_keys).where(mine)
+        return dict(self._index.by_id(query, ids, lambda name, row: (name, row.place)))
 
-    def under(self, partition: Digest, path: str) -> dict[str, str]:
+    def trie_keys_under(self, partition: Digest, path: str) -> dict[str, str]:
         """The records whose places lie under one path (`grouping`) of ``partition``, each with its place."""
         return self._at(_under(partition, path))
 
     def numbered(self, partition: Digest, path: str) -> dict[str, str]:
         """Number and place of the records under one path; quicker than `under`, because no id is unsealed."""
-        query = select(_places.c.number, _places.c.place).where(_under(partition, path))
+        query = select(_trie_keys.c.number, _trie_keys.c.place).where(_under(partition, path))
         return dict(self.database.every(query, lambda row: (str(row.number), row.place)))
 
     def numbers(self, ids: Iterable[str]) -> set[str]:
         """Numbers of these records, as `numbered` gives them."""
-        return {str(number) for number in self._cards.numbers(ids).values()}
+        return {str(number) for number in self._index.numbers(ids).values()}
 
     def count_under(self, partition: Digest, path: str) -> int:
         """Number of the records whose places lie under one path of ``partition``."""
-        return self._scalar(select(func.count()).select_from(_places).where(_under(partition, path)))
+        return self._scalar(select(func.count()).select_from(_trie_keys).where(_under(partition, path)))
 
     def any_sampled(self, partition: Digest, ids: Iterable[str]) -> bool:
         """Whether one of ``ids`` is in the sample that shaped ``partition``."""
-        mine = and_(_places.c.partition == str(partition), _places.c.sampled)
-        query = select(cards.c.id).join_from(cards, _places).where(mine)
-        return any(self._cards.by_id(query, ids, lambda *_: True))
+        mine = and_(_trie_keys.c.partition == str(partition), _trie_keys.c.sampled)
+        query = select(cards.c.id).join_from(cards, _trie_keys).where(mine)
+        return any(self._index.by_id(query, ids, lambda *_: True))
 
-    def store_places(self, places: Mapping[str, str], *, partition: Digest, sampled: bool = False) -> None:
+    def store_trie_keys(self, places: Mapping[str, str], *, partition: Digest, sampled: bool = False) -> None:
         """Store the place of these records under ``partition``, beside those under others.
 
         Args:
@@ -341,34 +341,36 @@ class Records:
             sampled: whether these records shaped it.
         """
         common = {"partition": str(partition), "sampled": sampled}
-        mine = _places.c.partition == str(partition)
+        mine = _trie_keys.c.partition == str(partition)
         with self.database.transaction() as connection:
             for chunk in chunked(places):
-                numbers = self._cards.require(chunk, connection)
-                connection.execute(delete(_places).where(mine, _places.c.number.in_(numbers.values())))
+                numbers = self._index.require(chunk, connection)
+                connection.execute(delete(_trie_keys).where(mine, _trie_keys.c.number.in_(numbers.values())))
                 rows = [{"number": number, "place": places[i], **common} for i, number in numbers.items()]
-                connection.execute(insert(_places), rows)
+                connection.execute(insert(_trie_keys), rows)
 
     def forget_places(self, *, keep: Digest) -> None:
         """Delete the places of every other partition than the one with the key ``keep``."""
         with self.database.transaction() as connection:
             # Two ranges, which the index finds at once; "!=" would read every place.
-            other = or_(_places.c.partition < str(keep), _places.c.partition > str(keep))
-            connection.execute(delete(_places).where(other))
+            other = or_(_trie_keys.c.partition < str(keep), _trie_keys.c.partition > str(keep))
+            connection.execute(delete(_trie_keys).where(other))
 
     # --- helpers ---------------------------------------------------------------------------------------
 
     def _at(self, where: Any) -> dict[str, str]:
         """Id and place of the records whose places fulfil a condition."""
-        query = select(cards.c.number, cards.c.card, _places.c.place).join_from(_places, cards).where(where)
-        return dict(self.database.every(query, lambda row: (Card.of(self.database.keys, row).id, row.place)))
+        query = select(cards.c.number, cards.c.card, _trie_keys.c.place).join_from(_trie_keys, cards).where(where)
+        return dict(
+            self.database.every(query, lambda row: (RecordMetadata.of(self.database.keys, row).id, row.place))
+        )
 
     def _placed(self, ids: Sequence[str], connection: Connection) -> list[tuple[str, str, bool]]:
         """Partition, place, and whether it shaped the partition, of these records under each partition."""
-        query = select(cards.c.id, _places.c.partition, _places.c.place, _places.c.sampled)
-        found = query.join_from(cards, _places)
+        query = select(cards.c.id, _trie_keys.c.partition, _trie_keys.c.place, _trie_keys.c.sampled)
+        found = query.join_from(cards, _trie_keys)
         return list(
-            self._cards.by_id(found, ids, lambda _, row: (row.partition, row.place, row.sampled), connection)
+            self._index.by_id(found, ids, lambda _, row: (row.partition, row.place, row.sampled), connection)
         )
 
     def _suppression(self, kind: Named, name: str) -> Digest:
@@ -385,12 +387,12 @@ class Records:
 
 def _under(partition: Digest, path: str) -> Any:
     """Places under a path: the path itself, and those that go on with bits."""
-    place, mine = _places.c.place, _places.c.partition == str(partition)
+    place, mine = _trie_keys.c.place, _trie_keys.c.partition == str(partition)
     # As one range, which the index finds at once: "0" follows "/", and "2" the bits.
     return and_(mine, place >= path, place < f"{path}{'2' if '/' in path else '0'}")
 
 
-def _commitment(keys: Keys, number: int, entry: int, card: Card) -> Digest:
+def _commitment(keys: KeyStore, number: int, entry: int, card: RecordMetadata) -> Digest:
     """The commitment of a record, under a key that is derived from its own."""
     key = hmac.digest(keys.key(number), b"commitment", "sha256")
     return keyed_digest(key, ["record", entry, *card])

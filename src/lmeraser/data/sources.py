@@ -111,7 +111,7 @@ def check(row: Row, source_classes: Sequence[str], classes: Sequence[str]) -> Ex
     try:
         decode(row.image)
     except ImageError as error:
-        return f"{error.rule} got: {error.got}"
+        return error.summary
     return Example(label, row.image)
 
 

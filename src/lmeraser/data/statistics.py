@@ -19,27 +19,27 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Column, Connection, Integer, String, Table, delete, func, insert, select, update
 
-from lmeraser.data.identities import Card, Cards
+from lmeraser.data.identities import RecordIndex, RecordMetadata
 from lmeraser.data.identities import records as cards
-from lmeraser.storage.database import chunked, metadata, owned, sealed
+from lmeraser.storage.database import chunked, encrypted, owned, tables
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from lmeraser.core.sufficient_statistics import Sums
+    from lmeraser.core.sufficient_statistics import SufficientStatistics
 
 _LABEL_BYTES = 4
 
-_codes = owned("codes", sealed("data", what="codes"))  # the label as it is counted, and the code
+_codes = owned("codes", encrypted("data", what="codes"))  # the label as it is counted, and the code
 _sums = Table(
     "sums",
-    metadata,
+    tables,
     Column("key", String, primary_key=True),
     Column("slot", Integer, nullable=False),
     Column("width", Integer, nullable=False),
-    sealed("gram", what="sums", slot="slot"),
-    sealed("moments", what="sums", slot="slot"),
+    encrypted("gram", what="sums", slot="slot"),
+    encrypted("moments", what="sums", slot="slot"),
 )
 
 
@@ -49,21 +49,21 @@ class _Less:
 
     slot: int | None = None
     ids: frozenset[str] = frozenset()
-    sums: Sums | None = None
+    sums: SufficientStatistics | None = None
 
 
-class Counted:
+class StatisticsStore:
     """The counted records of one workspace.
 
     Args:
         cards: of its records.
     """
 
-    def __init__(self, cards: Cards) -> None:
-        self._cards = cards
+    def __init__(self, cards: RecordIndex) -> None:
+        self._index = cards
         self._database = cards.database
         self._prepared = _Less()
-        self._latest: tuple[int | None, Sums | None] | None = None
+        self._latest: tuple[int | None, SufficientStatistics | None] | None = None
 
     def ids(self, *, key: str) -> set[str]:
         """The records that are counted under ``key``."""
@@ -72,7 +72,7 @@ class Counted:
             if self._key(connection) != key:
                 return set()
             query = select(cards.c.number, cards.c.card).join_from(_codes, cards)
-            return {Card.of(self._database.keys, row).id for row in connection.execute(query)}
+            return {RecordMetadata.of(self._database.keys, row).id for row in connection.execute(query)}
 
         return self._database.consistent(read)
 
@@ -85,17 +85,17 @@ class Counted:
 
     def codes(self, ids: Sequence[str]) -> list[bytes]:
         """Codes of counted records, in their order."""
-        found = self._cards.payloads(_codes, ids)
+        found = self._index.payloads(_codes, ids)
         return [found[record_id][_LABEL_BYTES:] for record_id in ids]
 
-    def sums(self) -> Sums | None:
+    def sums(self) -> SufficientStatistics | None:
         """The sums over the counted records; None before any was counted."""
         return self._database.consistent(self._committed)
 
-    def sums_without(self, ids: Sequence[str], *, key: str) -> Sums | None:
+    def sums_without(self, ids: Sequence[str], *, key: str) -> SufficientStatistics | None:
         """The sums under ``key``, less these records where they are counted; None: there are none under it."""
 
-        def read(connection: Connection) -> Sums | None:
+        def read(connection: Connection) -> SufficientStatistics | None:
             if self._key(connection) != key:
                 return None
             return self._minus(connection, ids, self._committed) or self._committed(connection)
@@ -115,15 +115,15 @@ class Counted:
         """
         import numpy as np
 
-        from lmeraser.core.sufficient_statistics import Sums
+        from lmeraser.core.sufficient_statistics import SufficientStatistics
 
         with self._database.transaction() as connection:
             if self._key(connection) != key:
                 self.clear(connection)
             matrix = np.stack(list(codes.values()))
-            sums = self._read(connection) or Sums.zero(matrix.shape[1], classes)
+            sums = self._read(connection) or SufficientStatistics.zero(matrix.shape[1], classes)
             self._write(connection, key, sums.widened(classes).plus(matrix, labels))
-            numbers = self._cards.require(list(codes), connection)
+            numbers = self._index.require(list(codes), connection)
             rows = [
                 self._row(numbers[record_id], label, code.tobytes())
                 for (record_id, code), label in zip(codes.items(), labels, strict=True)
@@ -150,7 +150,7 @@ class Counted:
         if key is None or sums is None:
             return
         self._write(connection, key, sums)
-        for chunk in chunked(self._cards.numbers(ids, connection).values()):
+        for chunk in chunked(self._index.numbers(ids, connection).values()):
             connection.execute(delete(_codes).where(_codes.c.number.in_(chunk)))
 
     def release(self) -> None:
@@ -161,22 +161,22 @@ class Counted:
         """Count no record any more."""
         with self._database.transaction(connection) as inner:
             inner.execute(delete(_codes))
-            self._database.doom(inner, inner.execute(select(_sums.c.slot)).scalars().all())
+            self._database.schedule_erasure(inner, inner.execute(select(_sums.c.slot)).scalars().all())
             inner.execute(delete(_sums))
 
     def _key(self, connection: Connection) -> str | None:
         return connection.execute(select(_sums.c.key)).scalar_one_or_none()
 
-    def _read(self, connection: Connection) -> Sums | None:
+    def _read(self, connection: Connection) -> SufficientStatistics | None:
         row = connection.execute(select(_sums)).one_or_none()
         if row is None:
             return None
         from lmeraser.core.sufficient_statistics import unpack
 
-        gram, moments = (self._database.keys.unseal(row.slot, "sums", part) for part in (row.gram, row.moments))
+        gram, moments = (self._database.keys.decrypt(row.slot, "sums", part) for part in (row.gram, row.moments))
         return unpack(gram, moments, row.width)
 
-    def _committed(self, connection: Connection) -> Sums | None:
+    def _committed(self, connection: Connection) -> SufficientStatistics | None:
         """What `_read` gives outside of a transaction that may be rolled back: then a slot tells the version."""
         slot, latest = self._slot(connection), self._latest
         if latest is None or latest[0] != slot:
@@ -188,13 +188,13 @@ class Counted:
 
     def _row(self, number: int, label: int, code: bytes) -> dict[str, Any]:
         data = label.to_bytes(_LABEL_BYTES, "big") + code
-        return {"number": number, "data": self._database.keys.seal(number, "codes", data)}
+        return {"number": number, "data": self._database.keys.encrypt(number, "codes", data)}
 
     def _minus(
-        self, connection: Connection, ids: Sequence[str], read: Callable[[Connection], Sums | None]
-    ) -> Sums | None:
+        self, connection: Connection, ids: Sequence[str], read: Callable[[Connection], SufficientStatistics | None]
+    ) -> SufficientStatistics | None:
         """The sums that are ``read``, without these records; None if none of them is counted."""
-        codes = self._cards.payloads(_codes, sorted(set(ids)), connection=connection).values()
+        codes = self._index.payloads(_codes, sorted(set(ids)), connection=connection).values()
         sums = read(connection) if codes else None
         if sums is None:
             return None
@@ -203,12 +203,12 @@ class Counted:
         labels = [int.from_bytes(code[:_LABEL_BYTES], "big") for code in codes]
         return sums.plus(stack(code[_LABEL_BYTES:] for code in codes), labels, sign=-1)
 
-    def _write(self, connection: Connection, key: str, sums: Sums) -> None:
+    def _write(self, connection: Connection, key: str, sums: SufficientStatistics) -> None:
         from lmeraser.core.sufficient_statistics import pack
 
-        self._database.doom(connection, connection.execute(select(_sums.c.slot)).scalars().all())
+        self._database.schedule_erasure(connection, connection.execute(select(_sums.c.slot)).scalars().all())
         slot = self._database.new_keys(connection, 1).start
-        gram, moments = (self._database.keys.seal(slot, "sums", part) for part in pack(sums))
+        gram, moments = (self._database.keys.encrypt(slot, "sums", part) for part in pack(sums))
         values = {"slot": slot, "width": len(sums.gram), "gram": gram, "moments": moments}
         # Overwriting a row of the same size costs half of what deleting and inserting it does.
         if connection.execute(update(_sums).where(_sums.c.key == key).values(**values)).rowcount == 0:

@@ -27,7 +27,7 @@ from lmeraser.core.digests import Digest, canonical_json, parse_json
 from lmeraser.core.time import to_text
 from lmeraser.errors import VerificationError
 from lmeraser.evidence.dsse import Envelope, PublicKey, SigningKey
-from lmeraser.evidence.hash_chain import Entry, Head, check
+from lmeraser.evidence.hash_chain import Entry, LedgerHead, check
 
 if TYPE_CHECKING:
     from lmeraser.models.manifest import Model
@@ -129,7 +129,7 @@ def statement(
     *,
     environment: Mapping[str, Any] | None,
     audit: Mapping[str, Any] | None,
-    head: Head,
+    head: LedgerHead,
     rewritten: bool,
     now: datetime,
 ) -> dict[str, Any]:
@@ -225,7 +225,9 @@ def verify_in_ledger(data: bytes, facts: Mapping[str, Any], ledger: bytes) -> li
         VerificationError: they do not.
     """
     place = facts["ledger"]
-    entries = check(ledger, head=Head(place["entries"], Digest(place["digest"]) if place["digest"] else None))
+    entries = check(
+        ledger, head=LedgerHead(place["entries"], Digest(place["digest"]) if place["digest"] else None)
+    )
     wanted = {"request": facts["request"]["id"], "certificate": Digest.of(Envelope.parse(data).payload)}
     if not any(e.kind == "completed" and e.body == wanted for e in entries[place["entries"] :]):
         raise VerificationError(

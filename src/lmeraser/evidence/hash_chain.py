@@ -6,7 +6,7 @@ Each line is one entry as canonical JSON (RFC 8785). Rules:
 3. ``digest`` covers every other field;
 4. the bytes of a line are those that writing the entry again gives.
 
-A chain that was cut at its end is still a chain: a `Head` that was exported earlier finds it. Pure functions, all
+A chain that was cut at its end is still a chain: a `LedgerHead` exported earlier finds it. Pure functions, all
 that an outsider needs to check a ledger; know nothing about what entries mean.
 """
 
@@ -73,7 +73,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Head:
+class LedgerHead:
     """Where a ledger ends, or ended at some time: the number of entries, and the digest of the last one."""
 
     entries: int
@@ -102,7 +102,7 @@ class Head:
             ) from error
 
 
-def check(data: bytes, *, head: Head | None = None) -> list[Entry]:
+def check(data: bytes, *, head: LedgerHead | None = None) -> list[Entry]:
     """The entries of a ledger's bytes, if they are a chain (rules 1 to 4) that contains ``head``.
 
     Raises:

@@ -24,15 +24,15 @@ from lmeraser.core.atomic_files import append, storage_errors, write_atomic
 from lmeraser.core.digests import Digest
 from lmeraser.core.time import to_text
 from lmeraser.errors import CorruptError, InputError, StorageError
-from lmeraser.evidence.hash_chain import Entry, Head, broken, check
-from lmeraser.storage.database import Database, facts, metadata
+from lmeraser.evidence.hash_chain import Entry, LedgerHead, broken, check
+from lmeraser.storage.database import Database, tables, workspace_metadata
 
 _FACT = "ledger"  # the name under which the database knows where the ledger ends
 _TRIES = 20
 
 _outbox = Table(
     "outbox",
-    metadata,
+    tables,
     Column("position", Integer, primary_key=True),
     Column("line", String, nullable=False),
 )
@@ -51,10 +51,10 @@ class Ledger:
         self._database = database
 
     @property
-    def head(self) -> Head:
+    def head(self) -> LedgerHead:
         """Where it ends, with what waits in the outbox."""
         end = self._end()
-        return Head(end.entries, end.digest)
+        return LedgerHead(end.entries, end.digest)
 
     def next_position(self, connection: Connection) -> int:
         """Position of the entry that is noted next in this transaction."""
@@ -68,7 +68,7 @@ class Ledger:
         Entry.parse(line)  # what cannot be read back is not written
         connection.execute(insert(_outbox).values(position=end.entries, line=line.decode()))
         after = {"entries": end.entries + 1, "bytes": end.size + len(line), "digest": entry.digest}
-        self._database.set_fact(connection, _FACT, json.dumps(after))
+        self._database.set_metadata(connection, _FACT, json.dumps(after))
         return entry
 
     def extend(self, connection: Connection, entries: Sequence[Entry]) -> None:
@@ -87,7 +87,7 @@ class Ledger:
             connection.execute(insert(_outbox), rows)
             size = end.size + sum(map(len, lines))
             after = {"entries": end.entries + len(rows), "bytes": size, "digest": entries[-1].digest}
-            self._database.set_fact(connection, _FACT, json.dumps(after))
+            self._database.set_metadata(connection, _FACT, json.dumps(after))
 
     def flush(self) -> None:
         """Append what was noted; harmless to repeat.
@@ -114,7 +114,7 @@ class Ledger:
         with self._database.transaction() as connection:
             connection.execute(delete(_outbox).where(_outbox.c.position <= rows[-1][0]))
 
-    def entries(self, *, head: Head | None = None) -> list[Entry]:
+    def entries(self, *, head: LedgerHead | None = None) -> list[Entry]:
         """All entries, checked against the chain, the database (rule 5) and a head exported earlier.
 
         Raises:
@@ -148,16 +148,16 @@ class Ledger:
 
     def _snapshot(self) -> tuple[_End, list[tuple[int, str]]]:
         """Where the ledger ends, and what waits in the outbox, at one moment."""
-        together = facts.outerjoin(_outbox, true())
-        query = select(facts.c.value, _outbox.c.position, _outbox.c.line).select_from(together)
-        query = query.where(facts.c.name == _FACT).order_by(_outbox.c.position)
+        together = workspace_metadata.outerjoin(_outbox, true())
+        query = select(workspace_metadata.c.value, _outbox.c.position, _outbox.c.line).select_from(together)
+        query = query.where(workspace_metadata.c.name == _FACT).order_by(_outbox.c.position)
         with self._database.reading() as connection:
             rows = connection.execute(query).all()
         waiting = [(row.position, row.line) for row in rows if row.position is not None]
         return _End.parse(rows[0].value if rows else None), waiting
 
     def _end(self, connection: Connection | None = None) -> _End:
-        return _End.parse(self._database.fact(_FACT, connection))
+        return _End.parse(self._database.get_metadata(_FACT, connection))
 
 
 @dataclass(frozen=True)

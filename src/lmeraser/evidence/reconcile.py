@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 
 from lmeraser.core.digests import Digest
 from lmeraser.errors import InputError
-from lmeraser.evidence.hash_chain import Entry, Head, broken
+from lmeraser.evidence.hash_chain import Entry, LedgerHead, broken
 
 _ADDING = ("added", "relabelled")
 
@@ -31,7 +31,7 @@ class LedgerReport:
     """
 
     entries: tuple[Entry, ...]
-    head: Head
+    head: LedgerHead
     differences: tuple[str, ...]
 
     @property

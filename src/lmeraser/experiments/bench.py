@@ -27,7 +27,7 @@ from lmeraser.experiments.cells import Cell, Data, Outcome, half_of
 from lmeraser.experiments.datasets import DATA_SETS, SUBJECT, rows
 from lmeraser.experiments.forget_sets import Known, forget_sets
 from lmeraser.experiments.methods import method_of, settings_of
-from lmeraser.experiments.profiles import Backbone, Profile
+from lmeraser.experiments.profiles import BackboneProfile, Profile
 from lmeraser.experiments.relearn import Forgotten, relearn_curve
 from lmeraser.experiments.resources import measured
 from lmeraser.experiments.steps import Steps
@@ -103,7 +103,7 @@ class Bench:
         )
         return config.computed(self._compute.model_dump(exclude_defaults=True))
 
-    def backbone(self, cell: Cell) -> Backbone:
+    def backbone(self, cell: Cell) -> BackboneProfile:
         """The frozen network of a cell."""
         return self.profile.backbones[cell.backbone]
 
@@ -207,7 +207,12 @@ class Bench:
         with self._filled(cell) as eraser:
             eraser.executor()
             report, used = measured(eraser.train)
-            facts = {**_facts(eraser), **asdict(used), "tuning_seconds": report.tuning_seconds, "ran": report.ran}
+            facts = {
+                **_facts(eraser),
+                **asdict(used),
+                "tuning_seconds": report.tuning_seconds,
+                "ran": report.stage_counts,
+            }
             arrays = self._answers(eraser, cell)
         return Outcome(facts, arrays)
 
@@ -221,7 +226,7 @@ class Bench:
             eraser.executor()
             report, used = measured(lambda: eraser.unlearn(ids=ids))
             assert report.training is not None
-            facts = {**_facts(eraser), **asdict(used), "ran": report.training.ran}
+            facts = {**_facts(eraser), **asdict(used), "ran": report.training.stage_counts}
             if isinstance(forget, str):
                 facts["relearned"] = relearn_curve(eraser, self._forgotten_records(cell, forget), _RELEARN)
             return Outcome(facts, self._answers(eraser, cell))
@@ -246,7 +251,7 @@ class Bench:
                 plan = eraser.plan(ids=[record_id])
                 report, used = measured(lambda record_id=record_id: eraser.unlearn(ids=[record_id]))  # type: ignore[misc]
                 assert report.training is not None
-                ran = report.training.ran
+                ran = report.training.stage_counts
                 requests.append(
                     {
                         **asdict(used),
@@ -273,7 +278,7 @@ class Bench:
         data, backbone = DATA_SETS[cell.data], self.backbone(cell)
         with self._eraser(self._trained_workspace(cell), cell) as eraser:
             records, model = eraser.workspace.records, eraser.workspace.generations.require()
-            clusters = model.numbers(records.places(model.partition.key))
+            clusters = model.numbers(records.trie_keys(model.partition.key))
             features = training_set(records, eraser.workspace.config, eraser.executor(), self._progress)
             ids, classes, sample = eraser.record_ids(), eraser.classes, eraser.sampled_ids()
         test = [row["label"] for row in rows(data, self.root, "test", backbone.test)]

@@ -15,7 +15,7 @@ from lmeraser.config.presets import PresetName
 from lmeraser.config.schema import Config, merge, parse
 from lmeraser.config.tuning import HeadConfig, TuningConfig
 from lmeraser.errors import InputError
-from lmeraser.experiments.profiles import Backbone, Profile
+from lmeraser.experiments.profiles import BackboneProfile, Profile
 
 DATA = "data:"  # begins the name of a backbone that lies beside the data sets
 
@@ -103,7 +103,7 @@ def method_of(name: str) -> Method:
 
 def settings_of(
     method: Method,
-    backbone: Backbone,
+    backbone: BackboneProfile,
     profile: Profile,
     *,
     root: Path | None,
@@ -148,7 +148,7 @@ def settings_of(
     return parse(values, base=method.preset)
 
 
-def located(backbone: Backbone, root: Path | None) -> str:
+def located(backbone: BackboneProfile, root: Path | None) -> str:
     """A backbone's name, or its folder beside the data sets."""
     name = str(backbone.settings["name"])
     if not name.startswith(DATA):

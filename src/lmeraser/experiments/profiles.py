@@ -16,7 +16,7 @@ ProfileName = Literal["tiny", "small", "full"]
 
 
 @dataclass(frozen=True)
-class Backbone:
+class BackboneProfile:
     """A frozen network as an experiment uses it.
 
     Attributes:
@@ -60,7 +60,7 @@ class Profile:
 
     name: ProfileName
     data: tuple[str, ...]
-    backbones: tuple[Backbone, ...]
+    backbones: tuple[BackboneProfile, ...]
     clusters: int
     sample: int
     numbers: tuple[int, ...]
@@ -84,7 +84,7 @@ PROFILES: dict[str, Profile] = {
     "tiny": Profile(
         name="tiny",
         data=("cifar10",),
-        backbones=(Backbone("EfficientNet-Lite0", {**_LITE, "image_size": 32}, 60, 30, 2, (1, 2)),),
+        backbones=(BackboneProfile("EfficientNet-Lite0", {**_LITE, "image_size": 32}, 60, 30, 2, (1, 2)),),
         clusters=3,
         sample=20,
         numbers=(2, 3),
@@ -101,8 +101,8 @@ PROFILES: dict[str, Profile] = {
         name="small",
         data=("cifar10", "cifar100", "svhn", "gtsrb"),
         backbones=(
-            Backbone("EfficientNet-Lite0", _LITE, 500, 500, 5, (1, 2, 5)),
-            Backbone(
+            BackboneProfile("EfficientNet-Lite0", _LITE, 500, 500, 5, (1, 2, 5)),
+            BackboneProfile(
                 "small ViT",
                 {"name": "data:weights/vit-small-saliency", "image_size": 70, "pooling": "cls"},
                 200,
@@ -129,7 +129,9 @@ PROFILES: dict[str, Profile] = {
         name="full",
         data=("cifar10", "cifar100", "svhn", "gtsrb"),
         backbones=tuple(
-            Backbone(name, {"name": alias, "image_size": 224, "resize": 256}, None, None, 50, (1, 5, 10, 20, 50))
+            BackboneProfile(
+                name, {"name": alias, "image_size": 224, "resize": 256}, None, None, 50, (1, 5, 10, 20, 50)
+            )
             for name, alias in (
                 ("ViT-B-22K", "vit-b-22k"),
                 ("ViT-B-1K", "vit-b-1k"),

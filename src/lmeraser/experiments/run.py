@@ -29,7 +29,7 @@ from lmeraser.experiments.studies.base import data_of
 
 
 @dataclass(frozen=True)
-class Ran:
+class RunReport:
     """What a run left.
 
     Attributes:
@@ -51,7 +51,7 @@ def run(
     compute: ComputeConfig | None = None,
     keep_workspaces: bool = False,
     progress: Progress = silent,
-) -> Ran:
+) -> RunReport:
     """Run experiments and write the report.
 
     Args:
@@ -87,7 +87,7 @@ def run(
         seconds[study.name] = round(time.perf_counter() - started, 1)
     if not keep_workspaces:
         shutil.rmtree(out / "workspaces", ignore_errors=True)
-    return Ran(write_report(out, [study.name for study in STUDIES]), seconds)
+    return RunReport(write_report(out, [study.name for study in STUDIES]), seconds)
 
 
 def _chosen(names: Sequence[str]) -> set[str]:

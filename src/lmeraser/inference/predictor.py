@@ -29,8 +29,8 @@ from lmeraser.inference.voting import combined
 from lmeraser.models.manifest import Cluster, Model
 from lmeraser.models.partitions import partition_of
 from lmeraser.models.partitions.base import Router
-from lmeraser.models.tuners import kind_of
-from lmeraser.models.tuners.base import Asked
+from lmeraser.models.tuners import tuner_of
+from lmeraser.models.tuners.base import QueryBatch
 from lmeraser.pipeline.executors.local import LocalExecutor
 from lmeraser.storage.artifacts import Artifacts
 
@@ -110,10 +110,10 @@ class Predictor:
         constituents = [c.constituent.artifact for c in self._loaded if c.constituent]
         self._answers = None
         if constituents:
-            kind = kind_of(self._config, executor.network)
+            kind = tuner_of(self._config, executor.network)
             numbered = zip(map(from_bytes, store.read_all(constituents)), self._loaded, strict=True)
             self._answers = kind.answers([kind.of_cluster(tensors, c.number) for tensors, c in numbered])
-        wanted: tuple[View, ...] = self._config.embedding.views if self._config.needs_codes else ()
+        wanted: tuple[View, ...] = self._config.embedding.views if self._config.needs_statistics else ()
         self._views: list[View] = ["clean", *(view for view in wanted if view != "clean")]
         self._embedded = [self._views.index(view) for view in wanted]
         self._leave_out(left_out)
@@ -143,7 +143,7 @@ class Predictor:
                 next_step="carry the requests out with 'lmeraser unlearn'",
             )
         self._used = [self._loaded[place] for place in places]
-        self._places, self._used_numbers = _and_none(places), _numbers(self._used)
+        self._trie_keys, self._used_numbers = _and_none(places), _numbers(self._used)
         self._route_used = self._router(self._used)
 
     def _router(self, clusters: Sequence[Cluster]) -> Router:
@@ -208,7 +208,7 @@ class Predictor:
         clean: NDArray[np.float32] = np.ascontiguousarray(features[:, 0])
         pixels: NDArray[np.float32] = inputs[0][: len(images)].float().cpu().numpy()
         routes = self._route_used(clean, pixels) if self._used else np.zeros((len(images), 0), np.int64)
-        parts = self._parts(Asked(inputs[0], embedded), self._places[routes])
+        parts = self._parts(QueryBatch(inputs[0], embedded), self._trie_keys[routes])
         clusters = self._used_numbers[routes]
         rerouted = np.zeros(len(images), dtype=np.bool_)
         if len(self._used) < len(self._served):
@@ -217,7 +217,7 @@ class Predictor:
             rerouted = np.array([{*one} - {-1} != {*other} - {-1} for one, other in pairs], dtype=np.bool_)
         return Batch(self._mixed(parts), clean, clusters, rerouted, parts)
 
-    def _parts(self, asked: Asked, places: NDArray[np.int64]) -> dict[str, NDArray[np.float32]]:
+    def _parts(self, asked: QueryBatch, places: NDArray[np.int64]) -> dict[str, NDArray[np.float32]]:
         """Probabilities of each part of the model that answers, for these places among the loaded clusters."""
         parts = {}
         if self._answers is not None and self._used:

@@ -42,7 +42,7 @@ NOTHING = Quarantine()
 
 
 @dataclass(frozen=True)
-class Waiting:
+class QuarantineScope:
     """What is to be left out of one model; equal values are left out in the same way.
 
     Attributes:
@@ -54,15 +54,15 @@ class Waiting:
     records: tuple[str, ...] = ()
 
 
-def waiting(workspace: Workspace, model: Model) -> Waiting:
+def waiting(workspace: Workspace, model: Model) -> QuarantineScope:
     """What predictions with ``model`` have to leave out now."""
     if not workspace.config.requests.quarantine:
-        return Waiting()
+        return QuarantineScope()
     pending = workspace.requests.pending().ids  # first: what begins meanwhile is found by its clusters
-    return Waiting(workspace.requests.quarantined(model, pending), pending)
+    return QuarantineScope(workspace.requests.quarantined(model, pending), pending)
 
 
-def quarantine(workspace: Workspace, model: Model, found: Waiting | None = None) -> Quarantine:
+def quarantine(workspace: Workspace, model: Model, found: QuarantineScope | None = None) -> Quarantine:
     """How predictions with ``model`` leave out what they have to.
 
     Args:
@@ -78,7 +78,7 @@ def quarantine(workspace: Workspace, model: Model, found: Waiting | None = None)
         return Quarantine(found.clusters)
     from lmeraser.core.lda import solve
 
-    sums = workspace.records.counted.sums_without(found.records, key=model.code_key)
+    sums = workspace.records.statistics.sums_without(found.records, key=model.code_key)
     if sums is None:  # an interrupted training has begun to count under other settings
         return Quarantine(found.clusters, without_head=True)
     if not any(sums.records_by_class):

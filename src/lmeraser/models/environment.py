@@ -28,7 +28,7 @@ from pydantic import BaseModel, ConfigDict
 
 from lmeraser.core.digests import Digest
 from lmeraser.core.lda import solve
-from lmeraser.core.sufficient_statistics import Sums, embedding, encode
+from lmeraser.core.sufficient_statistics import SufficientStatistics, embedding, encode
 
 if TYPE_CHECKING:
     from lmeraser.models.backbones.base import Backbone
@@ -119,7 +119,7 @@ def _canary(backbone: Backbone) -> Digest:
         features, gradients = features_and_gradients(backbone, images)
         shared = prompt_gradient(backbone, images)
     codes = encode(embedding(features.numpy()[:, None]))
-    head = solve(Sums.zero(codes.shape[1], len(codes)).plus(codes, range(len(codes))), penalty=1.0)
+    head = solve(SufficientStatistics.zero(codes.shape[1], len(codes)).plus(codes, range(len(codes))), penalty=1.0)
     parts = features.numpy(), gradients.contiguous().numpy(), shared.numpy(), head["weight"]
     return Digest.of(b"".join(part.tobytes() for part in parts))
 

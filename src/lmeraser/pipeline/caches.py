@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmeraser.core.digests import Digest
-from lmeraser.core.sufficient_statistics import Sums
+from lmeraser.core.sufficient_statistics import SufficientStatistics
 
 
-class Memory(Protocol):
+class FeatureCache(Protocol):
     """What was derived from single records: features and places."""
 
     def features(self, ids: Sequence[str], *, key: str) -> dict[str, NDArray[np.float32]]:
@@ -27,16 +27,16 @@ class Memory(Protocol):
         """Store features."""
         ...
 
-    def places(self, partition: Digest, ids: Sequence[str] | None = None) -> dict[str, str]:
+    def trie_keys(self, partition: Digest, ids: Sequence[str] | None = None) -> dict[str, str]:
         """Known places under the partition with this key."""
         ...
 
-    def store_places(self, places: Mapping[str, str], *, partition: Digest, sampled: bool = False) -> None:
+    def store_trie_keys(self, places: Mapping[str, str], *, partition: Digest, sampled: bool = False) -> None:
         """Store places, of records that shaped the partition or of others."""
         ...
 
 
-class Counts(Protocol):
+class Statistics(Protocol):
     """Which records are counted in the sums, and their codes."""
 
     def ids(self, *, key: str) -> set[str]:
@@ -47,7 +47,7 @@ class Counts(Protocol):
         """Codes of counted records."""
         ...
 
-    def sums(self) -> Sums | None:
+    def sums(self) -> SufficientStatistics | None:
         """The sums over the counted records."""
         ...
 
@@ -58,14 +58,14 @@ class Counts(Protocol):
         ...
 
 
-class Forgetful:
-    """A `Memory` that keeps nothing, so that every place is found again.
+class ReadOnlyCache:
+    """A `FeatureCache` that keeps nothing, so that every place is found again.
 
     Args:
         known: where features may be read from; None: every image is embedded again.
     """
 
-    def __init__(self, known: Memory | None = None) -> None:
+    def __init__(self, known: FeatureCache | None = None) -> None:
         self._known = known
 
     def features(self, ids: Sequence[str], *, key: str) -> dict[str, NDArray[np.float32]]:
@@ -75,20 +75,20 @@ class Forgetful:
     def store_features(self, vectors: Mapping[str, NDArray[np.float32]], *, key: str) -> None:
         """Store nothing."""
 
-    def places(self, partition: Digest, ids: Sequence[str] | None = None) -> dict[str, str]:
+    def trie_keys(self, partition: Digest, ids: Sequence[str] | None = None) -> dict[str, str]:
         """Nothing is known."""
         return {}
 
-    def store_places(self, places: Mapping[str, str], *, partition: Digest, sampled: bool = False) -> None:
+    def store_trie_keys(self, places: Mapping[str, str], *, partition: Digest, sampled: bool = False) -> None:
         """Store nothing."""
 
 
-class CountsAnew:
-    """`Counts` that start with no record and stay in memory."""
+class InMemoryStatistics:
+    """`Statistics` that start with no record and stay in memory."""
 
     def __init__(self) -> None:
         self._codes: dict[str, bytes] = {}
-        self._sums: Sums | None = None
+        self._sums: SufficientStatistics | None = None
 
     def ids(self, *, key: str) -> set[str]:
         """The records counted so far."""
@@ -98,7 +98,7 @@ class CountsAnew:
         """Codes of counted records."""
         return [self._codes[record_id] for record_id in ids]
 
-    def sums(self) -> Sums | None:
+    def sums(self) -> SufficientStatistics | None:
         """The sums over the records counted so far."""
         return self._sums
 
@@ -107,5 +107,9 @@ class CountsAnew:
     ) -> None:
         """Count records."""
         matrix = np.stack(list(codes.values()))
-        self._sums = (self._sums or Sums.zero(matrix.shape[1], classes)).widened(classes).plus(matrix, labels)
+        self._sums = (
+            (self._sums or SufficientStatistics.zero(matrix.shape[1], classes))
+            .widened(classes)
+            .plus(matrix, labels)
+        )
         self._codes |= {record_id: code.tobytes() for record_id, code in codes.items()}

@@ -33,14 +33,14 @@ from lmeraser.core.digests import Digest, keyed_digest
 from lmeraser.core.lda import solve
 from lmeraser.core.progress import Progress, silent
 from lmeraser.core.seeding import below
-from lmeraser.core.sufficient_statistics import Sums, embedding, encode
+from lmeraser.core.sufficient_statistics import SufficientStatistics, embedding, encode
 from lmeraser.core.tensors import from_bytes, to_bytes
 from lmeraser.data.records import RecordRef
 from lmeraser.errors import CorruptError
 from lmeraser.models.manifest import Cluster, StageResult
 from lmeraser.models.partitions import Fitted, partition_of
 from lmeraser.models.partitions.trie import group
-from lmeraser.pipeline.caches import Counts, Memory
+from lmeraser.pipeline.caches import FeatureCache, Statistics
 from lmeraser.pipeline.executors.base import Executor, Fetch, TuneTask
 from lmeraser.storage.artifacts import MemoEntry, Store
 
@@ -65,7 +65,7 @@ class Inputs:
 
 
 @dataclass(frozen=True)
-class Tools:
+class PipelineContext:
     """How F's stages run and where results are remembered; none of these changes a result.
 
     Attributes:
@@ -80,8 +80,8 @@ class Tools:
     """
 
     store: Store
-    memory: Memory
-    counts: Counts
+    memory: FeatureCache
+    counts: Statistics
     executor: Callable[[], Executor]
     fetch: Fetch
     secret: bytes
@@ -90,7 +90,7 @@ class Tools:
 
 
 @dataclass(frozen=True)
-class Division:
+class ClusterAssignment:
     """The first half of F: which record is in which cluster.
 
     Attributes:
@@ -126,25 +126,25 @@ class Derivation:
     partition: StageResult
     clusters: tuple[Cluster, ...]
     global_head: StageResult | None = None
-    ran: Mapping[str, int] = field(default_factory=dict)
+    stage_counts: Mapping[str, int] = field(default_factory=dict)
     tuning_seconds: float = 0.0
 
 
-def derive(inputs: Inputs, tools: Tools) -> Derivation:
+def derive(inputs: Inputs, tools: PipelineContext) -> Derivation:
     """F: codes and the global head, the partition, and a constituent for every cluster with members."""
-    ran: Counter[str] = Counter()
-    head = fit_global_head(inputs, tools, ran)
-    division = divide(inputs, tools, ran)
+    stage_counts: Counter[str] = Counter()
+    head = fit_global_head(inputs, tools, stage_counts)
+    division = divide(inputs, tools, stage_counts)
     started = time.perf_counter()
-    clusters = tune_clusters(inputs, division.numbered(), tools, ran)
-    return Derivation(division.partition, clusters, head, dict(ran), time.perf_counter() - started)
+    clusters = tune_clusters(inputs, division.numbered(), tools, stage_counts)
+    return Derivation(division.partition, clusters, head, dict(stage_counts), time.perf_counter() - started)
 
 
-def fit_global_head(inputs: Inputs, tools: Tools, ran: Counter[str]) -> StageResult | None:
+def fit_global_head(inputs: Inputs, tools: PipelineContext, stage_counts: Counter[str]) -> StageResult | None:
     """Count every record in the sums, and solve for the global head if the settings ask for one."""
-    if not inputs.config.needs_codes or not inputs.records:
+    if not inputs.config.needs_statistics or not inputs.records:
         return None
-    _count(inputs, tools, ran)
+    _count(inputs, tools, stage_counts)
     if inputs.config.global_head.weight == 0:
         return None
     sums = tools.counts.sums()
@@ -152,21 +152,23 @@ def fit_global_head(inputs: Inputs, tools: Tools, ran: Counter[str]) -> StageRes
     labels = Counter(record.label for record in inputs.records)
     wanted = tuple(labels[label] for label in range(inputs.classes))
     check_counts(sums.widened(inputs.classes).records_by_class == wanted)
-    return solve_global_head(sums, inputs, tools, ran)
+    return solve_global_head(sums, inputs, tools, stage_counts)
 
 
-def solve_global_head(sums: Sums, inputs: Inputs, tools: Tools, ran: Counter[str]) -> StageResult:
+def solve_global_head(
+    sums: SufficientStatistics, inputs: Inputs, tools: PipelineContext, stage_counts: Counter[str]
+) -> StageResult:
     """The global head from the sums over all records."""
     sums, penalty = sums.widened(inputs.classes), inputs.config.global_head.penalty
     key = keyed_digest(tools.secret, {"stage": "global_head", "sums": sums.digest, "penalty": penalty})
     entry = _find(key, tools)
     if entry is None:
         entry = _keep(key, to_bytes(solve(sums, penalty)), tools)
-        ran["solved"] += 1
+        stage_counts["solved"] += 1
     return _result(key, entry)
 
 
-def divide(inputs: Inputs, tools: Tools, ran: Counter[str]) -> Division:
+def divide(inputs: Inputs, tools: PipelineContext, stage_counts: Counter[str]) -> ClusterAssignment:
     """Fit the partition on the sample and give every record its cluster."""
     partition = partition_of(inputs.config)
     by_id = {record.id: record for record in inputs.records}
@@ -186,38 +188,41 @@ def divide(inputs: Inputs, tools: Tools, ran: Counter[str]) -> Division:
         if inputs.config.partition.public:
             points = tools.executor().class_vectors()
         else:
-            points = _stack(_features(sample, inputs, tools, ran), sample)
+            points = _stack(_features(sample, inputs, tools, stage_counts), sample)
         entry = _keep(key, to_bytes(partition.fit(points)), tools)
-        ran["fitted"] += 1
+        stage_counts["fitted"] += 1
     fitted = from_bytes(tools.store.read(entry.artifact))
     result = _result(key, entry)
-    places = _places(fitted, key, sample, list(by_id), inputs, tools, ran)
-    return Division(result, group(places, inputs.config.partition.max_records))
+    places = _trie_keys(fitted, key, sample, list(by_id), inputs, tools, stage_counts)
+    return ClusterAssignment(result, group(places, inputs.config.partition.max_records))
 
 
 def tune_clusters(
-    inputs: Inputs, clusters: Mapping[int, tuple[str, Sequence[str]]], tools: Tools, ran: Counter[str]
+    inputs: Inputs,
+    clusters: Mapping[int, tuple[str, Sequence[str]]],
+    tools: PipelineContext,
+    stage_counts: Counter[str],
 ) -> tuple[Cluster, ...]:
     """A constituent for each of these clusters; those whose members are in the memo are not tuned again."""
     if inputs.config.constituent.kind == "none":
-        ran.update(tuned=0, tuned_records=0)
+        stage_counts.update(tuned=0, tuned_records=0)
         return tuple(
             Cluster(number=n, path=path, records=len(ids), constituent=None) for n, (path, ids) in clusters.items()
         )
     if inputs.config.constituent.together:
         groups = {i: number for number, (_, ids) in clusters.items() for i in ids}
-        one = _chains({0: sorted(groups)}, inputs, tools, ran, groups)
+        one = _chains({0: sorted(groups)}, inputs, tools, stage_counts, groups)
         chains = dict.fromkeys(clusters, one[0])
     else:
-        chains = _chains({number: ids for number, (_, ids) in clusters.items()}, inputs, tools, ran)
+        chains = _chains({number: ids for number, (_, ids) in clusters.items()}, inputs, tools, stage_counts)
     return tuple(_cluster(n, path, len(ids), chains[n]) for n, (path, ids) in clusters.items())
 
 
 def _chains(
     units: Mapping[int, Sequence[str]],
     inputs: Inputs,
-    tools: Tools,
-    ran: Counter[str],
+    tools: PipelineContext,
+    stage_counts: Counter[str],
     groups: Mapping[str, int] | None = None,
 ) -> dict[int, list[StageResult]]:
     """What the slices of each unit gave, one after the other; the last is its constituent.
@@ -226,7 +231,7 @@ def _chains(
         units: the members of each task's cluster, or of all clusters.
         inputs: of F.
         tools: of F.
-        ran: counts.
+        stage_counts: how often each stage ran.
         groups: number of the cluster of each record, where clusters are tuned together.
     """
     by_id = {record.id: record for record in inputs.records}
@@ -239,7 +244,7 @@ def _chains(
                 start = chains[number][-1].artifact if chains[number] else None
                 task = _task([by_id[i] for i in ids if slices[i] <= level], inputs, tools.secret, start, groups)
                 tasks[number], starts[task.key] = task, start
-        results = _tuned(list(tasks.values()), starts, inputs, tools, ran)
+        results = _tuned(list(tasks.values()), starts, inputs, tools, stage_counts)
         for number, task in tasks.items():
             chains[number].append(results[task.key])
     return chains
@@ -264,7 +269,7 @@ def code_key(config: Config, backbone: Digest, fingerprint: Digest) -> Digest:
     return Digest.of_json({"features": feature_key(config, backbone, fingerprint), "views": views, "frame": frame})
 
 
-def _count(inputs: Inputs, tools: Tools, ran: Counter[str]) -> None:
+def _count(inputs: Inputs, tools: PipelineContext, stage_counts: Counter[str]) -> None:
     """Count the records that are not counted yet; their clean features are stored on the way."""
     named = inputs.config, inputs.backbone, tools.executor().fingerprint
     key, labels = code_key(*named), {record.id: record.label for record in inputs.records}
@@ -281,7 +286,7 @@ def _count(inputs: Inputs, tools: Tools, ran: Counter[str]) -> None:
             tools.memory.store_features(clean, key=feature_key(*named))
         codes = dict(zip(chunk, encode(embedding(features)), strict=True))
         tools.counts.count(codes, [labels[record_id] for record_id in chunk], inputs.classes, key=key)
-    ran["counted"] += len(missing)
+    stage_counts["counted"] += len(missing)
 
 
 def check_counts(right: bool) -> None:
@@ -333,8 +338,8 @@ def _tuned(
     tasks: Sequence[TuneTask],
     starts: Mapping[Digest, Digest | None],
     inputs: Inputs,
-    tools: Tools,
-    ran: Counter[str],
+    tools: PipelineContext,
+    stage_counts: Counter[str],
 ) -> dict[Digest, StageResult]:
     """Results of these tasks by their keys; those that are not in the memo are run, from their checkpoints."""
     found = {task.key: _find(task.key, tools) for task in tasks}
@@ -344,12 +349,12 @@ def _tuned(
         begun = [replace(t, start=tools.store.read(start)) if (start := starts[t.key]) else t for t in pending]
         for result in tools.executor().tune(begun, fetch, tools.progress):
             found[result.key] = _keep(result.key, result.data, tools, seconds=result.seconds)
-    ran["tuned"] += sum(task.parts for task in pending)
-    ran["tuned_records"] += sum(len(task.ids) for task in pending)
+    stage_counts["tuned"] += sum(task.parts for task in pending)
+    stage_counts["tuned_records"] += sum(len(task.ids) for task in pending)
     return {key: _result(key, entry) for key, entry in found.items() if entry is not None}
 
 
-def _find(key: Digest, tools: Tools) -> MemoEntry | None:
+def _find(key: Digest, tools: PipelineContext) -> MemoEntry | None:
     entry = tools.store.find(key)
     if entry is not None and tools.rederive and entry.fingerprint != tools.executor().fingerprint:
         return None
@@ -360,40 +365,40 @@ def _result(key: Digest, entry: MemoEntry) -> StageResult:
     return StageResult(key=key, artifact=entry.artifact, fingerprint=entry.fingerprint)
 
 
-def _keep(key: Digest, data: bytes, tools: Tools, *, seconds: float = 0.0) -> MemoEntry:
+def _keep(key: Digest, data: bytes, tools: PipelineContext, *, seconds: float = 0.0) -> MemoEntry:
     return tools.store.keep(key, data, fingerprint=tools.executor().fingerprint, seconds=seconds)
 
 
-def _places(
+def _trie_keys(
     fitted: Fitted,
     key: Digest,
     sample: Sequence[str],
     ids: Sequence[str],
     inputs: Inputs,
-    tools: Tools,
-    ran: Counter[str],
+    tools: PipelineContext,
+    stage_counts: Counter[str],
 ) -> dict[str, str]:
     """Place of every record: known, or the dendrogram's for sampled ones, or the partition's rule."""
     partition = partition_of(inputs.config)
-    places = tools.memory.places(key)
+    places = tools.memory.trie_keys(key)
     drawn = dict(zip(sample, partition.sample_places(fitted, sample), strict=True))
     if fresh := {i: place for i, place in drawn.items() if i not in places}:
-        tools.memory.store_places(fresh, partition=key, sampled=True)
+        tools.memory.store_trie_keys(fresh, partition=key, sampled=True)
         places |= fresh
     missing = [record_id for record_id in ids if record_id not in places]
     for start in range(0, len(missing), _CHUNK):
         chunk = missing[start : start + _CHUNK]
-        vectors = _features(chunk, inputs, tools, ran) if partition.needs_features else {}
-        new = dict(zip(chunk, partition.places(fitted, chunk, _stack(vectors, chunk)), strict=True))
-        tools.memory.store_places(new, partition=key)
+        vectors = _features(chunk, inputs, tools, stage_counts) if partition.needs_features else {}
+        new = dict(zip(chunk, partition.trie_keys(fitted, chunk, _stack(vectors, chunk)), strict=True))
+        tools.memory.store_trie_keys(new, partition=key)
         places |= new
         tools.progress("assigning records", start + len(chunk), len(missing))
-    ran["assigned"] += len(missing)
+    stage_counts["assigned"] += len(missing)
     return places
 
 
 def _features(
-    ids: Sequence[str], inputs: Inputs, tools: Tools, ran: Counter[str]
+    ids: Sequence[str], inputs: Inputs, tools: PipelineContext, stage_counts: Counter[str]
 ) -> dict[str, NDArray[np.float32]]:
     """Features of these records, from memory or embedded now; finished ones are stored as they come."""
     key = feature_key(inputs.config, inputs.backbone, tools.executor().fingerprint)
@@ -409,7 +414,7 @@ def _features(
             known |= fresh
             fresh = {}
     tools.memory.store_features(fresh, key=key)
-    ran["embedded"] += len(missing)
+    stage_counts["embedded"] += len(missing)
     return known | fresh
 
 

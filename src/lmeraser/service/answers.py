@@ -157,7 +157,7 @@ class Cancellation(BaseModel):
         return cls(controller_id=config.controller_id, subject_request_id=request.id, received_time=to_text(now))
 
 
-class Told(RequestStatus):
+class NotificationStatus(RequestStatus):
     """What a callback tells."""
 
     status_callback_url: str

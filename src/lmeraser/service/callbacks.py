@@ -29,7 +29,7 @@ import httpx2
 
 from lmeraser.config.deployment import ServiceConfig
 from lmeraser.evidence.dsse import SigningKey
-from lmeraser.service.answers import RequestStatus, Told
+from lmeraser.service.answers import NotificationStatus, RequestStatus
 from lmeraser.service.problems import Fault, Problem
 from lmeraser.workspace.requests.subscriptions import Notice
 from lmeraser.workspace.workspace import Workspace
@@ -143,7 +143,7 @@ class Callbacks:
     def _post(self, notice: Notice, parts: SplitResult, address: str) -> str:
         workspace, config = self._workspace, self._config
         status = RequestStatus.of(workspace.requests.require(notice.request), config, workspace.clock())
-        body = Told(**status.model_dump(), status_callback_url=notice.url).model_dump_json().encode()
+        body = NotificationStatus(**status.model_dump(), status_callback_url=notice.url).model_dump_json().encode()
         url = httpx2.URL(notice.url).copy_with(host=address)
         sent = {
             "Host": parts.netloc,

@@ -44,7 +44,7 @@ class Deriver:
             report = unlearn(eraser.workspace, eraser.deriving, failed=False, progress=self._progress)
             return {"outcome": "done", **_facts(report)}
         except LmeraserError as error:
-            return {"outcome": "refused", "error": type(error).__name__, "rule": error.rule}
+            return {"outcome": "refused", "error": type(error).__name__, "message": error.message}
         except Exception as error:
             frames = traceback.extract_tb(error.__traceback__)
             where = [f"{Path(frame.filename).name}:{frame.lineno}" for frame in frames[-5:]]
@@ -77,11 +77,11 @@ class Deriver:
 
 def _facts(report: UnlearnReport) -> dict[str, Any]:
     """What is counted."""
-    ran = report.training.ran if report.training else {}
+    stage_counts = report.training.stage_counts if report.training else {}
     return {
         "requests": len(report.requests),
         "failed": sum(request.state == "failed" for request in report.requests),
         "records": len(report.selection.ids),
-        "tuned_records": ran.get("tuned_records", 0),
+        "tuned_records": stage_counts.get("tuned_records", 0),
         "seconds": round(report.seconds, 3),
     }

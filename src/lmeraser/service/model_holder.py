@@ -1,7 +1,7 @@
 """The served model in memory: which generation answers, what it leaves out, and how both change at once.
 
 Rules:
-1. a prediction takes `Served.current` when it begins and keeps it to its end; nobody waits for anybody;
+1. a prediction takes `ModelHolder.current` when it begins and keeps it to its end; nobody waits for anybody;
 2. what is left out is always found out anew from the database, never changed step by step; so whoever looks last
    has seen every acceptance that was committed before;
 3. it is found out for the generation that is published, before and after: while an older one is in memory, its
@@ -29,7 +29,7 @@ from threadpoolctl import threadpool_limits
 from lmeraser.eraser import Eraser
 from lmeraser.errors import CorruptError, LmeraserError, NoModelError, StorageError
 from lmeraser.inference.predictor import Predictor
-from lmeraser.inference.quarantine import Waiting, quarantine, waiting
+from lmeraser.inference.quarantine import QuarantineScope, quarantine, waiting
 from lmeraser.models.environment import deterministic
 from lmeraser.models.manifest import Model
 
@@ -58,7 +58,7 @@ class Answering:
     """
 
     of: _Generation
-    waiting: Waiting
+    waiting: QuarantineScope
 
     @property
     def model(self) -> Model:
@@ -76,7 +76,7 @@ class Answering:
         return self.of.predictor.without(quarantine(self.of.eraser.workspace, self.model, self.waiting))
 
 
-class Served:
+class ModelHolder:
     """The served model of one workspace; a context manager.
 
     Args:
@@ -149,7 +149,7 @@ class Served:
                 _ = loaded.predictor  # before anybody waits for it
                 with self._lock:
                     self._published = loaded
-            self._eraser.workspace.records.counted.release()
+            self._eraser.workspace.records.statistics.release()
         self.refresh()
 
     def refresh(self) -> None:
@@ -180,7 +180,7 @@ class Served:
             next_step="let one process derive models",
         )
 
-    def _answering(self, model: Model, found: Waiting) -> Answering:
+    def _answering(self, model: Model, found: QuarantineScope) -> Answering:
         known, self._published = self._current, self._generation(model)
         if isinstance(known, Answering) and known.of is self._published and known.waiting == found:
             return known

@@ -17,14 +17,14 @@ from dataclasses import dataclass, field
 
 from PIL import Image
 
-from lmeraser.core.thread_priority import give_way
+from lmeraser.core.thread_priority import lower_priority
 from lmeraser.inference.predictor import Prediction
-from lmeraser.service.model_holder import Answering, Served
+from lmeraser.service.model_holder import Answering, ModelHolder
 from lmeraser.service.problems import Problem
 
 
 @dataclass(frozen=True)
-class Answers:
+class PredictionBatch:
     """The answers for the images of one call, all of one model.
 
     Attributes:
@@ -40,7 +40,7 @@ class Answers:
 class _Job:
     images: Sequence[Image.Image]
     asked: float = field(default_factory=time.monotonic)
-    answers: Future[Answers] = field(default_factory=Future)
+    answers: Future[PredictionBatch] = field(default_factory=Future)
 
     @property
     def pixels(self) -> int:
@@ -59,7 +59,7 @@ class Predictions:
     """
 
     def __init__(
-        self, served: Served, *, together: int, most_pixels: float, most_seconds: float, nice: int = 0
+        self, served: ModelHolder, *, together: int, most_pixels: float, most_seconds: float, nice: int = 0
     ) -> None:
         self._served, self._together, self._nice = served, together, nice
         self._most_pixels, self._most_seconds = most_pixels, most_seconds
@@ -85,7 +85,7 @@ class Predictions:
             self._changed.notify()
         self._thread.join()
 
-    def ask(self, images: Sequence[Image.Image]) -> Future[Answers]:
+    def ask(self, images: Sequence[Image.Image]) -> Future[PredictionBatch]:
         """Answer images (RGB); at least one.
 
         Raises:
@@ -106,7 +106,7 @@ class Predictions:
         self._images += sign * len(job.images)
 
     def _run(self) -> None:
-        give_way(self._nice)
+        lower_priority(self._nice)
         while jobs := self._taken():
             try:
                 self._answer(jobs)
@@ -131,7 +131,7 @@ class Predictions:
         by = self._served.ready()
         found = iter(by.predictor.predict([image for job in jobs for image in job.images]))
         for job in jobs:
-            answers = Answers([next(found) for _ in job.images], by)
+            answers = PredictionBatch([next(found) for _ in job.images], by)
             if job.answers.set_running_or_notify_cancel():
                 job.answers.set_result(answers)
 

@@ -122,7 +122,7 @@ def problem_of(error: Exception) -> Problem:
         return Problem(error.status_code, kind, "What is answered here: /openapi.json.", headers=error.headers)
     for raised, status, kind in _KINDS:
         if isinstance(error, raised):
-            return Problem(status, kind, error.rule, headers=_RETRY if status == 503 else None)
+            return Problem(status, kind, error.message, headers=_RETRY if status == 503 else None)
     return Problem(500, "internal", "The operator finds more in the log of the service.")
 
 

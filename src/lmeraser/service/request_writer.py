@@ -31,7 +31,7 @@ class _Change:
     made: Future[Any] = field(default_factory=Future)
 
 
-class Intake:
+class RequestWriter:
     """Makes changes of requests, in a thread of its own.
 
     Args:
@@ -84,7 +84,7 @@ class Intake:
     def _round(self, changes: Sequence[_Change]) -> None:
         answers: list[Callable[[], None]] = []
         try:
-            with self._workspace.noting("serve") as connection:
+            with self._workspace.request_transaction("serve") as connection:
                 answers = [_made(change, connection) for change in changes]
         except Exception as error:
             for change in changes:

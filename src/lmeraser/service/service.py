@@ -23,10 +23,10 @@ from lmeraser.errors import LmeraserError
 from lmeraser.service.callbacks import Callbacks
 from lmeraser.service.limits import Buckets
 from lmeraser.service.metrics import Metrics
-from lmeraser.service.model_holder import Served
+from lmeraser.service.model_holder import ModelHolder
 from lmeraser.service.predictions import Predictions
-from lmeraser.service.request_writer import Intake
-from lmeraser.service.supervisor import Worker
+from lmeraser.service.request_writer import RequestWriter
+from lmeraser.service.supervisor import DerivationSupervisor
 from lmeraser.workspace.requests.subscriptions import Subscriptions
 
 _TOGETHER = 64  # images for which what is left out is found out once
@@ -56,7 +56,7 @@ class Service:
         self.config = self.workspace.config.service
         micro, workers = self.workspace.config.backbone.micro_batch, self.workspace.config.compute.workers
         together = max(_TOGETHER, micro * (workers or os.cpu_count() or 1))
-        self.served = Served(eraser)
+        self.served = ModelHolder(eraser)
         self.predictions = Predictions(
             self.served,
             together=together,
@@ -64,8 +64,8 @@ class Service:
             most_seconds=self.config.max_waiting_seconds,
             nice=self.config.prediction_nice,
         )
-        self.worker = Worker(self.workspace, self._derived, compute)
-        self.intake = Intake(self.workspace, self.worker.wake)
+        self.worker = DerivationSupervisor(self.workspace, self._derived, compute)
+        self.intake = RequestWriter(self.workspace, self.worker.wake)
         self.buckets = Buckets(self.config.requests_per_second, self.config.burst)
         self.streams = 0
         self.stopping = threading.Event()

@@ -50,7 +50,7 @@ class Step:
     total: int | None = None
 
 
-class Worker:
+class DerivationSupervisor:
     """Carries requests out, in a thread of its own that watches a process.
 
     Args:
@@ -113,7 +113,7 @@ class Worker:
         try:
             states = {request.state for request in self._workspace.requests.all("pending", "in_progress")}
         except LmeraserError as error:
-            log.error("requests cannot be read: %s", error.rule)
+            log.error("requests cannot be read: %s", error.message)
             return _LOOK
         if not states:
             self._since = None

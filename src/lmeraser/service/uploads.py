@@ -48,7 +48,7 @@ def one_image(data: bytes, *, stated: str | None, most_pixels: float) -> Image.I
     try:
         return decode(data)  # rule 5
     except ImageError as error:
-        raise Problem(422, "image", error.rule) from error
+        raise Problem(422, "image", error.message) from error
 
 
 def _kind(data: bytes, most_pixels: float) -> str:

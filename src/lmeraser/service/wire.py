@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import UUID4, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
 from lmeraser.service.problems import knows_fields
-from lmeraser.workspace.requests.state import Regulation, Wish
+from lmeraser.workspace.requests.state import Regulation, RequestDraft
 
 API_VERSION = "2.0"
 EXAMPLE_ID = "00000000-0000-4000-8000-000000000001"
@@ -47,7 +47,7 @@ class Identity(BaseModel):
 
 
 @knows_fields
-class OurWishes(BaseModel):
+class RequestOptions(BaseModel):
     """What only lmeraser knows to do.
 
     Attributes:
@@ -61,7 +61,7 @@ class OurWishes(BaseModel):
 class Extensions(BaseModel):
     """Fields of processors, by their name; those of others are passed over."""
 
-    lmeraser: OurWishes = OurWishes()
+    lmeraser: RequestOptions = RequestOptions()
 
 
 @knows_fields
@@ -100,9 +100,9 @@ class ErasureRequest(BaseModel):
     status_callback_urls: list[Url] = Field(default=[], max_length=10)
     extensions: Extensions = Extensions()
 
-    def wish(self, now: datetime) -> Wish:
+    def wish(self, now: datetime) -> RequestDraft:
         """What it asks for."""
-        return Wish(
+        return RequestDraft(
             ids=self._named("lmeraser_record_id"),
             subjects=self._named("controller_customer_id"),
             request=str(self.subject_request_id),

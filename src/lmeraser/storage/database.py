@@ -35,7 +35,7 @@ from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError
 
 from lmeraser.errors import CorruptError, StorageError
 from lmeraser.storage.engines import reach
-from lmeraser.storage.keystore import FIRST_SLOT, ErasedError, Keys
+from lmeraser.storage.keystore import FIRST_SLOT, ErasedError, KeyStore
 from lmeraser.storage.migrate import prepare
 
 T = TypeVar("T")
@@ -44,19 +44,21 @@ _IN_CHUNK = 500  # values per SQL statement; databases limit the number of param
 _SMALL = 64 << 20  # bytes; a database of this size is rewritten within about a second
 _TRIES = 10  # at reading what others delete meanwhile
 
-metadata = MetaData()
+tables = MetaData()
 Sorted = String().with_variant(String(collation="C"), "postgresql")  # by code points, everywhere
-facts = Table("facts", metadata, Column("name", String, primary_key=True), Column("value", String, nullable=False))
-_doomed = Table("doomed", metadata, Column("slot", Integer, primary_key=True, autoincrement=False))
+workspace_metadata = Table(
+    "facts", tables, Column("name", String, primary_key=True), Column("value", String, nullable=False)
+)
+_erasures = Table("doomed", tables, Column("slot", Integer, primary_key=True, autoincrement=False))
 
 
 def owned(name: str, *columns: Column[Any] | Index) -> Table:
     """A table of things that belong to one record and are deleted with it."""
     record = ForeignKey("records.number", ondelete="CASCADE", onupdate="CASCADE")
-    return Table(name, metadata, Column("number", Integer, record, primary_key=True), *columns)
+    return Table(name, tables, Column("number", Integer, record, primary_key=True), *columns)
 
 
-def sealed(name: str, *, what: str, slot: str = "number", nullable: bool = False) -> Column[Any]:
+def encrypted(name: str, *, what: str, slot: str = "number", nullable: bool = False) -> Column[Any]:
     """A column of sealed bytes.
 
     Args:
@@ -82,7 +84,7 @@ class Database:
     def __init__(self, where: Path | str, *, keys: Path | None = None) -> None:
         self._reached = reach(where)
         self._engine = self._reached.engine
-        self.keys = Keys(keys or Path(where).with_suffix(".keys"))
+        self.keys = KeyStore(keys or Path(where).with_suffix(".keys"))
         try:
             with self._translated():
                 prepare(self._reached)
@@ -125,7 +127,7 @@ class Database:
         if connection is not None:
             yield connection
             return
-        with self._translated(), self._reached.changing() as own:
+        with self._translated(), self._reached.write_transaction() as own:
             yield own
             self.keys.flush()  # before anything that is sealed under them
 
@@ -181,59 +183,66 @@ class Database:
         with self.reading() as connection:
             return read(connection)
 
-    def fact(self, name: str, connection: Connection | None = None) -> str | None:
+    def get_metadata(self, name: str, connection: Connection | None = None) -> str | None:
         """A small named value, or None."""
-        query = select(facts.c.value).where(facts.c.name == name)
+        query = select(workspace_metadata.c.value).where(workspace_metadata.c.name == name)
         with self.reading(connection) as own:
             return own.execute(query).scalar_one_or_none()
 
-    def set_fact(self, connection: Connection, name: str, value: str) -> None:
+    def set_metadata(self, connection: Connection, name: str, value: str) -> None:
         """Set a small named value."""
-        changed = connection.execute(update(facts).where(facts.c.name == name).values(value=value))
+        changed = connection.execute(
+            update(workspace_metadata).where(workspace_metadata.c.name == name).values(value=value)
+        )
         if changed.rowcount == 0:
-            connection.execute(insert(facts).values(name=name, value=value))
+            connection.execute(insert(workspace_metadata).values(name=name, value=value))
 
     # --- deleted bytes ---------------------------------------------------------------------------------
 
     def new_keys(self, connection: Connection, count: int) -> range:
         """Slots of new keys, for what this transaction writes."""
-        more = cast(cast(facts.c.value, Integer) + count, String)
+        more = cast(cast(workspace_metadata.c.value, Integer) + count, String)
         # Written before it is read: from then on nobody else can have these slots.
-        if connection.execute(update(facts).where(facts.c.name == "slots").values(value=more)).rowcount == 0:
-            self.set_fact(connection, "slots", str(FIRST_SLOT + count))
-        stop = int(self.fact("slots", connection) or 0)
+        if (
+            connection.execute(
+                update(workspace_metadata).where(workspace_metadata.c.name == "slots").values(value=more)
+            ).rowcount
+            == 0
+        ):
+            self.set_metadata(connection, "slots", str(FIRST_SLOT + count))
+        stop = int(self.get_metadata("slots", connection) or 0)
         slots = range(stop - count, stop)
         self.keys.make(slots)
         return slots
 
-    def doom(self, connection: Connection, slots: Iterable[int]) -> None:
+    def schedule_erasure(self, connection: Connection, slots: Iterable[int]) -> None:
         """Note keys of what this transaction deletes; `erase` overwrites them after it."""
         for chunk in chunked({"slot": slot} for slot in slots):
-            connection.execute(insert(_doomed), chunk)
+            connection.execute(insert(_erasures), chunk)
 
     def erase(self) -> None:
         """Overwrite the keys of everything that was deleted, so that no copy of it can be read."""
-        if slots := self.every(select(_doomed.c.slot), lambda row: row.slot):
+        if slots := self.every(select(_erasures.c.slot), lambda row: row.slot):
             self.keys.erase(slots)
             with self.transaction() as connection:
                 for chunk in chunked(slots):
-                    connection.execute(delete(_doomed).where(_doomed.c.slot.in_(chunk)))
+                    connection.execute(delete(_erasures).where(_erasures.c.slot.in_(chunk)))
 
     def opened(self) -> Iterator[tuple[str, bytes]]:
         """Name of the table and content of everything sealed that can be read."""
-        columns = [column for table in metadata.tables.values() for column in table.columns if column.info]
+        columns = [column for table in tables.tables.values() for column in table.columns if column.info]
         for column in columns:
             what, slot = column.info["what"], column.table.c[column.info["slot"]]
             with self.reading() as connection:
                 rows = connection.execute(select(slot, column).where(column.is_not(None)))
                 for number, data in rows.yield_per(_IN_CHUNK):
                     with contextlib.suppress(ErasedError):
-                        yield column.table.name, self.keys.unseal(number, what, data)
+                        yield column.table.name, self.keys.decrypt(number, what, data)
 
     @property
     def compaction_due(self) -> bool:
         """Whether something was deleted since the database was last compacted."""
-        return self.fact("compaction") in ("due", "under way")
+        return self.get_metadata("compaction") in ("due", "under way")
 
     @property
     def small(self) -> bool:
@@ -243,7 +252,7 @@ class Database:
 
     def need_compaction(self, connection: Connection) -> None:
         """Note that something was deleted."""
-        self.set_fact(connection, "compaction", "due")
+        self.set_metadata(connection, "compaction", "due")
 
     def compact(self) -> None:
         """Rewrite the database without the bytes of deleted rows. It stays due until that is done.
@@ -252,18 +261,18 @@ class Database:
             StorageError: there is no space for the rewritten file, or another program reads the old one.
         """
         with self.transaction() as connection:
-            self.set_fact(connection, "compaction", "under way")
+            self.set_metadata(connection, "compaction", "under way")
         with self._translated():
-            self._reached.rewrite(metadata.tables)
+            self._reached.rewrite(tables.tables)
         with self.transaction() as connection:
-            if self.fact("compaction", connection) == "under way":  # else something was deleted meanwhile
-                self.set_fact(connection, "compaction", "done")
+            if self.get_metadata("compaction", connection) == "under way":  # else something was deleted meanwhile
+                self.set_metadata(connection, "compaction", "done")
         with self._translated():
             self._reached.empty_log()
 
-    def alone(self, wait: float) -> contextlib.AbstractContextManager[None]:
+    def writer_lock(self, wait: float) -> contextlib.AbstractContextManager[None]:
         """Be the one writer, also among those who do not share the workspace's folder."""
-        return self._reached.alone(wait)
+        return self._reached.writer_lock(wait)
 
 
 def chunked(items: Iterable[T]) -> Iterator[Sequence[T]]:

@@ -26,7 +26,7 @@ _WAIT = 30  # seconds, for other programs that use an SQLite file
 _TURN = 0.002  # seconds between two tries to begin to write to one
 
 
-class Reached(Protocol):
+class DatabaseBackend(Protocol):
     """A database that was found."""
 
     engine: Engine
@@ -46,20 +46,20 @@ class Reached(Protocol):
         """Remove what the log holds of earlier states, as far as that can be done."""
         ...
 
-    def alone(self, wait: float) -> contextlib.AbstractContextManager[None]:
+    def writer_lock(self, wait: float) -> contextlib.AbstractContextManager[None]:
         """Be the one writer, also among those who do not share the workspace's folder."""
         ...
 
-    def changing(self) -> contextlib.AbstractContextManager[Connection]:
+    def write_transaction(self) -> contextlib.AbstractContextManager[Connection]:
         """A transaction that others wait for who want to change something."""
         ...
 
-    def changing_tables(self) -> contextlib.AbstractContextManager[Connection]:
+    def schema_transaction(self) -> contextlib.AbstractContextManager[Connection]:
         """A transaction that may change tables."""
         ...
 
 
-def reach(where: Path | str) -> Reached:
+def reach(where: Path | str) -> DatabaseBackend:
     """The database in this SQLite file, or at this URL."""
     return SQLite(where) if isinstance(where, Path) else PostgreSQL(where)
 
@@ -117,16 +117,16 @@ class SQLite:
                 )
 
     @contextlib.contextmanager
-    def alone(self, wait: float) -> Iterator[None]:
+    def writer_lock(self, wait: float) -> Iterator[None]:
         """The workspace's lock file is enough."""
         yield
 
-    def changing(self) -> contextlib.AbstractContextManager[Connection]:
+    def write_transaction(self) -> contextlib.AbstractContextManager[Connection]:
         """A transaction that others wait for who want to change something."""
         return self._changing.begin()
 
     @contextlib.contextmanager
-    def changing_tables(self) -> Iterator[Connection]:
+    def schema_transaction(self) -> Iterator[Connection]:
         """A transaction in which a table can be replaced without its rows taking others along.
 
         Raises:
@@ -255,19 +255,19 @@ class PostgreSQL:
         """The server's log is the server's business."""
 
     @contextlib.contextmanager
-    def changing(self) -> Iterator[Connection]:
+    def write_transaction(self) -> Iterator[Connection]:
         """A transaction that others wait for who want to change something."""
         with self.engine.begin() as connection:
             # The one kind of lock that is taken before the transaction's state is fixed (REPEATABLE READ).
             connection.exec_driver_sql("LOCK TABLE facts IN SHARE ROW EXCLUSIVE MODE")
             yield connection
 
-    def changing_tables(self) -> contextlib.AbstractContextManager[Connection]:
+    def schema_transaction(self) -> contextlib.AbstractContextManager[Connection]:
         """A transaction; tables are changed in it like rows."""
         return self.engine.begin()
 
     @contextlib.contextmanager
-    def alone(self, wait: float) -> Iterator[None]:
+    def writer_lock(self, wait: float) -> Iterator[None]:
         """Hold an advisory lock on a connection of its own; the server frees it when the process ends.
 
         Raises:

@@ -33,7 +33,7 @@ class ErasedError(CorruptError):
     """A key was erased; for what is still read, that means that it was deleted meanwhile."""
 
 
-class Keys:
+class KeyStore:
     """A file of keys.
 
     Args:
@@ -89,7 +89,7 @@ class Keys:
 
     # --- sealing ---------------------------------------------------------------------------------------
 
-    def seal(self, slot: int, what: str, data: bytes) -> bytes:
+    def encrypt(self, slot: int, what: str, data: bytes) -> bytes:
         """Encrypt under the key in a slot.
 
         Args:
@@ -100,7 +100,7 @@ class Keys:
         nonce = secrets.token_bytes(_NONCE_BYTES)
         return nonce + AESGCM(self.key(slot)).encrypt(nonce, data, what.encode())
 
-    def unseal(self, slot: int, what: str, sealed: bytes) -> bytes:
+    def decrypt(self, slot: int, what: str, sealed: bytes) -> bytes:
         """What was sealed.
 
         Raises:

@@ -11,14 +11,14 @@ from pathlib import Path
 from sqlalchemy import Connection, inspect
 
 from lmeraser.errors import FormatError
-from lmeraser.storage.engines import Reached
+from lmeraser.storage.engines import DatabaseBackend
 
 VERSION = "0002"  # of the last step
 _STEPS = Path(__file__).parent / "migrations"
 _TABLE = "alembic_version"
 
 
-def prepare(reached: Reached) -> None:
+def prepare(reached: DatabaseBackend) -> None:
     """Make the tables of a new database; refuse those of another version.
 
     Raises:
@@ -46,7 +46,7 @@ def version(connection: Connection) -> str | None:
     return connection.exec_driver_sql(f"SELECT version_num FROM {_TABLE}").scalar_one_or_none()
 
 
-def upgrade(reached: Reached) -> tuple[str, str]:
+def upgrade(reached: DatabaseBackend) -> tuple[str, str]:
     """Run the steps that are missing; all or, after any error, none.
 
     Returns:
@@ -55,7 +55,7 @@ def upgrade(reached: Reached) -> tuple[str, str]:
     Raises:
         FormatError: the tables are newer than this version of lmeraser.
     """
-    with reached.changing_tables() as connection:
+    with reached.schema_transaction() as connection:
         before = version(connection)
         if before is None or before > VERSION:
             raise FormatError(

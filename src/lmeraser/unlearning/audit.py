@@ -17,8 +17,15 @@ from lmeraser.core.digests import Digest
 from lmeraser.core.progress import Progress, silent
 from lmeraser.errors import CorruptError, InputError, StorageError
 from lmeraser.models.manifest import Cluster, Model, StageResult
-from lmeraser.pipeline.caches import CountsAnew, Forgetful
-from lmeraser.pipeline.derive import Division, Inputs, Tools, divide, fit_global_head, tune_clusters
+from lmeraser.pipeline.caches import InMemoryStatistics, ReadOnlyCache
+from lmeraser.pipeline.derive import (
+    ClusterAssignment,
+    Inputs,
+    PipelineContext,
+    divide,
+    fit_global_head,
+    tune_clusters,
+)
 from lmeraser.pipeline.executors.base import Executor
 from lmeraser.storage.artifacts import BlobStore, MemoryStore
 from lmeraser.unlearning.train import inputs_of
@@ -76,21 +83,21 @@ def audit(
         raise InputError("An audit checks at least one cluster.", got=f"--clusters {clusters}")
     model = current_model(workspace)
     inputs = inputs_of(workspace, executor().backbone)
-    tools = Tools(
+    tools = PipelineContext(
         store=MemoryStore(),
-        memory=Forgetful(),
-        counts=CountsAnew(),
+        memory=ReadOnlyCache(),
+        counts=InMemoryStatistics(),
         executor=executor,
         fetch=workspace.records.images,
         secret=workspace.secret,
         progress=progress,
     )
-    ran: Counter[str] = Counter()
-    head = fit_global_head(inputs, tools, ran)
-    division = divide(inputs, tools, ran)
+    stage_counts: Counter[str] = Counter()
+    head = fit_global_head(inputs, tools, stage_counts)
+    division = divide(inputs, tools, stage_counts)
     numbered = division.numbered()
     chosen = _draw(list(numbered), None if inputs.config.constituent.together else clusters)
-    derived = tune_clusters(inputs, {number: numbered[number] for number in chosen}, tools, ran)
+    derived = tune_clusters(inputs, {number: numbered[number] for number in chosen}, tools, stage_counts)
     differences = [
         *_damaged(model, workspace.store),
         *_compare(model, inputs, division, head, derived, partial=len(chosen) < len(numbered)),
@@ -126,7 +133,7 @@ def _damaged(model: Model, store: BlobStore) -> list[str]:
 def _compare(
     model: Model,
     inputs: Inputs,
-    division: Division,
+    division: ClusterAssignment,
     head: StageResult | None,
     derived: Sequence[Cluster],
     *,

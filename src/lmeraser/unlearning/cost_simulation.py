@@ -15,8 +15,8 @@ from lmeraser.core.progress import Progress, silent
 from lmeraser.errors import InputError
 from lmeraser.models.partitions import partition_of
 from lmeraser.models.partitions.cost import Cost, cost_of
-from lmeraser.pipeline.caches import CountsAnew, Forgetful
-from lmeraser.pipeline.derive import Division, Inputs, Tools, divide
+from lmeraser.pipeline.caches import InMemoryStatistics, ReadOnlyCache
+from lmeraser.pipeline.derive import ClusterAssignment, Inputs, PipelineContext, divide
 from lmeraser.pipeline.executors.base import Executor
 from lmeraser.storage.artifacts import MemoryStore
 from lmeraser.unlearning.train import inputs_of
@@ -40,10 +40,10 @@ def simulate(
     inputs = inputs_of(workspace, executor().backbone)
     if not inputs.records:
         raise InputError("A cost is that of a request on some records.", got="no records", next_step="add some")
-    tools = Tools(
+    tools = PipelineContext(
         store=MemoryStore(),
-        memory=Forgetful(workspace.records),
-        counts=CountsAnew(),
+        memory=ReadOnlyCache(workspace.records),
+        counts=InMemoryStatistics(),
         executor=executor,
         fetch=workspace.records.images,
         secret=workspace.secret,
@@ -61,7 +61,7 @@ def simulate(
     return cost_of(sizes, limit, sampled=len(sample), hits=found, **tuned)
 
 
-def _hit(inputs: Inputs, tools: Tools, before: Division, record_id: str) -> int:
+def _hit(inputs: Inputs, tools: PipelineContext, before: ClusterAssignment, record_id: str) -> int:
     """Records tuned again when this sampled one goes."""
     retained = [record for record in inputs.records if record.id != record_id]
     after = divide(replace(inputs, records=retained), tools, Counter())

@@ -51,10 +51,10 @@ def dry_run(
     if not model.tuned:
         before, after, gone = {}, {}, removed
     elif hit:
-        before, gone = model.numbers(workspace.records.places(model.partition.key)), removed
+        before, gone = model.numbers(workspace.records.trie_keys(model.partition.key)), removed
         after = _divide_again(workspace, model, removed, executor, progress)
     elif model.together:
-        before, gone = model.numbers(workspace.records.places(model.partition.key)), removed
+        before, gone = model.numbers(workspace.records.trie_keys(model.partition.key)), removed
         after = _grouped_without(workspace, model, removed)
     else:
         before, after, gone = _touched(workspace, model, removed)
@@ -76,7 +76,7 @@ def _touched(
     """Clusters before and after, and what goes, by numbers of records, under the paths that a request touches."""
     records, key, limit = workspace.records, model.partition.key, workspace.config.partition.max_records
     known = {cluster.path for cluster in model.clusters}
-    going = records.places(key, sorted(removed)).values()
+    going = records.trie_keys(key, sorted(removed)).values()
 
     def left(path: str) -> int:
         return records.count_under(key, path) - sum(lies_under(place, path) for place in going)
@@ -91,7 +91,7 @@ def _touched(
 
 def _grouped_without(workspace: Workspace, model: Model, removed: set[str]) -> dict[str, int]:
     """Clusters of all other records, where the partition stays."""
-    places = workspace.records.places(model.partition.key)
+    places = workspace.records.trie_keys(model.partition.key)
     left = {i: place for i, place in places.items() if i not in removed}
     groups = group(left, workspace.config.partition.max_records)
     return {i: number for number, members in enumerate(groups.values()) for i in members}
@@ -104,17 +104,17 @@ def _divide_again(
     executor: Callable[[], Executor],
     progress: Progress,
 ) -> Mapping[str, int]:
-    from lmeraser.pipeline.caches import CountsAnew, Forgetful
-    from lmeraser.pipeline.derive import Inputs, Tools, divide
+    from lmeraser.pipeline.caches import InMemoryStatistics, ReadOnlyCache
+    from lmeraser.pipeline.derive import Inputs, PipelineContext, divide
     from lmeraser.storage.artifacts import MemoryStore
 
     retained = [record for record in workspace.records.index() if record.id not in removed]
     inputs = Inputs(retained, workspace.config, len(model.classes), model.backbone)
     lazy = _Borrowed(model.partition.fingerprint, model.backbone, executor)
-    tools = Tools(
+    tools = PipelineContext(
         store=MemoryStore(),
-        memory=Forgetful(workspace.records),
-        counts=CountsAnew(),
+        memory=ReadOnlyCache(workspace.records),
+        counts=InMemoryStatistics(),
         executor=lambda: lazy,
         fetch=workspace.records.images,
         secret=workspace.secret,

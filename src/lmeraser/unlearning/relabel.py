@@ -44,7 +44,7 @@ def relabel(workspace: Workspace, ids: Iterable[str], label: str) -> int:
         number = records.classes.index(label)
         changing = [record_id for record_id in wanted if found[record_id][1] != number]
         if changing:
-            with workspace.changing() as connection:
+            with workspace.write_transaction() as connection:
                 removed = by_entry(records.commitments(changing, connection))
                 entry = workspace.ledger.next_position(connection)
                 added = records.relabel(connection, changing, number, entry=entry)

@@ -15,9 +15,9 @@ from lmeraser.core.digests import Digest
 from lmeraser.core.progress import Progress, silent
 from lmeraser.errors import NoModelError
 from lmeraser.models.manifest import Model
-from lmeraser.pipeline.derive import Derivation, Inputs, Tools, code_key, derive
+from lmeraser.pipeline.derive import Derivation, Inputs, PipelineContext, code_key, derive
 from lmeraser.pipeline.executors.base import Executor
-from lmeraser.pipeline.incremental import derive_touched
+from lmeraser.pipeline.incremental import derive_incremental
 from lmeraser.workspace.freshness import same_settings
 from lmeraser.workspace.purge import purge
 from lmeraser.workspace.workspace import Workspace
@@ -37,7 +37,7 @@ class TrainReport:
 
     model: Model
     changed: bool
-    ran: dict[str, int]
+    stage_counts: dict[str, int]
     tuning_seconds: float
     purged: int
 
@@ -49,7 +49,7 @@ class TrainReport:
             "changed": self.changed,
             "records": self.model.records,
             "clusters": len(self.model.clusters),
-            "ran": self.ran,
+            "ran": self.stage_counts,
             "tuning_seconds": round(self.tuning_seconds, 3),
             "purged": self.purged,
         }
@@ -94,10 +94,10 @@ def train(
             workspace.records.forget_derived()
         workspace.settle_artifacts()
         revision = workspace.records.changes.revision
-        tools = Tools(
+        tools = PipelineContext(
             store=workspace.store,
             memory=workspace.records,
-            counts=workspace.records.counted,
+            counts=workspace.records.statistics,
             executor=executor,
             fetch=workspace.records.images,
             secret=workspace.secret,
@@ -110,25 +110,25 @@ def train(
         model, changed = _publish(workspace, executor(), derivation, revision)
         progress("purging", 0, None)
         purged = purge(workspace)
-    return TrainReport(model, changed, dict(derivation.ran), derivation.tuning_seconds, len(purged))
+    return TrainReport(model, changed, dict(derivation.stage_counts), derivation.tuning_seconds, len(purged))
 
 
-def _derive_touched(workspace: Workspace, tools: Tools) -> Derivation | None:
+def _derive_touched(workspace: Workspace, tools: PipelineContext) -> Derivation | None:
     """F on what changed since the served generation; None where that is not known, or settings changed."""
     served, records, executor = workspace.generations.current(), workspace.records, tools.executor()
     if served is None or not same_settings(workspace, served) or served.classes != records.classes:
         return None
     if workspace.config.constituent.together:  # whatever is touched, everything is tuned again
         return None
-    places = records.changes.places(served.partition.key, since=served.revision)
+    places = records.changes.trie_keys(served.partition.key, since=served.revision)
     if places is None or served.backbone != executor.backbone:
         return None
     config = workspace.config
     key = code_key(config, executor.backbone, executor.fingerprint)
-    if config.needs_codes and records.counted.total(key=key) != records.count():
+    if config.needs_statistics and records.statistics.total(key=key) != records.count():
         return None
     inputs = Inputs((), config, len(served.classes), executor.backbone)
-    return derive_touched(served, places, inputs, records, tools)
+    return derive_incremental(served, places, inputs, records, tools)
 
 
 def _publish(
@@ -136,7 +136,7 @@ def _publish(
 ) -> tuple[Model, bool]:
     served, config = workspace.generations.current(), workspace.config
     codes = code_key(config, executor.backbone, executor.fingerprint) if derivation.global_head else None
-    epochs = derivation.ran["tuned_records"] * config.tuning.epochs_run
+    epochs = derivation.stage_counts["tuned_records"] * config.tuning.epochs_run
     workspace.calibration.note(config, epochs, derivation.tuning_seconds)
     last, parent = (served.generation, served.model_digest) if served is not None else _told(workspace)
     model = Model(
@@ -155,7 +155,7 @@ def _publish(
     if served is not None and _same(served, model):
         return served, False
     workspace.generations.publish(model)
-    workspace.catch_up()
+    workspace.recover()
     return model, True
 
 

@@ -30,12 +30,12 @@ from lmeraser.pipeline.executors.base import Executor
 from lmeraser.unlearning.train import TrainReport, train
 from lmeraser.workspace.purge import forget
 from lmeraser.workspace.requests.selection import Selection
-from lmeraser.workspace.requests.state import Request, State, Wish
+from lmeraser.workspace.requests.state import Request, RequestDraft, State
 from lmeraser.workspace.workspace import Workspace
 
 
 @dataclass(frozen=True)
-class Settled:
+class CompletionReport:
     """What bringing the model up to date and completing requests did.
 
     Attributes:
@@ -83,7 +83,7 @@ class UnlearnReport:
 def unlearn(
     workspace: Workspace,
     executor: Callable[[], Executor],
-    wish: Wish | None = None,
+    wish: RequestDraft | None = None,
     *,
     only: Sequence[str] = (),
     audit: bool = False,
@@ -114,14 +114,14 @@ def unlearn(
         if served is not None:
             executor()
         now = workspace.clock()
-        with workspace.changing() as connection:
+        with workspace.write_transaction() as connection:
             if wish is not None:
                 chosen = [_not_cancelled(workspace.requests.accept(wish, now=now, connection=connection))]
             else:  # again: some may have been accepted or cancelled meanwhile
                 chosen = _chosen(workspace, only, failed, connection)
             begun = [request for request in chosen if request.state in ("pending", "failed")]
             selection = workspace.requests.begin(connection, begun, served, now=now, audit=audit)
-        settled = settle(workspace, executor, progress=progress)
+        settled = complete_pending(workspace, executor, progress=progress)
         chosen = [workspace.requests.require(request.id) for request in chosen]
     return UnlearnReport(
         selection=selection,
@@ -133,14 +133,14 @@ def unlearn(
     )
 
 
-def settle(
+def complete_pending(
     workspace: Workspace,
     executor: Callable[[], Executor],
     *,
     first: bool = False,
     rederive: bool = False,
     progress: Progress = silent,
-) -> Settled:
+) -> CompletionReport:
     """Bring the model up to date, then complete every request in progress (steps 3 to 5).
 
     Args:
@@ -159,7 +159,7 @@ def settle(
         under_way = workspace.requests.all("in_progress")
         audit = _audit(workspace, executor, under_way, progress) if training else None
         done = tuple(_conclude(workspace, executor, request, audit) for request in under_way)
-    return Settled(training, done)
+    return CompletionReport(training, done)
 
 
 def _chosen(

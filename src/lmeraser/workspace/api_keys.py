@@ -22,7 +22,7 @@ from sqlalchemy import Column, LargeBinary, String, Table, insert, select, updat
 
 from lmeraser.core.time import to_text
 from lmeraser.errors import InputError
-from lmeraser.storage.database import Database, metadata
+from lmeraser.storage.database import Database, tables
 
 Scope = Literal["predict", "request", "read", "admin"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
@@ -32,7 +32,7 @@ _NOBODY = bytes(32)  # compared with what is presented for a key that does not e
 
 _keys = Table(
     "api_keys",
-    metadata,
+    tables,
     Column("id", String, primary_key=True),
     Column("name", String, nullable=False),
     Column("scopes", String, nullable=False),

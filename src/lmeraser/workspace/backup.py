@@ -26,8 +26,8 @@ from lmeraser._version import __version__
 from lmeraser.core.atomic_files import TEMPORARY, flush_folder, storage_errors
 from lmeraser.core.digests import Digest
 from lmeraser.errors import InputError
-from lmeraser.evidence.hash_chain import Head
-from lmeraser.storage.database import Database, chunked, facts
+from lmeraser.evidence.hash_chain import LedgerHead
+from lmeraser.storage.database import Database, chunked, workspace_metadata
 from lmeraser.workspace.workspace import Workspace
 
 FORMAT = 1
@@ -52,7 +52,7 @@ class BackupReport:
     path: str
     bytes: int
     records: int
-    head: Head
+    head: LedgerHead
 
     def to_json(self) -> dict[str, object]:
         """The report as JSON values."""
@@ -82,12 +82,12 @@ def backup(workspace: Workspace, target: Path) -> BackupReport:
     return BackupReport(str(target), target.stat().st_size, workspace.records.count(), head)
 
 
-def _copied(workspace: Workspace, folder: Path) -> Head:
+def _copied(workspace: Workspace, folder: Path) -> LedgerHead:
     """Copy rows and keys, both of one moment; where the ledger ends at it."""
     database = workspace.database
     with contextlib.closing(Database(folder / ROWS)) as rows, database.reading() as source:
         with database.transaction():  # nobody notes a request while the moment is fixed
-            source.execute(select(facts)).all()
+            source.execute(select(workspace_metadata)).all()
             _copy(folder / _KEYS, workspace.root / _KEYS)
             head = workspace.ledger.head
         with rows.transaction() as target:
@@ -128,7 +128,7 @@ def tables_of(connection: Connection) -> MetaData:
     return found
 
 
-def _pack(root: Path, copied: Path, target: Path, head: Head) -> None:
+def _pack(root: Path, copied: Path, target: Path, head: LedgerHead) -> None:
     files = {str(path.relative_to(root)): path for path in _files(root)}
     files |= {name: copied / name for name in (ROWS, _KEYS) if (copied / name).exists()}
     contents = {

@@ -45,8 +45,8 @@ def purge(workspace: Workspace, *, dry_run: bool = False, compact: bool = False)
             path.unlink(missing_ok=True)
     workspace.records.forget_places(keep=model.partition.key)
     workspace.records.changes.forget(until=model.revision)
-    if not workspace.config.needs_codes:
-        workspace.records.counted.clear()
+    if not workspace.config.needs_statistics:
+        workspace.records.statistics.clear()
     forget(workspace.database, compact=compact)
     return doomed
 

@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from lmeraser.errors import LockedError, VerificationError
-from lmeraser.evidence.hash_chain import Entry, Head, check
+from lmeraser.evidence.hash_chain import Entry, LedgerHead, check
 from lmeraser.evidence.reconcile import differences, of_their_kind, removed
 from lmeraser.workspace.workspace import Workspace
 
@@ -49,10 +49,10 @@ class ReapplyReport:
         return asdict(self)
 
 
-def reapply(workspace: Workspace, newest: bytes, *, head: Head | None = None) -> ReapplyReport:
+def reapply(workspace: Workspace, newest: bytes, *, head: LedgerHead | None = None) -> ReapplyReport:
     """Delete what a newer copy of the ledger tells was deleted; repeating it is harmless.
 
-    No model is served afterwards, if there was anything to do: `unlearn.settle` derives one.
+    No model is served afterwards, if there was anything to do: `unlearn.complete_pending` derives one.
 
     Args:
         workspace: the older state.
@@ -118,7 +118,7 @@ def _deleted(workspace: Workspace, known: Sequence[Entry], newer: Sequence[Entry
 
 def _carried_out(workspace: Workspace, newer: Sequence[Entry], names: Sequence[str]) -> list[str]:
     """Take the newer entries over and delete these records (step 4); ids of requests that are lost."""
-    with workspace.changing() as connection:
+    with workspace.write_transaction() as connection:
         known = workspace.ledger.next_position(connection)
         if known != newer[0].position:
             raise LockedError(
@@ -131,7 +131,9 @@ def _carried_out(workspace: Workspace, newer: Sequence[Entry], names: Sequence[s
             workspace.records.delete(connection, names, subjects=_gone_altogether(workspace, names))
         workspace.ledger.extend(connection, newer)
         workspace.ledger.note(connection, "restored", tell(known), now=workspace.clock())
-        workspace.database.set_fact(connection, "told_generation", "")  # the ledger is told of the next one again
+        workspace.database.set_metadata(
+            connection, "told_generation", ""
+        )  # the ledger is told of the next one again
     return lost
 
 

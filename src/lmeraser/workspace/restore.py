@@ -24,7 +24,7 @@ from sqlalchemy import delete
 
 from lmeraser.core.atomic_files import TEMPORARY, storage_errors, write_atomic
 from lmeraser.errors import CorruptError, FormatError, InputError
-from lmeraser.evidence.hash_chain import Head
+from lmeraser.evidence.hash_chain import LedgerHead
 from lmeraser.storage.database import Database
 from lmeraser.storage.engines import reach
 from lmeraser.storage.migrate import upgrade
@@ -43,7 +43,7 @@ from lmeraser.workspace.workspace import Workspace
 
 
 def restore(
-    archive: Path, root: Path, *, newest: bytes | None = None, head: Head | None = None, wait: float = 10.0
+    archive: Path, root: Path, *, newest: bytes | None = None, head: LedgerHead | None = None, wait: float = 10.0
 ) -> ReapplyReport:
     """Make a workspace from a backup, without what was deleted since; no model is served yet.
 
@@ -121,17 +121,17 @@ def _compare(archive: Path, folder: Path, digests: Mapping[str, str]) -> None:
         )
 
 
-def _filled(staged: Path, newest: bytes | None, head: Head | None, wait: float) -> ReapplyReport:
+def _filled(staged: Path, newest: bytes | None, head: LedgerHead | None, wait: float) -> ReapplyReport:
     """Steps 2 and 3."""
     with contextlib.closing(Workspace(staged, wait=wait)) as workspace:
         _fill(workspace, staged / ROWS)
         try:
             report = reapply(workspace, newest, head=head) if newest is not None else ReapplyReport()
             if not report.entries:
-                with workspace.writing("restore"), workspace.changing() as connection:
+                with workspace.writing("restore"), workspace.write_transaction() as connection:
                     told = tell(workspace.ledger.next_position(connection))
                     workspace.ledger.note(connection, "restored", told, now=workspace.clock())
-                    workspace.database.set_fact(connection, "told_generation", "")
+                    workspace.database.set_metadata(connection, "told_generation", "")
         except BaseException:
             _empty(workspace.database)
             raise
@@ -145,7 +145,7 @@ def _fill(workspace: Workspace, path: Path) -> None:
         rows = stack.enter_context(contextlib.closing(Database(path)))
         source = stack.enter_context(rows.reading())
         target = stack.enter_context(workspace.database.transaction())
-        if workspace.database.fact("ledger", target) is not None:
+        if workspace.database.get_metadata("ledger", target) is not None:
             raise InputError(
                 "A backup is restored into an empty database.",
                 got="one that holds a workspace; storage.database names it",

@@ -180,7 +180,7 @@ class Workspace:
         Raises:
             CorruptError: the secret is not the one that they were written with.
         """
-        known = self.database.fact("secret")
+        known = self.database.get_metadata("secret")
         if known is not None and known != _check_value(self.secret):
             raise CorruptError(
                 "secret.key is the key that this workspace was made with.",
@@ -248,13 +248,13 @@ class Workspace:
     def settle_artifacts(self) -> None:
         """Remember where artifacts are put, from now on. Raises `ConfigError` as `store` does."""
         place = self._check_place()
-        if place != self.database.fact("artifacts"):
+        if place != self.database.get_metadata("artifacts"):
             with self.database.transaction() as connection:
-                self.database.set_fact(connection, "artifacts", place)
+                self.database.set_metadata(connection, "artifacts", place)
 
     def _check_place(self) -> str:
         """The place of artifacts, if none were put elsewhere."""
-        place, known = self.config.storage.artifacts or "", self.database.fact("artifacts")
+        place, known = self.config.storage.artifacts or "", self.database.get_metadata("artifacts")
         memo = self.root / "memo"
         if known not in (None, place) and memo.exists() and any(memo.iterdir()):
             raise ConfigError(
@@ -285,13 +285,13 @@ class Workspace:
             if not outermost:
                 yield
                 return
-            with self.database.alone(wait):
-                self.catch_up()
+            with self.database.writer_lock(wait):
+                self.recover()
                 yield
                 self.ledger.flush()
 
     @contextlib.contextmanager
-    def noting(self, command: str) -> Iterator[Connection]:
+    def request_transaction(self, command: str) -> Iterator[Connection]:
         """One short transaction that notes something about requests, and waits for no derivation.
 
         If nobody writes, this is the writer. Otherwise the entries that it notes stay in the ledger's outbox until
@@ -314,7 +314,7 @@ class Workspace:
         with self._locked("upgrade", self._wait):
             reached = reach(self._database)
             try:
-                with reached.alone(self._wait), storage_errors(self.root):
+                with reached.writer_lock(self._wait), storage_errors(self.root):
                     return upgrade(reached)
             finally:
                 reached.engine.dispose()
@@ -346,29 +346,29 @@ class Workspace:
             self._lock.release()
 
     @contextlib.contextmanager
-    def changing(self) -> Iterator[Connection]:
+    def write_transaction(self) -> Iterator[Connection]:
         """One transaction of the writer, after which its keys are erased and the ledger's file has its entries."""
         with self.database.transaction() as connection:
             yield connection
         self.database.erase()
         self.ledger.flush()
 
-    def catch_up(self) -> None:
+    def recover(self) -> None:
         """Do what a crash left undone: erase keys, tell the ledger of noted entries and of a generation."""
         self.database.erase()
         self.ledger.flush()
-        if self.database.fact("ledger") is None:
+        if self.database.get_metadata("ledger") is None:
             told: dict[str, Any] = {"format": FORMAT, "key": self.signing_key.public.key_id}
-            with self.changing() as connection:
+            with self.write_transaction() as connection:
                 self.ledger.note(connection, "workspace", told, now=self.clock())
-                self.database.set_fact(connection, "secret", _check_value(self.secret))
+                self.database.set_metadata(connection, "secret", _check_value(self.secret))
         model = self.generations.current()
-        if model is None or self.database.fact("told_generation") == model.model_digest:
+        if model is None or self.database.get_metadata("told_generation") == model.model_digest:
             return
-        with self.changing() as connection:
+        with self.write_transaction() as connection:
             told = {"generation": model.generation, "model": model.model_digest, "records": model.records}
             self.ledger.note(connection, "generation", told, now=self.clock())
-            self.database.set_fact(connection, "told_generation", model.model_digest)
+            self.database.set_metadata(connection, "told_generation", model.model_digest)
 
     def close(self) -> None:
         """Release the database."""

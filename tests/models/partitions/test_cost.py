@@ -17,7 +17,7 @@ from lmeraser.errors import InputError, NoModelError
 from lmeraser.models.partitions.cost import cost_of, ordinary_costs
 from lmeraser.models.partitions.trie import group, path_of
 
-_places = st.dictionaries(
+_trie_keys = st.dictionaries(
     st.integers(0, 40).map("r{:02d}".format),
     st.builds(lambda h, b: f"{h}/{b}", st.integers(0, 2), st.text("01", min_size=6, max_size=6)),
     min_size=1,
@@ -28,7 +28,7 @@ def sizes_of(places: dict[str, str], limit: int | None) -> dict[str, int]:
     return {path: len(members) for path, members in group(places, limit).items()}
 
 
-@given(_places, st.none() | st.integers(1, 8))
+@given(_trie_keys, st.none() | st.integers(1, 8))
 def test_ordinary_costs_are_those_of_grouping_again_without_the_record(
     places: dict[str, str], limit: int | None
 ) -> None:

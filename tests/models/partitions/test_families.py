@@ -32,7 +32,7 @@ def points(seed: int, count: int = 40, dimension: int = 5) -> NDArray[np.float32
 
 
 def heads(partition: Partition, fitted: Any, ids: list[str], features: Any) -> NDArray[np.int64]:
-    return np.array([int(place) for place in partition.places(fitted, ids, features)])
+    return np.array([int(place) for place in partition.trie_keys(fitted, ids, features)])
 
 
 @given(seed=seeds, linkage=st.sampled_from(["average", "complete", "ward"]), clusters=st.integers(1, 12))
@@ -142,7 +142,7 @@ def test_identical_and_zero_features() -> None:
             fitted = partition.fit(features)
             assert len(fitted["prototypes"]) == 1
             assert np.isfinite(fitted["prototypes"]).all()
-            assert partition.places(fitted, ["x"], features[:1]) == ["0"]
+            assert partition.trie_keys(fitted, ["x"], features[:1]) == ["0"]
 
 
 def test_a_fitted_partition_survives_its_artifact() -> None:
@@ -248,9 +248,9 @@ def test_every_way_ends_at_a_class_and_goes_on_by_hash() -> None:
     fitted = TREE.fit(VECTORS)
     assert fitted["directions"].shape == (29, 5)
     assert (fitted["children"] == -1).sum() == 30
-    places = TREE.places(fitted, IDS[:30], VECTORS)
+    places = TREE.trie_keys(fitted, IDS[:30], VECTORS)
     assert len({place[2:-32] for place in places}) > 20, "class vectors find different ways"
-    twice = TREE.places(fitted, ["a", "b"], np.repeat(VECTORS[:1], 2, axis=0))
+    twice = TREE.trie_keys(fitted, ["a", "b"], np.repeat(VECTORS[:1], 2, axis=0))
     assert twice[0][:-32] == twice[1][:-32]
     assert twice[0] != twice[1]
 
@@ -259,8 +259,8 @@ def test_every_way_ends_at_a_class_and_goes_on_by_hash() -> None:
 @settings(deadline=None, max_examples=25)
 def test_a_place_does_not_depend_on_the_other_records(seed: int) -> None:
     fitted, features = TREE.fit(VECTORS), points(seed, count=20)
-    together = TREE.places(fitted, IDS[:20], features)
-    alone = [TREE.places(fitted, [i], features[n : n + 1])[0] for n, i in enumerate(IDS[:20])]
+    together = TREE.trie_keys(fitted, IDS[:20], features)
+    alone = [TREE.trie_keys(fitted, [i], features[n : n + 1])[0] for n, i in enumerate(IDS[:20])]
     assert together == alone
 
 
@@ -268,7 +268,7 @@ def test_a_place_does_not_depend_on_the_other_records(seed: int) -> None:
 @settings(deadline=None, max_examples=25)
 def test_an_image_goes_to_the_cluster_of_records_with_its_features(seed: int, limit: int) -> None:
     fitted, features = TREE.fit(VECTORS), points(seed, count=60)
-    groups = group(dict(zip(IDS, TREE.places(fitted, IDS[:60], features), strict=False)), limit)
+    groups = group(dict(zip(IDS, TREE.trie_keys(fitted, IDS[:60], features), strict=False)), limit)
     paths = list(groups)
     routes = TREE.router(fitted, paths)(features, NO_PIXELS)
     for number, record_id in enumerate(IDS[:60]):
@@ -280,7 +280,7 @@ def test_an_image_goes_to_the_cluster_of_records_with_its_features(seed: int, li
 
 def test_a_way_without_cluster_leads_to_the_other_side() -> None:
     fitted, features = TREE.fit(VECTORS), points(5, count=50)
-    places = [place[2:] for place in TREE.places(fitted, IDS[:50], features)]
+    places = [place[2:] for place in TREE.trie_keys(fitted, IDS[:50], features)]
     only = "0/" + places[0][:3]
     assert (TREE.router(fitted, [only])(features, NO_PIXELS) == 0).all()
 
@@ -288,7 +288,7 @@ def test_a_way_without_cluster_leads_to_the_other_side() -> None:
 def test_parts_that_are_divided_by_hash_vote_together() -> None:
     partition = hier(clusters=3, max_records=5)
     fitted = partition.fit(points(1))
-    places = partition.places(fitted, IDS, points(2, count=80))
+    places = partition.trie_keys(fitted, IDS, points(2, count=80))
     groups = group(dict(zip(IDS, places, strict=True)), 5)
     assert max(map(len, groups.values())) <= 5
     paths = list(groups)

@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 from lmeraser.models.partitions.trie import group, group_below, in_order, lies_under, parent, path_of
 
 _bits = st.text("01", min_size=12, max_size=12)
-_places = st.dictionaries(
+_trie_keys = st.dictionaries(
     st.text("abcdefgh", min_size=1, max_size=3), st.builds(lambda h, b: f"{h}/{b}", st.integers(0, 2), _bits)
 )
 _limits = st.none() | st.integers(1, 6)
 
 
-@given(_places, _limits)
+@given(_trie_keys, _limits)
 def test_every_record_is_in_one_cluster_whose_path_its_place_begins_with(
     places: dict[str, str], limit: int | None
 ) -> None:
@@ -27,7 +27,7 @@ def test_every_record_is_in_one_cluster_whose_path_its_place_begins_with(
         assert all(places[i].startswith(path) for i in ids)
 
 
-@given(_places, st.integers(1, 6))
+@given(_trie_keys, st.integers(1, 6))
 def test_a_cluster_is_divided_exactly_where_it_would_be_too_large(places: dict[str, str], limit: int) -> None:
     for path, ids in group(places, limit).items():
         head, _, bits = path.partition("/")
@@ -37,14 +37,14 @@ def test_a_cluster_is_divided_exactly_where_it_would_be_too_large(places: dict[s
             assert len(parent) > limit
 
 
-@given(_places, _limits, st.randoms())
+@given(_trie_keys, _limits, st.randoms())
 def test_the_order_of_records_does_not_matter(places: dict[str, str], limit: int | None, random: object) -> None:
     items = list(places.items())
     random.shuffle(items)  # type: ignore[attr-defined]
     assert list(group(dict(items), limit).items()) == list(group(places, limit).items())
 
 
-@given(_places, st.integers(1, 6), st.data())
+@given(_trie_keys, st.integers(1, 6), st.data())
 def test_a_deletion_changes_its_own_cluster_and_at_most_joins_it_with_its_neighbours(
     places: dict[str, str], limit: int, data: st.DataObject
 ) -> None:
@@ -60,7 +60,7 @@ def test_a_deletion_changes_its_own_cluster_and_at_most_joins_it_with_its_neighb
     assert sum(len(after[path]) for path in changed) <= max(limit, len(before[own]))
 
 
-@given(_places)
+@given(_trie_keys)
 def test_without_a_limit_clusters_are_heads(places: dict[str, str]) -> None:
     assert set(group(places)) == {place.partition("/")[0] for place in places.values()}
 
@@ -79,7 +79,7 @@ def test_a_place_without_cluster_has_no_path() -> None:
     assert path_of("3", {"3"}) == "3"
 
 
-@given(_places, _limits)
+@given(_trie_keys, _limits)
 def test_what_lies_under_a_path_can_be_grouped_alone(places: dict[str, str], limit: int | None) -> None:
     groups = group(places, limit)
     for path in groups:
@@ -92,7 +92,7 @@ def test_what_lies_under_a_path_can_be_grouped_alone(places: dict[str, str], lim
             assert group_below(way, mine, limit) == expected
 
 
-@given(_places, _limits)
+@given(_trie_keys, _limits)
 def test_paths_sort_as_they_are_grouped(places: dict[str, str], limit: int | None) -> None:
     paths = list(group(places, limit))
     assert sorted(paths, key=in_order) == paths

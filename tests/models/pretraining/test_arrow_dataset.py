@@ -14,7 +14,7 @@ from lmeraser.core.progress import silent
 from lmeraser.data.provenance import PUBLIC_DIGESTS, PublicImages, image_digests
 from lmeraser.data.sources import Example, Row, Source
 from lmeraser.errors import SourceError
-from lmeraser.models.pretraining.arrow_dataset import Spool, spool
+from lmeraser.models.pretraining.arrow_dataset import ArrowDataset, spool
 
 CLASSES = ("cat", "dog")
 
@@ -31,7 +31,7 @@ def rows(count: int) -> list[Row]:
     return [Row(n, f"r{n}", None, CLASSES[n % 2] if n % 3 else n % 2, image(n)) for n in range(count)]
 
 
-def written(folder: Path, opened: Source, *, skip_bad: bool = False) -> Spool:
+def written(folder: Path, opened: Source, *, skip_bad: bool = False) -> ArrowDataset:
     return spool(opened, folder, skip_bad=skip_bad, progress=silent)
 
 

@@ -18,7 +18,7 @@ from lmeraser.data.images import decode
 from lmeraser.data.sources import open_source
 from lmeraser.errors import BackboneError, InputError
 from lmeraser.models.environment import deterministic
-from lmeraser.models.pretraining.arrow_dataset import Spool, spool
+from lmeraser.models.pretraining.arrow_dataset import ArrowDataset, spool
 from lmeraser.models.pretraining.recipe import ARCHITECTURES, Recipe, recipe
 from lmeraser.models.pretraining.trainer import Training, network_input, network_of
 
@@ -29,7 +29,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def images(tmp_path: Path) -> Spool:
+def images(tmp_path: Path) -> ArrowDataset:
     return spool(open_source(digits(range(20)), columns=DIGIT_COLUMNS), tmp_path, skip_bad=False, progress=silent)
 
 
@@ -38,7 +38,7 @@ def how(**changes: Any) -> Recipe:
     return recipe(**{**base, "learning_rate": 0.01, "warmup_epochs": 1.0, **changes})
 
 
-def trained(images: Spool, given: Recipe, checkpoint: Path, *, every: int = 100, stop: int = 10**9) -> Any:
+def trained(images: ArrowDataset, given: Recipe, checkpoint: Path, *, every: int = 100, stop: int = 10**9) -> Any:
     """A network after a training, which is interrupted after ``stop`` steps."""
 
     def progress(step: str, done: int, total: int | None) -> None:
@@ -71,7 +71,7 @@ def test_initial_weights_come_from_the_seed_and_no_generator() -> None:
     assert one.config.id2label == dict(enumerate(DIGIT_CLASSES))
 
 
-def test_a_step_is_torchs_own_on_the_hashed_batch(images: Spool, tmp_path: Path) -> None:
+def test_a_step_is_torchs_own_on_the_hashed_batch(images: ArrowDataset, tmp_path: Path) -> None:
     """The same, written down without accelerate, checkpoints or threads."""
     given = how(epochs=2, warmup_epochs=0.5)
     found = weights(trained(images, given, tmp_path / "checkpoint"))
@@ -111,7 +111,7 @@ def test_a_step_is_torchs_own_on_the_hashed_batch(images: Spool, tmp_path: Path)
 
 
 @pytest.mark.parametrize("stop", [1, 4, 5, 8])
-def test_a_stopped_training_gives_the_same_bytes(images: Spool, tmp_path: Path, stop: int) -> None:
+def test_a_stopped_training_gives_the_same_bytes(images: ArrowDataset, tmp_path: Path, stop: int) -> None:
     straight = weights(trained(images, how(), tmp_path / "straight"))
     with pytest.raises(KeyboardInterrupt):
         trained(images, how(), tmp_path / "stopped", every=2, stop=stop)
@@ -122,7 +122,7 @@ def test_a_stopped_training_gives_the_same_bytes(images: Spool, tmp_path: Path, 
     assert all(np.array_equal(*pair) for pair in zip(straight, again, strict=True)), "nothing is left to do"
 
 
-def test_what_does_not_decay_is_left_alone_by_the_decay(images: Spool) -> None:
+def test_what_does_not_decay_is_left_alone_by_the_decay(images: ArrowDataset) -> None:
     network = network_of(how(), DIGIT_CLASSES)
     training = Training(network, images, how(), Accelerator(cpu=True), Path("nowhere"))
     groups = training._optimizer.param_groups
@@ -133,7 +133,7 @@ def test_what_does_not_decay_is_left_alone_by_the_decay(images: Spool) -> None:
     assert all(name.endswith("weight") and "norm" not in name for name in decayed)
 
 
-def test_a_loss_that_is_no_number_is_an_error_and_no_state(images: Spool, tmp_path: Path) -> None:
+def test_a_loss_that_is_no_number_is_an_error_and_no_state(images: ArrowDataset, tmp_path: Path) -> None:
     network = network_of(how(), DIGIT_CLASSES)
     with torch.no_grad():
         network.classifier.bias[0] = torch.nan
@@ -143,7 +143,7 @@ def test_a_loss_that_is_no_number_is_an_error_and_no_state(images: Spool, tmp_pa
     assert not (tmp_path / "checkpoint").exists()
 
 
-def test_batches_are_no_larger_than_the_images(images: Spool, tmp_path: Path) -> None:
+def test_batches_are_no_larger_than_the_images(images: ArrowDataset, tmp_path: Path) -> None:
     steps = []
     given = how(batch_size=999, epochs=2)
     with deterministic():

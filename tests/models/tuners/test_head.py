@@ -15,9 +15,9 @@ from lmeraser.config.schema import Config, parse
 from lmeraser.core.seeding import order
 from lmeraser.core.sufficient_statistics import Codes, decode, encode
 from lmeraser.models.environment import deterministic
-from lmeraser.models.tuners.base import Asked, Members
+from lmeraser.models.tuners.base import Members, QueryBatch
 from lmeraser.models.tuners.class_means import class_means
-from lmeraser.models.tuners.head import Head, Heads
+from lmeraser.models.tuners.head import Heads, HeadTuner
 from small import torchs_own
 
 CLASSES, FEATURES = 3, 40
@@ -44,7 +44,9 @@ def tuned(count: int, chosen: Config | None = None, classes: Sequence[int] | Non
     """The weight of a head tuned on so many members; bitwise, as the executor does it."""
     codes = encode(embeddings(count))
     with deterministic():
-        return Head(chosen or config()).tune(members(count, codes, classes), classes=CLASSES, **options)["weight"]
+        return HeadTuner(chosen or config()).tune(members(count, codes, classes), classes=CLASSES, **options)[
+            "weight"
+        ]
 
 
 def members(count: int, codes: Codes, classes: Sequence[int] | None = None) -> Members[Codes]:
@@ -53,7 +55,7 @@ def members(count: int, codes: Codes, classes: Sequence[int] | None = None) -> M
 
 def asked(images: Any, heads: Heads, chosen: Any) -> Any:
     """What heads say of embeddings."""
-    return heads.classify(Asked(torch.empty(0), images), chosen)
+    return heads.classify(QueryBatch(torch.empty(0), images), chosen)
 
 
 def plain_loop(count: int, chosen: Config) -> Any:
@@ -115,7 +117,7 @@ def test_separable_codes_are_separated() -> None:
     points = embeddings(count)
     points[np.arange(count), labels(count)] += 8
     with deterministic():
-        head = Head(config(epochs=20)).tune(members(count, encode(points)), classes=CLASSES)
+        head = HeadTuner(config(epochs=20)).tune(members(count, encode(points)), classes=CLASSES)
     fresh = embeddings(count, seed=1)
     fresh[np.arange(count), labels(count)] += 8
     shares = asked(fresh, Heads([head]), np.zeros(count, np.int64))
@@ -143,7 +145,7 @@ def test_the_order_in_which_members_are_given_changes_no_bit() -> None:
             tuple(labels(count)[index] for index in turned),
             np.ascontiguousarray(codes[turned]),
         )
-        again = Head(config()).tune(others, classes=CLASSES)
+        again = HeadTuner(config()).tune(others, classes=CLASSES)
     np.testing.assert_array_equal(again["weight"], first)
 
 
@@ -191,7 +193,7 @@ def test_the_seed_matters_through_the_order_of_the_steps_only(monkeypatch: pytes
 def test_the_codes_given_stay_as_they_were() -> None:
     codes: Codes = encode(embeddings(9))
     codes.flags.writeable = False
-    Head(config()).tune(members(9, codes), classes=CLASSES)
+    HeadTuner(config()).tune(members(9, codes), classes=CLASSES)
 
 
 def test_steps_are_told_and_may_stop_the_work() -> None:

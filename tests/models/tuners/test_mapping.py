@@ -17,7 +17,7 @@ from lmeraser.config.schema import Config, parse
 from lmeraser.core.seeding import normal
 from lmeraser.errors import BackboneError, ConfigError
 from lmeraser.models.environment import deterministic
-from lmeraser.models.tuners.mapping import MappedPrompt, most_activated
+from lmeraser.models.tuners.mapping import MappedPromptTuner, most_activated
 from lmeraser.models.tuners.pixel_prompts import PromptShape
 from small import CLASSES, FEATURES, SIZE, Small, config, members, plain_loop, tuned
 
@@ -87,7 +87,7 @@ def test_the_outputs_of_the_members_may_be_public_classes(outputs: str) -> None:
 
 
 def test_there_are_as_many_outputs_as_classes() -> None:
-    kind = MappedPrompt(Small(), settings())
+    kind = MappedPromptTuner(Small(), settings())
     with deterministic(), pytest.raises(BackboneError, match=f"{FEATURES} outputs for 9 classes"):
         kind.tune(members(3), classes=9)
 

@@ -15,8 +15,8 @@ from conftest import tiny_config
 from lmeraser.config.schema import Config
 from lmeraser.models.backbones import Backbone, load_backbone
 from lmeraser.models.environment import deterministic
-from lmeraser.models.tuners.base import Asked
-from lmeraser.models.tuners.network import Network, random_weights
+from lmeraser.models.tuners.base import QueryBatch
+from lmeraser.models.tuners.network import NetworkTuner, random_weights
 from lmeraser.models.tuners.views import to_input
 from small import Small, config, linear_head, members, plain_loop, tuned
 from test_exactness import save_transformer
@@ -72,7 +72,7 @@ def test_threads_change_no_bit_and_the_backbone_stays_as_it_was() -> None:
 @pytest.mark.parametrize("start", ["public", "random"])
 def test_a_tuning_leaves_nothing_behind_for_the_next(start: str) -> None:
     chosen, known = settings(network={"start": start}), members(9)
-    kind = Network(Small(), chosen)
+    kind = NetworkTuner(Small(), chosen)
     with deterministic():
         first, again = (kind.tune(known, classes=3) for _ in range(2))
     assert all(np.array_equal(first[name], again[name]) for name in NAMES)
@@ -91,11 +91,11 @@ def test_networks_answer_one_after_the_other_and_images_do_not_see_each_other() 
     pixels = members(4).given[range(4)][:, 1:-1, 1:-1]
     choice = np.array([2, 0, 1, 2])
     with deterministic(), torch.inference_mode():
-        answers = Network(backbone, chosen).answers(made)
-        together = answers.classify(Asked(to_input(pixels, backbone)), choice)
+        answers = NetworkTuner(backbone, chosen).answers(made)
+        together = answers.classify(QueryBatch(to_input(pixels, backbone)), choice)
         for place in range(4):
             alone = to_input(pixels[place : place + 1], backbone)
-            found = answers.classify(Asked(alone), choice[place : place + 1])
+            found = answers.classify(QueryBatch(alone), choice[place : place + 1])
             np.testing.assert_array_equal(found[0], together[place])
             network = backbone.network()
             tensors = {name: torch.from_numpy(value) for name, value in made[choice[place]].items()}

@@ -16,9 +16,9 @@ from lmeraser import Eraser
 from lmeraser.config.schema import Config
 from lmeraser.errors import NoModelError
 from lmeraser.models.environment import deterministic
-from lmeraser.models.tuners.base import Asked
+from lmeraser.models.tuners.base import QueryBatch
 from lmeraser.models.tuners.pixel_prompts import PromptShape
-from lmeraser.models.tuners.shared_head import SharedHead
+from lmeraser.models.tuners.shared_head import SharedHeadTuner
 from lmeraser.models.tuners.views import to_input
 from small import SIZE, Small, config, linear_head, members, plain_loop, tuned
 
@@ -57,10 +57,10 @@ def test_it_is_what_a_plain_training_loop_gives(optimizer: str, count: int, part
 def test_each_cluster_answers_with_its_prompt_and_the_one_head() -> None:
     backbone, chosen = Small(), settings()
     made = tuned(grouped(13, 3), chosen, backbone)
-    kind, pixels = SharedHead(backbone, chosen), members(3).given[range(3)][:, 1:-1, 1:-1]
+    kind, pixels = SharedHeadTuner(backbone, chosen), members(3).given[range(3)][:, 1:-1, 1:-1]
     with deterministic(), torch.inference_mode():
         answers = kind.answers([kind.of_cluster(made, number) for number in (2, 0)])
-        asked = Asked(to_input(pixels, backbone))
+        asked = QueryBatch(to_input(pixels, backbone))
         found = answers.classify(asked, np.array([0, 1, 0]))
         for place, number in enumerate((2, 0, 2)):
             painted = PromptShape.of(chosen).paint(torch.from_numpy(made["prompts"][number])[None], [(0, 0)])
@@ -94,7 +94,7 @@ def test_any_deletion_tunes_everything_and_everybody_says_so(tmp_path: Path) -> 
             eraser.predict(eraser.workspace.records.images(["digit-0005"]))
         report = eraser.unlearn()
         assert report.training is not None
-        assert (report.training.ran["tuned"], report.training.ran["tuned_records"]) == (3, 19)
+        assert (report.training.stage_counts["tuned"], report.training.stage_counts["tuned_records"]) == (3, 19)
         assert eraser.quarantined() == frozenset()
         assert eraser.predict(eraser.workspace.records.images(["digit-0005"]))[0].clusters == (0, 1, 2)
         audit = eraser.audit(clusters=1)

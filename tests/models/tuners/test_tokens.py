@@ -16,8 +16,8 @@ from lmeraser.config.schema import Config
 from lmeraser.errors import BackboneError
 from lmeraser.models.backbones import Backbone, load_backbone
 from lmeraser.models.environment import deterministic
-from lmeraser.models.tuners.base import Asked
-from lmeraser.models.tuners.tokens import Tokens
+from lmeraser.models.tuners.base import QueryBatch
+from lmeraser.models.tuners.tokens import TokenTuner
 from lmeraser.models.tuners.views import to_input
 from small import CLASSES, SIZE, Small, config, members, plain_loop, tuned
 
@@ -78,7 +78,7 @@ def test_it_is_what_a_plain_training_loop_gives(where: Path, deep: bool, count: 
     chosen = settings(where, tokens={"deep": deep}, tuning={"optimizer": "sgd", "epochs": 2})
     backbone, known = load_backbone(chosen), members(count)
     ours = tuned(known, chosen, backbone)
-    initial = Tokens(backbone, chosen).body()["tokens"]
+    initial = TokenTuner(backbone, chosen).body()["tokens"]
     assert initial.shape == (LAYERS if deep else 1, COUNT, WIDTH)
     bound = (6 / (3 * 8 * 8 + WIDTH)) ** 0.5
     assert 0.8 * bound < initial.abs().max() <= bound
@@ -104,11 +104,11 @@ def test_tokens_of_several_clusters_share_a_pass_and_images_do_not_see_each_othe
     made = [tuned(members(count), chosen, backbone) for count in (5, 9)]
     pixels, choice = members(4).given[range(4)][:, 1:-1, 1:-1], np.array([1, 0, 0, 1])
     with deterministic(), torch.inference_mode():
-        answers = Tokens(backbone, chosen).answers(made)
-        together = answers.classify(Asked(to_input(pixels, backbone)), choice)
+        answers = TokenTuner(backbone, chosen).answers(made)
+        together = answers.classify(QueryBatch(to_input(pixels, backbone)), choice)
         for place in range(4):
             alone = to_input(pixels[place : place + 1], backbone)
-            found = answers.classify(Asked(alone), choice[place : place + 1])
+            found = answers.classify(QueryBatch(alone), choice[place : place + 1])
             np.testing.assert_array_equal(found[0], together[place])
             tensors = made[choice[place]]
             features = hooked(where, torch.from_numpy(tensors["tokens"]), alone)[0].numpy()

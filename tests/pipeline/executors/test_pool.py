@@ -18,7 +18,7 @@ from lmeraser.core.digests import Digest
 from lmeraser.errors import BackboneError, ImageError, WorkerError
 from lmeraser.pipeline.executors.base import TuneTask
 from lmeraser.pipeline.executors.pool import TRIES, PooledExecutor
-from lmeraser.pipeline.executors.worker import Answer, Introduction, Reply
+from lmeraser.pipeline.executors.worker import Reply, WorkerInfo, WorkerResult
 
 CONFIG = parse({"backbone": {"micro_batch": 2}})
 HERE, THERE = Fake.fingerprint, Digest.of(b"another environment")
@@ -37,11 +37,11 @@ class Script:
         self.calls: Counter[str] = Counter()
         self.told = 0
 
-    def engine(self, size: int = 3) -> Engine:
-        return Engine(self, size)
+    def engine(self, size: int = 3) -> WorkerBackend:
+        return WorkerBackend(self, size)
 
 
-class Engine:
+class WorkerBackend:
     """Workers that are this process; a call is answered when somebody waits for it."""
 
     def __init__(self, script: Script, size: int) -> None:
@@ -79,7 +79,7 @@ class Handle:
 
     def _reply(self, event: str, method: str, *arguments: Any) -> Reply:
         if method == "introduce":
-            return Reply(Introduction(self.environment, Fake.backbone, {"machine": "none"}, None))
+            return Reply(WorkerInfo(self.environment, Fake.backbone, {"machine": "none"}, None))
         environment = THERE if event == "move" else self.environment
         if method == "embed":
             images, views = arguments
@@ -87,17 +87,17 @@ class Handle:
             vectors = [
                 v for _, v in self.fake.embed(ids, lambda some: [images[int(i)] for i in some], note, views)
             ]
-            return Reply(Answer(environment, np.stack(vectors)))
+            return Reply(WorkerResult(environment, np.stack(vectors)))
         if method == "apply":
             function, part, *shared = arguments
             if shared:
                 self.script.told += 1
                 (self.shared,) = shared
-            return Reply(Answer(environment, function(self.fake, self.shared, part)))
+            return Reply(WorkerResult(environment, function(self.fake, self.shared, part)))
         task, payloads = arguments
         (result,) = self.fake.tune([task], lambda ids: payloads, note)
         digest = Digest.of(b"other bytes") if event == "damage" else Digest.of(result.data)
-        return Reply(Answer(environment, result, digest))
+        return Reply(WorkerResult(environment, result, digest))
 
 
 def note(step: str, done: int, total: int | None) -> None:

@@ -71,7 +71,7 @@ def test_an_error_of_the_work_is_a_reply_with_all_its_parts() -> None:
     error = engine.start().submit("say").result(60).error
     engine.stop()
     assert isinstance(error, BackboneError)
-    assert (error.rule, error.got, error.next_step) == ("Weights are there.", "none", "find them")
+    assert (error.message, error.got, error.next_step) == ("Weights are there.", "none", "find them")
 
 
 def test_stopping_ends_what_is_running(engine: Processes) -> None:

@@ -14,9 +14,9 @@ import httpx2
 import pytest
 
 from lmeraser import Eraser
-from lmeraser.inference.quarantine import Waiting
+from lmeraser.inference.quarantine import QuarantineScope
 from lmeraser.pipeline.executors.local import LocalExecutor
-from lmeraser.service.model_holder import Answering, Served
+from lmeraser.service.model_holder import Answering, ModelHolder
 from serving import Running, erasure, fixtures
 
 GONE, OTHER = "digit-0003", "digit-0004"
@@ -162,7 +162,7 @@ def test_from_the_answer_on_predictions_are_those_without_the_record(api: Runnin
     assert api.file(GONE).status_code == 201
     after = api.service.served.current
     assert after.model is before.model
-    assert after.waiting == Waiting(frozenset([0]), (GONE,))
+    assert after.waiting == QuarantineScope(frozenset([0]), (GONE,))
     assert head_of(after) != head_of(before)
     assert api.get("/model").json()["quarantined"] == [0]
 
@@ -172,7 +172,7 @@ def test_a_cancelled_request_is_not_quarantined_any_more(api: Running) -> None:
     api.call("POST", "/requests", json=wanted)
     answer = api.call("DELETE", f"/requests/{wanted['subject_request_id']}", "request")
     assert (answer.status_code, answer.json()["subject_request_id"]) == (202, wanted["subject_request_id"])
-    assert api.service.served.current.waiting == Waiting()
+    assert api.service.served.current.waiting == QuarantineScope()
     assert status_of(api, wanted["subject_request_id"]) == "cancelled"
     problem(api.call("DELETE", f"/requests/{wanted['subject_request_id']}", "request"), 409, "not-pending")
     problem(api.call("DELETE", f"/requests/{uuid.uuid4()}", "request"), 404, "unknown-request")
@@ -181,12 +181,12 @@ def test_a_cancelled_request_is_not_quarantined_any_more(api: Running) -> None:
 def test_if_it_is_not_known_what_to_leave_out_requests_are_accepted_and_nothing_predicts(
     api: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(served: Served) -> None:
+    def broken(served: ModelHolder) -> None:
         raise OSError("patient 17")
 
     image = api.service.workspace.records.images([OTHER])[0]
     with monkeypatch.context() as patch:
-        patch.setattr(Served, "_found", broken)
+        patch.setattr(ModelHolder, "_found", broken)
         wanted = erasure(GONE)
         assert api.call("POST", "/requests", json=wanted).status_code == 201
         assert "patient" not in api.predict(image).text

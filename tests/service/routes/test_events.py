@@ -11,7 +11,7 @@ import pytest
 from lmeraser import Eraser
 from lmeraser.pipeline.executors.local import LocalExecutor
 from lmeraser.service.routes import events
-from lmeraser.service.supervisor import Step, Worker
+from lmeraser.service.supervisor import DerivationSupervisor, Step
 from service.routes.test_erasure import problem
 from serving import Running, erasure, fixtures
 
@@ -24,7 +24,7 @@ network, trained, root, api = fixtures("instant", max_streams=2)
 @pytest.fixture(autouse=True)
 def derived_by_tests_or_not_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
     for part in ("start", "stop"):
-        monkeypatch.setattr(Worker, part, lambda _: None)
+        monkeypatch.setattr(DerivationSupervisor, part, lambda _: None)
 
 
 def filed(api: Running) -> str:
@@ -83,7 +83,7 @@ def test_steps_are_told_while_it_is_in_progress(api: Running, monkeypatch: pytes
 
     monkeypatch.setattr("lmeraser.service.routes.events.anyio.sleep", sleep)
     workspace = api.service.workspace
-    with workspace.writing("test"), workspace.changing() as connection:
+    with workspace.writing("test"), workspace.write_transaction() as connection:
         workspace.requests.begin(connection, workspace.requests.all(), None, now=workspace.clock())
     told = parsed(api.get(f"/requests/{request}/events").text)
     assert [event for event, _ in told] == ["status", "progress", "progress", "progress"]

@@ -107,7 +107,7 @@ def test_what_is_accepted_during_a_derivation_waits_and_is_quarantined_in_the_ne
     assert states(eraser) == {FIRST: "completed", SECOND: "pending"}
     model = eraser.workspace.generations.require()
     assert eraser.model_digest == digest_without(tmp_path, 1)
-    places = eraser.workspace.records.places(model.partition.key, [name(10)])
+    places = eraser.workspace.records.trie_keys(model.partition.key, [name(10)])
     assert eraser.quarantined() == set(model.numbers(places).values()) != set()
     eraser.unlearn()
     assert eraser.model_digest == digest_without(tmp_path, 1, 10)
@@ -132,14 +132,14 @@ def test_a_request_that_has_begun_cannot_be_cancelled(root: Path, eraser: Eraser
 
 def before_beginning(eraser: Eraser, monkeypatch: pytest.MonkeyPatch, happens: Callable[[], None]) -> None:
     """Let something happen after `unlearn` looked at the requests and before it begins them."""
-    real = Workspace.changing
+    real = Workspace.write_transaction
 
     def changing(workspace: Workspace) -> Any:
-        monkeypatch.setattr(Workspace, "changing", real)
+        monkeypatch.setattr(Workspace, "write_transaction", real)
         happens()
         return real(workspace)
 
-    monkeypatch.setattr(Workspace, "changing", changing)
+    monkeypatch.setattr(Workspace, "write_transaction", changing)
 
 
 def test_what_is_accepted_before_the_others_begin_is_carried_out_with_them(

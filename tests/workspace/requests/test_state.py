@@ -181,7 +181,7 @@ def test_before_the_first_training_a_request_is_completed_without_a_model(tmp_pa
 
 def clusters_of(eraser: Eraser, *ids: str) -> set[int]:
     model = eraser.workspace.generations.require()
-    return set(model.numbers(eraser.workspace.records.places(model.partition.key, ids)).values())
+    return set(model.numbers(eraser.workspace.records.trie_keys(model.partition.key, ids)).values())
 
 
 def test_the_clusters_of_accepted_records_are_quarantined_until_completion(trained: Eraser) -> None:
@@ -198,7 +198,7 @@ def test_the_clusters_of_accepted_records_are_quarantined_until_completion(train
 def test_quarantine_lasts_while_a_request_is_in_progress(trained: Eraser) -> None:
     wanted, model = clusters_of(trained, name(1)), trained.workspace.generations.require()
     request = trained.request(ids=[name(1)])
-    with trained.workspace.writing("test"), trained.workspace.changing() as connection:
+    with trained.workspace.writing("test"), trained.workspace.write_transaction() as connection:
         trained.workspace.requests.begin(connection, [request], model, now=NOW)
     assert name(1) not in trained.record_ids()
     assert trained.quarantined() == wanted
@@ -380,7 +380,7 @@ class History(RuleBasedStateMachine):
             self.selected(ids, people) for state, ids, people in self.requests.values() if state == "pending"
         ]
         ids = [name(n) for n in sorted(set().union(*pending))]
-        wanted = model.numbers(self.eraser.workspace.records.places(model.partition.key, ids)).values()
+        wanted = model.numbers(self.eraser.workspace.records.trie_keys(model.partition.key, ids)).values()
         assert self.eraser.quarantined() == set(wanted)
 
 

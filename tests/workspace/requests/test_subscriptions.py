@@ -29,7 +29,7 @@ def eraser(tmp_path: Path) -> Iterator[Eraser]:
 
 
 def subscribe(eraser: Eraser, urls: list[str]) -> None:
-    with eraser.workspace.noting("test") as connection:
+    with eraser.workspace.request_transaction("test") as connection:
         eraser.workspace.subscriptions.add(connection, faults.REQUEST, urls, now=NOW)
 
 
@@ -63,7 +63,7 @@ def test_the_end_is_told_once_and_then_forgotten(eraser: Eraser) -> None:
 
 def test_a_state_on_the_way_is_told_and_the_end_after_it(eraser: Eraser) -> None:
     request = eraser.workspace.requests.require(faults.REQUEST)
-    with eraser.workspace.writing("test"), eraser.workspace.changing() as connection:
+    with eraser.workspace.writing("test"), eraser.workspace.write_transaction() as connection:
         eraser.workspace.requests.begin(connection, [request], None, now=NOW)
     (notice,) = due(eraser)
     assert notice.state == "in_progress"
@@ -117,4 +117,4 @@ def test_a_url_is_sealed_and_its_key_erased_when_it_is_not_needed_any_more(erase
     from lmeraser.storage.keystore import ErasedError
 
     with pytest.raises(ErasedError):
-        eraser.workspace.database.keys.unseal(sealed[0], "callback", sealed[1])
+        eraser.workspace.database.keys.decrypt(sealed[0], "callback", sealed[1])

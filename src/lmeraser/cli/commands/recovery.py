@@ -11,7 +11,7 @@ from lmeraser.cli.commands.base import AsJson, global_options, opened, print_rep
 from lmeraser.errors import InputError
 
 if TYPE_CHECKING:
-    from lmeraser.evidence.hash_chain import Head
+    from lmeraser.evidence.hash_chain import LedgerHead
     from lmeraser.workspace.replay import ReapplyReport
 
 Newest = Annotated[Path | None, typer.Option("--ledger", help="The newest copy of the workspace's ledger.")]
@@ -74,16 +74,16 @@ def reapply(
 
 def _finish(title: str, report: ReapplyReport, *, as_json: bool) -> None:
     """Derive the model where there was one, and print what happened."""
-    from lmeraser.unlearning.unlearn import settle
+    from lmeraser.unlearning.unlearn import complete_pending
 
     with opened() as eraser:
         trained = any(entry.kind == "generation" for entry in eraser.workspace.ledger.entries())
-        settled = settle(eraser.workspace, eraser.deriving, first=trained)
+        settled = complete_pending(eraser.workspace, eraser.deriving, first=trained)
     model = settled.training.to_json() if settled.training else {}
     print_report(title, {**report.to_json(), **model}, as_json=as_json)
 
 
-def _head(path: Path | None) -> Head | None:
-    from lmeraser.evidence.hash_chain import Head
+def _head(path: Path | None) -> LedgerHead | None:
+    from lmeraser.evidence.hash_chain import LedgerHead
 
-    return Head.read(path) if path else None
+    return LedgerHead.read(path) if path else None

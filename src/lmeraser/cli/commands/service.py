@@ -75,10 +75,10 @@ def serve(
 
 def _check_not_set_back(eraser: Eraser, path: Path) -> None:
     """Refuse a workspace whose ledger does not contain a head: it may serve what was deleted since."""
-    from lmeraser.evidence.hash_chain import Head
+    from lmeraser.evidence.hash_chain import LedgerHead
 
     try:
-        eraser.workspace.ledger.entries(head=Head.read(path))
+        eraser.workspace.ledger.entries(head=LedgerHead.read(path))
     except VerificationError as error:
         raise VerificationError(
             "A workspace is served in its newest state.",

@@ -48,7 +48,7 @@ class Partition(ABC):
         """Fit on the features of the sample, or on public class vectors."""
 
     @abstractmethod
-    def places(self, fitted: Fitted, ids: Sequence[str], features: Features) -> list[str]:
+    def trie_keys(self, fitted: Fitted, ids: Sequence[str], features: Features) -> list[str]:
         """Place of each record outside the sample; does not depend on the other records."""
 
     def sample_places(self, fitted: Fitted, ids: Sequence[str]) -> list[str]:

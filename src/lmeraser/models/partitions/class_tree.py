@@ -51,7 +51,7 @@ class ClassTree(Partition):
         children = np.where(sides < count, -1, 2 * count - 2 - sides)
         return {"directions": directions.astype(np.float32), "children": children}
 
-    def places(self, fitted: Fitted, ids: Sequence[str], features: Features) -> list[str]:
+    def trie_keys(self, fitted: Fitted, ids: Sequence[str], features: Features) -> list[str]:
         """The way down the tree, then bits of the id's hash."""
         ways = [""] * len(ids)
         waiting = [(0, np.arange(len(ids)))]

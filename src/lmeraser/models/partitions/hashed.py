@@ -35,7 +35,7 @@ class HashedPartition(Partition):
         """Nothing."""
         return {"prototypes": np.zeros((0, 0), np.float32)}
 
-    def places(self, fitted: Fitted, ids: Sequence[str], features: Features) -> list[str]:
+    def trie_keys(self, fitted: Fitted, ids: Sequence[str], features: Features) -> list[str]:
         """The hash of the id."""
         bounds = (self._settings.clusters or 1,)
         return [self._place(below(self._seed, "partition", bounds, i)[0], i) for i in ids]

@@ -58,7 +58,7 @@ class HierCluster(Partition):
         """The dendrogram's cluster of each sampled record."""
         return [self._place(n, i) for n, i in zip(fitted["sample_clusters"].tolist(), ids, strict=True)]
 
-    def places(self, fitted: Fitted, ids: Sequence[str], features: Features) -> list[str]:
+    def trie_keys(self, fitted: Fitted, ids: Sequence[str], features: Features) -> list[str]:
         """The nearest prototype; the first of equally near ones."""
         nearest = self._nearest(fitted["prototypes"].astype(np.float64), features)
         return [self._place(head, record_id) for head, record_id in zip(nearest.tolist(), ids, strict=True)]

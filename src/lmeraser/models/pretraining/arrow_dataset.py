@@ -25,7 +25,7 @@ _TOGETHER = 256  # images of one Arrow batch
 _SCHEMA = pa.schema([("image", pa.large_binary()), ("label", pa.int32())])
 
 
-def spool(source: Source, folder: Path, *, skip_bad: bool, progress: Progress) -> Spool:
+def spool(source: Source, folder: Path, *, skip_bad: bool, progress: Progress) -> ArrowDataset:
     """Write a source's images and their digests into ``folder``, unless they are there.
 
     Args:
@@ -61,7 +61,7 @@ def spool(source: Source, folder: Path, *, skip_bad: bool, progress: Progress) -
                 os.fsync(file.fileno())
             temporary.replace(path)  # last: where it is, the digests are
             flush_folder(folder)
-    return Spool(folder)
+    return ArrowDataset(folder)
 
 
 def _usable(source: Source, faults: list[str], progress: Progress) -> Iterator[Example]:
@@ -73,7 +73,7 @@ def _usable(source: Source, faults: list[str], progress: Progress) -> Iterator[E
             yield example
 
 
-class Spool:
+class ArrowDataset:
     """Written images, read where they lie.
 
     Args:

@@ -30,7 +30,7 @@ from lmeraser.data.sources import Example, Source, check, chunks
 from lmeraser.errors import BackboneError, InputError, SourceError
 from lmeraser.models.backbones.folder import WEIGHTS, check_free, pixel_statistics, versions, write_backbone
 from lmeraser.models.environment import deterministic
-from lmeraser.models.pretraining.arrow_dataset import Spool, spool
+from lmeraser.models.pretraining.arrow_dataset import ArrowDataset, spool
 from lmeraser.models.pretraining.recipe import Recipe
 from lmeraser.models.pretraining.trainer import MEAN, STD, Training, network_input, network_of
 from lmeraser.models.tuners.views import crop
@@ -81,7 +81,7 @@ def pretrain(
         _begin(out, work, source, recipe)
         spool(source, work, skip_bad=skip_bad, progress=told)
     accelerator.wait_for_everyone()
-    images = Spool(work)
+    images = ArrowDataset(work)
     with deterministic() if accelerator.device.type == "cpu" else nullcontext():
         network = network_of(recipe, source.classes)
         training = Training(network, images, recipe, accelerator, work / _CHECKPOINT)

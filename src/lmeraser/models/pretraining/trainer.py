@@ -29,7 +29,7 @@ from lmeraser.core.tensors import Array, from_bytes, to_bytes
 from lmeraser.data.images import decode, to_canvas
 from lmeraser.errors import BackboneError, InputError
 from lmeraser.models.backbones.base import channel_constants
-from lmeraser.models.pretraining.arrow_dataset import Spool
+from lmeraser.models.pretraining.arrow_dataset import ArrowDataset
 from lmeraser.models.pretraining.recipe import ARCHITECTURES, Recipe
 from lmeraser.models.tuners.optimizing import warmed_cosine
 from lmeraser.models.tuners.views import crop
@@ -83,7 +83,9 @@ class Training:
         checkpoint: file with the state; gone on from, if it is there.
     """
 
-    def __init__(self, network: Any, images: Spool, recipe: Recipe, accelerator: Any, checkpoint: Path) -> None:
+    def __init__(
+        self, network: Any, images: ArrowDataset, recipe: Recipe, accelerator: Any, checkpoint: Path
+    ) -> None:
         self._images, self._recipe, self._accelerator = images, recipe, accelerator
         self._checkpoint, self._network = checkpoint, network
         self._batch = min(recipe.batch_size, len(images))
@@ -134,7 +136,7 @@ class Training:
         """This process's part of each step that is left: pixels uint8 [n, s, s, 3] and labels [n]."""
         waiting: deque[tuple[list[Future[Array]], list[int]]] = deque()
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for epoch, places in self._places():
+            for epoch, places in self._trie_keys():
                 examples = [self._images[place] for place in places]
                 seen = partial(_augmented, self._recipe, epoch)
                 pixels = [pool.submit(seen, p, e.image) for p, e in zip(places, examples, strict=True)]
@@ -144,7 +146,7 @@ class Training:
             while waiting:
                 yield _together(*waiting.popleft())
 
-    def _places(self) -> Iterator[tuple[int, list[int]]]:
+    def _trie_keys(self) -> Iterator[tuple[int, list[int]]]:
         """Epoch and places of the images of each step that is left."""
         first, rank = self._step, self._accelerator.process_index
         every = [str(place) for place in range(len(self._images))]

@@ -1,4 +1,4 @@
-"""What is tuned for one cluster: `kind_of` gives the kind that the settings name."""
+"""What is tuned for one cluster: `tuner_of` gives the kind that the settings name."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from typing import Any
 from lmeraser.config.schema import Config
 from lmeraser.errors import ConfigError
 from lmeraser.models.backbones.base import Backbone
-from lmeraser.models.tuners.base import Kind
-from lmeraser.models.tuners.head import Head
-from lmeraser.models.tuners.mapping import MappedPrompt
-from lmeraser.models.tuners.network import Network
-from lmeraser.models.tuners.prompt_head import PromptHead
-from lmeraser.models.tuners.shared_head import SharedHead
-from lmeraser.models.tuners.tokens import Tokens
+from lmeraser.models.tuners.base import Tuner
+from lmeraser.models.tuners.head import HeadTuner
+from lmeraser.models.tuners.mapping import MappedPromptTuner
+from lmeraser.models.tuners.network import NetworkTuner
+from lmeraser.models.tuners.prompt_head import PromptHeadTuner
+from lmeraser.models.tuners.shared_head import SharedHeadTuner
+from lmeraser.models.tuners.tokens import TokenTuner
 
-__all__ = ["Kind", "kind_of"]
+__all__ = ["Tuner", "tuner_of"]
 
 
-def kind_of(config: Config, backbone: Backbone) -> Kind[Any]:
+def tuner_of(config: Config, backbone: Backbone) -> Tuner[Any]:
     """The kind of constituent that the settings name.
 
     Raises:
@@ -26,15 +26,15 @@ def kind_of(config: Config, backbone: Backbone) -> Kind[Any]:
     """
     match config.constituent.kind:
         case "head":
-            return Head(config)
+            return HeadTuner(config)
         case "prompt_head":
-            return PromptHead(backbone, config)
+            return PromptHeadTuner(backbone, config)
         case "network":
-            return Network(backbone, config)
+            return NetworkTuner(backbone, config)
         case "tokens":
-            return Tokens(backbone, config)
+            return TokenTuner(backbone, config)
         case "mapping":
-            return MappedPrompt(backbone, config)
+            return MappedPromptTuner(backbone, config)
         case "shared_head":
-            return SharedHead(backbone, config)
+            return SharedHeadTuner(backbone, config)
     raise ConfigError("Something is tuned.", got="constituent.kind = 'none'")

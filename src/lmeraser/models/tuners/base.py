@@ -5,8 +5,7 @@ and is stored as one artifact of named tensors. Nothing of another cluster may e
 optimiser, validation set or warm start. Any of these would make a deletion reach every cluster. (`shared_head` is
 the exception on purpose: its one task has the records of all clusters.)
 
-A `Kind` says what a constituent is: what its tuning is given of each member, how it is tuned, and what answers for
-several of them.
+A `Tuner` says what its tuning is given of each member, how it is tuned, and what predicts for several clusters.
 """
 
 from __future__ import annotations
@@ -64,7 +63,7 @@ class Members(Generic[Given]):
 
 
 @dataclass(frozen=True)
-class Asked:
+class QueryBatch:
     """One micro-batch of images that constituents are asked about.
 
     Attributes:
@@ -78,22 +77,22 @@ class Asked:
     embedded: NDArray[np.float32] | None = None
 
 
-class Answers(Protocol):
+class ClusterPredictor(Protocol):
     """The constituents of several clusters, to predict with."""
 
-    def classify(self, asked: Asked, chosen: NDArray[np.int64]) -> NDArray[np.float32]:
+    def classify(self, queries: QueryBatch, chosen: NDArray[np.int64]) -> NDArray[np.float32]:
         """Probabilities, float32 [n, classes], by the constituent at one position for each image.
 
         The bits of an image's row do not depend on the other images.
 
         Args:
-            asked: the images.
+            queries: the images.
             chosen: positions, int64 [n].
         """
         ...
 
 
-class Kind(ABC, Generic[Given]):
+class Tuner(ABC, Generic[Given]):
     """One kind of constituent, with its settings."""
 
     @abstractmethod
@@ -142,5 +141,5 @@ class Kind(ABC, Generic[Given]):
         return tensors
 
     @abstractmethod
-    def answers(self, constituents: Sequence[Mapping[str, Array]]) -> Answers:
+    def answers(self, constituents: Sequence[Mapping[str, Array]]) -> ClusterPredictor:
         """What answers for several clusters; ``constituents`` is what `of_cluster` gave for each."""

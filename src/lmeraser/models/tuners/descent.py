@@ -29,7 +29,7 @@ from lmeraser.core.seeding import below
 from lmeraser.core.tensors import Array
 from lmeraser.data.images import Canvases
 from lmeraser.models.backbones.base import Backbone
-from lmeraser.models.tuners.base import Kind, Members, ParallelMap, serial, untold
+from lmeraser.models.tuners.base import Members, ParallelMap, Tuner, serial, untold
 from lmeraser.models.tuners.class_means import class_means
 from lmeraser.models.tuners.optimizing import Stepper, batches
 from lmeraser.models.tuners.views import crop, to_input
@@ -56,7 +56,7 @@ class MicroBatch:
     epoch: int | None
 
 
-class OnImages(Kind[Canvases]):
+class GradientTuner(Tuner[Canvases]):
     """A kind that is tuned on images: features with something tuned in them, and a linear head.
 
     Args:
@@ -215,7 +215,7 @@ class LinearHeads:
     """The heads of several clusters, to predict with.
 
     Args:
-        constituents: what `OnImages.tune` gave, for each.
+        constituents: what `GradientTuner.tune` gave, for each.
         backbone: the frozen network.
         config: all settings.
     """

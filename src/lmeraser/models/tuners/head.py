@@ -19,12 +19,12 @@ from lmeraser.config.schema import Config
 from lmeraser.core.lda import probabilities
 from lmeraser.core.sufficient_statistics import Codes, decode, stack
 from lmeraser.core.tensors import Array
-from lmeraser.models.tuners.base import Asked, Kind, Members, ParallelMap, serial, untold
+from lmeraser.models.tuners.base import Members, ParallelMap, QueryBatch, Tuner, serial, untold
 from lmeraser.models.tuners.class_means import class_means
 from lmeraser.models.tuners.optimizing import Stepper, batches
 
 
-class Head(Kind[Codes]):
+class HeadTuner(Tuner[Codes]):
     """A head on codes.
 
     Args:
@@ -92,13 +92,13 @@ class Heads:
     """The heads of several clusters, to predict with.
 
     Args:
-        constituents: what `Head.tune` gave, for each.
+        constituents: what `HeadTuner.tune` gave, for each.
     """
 
     def __init__(self, constituents: Sequence[Mapping[str, Array]]) -> None:
         self._weights = np.stack([tensors["weight"] for tensors in constituents])
 
-    def classify(self, asked: Asked, chosen: NDArray[np.int64]) -> NDArray[np.float32]:
+    def classify(self, queries: QueryBatch, chosen: NDArray[np.int64]) -> NDArray[np.float32]:
         """Probabilities, float32 [n, classes], by the head at one position for each image."""
-        assert asked.embedded is not None
-        return probabilities(self._weights[chosen], asked.embedded)
+        assert queries.embedded is not None
+        return probabilities(self._weights[chosen], queries.embedded)

@@ -28,10 +28,10 @@ from torch import Tensor
 from lmeraser.core.seeding import normal
 from lmeraser.errors import BackboneError
 from lmeraser.models.tuners.descent import head_input
-from lmeraser.models.tuners.prompt_head import PromptHead
+from lmeraser.models.tuners.prompt_head import PromptHeadTuner
 
 
-class MappedPrompt(PromptHead):
+class MappedPromptTuner(PromptHeadTuner):
     """A prompt, and outputs for classes: ``head.weight`` is what gives them, ``head.bias`` is 0."""
 
     tunes_head = False

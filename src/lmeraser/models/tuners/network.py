@@ -28,13 +28,13 @@ from lmeraser.core.seeding import normal
 from lmeraser.core.tensors import Array
 from lmeraser.models.backbones.base import Backbone
 from lmeraser.models.backbones.frozen import TunableConv
-from lmeraser.models.tuners.base import Asked
-from lmeraser.models.tuners.descent import LinearHeads, MicroBatch, OnImages, Values, padded_index
+from lmeraser.models.tuners.base import QueryBatch
+from lmeraser.models.tuners.descent import GradientTuner, LinearHeads, MicroBatch, Values, padded_index
 
 _PREFIX = "network."  # of the names of its values
 
 
-class Network(OnImages):
+class NetworkTuner(GradientTuner):
     """A network, ``network.*`` by the names of its parameters, and a head."""
 
     def __init__(self, backbone: Backbone, config: Config) -> None:
@@ -120,11 +120,11 @@ class Networks:
     """The networks and heads of several clusters, to predict with: one after the other.
 
     Args:
-        constituents: what `Network.tune` gave, for each.
+        constituents: what `NetworkTuner.tune` gave, for each.
         kind: runs them.
     """
 
-    def __init__(self, constituents: Sequence[Mapping[str, Array]], kind: Network) -> None:
+    def __init__(self, constituents: Sequence[Mapping[str, Array]], kind: NetworkTuner) -> None:
         self._kind = kind
         self._heads = LinearHeads(constituents, kind.backbone, kind.config)
         device = kind.backbone.device
@@ -133,12 +133,12 @@ class Networks:
             for tensors in constituents
         ]
 
-    def classify(self, asked: Asked, chosen: NDArray[np.int64]) -> NDArray[np.float32]:
+    def classify(self, queries: QueryBatch, chosen: NDArray[np.int64]) -> NDArray[np.float32]:
         """Probabilities, float32 [n, classes], by the network and head at one position for each image."""
-        index = padded_index(chosen, len(asked.clean))
-        features = torch.zeros((len(index), self._kind.backbone.feature_dim), device=asked.clean.device)
+        index = padded_index(chosen, len(queries.clean))
+        features = torch.zeros((len(index), self._kind.backbone.feature_dim), device=queries.clean.device)
         for position in np.unique(chosen).tolist():
             mine = (index == position)[:, None].to(features.device)
             # The whole micro-batch each time: in another shape an image would have other bits.
-            features = torch.where(mine, self._kind.run(self._networks[position], asked.clean), features)
+            features = torch.where(mine, self._kind.run(self._networks[position], queries.clean), features)
         return self._heads.probabilities(features, index, len(chosen))

@@ -17,12 +17,12 @@ from torch import Tensor
 from lmeraser.config.schema import Config
 from lmeraser.core.tensors import Array
 from lmeraser.models.backbones.base import Backbone
-from lmeraser.models.tuners.base import Asked
-from lmeraser.models.tuners.descent import LinearHeads, MicroBatch, OnImages, Values, padded_index, stacked
+from lmeraser.models.tuners.base import QueryBatch
+from lmeraser.models.tuners.descent import GradientTuner, LinearHeads, MicroBatch, Values, padded_index, stacked
 from lmeraser.models.tuners.pixel_prompts import Corner, PromptShape
 
 
-class PromptHead(OnImages):
+class PromptHeadTuner(GradientTuner):
     """A prompt, ``prompt`` float32 [3, pixels], and a head."""
 
     def __init__(self, backbone: Backbone, config: Config) -> None:
@@ -69,7 +69,7 @@ class PromptHeads:
     """The prompts and heads of several clusters, to predict with.
 
     Args:
-        constituents: what `PromptHead.tune` gave, for each.
+        constituents: what `PromptHeadTuner.tune` gave, for each.
         backbone: the frozen network.
         config: all settings.
     """
@@ -79,9 +79,9 @@ class PromptHeads:
         self._prompts = stacked(constituents, "prompt", backbone)
         self._heads = LinearHeads(constituents, backbone, config)
 
-    def classify(self, asked: Asked, chosen: NDArray[np.int64]) -> NDArray[np.float32]:
+    def classify(self, queries: QueryBatch, chosen: NDArray[np.int64]) -> NDArray[np.float32]:
         """Probabilities, float32 [n, classes], by the prompt and head at one position for each image."""
-        index = padded_index(chosen, len(asked.clean))
+        index = padded_index(chosen, len(queries.clean))
         prompts = self._shape.paint(self._prompts[index], [self._shape.prediction_corner])
-        features = self._backbone.features(asked.clean + prompts)
+        features = self._backbone.features(queries.clean + prompts)
         return self._heads.probabilities(features, index, len(chosen))

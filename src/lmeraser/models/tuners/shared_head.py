@@ -16,12 +16,12 @@ from torch import Tensor, tensor
 from lmeraser.config.schema import Config
 from lmeraser.core.tensors import Array
 from lmeraser.models.backbones.base import Backbone
-from lmeraser.models.tuners.descent import MicroBatch, OnImages, Values
+from lmeraser.models.tuners.descent import GradientTuner, MicroBatch, Values
 from lmeraser.models.tuners.pixel_prompts import PromptShape
 from lmeraser.models.tuners.prompt_head import PromptHeads, corners_of, initial_prompt
 
 
-class SharedHead(OnImages):
+class SharedHeadTuner(GradientTuner):
     """Prompts, ``prompts`` float32 [clusters, 3, pixels], and a head."""
 
     def __init__(self, backbone: Backbone, config: Config) -> None:

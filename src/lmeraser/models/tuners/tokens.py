@@ -22,11 +22,11 @@ from lmeraser.core.seeding import uniform
 from lmeraser.core.tensors import Array
 from lmeraser.errors import BackboneError
 from lmeraser.models.backbones.base import Backbone, TokenInput
-from lmeraser.models.tuners.base import Asked
-from lmeraser.models.tuners.descent import LinearHeads, MicroBatch, OnImages, Values, padded_index, stacked
+from lmeraser.models.tuners.base import QueryBatch
+from lmeraser.models.tuners.descent import GradientTuner, LinearHeads, MicroBatch, Values, padded_index, stacked
 
 
-class Tokens(OnImages):
+class TokenTuner(GradientTuner):
     """Tokens, ``tokens`` float32 [layers or 1, count, width], and a head."""
 
     def body(self, parts: int = 1) -> dict[str, Tensor]:
@@ -64,7 +64,7 @@ class TokenHeads:
     """The tokens and heads of several clusters, to predict with.
 
     Args:
-        constituents: what `Tokens.tune` gave, for each.
+        constituents: what `TokenTuner.tune` gave, for each.
         place: how the backbone takes tokens.
         backbone: the frozen network.
         config: all settings.
@@ -76,8 +76,8 @@ class TokenHeads:
         self._place, self._tokens = place, stacked(constituents, "tokens", backbone)
         self._heads = LinearHeads(constituents, backbone, config)
 
-    def classify(self, asked: Asked, chosen: NDArray[np.int64]) -> NDArray[np.float32]:
+    def classify(self, queries: QueryBatch, chosen: NDArray[np.int64]) -> NDArray[np.float32]:
         """Probabilities, float32 [n, classes], by the tokens and head at one position for each image."""
-        index = padded_index(chosen, len(asked.clean))
-        features = self._place.features(asked.clean, self._tokens[index])
+        index = padded_index(chosen, len(queries.clean))
+        features = self._place.features(queries.clean, self._tokens[index])
         return self._heads.probabilities(features, index, len(chosen))

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from lmeraser.config.schema import Config
 from lmeraser.core.digests import Digest
-from lmeraser.pipeline.executors.pool import Engine, PooledExecutor
+from lmeraser.pipeline.executors.pool import PooledExecutor, WorkerBackend
 
 __all__ = ["pool_of"]
 
@@ -23,7 +23,7 @@ def pool_of(config: Config, *, prefer: Iterable[Digest] = ()) -> PooledExecutor:
     gpu = compute.device == "cuda"
     cores = compute.workers or 1
     settings = config.computed({"executor": "local", "workers": cores}).model_dump_json()
-    engine: Engine
+    engine: WorkerBackend
     if compute.executor == "ray":
         from lmeraser.pipeline.executors.ray import RayActors
 

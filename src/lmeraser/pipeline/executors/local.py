@@ -26,13 +26,13 @@ from lmeraser.config.schema import Config, View
 from lmeraser.core.digests import Digest
 from lmeraser.core.progress import Progress
 from lmeraser.core.tensors import from_bytes, to_bytes
-from lmeraser.core.thread_priority import give_way
+from lmeraser.core.thread_priority import lower_priority
 from lmeraser.data.images import decode
 from lmeraser.errors import StoppedError
 from lmeraser.models.backbones import Backbone, load_backbone
 from lmeraser.models.backbones.activations import activations
 from lmeraser.models.environment import Fingerprint, deterministic, fingerprint
-from lmeraser.models.tuners import Kind, kind_of
+from lmeraser.models.tuners import Tuner, tuner_of
 from lmeraser.models.tuners.base import Members, ParallelMap, serial
 from lmeraser.models.tuners.views import look
 from lmeraser.pipeline.executors.base import Fetch, TuneResult, TuneTask, Vector, required
@@ -77,8 +77,8 @@ class LocalExecutor:
         return self._backbone
 
     @cached_property
-    def _kind(self) -> Kind[Any]:
-        return kind_of(self._config, self._backbone)
+    def _kind(self) -> Tuner[Any]:
+        return tuner_of(self._config, self._backbone)
 
     def class_vectors(self) -> NDArray[np.float32]:
         """The backbone's public class vectors, float32 [classes, d]."""
@@ -168,7 +168,7 @@ class LocalExecutor:
 def _begin(nice: int) -> None:
     """What a thread of the pool does first."""
     torch.set_num_threads(1)
-    give_way(nice)
+    lower_priority(nice)
 
 
 class _StepCounter:

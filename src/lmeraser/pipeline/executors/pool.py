@@ -8,7 +8,7 @@ Rules:
 - a worker that is lost is replaced, and its task goes to another one; after `TRIES` losses the task is to blame;
 - images are read when a worker is free, so a million tasks take no more memory than a few.
 
-How workers are started and reached is an `Engine`'s business. Follows `worker`; imports no torch.
+How workers are started and reached is an `WorkerBackend`'s business. Follows `worker`; imports no torch.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from lmeraser.core.digests import Digest
 from lmeraser.core.progress import Progress
 from lmeraser.errors import WorkerError
 from lmeraser.pipeline.executors.base import Fetch, TuneResult, TuneTask, Vector, required
-from lmeraser.pipeline.executors.worker import Answer, Introduction, Reply
+from lmeraser.pipeline.executors.worker import Reply, WorkerInfo, WorkerResult
 
 if TYPE_CHECKING:
     from lmeraser.pipeline.executors.local import LocalExecutor
@@ -53,7 +53,7 @@ class Handle(Protocol):
         ...
 
 
-class Engine(Protocol):
+class WorkerBackend(Protocol):
     """Starts workers."""
 
     @property
@@ -128,7 +128,7 @@ class PooledExecutor:
         prefer: environments that are preferred, for instance that of the served model.
     """
 
-    def __init__(self, config: Config, engine: Engine, *, prefer: Iterable[Digest] = ()) -> None:
+    def __init__(self, config: Config, engine: WorkerBackend, *, prefer: Iterable[Digest] = ()) -> None:
         self._config, self._engine, self._prefer = config, engine, set(prefer)
         self._starting: dict[Future[Reply], Handle] = {}
         self._idle: deque[Handle] = deque()
@@ -158,11 +158,11 @@ class PooledExecutor:
         return required(self._chosen.class_vectors, self._config)
 
     @cached_property
-    def _chosen(self) -> Introduction:
+    def _chosen(self) -> WorkerInfo:
         """The introduction of the workers that stay: of a preferred environment, or of the commonest."""
         for _ in range(self._engine.size):
             self._start()
-        here: list[tuple[Introduction, Handle]] = []
+        here: list[tuple[WorkerInfo, Handle]] = []
         until = time.monotonic() + _START_SECONDS
         while self._starting and (left := until - time.monotonic()) > 0:
             for introduction in self._introduced(left):
@@ -186,7 +186,7 @@ class PooledExecutor:
         handle = self._engine.start()
         self._starting[handle.submit("introduce")] = handle
 
-    def _introduced(self, timeout: float | None) -> Iterator[tuple[Introduction, Handle]]:
+    def _introduced(self, timeout: float | None) -> Iterator[tuple[WorkerInfo, Handle]]:
         """Workers that have become ready; those that were lost on the way are replaced.
 
         Raises:
@@ -209,7 +209,7 @@ class PooledExecutor:
                 raise WorkerError("A worker starts.", got=f"the last one: {error}", next_step="look at its log")
             self._replace(handle)
 
-    def _admit(self, known: Introduction, handle: Handle, chosen: Introduction) -> None:
+    def _admit(self, known: WorkerInfo, handle: Handle, chosen: WorkerInfo) -> None:
         """Take a worker in, or send it away."""
         if (known.fingerprint, known.backbone) == (chosen.fingerprint, chosen.backbone):
             self._idle.append(handle)
@@ -315,7 +315,7 @@ class PooledExecutor:
                 handle.stop()
                 self._missing += 1
 
-    def _finished(self, running: Iterable[Future[Reply]], chosen: Introduction) -> list[Future[Reply]]:
+    def _finished(self, running: Iterable[Future[Reply]], chosen: WorkerInfo) -> list[Future[Reply]]:
         """Calls that have come to an end, at least one, unless a worker has become ready instead."""
         everything: list[Future[Reply]] = [*running, *self._starting]
         if not everything:
@@ -330,7 +330,9 @@ class PooledExecutor:
                 self._admit(known, handle, chosen)
         return [future for future in running if future in finished]
 
-    def _accepted(self, future: Future[Reply], handle: Handle, job: _Job, chosen: Introduction) -> Answer | None:
+    def _accepted(
+        self, future: Future[Reply], handle: Handle, job: _Job, chosen: WorkerInfo
+    ) -> WorkerResult | None:
         """The answer; None if the job has to be done again, because its worker was lost or is not what it was."""
         error = future.exception()
         if error is not None and not self._engine.lost(error):
@@ -340,7 +342,7 @@ class PooledExecutor:
             if reply.error is not None:
                 self._idle.append(handle)
                 raise reply.error
-            answer: Answer = reply.value
+            answer: WorkerResult = reply.value
             sound = answer.digest is None or Digest.of(answer.value.data) == answer.digest
             if sound and answer.fingerprint == chosen.fingerprint:
                 return answer

@@ -14,7 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from typing import Any
 
-from lmeraser.pipeline.executors.worker import Desk, Reply, Worker
+from lmeraser.pipeline.executors.worker import Dispatcher, Reply, Worker
 
 _CONTEXT = multiprocessing.get_context("spawn")  # a fork would take threads and locks of torch along
 
@@ -81,7 +81,7 @@ class _Process:
 def _serve(pipe: Connection, make: Callable[[str], Any], settings: str, gpu: str | None) -> None:
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
-    desk = Desk(make, settings)
+    desk = Dispatcher(make, settings)
     with contextlib.suppress(EOFError, KeyboardInterrupt):
         while True:
             method, arguments = pipe.recv()

@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from lmeraser.errors import WorkerError
-from lmeraser.pipeline.executors.worker import Desk, Reply, Worker
+from lmeraser.pipeline.executors.worker import Dispatcher, Reply, Worker
 
 _CONNECT_SECONDS = 10.0
 
@@ -62,7 +62,7 @@ class RayActors:
         self._ray: Any = ray
         self._make, self._settings = make, settings
         self._cores, self._gpus, self._most = cores, gpus, most
-        self._desk: Any = ray.remote(num_cpus=cores, num_gpus=gpus, max_restarts=0)(Desk)
+        self._desk: Any = ray.remote(num_cpus=cores, num_gpus=gpus, max_restarts=0)(Dispatcher)
         self._started: list[_Actor] = []
 
     @property

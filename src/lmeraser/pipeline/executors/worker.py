@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Introduction:
+class WorkerInfo:
     """What a worker says of itself.
 
     Attributes:
@@ -40,7 +40,7 @@ class Introduction:
 
 
 @dataclass(frozen=True)
-class Answer:
+class WorkerResult:
     """A result, with where it was made and, for artifacts, its digest.
 
     Attributes:
@@ -62,7 +62,7 @@ class Reply:
     error: Exception | None = None
 
 
-class Desk:
+class Dispatcher:
     """Takes calls in a worker's process.
 
     Args:
@@ -96,27 +96,29 @@ class Worker:
         self._executor = LocalExecutor(Config.model_validate_json(settings))
         self._shared: Any = None
 
-    def introduce(self) -> Introduction:
+    def introduce(self) -> WorkerInfo:
         """Who this is."""
         executor = self._executor
         vectors = executor.network.class_vectors
-        return Introduction(executor.fingerprint, executor.backbone, executor.describe(), vectors)
+        return WorkerInfo(executor.fingerprint, executor.backbone, executor.describe(), vectors)
 
-    def tune(self, task: TuneTask, payloads: Sequence[bytes]) -> Answer:
+    def tune(self, task: TuneTask, payloads: Sequence[bytes]) -> WorkerResult:
         """Tune one cluster; ``payloads`` are the members' images, or codes, in their order."""
         held = dict(zip(task.ids, payloads, strict=True))
         result: TuneResult
         (result,) = self._executor.tune([task], lambda ids: [held[i] for i in ids], lambda *_: None)
-        return Answer(self._executor.fingerprint, result, Digest.of(result.data))
+        return WorkerResult(self._executor.fingerprint, result, Digest.of(result.data))
 
-    def embed(self, images: Sequence[bytes], views: Sequence[View]) -> Answer:
+    def embed(self, images: Sequence[bytes], views: Sequence[View]) -> WorkerResult:
         """Features of views of some images."""
         ids = [str(number) for number in range(len(images))]
         found = self._executor.embed(ids, lambda some: [images[int(i)] for i in some], lambda *_: None, views)
-        return Answer(self._executor.fingerprint, np.stack([vector for _, vector in found]))
+        return WorkerResult(self._executor.fingerprint, np.stack([vector for _, vector in found]))
 
-    def apply(self, function: Callable[[LocalExecutor, Any, Any], Any], part: Any, shared: Any = None) -> Answer:
+    def apply(
+        self, function: Callable[[LocalExecutor, Any, Any], Any], part: Any, shared: Any = None
+    ) -> WorkerResult:
         """What ``function`` gives for a part; ``shared`` is what it was told last if it is None."""
         if shared is not None:
             self._shared = shared
-        return Answer(self._executor.fingerprint, function(self._executor, self._shared, part))
+        return WorkerResult(self._executor.fingerprint, function(self._executor, self._shared, part))

@@ -26,7 +26,7 @@ from lmeraser.service.routes.planning import planned
 from lmeraser.service.service import Service, service_of
 from lmeraser.service.wire import ErasureRequest
 from lmeraser.unlearning.plan import Plan
-from lmeraser.workspace.requests.state import Regulation, Wish, parse_id
+from lmeraser.workspace.requests.state import Regulation, RequestDraft, parse_id
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
@@ -127,7 +127,7 @@ def plan(call: Call, visitor: Filer, sent: Sent) -> Response:
     except Problem as problem:
         return _form(call, sent, problem.detail, code=problem.status)
     except InputError as error:
-        return _form(call, sent, f"{error.rule} ({error.got})", code=422)
+        return _form(call, sent, error.summary, code=422)
     due = service.workspace.config.requests.due(wish.regulation, min(now, wish.since or now))
     return page(
         call, "plan.html", filled=sent, wish=wish, plan=found, due=to_text(due), request_id=request_id, laws=LAWS
@@ -142,7 +142,7 @@ def confirm(call: Call, visitor: Filer, sent: Sent, request_id: Annotated[UUID4,
     try:
         erasure.filed(service, wanted).result()
     except UnknownRecordError as error:
-        return _form(call, sent, f"{error.rule} ({error.got})", code=422)
+        return _form(call, sent, error.summary, code=422)
     return RedirectResponse(f"{HOME}/requests/{request_id}", 303)
 
 
@@ -161,12 +161,12 @@ def _form(call: Call, sent: Filled, fault: str = "", *, code: int = 200) -> Resp
     return page(call, "file.html", code=code, filled=sent, fault=fault, laws=LAWS, today=today)
 
 
-def _plan(service: Service, wish: Wish) -> Plan | str:
+def _plan(service: Service, wish: RequestDraft) -> Plan | str:
     """The plan, or why there is none."""
     try:
         return planned(service, ids=wish.ids, subjects=wish.subjects)
     except NoModelError as error:
-        return error.rule
+        return error.message
 
 
 def _lines(text: str) -> list[str]:

@@ -111,7 +111,7 @@ def _clusters(service: Service, request: Request) -> list[int] | None:
     if request.state != "pending" or model is None or not model.tuned:
         return None
     ids = service.workspace.requests.selection(request).ids
-    return sorted(set(model.numbers(service.workspace.records.places(model.partition.key, ids)).values()))
+    return sorted(set(model.numbers(service.workspace.records.trie_keys(model.partition.key, ids)).values()))
 
 
 def _plan(service: Service, request: Request) -> Plan | str:
@@ -120,7 +120,7 @@ def _plan(service: Service, request: Request) -> Plan | str:
         selection = service.workspace.requests.selection(request)
         return planned(service, ids=selection.ids, subjects=[]) if selection.ids else "Nothing of it is left."
     except LmeraserError as error:
-        return error.rule
+        return error.message
 
 
 def _verified(service: Service, request: Request) -> Verified:
@@ -129,7 +129,7 @@ def _verified(service: Service, request: Request) -> Verified:
         data = erasure.certificate_of(service, request.id)
         facts = verify(data, _key_of(workspace, data))
     except LmeraserError as error:
-        return Verified(None, error.got or error.rule, "not looked for")
+        return Verified(None, error.got or error.message, "not looked for")
     try:
         verify_in_ledger(data, facts, b"".join(entry.line() for entry in workspace.ledger.entries()))
     except VerificationError as error:

@@ -38,10 +38,10 @@ def readyz(call: Call) -> Health:
     """Tell whether requests and predictions are answered; needs no key."""
     service = service_of(call)
     try:
-        service.workspace.database.fact("ledger")
+        service.workspace.database.get_metadata("ledger")
         service.served.ready()
     except LmeraserError as error:
-        raise Problem(503, "not-ready", error.rule) from error
+        raise Problem(503, "not-ready", error.message) from error
     return Health()
 
 

@@ -45,7 +45,7 @@ _FORM: dict[str, Any] = {
 }
 
 
-class Answer(BaseModel):
+class PredictionResponse(BaseModel):
     """The answer for one image.
 
     Attributes:
@@ -63,7 +63,7 @@ class Answer(BaseModel):
     rerouted: bool
 
     @classmethod
-    def of(cls, prediction: Prediction) -> Answer:
+    def of(cls, prediction: Prediction) -> PredictionResponse:
         """Of a prediction."""
         return cls(**{**prediction.__dict__, "clusters": list(prediction.clusters)})
 
@@ -94,7 +94,7 @@ class Answered(BaseModel):
 
     generation: int
     model_digest: str
-    answers: list[Answer]
+    answers: list[PredictionResponse]
 
 
 class ServedModel(BaseModel):
@@ -144,7 +144,7 @@ async def predict(call: Call, key: Asking) -> Answered:
     return Answered(
         generation=model.generation,
         model_digest=model.model_digest,
-        answers=[Answer.of(one) for one in answers.predictions],
+        answers=[PredictionResponse.of(one) for one in answers.predictions],
     )
 
 

@@ -40,10 +40,18 @@ from lmeraser.evidence.hash_chain import Entry
 from lmeraser.evidence.ledger import Ledger
 from lmeraser.evidence.reconcile import by_entry, of_their_kind
 from lmeraser.models.manifest import Model
-from lmeraser.storage.database import Database, chunked, metadata, sealed
-from lmeraser.workspace.requests.selection import Names, Selection, select_each
+from lmeraser.storage.database import Database, chunked, encrypted, tables
+from lmeraser.workspace.requests.selection import Selection, Selector, select_each
 from lmeraser.workspace.requests.selection import select as select_names
-from lmeraser.workspace.requests.state import Before, Request, State, Wish, moved, parse_id, regulation
+from lmeraser.workspace.requests.state import (
+    ModelSnapshot,
+    Request,
+    RequestDraft,
+    State,
+    parse_id,
+    regulation,
+    transition,
+)
 
 _STATES: dict[str, State] = {  # what entries of these kinds tell
     "request": "pending",
@@ -55,7 +63,7 @@ _STATES: dict[str, State] = {  # what entries of these kinds tell
 
 table = Table(
     "requests",
-    metadata,
+    tables,
     Column("id", String, primary_key=True),
     Column("regulation", String, nullable=False),
     Column("state", String, nullable=False, index=True),
@@ -71,7 +79,7 @@ table = Table(
     Column("reason", String, nullable=True),
     Column("certificate", String, nullable=True),
     Column("slot", Integer, nullable=True),
-    sealed("sealed_names", what="names", slot="slot", nullable=True),
+    encrypted("sealed_names", what="names", slot="slot", nullable=True),
 )
 
 
@@ -141,7 +149,7 @@ class Requests:
             model: the served one.
             pending: ids of the records that `pending` gave, before.
         """
-        numbers = set(model.numbers(self._records.places(model.partition.key, pending)).values())
+        numbers = set(model.numbers(self._records.trie_keys(model.partition.key, pending)).values())
         for request in self.all("in_progress", "failed"):
             if request.before is not None and request.before.model == model.model_digest:
                 numbers.update(request.before.clusters)
@@ -149,7 +157,7 @@ class Requests:
 
     # --- changing --------------------------------------------------------------------------------------
 
-    def accept(self, wish: Wish, *, now: datetime, connection: Connection | None = None) -> Request:
+    def accept(self, wish: RequestDraft, *, now: datetime, connection: Connection | None = None) -> Request:
         """File a request; it is pending then, unless its id was filed before.
 
         Raises:
@@ -199,7 +207,7 @@ class Requests:
         """Work out ahead of its transaction what `begin` needs for these, so that it holds up others less."""
         pending = [request for request in requests if request.state == "pending"]
         selections = self._database.consistent(lambda connection: self._selected(pending, connection))
-        self._records.counted.prepare(_union(selections).ids)
+        self._records.statistics.prepare(_union(selections).ids)
 
     def begin(
         self,
@@ -276,37 +284,37 @@ class Requests:
             connection.execute(update(table).where(table.c.id == request_id).values(**values))
         return lost
 
-    def _sealed(self, slot: int, wish: Wish) -> dict[str, Any]:
+    def _sealed(self, slot: int, wish: RequestDraft) -> dict[str, Any]:
         names = {"ids": sorted(set(wish.ids)), "subjects": sorted(set(wish.subjects))}
         data = json.dumps(names, ensure_ascii=False).encode()
-        return {"slot": slot, "sealed_names": self._database.keys.seal(slot, "names", data)}
+        return {"slot": slot, "sealed_names": self._database.keys.encrypt(slot, "names", data)}
 
     def _selected(self, requests: Sequence[Request], connection: Connection | None) -> list[Selection]:
         """What each of these selects, by the names that are not forgotten yet."""
         query, ids = select(table.c.id, table.c.slot, table.c.sealed_names), [request.id for request in requests]
         known = query.where(table.c.slot.is_not(None))
         names = dict(self._database.rows(known, table.c.id, ids, self._unsealed, connection))
-        return select_each(self._records, [names.get(request_id, Names()) for request_id in ids])
+        return select_each(self._records, [names.get(request_id, Selector()) for request_id in ids])
 
-    def _unsealed(self, row: Any) -> tuple[str, Names]:
-        return row.id, Names(**json.loads(self._database.keys.unseal(row.slot, "names", row.sealed_names)))
+    def _unsealed(self, row: Any) -> tuple[str, Selector]:
+        return row.id, Selector(**json.loads(self._database.keys.decrypt(row.slot, "names", row.sealed_names)))
 
     def _forget_names(self, connection: Connection, requests: Iterable[Request]) -> None:
         for chunk in chunked(request.id for request in requests):
             mine = table.c.id.in_(chunk)
             slots = connection.execute(select(table.c.slot).where(mine, table.c.slot.is_not(None))).scalars().all()
-            self._database.doom(connection, slots)
+            self._database.schedule_erasure(connection, slots)
             connection.execute(update(table).where(mine).values(slot=None, sealed_names=None))
 
-    def _before(self, model: Model | None, ids: Sequence[str]) -> Callable[[Selection], Before | None]:
+    def _before(self, model: Model | None, ids: Sequence[str]) -> Callable[[Selection], ModelSnapshot | None]:
         """What is kept of the model for a request among several, which together select ``ids``."""
         if model is None:
             return lambda _: None
-        numbers = model.numbers(self._records.places(model.partition.key, ids))
+        numbers = model.numbers(self._records.trie_keys(model.partition.key, ids))
         artifacts = tuple(result.artifact for result in model.stages.values())
-        common = Before(model.model_digest, model.generation, model.partition.key, artifacts, ())
+        common = ModelSnapshot(model.model_digest, model.generation, model.partition.key, artifacts, ())
 
-        def before(selection: Selection) -> Before:
+        def before(selection: Selection) -> ModelSnapshot:
             clusters = {numbers[record_id] for record_id in selection.ids if record_id in numbers}
             return replace(common, clusters=tuple(sorted(clusters)))
 
@@ -315,7 +323,7 @@ class Requests:
     def _move(
         self, connection: Connection, request: Request, state: State, *, now: datetime, **changes: Any
     ) -> Request:
-        after = moved(request, state, now=now, **changes)
+        after = transition(request, state, now=now, **changes)
         self._store(connection, [after])
         return after
 
@@ -332,16 +340,16 @@ class Requests:
 def _begun(
     request: Request,
     selection: Selection | None,
-    before: Callable[[Selection], Before | None],
+    before: Callable[[Selection], ModelSnapshot | None],
     audit: bool,
     now: datetime,
 ) -> Request:
     """A request whose derivation begins; without a selection, its records went when it began first."""
     audited = request.audit or audit
     if selection is None:
-        return moved(request, "in_progress", now=now, reason=None, audit=audited)
+        return transition(request, "in_progress", now=now, reason=None, audit=audited)
     counts = {"records": len(selection.ids), "already_deleted": len(selection.already_deleted)}
-    return moved(request, "in_progress", now=now, audit=audited, before=before(selection), **counts)
+    return transition(request, "in_progress", now=now, audit=audited, before=before(selection), **counts)
 
 
 def _told(entry: Entry) -> list[tuple[str, State]]:
@@ -373,6 +381,6 @@ def _union(selections: Collection[Selection]) -> Selection:
 def _request(row: Any) -> Request:
     values = {name: row._mapping[name] for name in Request.__dataclass_fields__}
     before, certificate = values["before"], values["certificate"]
-    values["before"] = None if before is None else Before.of_json(before)
+    values["before"] = None if before is None else ModelSnapshot.of_json(before)
     values["certificate"] = None if certificate is None else Digest(certificate)
     return Request(**values)

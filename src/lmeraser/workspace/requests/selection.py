@@ -18,7 +18,7 @@ _possible = str.isprintable  # no other name is ever imported, and a database ma
 
 
 @dataclass(frozen=True)
-class Names:
+class Selector:
     """What a request names: record ids and subjects."""
 
     ids: Sequence[str] = ()
@@ -52,8 +52,8 @@ def select(records: Records, *, ids: Iterable[str] = (), subjects: Iterable[str]
         InputError: nothing was asked for.
         UnknownRecordError: ids or subjects that were never here, all of them listed.
     """
-    names = Names(tuple(ids), tuple(subjects))
-    if names == Names():
+    names = Selector(tuple(ids), tuple(subjects))
+    if names == Selector():
         raise InputError(
             "A deletion names records or subjects.", got="neither", next_step="give --id, --subject or --ids-file"
         )
@@ -72,7 +72,7 @@ def select(records: Records, *, ids: Iterable[str] = (), subjects: Iterable[str]
     return selection
 
 
-def select_each(records: Records, requests: Sequence[Names]) -> list[Selection]:
+def select_each(records: Records, requests: Sequence[Selector]) -> list[Selection]:
     """Resolve what each of several requests names, with one look at the records.
 
     Names were checked when a request was accepted; those that are not here any more count as deleted. (The records
@@ -83,7 +83,7 @@ def select_each(records: Records, requests: Sequence[Names]) -> list[Selection]:
     return [_selection(names, found, of_subjects) for names in requests]
 
 
-def _selection(names: Names, found: set[str], of_subjects: Mapping[str, Sequence[str]]) -> Selection:
+def _selection(names: Selector, found: set[str], of_subjects: Mapping[str, Sequence[str]]) -> Selection:
     wanted, people = set(names.ids), set(names.subjects)
     here = people & of_subjects.keys()
     ids = (wanted & found).union(*(of_subjects[subject] for subject in here))

@@ -44,7 +44,7 @@ _LAWFUL: dict[State, tuple[State, ...]] = {
 
 
 @dataclass(frozen=True)
-class Before:
+class ModelSnapshot:
     """The served model when a request's records went, as far as its certificate and the quarantine need it.
 
     Attributes:
@@ -66,7 +66,7 @@ class Before:
         return json.loads(json.dumps(self.__dict__))  # type: ignore[no-any-return]
 
     @classmethod
-    def of_json(cls, values: Any) -> Before:
+    def of_json(cls, values: Any) -> ModelSnapshot:
         """From what `to_json` gave."""
         artifacts = tuple(Digest(artifact) for artifact in values["artifacts"])
         model, partition = Digest(values["model"]), Digest(values["partition"])
@@ -103,7 +103,7 @@ class Request:
     audit: bool
     records: int | None = None
     already_deleted: int | None = None
-    before: Before | None = None
+    before: ModelSnapshot | None = None
     reason: str | None = None
     certificate: Digest | None = None
 
@@ -125,7 +125,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Wish:
+class RequestDraft:
     """What somebody asks for.
 
     Attributes:
@@ -147,7 +147,7 @@ class Wish:
     since: datetime | None = None
 
 
-def moved(request: Request, state: State, *, now: datetime, **changes: Any) -> Request:
+def transition(request: Request, state: State, *, now: datetime, **changes: Any) -> Request:
     """The request in its next state.
 
     Raises:
@@ -192,16 +192,16 @@ def parse_id(text: str) -> str:
         ) from error
 
 
-def wish_of(
+def draft_of(
     ids: Iterable[str],
     subjects: Iterable[str],
     request: str | None,
     regulation: Regulation,
     received: datetime | None,
     audit: bool,
-) -> Wish | None:
+) -> RequestDraft | None:
     """What these arguments ask for; None if they name nothing."""
     wanted, people = sorted(set(ids)), sorted(set(subjects))
     if not wanted and not people:
         return None
-    return Wish(wanted, people, request, regulation, received, audit)
+    return RequestDraft(wanted, people, request, regulation, received, audit)

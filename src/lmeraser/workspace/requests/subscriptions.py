@@ -19,7 +19,7 @@ from typing import Any
 from sqlalchemy import Column, Connection, Integer, String, Table, delete, func, insert, select, update
 
 from lmeraser.core.time import from_text, to_text
-from lmeraser.storage.database import Database, metadata, sealed
+from lmeraser.storage.database import Database, encrypted, tables
 from lmeraser.workspace.requests.repository import table as requests
 from lmeraser.workspace.requests.state import State
 
@@ -28,7 +28,7 @@ _ENDS: tuple[State, ...] = ("completed", "cancelled")
 
 _subscriptions = Table(
     "subscriptions",
-    metadata,
+    tables,
     Column("number", Integer, primary_key=True),
     Column("request", String, nullable=False, index=True),
     Column("told", String, nullable=False),
@@ -36,7 +36,7 @@ _subscriptions = Table(
     Column("since", String, nullable=False),
     Column("next", String, nullable=False),
     Column("slot", Integer, nullable=False),
-    sealed("sealed_url", what="callback", slot="slot"),
+    encrypted("sealed_url", what="callback", slot="slot"),
 )
 
 
@@ -78,7 +78,7 @@ class Subscriptions:
                 "since": to_text(now),
                 "next": to_text(now),
             }
-            url_sealed = self._database.keys.seal(slot, "callback", url.encode())
+            url_sealed = self._database.keys.encrypt(slot, "callback", url.encode())
             connection.execute(insert(_subscriptions).values(**values, slot=slot, sealed_url=url_sealed))
 
     def due(self, now: datetime) -> list[Notice]:
@@ -120,7 +120,7 @@ class Subscriptions:
         return again
 
     def _notice(self, row: Any, now: datetime) -> Notice:
-        url = self._database.keys.unseal(row.slot, "callback", row.sealed_url).decode()
+        url = self._database.keys.decrypt(row.slot, "callback", row.sealed_url).decode()
         since = from_text(row.since) if row.tries else now
         return Notice(row.number, row.request, row.state, url, row.tries, since)
 
@@ -131,5 +131,5 @@ class Subscriptions:
     def _drop(self, connection: Connection, notice: Notice) -> None:
         mine = _subscriptions.c.number == notice.subscription
         slots = connection.execute(select(_subscriptions.c.slot).where(mine)).scalars().all()
-        self._database.doom(connection, slots)
+        self._database.schedule_erasure(connection, slots)
         connection.execute(delete(_subscriptions).where(mine))
