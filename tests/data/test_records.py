@@ -16,7 +16,8 @@ from sqlalchemy.engine import Engine
 
 from conftest import forget, png
 from lmeraser.core.digests import Digest
-from lmeraser.data.records import Record, RecordRef, Records
+from lmeraser.data.records import Record, Records
+from lmeraser.data.references import RecordRef
 from lmeraser.errors import CorruptError, InputError, StorageError, UnknownRecordError
 from lmeraser.storage.database import Database
 from lmeraser.storage.keystore import ErasedError

@@ -20,7 +20,7 @@ from lmeraser.core.digests import Digest
 from lmeraser.core.progress import silent
 from lmeraser.core.sufficient_statistics import stack
 from lmeraser.core.tensors import from_bytes
-from lmeraser.data.records import RecordRef
+from lmeraser.data.references import RecordRef
 from lmeraser.errors import CorruptError
 from lmeraser.models.partitions import partition_of
 from lmeraser.pipeline.caches import InMemoryStatistics

@@ -39,6 +39,7 @@ from lmeraser.core.digests import Digest, keyed_digest
 from lmeraser.data.changelog import Changes
 from lmeraser.data.identities import RecordIndex, RecordMetadata
 from lmeraser.data.identities import records as cards
+from lmeraser.data.references import RecordRef
 from lmeraser.data.statistics import StatisticsStore
 from lmeraser.errors import InputError
 from lmeraser.storage.database import Database, Sorted, chunked, encrypted, owned, tables
@@ -70,15 +71,6 @@ class Record:
     subject: str | None
     label: int
     image: bytes
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class RecordRef:
-    """A record without its payload: all that F needs to know to decide what has to run."""
-
-    id: str
-    label: int
-    image_digest: Digest
 
 
 class Records:

@@ -35,7 +35,7 @@ from lmeraser.core.progress import Progress, silent
 from lmeraser.core.seeding import below
 from lmeraser.core.sufficient_statistics import SufficientStatistics, embedding, encode
 from lmeraser.core.tensors import from_bytes, to_bytes
-from lmeraser.data.records import RecordRef
+from lmeraser.data.references import RecordRef
 from lmeraser.errors import CorruptError
 from lmeraser.models.manifest import Cluster, StageResult
 from lmeraser.models.partitions import Fitted, partition_of

@@ -1,0 +1,25 @@
+"""A reference to a record: what decides which stages have to run, without the record's payload.
+
+Knows nothing about databases, so that the training function can be used without one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lmeraser.core.digests import Digest
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class RecordRef:
+    """A record without its payload.
+
+    Attributes:
+        id: the record's id.
+        label: class index.
+        image_digest: digest of the payload's bytes.
+    """
+
+    id: str
+    label: int
+    image_digest: Digest
