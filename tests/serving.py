@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shutil
+import signal
+import subprocess
+import sys
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +30,7 @@ from lmeraser.workspace.api_keys import SCOPES
 
 HELD = range(24)
 NOW = "2026-01-31T12:00:00Z"
+PATIENCE = 120.0  # seconds; a limit against hanging, not a measurement
 _INSTANT: dict[str, dict[str, Any]] = {
     "partition": {"method": "single", "clusters": None},
     "global_head": {"weight": 1.0},
@@ -78,6 +83,17 @@ def erasure(*names: str, subjects: Sequence[str] = (), request: str | None = Non
         "subject_identities": identities,
         **more,
     }
+
+
+def problem(answer: httpx2.Response, status: int, kind: str) -> dict[str, Any]:
+    """The body of an answer that has to be a problem of this kind."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    values: dict[str, Any] = answer.json()
+    assert (values["status"], values["type"]) == (status, f"urn:lmeraser:problem:{kind}")
+    assert values["title"]
+    assert values["detail"]
+    return values
 
 
 @dataclass
@@ -152,3 +168,26 @@ def fixtures(kind: str, **service: Any) -> tuple[Any, Any, Any, Any]:
             yield one
 
     return network, trained, root, api
+
+
+class Process:
+    """A service in a process of its own, with what it wrote."""
+
+    def __init__(self, root: Path, log: Path, *options: str) -> None:
+        self._log = log.open("a")
+        command = [sys.executable, "-m", "lmeraser", "-w", str(root), "serve", "--port", "0", *options]
+        self.popen = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self._log, text=True)
+        assert self.popen.stdout is not None
+        line = self.popen.stdout.readline()
+        match = re.search(r"https?://\S+", line)
+        assert match, f"{line}{log.read_text()}"
+        self.url = match[0]
+
+    def end(self, how: signal.Signals) -> int:
+        """Send a signal, wait for the end; the exit code."""
+        self.popen.send_signal(how)
+        code = self.popen.wait(PATIENCE)
+        assert self.popen.stdout is not None
+        self.popen.stdout.close()
+        self._log.close()
+        return code

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,8 +23,8 @@ from lmeraser.data.images import Canvases
 from lmeraser.models.backbones.base import Backbone, channel_constants
 from lmeraser.models.backbones.frozen import freeze
 from lmeraser.models.environment import deterministic
-from lmeraser.models.tuners import tuner_of
-from lmeraser.models.tuners.base import Members, serial
+from lmeraser.models.tuners import create_tuner
+from lmeraser.models.tuners.base import Members, serial_map
 
 SIZE, SIDE, CLASSES, FEATURES = 16, 18, 3, 8
 
@@ -85,12 +86,12 @@ def tuned(
     known: Members[Canvases],
     chosen: Config,
     backbone: Backbone | None = None,
-    parallel: Any = serial,
+    parallel: Any = serial_map,
     **options: Any,
 ) -> dict[str, Any]:
     """A constituent of the kind that the settings name."""
     with deterministic():
-        return tuner_of(chosen, backbone or Small()).tune(known, classes=CLASSES, parallel=parallel, **options)
+        return create_tuner(chosen, backbone or Small()).tune(known, classes=CLASSES, parallel=parallel, **options)
 
 
 def linear_head(chosen: Config) -> tuple[nn.Linear, list[dict[str, Any]]]:
@@ -141,7 +142,7 @@ def plain_loop(
             for record_id in batch:
                 row, column, mirror = below(0, "augment", (3, 3, 2), epoch, record_id)
                 index = known.ids.index(record_id)
-                view = known.given[[index]][0][row : row + SIZE, column : column + SIZE]
+                view = known.inputs[[index]][0][row : row + SIZE, column : column + SIZE]
                 image = torch.from_numpy(view.copy()).permute(2, 0, 1).float()
                 images.append(image.flip(2) if tuning.flip and mirror else image)
                 labels.append(known.labels[index])
@@ -151,3 +152,18 @@ def plain_loop(
             torch.autograd.backward(loss)
             optimizer.step()
             scheduler.step()
+
+
+def save_transformer(folder: Path, family: str) -> Path:
+    """A tiny randomly initialised ViT or Swin, saved as transformers saves models."""
+    from transformers import SwinConfig, SwinModel, ViTConfig, ViTModel
+
+    torch.manual_seed(0)
+    if family == "vit":
+        shape = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
+        model = ViTModel(ViTConfig(image_size=32, patch_size=8, **shape), add_pooling_layer=False)
+    else:
+        layout: dict[str, Any] = {"embed_dim": 12, "depths": [1, 1], "num_heads": [2, 2], "window_size": 4}
+        model = SwinModel(SwinConfig(image_size=32, patch_size=4, **layout))
+    model.save_pretrained(folder)
+    return folder

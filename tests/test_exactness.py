@@ -20,6 +20,7 @@ from conftest import DIGIT_CLASSES, DIGIT_COLUMNS, digits
 from lmeraser import Eraser
 from lmeraser.config.presets import PRESETS
 from oracle import Oracle
+from small import save_transformer
 
 _COMMON: dict[str, Any] = {
     "backbone": {"image_size": 32, "micro_batch": 4},
@@ -178,7 +179,7 @@ def test_the_whole_sample_at_once(trained: Eraser, oracle: Oracle) -> None:
 
 def test_a_whole_cluster(trained: Eraser, oracle: Oracle) -> None:
     model = trained.workspace.generations.require()
-    clusters = model.numbers(trained.workspace.records.trie_keys(model.partition.key))
+    clusters = model.cluster_numbers(trained.workspace.records.trie_keys(model.partition.key))
     smallest = min(model.clusters, key=lambda cluster: cluster.records).number
     gone = {int(record_id[-4:]) for record_id, number in clusters.items() if number == smallest}
     trained.unlearn(ids=[name(number) for number in gone])
@@ -327,19 +328,3 @@ def test_on_a_transformer(tmp_path: Path, oracle: Oracle, family: str) -> None:
         eraser.unlearn(ids=[name(number) for number in gone])
         assert eraser.model_digest == oracle.digest(chosen, sorted(set(range(24)) - gone, reverse=True))
         assert eraser.audit().identical
-
-
-def save_transformer(folder: Path, family: str) -> Path:
-    """A tiny randomly initialised ViT or Swin, saved as transformers saves models."""
-    import torch
-    from transformers import SwinConfig, SwinModel, ViTConfig, ViTModel
-
-    torch.manual_seed(0)
-    if family == "vit":
-        shape = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
-        model = ViTModel(ViTConfig(image_size=32, patch_size=8, **shape), add_pooling_layer=False)
-    else:
-        layout: dict[str, Any] = {"embed_dim": 12, "depths": [1, 1], "num_heads": [2, 2], "window_size": 4}
-        model = SwinModel(SwinConfig(image_size=32, patch_size=4, **layout))
-    model.save_pretrained(folder)
-    return folder

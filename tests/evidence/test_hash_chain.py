@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from chains import SIX, TIME, chain, head_of, written
 from lmeraser.core.digests import Digest
 from lmeraser.errors import InputError, VerificationError
 from lmeraser.evidence.hash_chain import Entry, LedgerHead, check
 
-NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
-TIME = "2026-01-31T12:00:00Z"
 WHOLE = 2**53 - 1  # the largest integer of RFC 8785
 
 _values = st.recursive(
@@ -31,21 +29,6 @@ _values = st.recursive(
     max_leaves=8,
 )
 _bodies = st.dictionaries(st.text(max_size=5), _values, max_size=4)
-
-
-def chain(bodies: Sequence[Any], kind: str = "added") -> list[Entry]:
-    entries: list[Entry] = []
-    for position, body in enumerate(bodies):
-        entries.append(Entry(position, entries[-1].digest if entries else None, TIME, kind, body))
-    return entries
-
-
-def written(entries: Sequence[Entry]) -> bytes:
-    return b"".join(entry.line() for entry in entries)
-
-
-def head_of(entries: Sequence[Entry]) -> LedgerHead:
-    return LedgerHead(len(entries), entries[-1].digest)
 
 
 # --- entries -----------------------------------------------------------------------------------------------
@@ -141,8 +124,6 @@ def test_json_that_python_cannot_hold_is_no_entry(data: bytes) -> None:
 
 
 # --- the chain ---------------------------------------------------------------------------------------------
-
-SIX = chain([{"n": number} for number in range(6)])
 
 
 def test_nothing_is_a_chain_of_no_entries() -> None:

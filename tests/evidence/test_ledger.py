@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from evidence.test_hash_chain import NOW, SIX, TIME, chain, head_of, written
+from chains import NOW, SIX, TIME, chain, head_of, written
 from lmeraser.errors import CorruptError, StorageError, VerificationError
 from lmeraser.evidence.hash_chain import Entry, LedgerHead, check
 from lmeraser.evidence.ledger import Ledger

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from experiments.test_results import FIGURE, TABLE
 from lmeraser.experiments.report import keep, write_report
 from lmeraser.experiments.results import Figure, Result, Table
+from outcomes import FIGURE, TABLE
 
 
 def written(folder: Path, *results: Result) -> str:

@@ -7,12 +7,9 @@ import io
 import json
 from typing import Any
 
-from lmeraser.experiments.results import Figure, Result, Table
+from lmeraser.experiments.results import Result
+from outcomes import FIGURE, TABLE
 
-TABLE = Table(
-    "numbers", "Some numbers", ["name", "value", "known"], [["a, b", 1.5, True], ['say "c"', None, False]]
-)
-FIGURE = Figure("curve", "A curve", "lines", "x", "y", {"one": [[0, 1.0], [1, 2.0]]}, published={"paper": 1.5})
 NAMES: Any = {"name": "r", "title": "Title", "paper": "Table I"}
 
 

@@ -16,8 +16,7 @@ from lmeraser.pipeline.executors.local import LocalExecutor
 from lmeraser.service.app import ROUTERS
 from lmeraser.service.routes import prediction
 from lmeraser.workspace.api_keys import SCOPES
-from service.routes.test_erasure import problem
-from serving import Running, config_of, erasure, made, running
+from serving import Running, config_of, erasure, made, problem, running
 
 NOBODY = str(uuid.uuid4())
 OPEN = {("GET", "/discovery"), ("GET", "/signing.pub"), ("GET", "/healthz"), ("GET", "/readyz")}

@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 
-from service.routes.test_erasure import problem
-from serving import Running, erasure, fixtures
+from serving import Running, erasure, fixtures, problem
 
 PERSONAL = re.compile(r"digit-\d{4}|\bw[0-4]\b|mallory|4111-1111|patient")
 

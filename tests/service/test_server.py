@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import signal
 import socket
 import ssl
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -28,9 +25,7 @@ from lmeraser import Eraser
 from lmeraser.errors import InputError
 from lmeraser.service.server import check_exposure, is_loopback, listen
 from lmeraser.service.service import Service
-from serving import HELD, config_of, erasure, made, set_service
-
-_PATIENCE = 120.0  # seconds; a limit against hanging, not a measurement
+from serving import HELD, PATIENCE, Process, config_of, erasure, made, set_service
 
 
 @pytest.fixture(scope="module")
@@ -47,28 +42,6 @@ def key_of(root: Path, *scopes: str) -> dict[str, str]:
     with Eraser(root) as eraser:
         _, text = eraser.workspace.api_keys.make("test", scopes, now=eraser.workspace.clock())
     return {"Authorization": f"Bearer {text}"}
-
-
-class Process:
-    """A service in a process of its own, with what it wrote."""
-
-    def __init__(self, root: Path, log: Path, *options: str) -> None:
-        self._log = log.open("a")
-        command = [sys.executable, "-m", "lmeraser", "-w", str(root), "serve", "--port", "0", *options]
-        self.popen = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self._log, text=True)
-        assert self.popen.stdout is not None
-        line = self.popen.stdout.readline()
-        match = re.search(r"https?://\S+", line)
-        assert match, f"{line}{log.read_text()}"
-        self.url = match[0]
-
-    def end(self, how: signal.Signals) -> int:
-        self.popen.send_signal(how)
-        code = self.popen.wait(_PATIENCE)
-        assert self.popen.stdout is not None
-        self.popen.stdout.close()
-        self._log.close()
-        return code
 
 
 @contextlib.contextmanager
@@ -165,7 +138,7 @@ def test_tls_a_key_made_while_it_runs_and_a_clean_end_with_a_stream_open(root: P
     tls = ssl.create_default_context(cafile=str(chain))
     with process(root, tmp_path / "log", "--tls-certificate", str(chain), "--tls-key", str(key)) as one:
         assert one.url.startswith("https://127.0.0.1:")
-        with httpx2.Client(base_url=one.url, verify=tls, timeout=_PATIENCE) as client:
+        with httpx2.Client(base_url=one.url, verify=tls, timeout=PATIENCE) as client:
             assert client.get("/readyz").status_code == 200
             assert client.get("/model").status_code == 401
             client.headers = httpx2.Headers(key_of(root, "admin"))
@@ -188,7 +161,7 @@ def test_killed_at_several_moments_no_accepted_request_is_lost(root: Path, tmp_p
     numbers = iter(HELD)
 
     def file(url: str, stop: threading.Event) -> None:
-        with httpx2.Client(base_url=url, headers=headers, timeout=_PATIENCE) as client:
+        with httpx2.Client(base_url=url, headers=headers, timeout=PATIENCE) as client:
             while not stop.is_set():
                 wanted = erasure(f"digit-{next(numbers):04d}")
                 answer = client.post("/requests", json=wanted)
@@ -208,9 +181,9 @@ def test_killed_at_several_moments_no_accepted_request_is_lost(root: Path, tmp_p
             one.end(signal.SIGKILL)
             stop.set()
             filing.join()
-    with process(root, log) as one, httpx2.Client(base_url=one.url, headers=headers, timeout=_PATIENCE) as client:
+    with process(root, log) as one, httpx2.Client(base_url=one.url, headers=headers, timeout=PATIENCE) as client:
         for request in accepted:
-            for _ in range(int(_PATIENCE / 0.1)):
+            for _ in range(int(PATIENCE / 0.1)):
                 if client.get(f"/requests/{request}").json()["request_status"] == "completed":
                     break
                 time.sleep(0.1)

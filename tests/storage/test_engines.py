@@ -20,7 +20,7 @@ from lmeraser import Eraser
 from lmeraser.errors import ConfigError, CorruptError, FormatError, LockedError, StorageError
 from lmeraser.storage.engines import PostgreSQL, SQLite
 from lmeraser.workspace.workspace import Workspace
-from storage.test_migrate import BROKEN, later
+from upgrades import BROKEN, later
 
 pytest.importorskip("psycopg", reason="needs the extra 'postgresql'")
 

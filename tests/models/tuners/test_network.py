@@ -18,8 +18,7 @@ from lmeraser.models.environment import deterministic
 from lmeraser.models.tuners.base import QueryBatch
 from lmeraser.models.tuners.network import NetworkTuner, random_weights
 from lmeraser.models.tuners.views import to_input
-from small import Small, config, linear_head, members, plain_loop, tuned
-from test_exactness import save_transformer
+from small import Small, config, linear_head, members, plain_loop, save_transformer, tuned
 
 NAMES = {"network.0.weight", "network.0.bias", "head.weight", "head.bias"}
 
@@ -88,10 +87,10 @@ def test_what_goes_on_starts_from_all_weights() -> None:
 def test_networks_answer_one_after_the_other_and_images_do_not_see_each_other() -> None:
     backbone, chosen = Small(), settings()
     made = [tuned(members(count), chosen, backbone) for count in (5, 9, 13)]
-    pixels = members(4).given[range(4)][:, 1:-1, 1:-1]
+    pixels = members(4).inputs[range(4)][:, 1:-1, 1:-1]
     choice = np.array([2, 0, 1, 2])
     with deterministic(), torch.inference_mode():
-        answers = NetworkTuner(backbone, chosen).answers(made)
+        answers = NetworkTuner(backbone, chosen).predictor(made)
         together = answers.classify(QueryBatch(to_input(pixels, backbone)), choice)
         for place in range(4):
             alone = to_input(pixels[place : place + 1], backbone)

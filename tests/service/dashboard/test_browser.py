@@ -18,8 +18,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from conftest import Run
 from lmeraser import Eraser
-from service.test_server import Process
-from serving import config_of, made
+from serving import Process, config_of, made
 
 CHROMIUM = os.environ.get("LMERASER_CHROMIUM") or shutil.which("chromium")
 PATIENCE = 120_000.0  # milliseconds; a limit against hanging, not a measurement

@@ -10,29 +10,18 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import pytest
 
 from lmeraser import Eraser
 from lmeraser.inference.quarantine import QuarantineScope
 from lmeraser.pipeline.executors.local import LocalExecutor
 from lmeraser.service.model_holder import Answering, ModelHolder
-from serving import Running, erasure, fixtures
+from serving import Running, erasure, fixtures, problem
 
 GONE, OTHER = "digit-0003", "digit-0004"
 
 
 network, trained, root, api = fixtures("instant")
-
-
-def problem(answer: httpx2.Response, status: int, kind: str) -> dict[str, Any]:
-    assert answer.status_code == status, answer.text
-    assert answer.headers["content-type"] == "application/problem+json"
-    values: dict[str, Any] = answer.json()
-    assert (values["status"], values["type"]) == (status, f"urn:lmeraser:problem:{kind}")
-    assert values["title"]
-    assert values["detail"]
-    return values
 
 
 def head_of(by: Answering) -> bytes:

@@ -12,8 +12,7 @@ from lmeraser import Eraser
 from lmeraser.pipeline.executors.local import LocalExecutor
 from lmeraser.service.routes import events
 from lmeraser.service.supervisor import DerivationSupervisor, Step
-from service.routes.test_erasure import problem
-from serving import Running, erasure, fixtures
+from serving import Running, erasure, fixtures, problem
 
 STATES = ["pending", "in_progress", "completed"]
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 
-from service.routes.test_erasure import problem
-from serving import Running, erasure, fixtures
+from serving import Running, erasure, fixtures, problem
 
 network, trained, root, api = fixtures("prompts")
 

@@ -14,8 +14,7 @@ import lmeraser.pipeline.executors.local as local
 from conftest import png
 from lmeraser import Eraser
 from lmeraser.pipeline.executors.local import LocalExecutor
-from service.routes.test_erasure import problem
-from serving import Running, config_of, fixtures, running
+from serving import Running, config_of, fixtures, problem, running
 
 network, trained, root, api = fixtures("prompts", max_images=8)
 
