@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from lmeraser.config.schema import parse
 from lmeraser.core.tensors import from_bytes, to_bytes
 from lmeraser.errors import ConfigError
 from lmeraser.models.partitions import Partition, partition_of
+from lmeraser.models.partitions.hierarchical import expected_share
 from lmeraser.models.partitions.trie import group
 
 IDS = [f"r{number:03d}" for number in range(80)]
@@ -31,8 +33,8 @@ def points(seed: int, count: int = 40, dimension: int = 5) -> NDArray[np.float32
     return np.random.default_rng(seed).standard_normal((count, dimension)).astype(np.float32)
 
 
-def heads(partition: Partition, fitted: Any, ids: list[str], features: Any) -> NDArray[np.int64]:
-    return np.array([int(place) for place in partition.trie_keys(fitted, ids, features)])
+def roots(partition: Partition, fitted: Any, ids: list[str], features: Any) -> NDArray[np.int64]:
+    return np.array([int(trie_key) for trie_key in partition.trie_keys(fitted, ids, features)])
 
 
 @given(seed=seeds, linkage=st.sampled_from(["average", "complete", "ward"]), clusters=st.integers(1, 12))
@@ -110,10 +112,10 @@ def test_the_nearest_prototype_by_brute_force_whatever_the_chunks(
         rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     expected = [int(np.argmin([np.linalg.norm(row - p) for p in fitted["prototypes"]])) for row in rows]
     ids = [str(number) for number in range(101)]
-    np.testing.assert_array_equal(heads(partition, fitted, ids, features), expected)
+    np.testing.assert_array_equal(roots(partition, fitted, ids, features), expected)
     monkeypatch.setattr("lmeraser.models.partitions.hierarchical._CHUNK", 7)
-    np.testing.assert_array_equal(heads(partition, fitted, ids, features), expected)
-    np.testing.assert_array_equal(heads(partition, fitted, ids[50:51], features[50:51]), expected[50:51])
+    np.testing.assert_array_equal(roots(partition, fitted, ids, features), expected)
+    np.testing.assert_array_equal(roots(partition, fitted, ids[50:51], features[50:51]), expected[50:51])
 
 
 def test_routing_passes_over_clusters_without_members() -> None:
@@ -159,9 +161,9 @@ def test_hashed_partitions_look_at_ids_only(method: str, clusters: int | None) -
     assert not partition.needs_features
     nothing = np.zeros((0, 0), np.float32)
     fitted = partition.fit(nothing)
-    numbers = heads(partition, fitted, IDS, nothing)
+    numbers = roots(partition, fitted, IDS, nothing)
     assert set(numbers) == set(range(clusters or 1))
-    np.testing.assert_array_equal(heads(partition, fitted, IDS[10:], nothing), numbers[10:])
+    np.testing.assert_array_equal(roots(partition, fitted, IDS[10:], nothing), numbers[10:])
     assert partition.router(fitted, ["0", "2"])(points(1, count=3), NO_PIXELS).tolist() == [[0, 1]] * 3
 
 
@@ -209,7 +211,7 @@ def test_no_cluster_of_the_sample_holds_more_than_its_share(seed: int, clusters:
     numbers = hier(clusters=clusters, max_share=share).fit(points(seed))["sample_clusters"]
     sizes = np.bincount(numbers)
     assert len(sizes) >= clusters
-    assert sizes.max() <= (share or 1) * 40
+    assert sizes.max() <= (1 if share is None else Fraction(repr(share))) * 40
     if share is None:
         assert len(sizes) == clusters
 
@@ -220,12 +222,42 @@ def test_a_wanted_expected_share_gives_the_fewest_clusters_that_keep_it(seed: in
     numbers = hier(expected_share=share).fit(points(seed))["sample_clusters"]
     count = len(np.bincount(numbers))
 
-    def found(labels: NDArray[np.int64]) -> float:
-        return float(np.square(np.bincount(labels) / 40).sum())
+    def found(labels: NDArray[np.int64]) -> Fraction:
+        return Fraction(int(np.square(np.bincount(labels)).sum()), 40**2)
 
-    assert found(numbers) <= share
+    assert found(numbers) <= Fraction(repr(share))
     if count > 1:
-        assert found(hier(clusters=count - 1).fit(points(seed))["sample_clusters"]) > share
+        assert found(hier(clusters=count - 1).fit(points(seed))["sample_clusters"]) > Fraction(repr(share))
+
+
+@pytest.mark.parametrize(("count", "share"), [(20, 0.05), (8, 0.125), (10, 0.1), (40, 0.025), (3, 1 / 3)])
+def test_an_expected_share_is_compared_as_the_decimal_number_that_was_written(count: int, share: float) -> None:
+    """Pairs of points: with a cluster for each pair, sum n_k^2 / N^2 is 1 / pairs, exactly at the limit."""
+    features = np.repeat(np.eye(count, dtype=np.float32) * 100, 2, axis=0)
+    features[1::2] += 0.01
+    found = hier(expected_share=share).fit(features)["sample_clusters"]
+    expected = count if Fraction(1, count) <= Fraction(repr(share)) else count + 1
+    assert len(np.unique(found)) >= expected
+    assert expected_share(found) <= Fraction(repr(share))
+    if expected == count:
+        np.testing.assert_array_equal(found, np.repeat(np.arange(count), 2))
+
+
+def test_an_expected_share_is_exact_where_floats_are_not() -> None:
+    labels = np.repeat(np.arange(20), 2)
+    assert np.square(np.bincount(labels) / 40).sum() > 0.05, "as floats the sum lies above the limit"
+    assert expected_share(labels) == Fraction(1, 20) == Fraction("0.05")
+
+
+@pytest.mark.parametrize(
+    ("share", "count", "largest"), [(0.29, 100, 29), (0.1, 40, 4), (0.3, 40, 12), (0.01, 40, 1)]
+)
+def test_a_largest_share_is_rounded_down_from_the_decimal_number(share: float, count: int, largest: int) -> None:
+    """As a float, 0.29 * 100 is 28.999999999999996."""
+    group = np.random.default_rng(0).standard_normal((largest, 3)).astype(np.float32)
+    rest = 1000 * np.arange(1, count - largest + 1, dtype=np.float32)[:, None] + np.zeros(3, np.float32)
+    numbers = hier(clusters=2, max_share=share).fit(np.concatenate([group, rest]))["sample_clusters"]
+    assert np.bincount(numbers).max() == largest
 
 
 # --- class tree -------------------------------------------------------------------------------------------
@@ -244,12 +276,12 @@ def test_the_tree_is_that_of_scikit_learn() -> None:
     assert min(np.abs(direction - expected).max(), np.abs(direction + expected).max()) < 1e-6
 
 
-def test_every_way_ends_at_a_class_and_goes_on_by_hash() -> None:
+def test_every_descent_ends_at_a_class_and_goes_on_by_hash() -> None:
     fitted = TREE.fit(VECTORS)
     assert fitted["directions"].shape == (29, 5)
     assert (fitted["children"] == -1).sum() == 30
-    places = TREE.trie_keys(fitted, IDS[:30], VECTORS)
-    assert len({place[2:-32] for place in places}) > 20, "class vectors find different ways"
+    trie_keys = TREE.trie_keys(fitted, IDS[:30], VECTORS)
+    assert len({trie_key[2:-32] for trie_key in trie_keys}) > 20, "class vectors descend differently"
     twice = TREE.trie_keys(fitted, ["a", "b"], np.repeat(VECTORS[:1], 2, axis=0))
     assert twice[0][:-32] == twice[1][:-32]
     assert twice[0] != twice[1]
@@ -257,7 +289,7 @@ def test_every_way_ends_at_a_class_and_goes_on_by_hash() -> None:
 
 @given(seed=seeds)
 @settings(deadline=None, max_examples=25)
-def test_a_place_does_not_depend_on_the_other_records(seed: int) -> None:
+def test_a_trie_key_does_not_depend_on_the_other_records(seed: int) -> None:
     fitted, features = TREE.fit(VECTORS), points(seed, count=20)
     together = TREE.trie_keys(fitted, IDS[:20], features)
     alone = [TREE.trie_keys(fitted, [i], features[n : n + 1])[0] for n, i in enumerate(IDS[:20])]
@@ -278,25 +310,25 @@ def test_an_image_goes_to_the_cluster_of_records_with_its_features(seed: int, li
     np.testing.assert_array_equal(alone, routes[:, :1])
 
 
-def test_a_way_without_cluster_leads_to_the_other_side() -> None:
+def test_a_side_without_cluster_leads_to_the_other_side() -> None:
     fitted, features = TREE.fit(VECTORS), points(5, count=50)
-    places = [place[2:] for place in TREE.trie_keys(fitted, IDS[:50], features)]
-    only = "0/" + places[0][:3]
+    bits = [trie_key[2:] for trie_key in TREE.trie_keys(fitted, IDS[:50], features)]
+    only = "0/" + bits[0][:3]
     assert (TREE.router(fitted, [only])(features, NO_PIXELS) == 0).all()
 
 
 def test_parts_that_are_divided_by_hash_vote_together() -> None:
     partition = hier(clusters=3, max_records=5)
     fitted = partition.fit(points(1))
-    places = partition.trie_keys(fitted, IDS, points(2, count=80))
-    groups = group(dict(zip(IDS, places, strict=True)), 5)
+    trie_keys = partition.trie_keys(fitted, IDS, points(2, count=80))
+    groups = group(dict(zip(IDS, trie_keys, strict=True)), 5)
     assert max(map(len, groups.values())) <= 5
     paths = list(groups)
     routes = partition.router(fitted, paths)(points(3, count=30), NO_PIXELS)
     for row in routes:
-        heads_ = {paths[position].partition("/")[0] for position in row if position >= 0}
-        assert len(heads_) == 1
-        assert sum(position >= 0 for position in row) == sum(path.split("/")[0] in heads_ for path in paths)
+        roots_ = {paths[position].partition("/")[0] for position in row if position >= 0}
+        assert len(roots_) == 1
+        assert sum(position >= 0 for position in row) == sum(path.split("/")[0] in roots_ for path in paths)
 
 
 def test_public_class_vectors_leave_no_sample() -> None:

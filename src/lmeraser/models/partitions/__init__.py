@@ -1,4 +1,4 @@
-"""Ways of dividing records into clusters: `partition_of` gives the one that the settings name."""
+"""Ways to divide records into clusters; `partition_of` gives the one that the settings name."""
 
 from __future__ import annotations
 

@@ -1,8 +1,10 @@
-"""What requests cost on a partition: records tuned again by one uniform request, and by batches of them.
+"""The cost of deletion requests on a partition: how many records one request, or a batch of them, tunes again.
 
-A request that misses the sample tunes its cluster again, without the record; where the cluster's parent sinks to
-``max_records`` by it, the parent is one cluster again and is tuned. A request that hits the clustering sample
-derives the partition again; what that costs, `simulation` finds out. Pure functions of the clusters' sizes.
+A request for a record outside the clustering sample tunes that record's cluster without it; if the cluster's
+parent in the trie thereby falls to ``max_records`` records, the clusters under the parent merge and the merged
+cluster is tuned. A request for a sampled record fits the partition again; what that costs is simulated
+(`unlearning.cost_simulation`). Pure functions of the clusters' sizes; probabilities are added up as integers, so
+no percentile depends on rounding.
 """
 
 from __future__ import annotations
@@ -16,21 +18,21 @@ _BATCHES = (1, 10, 100)
 
 @dataclass(frozen=True)
 class Cost:
-    """The cost of uniform requests.
+    """The cost of deletion requests for uniformly drawn records.
 
     Attributes:
-        records: in the partition.
-        clusters: with members.
-        largest_cluster: records in the largest.
-        expected_share: of the records, tuned again by one request; sample hits included.
-        ordinary_share: the same, of requests that miss the sample.
-        sample_hit_probability: of one request.
-        sample_hit_share: of the records, tuned again by one that hits; None if none can.
-        hits_simulated: from how many that was found.
-        p50: median of the records tuned again by one request.
-        p95: 95th percentile.
-        max: the most.
-        batches: expected share of a batch, by its number of requests.
+        records: number of records in the partition.
+        clusters: number of clusters with members.
+        largest_cluster: number of records in the largest cluster.
+        expected_share: expected share of the records that one request tunes again, sample hits included.
+        ordinary_share: the same for requests that miss the sample.
+        sample_hit_probability: probability that one request hits the sample.
+        sample_hit_share: mean share of the records that a sample hit tunes again; None if none was simulated.
+        hits_simulated: number of simulated sample hits.
+        p50: median of the number of records that one request tunes again.
+        p95: 95th percentile of that number.
+        max: maximum of that number.
+        batches: expected share that a batch of requests tunes again, by the number of requests in it.
     """
 
     records: int
@@ -52,26 +54,30 @@ class Cost:
 
 
 def ordinary_costs(sizes: Mapping[str, int], limit: int | None) -> dict[str, int]:
-    """Records tuned again when one member of a cluster goes, by the cluster's path.
+    """Number of records tuned again if one member of a cluster is deleted, by the cluster's path.
 
     Args:
-        sizes: of all clusters, by path.
-        limit: the most records that a cluster holds.
+        sizes: number of records of every cluster, by path.
+        limit: the most records that a cluster holds; None: no limit.
     """
-    below: Counter[str] = Counter()  # records, and clusters, under every prefix of a path
-    parts: Counter[str] = Counter()
+    records_below: Counter[str] = Counter()  # by every prefix of a path
+    clusters_below: Counter[str] = Counter()
     for path, size in sizes.items():
         for prefix in _prefixes(path):
-            below[prefix] += size
-            parts[prefix] += 1
+            records_below[prefix] += size
+            clusters_below[prefix] += 1
     costs = {}
     for path, size in sizes.items():
-        parents = _prefixes(path)[:-1]
-        joined = next((prefix for prefix in parents if limit is not None and below[prefix] == limit + 1), None)
-        if joined is None:
+        ancestors = _prefixes(path)[:-1]
+        merged = next(
+            (prefix for prefix in ancestors if limit is not None and records_below[prefix] == limit + 1), None
+        )
+        if merged is None:
             costs[path] = size - 1
-        else:  # of two clusters, one of which held this record alone, the other one stays what it was
-            costs[path] = 0 if size == 1 and parts[joined] == 2 else below[joined] - 1
+        elif size == 1 and clusters_below[merged] == 2:  # the other cluster keeps its members
+            costs[path] = 0
+        else:
+            costs[path] = records_below[merged] - 1
     return costs
 
 
@@ -84,60 +90,78 @@ def cost_of(
     tuned: bool = True,
     together: bool = False,
 ) -> Cost:
-    """The cost of uniform requests.
+    """The cost of deletion requests for uniformly drawn records.
 
     Args:
-        sizes: of all clusters, by path.
-        limit: the most records that a cluster holds.
-        sampled: how many records shape the partition.
-        hits: records tuned again by each simulated hit.
-        tuned: whether clusters have constituents; without, no request costs anything.
-        together: whether all clusters are tuned together; then every request costs all.
+        sizes: number of records of every cluster, by path.
+        limit: the most records that a cluster holds; None: no limit.
+        sampled: number of records that the partition is fitted on.
+        hits: number of records tuned again by each simulated sample hit.
+        tuned: whether clusters have constituents; without, no request tunes anything.
+        together: whether all clusters are tuned together; then every request tunes all of them.
     """
     total = sum(sizes.values())
     costs = ordinary_costs(sizes, limit) if tuned else dict.fromkeys(sizes, 0)
     if together:
-        costs, hits = dict.fromkeys(sizes, total - 1), [total - 1] * len(hits)
+        costs = dict.fromkeys(sizes, total - 1)
+        hits = [total - 1] * len(hits)
     units = {"": total} if together else sizes
-    chance = sampled / total if hits else 0.0
-    weighted = [(costs[path], (1 - chance) * size / total) for path, size in sizes.items()]
-    weighted += [(hit, chance / len(hits)) for hit in hits]
-    ordinary = sum(costs[path] * size for path, size in sizes.items()) / total**2
+    weighted = _weighted_costs(sizes, costs, sampled, hits)
+    weight = sum(weight for _, weight in weighted)
+    hit_probability = sampled / total if hits else 0.0
     hit_share = sum(hits) / len(hits) / total if hits else None
     return Cost(
         records=total,
         clusters=len(sizes),
         largest_cluster=max(sizes.values()),
-        expected_share=sum(cost * weight for cost, weight in weighted) / total,
-        ordinary_share=ordinary,
-        sample_hit_probability=chance,
+        expected_share=sum(cost * part for cost, part in weighted) / (weight * total),
+        ordinary_share=sum(costs[path] * size for path, size in sizes.items()) / total**2,
+        sample_hit_probability=hit_probability,
         sample_hit_share=hit_share,
         hits_simulated=len(hits),
-        p50=_percentile(weighted, 0.5),
-        p95=_percentile(weighted, 0.95),
+        p50=_percentile(weighted, 50),
+        p95=_percentile(weighted, 95),
         max=max(cost for cost, _ in weighted),
-        batches={count: _batch_share(units if tuned else {}, chance, hit_share, count) for count in _BATCHES},
+        batches={n: _batch_share(units if tuned else {}, hit_probability, hit_share, n) for n in _BATCHES},
     )
 
 
 def _prefixes(path: str) -> list[str]:
-    """The paths of a cluster and of all that it was divided from, the shortest first."""
-    head, _, bits = path.partition("/")
-    return [f"{head}/{bits[:length]}" for length in range(len(bits) + 1)]
+    """The paths of a cluster and of all nodes above it, the shortest first."""
+    root, _, bits = path.partition("/")
+    return [f"{root}/{bits[:length]}" for length in range(len(bits) + 1)]
 
 
-def _percentile(weighted: Sequence[tuple[int, float]], share: float) -> int:
-    reached = 0.0
+def _weighted_costs(
+    sizes: Mapping[str, int], costs: Mapping[str, int], sampled: int, hits: Sequence[int]
+) -> list[tuple[int, int]]:
+    """Costs with their probabilities, as integers over a common denominator.
+
+    With N records and n of them sampled, a request hits the sample with probability n / N and then has one of the
+    simulated costs; it misses with (N - n) / N and then hits a cluster of k records with k / N. All of it is
+    multiplied by N * N * len(hits).
+    """
+    total = sum(sizes.values())
+    if not hits:
+        return [(costs[path], size) for path, size in sizes.items()]
+    missed = [(costs[path], (total - sampled) * size * len(hits)) for path, size in sizes.items()]
+    return missed + [(hit, sampled * total) for hit in hits]
+
+
+def _percentile(weighted: Sequence[tuple[int, int]], percent: int) -> int:
+    """The smallest cost that at least ``percent`` per cent of the requests do not exceed."""
+    whole = sum(weight for _, weight in weighted)
+    cumulative = 0
     for cost, weight in sorted(weighted):
-        reached += weight
-        if reached >= share - 1e-12:
+        cumulative += weight
+        if 100 * cumulative >= percent * whole:
             return cost
     return max(cost for cost, _ in weighted)
 
 
-def _batch_share(sizes: Mapping[str, int], chance: float, hit_share: float | None, count: int) -> float:
-    """Share tuned again by so many requests at once: every touched cluster, or what a hit of the sample costs."""
+def _batch_share(sizes: Mapping[str, int], hit_probability: float, hit_share: float | None, count: int) -> float:
+    """Expected share tuned again by ``count`` requests: the clusters they hit, or the cost of a sample hit."""
     total = sum(sizes.values())
-    touched = sum(size / total * (1 - (1 - size / total) ** count) for size in sizes.values())
-    missed = (1 - chance) ** count
-    return missed * touched + (1 - missed) * max(touched, hit_share or 0.0)
+    affected = sum(size / total * (1 - (1 - size / total) ** count) for size in sizes.values())
+    missed = (1 - hit_probability) ** count
+    return missed * affected + (1 - missed) * max(affected, hit_share or 0.0)

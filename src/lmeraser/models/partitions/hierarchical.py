@@ -1,23 +1,24 @@
 """Adaptive clustering by features (paper, Algorithms 1 and 2), and a balanced variant of it.
 
-A sample of the records is clustered bottom-up (scipy's linkage, Muellner's algorithm) and the dendrogram is
-cut: at a distance threshold (the paper), or where it gives a wanted number of clusters or a wanted expected
-share. With ``max_share`` the cut goes on, top-down, while a cluster would hold more than that share of the
-sample. A cluster's prototype is the mean feature of its sampled members. Every other record, and every image to
-be classified, goes to the nearest prototype. Fitted on public class vectors instead, no private record shapes
-the partition.
+A sample of the records is clustered bottom-up (scipy's linkage, Muellner's algorithm) and the dendrogram is cut:
+at a distance threshold (the paper), or where it gives a wanted number of clusters or a wanted expected share. With
+``max_share`` clusters that hold more than that share of the sample are split further, top-down. A cluster's
+prototype is the mean feature of its sampled members. Every other record, and every image to be classified, goes to
+the nearest prototype. If the partition is fitted on public class vectors instead, no private record shapes it.
 
-The sample is the records with the smallest hashes, so deleting a record outside it leaves the partition alone, and
-deleting a sampled one lets exactly one other in. Distances are computed pair by pair in float64 (scipy's `pdist`
-and `cdist`, no BLAS), so they do not depend on chunks or threads. The metric ``cosine`` L2-normalises features
-first: the Euclidean distance between unit vectors, which orders pairs as the cosine distance does (`nearest`
-spares most of these distances and changes none of the answers).
+The sample consists of the records with the smallest hashes: deleting a record outside it leaves the partition
+unchanged, and deleting a sampled record lets exactly one other record in. Distances are computed pair by pair in
+float64 (scipy's `pdist` and `cdist`, no BLAS), so they do not depend on chunks or threads. The metric ``cosine``
+L2-normalises features first: the Euclidean distance between unit vectors orders pairs as the cosine distance does
+(`core.nearest` avoids most of these computations without changing an answer). Shares are compared as exact
+fractions of the decimal numbers in the settings, so a cut at the limit does not depend on rounding.
 """
 
 from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +26,15 @@ from numpy.typing import NDArray
 from lmeraser.config.schema import PartitionConfig
 from lmeraser.core.nearest import nearest
 from lmeraser.core.seeding import coin
-from lmeraser.models.partitions.base import Clusters, Features, Fitted, Partition, Router, by_head, padded
+from lmeraser.models.partitions.base import (
+    Clusters,
+    Features,
+    Fitted,
+    Partition,
+    Router,
+    padded,
+    positions_by_root,
+)
 
 _CHUNK = 4096
 
@@ -43,31 +52,32 @@ class HierCluster(Partition):
         return [record_id for _, record_id in heapq.nsmallest(self._settings.sample_size, keyed)]
 
     def fit(self, features: Features) -> Fitted:
-        """Cluster and take means (Algorithms 1 and 2)."""
+        """Cluster the sample and average each cluster (Algorithms 1 and 2)."""
         points = unit_rows(centred(features)) if self._settings.public else self._metric(features)
         if len(points) == 0:
             empty = np.zeros((0, features.shape[1]), np.float32)
             return {"prototypes": empty, "sample_clusters": np.zeros(0, np.int64)}
         clusters = _by_first_appearance(_cut(points, self._settings))
         means = np.stack([points[clusters == number].mean(axis=0) for number in range(clusters.max() + 1)])
-        if self._settings.public:  # of unit length, so that none is near to everything
-            means, clusters = unit_rows(means), np.zeros(0, np.int64)
+        if self._settings.public:
+            means = unit_rows(means)  # a short vector would be near to everything
+            clusters = np.zeros(0, np.int64)
         return {"prototypes": means.astype(np.float32), "sample_clusters": clusters}
 
-    def sample_places(self, fitted: Fitted, ids: Sequence[str]) -> list[str]:
+    def sample_trie_keys(self, fitted: Fitted, ids: Sequence[str]) -> list[str]:
         """The dendrogram's cluster of each sampled record."""
-        return [self._place(n, i) for n, i in zip(fitted["sample_clusters"].tolist(), ids, strict=True)]
+        return [self._trie_key(n, i) for n, i in zip(fitted["sample_clusters"].tolist(), ids, strict=True)]
 
     def trie_keys(self, fitted: Fitted, ids: Sequence[str], features: Features) -> list[str]:
-        """The nearest prototype; the first of equally near ones."""
-        nearest = self._nearest(fitted["prototypes"].astype(np.float64), features)
-        return [self._place(head, record_id) for head, record_id in zip(nearest.tolist(), ids, strict=True)]
+        """The nearest prototype; the first of several at the same distance."""
+        roots = self._nearest(fitted["prototypes"].astype(np.float64), features)
+        return [self._trie_key(root, record_id) for root, record_id in zip(roots.tolist(), ids, strict=True)]
 
     def router(self, fitted: Fitted, paths: Sequence[str]) -> Router:
-        """The nearest prototype that has clusters; if it is divided, all of its parts vote."""
-        heads = by_head(paths)
-        prototypes = fitted["prototypes"][list(heads)].astype(np.float64)
-        positions = padded(list(heads.values()))
+        """The nearest prototype with members; if its cluster is split, all of its parts vote."""
+        by_root = positions_by_root(paths)
+        prototypes = fitted["prototypes"][list(by_root)].astype(np.float64)
+        positions = padded(list(by_root.values()))
         return lambda features, pixels: positions[self._nearest(prototypes, features)]
 
     def _nearest(self, prototypes: NDArray[np.float64], features: Features) -> Clusters:
@@ -83,7 +93,7 @@ class HierCluster(Partition):
 
 
 def unit_rows(points: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Rows of length 1."""
+    """Rows scaled to length 1."""
     # Row by row: a matrix product would let the number of rows choose the order of summation.
     norms = np.array([np.sqrt(np.square(row).sum()) for row in points]).reshape(-1, 1)
     unit: NDArray[np.float64] = points / np.maximum(norms, 1e-12)
@@ -91,33 +101,49 @@ def unit_rows(points: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def centred(vectors: Features) -> NDArray[np.float64]:
-    """Public class vectors without what they share: only differences between classes tell where to go."""
+    """Public class vectors minus their mean: only differences between classes say where a record belongs."""
     points = vectors.astype(np.float64)
     differences: NDArray[np.float64] = points - points.mean(axis=0)
     return differences
 
 
 def _cut(points: NDArray[np.float64], settings: PartitionConfig) -> NDArray[np.int64]:
-    """Flat clusters, numbered arbitrarily."""
+    """Cut the dendrogram: the cluster of each point, numbered arbitrarily."""
     from scipy.cluster.hierarchy import linkage
 
     if len(points) == 1:
         return np.zeros(1, dtype=np.int64)
     tree = linkage(points, method=settings.linkage, metric="euclidean")
-    limit = len(points) if settings.max_share is None else max(1, int(settings.max_share * len(points)))
+    share_limit = Fraction(1) if settings.max_share is None else _exact(settings.max_share)
+    limit = max(1, int(share_limit * len(points)))  # rounded down
     if settings.threshold is not None:  # Algorithm 2: merge until the smallest distance exceeds t
         return _top_down(tree, settings.threshold, limit)
     if settings.expected_share is not None:
-        share = settings.expected_share
-        return _highest(tree, limit, lambda flat: np.square(np.bincount(flat) / len(flat)).sum() <= share)
+        share = _exact(settings.expected_share)
+        return _highest(tree, limit, lambda flat: expected_share(flat) <= share)
     wanted = min(settings.clusters or 1, len(points))
     return _highest(tree, limit, lambda flat: flat.max() + 1 >= wanted)
+
+
+def expected_share(labels: NDArray[np.int64]) -> Fraction:
+    """Expected share of the points in the cluster of a uniformly drawn one: sum n_k^2 / N^2, exactly.
+
+    Args:
+        labels: cluster of each of N points, int64 [N].
+    """
+    sizes = np.bincount(labels).tolist()
+    return Fraction(sum(size**2 for size in sizes), len(labels) ** 2)
+
+
+def _exact(share: float) -> Fraction:
+    """The decimal number that the user wrote, not the binary fraction next to it: 0.05 is 1/20."""
+    return Fraction(repr(share))
 
 
 def _highest(
     tree: NDArray[np.float64], limit: int, accepted: Callable[[NDArray[np.int64]], bool]
 ) -> NDArray[np.int64]:
-    """The cut at the largest threshold that is accepted; the lower the threshold, the more clusters."""
+    """The cut at the largest accepted threshold; the lower the threshold, the more clusters there are."""
     heights = np.unique(tree[:, 2])
     low, high = -1, len(heights) - 1  # position -1 stands for a threshold below every height
     while low < high:
@@ -130,9 +156,11 @@ def _highest(
 
 
 def _top_down(tree: NDArray[np.float64], threshold: float, limit: int) -> NDArray[np.int64]:
-    """Go on splitting while a cluster is higher than the threshold or holds more than ``limit`` points."""
+    """Split while a cluster is higher than the threshold or holds more than ``limit`` points."""
     count = len(tree) + 1
-    flat, number, waiting = np.empty(count, dtype=np.int64), 0, [2 * count - 2]
+    flat = np.empty(count, dtype=np.int64)
+    number = 0
+    waiting = [2 * count - 2]
     while waiting:
         node = waiting.pop()
         left, right, height, size = tree[node - count] if node >= count else (0, 0, 0.0, 1)
@@ -145,14 +173,16 @@ def _top_down(tree: NDArray[np.float64], threshold: float, limit: int) -> NDArra
 
 
 def _points_below(tree: NDArray[np.float64], node: int) -> list[int]:
-    count, found, waiting = len(tree) + 1, [], [node]
+    count = len(tree) + 1
+    points = []
+    waiting = [node]
     while waiting:
-        one = waiting.pop()
-        if one < count:
-            found.append(one)
+        below = waiting.pop()
+        if below < count:
+            points.append(below)
         else:
-            waiting += [int(tree[one - count, 0]), int(tree[one - count, 1])]
-    return found
+            waiting += [int(tree[below - count, 0]), int(tree[below - count, 1])]
+    return points
 
 
 def _by_first_appearance(labels: NDArray[np.int64]) -> Clusters:
