@@ -42,7 +42,7 @@ from lmeraser.unlearning.dry_run import dry_run
 from lmeraser.unlearning.train import train
 from lmeraser.unlearning.unlearn import unlearn
 from lmeraser.workspace.purge import purge
-from lmeraser.workspace.requests.state import RequestDraft
+from lmeraser.workspace.requests.draft import RequestDraft, Selector
 from lmeraser.workspace.status import status
 from lmeraser.workspace.workspace import Workspace
 from measuring import keep, parser_of, seconds
@@ -124,8 +124,8 @@ def main() -> None:
         usual = [name for name in names if not workspace.records.any_sampled(sampled, [name])]
         step("status", lambda: status(workspace))
         for what, work in (
-            ("plan", lambda name: dry_run(workspace, lambda: executor, ids=[name])),
-            ("unlearn", lambda name: unlearn(workspace, lambda: executor, RequestDraft(ids=[name]))),
+            ("plan", lambda name: dry_run(workspace, lambda: executor, Selector.of([name]))),
+            ("unlearn", lambda name: unlearn(workspace, lambda: executor, RequestDraft(Selector.of([name])))),
         ):
             times = [seconds(functools.partial(work, name)) for name in usual[: options.requests]]
             found[f"{what}, median"] = statistics.median(times)

@@ -29,7 +29,8 @@ from lmeraser.core.progress import Progress, silent
 from lmeraser.core.time import utc_now
 from lmeraser.evidence.dsse import SigningKey
 from lmeraser.workspace.freshness import same_settings
-from lmeraser.workspace.requests.state import Regulation, Request, RequestDraft, draft_of
+from lmeraser.workspace.requests.draft import RequestDraft, Selector
+from lmeraser.workspace.requests.state import Regulation, Request
 from lmeraser.workspace.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -190,7 +191,7 @@ class Eraser:
         """What `unlearn` would do, without doing it. See `dry_run.dry_run`."""
         from lmeraser.unlearning.dry_run import dry_run
 
-        return dry_run(self.workspace, self.deriving, ids=ids, subjects=subjects, progress=self._progress)
+        return dry_run(self.workspace, self.deriving, Selector.of(ids, subjects), progress=self._progress)
 
     def unlearn(
         self,
@@ -216,9 +217,11 @@ class Eraser:
         """
         from lmeraser.unlearning.unlearn import unlearn
 
-        wish = draft_of(ids, subjects, request, regulation, received, audit)
-        only = [request] if request is not None and wish is None else []
-        return unlearn(self.workspace, self.deriving, wish, only=only, audit=audit, progress=self._progress)
+        draft = _draft(ids, subjects, request, regulation, received, audit)
+        if not draft.selector.empty:
+            return unlearn(self.workspace, self.deriving, draft, audit=audit, progress=self._progress)
+        only = [request] if request is not None else []
+        return unlearn(self.workspace, self.deriving, only=only, audit=audit, progress=self._progress)
 
     def request(
         self,
@@ -235,9 +238,9 @@ class Eraser:
         It waits for nobody: requests are accepted while a model is derived, too.
         From now on `predict` does not use the clusters of these records, unless quarantine is switched off.
         """
-        wish = draft_of(ids, subjects, request, regulation, received, audit) or RequestDraft()
+        draft = _draft(ids, subjects, request, regulation, received, audit)
         with self.workspace.request_transaction("request") as connection:
-            return self.workspace.requests.accept(wish, now=self.workspace.clock(), connection=connection)
+            return self.workspace.requests.accept(draft, now=self.workspace.clock(), connection=connection)
 
     def requests(self) -> list[Request]:
         """All deletion requests, the earliest due first."""
@@ -449,3 +452,21 @@ class Eraser:
 
         same = same_settings(self.workspace, model)
         return self.executor() if same else LocalExecutor(model.config(self.workspace.config.compute))
+
+
+def _draft(
+    ids: Iterable[str],
+    subjects: Iterable[str],
+    request: str | None,
+    regulation: Regulation,
+    received: datetime | None,
+    audit: bool,
+) -> RequestDraft:
+    """The request that the arguments of `Eraser.unlearn` and `Eraser.request` describe."""
+    return RequestDraft(
+        selector=Selector.of(ids, subjects),
+        request_id=request,
+        regulation=regulation,
+        received=received,
+        audit=audit,
+    )

@@ -33,7 +33,8 @@ from lmeraser.service.model_holder import ModelHolder
 from lmeraser.service.predictions import PredictionBatch
 from lmeraser.service.service import Service
 from lmeraser.service.supervisor import DerivationSupervisor
-from lmeraser.workspace.requests.state import Request, RequestDraft
+from lmeraser.workspace.requests.draft import RequestDraft, Selector
+from lmeraser.workspace.requests.state import Request
 from lmeraser.workspace.workspace import Workspace
 from serving import HELD, config_of, made
 
@@ -216,7 +217,7 @@ class Log:
 
     def look(self, eraser: Eraser) -> None:
         model = eraser.workspace.generations.require()
-        self.members[model.generation] = model.numbers(eraser.workspace.records.trie_keys(model.partition.key))
+        self.members[model.generation] = model.cluster_numbers(eraser.workspace.records.trie_keys(model.partition.key))
 
     def note(self, begun: float, found: PredictionBatch) -> None:
         asked = frozenset(number for one in found.predictions for number in one.clusters)
@@ -251,8 +252,9 @@ def live(root: Path, records: Sequence[str], pauses: Sequence[float], log: Log) 
             thread.start()
         for record, pause in zip(records, pauses, strict=True):
             time.sleep(pause)
-            wish, now = RequestDraft(ids=[record]), eraser.workspace.clock()
-            service.intake.make(partial(accept, eraser, wish, now)).result(60)
+            draft = RequestDraft(Selector.of([record]))
+            now = eraser.workspace.clock()
+            service.intake.make(partial(accept, eraser, draft, now)).result(60)
             log.accepted.append((time.monotonic(), record))
         time.sleep(0.5)
         stop.set()
@@ -260,8 +262,8 @@ def live(root: Path, records: Sequence[str], pauses: Sequence[float], log: Log) 
             thread.join()
 
 
-def accept(eraser: Eraser, wish: RequestDraft, now: datetime, connection: Connection) -> Request:
-    return eraser.workspace.requests.accept(wish, now=now, connection=connection)
+def accept(eraser: Eraser, draft: RequestDraft, now: datetime, connection: Connection) -> Request:
+    return eraser.workspace.requests.accept(draft, now=now, connection=connection)
 
 
 @pytest.mark.parametrize("seed", range(2))

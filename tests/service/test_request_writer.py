@@ -14,7 +14,8 @@ from faults import CLASSES, CONFIG, NOW, name, opened
 from lmeraser import Eraser
 from lmeraser.errors import StorageError, UnknownRecordError
 from lmeraser.service.request_writer import RequestWriter
-from lmeraser.workspace.requests.state import Request, RequestDraft
+from lmeraser.workspace.requests.draft import RequestDraft, Selector
+from lmeraser.workspace.requests.state import Request
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ def intake(eraser: Eraser, woken: list[int]) -> RequestWriter:
 
 def accepting(eraser: Eraser, *ids: str) -> Any:
     def change(connection: Connection) -> Request:
-        return eraser.workspace.requests.accept(RequestDraft(ids=ids), now=NOW, connection=connection)
+        return eraser.workspace.requests.accept(RequestDraft(Selector.of(ids)), now=NOW, connection=connection)
 
     return change
 

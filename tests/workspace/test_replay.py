@@ -16,7 +16,7 @@ from lmeraser import Eraser
 from lmeraser.data.importing import import_records
 from lmeraser.errors import VerificationError
 from lmeraser.evidence.hash_chain import Entry, check
-from lmeraser.workspace.replay import ReapplyReport, reapply
+from lmeraser.workspace.replay import ReplayReport, replay
 
 OTHER = "00000000-0000-4000-8000-000000000002"
 
@@ -52,10 +52,10 @@ def copied(root: Path, target: Path) -> Path:
     return target
 
 
-def again(root: Path, newest: bytes) -> ReapplyReport:
+def again(root: Path, newest: bytes) -> ReplayReport:
     """Carry out again what a newer ledger tells, and derive."""
     with opened(root) as eraser:
-        report = reapply(eraser.workspace, newest)
+        report = replay(eraser.workspace, newest)
         eraser.train()
     return report
 
@@ -134,7 +134,7 @@ def test_carrying_out_again_is_harmless_to_repeat(lost: Path, old: Path) -> None
     newest = ledger(lost)
     again(old, newest)
     once = ledger(old)
-    assert again(old, newest) == again(old, once) == ReapplyReport()
+    assert again(old, newest) == again(old, once) == ReplayReport()
     assert ledger(old) == once
 
 
@@ -314,7 +314,7 @@ def test_a_ledger_that_does_not_hold_changes_nothing(
     before = ledger(old)
     with opened(old) as eraser:
         with pytest.raises(VerificationError, match=told):
-            reapply(eraser.workspace, attack(check(ledger(lost)), ledger(lost)))
+            replay(eraser.workspace, attack(check(ledger(lost)), ledger(lost)))
         assert len(eraser.record_ids()) == 12
         assert eraser.workspace.generations.current() is not None
     assert ledger(old) == before
@@ -327,7 +327,7 @@ def test_a_ledger_without_its_end_is_found_by_a_head(lost: Path, old: Path) -> N
         eraser.unlearn(ids=[name(2)])
         head = eraser.workspace.ledger.head
     with opened(old) as eraser, pytest.raises(VerificationError, match="it was shortened"):
-        reapply(eraser.workspace, short, head=head)
+        replay(eraser.workspace, short, head=head)
 
 
 def test_the_ledger_of_another_workspace_is_refused(old: Path, tmp_path: Path) -> None:
@@ -337,7 +337,7 @@ def test_the_ledger_of_another_workspace_is_refused(old: Path, tmp_path: Path) -
         eraser.train()
         eraser.unlearn(ids=[name(1)])
     with opened(old) as eraser, pytest.raises(VerificationError, match="another workspace"):
-        reapply(eraser.workspace, ledger(tmp_path / "other"))
+        replay(eraser.workspace, ledger(tmp_path / "other"))
 
 
 def test_a_crash_at_the_worst_moments_is_made_good(lost: Path, old: Path, tmp_path: Path) -> None:
@@ -348,7 +348,7 @@ def test_a_crash_at_the_worst_moments_is_made_good(lost: Path, old: Path, tmp_pa
     newest = ledger(lost)
     for at in itertools.count(1, 5):
         work = copied(old, tmp_path / f"at-{at}")
-        code = stopped(work, lambda eraser: reapply(eraser.workspace, newest), "kill", at)
+        code = stopped(work, lambda eraser: replay(eraser.workspace, newest), "kill", at)
         again(work, newest)
         assert same(lost, work), at
         if code == 0:

@@ -31,9 +31,10 @@ for _command in (
     *(model.cost, deletion.plan, deletion.unlearn, workspace.relabel, model.audit),
     *(public.pretrain, public.convert, service.serve),
     *(evidence.ledger, evidence.verify, evidence.residue, workspace.purge, workspace.upgrade),
-    *(recovery.backup, recovery.restore, recovery.reapply),
+    *(recovery.backup, recovery.restore, recovery.replay),
 ):
     app.command()(_command)
+app.command(hidden=True, deprecated=True)(recovery.reapply)
 
 _requests = typer.Typer(help="List, accept and cancel deletion requests.", invoke_without_command=True)
 _requests.callback()(deletion.requests)

@@ -59,7 +59,11 @@ def waiting(workspace: Workspace, model: Model) -> QuarantineScope:
     if not workspace.config.requests.quarantine:
         return QuarantineScope()
     pending = workspace.requests.pending().ids  # first: what begins meanwhile is found by its clusters
-    return QuarantineScope(workspace.requests.quarantined(model, pending), pending)
+    numbers = set(model.cluster_numbers(workspace.records.trie_keys(model.partition.key, pending)).values())
+    for request in workspace.requests.all("in_progress", "failed"):
+        if request.before is not None and request.before.model == model.model_digest:
+            numbers.update(request.before.clusters)
+    return QuarantineScope(model.with_jointly_tuned(numbers), pending)
 
 
 def quarantine(workspace: Workspace, model: Model, found: QuarantineScope | None = None) -> Quarantine:

@@ -9,13 +9,15 @@ certificates, over the SHA-256 digest of a body. Follows `deletion`; knows nothi
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import UUID4, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
 from lmeraser.service.problems import knows_fields
-from lmeraser.workspace.requests.state import Regulation, RequestDraft
+from lmeraser.workspace.requests.draft import RequestDraft, Selector
+from lmeraser.workspace.requests.state import Regulation
 
 API_VERSION = "2.0"
 EXAMPLE_ID = "00000000-0000-4000-8000-000000000001"
@@ -100,17 +102,21 @@ class ErasureRequest(BaseModel):
     status_callback_urls: list[Url] = Field(default=[], max_length=10)
     extensions: Extensions = Extensions()
 
-    def wish(self, now: datetime) -> RequestDraft:
-        """What it asks for."""
+    def draft(self, now: datetime) -> RequestDraft:
+        """The request in the words of the workspace, received now."""
         return RequestDraft(
-            ids=self._named("lmeraser_record_id"),
-            subjects=self._named("controller_customer_id"),
-            request=str(self.subject_request_id),
+            selector=selector_of(self.subject_identities),
+            request_id=str(self.subject_request_id),
             regulation=self.regulation,
             received=now,
             audit=self.extensions.lmeraser.audit,
-            since=self.submitted_time,
+            period_began=self.submitted_time,
         )
 
-    def _named(self, kind: IdentityType) -> list[str]:
-        return [one.identity_value for one in self.subject_identities if one.identity_type == kind]
+
+def selector_of(identities: Iterable[Identity]) -> Selector:
+    """The records and subjects that these identities name."""
+    names: dict[IdentityType, list[str]] = {"lmeraser_record_id": [], "controller_customer_id": []}
+    for identity in identities:
+        names[identity.identity_type].append(identity.identity_value)
+    return Selector.of(ids=names["lmeraser_record_id"], subjects=names["controller_customer_id"])

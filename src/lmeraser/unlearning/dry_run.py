@@ -7,17 +7,17 @@ is exact; only then are numerical modules imported, and the backbone only if a f
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lmeraser.core.digests import Digest
 from lmeraser.core.progress import Progress, silent
 from lmeraser.models.manifest import Model
-from lmeraser.models.partitions.trie import group, group_below, lies_under, regions
+from lmeraser.models.partitions.trie import affected_paths, group, group_below, is_under
 from lmeraser.unlearning.plan import Plan, plan
 from lmeraser.workspace.freshness import current_model
-from lmeraser.workspace.requests.selection import select
+from lmeraser.workspace.requests.draft import Selector
+from lmeraser.workspace.requests.selection import resolve
 from lmeraser.workspace.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -31,18 +31,17 @@ if TYPE_CHECKING:
 def dry_run(
     workspace: Workspace,
     executor: Callable[[], Executor],
+    selector: Selector,
     *,
-    ids: Iterable[str] = (),
-    subjects: Iterable[str] = (),
     progress: Progress = silent,
 ) -> Plan:
-    """What `unlearn` would do with the same arguments.
+    """What `unlearn` would do with the same selector.
 
     Raises:
         UnknownRecordError: names that this workspace never held, all of them listed.
         NoModelError: there is no model, or it is not up to date.
     """
-    selection = select(workspace.records, ids=ids, subjects=subjects)
+    selection = resolve(workspace.records, selector)
     model = current_model(workspace)
     removed = set(selection.ids)
     hit = workspace.records.any_sampled(model.partition.key, removed)
@@ -51,10 +50,10 @@ def dry_run(
     if not model.tuned:
         before, after, gone = {}, {}, removed
     elif hit:
-        before, gone = model.numbers(workspace.records.trie_keys(model.partition.key)), removed
+        before, gone = model.cluster_numbers(workspace.records.trie_keys(model.partition.key)), removed
         after = _divide_again(workspace, model, removed, executor, progress)
     elif model.together:
-        before, gone = model.numbers(workspace.records.trie_keys(model.partition.key)), removed
+        before, gone = model.cluster_numbers(workspace.records.trie_keys(model.partition.key)), removed
         after = _grouped_without(workspace, model, removed)
     else:
         before, after, gone = _touched(workspace, model, removed)
@@ -79,12 +78,12 @@ def _touched(
     going = records.trie_keys(key, sorted(removed)).values()
 
     def left(path: str) -> int:
-        return records.count_under(key, path) - sum(lies_under(place, path) for place in going)
+        return records.count_under(key, path) - sum(is_under(place, path) for place in going)
 
     gone, before, after = records.numbers(removed), dict[str, int](), list[list[str]]()
-    for path in regions(going, known, limit, left):
+    for path in affected_paths(going, known, limit, left):
         places = records.numbered(key, path)
-        before |= model.numbers(places)
+        before |= model.cluster_numbers(places)
         after += group_below(path, {n: place for n, place in places.items() if n not in gone}, limit).values()
     return before, {n: number for number, members in enumerate(after) for n in members}, gone
 
@@ -105,7 +104,7 @@ def _divide_again(
     progress: Progress,
 ) -> Mapping[str, int]:
     from lmeraser.pipeline.caches import InMemoryStatistics, ReadOnlyCache
-    from lmeraser.pipeline.derive import Inputs, PipelineContext, divide
+    from lmeraser.pipeline.derive import Inputs, Pipeline, PipelineContext
     from lmeraser.storage.artifacts import MemoryStore
 
     retained = [record for record in workspace.records.index() if record.id not in removed]
@@ -113,14 +112,14 @@ def _divide_again(
     lazy = _Borrowed(model.partition.fingerprint, model.backbone, executor)
     tools = PipelineContext(
         store=MemoryStore(),
-        memory=ReadOnlyCache(workspace.records),
-        counts=InMemoryStatistics(),
+        cache=ReadOnlyCache(workspace.records),
+        statistics=InMemoryStatistics(),
         executor=lambda: lazy,
         fetch=workspace.records.images,
         secret=workspace.secret,
         progress=progress,
     )
-    return divide(inputs, tools, Counter()).numbers()
+    return Pipeline(inputs, tools).assign_clusters().numbers()
 
 
 class _Borrowed:

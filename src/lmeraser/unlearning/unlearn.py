@@ -29,8 +29,9 @@ from lmeraser.evidence.certificate import issue, render, statement
 from lmeraser.pipeline.executors.base import Executor
 from lmeraser.unlearning.train import TrainReport, train
 from lmeraser.workspace.purge import forget
+from lmeraser.workspace.requests.draft import RequestDraft
 from lmeraser.workspace.requests.selection import Selection
-from lmeraser.workspace.requests.state import Request, RequestDraft, State
+from lmeraser.workspace.requests.state import Request, State
 from lmeraser.workspace.workspace import Workspace
 
 

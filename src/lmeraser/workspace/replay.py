@@ -1,41 +1,53 @@
-"""Deletions that an older state of a workspace does not know of, carried out again from a newer ledger.
+"""Replay of deletions that an older state of a workspace does not know of, from a newer ledger.
 
-A backup or a snapshot of a disk still holds what was deleted after it was made. The ledger tells of each deletion
-by commitments, which are random numbers to everybody else; but this older state still has the keys under which
-they were made, so it finds out which of its records they are of. Steps:
-1. the newer ledger is an unbroken chain that goes on where the ledger here ends;
-2. every commitment that it lists as removed, and that was added before, is of a record held here; without these
-   records, and after an entry that tells of the restoration, ledger and records tell the same story;
+A backup or a snapshot of a disk still holds what was deleted after it was made. The ledger lists deleted records by
+their commitments, which are random numbers to everybody else; but the older state still has the keys under which
+they were computed, so it can tell which of its records they belong to. Steps:
+1. the newer ledger is an unbroken chain that continues the ledger here;
+2. every commitment that it lists as removed, and that was added before, belongs to a record held here; without these
+   records, and after an entry that records the restoration, ledger and records agree;
 3. the served model is withdrawn;
-4. in one transaction: requests get the states that the newer ledger tells of, the records are deleted, and its
+4. in one transaction: requests get the states that the newer ledger records, the records are deleted, and its
    entries are taken over; then the caller derives the model.
-What fails before step 3 has changed nothing.
+A failure before step 3 has changed nothing.
 
-What the ledger cannot say: what was added since, or the right label of what was rectified. Rectified records are
-deleted, too. Follows `docs/adr/0018-backups.md`; knows nothing about how a state came to be older.
+The ledger cannot tell what was added since, or the right label of a rectified record: rectified records are
+deleted, too. `docs/adr/0018-backups.md` has the reasons.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
+from sqlalchemy import Connection
+
+from lmeraser.core.digests import Digest
 from lmeraser.errors import LockedError, VerificationError
 from lmeraser.evidence.hash_chain import Entry, LedgerHead, check
 from lmeraser.evidence.reconcile import differences, of_their_kind, removed
+from lmeraser.workspace.requests.state import Request, State
 from lmeraser.workspace.workspace import Workspace
+
+_STATE_AFTER: dict[str, State] = {  # of a request, by the kind of entry that names it
+    "request": "pending",
+    "cancelled": "cancelled",
+    "deleted": "in_progress",
+    "completed": "completed",
+    "failed": "failed",
+}
 
 
 @dataclass(frozen=True)
-class ReapplyReport:
-    """What a newer ledger changed.
+class ReplayReport:
+    """What the replay of a newer ledger changed.
 
     Attributes:
         entries: how many it had that were not known here.
         records_deleted: records that had been deleted since.
-        records_rectified: of these, how many may only have been given another label.
-        records_lost: how many had been added since; they are not here.
-        requests_lost: ids of open requests that came since; what they named is not known, so file them again.
+        records_rectified: how many of these may only have been given another label.
+        records_lost: how many had been added since; they are not held here.
+        requests_lost: ids of open requests that were accepted since; what they named is unknown, so file them again.
     """
 
     entries: int = 0
@@ -49,34 +61,34 @@ class ReapplyReport:
         return asdict(self)
 
 
-def reapply(workspace: Workspace, newest: bytes, *, head: LedgerHead | None = None) -> ReapplyReport:
-    """Delete what a newer copy of the ledger tells was deleted; repeating it is harmless.
+def replay(workspace: Workspace, newest: bytes, *, head: LedgerHead | None = None) -> ReplayReport:
+    """Delete what a newer copy of the ledger records as deleted; harmless to repeat.
 
     No model is served afterwards, if there was anything to do: `unlearn.complete_pending` derives one.
 
     Args:
         workspace: the older state.
         newest: bytes of the newest copy of its ledger.
-        head: where the ledger ended when this was exported, if it was; it finds a copy that was shortened.
+        head: an exported head of that ledger, if there is one; it detects a copy that was shortened.
 
     Raises:
-        VerificationError: the copy is broken, shortened, not of this workspace, or does not fit its records.
-        LockedError: somebody else writes to the workspace.
+        VerificationError: the copy is broken, shortened, of another workspace, or does not match the records.
+        LockedError: another process writes to the workspace.
     """
-    with workspace.writing("reapply"):
+    with workspace.writing("replay"):
         known = workspace.ledger.entries()
-        newer = _newer(known, check(newest, head=head))
+        newer = _newer_entries(known, check(newest, head=head))
         if not newer:
-            return ReapplyReport()
-        names = _deleted(workspace, known, newer)
+            return ReplayReport()
+        record_ids = _deleted_ids(workspace, known, newer)
         rectified = removed(entry for entry in newer if entry.kind == "relabelled")
         with of_their_kind():
             added = sum(int(entry.body["records"]) for entry in newer if entry.kind == "added")
         workspace.generations.withdraw()
-        lost = _carried_out(workspace, newer, names)
-    return ReapplyReport(
+        lost = _take_over(workspace, newer, record_ids)
+    return ReplayReport(
         entries=len(newer),
-        records_deleted=len(names),
+        records_deleted=len(record_ids),
         records_rectified=sum(len(digests) for position, digests in rectified.items() if position < len(known)),
         records_lost=added,
         requests_lost=tuple(lost),
@@ -84,72 +96,113 @@ def reapply(workspace: Workspace, newest: bytes, *, head: LedgerHead | None = No
 
 
 def tell(entries: int) -> Mapping[str, int]:
-    """The body of the entry that tells of a restoration, to a state with so many entries."""
+    """The body of the entry that records a restoration, in a ledger with so many entries."""
     return {"entries": entries}
 
 
-def _newer(known: Sequence[Entry], entries: Sequence[Entry]) -> list[Entry]:
+def _newer_entries(known: Sequence[Entry], entries: Sequence[Entry]) -> list[Entry]:
     """The entries that are not known here (step 1)."""
     common = min(len(known), len(entries))
     if common and known[common - 1].digest != entries[common - 1].digest:
-        raise _refused("a ledger that parts from the one here; it is of another workspace, or of another history")
+        raise _mismatch("it differs from the ledger here; it is of another workspace, or of another history")
     if len(entries) < len(known) and known[common].kind != "restored":
-        raise _refused(
-            f"{len(entries)} entries; there are {len(known)} here already: it was shortened, or is older"
-        )
+        raise _mismatch(f"it has {len(entries)} entries, fewer than the {len(known)} here; it was shortened or is older")
     return list(entries[common:])
 
 
-def _deleted(workspace: Workspace, known: Sequence[Entry], newer: Sequence[Entry]) -> list[str]:
-    """Ids of the records that newer entries tell are gone (step 2)."""
+def _deleted_ids(workspace: Workspace, known: Sequence[Entry], newer: Sequence[Entry]) -> list[str]:
+    """Ids of the records that newer entries list as removed (step 2)."""
     gone = {d for position, digests in removed(newer).items() if position < len(known) for d in digests}
-    names = workspace.records.committed(gone)
-    if missing := len(gone - names.keys()):
-        raise _refused(f"{missing} of {len(gone)} records that it tells were deleted are not held here")
-    after = {
+    record_ids = workspace.records.committed(gone)
+    if missing := len(gone - record_ids.keys()):
+        raise _mismatch(f"{missing} of the {len(gone)} records that it lists as deleted are not held here")
+    retained = {
         position: [digest for digest in digests if digest not in gone]
         for position, digests in workspace.records.commitments().items()
     }
-    told = Entry(len(known) + len(newer), None, "", "restored", tell(len(known)))
-    if found := differences([*known, *newer, told], after):
-        raise _refused(f"a story that the records contradict: {found[0]}")
-    return sorted(names.values())
+    restored = Entry(len(known) + len(newer), None, "", "restored", tell(len(known)))
+    if found := differences([*known, *newer, restored], retained):
+        raise _mismatch(f"it does not match the records here: {found[0]}")
+    return sorted(record_ids.values())
 
 
-def _carried_out(workspace: Workspace, newer: Sequence[Entry], names: Sequence[str]) -> list[str]:
-    """Take the newer entries over and delete these records (step 4); ids of requests that are lost."""
+def _take_over(workspace: Workspace, newer: Sequence[Entry], record_ids: Sequence[str]) -> list[str]:
+    """Take over the newer entries and delete these records (step 4); returns ids of requests that are lost."""
     with workspace.write_transaction() as connection:
         known = workspace.ledger.next_position(connection)
         if known != newer[0].position:
             raise LockedError(
-                "Nobody writes to a workspace while deletions are carried out again.",
-                got="an entry that was noted meanwhile",
+                "Ledger changed during the replay",
+                got="another process added an entry",
                 next_step="stop the service and run the same command again",
             )
-        lost = workspace.requests.replay(connection, newer)
-        if names:
-            workspace.records.delete(connection, names, subjects=_gone_altogether(workspace, names))
+        lost = _replay_requests(workspace, connection, newer)
+        if record_ids:
+            subjects = _subjects_without_records(workspace, record_ids)
+            workspace.records.delete(connection, record_ids, subjects=subjects)
         workspace.ledger.extend(connection, newer)
         workspace.ledger.note(connection, "restored", tell(known), now=workspace.clock())
-        workspace.database.set_metadata(
-            connection, "told_generation", ""
-        )  # the ledger is told of the next one again
+        # The next generation is recorded in the ledger again, even if its digest is that of the last one.
+        workspace.database.set_metadata(connection, "told_generation", "")
     return lost
 
 
-def _gone_altogether(workspace: Workspace, names: Sequence[str]) -> list[str]:
-    """Subjects all of whose records go.
+def _replay_requests(workspace: Workspace, connection: Connection, newer: Sequence[Entry]) -> list[str]:
+    """Bring requests to the states that newer entries record, while their records are still held.
 
-    The ledger does not tell whether they were named. That nothing of theirs comes back unasked is the safe guess.
+    Returns:
+        Ids of open requests that are not held here; what they named is lost.
     """
-    going = set(names)
-    subjects = {subject for subject, _, _ in workspace.records.find(names).values() if subject is not None}
-    return [s for s, ids in workspace.records.of_subjects(subjects).items() if going.issuperset(ids)]
+    last = {request_id: (state, entry) for entry in newer for request_id, state in _states_after(entry)}
+    lost = []
+    for request_id, (state, entry) in sorted(last.items()):
+        request = workspace.requests.get(request_id, connection)
+        if request is None:
+            if state not in ("completed", "cancelled"):
+                lost.append(request_id)
+        elif state != "pending":
+            replayed = _replayed(workspace, connection, request, state, entry)
+            workspace.requests.overwrite(connection, replayed)
+    return lost
 
 
-def _refused(got: str) -> VerificationError:
+def _replayed(
+    workspace: Workspace, connection: Connection, request: Request, state: State, entry: Entry
+) -> Request:
+    with of_their_kind():
+        certificate = Digest(entry.body["certificate"]) if "certificate" in entry.body else None
+    replayed = replace(request, state=state, changed=entry.time, certificate=certificate)
+    if request.state != "pending" or state == "cancelled":
+        return replayed
+    selection = workspace.requests.selection(request, connection)
+    return replace(replayed, records=len(selection.ids), already_deleted=len(selection.already_deleted))
+
+
+def _states_after(entry: Entry) -> list[tuple[str, State]]:
+    """Ids of the requests that an entry names, each with its state after the entry."""
+    state = _STATE_AFTER.get(entry.kind)
+    if state is None:
+        return []
+    with of_their_kind():
+        names = entry.body["requests"] if entry.kind == "deleted" else [entry.body["request"]]
+        return [(str(name), state) for name in names]
+
+
+def _subjects_without_records(workspace: Workspace, record_ids: Sequence[str]) -> list[str]:
+    """Subjects all of whose records are deleted.
+
+    The ledger does not say whether a request named them. Suppressing them is the safe assumption: nothing of theirs
+    is imported again unasked.
+    """
+    deleted = set(record_ids)
+    found = workspace.records.find(record_ids)
+    subjects = {subject for subject, _, _ in found.values() if subject is not None}
+    return [s for s, ids in workspace.records.of_subjects(subjects).items() if deleted.issuperset(ids)]
+
+
+def _mismatch(got: str) -> VerificationError:
     return VerificationError(
-        "Deletions are carried out again from the newest ledger of the same workspace, unbroken.",
+        "Cannot replay this ledger",
         got=got,
-        next_step="look for the newest copy or export of the ledger; nothing was changed",
+        next_step="look for the newest copy or export of this workspace's ledger; nothing was changed",
     )

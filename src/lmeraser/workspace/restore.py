@@ -38,13 +38,13 @@ from lmeraser.workspace.backup import (
     digest_of_file,
     tables_of,
 )
-from lmeraser.workspace.replay import ReapplyReport, reapply, tell
+from lmeraser.workspace.replay import ReplayReport, replay, tell
 from lmeraser.workspace.workspace import Workspace
 
 
 def restore(
     archive: Path, root: Path, *, newest: bytes | None = None, head: LedgerHead | None = None, wait: float = 10.0
-) -> ReapplyReport:
+) -> ReplayReport:
     """Make a workspace from a backup, without what was deleted since; no model is served yet.
 
     Args:
@@ -121,12 +121,12 @@ def _compare(archive: Path, folder: Path, digests: Mapping[str, str]) -> None:
         )
 
 
-def _filled(staged: Path, newest: bytes | None, head: LedgerHead | None, wait: float) -> ReapplyReport:
+def _filled(staged: Path, newest: bytes | None, head: LedgerHead | None, wait: float) -> ReplayReport:
     """Steps 2 and 3."""
     with contextlib.closing(Workspace(staged, wait=wait)) as workspace:
         _fill(workspace, staged / ROWS)
         try:
-            report = reapply(workspace, newest, head=head) if newest is not None else ReapplyReport()
+            report = replay(workspace, newest, head=head) if newest is not None else ReplayReport()
             if not report.entries:
                 with workspace.writing("restore"), workspace.write_transaction() as connection:
                     told = tell(workspace.ledger.next_position(connection))

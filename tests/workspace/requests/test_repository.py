@@ -108,7 +108,7 @@ def test_what_is_accepted_during_a_derivation_waits_and_is_quarantined_in_the_ne
     model = eraser.workspace.generations.require()
     assert eraser.model_digest == digest_without(tmp_path, 1)
     places = eraser.workspace.records.trie_keys(model.partition.key, [name(10)])
-    assert eraser.quarantined() == set(model.numbers(places).values()) != set()
+    assert eraser.quarantined() == set(model.cluster_numbers(places).values()) != set()
     eraser.unlearn()
     assert eraser.model_digest == digest_without(tmp_path, 1, 10)
     assert states(eraser) == {FIRST: "completed", SECOND: "completed"}

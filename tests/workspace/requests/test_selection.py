@@ -14,7 +14,8 @@ from conftest import forget, png
 from lmeraser.data.records import Record, Records
 from lmeraser.errors import InputError, UnknownRecordError
 from lmeraser.storage.database import Database
-from lmeraser.workspace.requests.selection import read_ids, select
+from lmeraser.workspace.requests.draft import Selector
+from lmeraser.workspace.requests.selection import read_ids, resolve
 
 DOT = png(np.zeros((3, 3)))
 OWNER = {f"r{number}": f"s{number % 3}" for number in range(9)} | {"free": None}
@@ -43,18 +44,18 @@ def test_ids_and_subjects_mix_and_repeat(records: Records, ids: list[str], subje
         return
     gone = {"r0", "r1", "r4", "r7"}
     wanted = {name for name, owner in OWNER.items() if name in ids or owner in subjects}
-    selection = select(records, ids=ids, subjects=subjects)
+    selection = resolve(records, Selector.of(ids, subjects))
     assert selection.ids == tuple(sorted(wanted - gone))
     assert selection.subjects == tuple(sorted(set(subjects) - {"s1"}))
     assert selection.already_deleted == tuple(sorted((set(ids) & gone) | (set(subjects) & {"s1"})))
-    assert select(records, ids=iter(ids), subjects=iter(subjects)) == selection
+    assert resolve(records, Selector.of(iter(ids), iter(subjects))) == selection
 
 
 def test_unknown_names_are_all_listed(records: Records) -> None:
     with pytest.raises(UnknownRecordError) as caught:
-        select(records, ids=["r2", "r0", "x", "s2", "x"], subjects=["s0", "s9", "r3"])
+        resolve(records, Selector.of(["r2", "r0", "x", "s2", "x"], ["s0", "s9", "r3"]))
     assert caught.value.got.splitlines() == [
-        "unknown, 4:",
+        "4",
         "  - record id 's2'",
         "  - record id 'x'",
         "  - subject 'r3'",
@@ -65,14 +66,14 @@ def test_unknown_names_are_all_listed(records: Records) -> None:
 @pytest.mark.parametrize("name", ["", "\udcff", "a\x00b", "x" * 5000, "'; DROP TABLE records; --"])
 def test_names_that_cannot_be_names_are_unknown(records: Records, name: str) -> None:
     with pytest.raises(UnknownRecordError):
-        select(records, ids=[name])
+        resolve(records, Selector.of(ids=[name]))
     with pytest.raises(UnknownRecordError):
-        select(records, subjects=[name])
+        resolve(records, Selector.of(subjects=[name]))
 
 
 def test_a_request_for_nothing_is_refused(records: Records) -> None:
     with pytest.raises(InputError, match="--ids-file"):
-        select(records)
+        resolve(records, Selector())
 
 
 def test_an_ids_file_has_one_id_a_line(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, TypeVar
 
 import typer
 
@@ -25,6 +27,8 @@ from lmeraser.cli.commands.base import (
     print_report,
     workers,
 )
+
+T = TypeVar("T")
 
 
 def plan(ids: Ids = None, subjects: Subjects = None, ids_file: IdsFile = None, as_json: AsJson = False) -> None:
@@ -59,17 +63,8 @@ def unlearn(
     Without --id, --subject and --ids-file, carries out the requests that were accepted before, in one derivation
     (with --request, only that one). Writes a signed certificate for each.
     """
-    from lmeraser.workspace.requests.state import regulation as parse_regulation
-
     with opened(compute=workers(executor, address, processes)) as eraser:
-        report = eraser.unlearn(
-            ids=all_ids(ids, ids_file),
-            subjects=subjects or [],
-            request=request,
-            regulation=parse_regulation(regulation),
-            received=moment(received),
-            audit=audit,
-        )
+        report = _call(eraser.unlearn, ids, subjects, ids_file, request, regulation, received, audit)
     print_report("unlearned", report.to_json(), as_json=as_json)
     raise typer.Exit(1 if any(request.state == "failed" for request in report.requests) else 0)
 
@@ -103,17 +98,8 @@ def accept(
     as_json: AsJson = False,
 ) -> None:
     """Accept a request; 'lmeraser unlearn' carries it out. Its clusters are quarantined until then."""
-    from lmeraser.workspace.requests.state import regulation as parse_regulation
-
     with opened(quiet=True) as eraser:
-        accepted = eraser.request(
-            ids=all_ids(ids, ids_file),
-            subjects=subjects or [],
-            request=request,
-            regulation=parse_regulation(regulation),
-            received=moment(received),
-            audit=audit,
-        )
+        accepted = _call(eraser.request, ids, subjects, ids_file, request, regulation, received, audit)
         values = accepted.to_json(eraser.workspace.clock())
     print_report("accepted", values, as_json=as_json)
 
@@ -123,3 +109,26 @@ def cancel(request: Annotated[str, typer.Argument(help="The request's UUID.")], 
     with opened(quiet=True) as eraser:
         values = eraser.cancel(request).to_json(eraser.workspace.clock())
     print_report("cancelled", values, as_json=as_json)
+
+
+def _call(
+    verb: Callable[..., T],
+    ids: list[str] | None,
+    subjects: list[str] | None,
+    ids_file: Path | None,
+    request: str | None,
+    regulation: str,
+    received: str | None,
+    audit: bool,
+) -> T:
+    """Call `Eraser.unlearn` or `Eraser.request` with the options that both commands share."""
+    from lmeraser.workspace.requests.state import parse_regulation
+
+    return verb(
+        ids=all_ids(ids, ids_file),
+        subjects=subjects or [],
+        request=request,
+        regulation=parse_regulation(regulation),
+        received=moment(received),
+        audit=audit,
+    )

@@ -1,4 +1,4 @@
-"""Commands about backups: make one, restore it, and carry out deletions again that it does not know of."""
+"""Commands for backups: make one, restore it, and replay deletions that are newer than it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lmeraser.errors import InputError
 
 if TYPE_CHECKING:
     from lmeraser.evidence.hash_chain import LedgerHead
-    from lmeraser.workspace.replay import ReapplyReport
+    from lmeraser.workspace.replay import ReplayReport
 
 Newest = Annotated[Path | None, typer.Option("--ledger", help="The newest copy of the workspace's ledger.")]
 ExportedHead = Annotated[
@@ -57,22 +57,32 @@ def restore(
     _finish("restored", report, as_json=as_json)
 
 
+def replay(
+    ledger: Annotated[Path, typer.Option("--ledger", help="The newest copy of the workspace's ledger.")],
+    head: ExportedHead = None,
+    as_json: AsJson = False,
+) -> None:
+    """Replay the deletions of a newer ledger in a workspace that was set back to an older state."""
+    from lmeraser.core.atomic_files import read_file
+    from lmeraser.workspace.replay import replay as replay_ledger
+
+    newest = read_file(ledger)
+    with opened(quiet=True) as eraser:
+        report = replay_ledger(eraser.workspace, newest, head=_head(head))
+    _finish("replayed", report, as_json=as_json)
+
+
 def reapply(
     ledger: Annotated[Path, typer.Option("--ledger", help="The newest copy of the workspace's ledger.")],
     head: ExportedHead = None,
     as_json: AsJson = False,
 ) -> None:
-    """Carry out again what a newer ledger tells was deleted, in a workspace that was set back."""
-    from lmeraser.core.atomic_files import read_file
-    from lmeraser.workspace.replay import reapply as carry_out
-
-    newest = read_file(ledger)
-    with opened(quiet=True) as eraser:
-        report = carry_out(eraser.workspace, newest, head=_head(head))
-    _finish("carried out again", report, as_json=as_json)
+    """Deprecated name of 'lmeraser replay'."""
+    typer.echo("lmeraser: 'reapply' is deprecated and will be removed; use 'lmeraser replay'", err=True)
+    replay(ledger, head, as_json)
 
 
-def _finish(title: str, report: ReapplyReport, *, as_json: bool) -> None:
+def _finish(title: str, report: ReplayReport, *, as_json: bool) -> None:
     """Derive the model where there was one, and print what happened."""
     from lmeraser.unlearning.unlearn import complete_pending
 

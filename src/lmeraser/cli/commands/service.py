@@ -83,7 +83,7 @@ def _check_not_set_back(eraser: Eraser, path: Path) -> None:
         raise VerificationError(
             "A workspace is served in its newest state.",
             got=error.got,
-            next_step="'lmeraser reapply --ledger FILE' carries out again what the newest ledger tells",
+            next_step="'lmeraser replay --ledger FILE' replays the deletions of the newest ledger",
         ) from error
 
 

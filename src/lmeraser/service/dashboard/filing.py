@@ -26,7 +26,8 @@ from lmeraser.service.routes.planning import planned
 from lmeraser.service.service import Service, service_of
 from lmeraser.service.wire import ErasureRequest
 from lmeraser.unlearning.plan import Plan
-from lmeraser.workspace.requests.state import Regulation, RequestDraft, parse_id
+from lmeraser.workspace.requests.draft import Selector
+from lmeraser.workspace.requests.state import Regulation, parse_id
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
@@ -122,15 +123,15 @@ def plan(call: Call, visitor: Filer, sent: Sent) -> Response:
     """What the request would do, cost, and until when it would be due; nothing is filed."""
     service, now, request_id = service_of(call), service_of(call).workspace.clock(), str(uuid.uuid4())
     try:
-        wish = sent.wanted(request_id, now, service).wish(now)
-        found = _plan(service, wish)
+        draft = sent.wanted(request_id, now, service).draft(now)
+        found = _plan(service, draft.selector)
     except Problem as problem:
         return _form(call, sent, problem.detail, code=problem.status)
     except InputError as error:
         return _form(call, sent, error.summary, code=422)
-    due = service.workspace.config.requests.due(wish.regulation, min(now, wish.since or now))
+    due = draft.due(service.workspace.config.requests, now=now)
     return page(
-        call, "plan.html", filled=sent, wish=wish, plan=found, due=to_text(due), request_id=request_id, laws=LAWS
+        call, "plan.html", filled=sent, selector=draft.selector, plan=found, due=to_text(due), request_id=request_id, laws=LAWS
     )
 
 
@@ -161,10 +162,10 @@ def _form(call: Call, sent: Filled, fault: str = "", *, code: int = 200) -> Resp
     return page(call, "file.html", code=code, filled=sent, fault=fault, laws=LAWS, today=today)
 
 
-def _plan(service: Service, wish: RequestDraft) -> Plan | str:
+def _plan(service: Service, selector: Selector) -> Plan | str:
     """The plan, or why there is none."""
     try:
-        return planned(service, ids=wish.ids, subjects=wish.subjects)
+        return planned(service, selector)
     except NoModelError as error:
         return error.message
 

@@ -20,6 +20,7 @@ from lmeraser.service.routes import erasure, events
 from lmeraser.service.routes.planning import planned
 from lmeraser.service.service import Service, service_of
 from lmeraser.unlearning.plan import Plan
+from lmeraser.workspace.requests.draft import Selector
 from lmeraser.workspace.requests.state import Request
 from lmeraser.workspace.workspace import Workspace
 
@@ -111,14 +112,14 @@ def _clusters(service: Service, request: Request) -> list[int] | None:
     if request.state != "pending" or model is None or not model.tuned:
         return None
     ids = service.workspace.requests.selection(request).ids
-    return sorted(set(model.numbers(service.workspace.records.trie_keys(model.partition.key, ids)).values()))
+    return sorted(set(model.cluster_numbers(service.workspace.records.trie_keys(model.partition.key, ids)).values()))
 
 
 def _plan(service: Service, request: Request) -> Plan | str:
     """What carrying it out will cost, or why that is not known."""
     try:
         selection = service.workspace.requests.selection(request)
-        return planned(service, ids=selection.ids, subjects=[]) if selection.ids else "Nothing of it is left."
+        return planned(service, Selector.of(ids=selection.ids)) if selection.ids else "Nothing of it is left."
     except LmeraserError as error:
         return error.message
 

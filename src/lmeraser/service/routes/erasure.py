@@ -31,7 +31,7 @@ from lmeraser.service.problems import Problem, documented
 from lmeraser.service.service import Service, service_of
 from lmeraser.service.wire import ErasureRequest
 from lmeraser.workspace.api_keys import ApiKey
-from lmeraser.workspace.requests.state import Request, RequestDraft
+from lmeraser.workspace.requests.state import Request
 
 router = APIRouter(tags=["deletion requests"])
 
@@ -203,9 +203,8 @@ def _accepted(service: Service, wanted: ErasureRequest, connection: Connection) 
     """Accept a request; whether it is a new one."""
     workspace = service.workspace
     now = workspace.clock()
-    wish: RequestDraft = wanted.wish(now)
     new = workspace.requests.get(str(wanted.subject_request_id), connection) is None
-    request = workspace.requests.accept(wish, now=now, connection=connection)
+    request = workspace.requests.accept(wanted.draft(now), now=now, connection=connection)
     if new:
         workspace.subscriptions.add(connection, request.id, wanted.status_callback_urls, now=now)
     return request, new

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Annotated, NoReturn
 
 from fastapi import APIRouter, Depends
@@ -13,10 +12,11 @@ from lmeraser.errors import NoModelError
 from lmeraser.service.access import needs
 from lmeraser.service.problems import Problem, documented, knows_fields
 from lmeraser.service.service import Service, service_of
-from lmeraser.service.wire import Identity
+from lmeraser.service.wire import Identity, selector_of
 from lmeraser.unlearning.dry_run import dry_run
 from lmeraser.unlearning.plan import Plan
 from lmeraser.workspace.api_keys import ApiKey
+from lmeraser.workspace.requests.draft import Selector
 
 router = APIRouter(tags=["deletion requests"])
 
@@ -74,17 +74,13 @@ def plan(wanted: PlanRequest, call: Call, key: Filing) -> Planned:
     service = service_of(call)
     if len(wanted.subject_identities) > service.config.max_names:
         raise Problem(422, "too-many", f"A request names at most {service.config.max_names} identities.")
-    names = {
-        kind: [one.identity_value for one in wanted.subject_identities if one.identity_type == kind]
-        for kind in ("lmeraser_record_id", "controller_customer_id")
-    }
-    found = planned(service, ids=names["lmeraser_record_id"], subjects=names["controller_customer_id"])
+    found = planned(service, selector_of(wanted.subject_identities))
     return Planned.model_validate(found.to_json(), from_attributes=True)
 
 
-def planned(service: Service, *, ids: Iterable[str], subjects: Iterable[str]) -> Plan:
+def planned(service: Service, selector: Selector) -> Plan:
     """The plan of a request. Raises as `dry_run.dry_run`."""
-    return dry_run(service.workspace, _nobody, ids=ids, subjects=subjects)
+    return dry_run(service.workspace, _nobody, selector)
 
 
 def _nobody() -> NoReturn:

@@ -1,28 +1,21 @@
-"""What a deletion request selects: record ids and subjects, as mixed and repeated as the user likes.
+"""Resolve the names of a deletion request to the records that it selects.
 
-An id that was deleted here before is not an error: repeating a request is harmless. An id that this workspace
-has never held is, because it is more likely a typing error than a wish; all of them are listed at once and
-nothing is deleted.
+Names may mix and repeat. An id that was deleted here before is not an error: repeating a request is harmless. An id
+that this workspace has never held is one, because it is probably a typing error; all of them are reported at once
+and nothing is deleted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from lmeraser.data.records import Records
 from lmeraser.errors import InputError, UnknownRecordError, listing
+from lmeraser.workspace.requests.draft import Selector
 
-_possible = str.isprintable  # no other name is ever imported, and a database may not even take it
-
-
-@dataclass(frozen=True)
-class Selector:
-    """What a request names: record ids and subjects."""
-
-    ids: Sequence[str] = ()
-    subjects: Sequence[str] = ()
+_may_be_a_name = str.isprintable  # no other name is ever imported, and some databases refuse to look one up
 
 
 @dataclass(frozen=True)
@@ -35,63 +28,75 @@ class Selection:
         already_deleted: requested ids and subjects that were deleted here before, sorted.
     """
 
-    ids: tuple[str, ...]
-    subjects: tuple[str, ...]
-    already_deleted: tuple[str, ...]
+    ids: tuple[str, ...] = ()
+    subjects: tuple[str, ...] = ()
+    already_deleted: tuple[str, ...] = ()
+
+    @classmethod
+    def union(cls, selections: Sequence[Selection]) -> Selection:
+        """What several requests select together."""
+
+        def merged(attribute: str) -> tuple[str, ...]:
+            return tuple(sorted(set().union(*(getattr(selection, attribute) for selection in selections))))
+
+        return cls(merged("ids"), merged("subjects"), merged("already_deleted"))
 
 
-def select(records: Records, *, ids: Iterable[str] = (), subjects: Iterable[str] = ()) -> Selection:
-    """Resolve ids and subjects.
+def resolve(records: Records, selector: Selector) -> Selection:
+    """Find the records that a selector names.
 
     Args:
-        records: what they name.
-        ids: record ids.
-        subjects: people.
+        records: where they are looked up.
+        selector: record ids and subjects.
 
     Raises:
-        InputError: nothing was asked for.
+        InputError: the selector is empty.
         UnknownRecordError: ids or subjects that were never here, all of them listed.
     """
-    names = Selector(tuple(ids), tuple(subjects))
-    if names == Selector():
+    if selector.empty:
         raise InputError(
-            "A deletion names records or subjects.", got="neither", next_step="give --id, --subject or --ids-file"
+            "No record or subject named", next_step="give --id, --subject or --ids-file (ids=, subjects= in Python)"
         )
-    selection = select_each(records, [names])[0]
-    missing, strangers = set(names.ids) - set(selection.ids), set(names.subjects) - set(selection.subjects)
-    missing -= records.suppressed("record", filter(_possible, missing))
-    strangers -= records.suppressed("subject", filter(_possible, strangers))
-    unknown = [f"record id {name!r}" for name in sorted(missing)]
-    unknown += [f"subject {name!r}" for name in sorted(strangers)]
+    selection = resolve_each(records, [selector])[0]
+    unknown_ids = set(selector.ids) - set(selection.ids)
+    unknown_ids -= records.suppressed("record", filter(_may_be_a_name, unknown_ids))
+    unknown_subjects = set(selector.subjects) - set(selection.subjects)
+    unknown_subjects -= records.suppressed("subject", filter(_may_be_a_name, unknown_subjects))
+    unknown = [f"record id {name!r}" for name in sorted(unknown_ids)]
+    unknown += [f"subject {name!r}" for name in sorted(unknown_subjects)]
     if unknown:
         raise UnknownRecordError(
-            "A deletion names records and subjects that this workspace holds; nothing was deleted.",
-            got="unknown, " + listing(unknown),
+            "Unknown record ids or subjects; nothing was deleted",
+            got=listing(unknown),
             next_step="correct the request; record ids are those given at import",
         )
     return selection
 
 
-def select_each(records: Records, requests: Sequence[Selector]) -> list[Selection]:
-    """Resolve what each of several requests names, with one look at the records.
+def resolve_each(records: Records, selectors: Sequence[Selector]) -> list[Selection]:
+    """Find the records of each of several selectors, with one look at the database.
 
-    Names were checked when a request was accepted; those that are not here any more count as deleted. (The records
-    of a subject may have been deleted by their ids, and nothing remembers the subject then.)
+    Names are checked when a request is accepted; those that are no longer here count as deleted. (The records of a
+    subject may have been deleted by their ids, and nothing remembers the subject then.)
     """
-    found = set(records.find(filter(_possible, {name for names in requests for name in names.ids})))
-    of_subjects = records.of_subjects(filter(_possible, {name for names in requests for name in names.subjects}))
-    return [_selection(names, found, of_subjects) for names in requests]
+    ids = {name for selector in selectors for name in selector.ids}
+    subjects = {name for selector in selectors for name in selector.subjects}
+    held = set(records.find(filter(_may_be_a_name, ids)))
+    of_subjects = records.of_subjects(filter(_may_be_a_name, subjects))
+    return [_selection(selector, held, of_subjects) for selector in selectors]
 
 
-def _selection(names: Selector, found: set[str], of_subjects: Mapping[str, Sequence[str]]) -> Selection:
-    wanted, people = set(names.ids), set(names.subjects)
-    here = people & of_subjects.keys()
-    ids = (wanted & found).union(*(of_subjects[subject] for subject in here))
-    return Selection(tuple(sorted(ids)), tuple(sorted(here)), tuple(sorted((wanted - found) | (people - here))))
+def _selection(selector: Selector, held: set[str], of_subjects: Mapping[str, Sequence[str]]) -> Selection:
+    ids = set(selector.ids)
+    subjects = set(selector.subjects)
+    present = subjects & of_subjects.keys()
+    selected = (ids & held).union(*(of_subjects[subject] for subject in present))
+    deleted = (ids - held) | (subjects - present)
+    return Selection(tuple(sorted(selected)), tuple(sorted(present)), tuple(sorted(deleted)))
 
 
 def read_ids(path: Path) -> list[str]:
-    """Record ids from a text file, one a line; empty lines and lines that begin with ``#`` are passed over.
+    """Record ids from a text file, one per line; empty lines and lines that begin with ``#`` are skipped.
 
     Raises:
         InputError: the file cannot be read as UTF-8 text.
@@ -100,6 +105,8 @@ def read_ids(path: Path) -> list[str]:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
-            "An ids file is a readable text file with one record id a line.", got=f"{path}: {error}"
+            "Cannot read the file of record ids",
+            got=f"{path}: {error}",
+            next_step="give a UTF-8 text file with one record id per line",
         ) from error
     return [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]

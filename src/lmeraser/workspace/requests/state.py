@@ -1,4 +1,4 @@
-"""Deletion requests: what is asked, until when it is due, how far it is, and what may follow what.
+"""Deletion requests: what is known of one, and the states that it goes through.
 
     pending ──> in_progress ──> completed
        │          │    ▲
@@ -8,21 +8,20 @@
 Rules:
 - a request is accepted (pending) only if every name in it is known; nothing is deleted yet;
 - pending -> cancelled: nothing was deleted, and the names that it selected are forgotten;
-- pending -> in_progress: its records go, and the names that it selected, in the same transaction;
+- pending -> in_progress: its records are deleted, and the names that it selected, in the same transaction;
 - in_progress -> completed: a model without the records is served, what came from them is purged, and the
   certificate is written;
 - in_progress -> failed: the audit that it asked for found a difference; there is no certificate;
 - failed -> in_progress: it is carried out again;
-- nothing leaves completed and cancelled.
+- completed and cancelled are final.
 
-Pure values and rules; `requests` keeps them in the database.
+Pure values and rules; `repository` stores them.
 """
 
 from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal, get_args
@@ -34,7 +33,7 @@ from lmeraser.errors import InputError
 Regulation = Literal["gdpr", "ccpa", "other"]
 State = Literal["pending", "in_progress", "completed", "cancelled", "failed"]
 
-_LAWFUL: dict[State, tuple[State, ...]] = {
+_TRANSITIONS: dict[State, tuple[State, ...]] = {
     "pending": ("in_progress", "cancelled"),
     "in_progress": ("completed", "failed"),
     "failed": ("in_progress",),
@@ -45,7 +44,7 @@ _LAWFUL: dict[State, tuple[State, ...]] = {
 
 @dataclass(frozen=True)
 class ModelSnapshot:
-    """The served model when a request's records went, as far as its certificate and the quarantine need it.
+    """The model that was served when a request's records were deleted, for its certificate and the quarantine.
 
     Attributes:
         model: its digest.
@@ -68,27 +67,33 @@ class ModelSnapshot:
     @classmethod
     def of_json(cls, values: Any) -> ModelSnapshot:
         """From what `to_json` gave."""
-        artifacts = tuple(Digest(artifact) for artifact in values["artifacts"])
-        model, partition = Digest(values["model"]), Digest(values["partition"])
-        return cls(model, int(values["generation"]), partition, artifacts, tuple(values["clusters"]))
+        return cls(
+            model=Digest(values["model"]),
+            generation=int(values["generation"]),
+            partition=Digest(values["partition"]),
+            artifacts=tuple(Digest(artifact) for artifact in values["artifacts"]),
+            clusters=tuple(values["clusters"]),
+        )
 
 
 @dataclass(frozen=True)
 class Request:
     """One deletion request.
 
+    The attributes are the columns of its row, and the keys of its JSON.
+
     Attributes:
         id: a UUID.
-        regulation: which law it appeals to.
-        state: how far it is.
-        received: when it came, RFC 3339 in UTC.
+        regulation: the law that it invokes.
+        state: where it stands.
+        received: when it was received, RFC 3339 in UTC.
         due: when the answer is due.
         changed: when its state last changed.
         names: how many record ids and subjects it named.
-        audit: whether the model is to be audited before it is completed.
-        records: how many records it deleted; None before.
+        audit: whether the model is audited before it is completed.
+        records: how many records it deleted; None until it is in progress.
         already_deleted: how many of its names had been deleted before.
-        before: the model that its records went out of.
+        before: the model that was served when its records were deleted.
         reason: why it failed.
         certificate: digest of its certificate's payload.
     """
@@ -124,46 +129,29 @@ class Request:
         }
 
 
-@dataclass(frozen=True)
-class RequestDraft:
-    """What somebody asks for.
-
-    Attributes:
-        ids: record ids.
-        subjects: people whose records all go.
-        request: the request's UUID; None: a new one.
-        regulation: which law it appeals to.
-        received: when it came; None: now.
-        audit: audit the model before the request is completed.
-        since: when the period for the answer began, if that was before it came.
-    """
-
-    ids: Sequence[str] = ()
-    subjects: Sequence[str] = ()
-    request: str | None = None
-    regulation: Regulation = "other"
-    received: datetime | None = None
-    audit: bool = False
-    since: datetime | None = None
-
-
 def transition(request: Request, state: State, *, now: datetime, **changes: Any) -> Request:
     """The request in its next state.
 
+    Args:
+        request: as it is.
+        state: the next state.
+        now: the time.
+        **changes: other attributes that change with the state.
+
     Raises:
-        InputError: nothing lawful leads there.
+        InputError: the rules do not allow it.
     """
-    lawful = _LAWFUL[request.state]
-    if state not in lawful:
+    possible = _TRANSITIONS[request.state]
+    if state not in possible:
         raise InputError(
-            f"A request that is {request.state} becomes {' or '.join(lawful) or 'nothing else'}.",
-            got=f"{request.id}: {state}",
-            next_step="'lmeraser requests' shows how far it is",
+            "Request is not in a state that allows this",
+            got=f"{request.id}: from {request.state} to {state} (possible: {' or '.join(possible) or 'none'})",
+            next_step="'lmeraser requests' lists requests with their states",
         )
     return replace(request, state=state, changed=to_text(now), **changes)
 
 
-def regulation(name: str) -> Regulation:
+def parse_regulation(name: str) -> Regulation:
     """The regulation of this name.
 
     Raises:
@@ -173,35 +161,20 @@ def regulation(name: str) -> Regulation:
     for one in known:
         if one == name:
             return one
-    raise InputError(f"A regulation is one of {', '.join(known)}.", got=repr(name))
+    raise InputError("Unknown regulation", got=f"{name!r} (there are: {', '.join(known)})", next_step="name one")
 
 
 def parse_id(text: str) -> str:
     """A request id in its canonical form.
 
     Raises:
-        InputError: it is no UUID.
+        InputError: it is not a UUID.
     """
     try:
         return str(uuid.UUID(text))
     except ValueError as error:
         raise InputError(
-            "A request's id is a UUID.",
+            "Request id is not a UUID",
             got=repr(text),
             next_step="'lmeraser requests' lists them; for a new request, leave it out to have one made",
         ) from error
-
-
-def draft_of(
-    ids: Iterable[str],
-    subjects: Iterable[str],
-    request: str | None,
-    regulation: Regulation,
-    received: datetime | None,
-    audit: bool,
-) -> RequestDraft | None:
-    """What these arguments ask for; None if they name nothing."""
-    wanted, people = sorted(set(ids)), sorted(set(subjects))
-    if not wanted and not people:
-        return None
-    return RequestDraft(wanted, people, request, regulation, received, audit)
