@@ -24,7 +24,7 @@ from lmeraser.data.references import RecordRef
 from lmeraser.errors import CorruptError
 from lmeraser.models.partitions import partition_of
 from lmeraser.pipeline.caches import InMemoryStatistics
-from lmeraser.pipeline.derive import Derivation, Inputs, PipelineContext, derive
+from lmeraser.pipeline.derive import Derivation, Inputs, Pipeline, PipelineContext
 from lmeraser.pipeline.executors.base import Executor, Vector
 from lmeraser.storage.artifacts import MemoryStore
 
@@ -100,8 +100,8 @@ class World:
         def fetch(ids: Sequence[str]) -> list[bytes]:
             return [self.images[record_id] for record_id in ids]
 
-        tools = PipelineContext(self.store, self.memory, self.counts, executor, fetch, self.secret)
-        return derive(self.inputs(), replace(tools, **changes))
+        context = PipelineContext(self.store, self.memory, self.counts, executor, fetch, self.secret)
+        return Pipeline(self.inputs(), replace(context, **changes)).derive()
 
     def sample(self) -> list[str]:
         return partition_of(self.config).sample(sorted(self.labels))

@@ -17,7 +17,7 @@ from lmeraser.config.schema import parse
 from lmeraser.data.records import Record
 from lmeraser.models.manifest import Model
 from lmeraser.pipeline.caches import InMemoryStatistics, ReadOnlyCache
-from lmeraser.pipeline.derive import Derivation, PipelineContext, derive
+from lmeraser.pipeline.derive import Derivation, Pipeline, PipelineContext
 from lmeraser.storage.artifacts import MemoryStore
 from lmeraser.unlearning import train as training
 from lmeraser.unlearning.relabel import relabel
@@ -76,7 +76,7 @@ def from_nothing(made: Workspace) -> Derivation:
     tools = PipelineContext(
         MemoryStore(), ReadOnlyCache(), InMemoryStatistics(), lambda: fake, fetch, b"another secret"
     )
-    return derive(inputs_of(made, fake.backbone), tools)
+    return Pipeline(inputs_of(made, fake.backbone), tools).derive()
 
 
 def parts(found: Model | Derivation) -> Any:
@@ -112,7 +112,7 @@ def test_an_ordinary_request_looks_at_no_other_record(kind: str, monkeypatch: py
         first = train(made, lambda: fake).model
         ordinary = [i for i in IDS if not made.records.any_sampled(first.partition.key, [i])]
         delete(made, ordinary[0])
-        monkeypatch.setattr(training, "derive", None)
+        monkeypatch.setattr(Pipeline, "derive", None)
         monkeypatch.setattr(training, "inputs_of", None)
         fake.tuned.clear()
         fake.embedded.clear()

@@ -1,12 +1,12 @@
-"""What F remembers of single records: their features, places and codes, and the sums of the codes.
+"""Caches of what was derived from single records: features, trie keys, quantized embeddings and their statistics.
 
-All of it is derived from one record each, so it stays right whatever other records come and go. The workspace's
-memory is its database (`records`, `counted`); an audit's starts empty. Knows nothing about stages.
+Each value depends on one record only, so it stays valid whatever other records come and go. A workspace keeps the
+caches in its database; an audit starts with empty ones.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -14,69 +14,90 @@ from numpy.typing import NDArray
 
 from lmeraser.core.digests import Digest
 from lmeraser.core.sufficient_statistics import SufficientStatistics
+from lmeraser.data.references import RecordRef
 
 
 class FeatureCache(Protocol):
-    """What was derived from single records: features and places."""
+    """Features and trie keys of single records."""
 
     def features(self, ids: Sequence[str], *, key: str) -> dict[str, NDArray[np.float32]]:
-        """Stored features of those ids that have them."""
+        """Cached features, float32 [d], of those ids that have them."""
         ...
 
     def store_features(self, vectors: Mapping[str, NDArray[np.float32]], *, key: str) -> None:
-        """Store features."""
+        """Cache features."""
         ...
 
     def trie_keys(self, partition: Digest, ids: Sequence[str] | None = None) -> dict[str, str]:
-        """Known places under the partition with this key."""
+        """Cached trie keys under the partition with this key."""
         ...
 
     def store_trie_keys(self, places: Mapping[str, str], *, partition: Digest, sampled: bool = False) -> None:
-        """Store places, of records that shaped the partition or of others."""
+        """Cache trie keys, of records that shaped the partition or of others."""
         ...
 
 
 class Statistics(Protocol):
-    """Which records are counted in the sums, and their codes."""
+    """Sufficient statistics, and the quantized embeddings of the records that they include."""
 
     def ids(self, *, key: str) -> set[str]:
-        """The records that are counted under this key."""
+        """The records that are included under this key."""
         ...
 
     def codes(self, ids: Sequence[str]) -> list[bytes]:
-        """Codes of counted records."""
+        """Quantized embeddings of included records."""
         ...
 
     def sums(self) -> SufficientStatistics | None:
-        """The sums over the counted records."""
+        """The statistics of the included records; None if there is none."""
         ...
 
     def count(
         self, codes: Mapping[str, NDArray[np.int16]], labels: Sequence[int], classes: int, *, key: str
     ) -> None:
-        """Count records."""
+        """Include records, given their quantized embeddings, int16 [d + 1]."""
+        ...
+
+
+class PartitionedRecords(Protocol):
+    """Retained records, looked up by where the served partition puts them."""
+
+    def count(self) -> int:
+        """Number of all records."""
+        ...
+
+    def refs(self, ids: Iterable[str]) -> Sequence[RecordRef]:
+        """References to these records, sorted by id."""
+        ...
+
+    def trie_keys_under(self, partition: Digest, path: str) -> dict[str, str]:
+        """Trie keys of the records below one path of the partition."""
+        ...
+
+    def count_under(self, partition: Digest, path: str) -> int:
+        """Number of the records below one path of the partition."""
         ...
 
 
 class ReadOnlyCache:
-    """A `FeatureCache` that keeps nothing, so that every place is found again.
+    """A `FeatureCache` that stores nothing, so that every trie key is computed again.
 
     Args:
-        known: where features may be read from; None: every image is embedded again.
+        source: where features may be read from; None: every image is embedded again.
     """
 
-    def __init__(self, known: FeatureCache | None = None) -> None:
-        self._known = known
+    def __init__(self, source: FeatureCache | None = None) -> None:
+        self._source = source
 
     def features(self, ids: Sequence[str], *, key: str) -> dict[str, NDArray[np.float32]]:
-        """Features that are known elsewhere."""
-        return self._known.features(ids, key=key) if self._known is not None else {}
+        """Features that the source has."""
+        return self._source.features(ids, key=key) if self._source is not None else {}
 
     def store_features(self, vectors: Mapping[str, NDArray[np.float32]], *, key: str) -> None:
         """Store nothing."""
 
     def trie_keys(self, partition: Digest, ids: Sequence[str] | None = None) -> dict[str, str]:
-        """Nothing is known."""
+        """No trie key is cached."""
         return {}
 
     def store_trie_keys(self, places: Mapping[str, str], *, partition: Digest, sampled: bool = False) -> None:
@@ -84,32 +105,29 @@ class ReadOnlyCache:
 
 
 class InMemoryStatistics:
-    """`Statistics` that start with no record and stay in memory."""
+    """`Statistics` that start empty and stay in memory."""
 
     def __init__(self) -> None:
         self._codes: dict[str, bytes] = {}
         self._sums: SufficientStatistics | None = None
 
     def ids(self, *, key: str) -> set[str]:
-        """The records counted so far."""
+        """The records included so far."""
         return set(self._codes)
 
     def codes(self, ids: Sequence[str]) -> list[bytes]:
-        """Codes of counted records."""
+        """Quantized embeddings of included records."""
         return [self._codes[record_id] for record_id in ids]
 
     def sums(self) -> SufficientStatistics | None:
-        """The sums over the records counted so far."""
+        """The statistics of the records included so far."""
         return self._sums
 
     def count(
         self, codes: Mapping[str, NDArray[np.int16]], labels: Sequence[int], classes: int, *, key: str
     ) -> None:
-        """Count records."""
+        """Include records."""
         matrix = np.stack(list(codes.values()))
-        self._sums = (
-            (self._sums or SufficientStatistics.zero(matrix.shape[1], classes))
-            .widened(classes)
-            .plus(matrix, labels)
-        )
+        statistics = self._sums or SufficientStatistics.zero(matrix.shape[1], classes)
+        self._sums = statistics.widened(classes).plus(matrix, labels)
         self._codes |= {record_id: code.tobytes() for record_id, code in codes.items()}

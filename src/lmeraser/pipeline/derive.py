@@ -1,19 +1,21 @@
-"""F: from retained records, settings and backbone to a model, in memoised stages.
+"""The training function: from retained records, settings and backbone to a model, in cached stages.
 
-    records -> sample -> (features of the sample) -> partition -> place of every record -> clusters
-       |                                                                      |  one independent task per cluster
-       v                                                                      v
-    sums of codes -> global head                                  constituent of each cluster
+    records -> sample -> (features of the sample) -> partition -> trie key of every record -> clusters
+       |                                                                        |  one independent task per cluster
+       v                                                                        v
+    sufficient statistics -> global head                               constituent of each cluster
 
-Training, adding records and unlearning are this one function on the records that are left. A stage whose inputs
-are in the store is not run again; that is the only difference between a training and a deletion, and it cannot
-change the result. Nothing is patched, warm-started or carried over.
+Training, adding records and unlearning all run this one function on the records that are left. Stages are cached
+by the digests of their inputs: a stage whose inputs have a stored result is not run again. That is the only
+difference between a training and a deletion, and it cannot change the result. Nothing is patched, warm-started or
+carried over.
 
-A memo key is keyed with the workspace's secret and names all inputs of a stage: the settings it reads, the
+A memo key is keyed with the workspace's secret and covers all inputs of a stage: the settings it reads, the
 backbone, and for each record the id, the label and the image's digest. The environment is not part of the key:
-after an upgrade old results are kept, each with the fingerprint it was made in, unless ``rederive`` is asked for.
+after an upgrade old results are kept, each with the fingerprint of the environment that made it, unless
+``rederive`` is set.
 
-Knows nothing about files, databases, torch or who asks.
+Knows nothing about files, databases or torch: records are references, and caches and executors are protocols.
 """
 
 from __future__ import annotations
@@ -49,7 +51,7 @@ _CHUNK = 1024  # records whose features are in memory at once while they are ass
 
 @dataclass(frozen=True)
 class Inputs:
-    """All that F is a function of.
+    """Everything that determines the model.
 
     Attributes:
         records: retained records, sorted by id.
@@ -66,22 +68,22 @@ class Inputs:
 
 @dataclass(frozen=True)
 class PipelineContext:
-    """How F's stages run and where results are remembered; none of these changes a result.
+    """How stages run and where their results are cached; none of this changes a result.
 
     Attributes:
         store: artifacts and memo.
-        memory: features and places of single records.
-        counts: codes of single records, and their sums.
-        executor: gives the executor.
+        cache: features and trie keys of single records.
+        statistics: quantized embeddings of single records, and their sufficient statistics.
+        executor: returns the executor; called only when one is needed.
         fetch: image bytes of record ids.
         secret: key of the memo keys.
-        progress: told how far it is.
-        rederive: run again the stages whose result was made in another environment.
+        progress: receives progress reports.
+        rederive: run stages again whose result was made in another environment.
     """
 
     store: Store
-    memory: FeatureCache
-    counts: Statistics
+    cache: FeatureCache
+    statistics: Statistics
     executor: Callable[[], Executor]
     fetch: Fetch
     secret: bytes
@@ -91,11 +93,11 @@ class PipelineContext:
 
 @dataclass(frozen=True)
 class ClusterAssignment:
-    """The first half of F: which record is in which cluster.
+    """The fitted partition, and which record is in which cluster.
 
     Attributes:
-        partition: its stage.
-        groups: members of each cluster, sorted, by its path; in the order of the clusters' numbers.
+        partition: result of the partition stage.
+        groups: sorted members of each cluster by its path, in the order of the clusters' numbers.
     """
 
     partition: StageResult
@@ -112,14 +114,14 @@ class ClusterAssignment:
 
 @dataclass(frozen=True)
 class Derivation:
-    """What F gave.
+    """The result of a run of the training function.
 
     Attributes:
-        partition: the partition's artifact.
+        partition: result of the partition stage.
         clusters: the clusters with members, by number.
-        global_head: if the settings ask for one and there are records.
-        ran: how often each stage ran: records embedded and assigned, partitions fitted, clusters tuned, records
-            in tuned clusters.
+        global_head: None if the settings ask for none or there are no records.
+        stage_counts: how often each stage ran: records embedded and assigned, partitions fitted, clusters tuned,
+            records in tuned clusters.
         tuning_seconds: time spent on tuning.
     """
 
@@ -130,124 +132,266 @@ class Derivation:
     tuning_seconds: float = 0.0
 
 
-def derive(inputs: Inputs, tools: PipelineContext) -> Derivation:
-    """F: codes and the global head, the partition, and a constituent for every cluster with members."""
-    stage_counts: Counter[str] = Counter()
-    head = fit_global_head(inputs, tools, stage_counts)
-    division = divide(inputs, tools, stage_counts)
-    started = time.perf_counter()
-    clusters = tune_clusters(inputs, division.numbered(), tools, stage_counts)
-    return Derivation(division.partition, clusters, head, dict(stage_counts), time.perf_counter() - started)
-
-
-def fit_global_head(inputs: Inputs, tools: PipelineContext, stage_counts: Counter[str]) -> StageResult | None:
-    """Count every record in the sums, and solve for the global head if the settings ask for one."""
-    if not inputs.config.needs_statistics or not inputs.records:
-        return None
-    _count(inputs, tools, stage_counts)
-    if inputs.config.global_head.weight == 0:
-        return None
-    sums = tools.counts.sums()
-    assert sums is not None
-    labels = Counter(record.label for record in inputs.records)
-    wanted = tuple(labels[label] for label in range(inputs.classes))
-    check_counts(sums.widened(inputs.classes).records_by_class == wanted)
-    return solve_global_head(sums, inputs, tools, stage_counts)
-
-
-def solve_global_head(
-    sums: SufficientStatistics, inputs: Inputs, tools: PipelineContext, stage_counts: Counter[str]
-) -> StageResult:
-    """The global head from the sums over all records."""
-    sums, penalty = sums.widened(inputs.classes), inputs.config.global_head.penalty
-    key = keyed_digest(tools.secret, {"stage": "global_head", "sums": sums.digest, "penalty": penalty})
-    entry = _find(key, tools)
-    if entry is None:
-        entry = _keep(key, to_bytes(solve(sums, penalty)), tools)
-        stage_counts["solved"] += 1
-    return _result(key, entry)
-
-
-def divide(inputs: Inputs, tools: PipelineContext, stage_counts: Counter[str]) -> ClusterAssignment:
-    """Fit the partition on the sample and give every record its cluster."""
-    partition = partition_of(inputs.config)
-    by_id = {record.id: record for record in inputs.records}
-    sample = partition.sample(list(by_id))
-    settings = inputs.config.model_settings()
-    key = keyed_digest(
-        tools.secret,
-        {
-            "stage": "partition",
-            "settings": {name: settings[name] for name in ("seed", "backbone", "partition")},
-            "backbone": inputs.backbone,
-            "sample": [[record_id, by_id[record_id].image_digest] for record_id in sample],
-        },
-    )
-    entry = _find(key, tools)
-    if entry is None:
-        if inputs.config.partition.public:
-            points = tools.executor().class_vectors()
-        else:
-            points = _stack(_features(sample, inputs, tools, stage_counts), sample)
-        entry = _keep(key, to_bytes(partition.fit(points)), tools)
-        stage_counts["fitted"] += 1
-    fitted = from_bytes(tools.store.read(entry.artifact))
-    result = _result(key, entry)
-    places = _trie_keys(fitted, key, sample, list(by_id), inputs, tools, stage_counts)
-    return ClusterAssignment(result, group(places, inputs.config.partition.max_records))
-
-
-def tune_clusters(
-    inputs: Inputs,
-    clusters: Mapping[int, tuple[str, Sequence[str]]],
-    tools: PipelineContext,
-    stage_counts: Counter[str],
-) -> tuple[Cluster, ...]:
-    """A constituent for each of these clusters; those whose members are in the memo are not tuned again."""
-    if inputs.config.constituent.kind == "none":
-        stage_counts.update(tuned=0, tuned_records=0)
-        return tuple(
-            Cluster(number=n, path=path, records=len(ids), constituent=None) for n, (path, ids) in clusters.items()
-        )
-    if inputs.config.constituent.together:
-        groups = {i: number for number, (_, ids) in clusters.items() for i in ids}
-        one = _chains({0: sorted(groups)}, inputs, tools, stage_counts, groups)
-        chains = dict.fromkeys(clusters, one[0])
-    else:
-        chains = _chains({number: ids for number, (_, ids) in clusters.items()}, inputs, tools, stage_counts)
-    return tuple(_cluster(n, path, len(ids), chains[n]) for n, (path, ids) in clusters.items())
-
-
-def _chains(
-    units: Mapping[int, Sequence[str]],
-    inputs: Inputs,
-    tools: PipelineContext,
-    stage_counts: Counter[str],
-    groups: Mapping[str, int] | None = None,
-) -> dict[int, list[StageResult]]:
-    """What the slices of each unit gave, one after the other; the last is its constituent.
+class Pipeline:
+    """One run of the training function.
 
     Args:
-        units: the members of each task's cluster, or of all clusters.
-        inputs: of F.
-        tools: of F.
-        stage_counts: how often each stage ran.
-        groups: number of the cluster of each record, where clusters are tuned together.
+        inputs: everything that determines the model.
+        context: how stages run and where their results are cached.
+
+    Attributes:
+        stage_counts: how often each stage has run so far.
     """
-    by_id = {record.id: record for record in inputs.records}
-    slices = {i: slice_of(inputs.config, i) for ids in units.values() for i in ids}
-    chains: dict[int, list[StageResult]] = {number: [] for number in units}
-    for level in range(inputs.config.tuning.slices):
-        tasks, starts = {}, {}
-        for number, ids in units.items():
-            if any(slices[i] == level for i in ids):  # a slice without members adds nothing
-                start = chains[number][-1].artifact if chains[number] else None
-                task = _task([by_id[i] for i in ids if slices[i] <= level], inputs, tools.secret, start, groups)
-                tasks[number], starts[task.key] = task, start
-        results = _tuned(list(tasks.values()), starts, inputs, tools, stage_counts)
-        for number, task in tasks.items():
-            chains[number].append(results[task.key])
-    return chains
+
+    def __init__(self, inputs: Inputs, context: PipelineContext) -> None:
+        self.inputs = inputs
+        self.context = context
+        self.stage_counts: Counter[str] = Counter()
+
+    def derive(self) -> Derivation:
+        """The global head, the partition, and a constituent for every cluster with members."""
+        global_head = self.fit_global_head()
+        assignment = self.assign_clusters()
+        started = time.perf_counter()
+        clusters = self.tune_clusters(assignment.numbered())
+        seconds = time.perf_counter() - started
+        return Derivation(assignment.partition, clusters, global_head, dict(self.stage_counts), seconds)
+
+    def restricted_to(self, records: Sequence[RecordRef]) -> Pipeline:
+        """The same run, with the same stage counts, on some of the records."""
+        other = Pipeline(replace(self.inputs, records=records), self.context)
+        other.stage_counts = self.stage_counts
+        return other
+
+    # --- global head -----------------------------------------------------------------------------------
+
+    def fit_global_head(self) -> StageResult | None:
+        """Include every record in the statistics, and solve for the global head if the settings ask for one."""
+        inputs = self.inputs
+        if not inputs.config.needs_statistics or not inputs.records:
+            return None
+        self._complete_statistics()
+        if inputs.config.global_head.weight == 0:
+            return None
+        statistics = self.context.statistics.sums()
+        assert statistics is not None
+        by_label = Counter(record.label for record in inputs.records)
+        expected = tuple(by_label[label] for label in range(inputs.classes))
+        require_matching_statistics(statistics.widened(inputs.classes).records_by_class == expected)
+        return self.solve_global_head(statistics)
+
+    def solve_global_head(self, statistics: SufficientStatistics) -> StageResult:
+        """The global head, from the sufficient statistics of all records."""
+        statistics = statistics.widened(self.inputs.classes)
+        penalty = self.inputs.config.global_head.penalty
+        key = self._memo_key({"stage": "global_head", "sums": statistics.digest, "penalty": penalty})
+        entry = self._cached(key)
+        if entry is None:
+            entry = self._store(key, to_bytes(solve(statistics, penalty)))
+            self.stage_counts["solved"] += 1
+        return _stage_result(key, entry)
+
+    def _complete_statistics(self) -> None:
+        """Add the records that the statistics lack; their clean features are stored on the way."""
+        inputs, context = self.inputs, self.context
+        executor = context.executor()
+        key = embedding_key(inputs.config, inputs.backbone, executor.fingerprint)
+        labels = {record.id: record.label for record in inputs.records}
+        included = context.statistics.ids(key=key)
+        missing = [record.id for record in inputs.records if record.id not in included]
+        if not missing:
+            return
+        views = inputs.config.embedding.views
+        stream = executor.embed(missing, context.fetch, context.progress, views)
+        while chunk := dict(itertools.islice(stream, _CHUNK)):
+            features = np.stack(list(chunk.values())).reshape(len(chunk), len(views), -1)  # [n, views, d]
+            if "clean" in views:
+                clean = dict(zip(chunk, features[:, views.index("clean")], strict=True))
+                context.cache.store_features(clean, key=self._feature_key())
+            quantized = dict(zip(chunk, encode(embedding(features)), strict=True))
+            chunk_labels = [labels[record_id] for record_id in chunk]
+            context.statistics.count(quantized, chunk_labels, inputs.classes, key=key)
+        self.stage_counts["counted"] += len(missing)
+
+    # --- partition and clusters ------------------------------------------------------------------------
+
+    def assign_clusters(self) -> ClusterAssignment:
+        """Fit the partition on the sample and assign every record to a cluster."""
+        inputs = self.inputs
+        partition = partition_of(inputs.config)
+        by_id = {record.id: record for record in inputs.records}
+        sample = partition.sample(list(by_id))
+        settings = inputs.config.model_settings()
+        key = self._memo_key(
+            {
+                "stage": "partition",
+                "settings": {name: settings[name] for name in ("seed", "backbone", "partition")},
+                "backbone": inputs.backbone,
+                "sample": [[record_id, by_id[record_id].image_digest] for record_id in sample],
+            }
+        )
+        entry = self._cached(key)
+        if entry is None:
+            if inputs.config.partition.public:
+                points = self.context.executor().class_vectors()
+            else:
+                points = _stack(self._features(sample), sample)
+            entry = self._store(key, to_bytes(partition.fit(points)))
+            self.stage_counts["fitted"] += 1
+        fitted = from_bytes(self.context.store.read(entry.artifact))
+        trie_keys = self._trie_keys(fitted, key, sample, list(by_id))
+        return ClusterAssignment(_stage_result(key, entry), group(trie_keys, inputs.config.partition.max_records))
+
+    def _trie_keys(self, fitted: Fitted, key: Digest, sample: Sequence[str], ids: Sequence[str]) -> dict[str, str]:
+        """Trie key of every record: the cached one, the dendrogram's if sampled, else by the partition's rule."""
+        context = self.context
+        partition = partition_of(self.inputs.config)
+        trie_keys = context.cache.trie_keys(key)
+        of_sample = dict(zip(sample, partition.sample_trie_keys(fitted, sample), strict=True))
+        if uncached := {i: trie_key for i, trie_key in of_sample.items() if i not in trie_keys}:
+            context.cache.store_trie_keys(uncached, partition=key, sampled=True)
+            trie_keys |= uncached
+        missing = [record_id for record_id in ids if record_id not in trie_keys]
+        for start in range(0, len(missing), _CHUNK):
+            chunk = missing[start : start + _CHUNK]
+            vectors = self._features(chunk) if partition.needs_features else {}
+            assigned = dict(zip(chunk, partition.trie_keys(fitted, chunk, _stack(vectors, chunk)), strict=True))
+            context.cache.store_trie_keys(assigned, partition=key)
+            trie_keys |= assigned
+            context.progress("assigning records", start + len(chunk), len(missing))
+        self.stage_counts["assigned"] += len(missing)
+        return trie_keys
+
+    def _features(self, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+        """Features of these records, float32 [d] each, cached or embedded now; stored as they are finished."""
+        context = self.context
+        key = self._feature_key()
+        known = context.cache.features(ids, key=key)
+        missing = [record_id for record_id in ids if record_id not in known]
+        if not missing:
+            return known
+        unsaved: dict[str, NDArray[np.float32]] = {}
+        for record_id, vector in context.executor().embed(missing, context.fetch, context.progress):
+            unsaved[record_id] = vector
+            if len(unsaved) == _CHUNK:
+                context.cache.store_features(unsaved, key=key)
+                known |= unsaved
+                unsaved = {}
+        context.cache.store_features(unsaved, key=key)
+        self.stage_counts["embedded"] += len(missing)
+        return known | unsaved
+
+    def _feature_key(self) -> str:
+        return feature_key(self.inputs.config, self.inputs.backbone, self.context.executor().fingerprint)
+
+    # --- constituents ----------------------------------------------------------------------------------
+
+    def tune_clusters(self, clusters: Mapping[int, tuple[str, Sequence[str]]]) -> tuple[Cluster, ...]:
+        """A constituent for each of these clusters; those with a cached result are not tuned again.
+
+        Args:
+            clusters: path and members of each cluster by its number.
+        """
+        constituent = self.inputs.config.constituent
+        if constituent.kind == "none":
+            self.stage_counts.update(tuned=0, tuned_records=0)
+            return tuple(
+                Cluster(number=n, path=path, records=len(ids), constituent=None)
+                for n, (path, ids) in clusters.items()
+            )
+        if constituent.together:
+            cluster_of = {i: number for number, (_, ids) in clusters.items() for i in ids}
+            shared = self._slice_results({0: sorted(cluster_of)}, cluster_of)
+            results = dict.fromkeys(clusters, shared[0])
+        else:
+            results = self._slice_results({number: ids for number, (_, ids) in clusters.items()})
+        return tuple(_cluster(n, path, len(ids), results[n]) for n, (path, ids) in clusters.items())
+
+    def _slice_results(
+        self, units: Mapping[int, Sequence[str]], cluster_of: Mapping[str, int] | None = None
+    ) -> dict[int, list[StageResult]]:
+        """Results of the slices of each unit, in their order (SISA); the last one is its constituent.
+
+        Args:
+            units: the members of each task's cluster, or of all clusters where they are tuned together.
+            cluster_of: number of the cluster of each record, where clusters are tuned together.
+        """
+        config = self.inputs.config
+        by_id = {record.id: record for record in self.inputs.records}
+        slices = {i: slice_of(config, i) for ids in units.values() for i in ids}
+        results: dict[int, list[StageResult]] = {number: [] for number in units}
+        for level in range(config.tuning.slices):
+            tasks: dict[int, TuneTask] = {}
+            starts: dict[Digest, Digest | None] = {}
+            for number, ids in units.items():
+                if any(slices[i] == level for i in ids):  # a slice without members adds nothing
+                    start = results[number][-1].artifact if results[number] else None
+                    members = [by_id[i] for i in ids if slices[i] <= level]
+                    task = self._tune_task(members, start, cluster_of)
+                    tasks[number] = task
+                    starts[task.key] = start
+            tuned = self._tune(list(tasks.values()), starts)
+            for number, task in tasks.items():
+                results[number].append(tuned[task.key])
+        return results
+
+    def _tune_task(
+        self, members: Sequence[RecordRef], start: Digest | None, cluster_of: Mapping[str, int] | None
+    ) -> TuneTask:
+        inputs = self.inputs
+        settings = inputs.config.model_settings()
+        together = [] if cluster_of is None else [cluster_of[record.id] for record in members]
+        parts = 1 if cluster_of is None else len(set(cluster_of.values()))
+        key = self._memo_key(
+            {
+                "together": [parts, together],
+                "stage": "tune",
+                "settings": {name: settings[name] for name in inputs.config.constituent.reads},
+                "backbone": inputs.backbone,
+                "classes": inputs.classes,
+                "members": [[record.id, record.label, record.image_digest] for record in members],
+                "start": start,
+            }
+        )
+        ids = tuple(record.id for record in members)
+        labels = tuple(record.label for record in members)
+        return TuneTask(key, ids, labels, inputs.classes, groups=tuple(together), parts=parts)
+
+    def _tune(
+        self, tasks: Sequence[TuneTask], starts: Mapping[Digest, Digest | None]
+    ) -> dict[Digest, StageResult]:
+        """Results of these tasks by their keys; those without a cached result run, from their checkpoints."""
+        context = self.context
+        found = {task.key: self._cached(task.key) for task in tasks}
+        pending = [task for task in tasks if found[task.key] is None]
+        if pending:
+            on_embeddings = self.inputs.config.constituent.given == "codes"
+            fetch = context.statistics.codes if on_embeddings else context.fetch
+            runnable = [
+                replace(task, start=context.store.read(start)) if (start := starts[task.key]) else task
+                for task in pending
+            ]
+            for result in context.executor().tune(runnable, fetch, context.progress):
+                found[result.key] = self._store(result.key, result.data, seconds=result.seconds)
+        self.stage_counts["tuned"] += sum(task.parts for task in pending)
+        self.stage_counts["tuned_records"] += sum(len(task.ids) for task in pending)
+        return {key: _stage_result(key, entry) for key, entry in found.items() if entry is not None}
+
+    # --- cache of stages -------------------------------------------------------------------------------
+
+    def _memo_key(self, stage_inputs: Mapping[str, Any]) -> Digest:
+        """Key of a stage's result; the names in ``stage_inputs`` are part of the stored format."""
+        return keyed_digest(self.context.secret, stage_inputs)
+
+    def _cached(self, key: Digest) -> MemoEntry | None:
+        entry = self.context.store.find(key)
+        if entry is None or not self.context.rederive:
+            return entry
+        return entry if entry.fingerprint == self.context.executor().fingerprint else None
+
+    def _store(self, key: Digest, data: bytes, *, seconds: float = 0.0) -> MemoEntry:
+        fingerprint = self.context.executor().fingerprint
+        return self.context.store.keep(key, data, fingerprint=fingerprint, seconds=seconds)
 
 
 def slice_of(config: Config, record_id: str) -> int:
@@ -257,165 +401,39 @@ def slice_of(config: Config, record_id: str) -> int:
 
 
 def feature_key(config: Config, backbone: Digest, fingerprint: Digest) -> str:
-    """Names what features depend on besides the image."""
+    """Identifies what features depend on besides the image."""
     settings = config.model_settings()["backbone"]
     return Digest.of_json({"settings": settings, "backbone": backbone, "fingerprint": fingerprint})
 
 
-def code_key(config: Config, backbone: Digest, fingerprint: Digest) -> Digest:
-    """Names what codes depend on besides the image."""
+def embedding_key(config: Config, backbone: Digest, fingerprint: Digest) -> Digest:
+    """Identifies what quantized embeddings depend on besides the image."""
     views = list(config.embedding.views)
     frame = [config.seed, config.prompt_width] if "frame" in views else None
     return Digest.of_json({"features": feature_key(config, backbone, fingerprint), "views": views, "frame": frame})
 
 
-def _count(inputs: Inputs, tools: PipelineContext, stage_counts: Counter[str]) -> None:
-    """Count the records that are not counted yet; their clean features are stored on the way."""
-    named = inputs.config, inputs.backbone, tools.executor().fingerprint
-    key, labels = code_key(*named), {record.id: record.label for record in inputs.records}
-    counted = tools.counts.ids(key=key)
-    missing = [record.id for record in inputs.records if record.id not in counted]
-    if not missing:
-        return
-    views = inputs.config.embedding.views
-    stream = tools.executor().embed(missing, tools.fetch, tools.progress, views)
-    while chunk := dict(itertools.islice(stream, _CHUNK)):
-        features = np.stack(list(chunk.values())).reshape(len(chunk), len(views), -1)
-        if "clean" in views:
-            clean = dict(zip(chunk, features[:, views.index("clean")], strict=True))
-            tools.memory.store_features(clean, key=feature_key(*named))
-        codes = dict(zip(chunk, encode(embedding(features)), strict=True))
-        tools.counts.count(codes, [labels[record_id] for record_id in chunk], inputs.classes, key=key)
-    stage_counts["counted"] += len(missing)
-
-
-def check_counts(right: bool) -> None:
-    """Stop where the sums do not count every record once.
+def require_matching_statistics(matching: bool) -> None:
+    """Refuse sufficient statistics that do not cover every record once.
 
     Raises:
         CorruptError: they do not.
     """
-    if not right:
+    if not matching:
         raise CorruptError(
-            "The sums count every record once, in its class.",
-            got="other numbers of records than the workspace holds",
-            next_step="count them again with 'lmeraser train --rederive'",
+            "Sufficient statistics do not match the records",
+            got="they cover other numbers of records than the workspace holds",
+            next_step="compute them again with 'lmeraser train --rederive'",
         )
 
 
-def _task(
-    records: Sequence[RecordRef],
-    inputs: Inputs,
-    secret: bytes,
-    start: Digest | None,
-    groups: Mapping[str, int] | None,
-) -> TuneTask:
-    settings = inputs.config.model_settings()
-    together = [] if groups is None else [groups[record.id] for record in records]
-    parts = 1 if groups is None else len(set(groups.values()))
-    key = keyed_digest(
-        secret,
-        {
-            "together": [parts, together],
-            "stage": "tune",
-            "settings": {name: settings[name] for name in inputs.config.constituent.reads},
-            "backbone": inputs.backbone,
-            "classes": inputs.classes,
-            "members": [[record.id, record.label, record.image_digest] for record in records],
-            "start": start,
-        },
-    )
-    ids, labels = zip(*((record.id, record.label) for record in records), strict=True)
-    return TuneTask(key, ids, labels, inputs.classes, groups=tuple(together), parts=parts)
-
-
-def _cluster(number: int, path: str, records: int, chain: Sequence[StageResult]) -> Cluster:
-    *checkpoints, last = chain
-    return Cluster(number=number, path=path, records=records, constituent=last, checkpoints=tuple(checkpoints))
-
-
-def _tuned(
-    tasks: Sequence[TuneTask],
-    starts: Mapping[Digest, Digest | None],
-    inputs: Inputs,
-    tools: PipelineContext,
-    stage_counts: Counter[str],
-) -> dict[Digest, StageResult]:
-    """Results of these tasks by their keys; those that are not in the memo are run, from their checkpoints."""
-    found = {task.key: _find(task.key, tools) for task in tasks}
-    pending = [task for task in tasks if found[task.key] is None]
-    if pending:
-        fetch = tools.counts.codes if inputs.config.constituent.given == "codes" else tools.fetch
-        begun = [replace(t, start=tools.store.read(start)) if (start := starts[t.key]) else t for t in pending]
-        for result in tools.executor().tune(begun, fetch, tools.progress):
-            found[result.key] = _keep(result.key, result.data, tools, seconds=result.seconds)
-    stage_counts["tuned"] += sum(task.parts for task in pending)
-    stage_counts["tuned_records"] += sum(len(task.ids) for task in pending)
-    return {key: _result(key, entry) for key, entry in found.items() if entry is not None}
-
-
-def _find(key: Digest, tools: PipelineContext) -> MemoEntry | None:
-    entry = tools.store.find(key)
-    if entry is not None and tools.rederive and entry.fingerprint != tools.executor().fingerprint:
-        return None
-    return entry
-
-
-def _result(key: Digest, entry: MemoEntry) -> StageResult:
+def _stage_result(key: Digest, entry: MemoEntry) -> StageResult:
     return StageResult(key=key, artifact=entry.artifact, fingerprint=entry.fingerprint)
 
 
-def _keep(key: Digest, data: bytes, tools: PipelineContext, *, seconds: float = 0.0) -> MemoEntry:
-    return tools.store.keep(key, data, fingerprint=tools.executor().fingerprint, seconds=seconds)
-
-
-def _trie_keys(
-    fitted: Fitted,
-    key: Digest,
-    sample: Sequence[str],
-    ids: Sequence[str],
-    inputs: Inputs,
-    tools: PipelineContext,
-    stage_counts: Counter[str],
-) -> dict[str, str]:
-    """Place of every record: known, or the dendrogram's for sampled ones, or the partition's rule."""
-    partition = partition_of(inputs.config)
-    places = tools.memory.trie_keys(key)
-    drawn = dict(zip(sample, partition.sample_places(fitted, sample), strict=True))
-    if fresh := {i: place for i, place in drawn.items() if i not in places}:
-        tools.memory.store_trie_keys(fresh, partition=key, sampled=True)
-        places |= fresh
-    missing = [record_id for record_id in ids if record_id not in places]
-    for start in range(0, len(missing), _CHUNK):
-        chunk = missing[start : start + _CHUNK]
-        vectors = _features(chunk, inputs, tools, stage_counts) if partition.needs_features else {}
-        new = dict(zip(chunk, partition.trie_keys(fitted, chunk, _stack(vectors, chunk)), strict=True))
-        tools.memory.store_trie_keys(new, partition=key)
-        places |= new
-        tools.progress("assigning records", start + len(chunk), len(missing))
-    stage_counts["assigned"] += len(missing)
-    return places
-
-
-def _features(
-    ids: Sequence[str], inputs: Inputs, tools: PipelineContext, stage_counts: Counter[str]
-) -> dict[str, NDArray[np.float32]]:
-    """Features of these records, from memory or embedded now; finished ones are stored as they come."""
-    key = feature_key(inputs.config, inputs.backbone, tools.executor().fingerprint)
-    known = tools.memory.features(ids, key=key)
-    missing = [record_id for record_id in ids if record_id not in known]
-    if not missing:
-        return known
-    fresh: dict[str, NDArray[np.float32]] = {}
-    for record_id, vector in tools.executor().embed(missing, tools.fetch, tools.progress):
-        fresh[record_id] = vector
-        if len(fresh) == _CHUNK:
-            tools.memory.store_features(fresh, key=key)
-            known |= fresh
-            fresh = {}
-    tools.memory.store_features(fresh, key=key)
-    stage_counts["embedded"] += len(missing)
-    return known | fresh
+def _cluster(number: int, path: str, records: int, results: Sequence[StageResult]) -> Cluster:
+    *checkpoints, last = results
+    return Cluster(number=number, path=path, records=records, constituent=last, checkpoints=tuple(checkpoints))
 
 
 def _stack(vectors: Mapping[str, NDArray[np.float32]], ids: Sequence[str]) -> NDArray[Any]:

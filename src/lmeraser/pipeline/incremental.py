@@ -1,95 +1,83 @@
-"""F after a deletion, on the parts of the partition that it touched; the rest is as in the served model.
+"""Incremental derivation: run the training function only on the parts of the partition that a change affects.
 
-The same stages as in `derive`, and the same result, because
+The stages and the result are those of `Pipeline.derive`, because
 
-- the partition's inputs are the sample alone, so while no sampled record changes it stays the served one;
+- the partition's inputs are the sample alone, so it stays the served one while no sampled record changes;
 - a change under one path of the partition leaves the clusters under others alone, as long as the path's parent
-  holds more than the limit and so stays divided (`grouping`);
-- the sums of the global head are always those of the records that are there (`counted`).
+  holds more than the limit and so stays divided (`trie`);
+- the sufficient statistics always cover the records that are there (`data.statistics`).
 
-So a request costs what it touches, however many records there are. Whatever this rests on, an audit does not.
+So the cost of a request depends on the clusters that it affects, not on the number of records. An audit relies on
+none of this: it always derives everything.
 """
 
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
 from functools import partial
 
-from lmeraser.data.records import Records
 from lmeraser.models.manifest import Cluster, Model, StageResult
-from lmeraser.models.partitions.trie import group_below, in_order, lies_under, regions
-from lmeraser.pipeline.derive import (
-    Derivation,
-    Inputs,
-    PipelineContext,
-    check_counts,
-    solve_global_head,
-    tune_clusters,
-)
+from lmeraser.models.partitions.trie import affected_paths, group_below, is_under, sort_key
+from lmeraser.pipeline.caches import PartitionedRecords
+from lmeraser.pipeline.derive import Derivation, Pipeline, require_matching_statistics
 
 
 def derive_incremental(
-    served: Model, places: Iterable[str], inputs: Inputs, records: Records, tools: PipelineContext
+    pipeline: Pipeline, served: Model, trie_keys: Iterable[str], records: PartitionedRecords
 ) -> Derivation:
-    """F on the records as they are now.
+    """Derive the model of the records as they are now from the served model and what has changed since.
 
     Args:
-        served: F on the records as they were.
-        places: those of the records that changed.
-        inputs: settings, classes and backbone, which are those of the served model; its records are not read.
-        records: as they are now; all of them have places and, where codes are needed, codes.
-        tools: as for `derive`.
+        pipeline: with the settings, classes and backbone of the served model; its records are not read.
+        served: the model of the records as they were.
+        trie_keys: those of the records that changed.
+        records: as they are now; all of them have trie keys and, where the settings need statistics, are included
+            in them.
     """
-    stage_counts: Counter[str] = Counter()
-    global_head = _global_head(inputs, records, tools, stage_counts)
-    started, limit = time.perf_counter(), inputs.config.partition.max_records
+    config = pipeline.inputs.config
+    global_head = _global_head(pipeline, records)
+    started = time.perf_counter()
+    limit = config.partition.max_records
     known = {cluster.path for cluster in served.clusters}
-    paths = regions(places, known, limit, partial(records.count_under, served.partition.key))
-    if inputs.config.constituent.kind == "none" and limit is None:
-        fresh = _counted(served, paths, records)
-        stage_counts.update(tuned=0, tuned_records=0)
+    paths = affected_paths(trie_keys, known, limit, partial(records.count_under, served.partition.key))
+    if config.constituent.kind == "none" and limit is None:
+        changed = _resized(served, paths, records)
+        pipeline.stage_counts.update(tuned=0, tuned_records=0)
     else:
-        fresh = list(_tuned(served, paths, inputs, records, tools, stage_counts))
-    kept = [cluster for cluster in served.clusters if not any(lies_under(cluster.path, path) for path in paths)]
-    clusters = sorted([*kept, *fresh], key=lambda cluster: in_order(cluster.path))
+        changed = _retuned(pipeline, served, paths, records)
+    kept = [cluster for cluster in served.clusters if not any(is_under(cluster.path, path) for path in paths)]
+    clusters = sorted([*kept, *changed], key=lambda cluster: sort_key(cluster.path))
     numbered = (cluster.model_copy(update={"number": number}) for number, cluster in enumerate(clusters))
     seconds = time.perf_counter() - started
-    return Derivation(served.partition, tuple(numbered), global_head, dict(stage_counts), seconds)
+    return Derivation(served.partition, tuple(numbered), global_head, dict(pipeline.stage_counts), seconds)
 
 
-def _global_head(
-    inputs: Inputs, records: Records, tools: PipelineContext, stage_counts: Counter[str]
-) -> StageResult | None:
+def _global_head(pipeline: Pipeline, records: PartitionedRecords) -> StageResult | None:
+    config = pipeline.inputs.config
     total = records.count()
-    if not inputs.config.needs_statistics or inputs.config.global_head.weight == 0 or not total:
+    if not config.needs_statistics or config.global_head.weight == 0 or not total:
         return None
-    sums = tools.counts.sums()
-    assert sums is not None
-    check_counts(sum(sums.records_by_class) == total)
-    return solve_global_head(sums, inputs, tools, stage_counts)
+    statistics = pipeline.context.statistics.sums()
+    assert statistics is not None
+    require_matching_statistics(sum(statistics.records_by_class) == total)
+    return pipeline.solve_global_head(statistics)
 
 
-def _counted(served: Model, paths: Iterable[str], records: Records) -> list[Cluster]:
-    """Clusters of which nothing but their size is needed."""
+def _resized(served: Model, paths: Iterable[str], records: PartitionedRecords) -> Sequence[Cluster]:
+    """The clusters at these paths where nothing is tuned and none is divided: only their sizes change."""
     sizes = {path: records.count_under(served.partition.key, path) for path in paths}
     return [Cluster(number=0, path=path, records=size, constituent=None) for path, size in sizes.items() if size]
 
 
-def _tuned(
-    served: Model,
-    paths: Iterable[str],
-    inputs: Inputs,
-    records: Records,
-    tools: PipelineContext,
-    stage_counts: Counter[str],
-) -> tuple[Cluster, ...]:
-    """The clusters under these paths; numbers stand in for the final ones."""
+def _retuned(
+    pipeline: Pipeline, served: Model, paths: Iterable[str], records: PartitionedRecords
+) -> Sequence[Cluster]:
+    """The clusters under these paths, with provisional numbers."""
+    limit = pipeline.inputs.config.partition.max_records
     groups: dict[str, list[str]] = {}
     for path in paths:
-        places = records.trie_keys_under(served.partition.key, path)
-        groups |= group_below(path, places, inputs.config.partition.max_records)
-    mine = replace(inputs, records=records.refs(i for ids in groups.values() for i in ids))
-    return tune_clusters(mine, dict(enumerate(groups.items())), tools, stage_counts)
+        trie_keys = records.trie_keys_under(served.partition.key, path)
+        groups |= group_below(path, trie_keys, limit)
+    members = records.refs(record_id for ids in groups.values() for record_id in ids)
+    return pipeline.restricted_to(members).tune_clusters(dict(enumerate(groups.items())))

@@ -9,7 +9,6 @@ another environment is equal in distribution only, and the report says so.
 from __future__ import annotations
 
 import random
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
@@ -21,10 +20,8 @@ from lmeraser.pipeline.caches import InMemoryStatistics, ReadOnlyCache
 from lmeraser.pipeline.derive import (
     ClusterAssignment,
     Inputs,
+    Pipeline,
     PipelineContext,
-    divide,
-    fit_global_head,
-    tune_clusters,
 )
 from lmeraser.pipeline.executors.base import Executor
 from lmeraser.storage.artifacts import BlobStore, MemoryStore
@@ -85,19 +82,19 @@ def audit(
     inputs = inputs_of(workspace, executor().backbone)
     tools = PipelineContext(
         store=MemoryStore(),
-        memory=ReadOnlyCache(),
-        counts=InMemoryStatistics(),
+        cache=ReadOnlyCache(),
+        statistics=InMemoryStatistics(),
         executor=executor,
         fetch=workspace.records.images,
         secret=workspace.secret,
         progress=progress,
     )
-    stage_counts: Counter[str] = Counter()
-    head = fit_global_head(inputs, tools, stage_counts)
-    division = divide(inputs, tools, stage_counts)
+    pipeline = Pipeline(inputs, tools)
+    head = pipeline.fit_global_head()
+    division = pipeline.assign_clusters()
     numbered = division.numbered()
     chosen = _draw(list(numbered), None if inputs.config.constituent.together else clusters)
-    derived = tune_clusters(inputs, {number: numbered[number] for number in chosen}, tools, stage_counts)
+    derived = pipeline.tune_clusters({number: numbered[number] for number in chosen})
     differences = [
         *_damaged(model, workspace.store),
         *_compare(model, inputs, division, head, derived, partial=len(chosen) < len(numbered)),

@@ -7,7 +7,6 @@ Reads a workspace and changes nothing.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -16,7 +15,7 @@ from lmeraser.errors import InputError
 from lmeraser.models.partitions import partition_of
 from lmeraser.models.partitions.cost import Cost, cost_of
 from lmeraser.pipeline.caches import InMemoryStatistics, ReadOnlyCache
-from lmeraser.pipeline.derive import ClusterAssignment, Inputs, PipelineContext, divide
+from lmeraser.pipeline.derive import ClusterAssignment, Inputs, Pipeline, PipelineContext
 from lmeraser.pipeline.executors.base import Executor
 from lmeraser.storage.artifacts import MemoryStore
 from lmeraser.unlearning.train import inputs_of
@@ -42,14 +41,14 @@ def simulate(
         raise InputError("A cost is that of a request on some records.", got="no records", next_step="add some")
     tools = PipelineContext(
         store=MemoryStore(),
-        memory=ReadOnlyCache(workspace.records),
-        counts=InMemoryStatistics(),
+        cache=ReadOnlyCache(workspace.records),
+        statistics=InMemoryStatistics(),
         executor=executor,
         fetch=workspace.records.images,
         secret=workspace.secret,
         progress=progress,
     )
-    division = divide(inputs, tools, Counter())
+    division = Pipeline(inputs, tools).assign_clusters()
     sample = partition_of(inputs.config).sample([record.id for record in inputs.records])
     found = []
     for done, record_id in enumerate(sample[:hits]):
@@ -64,6 +63,6 @@ def simulate(
 def _hit(inputs: Inputs, tools: PipelineContext, before: ClusterAssignment, record_id: str) -> int:
     """Records tuned again when this sampled one goes."""
     retained = [record for record in inputs.records if record.id != record_id]
-    after = divide(replace(inputs, records=retained), tools, Counter())
+    after = Pipeline(replace(inputs, records=retained), tools).assign_clusters()
     kept = {tuple(members) for members in before.groups.values()}
     return sum(len(members) for members in after.groups.values() if tuple(members) not in kept)

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from lmeraser.core.digests import Digest
 from lmeraser.core.progress import Progress, silent
 from lmeraser.errors import NoModelError
+from lmeraser.evidence.entries import GenerationPublished, events_of
 from lmeraser.models.manifest import Model
-from lmeraser.pipeline.derive import Derivation, Inputs, PipelineContext, code_key, derive
+from lmeraser.pipeline.derive import Derivation, Inputs, Pipeline, PipelineContext, embedding_key
 from lmeraser.pipeline.executors.base import Executor
 from lmeraser.pipeline.incremental import derive_incremental
 from lmeraser.workspace.freshness import same_settings
@@ -96,8 +97,8 @@ def train(
         revision = workspace.records.changes.revision
         tools = PipelineContext(
             store=workspace.store,
-            memory=workspace.records,
-            counts=workspace.records.statistics,
+            cache=workspace.records,
+            statistics=workspace.records.statistics,
             executor=executor,
             fetch=workspace.records.images,
             secret=workspace.secret,
@@ -106,7 +107,7 @@ def train(
         )
         derivation = None if everything else _derive_touched(workspace, tools)
         if derivation is None:
-            derivation = derive(inputs_of(workspace, executor().backbone), tools)
+            derivation = Pipeline(inputs_of(workspace, executor().backbone), tools).derive()
         model, changed = _publish(workspace, executor(), derivation, revision)
         progress("purging", 0, None)
         purged = purge(workspace)
@@ -124,18 +125,18 @@ def _derive_touched(workspace: Workspace, tools: PipelineContext) -> Derivation 
     if places is None or served.backbone != executor.backbone:
         return None
     config = workspace.config
-    key = code_key(config, executor.backbone, executor.fingerprint)
+    key = embedding_key(config, executor.backbone, executor.fingerprint)
     if config.needs_statistics and records.statistics.total(key=key) != records.count():
         return None
     inputs = Inputs((), config, len(served.classes), executor.backbone)
-    return derive_incremental(served, places, inputs, records, tools)
+    return derive_incremental(Pipeline(inputs, tools), served, places, records)
 
 
 def _publish(
     workspace: Workspace, executor: Executor, derivation: Derivation, revision: int
 ) -> tuple[Model, bool]:
     served, config = workspace.generations.current(), workspace.config
-    codes = code_key(config, executor.backbone, executor.fingerprint) if derivation.global_head else None
+    codes = embedding_key(config, executor.backbone, executor.fingerprint) if derivation.global_head else None
     epochs = derivation.stage_counts["tuned_records"] * config.tuning.epochs_run
     workspace.calibration.note(config, epochs, derivation.tuning_seconds)
     last, parent = (served.generation, served.model_digest) if served is not None else _told(workspace)
@@ -161,8 +162,8 @@ def _publish(
 
 def _told(workspace: Workspace) -> tuple[int, Digest | None]:
     """The last generation that the ledger tells of, where none is served (any more): numbers only move forward."""
-    told = [entry.body for entry in workspace.ledger.entries() if entry.kind == "generation"]
-    return (int(told[-1]["generation"]), Digest(told[-1]["model"])) if told else (-1, None)
+    told = [event for _, event in events_of(workspace.ledger.entries(), GenerationPublished)]
+    return (told[-1].generation, told[-1].model) if told else (-1, None)
 
 
 def _same(served: Model, model: Model) -> bool:
