@@ -39,8 +39,10 @@ COMMANDS += [
     "serve",
     "backup",
     "restore",
-    "reapply",
+    "replay",
 ]
+DEPRECATED = ["reapply"]
+
 
 
 @pytest.fixture
@@ -76,8 +78,11 @@ def test_help_names_every_command_and_explains_it(run: Run) -> None:
     registered = {
         command.name or getattr(command.callback, "__name__", "") for command in cli.app.registered_commands
     }
-    assert registered == set(COMMANDS)
+    assert registered == {*COMMANDS, *DEPRECATED}
     for command in cli.app.registered_commands:
+        assert command.hidden == (command.callback.__name__ in DEPRECATED)
+        if command.hidden:
+            continue
         name = command.name or getattr(command.callback, "__name__", "")
         first_words = " ".join((getattr(command.callback, "__doc__", "") or "").split()[:3])
         line = next(line for line in shown.out.splitlines() if line.strip("│ ").startswith(f"{name} "))

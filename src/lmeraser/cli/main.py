@@ -34,7 +34,7 @@ for _command in (
     *(recovery.backup, recovery.restore, recovery.replay),
 ):
     app.command()(_command)
-app.command(hidden=True, deprecated=True)(recovery.reapply)
+app.command(hidden=True)(recovery.reapply)  # the name of 0.1
 
 _requests = typer.Typer(help="List, accept and cancel deletion requests.", invoke_without_command=True)
 _requests.callback()(deletion.requests)

@@ -17,7 +17,9 @@ def test_back_up_delete_restore(run: Run, work: Path, tmp_path: Path) -> None:
     assert run(*w, "ledger", "--export", tmp_path / "ledger", "--export-head", tmp_path / "head").code == 0
     shutil.rmtree(work)
     asked = run(*w, "restore", archive)
-    assert (asked.code, "deleted again before it is served" in asked.err) == (2, True)
+    both = run(*w, "restore", archive, "--ledger", tmp_path / "ledger", "--no-newer-ledger")
+    assert (both.code, "Conflicting options" in both.err) == (2, True)
+    assert (asked.code, "Newest ledger not given" in asked.err) == (2, True)
     newest = ("--ledger", tmp_path / "ledger", "--head", tmp_path / "head")
     restored = run(*w, "restore", archive, *newest, "--json")
     assert (restored.code, restored.json["records_deleted"]) == (0, 8)
@@ -35,11 +37,13 @@ def test_a_workspace_that_was_set_back(run: Run, work: Path, tmp_path: Path) -> 
     run(*w, "ledger", "--export", tmp_path / "ledger", "--export-head", tmp_path / "head")
     back = ("-w", tmp_path / "snapshot")
     refused = run(*back, "serve", "--head", tmp_path / "head")
-    assert (refused.code, "reapply" in refused.err) == (1, True)
-    again = run(*back, "reapply", "--ledger", tmp_path / "ledger", "--head", tmp_path / "head", "--json")
+    assert (refused.code, "lmeraser replay" in refused.err) == (1, True)
+    again = run(*back, "replay", "--ledger", tmp_path / "ledger", "--head", tmp_path / "head", "--json")
     assert (again.code, again.json["records_deleted"], again.json["model_digest"]) == (0, 1, digest)
     broken = tmp_path / "broken"
     broken.write_bytes((tmp_path / "ledger").read_bytes()[:-5])
-    assert run(*back, "reapply", "--ledger", broken).code == 1
-    assert run(*back, "reapply", "--ledger", tmp_path / "none").code == 2
+    assert run(*back, "replay", "--ledger", broken).code == 1
+    assert run(*back, "replay", "--ledger", tmp_path / "none").code == 2
+    old_name = run(*back, "reapply", "--ledger", tmp_path / "ledger", "--json")
+    assert (old_name.code, old_name.json["entries"], "use 'lmeraser replay'" in old_name.err) == (0, 0, True)
     assert run(*back, "restore", tmp_path / "none", "--no-newer-ledger").code == 2
