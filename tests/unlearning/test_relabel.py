@@ -82,7 +82,7 @@ def another(eraser: Eraser, record_id: str) -> str:
 
 def members(eraser: Eraser) -> dict[int, tuple[str, ...]]:
     model = eraser.workspace.generations.require()
-    clusters = model.numbers(eraser.workspace.records.trie_keys(model.partition.key))
+    clusters = model.cluster_numbers(eraser.workspace.records.trie_keys(model.partition.key))
     numbers = sorted(set(clusters.values()))
     return {n: tuple(sorted(i for i, number in clusters.items() if number == n)) for n in numbers}
 

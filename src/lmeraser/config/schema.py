@@ -34,6 +34,11 @@ from lmeraser.errors import ConfigError, listing
 View = Literal["clean", "mirror", "whole", "near", "far", "frame"]
 
 
+def default_canvas_size(image_size: int) -> int:
+    """Side of a decoded image before cropping, px: 8/7 of the input's side (the paper: 256 for 224)."""
+    return round(image_size * 8 / 7)
+
+
 class BackboneConfig(Section):
     """The frozen network and the fixed shape in which it is always called."""
 
@@ -61,8 +66,8 @@ class BackboneConfig(Section):
 
     @property
     def canvas_size(self) -> int:
-        """Side of a decoded image before cropping, px (the paper: 256 for an input of 224)."""
-        return self.resize if self.resize is not None else round(self.image_size * 8 / 7)
+        """Side of a decoded image before cropping, px: ``resize``, or `default_canvas_size`."""
+        return self.resize if self.resize is not None else default_canvas_size(self.image_size)
 
     @model_validator(mode="after")
     def _resize_covers_input(self) -> Self:

@@ -22,6 +22,7 @@ from lmeraser.core.digests import Digest
 from lmeraser.core.tensors import to_bytes
 
 SCALE = 1024  # codes per unit; an embedding's root mean square is about 1
+UNIT_RMS_EPSILON = 1e-12  # keeps a vector of zeros finite
 _LARGEST = 2**15 - 1
 _EXACT = 2**20  # records whose products are added in float64 at once
 
@@ -89,7 +90,7 @@ def embedding(views: NDArray[np.float32]) -> NDArray[np.float32]:
     Returns:
         float32 [n, d]: each view's features scaled to root mean square 1, averaged, scaled again.
     """
-    return _unit_rms(_unit_rms(views).mean(axis=1, dtype=np.float32))
+    return unit_rms(unit_rms(views).mean(axis=1, dtype=np.float32))
 
 
 def encode(embeddings: NDArray[np.float32]) -> Codes:
@@ -127,7 +128,12 @@ def unpack(gram: bytes, moments: bytes, width: int) -> SufficientStatistics:
     return SufficientStatistics(full, np.frombuffer(moments, dtype=np.int64).reshape(width, -1))
 
 
-def _unit_rms(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+def unit_rms(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Vectors along the last axis, scaled to root mean square 1: x / sqrt(mean(x^2) + 1e-12), in float32.
+
+    Each vector is scaled by itself, never with statistics of a batch. `gradient_tuner.unit_rms` is the same for torch
+    tensors; the two round differently, and both roundings are part of models.
+    """
     mean = np.square(vectors).mean(axis=-1, keepdims=True, dtype=np.float32)
-    scaled: NDArray[np.float32] = vectors / np.sqrt(mean + np.float32(1e-12))
+    scaled: NDArray[np.float32] = vectors / np.sqrt(mean + np.float32(UNIT_RMS_EPSILON))
     return scaled

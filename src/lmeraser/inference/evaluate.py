@@ -21,6 +21,7 @@ from lmeraser.config.schema import Config
 from lmeraser.core.atomic_files import write_atomic
 from lmeraser.core.digests import Digest
 from lmeraser.core.progress import Progress, counted, silent
+from lmeraser.core.sufficient_statistics import unit_rms
 from lmeraser.data.records import Records
 from lmeraser.data.sources import Example, Source, check, chunks
 from lmeraser.errors import InputError, SourceError
@@ -223,13 +224,8 @@ def linear_accuracy_of(
     split = ShuffleSplit(n_splits=1, test_size=0.2, random_state=0)
     search = GridSearchCV(LogisticRegression(tol=1e-3, max_iter=2000), {"C": _REGULARISATION}, cv=split)
     with threadpool_limits(1):  # many small products: handing them to several threads takes longer
-        search.fit(_unit_rms(training.features), training.labels)
-    return float((search.predict(_unit_rms(features)) == truth).mean())
-
-
-def _unit_rms(features: NDArray[np.float32]) -> NDArray[np.float32]:
-    scaled: NDArray[np.float32] = features / np.sqrt(np.square(features).mean(axis=1, keepdims=True) + 1e-12)
-    return scaled
+        search.fit(unit_rms(training.features), training.labels)
+    return float((search.predict(unit_rms(features)) == truth).mean())
 
 
 def keep(reports: Path, digest: Digest, report: EvaluationReport) -> None:

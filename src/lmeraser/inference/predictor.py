@@ -29,7 +29,7 @@ from lmeraser.inference.voting import combined
 from lmeraser.models.manifest import Cluster, Model
 from lmeraser.models.partitions import partition_of
 from lmeraser.models.partitions.base import Router
-from lmeraser.models.tuners import tuner_of
+from lmeraser.models.tuners import create_tuner
 from lmeraser.models.tuners.base import QueryBatch
 from lmeraser.pipeline.executors.local import LocalExecutor
 from lmeraser.storage.artifacts import Artifacts
@@ -110,9 +110,9 @@ class Predictor:
         constituents = [c.constituent.artifact for c in self._loaded if c.constituent]
         self._answers = None
         if constituents:
-            kind = tuner_of(self._config, executor.network)
+            kind = create_tuner(self._config, executor.network)
             numbered = zip(map(from_bytes, store.read_all(constituents)), self._loaded, strict=True)
-            self._answers = kind.answers([kind.of_cluster(tensors, c.number) for tensors, c in numbered])
+            self._answers = kind.predictor([kind.cluster_tensors(tensors, c.number) for tensors, c in numbered])
         wanted: tuple[View, ...] = self._config.embedding.views if self._config.needs_statistics else ()
         self._views: list[View] = ["clean", *(view for view in wanted if view != "clean")]
         self._embedded = [self._views.index(view) for view in wanted]
@@ -224,9 +224,9 @@ class Predictor:
             answers = (self._answers.classify(asked, np.maximum(chosen, 0)) for chosen in places.T)
             parts["constituents"] = combined(answers, places >= 0, self._config.aggregation.combine)
         if self._head is not None:
-            assert asked.embedded is not None
+            assert asked.embeddings is not None
             sharpness = self._config.global_head.sharpness
-            parts["global_head"] = probabilities(self._head["weight"][None], asked.embedded, sharpness)
+            parts["global_head"] = probabilities(self._head["weight"][None], asked.embeddings, sharpness)
         return parts
 
     def _mixed(self, parts: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:

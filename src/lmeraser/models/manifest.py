@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict
 from lmeraser.config.deployment import ComputeConfig
 from lmeraser.config.schema import Config
 from lmeraser.core.digests import Digest
-from lmeraser.models.partitions.trie import path_of
+from lmeraser.models.partitions.trie import find_path
 
 
 class StageResult(BaseModel):
@@ -114,10 +114,10 @@ class Model(BaseModel):
         """Whether its clusters have constituents, which a deletion tunes again."""
         return any(cluster.constituent is not None for cluster in self.clusters)
 
-    def numbers(self, places: Mapping[str, str]) -> dict[str, int]:
+    def cluster_numbers(self, places: Mapping[str, str]) -> dict[str, int]:
         """Number of the cluster of each of these records, by their places; those without cluster are left out."""
         numbers = {cluster.path: cluster.number for cluster in self.clusters}
-        paths = {record_id: path_of(place, numbers) for record_id, place in places.items()}
+        paths = {record_id: find_path(place, numbers) for record_id, place in places.items()}
         return {record_id: numbers[path] for record_id, path in paths.items() if path is not None}
 
     @property
@@ -145,7 +145,7 @@ class Model(BaseModel):
             len(self.clusters) > 1 and len({cluster.constituent for cluster in self.clusters}) == 1 and self.tuned
         )
 
-    def reached(self, numbers: Iterable[int]) -> frozenset[int]:
+    def with_jointly_tuned(self, numbers: Iterable[int]) -> frozenset[int]:
         """These clusters, and all that were tuned together with one of them."""
         wanted = frozenset(numbers)
         keys = {c.constituent.key for c in self.clusters if c.number in wanted and c.constituent is not None}
@@ -157,6 +157,10 @@ class Model(BaseModel):
     def fingerprints(self) -> tuple[Digest, ...]:
         """The environments in which its parts were made, sorted; more than one is equality in distribution."""
         return tuple(sorted({result.fingerprint for result in self.stages.values()}))
+
+    def matches(self, config: Config) -> bool:
+        """Whether it was derived with these settings and the backbone that they name."""
+        return self.settings == config.model_settings() and self.backbone_name == config.backbone.name
 
     def config(self, compute: ComputeConfig | None = None) -> Config:
         """The settings it was derived with, and where to compute."""

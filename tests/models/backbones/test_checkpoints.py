@@ -25,7 +25,7 @@ from lmeraser.config.schema import parse
 from lmeraser.core.digests import Digest
 from lmeraser.errors import BackboneError, InputError
 from lmeraser.models.backbones import Backbone, load_backbone
-from lmeraser.models.backbones.checkpoints import PUBLISHED, convert
+from lmeraser.models.backbones.checkpoints import PUBLISHED_CHECKPOINTS, convert
 from lmeraser.models.environment import probe_images
 
 State = dict[str, Tensor]
@@ -207,15 +207,15 @@ STATES: dict[str, tuple[str, Callable[[], State], Callable[[State, Tensor], Tens
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """The published networks, but tiny."""
-    for name, published in PUBLISHED.items():
+    for name, published in PUBLISHED_CHECKPOINTS.items():
         config = VIT if published.kind == "vit" else SWIN
-        monkeypatch.setitem(PUBLISHED, name, dataclasses.replace(published, config=config, size=SIZE))
+        monkeypatch.setitem(PUBLISHED_CHECKPOINTS, name, dataclasses.replace(published, config=config, size=SIZE))
 
 
 def known(monkeypatch: pytest.MonkeyPatch, arch: str, file: Path) -> Path:
     """Let a file be the published one."""
     md5 = hashlib.md5(file.read_bytes()).hexdigest()
-    monkeypatch.setitem(PUBLISHED, arch, dataclasses.replace(PUBLISHED[arch], md5=md5))
+    monkeypatch.setitem(PUBLISHED_CHECKPOINTS, arch, dataclasses.replace(PUBLISHED_CHECKPOINTS[arch], md5=md5))
     return file
 
 
@@ -293,7 +293,7 @@ def test_another_file_than_the_published_one_is_an_error_unless_it_is_meant(tmp_
 
 
 def test_the_sums_are_those_of_the_readme_of_the_papers_code() -> None:
-    assert {name: published.md5 for name, published in PUBLISHED.items()} == {
+    assert {name: published.md5 for name, published in PUBLISHED_CHECKPOINTS.items()} == {
         "vit-b-1k": "4423d3eecb5a0e00c353217a992d300f",
         "vit-b-22k": "b3563fde27a47c2017e78044a0a72748",
         "swin-b-1k": "733836a1b1b88a8ec21da708c35bd29e",

@@ -14,7 +14,7 @@ from lmeraser.core.progress import silent
 from lmeraser.data.provenance import PUBLIC_DIGESTS, PublicImages, image_digests
 from lmeraser.data.sources import Example, Row, Source
 from lmeraser.errors import SourceError
-from lmeraser.models.pretraining.arrow_dataset import ArrowDataset, spool
+from lmeraser.models.pretraining.arrow_dataset import ArrowDataset, write_arrow_dataset
 
 CLASSES = ("cat", "dog")
 
@@ -32,7 +32,7 @@ def rows(count: int) -> list[Row]:
 
 
 def written(folder: Path, opened: Source, *, skip_bad: bool = False) -> ArrowDataset:
-    return spool(opened, folder, skip_bad=skip_bad, progress=silent)
+    return write_arrow_dataset(opened, folder, skip_bad=skip_bad, progress=silent)
 
 
 @pytest.mark.parametrize("count", [0, 1, 256, 257, 700])

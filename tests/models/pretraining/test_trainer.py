@@ -18,9 +18,9 @@ from lmeraser.data.images import decode
 from lmeraser.data.sources import open_source
 from lmeraser.errors import BackboneError, InputError
 from lmeraser.models.environment import deterministic
-from lmeraser.models.pretraining.arrow_dataset import ArrowDataset, spool
+from lmeraser.models.pretraining.arrow_dataset import ArrowDataset, write_arrow_dataset
 from lmeraser.models.pretraining.recipe import ARCHITECTURES, Recipe, recipe
-from lmeraser.models.pretraining.trainer import Training, network_input, network_of
+from lmeraser.models.pretraining.trainer import Trainer, network_input, build_network
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +30,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def images(tmp_path: Path) -> ArrowDataset:
-    return spool(open_source(digits(range(20)), columns=DIGIT_COLUMNS), tmp_path, skip_bad=False, progress=silent)
+    return write_arrow_dataset(open_source(digits(range(20)), columns=DIGIT_COLUMNS), tmp_path, skip_bad=False, progress=silent)
 
 
 def how(**changes: Any) -> Recipe:
@@ -46,8 +46,8 @@ def trained(images: ArrowDataset, given: Recipe, checkpoint: Path, *, every: int
             raise KeyboardInterrupt
 
     with deterministic():
-        network = network_of(given, DIGIT_CLASSES)
-        Training(network, images, given, Accelerator(cpu=True), checkpoint).run(every, progress)
+        network = build_network(given, DIGIT_CLASSES)
+        Trainer(network, images, given, Accelerator(cpu=True), checkpoint).run(every, progress)
     return network
 
 
@@ -57,7 +57,7 @@ def weights(network: Any) -> list[np.ndarray[Any, Any]]:
 
 def test_initial_weights_come_from_the_seed_and_no_generator() -> None:
     before = torch.get_rng_state()
-    one, same, other = (network_of(how(seed=seed), DIGIT_CLASSES) for seed in (1, 1, 2))
+    one, same, other = (build_network(how(seed=seed), DIGIT_CLASSES) for seed in (1, 1, 2))
     assert torch.equal(torch.get_rng_state(), before)
     equal = [np.array_equal(*pair) for pair in zip(weights(one), weights(same), strict=True)]
     assert all(equal)
@@ -75,7 +75,7 @@ def test_a_step_is_torchs_own_on_the_hashed_batch(images: ArrowDataset, tmp_path
     """The same, written down without accelerate, checkpoints or threads."""
     given = how(epochs=2, warmup_epochs=0.5)
     found = weights(trained(images, given, tmp_path / "checkpoint"))
-    network = network_of(given, DIGIT_CLASSES)
+    network = build_network(given, DIGIT_CLASSES)
     matrices = [p for p in network.parameters() if p.ndim in (2, 4)]
     others = [p for p in network.parameters() if p.ndim not in (2, 4)]
     optimizer = torch.optim.AdamW(
@@ -123,8 +123,8 @@ def test_a_stopped_training_gives_the_same_bytes(images: ArrowDataset, tmp_path:
 
 
 def test_what_does_not_decay_is_left_alone_by_the_decay(images: ArrowDataset) -> None:
-    network = network_of(how(), DIGIT_CLASSES)
-    training = Training(network, images, how(), Accelerator(cpu=True), Path("nowhere"))
+    network = build_network(how(), DIGIT_CLASSES)
+    training = Trainer(network, images, how(), Accelerator(cpu=True), Path("nowhere"))
     groups = training._optimizer.param_groups
     names = {id(p): name for name, p in network.named_parameters()}
     decayed, others = ({names[id(p)] for p in group["params"]} for group in groups)
@@ -134,10 +134,10 @@ def test_what_does_not_decay_is_left_alone_by_the_decay(images: ArrowDataset) ->
 
 
 def test_a_loss_that_is_no_number_is_an_error_and_no_state(images: ArrowDataset, tmp_path: Path) -> None:
-    network = network_of(how(), DIGIT_CLASSES)
+    network = build_network(how(), DIGIT_CLASSES)
     with torch.no_grad():
         network.classifier.bias[0] = torch.nan
-    training = Training(network, images, how(), Accelerator(cpu=True), tmp_path / "checkpoint")
+    training = Trainer(network, images, how(), Accelerator(cpu=True), tmp_path / "checkpoint")
     with pytest.raises(BackboneError, match="learning-rate"):
         training.run(1, silent)
     assert not (tmp_path / "checkpoint").exists()
@@ -147,7 +147,7 @@ def test_batches_are_no_larger_than_the_images(images: ArrowDataset, tmp_path: P
     steps = []
     given = how(batch_size=999, epochs=2)
     with deterministic():
-        training = Training(network_of(given, DIGIT_CLASSES), images, given, Accelerator(cpu=True), tmp_path / "c")
+        training = Trainer(build_network(given, DIGIT_CLASSES), images, given, Accelerator(cpu=True), tmp_path / "c")
         training.run(100, lambda step, done, total: steps.append((done, total)))
     assert steps == [(0, 40), (20, 40), (40, 40)]
 
@@ -155,9 +155,9 @@ def test_batches_are_no_larger_than_the_images(images: ArrowDataset, tmp_path: P
 def test_without_images_there_is_no_training(tmp_path: Path) -> None:
     source = open_source(digits(range(1)), columns=DIGIT_COLUMNS)
     empty = type(source)("nothing", source.classes, 0, [])
-    images = spool(empty, tmp_path, skip_bad=False, progress=silent)
+    images = write_arrow_dataset(empty, tmp_path, skip_bad=False, progress=silent)
     with pytest.raises(InputError, match="0 images"):
-        Training(network_of(how(), DIGIT_CLASSES), images, how(), Accelerator(cpu=True), tmp_path / "checkpoint")
+        Trainer(build_network(how(), DIGIT_CLASSES), images, how(), Accelerator(cpu=True), tmp_path / "checkpoint")
 
 
 def test_inputs_are_from_minus_one_to_one() -> None:

@@ -17,7 +17,7 @@ from lmeraser.core.sufficient_statistics import Codes, decode, encode
 from lmeraser.models.environment import deterministic
 from lmeraser.models.tuners.base import Members, QueryBatch
 from lmeraser.models.tuners.class_means import class_means
-from lmeraser.models.tuners.head import Heads, HeadTuner
+from lmeraser.models.tuners.head import HeadPredictor, HeadTuner
 from small import torchs_own
 
 CLASSES, FEATURES = 3, 40
@@ -53,7 +53,7 @@ def members(count: int, codes: Codes, classes: Sequence[int] | None = None) -> M
     return Members(tuple(ids(count)), tuple(classes if classes is not None else labels(count)), codes)
 
 
-def asked(images: Any, heads: Heads, chosen: Any) -> Any:
+def asked(images: Any, heads: HeadPredictor, chosen: Any) -> Any:
     """What heads say of embeddings."""
     return heads.classify(QueryBatch(torch.empty(0), images), chosen)
 
@@ -120,7 +120,7 @@ def test_separable_codes_are_separated() -> None:
         head = HeadTuner(config(epochs=20)).tune(members(count, encode(points)), classes=CLASSES)
     fresh = embeddings(count, seed=1)
     fresh[np.arange(count), labels(count)] += 8
-    shares = asked(fresh, Heads([head]), np.zeros(count, np.int64))
+    shares = asked(fresh, HeadPredictor([head]), np.zeros(count, np.int64))
     assert shares.argmax(axis=1).tolist() == labels(count)
 
 
@@ -186,7 +186,7 @@ def test_the_seed_matters_through_the_order_of_the_steps_only(monkeypatch: pytes
     def as_given(seed: int, purpose: str, names: Sequence[str], epoch: int) -> list[str]:
         return list(names)
 
-    monkeypatch.setattr("lmeraser.models.tuners.optimizing.order", as_given)
+    monkeypatch.setattr("lmeraser.models.tuners.optimization.order", as_given)
     np.testing.assert_array_equal(tuned(21, config(seed=0)), tuned(21, config(seed=1)))
 
 
@@ -220,7 +220,7 @@ def some_heads(count: int) -> list[dict[str, Any]]:
 
 def test_each_image_is_classified_by_the_head_of_its_own_cluster() -> None:
     heads, images, chosen = some_heads(4), embeddings(6), [2, 0, 3, 3, 1, 2]
-    shares = asked(images, Heads(heads), np.array(chosen))
+    shares = asked(images, HeadPredictor(heads), np.array(chosen))
     assert shares.shape == (6, CLASSES)
     assert shares.dtype == np.float32
     for row, image, position in zip(shares, images, chosen, strict=True):
@@ -230,7 +230,7 @@ def test_each_image_is_classified_by_the_head_of_its_own_cluster() -> None:
 
 
 def test_an_image_does_not_see_its_neighbours() -> None:
-    heads, images = Heads(some_heads(4)), embeddings(9)
+    heads, images = HeadPredictor(some_heads(4)), embeddings(9)
     chosen = np.arange(9) % 4
     together = asked(images, heads, chosen)
     np.testing.assert_array_equal(asked(images[::-1], heads, chosen[::-1]), together[::-1])
@@ -243,6 +243,6 @@ def test_an_image_does_not_see_its_neighbours() -> None:
 
 
 def test_large_scores_are_probabilities_too() -> None:
-    heads = Heads([{"weight": np.full((CLASSES, FEATURES + 1), 1e3, np.float32) * [[1], [2], [-3]]}])
+    heads = HeadPredictor([{"weight": np.full((CLASSES, FEATURES + 1), 1e3, np.float32) * [[1], [2], [-3]]}])
     shares = asked(np.full((1, FEATURES), 30, np.float32), heads, np.zeros(1, np.int64))
     np.testing.assert_array_equal(shares, [[0, 1, 0]])

@@ -17,7 +17,7 @@ from lmeraser.config.schema import Config, parse
 from lmeraser.core.seeding import normal
 from lmeraser.errors import BackboneError, ConfigError
 from lmeraser.models.environment import deterministic
-from lmeraser.models.tuners.mapping import MappedPromptTuner, most_activated
+from lmeraser.models.tuners.mapping import MappedPromptTuner, assign_outputs
 from lmeraser.models.tuners.pixel_prompts import PromptShape
 from small import CLASSES, FEATURES, SIZE, Small, config, members, plain_loop, tuned
 
@@ -63,7 +63,7 @@ def test_activity_looks_at_no_record() -> None:
 def test_members_are_given_the_outputs_that_they_activate_most_by_trying_all(seed: int) -> None:
     coins = np.random.default_rng(seed)
     outputs, labels = coins.standard_normal((9, 5)).astype(np.float32), coins.integers(0, 3, 9).tolist()
-    found = most_activated(outputs, labels, 3)
+    found = assign_outputs(outputs, labels, 3)
     assert len(set(found.tolist())) == 3
 
     def gain(chosen: Any) -> float:
@@ -95,7 +95,7 @@ def test_there_are_as_many_outputs_as_classes() -> None:
 def test_public_classes_have_to_be_there() -> None:
     backbone = Small()
     backbone.class_vectors = None
-    with pytest.raises(BackboneError, match="classifier of its own"):
+    with pytest.raises(BackboneError, match="no classifier"):
         tuned(members(3), settings(mapping={"outputs": "classes"}), backbone)
 
 

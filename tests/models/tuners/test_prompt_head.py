@@ -16,7 +16,7 @@ from lmeraser.config.schema import Config
 from lmeraser.core.seeding import below
 from lmeraser.data.images import Canvases
 from lmeraser.models.tuners.base import Members
-from lmeraser.models.tuners.descent import head_input
+from lmeraser.models.tuners.gradient_tuner import head_input
 from lmeraser.models.tuners.pixel_prompts import PromptShape
 from small import FEATURES, SIDE, SIZE, Small, config, linear_head, members, plain_loop, tuned
 
@@ -60,7 +60,7 @@ def test_a_head_may_start_from_the_means_of_its_members(count: int) -> None:
     mask = torch.ones(SIZE, SIZE, dtype=torch.bool)
     mask[3:-3, 3:-3] = False
     prompt[:, mask] = torch.from_numpy(ours["prompt"])
-    pixels = known.given[list(range(count))][:, 1:-1, 1:-1].copy()
+    pixels = known.inputs[list(range(count))][:, 1:-1, 1:-1].copy()
     images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
     features = Small().features_network(images + prompt).detach()
     for label in set(known.labels):
@@ -141,7 +141,7 @@ def test_without_crop_only_the_centre_is_seen() -> None:
     chosen = config(tuning={"crop": False})
     first = tuned(known, chosen)
     framed = np.zeros((6, SIDE, SIDE, 3), np.uint8)
-    framed[:, 1:-1, 1:-1] = known.given[range(6)][:, 1:-1, 1:-1]  # another border, the same centre
+    framed[:, 1:-1, 1:-1] = known.inputs[range(6)][:, 1:-1, 1:-1]  # another border, the same centre
     images = {record_id: png(picture) for record_id, picture in zip(known.ids, framed, strict=True)}
     canvases = Canvases(known.ids, lambda ids: [images[i] for i in ids], side=SIDE, budget=10**8)
     second = tuned(Members(known.ids, known.labels, canvases), chosen)

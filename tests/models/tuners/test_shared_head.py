@@ -28,7 +28,7 @@ def settings(**changes: Any) -> Config:
 
 
 def grouped(count: int, parts: int) -> Any:
-    return replace(members(count), groups=tuple(n * n % parts for n in range(count)), parts=parts)
+    return replace(members(count), cluster_numbers=tuple(n * n % parts for n in range(count)), cluster_count=parts)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
@@ -43,7 +43,7 @@ def test_it_is_what_a_plain_training_loop_gives(optimizer: str, count: int, part
     prompts = nn.Parameter(torch.zeros(parts, 3, SIZE, SIZE))
     prompts.data[:, :, mask] = torch.from_numpy(PromptShape.of(chosen).initial(0, 0.1))
     own = {"params": [prompts], "lr": chosen.tuning.prompt_learning_rate, "weight_decay": 0.0}
-    place = {record_id: known.groups[index] for index, record_id in enumerate(known.ids)}
+    place = {record_id: known.cluster_numbers[index] for index, record_id in enumerate(known.ids)}
 
     def logits(images: Any, ids: list[str]) -> Any:
         return head(network(images + prompts[[place[i] for i in ids]] * mask))
@@ -57,9 +57,9 @@ def test_it_is_what_a_plain_training_loop_gives(optimizer: str, count: int, part
 def test_each_cluster_answers_with_its_prompt_and_the_one_head() -> None:
     backbone, chosen = Small(), settings()
     made = tuned(grouped(13, 3), chosen, backbone)
-    kind, pixels = SharedHeadTuner(backbone, chosen), members(3).given[range(3)][:, 1:-1, 1:-1]
+    kind, pixels = SharedHeadTuner(backbone, chosen), members(3).inputs[range(3)][:, 1:-1, 1:-1]
     with deterministic(), torch.inference_mode():
-        answers = kind.answers([kind.of_cluster(made, number) for number in (2, 0)])
+        answers = kind.predictor([kind.cluster_tensors(made, number) for number in (2, 0)])
         asked = QueryBatch(to_input(pixels, backbone))
         found = answers.classify(asked, np.array([0, 1, 0]))
         for place, number in enumerate((2, 0, 2)):

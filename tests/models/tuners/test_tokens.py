@@ -78,7 +78,7 @@ def test_it_is_what_a_plain_training_loop_gives(where: Path, deep: bool, count: 
     chosen = settings(where, tokens={"deep": deep}, tuning={"optimizer": "sgd", "epochs": 2})
     backbone, known = load_backbone(chosen), members(count)
     ours = tuned(known, chosen, backbone)
-    initial = TokenTuner(backbone, chosen).body()["tokens"]
+    initial = TokenTuner(backbone, chosen).initial_values()["tokens"]
     assert initial.shape == (LAYERS if deep else 1, COUNT, WIDTH)
     bound = (6 / (3 * 8 * 8 + WIDTH)) ** 0.5
     assert 0.8 * bound < initial.abs().max() <= bound
@@ -102,9 +102,9 @@ def test_tokens_of_several_clusters_share_a_pass_and_images_do_not_see_each_othe
     chosen = settings(where, tokens={"deep": deep}, tuning={"epochs": 1})
     backbone = load_backbone(chosen)
     made = [tuned(members(count), chosen, backbone) for count in (5, 9)]
-    pixels, choice = members(4).given[range(4)][:, 1:-1, 1:-1], np.array([1, 0, 0, 1])
+    pixels, choice = members(4).inputs[range(4)][:, 1:-1, 1:-1], np.array([1, 0, 0, 1])
     with deterministic(), torch.inference_mode():
-        answers = TokenTuner(backbone, chosen).answers(made)
+        answers = TokenTuner(backbone, chosen).predictor(made)
         together = answers.classify(QueryBatch(to_input(pixels, backbone)), choice)
         for place in range(4):
             alone = to_input(pixels[place : place + 1], backbone)

@@ -18,7 +18,7 @@ from conftest import tiny_config
 from lmeraser.config.schema import Config, View
 from lmeraser.core.digests import Digest
 from lmeraser.data.images import to_canvas
-from lmeraser.models.tuners.views import look
+from lmeraser.models.tuners.views import view_input
 from lmeraser.pipeline.executors.local import LocalExecutor
 
 SIZE, CANVAS, WIDTH, MICRO = 32, 37, 4, 4  # of tiny_config: 37 is 8/7 of 32, and 4 is 30/224 of it
@@ -97,13 +97,13 @@ def test_whole_is_the_whole_canvas_at_the_size_of_the_input(executor: LocalExecu
 
 @pytest.mark.parametrize(("size", "scaled"), [(32, 48), (33, 50), (34, 51), (36, 54)])
 def test_near_is_the_centre_of_the_image_at_three_halves(executor: LocalExecutor, size: int, scaled: int) -> None:
-    found = look(PHOTOS, "near", executor.network, sized(size))
+    found = view_input(PHOTOS, "near", executor.network, sized(size))
     assert_shows(found, [middle(square(image, scaled), size) for image in PHOTOS])
 
 
 @pytest.mark.parametrize(("size", "scaled"), [(32, 21), (33, 22), (34, 23), (36, 24)])
 def test_far_is_the_image_at_two_thirds_on_grey(executor: LocalExecutor, size: int, scaled: int) -> None:
-    found = look(PHOTOS, "far", executor.network, sized(size))
+    found = view_input(PHOTOS, "far", executor.network, sized(size))
     before = -(-(size - scaled) // 2)  # where the room is odd, one pixel more lies above and on the left
     framed = np.full((len(PHOTOS), size, size, 3), 127, np.uint8)
     framed[:, before : before + scaled, before : before + scaled] = [square(image, scaled) for image in PHOTOS]
@@ -117,7 +117,7 @@ def sized(size: int) -> Config:
 
 def frames(images: Sequence[Image.Image], executor: LocalExecutor, config: Config) -> Any:
     """What the view 'frame' adds to the clean view, float32 [n, 3, size, size]."""
-    clean, framed = (look(images, view, executor.network, config) for view in ("clean", "frame"))
+    clean, framed = (view_input(images, view, executor.network, config) for view in ("clean", "frame"))
     return (framed - clean)[: len(images)].numpy()
 
 
@@ -154,9 +154,9 @@ from PIL import Image
 from lmeraser.models.backbones import load_backbone
 from lmeraser.config.schema import parse
 from lmeraser.core.digests import Digest
-from lmeraser.models.tuners.views import look
+from lmeraser.models.tuners.views import view_input
 config = parse({"backbone": {"image_size": 32, "micro_batch": 4}})
-framed = look([Image.new("RGB", (40, 40), "teal")], "frame", load_backbone(config), config)
+framed = view_input([Image.new("RGB", (40, 40), "teal")], "frame", load_backbone(config), config)
 sys.stdout.write(Digest.of(framed.numpy().tobytes()))
 """
 

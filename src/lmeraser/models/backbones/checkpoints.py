@@ -49,7 +49,7 @@ _SWIN_B = {"embed_dim": 128, "depths": [2, 2, 18, 2], "num_heads": [4, 8, 16, 32
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedCheckpoint:
     """A published checkpoint.
 
     Attributes:
@@ -69,11 +69,11 @@ class Published:
     size: int = 224
 
 
-PUBLISHED = {
-    "vit-b-22k": Published("vit", "b3563fde27a47c2017e78044a0a72748", _VIT_B, _HALF, _HALF),
-    "vit-b-1k": Published("vit", "4423d3eecb5a0e00c353217a992d300f", _VIT_B, _HALF, _HALF),
-    "swin-b-22k": Published("swin", "bf9cc182ae5e417f97390e2b21a0eb09", _SWIN_B, *_IMAGENET),
-    "swin-b-1k": Published("swin", "733836a1b1b88a8ec21da708c35bd29e", _SWIN_B, *_IMAGENET),
+PUBLISHED_CHECKPOINTS = {
+    "vit-b-22k": PublishedCheckpoint("vit", "b3563fde27a47c2017e78044a0a72748", _VIT_B, _HALF, _HALF),
+    "vit-b-1k": PublishedCheckpoint("vit", "4423d3eecb5a0e00c353217a992d300f", _VIT_B, _HALF, _HALF),
+    "swin-b-22k": PublishedCheckpoint("swin", "bf9cc182ae5e417f97390e2b21a0eb09", _SWIN_B, *_IMAGENET),
+    "swin-b-1k": PublishedCheckpoint("swin", "733836a1b1b88a8ec21da708c35bd29e", _SWIN_B, *_IMAGENET),
 }
 
 _BLOCK = {
@@ -128,7 +128,7 @@ def convert(
     Args:
         file: of torch, or of safetensors.
         out: the folder; empty or missing.
-        arch: which of `PUBLISHED` it is.
+        arch: which of `PUBLISHED_CHECKPOINTS` it is.
         unverified: take another file of the same layout than the one that the paper's code names.
         clock: tells the time.
 
@@ -139,10 +139,10 @@ def convert(
         InputError: there is no such file or architecture, or it is another file.
         BackboneError: the file holds something else than the tensors of this architecture.
     """
-    if arch not in PUBLISHED:
-        raise InputError("--arch is a published backbone.", got=arch, next_step=f"one of {', '.join(PUBLISHED)}")
+    if arch not in PUBLISHED_CHECKPOINTS:
+        raise InputError("--arch is a published backbone.", got=arch, next_step=f"one of {', '.join(PUBLISHED_CHECKPOINTS)}")
     check_free(out)
-    published, data = PUBLISHED[arch], read_file(file)
+    published, data = PUBLISHED_CHECKPOINTS[arch], read_file(file)
     md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
     if md5 != published.md5 and not unverified:
         raise InputError(
@@ -238,7 +238,7 @@ def _at_the_end(name: str, tensors: Mapping[str, Tensor]) -> str:
     return f"layers.{int(match[1]) - 1}{match[2]}"
 
 
-def _config(published: Published, tensors: Mapping[str, Tensor]) -> bytes:
+def _config(published: PublishedCheckpoint, tensors: Mapping[str, Tensor]) -> bytes:
     """The ``config.json`` of the network."""
     from transformers import SwinConfig, ViTConfig
 

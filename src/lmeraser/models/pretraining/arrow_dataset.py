@@ -25,7 +25,7 @@ _TOGETHER = 256  # images of one Arrow batch
 _SCHEMA = pa.schema([("image", pa.large_binary()), ("label", pa.int32())])
 
 
-def spool(source: Source, folder: Path, *, skip_bad: bool, progress: Progress) -> ArrowDataset:
+def write_arrow_dataset(source: Source, folder: Path, *, skip_bad: bool, progress: Progress) -> ArrowDataset:
     """Write a source's images and their digests into ``folder``, unless they are there.
 
     Args:
@@ -77,7 +77,7 @@ class ArrowDataset:
     """Written images, read where they lie.
 
     Args:
-        folder: where `spool` wrote them.
+        folder: where `write_arrow_dataset` wrote them.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -24,16 +24,16 @@ from lmeraser.core.atomic_files import write_atomic
 from lmeraser.core.digests import canonical_json
 from lmeraser.core.progress import Progress, counted, silent
 from lmeraser.core.time import to_text, utc_now
+from lmeraser.data.crops import crop
 from lmeraser.data.images import decode, to_canvas
 from lmeraser.data.provenance import PUBLIC_DIGESTS, listed, provenance
 from lmeraser.data.sources import Example, Source, check, chunks
 from lmeraser.errors import BackboneError, InputError, SourceError
 from lmeraser.models.backbones.folder import WEIGHTS, check_free, pixel_statistics, versions, write_backbone
 from lmeraser.models.environment import deterministic
-from lmeraser.models.pretraining.arrow_dataset import ArrowDataset, spool
+from lmeraser.models.pretraining.arrow_dataset import ArrowDataset, write_arrow_dataset
 from lmeraser.models.pretraining.recipe import Recipe
-from lmeraser.models.pretraining.trainer import MEAN, STD, Training, network_input, network_of
-from lmeraser.models.tuners.views import crop
+from lmeraser.models.pretraining.trainer import MEAN, STD, Trainer, network_input, build_network
 
 _UNFINISHED, _CHECKPOINT = "unfinished", "checkpoint.safetensors"
 _A_DAY = timedelta(days=1)
@@ -79,12 +79,12 @@ def pretrain(
     told = progress if main else silent
     if main:
         _begin(out, work, source, recipe)
-        spool(source, work, skip_bad=skip_bad, progress=told)
+        write_arrow_dataset(source, work, skip_bad=skip_bad, progress=told)
     accelerator.wait_for_everyone()
     images = ArrowDataset(work)
     with deterministic() if accelerator.device.type == "cpu" else nullcontext():
-        network = network_of(recipe, source.classes)
-        training = Training(network, images, recipe, accelerator, work / _CHECKPOINT)
+        network = build_network(recipe, source.classes)
+        training = Trainer(network, images, recipe, accelerator, work / _CHECKPOINT)
         training.run(checkpoint_steps, told)
         tested = _accuracy(network, held_out, source.classes, recipe, told) if held_out and main else None
     if main:
@@ -160,7 +160,7 @@ def _finish(
     out: Path,
     recipe: Recipe,
     told: Mapping[str, Any],
-    training: Training,
+    training: Trainer,
     clock: Callable[[], datetime],
 ) -> None:
     """Write the backbone's folder and remove the state."""

@@ -2,7 +2,7 @@
 
 All randomness is hashed (`determinism`): initial weights by their names, order, crops and mirror images by the
 epoch and the image's place. So the state is the number of steps done, the weights and the optimiser's moments.
-Written every so many steps, it lets a stopped training go on and, on a CPU, give the same bytes. Follows `spool`
+Written every so many steps, it lets a stopped training go on and, on a CPU, give the same bytes. Follows `write_arrow_dataset`
 (images) and `recipe`; knows nothing about folders of backbones.
 """
 
@@ -26,13 +26,13 @@ from lmeraser.core.atomic_files import write_atomic
 from lmeraser.core.progress import Progress
 from lmeraser.core.seeding import below, normal, order
 from lmeraser.core.tensors import Array, from_bytes, to_bytes
+from lmeraser.data.crops import crop
 from lmeraser.data.images import decode, to_canvas
 from lmeraser.errors import BackboneError, InputError
 from lmeraser.models.backbones.base import channel_constants
 from lmeraser.models.pretraining.arrow_dataset import ArrowDataset
 from lmeraser.models.pretraining.recipe import ARCHITECTURES, Recipe
-from lmeraser.models.tuners.optimizing import warmed_cosine
-from lmeraser.models.tuners.views import crop
+from lmeraser.models.tuners.optimization import warmed_cosine
 
 MEAN = STD = (0.5, 0.5, 0.5)  # pixels from -1 to 1, as the published ViTs want them; no data decide it
 _INITIAL_SCALE = 0.02  # standard deviation of the initial weights, as transformers draws them
@@ -42,7 +42,7 @@ _LONGEST_GRADIENT = 1.0  # gradients are scaled down to this norm (Dosovitskiy e
 _AHEAD = 4  # batches that are decoded while others are trained on
 
 
-def network_of(recipe: Recipe, classes: Sequence[str]) -> Any:
+def build_network(recipe: Recipe, classes: Sequence[str]) -> Any:
     """A ViT with a classifier on its class token, its initial weights hashed from their names."""
     from transformers import ViTConfig, ViTForImageClassification
 
@@ -72,7 +72,7 @@ def network_of(recipe: Recipe, classes: Sequence[str]) -> Any:
     return network
 
 
-class Training:
+class Trainer:
     """The steps of a training, and its state between them.
 
     Args:

@@ -1,4 +1,4 @@
-"""What is tuned for one cluster: `tuner_of` gives the kind that the settings name."""
+"""Tuners, one for each kind of constituent; `create_tuner` gives the one that the settings name."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from lmeraser.models.tuners.prompt_head import PromptHeadTuner
 from lmeraser.models.tuners.shared_head import SharedHeadTuner
 from lmeraser.models.tuners.tokens import TokenTuner
 
-__all__ = ["Tuner", "tuner_of"]
+__all__ = ["Tuner", "create_tuner"]
 
 
-def tuner_of(config: Config, backbone: Backbone) -> Tuner[Any]:
-    """The kind of constituent that the settings name.
+def create_tuner(config: Config, backbone: Backbone) -> Tuner[Any]:
+    """The tuner for ``constituent.kind``.
 
     Raises:
-        ConfigError: they name none.
+        ConfigError: the model has no constituents.
     """
     match config.constituent.kind:
         case "head":
@@ -37,4 +37,8 @@ def tuner_of(config: Config, backbone: Backbone) -> Tuner[Any]:
             return MappedPromptTuner(backbone, config)
         case "shared_head":
             return SharedHeadTuner(backbone, config)
-    raise ConfigError("Something is tuned.", got="constituent.kind = 'none'")
+    raise ConfigError(
+        "The model has no constituents to tune",
+        got="constituent.kind = 'none'",
+        next_step="choose another constituent.kind",
+    )

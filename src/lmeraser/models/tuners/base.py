@@ -1,11 +1,14 @@
-"""What a constituent is: the thing that is tuned for one cluster, from its members alone (SISA's word).
+"""The interface of tuners: how the constituent of one cluster is tuned, and how constituents predict.
 
-A constituent is tuned by a pure function of its members, the settings, the backbone and the number of classes,
-and is stored as one artifact of named tensors. Nothing of another cluster may enter: no shared batch, schedule,
-optimiser, validation set or warm start. Any of these would make a deletion reach every cluster. (`shared_head` is
-the exception on purpose: its one task has the records of all clusters.)
+A *constituent* (SISA's word) is what is tuned for one cluster, from its members alone. Tuning is a pure function
+of the members, the settings, the backbone and the number of classes; its result is one artifact of named tensors.
+Nothing of another cluster may enter: no shared batch, schedule, optimiser, validation set or warm start. Any of
+these would make a deletion change every cluster. (`shared_head` is the deliberate exception: its single task has
+the records of all clusters.)
 
-A `Tuner` says what its tuning is given of each member, how it is tuned, and what predicts for several clusters.
+    Tuner.load(ids)           the members' inputs: decoded images or quantized embeddings
+    Tuner.tune(members)       the artifact of a cluster
+    Tuner.predictor(...)      a `ClusterPredictor` for the artifacts of several clusters
 """
 
 from __future__ import annotations
@@ -23,77 +26,81 @@ from lmeraser.core.tensors import Array
 
 T = TypeVar("T")
 R = TypeVar("R")
-Given = TypeVar("Given")
+Inputs = TypeVar("Inputs")
 
 
 class ParallelMap(Protocol):
-    """Applies a function to items, possibly several at once; results in the order of the items."""
+    """Applies a function to items, possibly to several at once; results are in the order of the items."""
 
     def __call__(self, function: Callable[[T], R], items: Iterable[T]) -> Iterable[R]:
-        """Map."""
+        """The result for each item."""
         ...
 
 
-def serial(function: Callable[[T], R], items: Iterable[T]) -> Iterable[R]:
-    """The `ParallelMap` that runs one after the other."""
+def serial_map(function: Callable[[T], R], items: Iterable[T]) -> Iterable[R]:
+    """The `ParallelMap` that handles one item after the other."""
     return map(function, items)
 
 
-def untold(records: int) -> None:
-    """Tell nobody how far it is."""
+def ignore_step(records: int) -> None:
+    """The `on_step` callback that does nothing."""
 
 
 @dataclass(frozen=True)
-class Members(Generic[Given]):
-    """The records of one cluster as tuning sees them.
+class Members(Generic[Inputs]):
+    """The records of one cluster as its tuning sees them.
 
     Attributes:
         ids: record ids, sorted.
-        labels: class index of each.
-        given: what tuning is given of each: decoded images (`Canvases`), or codes, int16 [n, d + 1].
-        groups: number of the cluster of each, where clusters are tuned together; else empty.
-        parts: number of clusters that are tuned together.
+        labels: class index of each member.
+        inputs: of all members, from `Tuner.load`: decoded images (`Canvases`), or quantized embeddings,
+            int16 [n, d + 1].
+        cluster_numbers: cluster of each member, where clusters are tuned together; else empty.
+        cluster_count: how many clusters are tuned together.
     """
 
     ids: tuple[str, ...]
     labels: tuple[int, ...]
-    given: Given
-    groups: tuple[int, ...] = ()
-    parts: int = 1
+    inputs: Inputs
+    cluster_numbers: tuple[int, ...] = ()
+    cluster_count: int = 1
 
 
 @dataclass(frozen=True)
 class QueryBatch:
-    """One micro-batch of images that constituents are asked about.
+    """One micro-batch of images to classify.
 
     Attributes:
-        clean: their clean views as input of the backbone, float32 [micro_batch, 3, size, size]; those beyond the
-            first n are padding.
-        embedded: of the first n, features averaged over the views, float32 [n, d]; None where no part of the model
-            sees them.
+        clean: clean views as input of the backbone, float32 [micro_batch, 3, size, size]; rows beyond the first n
+            images are padding.
+        embeddings: of the n images, features averaged over the views, float32 [n, d]; None where no part of the
+            model uses them.
     """
 
     clean: Tensor
-    embedded: NDArray[np.float32] | None = None
+    embeddings: NDArray[np.float32] | None = None
 
 
 class ClusterPredictor(Protocol):
-    """The constituents of several clusters, to predict with."""
+    """Classifies images with the constituents of several clusters."""
 
     def classify(self, queries: QueryBatch, chosen: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Probabilities, float32 [n, classes], by the constituent at one position for each image.
+        """Class probabilities of each image by the constituent that is chosen for it.
 
-        The bits of an image's row do not depend on the other images.
+        The bits of a row do not depend on the other images.
 
         Args:
-            queries: the images.
-            chosen: positions, int64 [n].
+            queries: n images.
+            chosen: for each image a position in the list of constituents, int64 [n].
+
+        Returns:
+            float32 [n, classes].
         """
         ...
 
 
-class Tuner(ABC, Generic[Given]):
-    """One kind of constituent, with its settings."""
+class Tuner(ABC, Generic[Inputs]):
+    """Tunes one kind of constituent with fixed settings."""
 
     @abstractmethod
     def load(
@@ -103,43 +110,47 @@ class Tuner(ABC, Generic[Given]):
         *,
         budget: int,
         parallel: ParallelMap,
-    ) -> Given:
-        """What tuning is given of each member.
+    ) -> Inputs:
+        """The inputs of tuning for these members.
 
         Args:
-            ids: of the members.
-            fetch: their images or codes, as the settings say (`ConstituentConfig.given`).
-            budget: bytes of decoded pixels that may be kept.
-            parallel: decodes several at once.
+            ids: record ids of the members.
+            fetch: gives their images or quantized embeddings, as `ConstituentConfig.given` says.
+            budget: bytes of decoded pixels that may be kept in memory.
+            parallel: decodes several images at once.
         """
 
     @abstractmethod
     def tune(
         self,
-        members: Members[Given],
+        members: Members[Inputs],
         *,
         classes: int,
-        parallel: ParallelMap = serial,
+        parallel: ParallelMap = serial_map,
         start: Mapping[str, Array] | None = None,
-        on_step: Callable[[int], None] = untold,
+        on_step: Callable[[int], None] = ignore_step,
     ) -> dict[str, Array]:
         """Tune a constituent.
 
         Args:
             members: the cluster's records; at least one.
             classes: number of classes, a public input.
-            parallel: runs micro-batches of one step, possibly at the same time.
-            start: what an earlier tuning gave, to go on from; None: the initial values.
+            parallel: runs the micro-batches of a step, possibly at the same time.
+            start: tensors of an earlier tuning to continue from; None: the initial values.
             on_step: called after every step with its number of records; may raise to stop.
 
         Returns:
             The artifact's tensors.
         """
 
-    def of_cluster(self, tensors: Mapping[str, Array], number: int) -> Mapping[str, Array]:
-        """What of an artifact belongs to one cluster: all of it, unless clusters are tuned together."""
+    def cluster_tensors(self, tensors: Mapping[str, Array], number: int) -> Mapping[str, Array]:
+        """The part of an artifact that belongs to one cluster: all of it, unless clusters are tuned together."""
         return tensors
 
     @abstractmethod
-    def answers(self, constituents: Sequence[Mapping[str, Array]]) -> ClusterPredictor:
-        """What answers for several clusters; ``constituents`` is what `of_cluster` gave for each."""
+    def predictor(self, constituents: Sequence[Mapping[str, Array]]) -> ClusterPredictor:
+        """A predictor for several clusters.
+
+        Args:
+            constituents: the tensors of each cluster, from `cluster_tensors`.
+        """

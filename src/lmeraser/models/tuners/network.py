@@ -1,13 +1,13 @@
-"""A whole network and a linear head, tuned together: what SISA and retraining tune (Bourtoule et al., 2021).
+"""A whole network and a linear head, tuned together, as SISA and retraining do (Bourtoule et al., 2021).
 
     minimise over w, h:   mean of CE(h(M_w(x)), y) over the members (x, y)
 
 M_w has the backbone's architecture. Its weights start from the public ones or from random numbers. It runs in
-evaluation mode: batch norm keeps its statistics and dropout is off, so no record is coupled to another but through
-the gradients of its own cluster. Follows `descent`; knows nothing about other clusters.
+evaluation mode: batch norm keeps its statistics and dropout is off, so records are coupled only through the
+gradients of their own cluster.
 
 Torch swaps weights into a module while it runs (`torch.func.functional_call`), so every thread has a module of its
-own, without weights.
+own, which shares the memory of its weights with the others.
 """
 
 from __future__ import annotations
@@ -29,83 +29,85 @@ from lmeraser.core.tensors import Array
 from lmeraser.models.backbones.base import Backbone
 from lmeraser.models.backbones.frozen import TunableConv
 from lmeraser.models.tuners.base import QueryBatch
-from lmeraser.models.tuners.descent import GradientTuner, LinearHeads, MicroBatch, Values, padded_index
+from lmeraser.models.tuners.gradient_tuner import GradientTuner, MicroBatch, StackedHeads, Values, padded_index
 
-_PREFIX = "network."  # of the names of its values
+_PREFIX = "network."  # of the tensors' names
 
 
 class NetworkTuner(GradientTuner):
-    """A network, ``network.*`` by the names of its parameters, and a head."""
+    """Tunes a network, ``network.*`` by the names of its parameters, and a head."""
 
     def __init__(self, backbone: Backbone, config: Config) -> None:
         super().__init__(backbone, config)
-        self._own = threading.local()
+        self._thread_local = threading.local()
 
-    def body(self, parts: int = 1) -> dict[str, Tensor]:
+    def initial_values(self, cluster_count: int = 1) -> dict[str, Tensor]:
         """The public weights, or random ones: the same for every cluster."""
-        return self._initial_values
+        return self._initial_weights
 
-    def rate(self, name: str) -> tuple[float, float]:
-        """Of the network; decay is for matrices and kernels alone."""
+    def rates(self, name: str) -> tuple[float, float]:
+        """Learning rate and weight decay of a parameter; only matrices and kernels decay."""
         settings = self.config.network
-        decays = self._initial_values[name].ndim > 1
+        decays = self._initial_weights[name].ndim > 1
         return settings.learning_rate, settings.weight_decay if decays else 0.0
 
     def features(self, values: Values, batch: MicroBatch) -> Tensor:
-        """What the network makes of the members' images."""
-        return self.run(values, batch.inputs)
+        """The network's features of the members' images."""
+        return self.network_features(values, batch.inputs)
 
-    def answers(self, constituents: Sequence[Mapping[str, Array]]) -> Networks:
-        """The networks and heads of several clusters."""
-        return Networks(constituents, self)
+    def predictor(self, constituents: Sequence[Mapping[str, Array]]) -> NetworkPredictor:
+        """A predictor with the networks and heads of several clusters."""
+        return NetworkPredictor(constituents, self)
 
-    def run(self, values: Values, inputs: Tensor) -> Tensor:
-        """Features of one micro-batch with these weights, float32 [micro_batch, d]."""
-        if not hasattr(self._own, "module"):
+    def network_features(self, values: Values, inputs: Tensor) -> Tensor:
+        """Features of one micro-batch, float32 [micro_batch, d], by a network with these weights."""
+        if not hasattr(self._thread_local, "module"):
             shared = {id(value): value for value in self._network.parameters()}
-            self._own.module = copy.deepcopy(self._network, shared)
+            self._thread_local.module = copy.deepcopy(self._network, shared)
         weights = {
-            name: values[_PREFIX + name].to(known.dtype) for name, known in self._network.named_parameters()
+            name: values[_PREFIX + name].to(parameter.dtype)
+            for name, parameter in self._network.named_parameters()
         }
-        features: Tensor = functional_call(self._own.module, weights, (inputs,))
+        features: Tensor = functional_call(self._thread_local.module, weights, (inputs,))
         return features
 
     @cached_property
     def _network(self) -> nn.Module:
         network = self.backbone.network().requires_grad_(False)
-        if self.config.network.start == "random":  # statistics of public images do not go with it
+        if self.config.network.start == "random":  # random weights do not go with statistics of public images
             for module in network.modules():
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
                     module.reset_running_stats()
         return network
 
     @cached_property
-    def _initial_values(self) -> dict[str, Tensor]:
-        found: dict[str, Tensor] = dict(self._network.named_parameters())
+    def _initial_weights(self) -> dict[str, Tensor]:
+        weights: dict[str, Tensor] = dict(self._network.named_parameters())
         if self.config.network.start == "random":
-            found = random_weights(self._network, self.config.seed)
-        return {_PREFIX + name: value.detach().float().to(self.backbone.device) for name, value in found.items()}
+            weights = random_weights(self._network, self.config.seed)
+        return {_PREFIX + name: value.detach().float().to(self.backbone.device) for name, value in weights.items()}
 
 
 def random_weights(network: nn.Module, seed: int) -> dict[str, Tensor]:
-    """Random weights for a network, float32, from coins named like them.
+    """Random weights for a network, float32, drawn by the hash of their names.
 
     Kernels and matrices have variance 2 / inputs or 1 / inputs (He et al., 2015; LeCun et al., 1998), so that
-    signals keep their size; biases are 0, other vectors (factors of norms and scales) 1, and what is left (tokens,
-    positions, tables) has deviation 0.02 (Dosovitskiy et al., 2021).
+    signals keep their size; biases are 0, other vectors (factors of norms and scales) 1, and all else (tokens,
+    positions, tables) has standard deviation 0.02 (Dosovitskiy et al., 2021).
     """
-    found = {}
+    weights = {}
     for path, module in network.named_modules():
         for own, value in module.named_parameters(recurse=False):
             name = f"{path}.{own}" if path else own
-            deviation = _deviation(module, own, value)
+            deviation = _deviation(module, value)
             drawn = normal(seed, f"network {name}", value.numel()) if deviation else np.zeros(value.numel())
-            fresh = torch.from_numpy(drawn.astype(np.float32)).reshape(value.shape) * deviation
-            found[name] = fresh + 1 if value.ndim == 1 and own != "bias" else fresh
-    return found
+            scaled = torch.from_numpy(drawn.astype(np.float32)).reshape(value.shape) * deviation
+            weights[name] = scaled + 1 if value.ndim == 1 and own != "bias" else scaled
+    return weights
 
 
-def _deviation(module: nn.Module, name: str, value: Tensor) -> float:
+def _deviation(module: nn.Module, value: Tensor) -> float:
+    """Standard deviation of the initial values of a module's parameter; 0 where they are constant."""
     if value.ndim == 1:
         return 0.0
     inputs = value.numel() / value.shape[0]
@@ -116,29 +118,30 @@ def _deviation(module: nn.Module, name: str, value: Tensor) -> float:
     return 0.02
 
 
-class Networks:
-    """The networks and heads of several clusters, to predict with: one after the other.
+class NetworkPredictor:
+    """Classifies images with the networks and heads of several clusters, one network after the other.
 
     Args:
-        constituents: what `NetworkTuner.tune` gave, for each.
-        kind: runs them.
+        constituents: for each cluster the result of `NetworkTuner.tune`.
+        tuner: computes features with given weights.
     """
 
-    def __init__(self, constituents: Sequence[Mapping[str, Array]], kind: NetworkTuner) -> None:
-        self._kind = kind
-        self._heads = LinearHeads(constituents, kind.backbone, kind.config)
-        device = kind.backbone.device
+    def __init__(self, constituents: Sequence[Mapping[str, Array]], tuner: NetworkTuner) -> None:
+        self._tuner = tuner
+        self._heads = StackedHeads(constituents, tuner.backbone, tuner.config)
+        device = tuner.backbone.device
         self._networks = [
             {name: torch.from_numpy(array).to(device) for name, array in tensors.items()}
             for tensors in constituents
         ]
 
     def classify(self, queries: QueryBatch, chosen: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Probabilities, float32 [n, classes], by the network and head at one position for each image."""
+        """Class probabilities, float32 [n, classes], by the network and head chosen for each image."""
         index = padded_index(chosen, len(queries.clean))
-        features = torch.zeros((len(index), self._kind.backbone.feature_dim), device=queries.clean.device)
+        features = torch.zeros((len(index), self._tuner.backbone.feature_dim), device=queries.clean.device)
         for position in np.unique(chosen).tolist():
-            mine = (index == position)[:, None].to(features.device)
+            rows = (index == position)[:, None].to(features.device)
             # The whole micro-batch each time: in another shape an image would have other bits.
-            features = torch.where(mine, self._kind.run(self._networks[position], queries.clean), features)
+            own = self._tuner.network_features(self._networks[position], queries.clean)
+            features = torch.where(rows, own, features)
         return self._heads.probabilities(features, index, len(chosen))

@@ -1,9 +1,9 @@
 """Prompts: trainable pixels that are added to a backbone's normalised input (paper, section IV-B).
 
-A prompt has a shape (where its pixels may lie) and values, float32 [3, pixels]. The kinds are those of the
+A prompt has a shape (the positions of its pixels) and values, float32 [3, pixels]. The shapes are those of the
 paper's reference implementation: a frame around the image (``padding``), a square in the upper left corner
-(``fixed_patch``), a square at a random place (``random_patch``, in the centre at prediction), or none. Knows
-nothing about clusters or how values are tuned.
+(``fixed_patch``), a square at a random position (``random_patch``, central in predictions), or none. Knows nothing
+about clusters or how values are tuned.
 """
 
 from __future__ import annotations
@@ -19,13 +19,18 @@ from torch import Tensor
 
 from lmeraser.config.schema import Config
 from lmeraser.core.seeding import below, normal
-
-Corner = tuple[int, int]  # row, column of a patch's upper left pixel
+from lmeraser.data.crops import Corner, central_corner
 
 
 @dataclass(frozen=True)
 class PromptShape:
-    """Where a prompt's pixels lie in an input of ``size`` x ``size`` px."""
+    """The positions of a prompt's pixels in an input of the backbone.
+
+    Attributes:
+        kind: padding, fixed_patch, random_patch or none.
+        width: of the frame, or side of the patch, px.
+        size: side of the input, px.
+    """
 
     kind: str
     width: int
@@ -38,7 +43,7 @@ class PromptShape:
 
     @cached_property
     def offsets(self) -> NDArray[np.int64]:
-        """Flat positions in the input of the prompt's pixels, int64 [pixels], for a patch at corner (0, 0).
+        """Flat positions of the prompt's pixels in the input, int64 [pixels]; for a patch those at corner (0, 0).
 
         A frame of width w around an input of side s has 4 w (s - w) pixels: 23,280 for w = 30, s = 224, hence
         69,840 parameters in three channels.
@@ -59,7 +64,7 @@ class PromptShape:
         return normal(seed, "prompt", 3 * pixels).reshape(3, pixels) * np.float32(scale)
 
     def training_corner(self, seed: int, epoch: int, record_id: str) -> Corner:
-        """Where the patch lies for one record in one epoch."""
+        """Corner of the patch for one record in one epoch; (0, 0) where it does not move."""
         if self.kind != "random_patch":
             return (0, 0)
         room = self.size - self.width + 1
@@ -68,26 +73,23 @@ class PromptShape:
 
     @property
     def prediction_corner(self) -> Corner:
-        """Where the patch lies at prediction: in the centre if it was trained at random places."""
-        if self.kind != "random_patch":
-            return (0, 0)
-        middle = (self.size - self.width) // 2
-        return (middle, middle)
+        """Corner of the patch in predictions: central if it was tuned at random positions, else (0, 0)."""
+        return central_corner(self.size, self.width) if self.kind == "random_patch" else (0, 0)
 
     def paint(self, values: Tensor, corners: Sequence[Corner]) -> Tensor:
-        """The prompt on an empty input, one for each corner.
+        """Prompts as images, 0 wherever they have no pixels.
 
         Args:
-            values: float32 [n or 1, 3, pixels].
-            corners: n corners; one suffices where all are equal.
+            values: of n prompts, or of one for all corners, float32 [n or 1, 3, pixels].
+            corners: of the patches, n of them; one suffices where all are equal.
 
         Returns:
             float32 [max(n, len(corners)), 3, size, size]; differentiable in ``values``.
         """
         shifts = torch.tensor([row * self.size + column for row, column in corners], device=values.device)
-        where = shifts[:, None] + torch.from_numpy(self.offsets).to(values.device)
+        positions = shifts[:, None] + torch.from_numpy(self.offsets).to(values.device)
         count = max(len(values), len(corners))
         shape = (count, 3, len(self.offsets))
         empty = torch.zeros((count, 3, self.size * self.size), device=values.device)
-        painted = empty.scatter(2, where[:, None, :].expand(shape), values.expand(shape))
+        painted = empty.scatter(2, positions[:, None, :].expand(shape), values.expand(shape))
         return painted.reshape(count, 3, self.size, self.size)

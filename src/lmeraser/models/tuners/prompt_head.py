@@ -2,7 +2,7 @@
 
     minimise over p, h:   mean of CE(h(M(x + p)), y) over the members (x, y)
 
-M is the frozen backbone. Follows `descent`; knows nothing about other clusters.
+M is the frozen backbone. The steps are those of `gradient_tuner`.
 """
 
 from __future__ import annotations
@@ -16,38 +16,46 @@ from torch import Tensor
 
 from lmeraser.config.schema import Config
 from lmeraser.core.tensors import Array
+from lmeraser.data.crops import Corner
 from lmeraser.models.backbones.base import Backbone
 from lmeraser.models.tuners.base import QueryBatch
-from lmeraser.models.tuners.descent import GradientTuner, LinearHeads, MicroBatch, Values, padded_index, stacked
-from lmeraser.models.tuners.pixel_prompts import Corner, PromptShape
+from lmeraser.models.tuners.gradient_tuner import (
+    GradientTuner,
+    MicroBatch,
+    StackedHeads,
+    Values,
+    padded_index,
+    stacked,
+)
+from lmeraser.models.tuners.pixel_prompts import PromptShape
 
 
 class PromptHeadTuner(GradientTuner):
-    """A prompt, ``prompt`` float32 [3, pixels], and a head."""
+    """Tunes a prompt, ``prompt`` float32 [3, pixels], and a head."""
 
     def __init__(self, backbone: Backbone, config: Config) -> None:
         super().__init__(backbone, config)
         self._shape = PromptShape.of(config)
 
-    def body(self, parts: int = 1) -> dict[str, Tensor]:
+    def initial_values(self, cluster_count: int = 1) -> dict[str, Tensor]:
         """The initial prompt: the same for every cluster."""
         return {"prompt": initial_prompt(self._shape, self.config).to(self.backbone.device)}
 
-    def rate(self, name: str) -> tuple[float, float]:
-        """Of the prompt."""
+    def rates(self, name: str) -> tuple[float, float]:
+        """Learning rate and weight decay of the prompt."""
         return self.config.tuning.prompt_learning_rate, self.config.tuning.prompt_weight_decay
 
     def features(self, values: Values, batch: MicroBatch) -> Tensor:
-        """Of the members' images with the prompt added."""
+        """Features of the members' images with the prompt added."""
         corners = corners_of(batch, self._shape, self.config)
         painted = self._shape.paint(values["prompt"][None], corners)
         if len(painted) == 1 and batch.epoch is not None:
             return self.backbone.features(batch.inputs, painted)
         return self.backbone.features(batch.inputs + painted)
 
-    def answers(self, constituents: Sequence[Mapping[str, Array]]) -> PromptHeads:
-        """The prompts and heads of several clusters."""
-        return PromptHeads(constituents, backbone=self.backbone, config=self.config)
+    def predictor(self, constituents: Sequence[Mapping[str, Array]]) -> PromptHeadPredictor:
+        """A predictor with the prompts and heads of several clusters."""
+        return PromptHeadPredictor(constituents, backbone=self.backbone, config=self.config)
 
 
 def initial_prompt(shape: PromptShape, config: Config) -> Tensor:
@@ -56,7 +64,7 @@ def initial_prompt(shape: PromptShape, config: Config) -> Tensor:
 
 
 def corners_of(batch: MicroBatch, shape: PromptShape, config: Config) -> list[Corner]:
-    """Where the patch lies in each image of a micro-batch; one corner where it is the same for all."""
+    """Corner of the patch in each image of a micro-batch; a single one where it is the same for all."""
     if batch.epoch is None:
         return [shape.prediction_corner]
     if shape.kind != "random_patch":
@@ -65,22 +73,23 @@ def corners_of(batch: MicroBatch, shape: PromptShape, config: Config) -> list[Co
     return [*own, *[(0, 0)] * (len(batch.inputs) - len(own))]
 
 
-class PromptHeads:
-    """The prompts and heads of several clusters, to predict with.
+class PromptHeadPredictor:
+    """Classifies images with the prompts and heads of several clusters.
 
     Args:
-        constituents: what `PromptHeadTuner.tune` gave, for each.
+        constituents: for each cluster ``prompt``, ``head.weight`` and ``head.bias``.
         backbone: the frozen network.
         config: all settings.
     """
 
     def __init__(self, constituents: Sequence[Mapping[str, Array]], *, backbone: Backbone, config: Config) -> None:
-        self._backbone, self._shape = backbone, PromptShape.of(config)
+        self._backbone = backbone
+        self._shape = PromptShape.of(config)
         self._prompts = stacked(constituents, "prompt", backbone)
-        self._heads = LinearHeads(constituents, backbone, config)
+        self._heads = StackedHeads(constituents, backbone, config)
 
     def classify(self, queries: QueryBatch, chosen: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Probabilities, float32 [n, classes], by the prompt and head at one position for each image."""
+        """Class probabilities, float32 [n, classes], by the prompt and head chosen for each image."""
         index = padded_index(chosen, len(queries.clean))
         prompts = self._shape.paint(self._prompts[index], [self._shape.prediction_corner])
         features = self._backbone.features(queries.clean + prompts)

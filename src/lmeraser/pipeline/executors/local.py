@@ -32,9 +32,9 @@ from lmeraser.errors import StoppedError
 from lmeraser.models.backbones import Backbone, load_backbone
 from lmeraser.models.backbones.activations import activations
 from lmeraser.models.environment import Fingerprint, deterministic, fingerprint
-from lmeraser.models.tuners import Tuner, tuner_of
-from lmeraser.models.tuners.base import Members, ParallelMap, serial
-from lmeraser.models.tuners.views import look
+from lmeraser.models.tuners import Tuner, create_tuner
+from lmeraser.models.tuners.base import Members, ParallelMap, serial_map
+from lmeraser.models.tuners.views import view_input
 from lmeraser.pipeline.executors.base import Fetch, TuneResult, TuneTask, Vector, required
 
 T = TypeVar("T")
@@ -78,7 +78,7 @@ class LocalExecutor:
 
     @cached_property
     def _kind(self) -> Tuner[Any]:
-        return tuner_of(self._config, self._backbone)
+        return create_tuner(self._config, self._backbone)
 
     def class_vectors(self) -> NDArray[np.float32]:
         """The backbone's public class vectors, float32 [classes, d]."""
@@ -120,7 +120,7 @@ class LocalExecutor:
 
     def look(self, images: Sequence[Image.Image], view: View) -> torch.Tensor:
         """A view of at most one micro-batch of decoded images, as input of the backbone."""
-        return look(images, view, self._backbone, self._config)
+        return view_input(images, view, self._backbone, self._config)
 
     def stream(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
         """Apply a function to items, several at once; results in their order, few items in flight."""
@@ -133,7 +133,7 @@ class LocalExecutor:
         counter = _StepCounter(ordered, self._config.tuning.epochs_run, progress)
         with deterministic(), _Run(self._threads, self._workers) as run:
             if len(ordered) >= self._workers:
-                yield from run.unordered(lambda task: self._tune(task, fetch, serial, counter, run), ordered)
+                yield from run.unordered(lambda task: self._tune(task, fetch, serial_map, counter, run), ordered)
             else:
                 for task in ordered:
                     yield self._tune(task, fetch, run.stream, counter, run)

@@ -35,6 +35,13 @@ from lmeraser.core.digests import Digest
 from lmeraser.core.time import to_text
 from lmeraser.data.records import Records
 from lmeraser.errors import InputError
+from lmeraser.evidence.entries import (
+    RecordsDeleted,
+    RequestAccepted,
+    RequestCancelled,
+    RequestCompleted,
+    RequestFailed,
+)
 from lmeraser.evidence.ledger import Ledger
 from lmeraser.evidence.reconcile import by_entry
 from lmeraser.models.manifest import Model
@@ -171,8 +178,14 @@ class Requests:
             encrypted_names = self._database.keys.encrypt(slot, "names", draft.selector.to_bytes())
             stored = {**request.__dict__, "selector": digest, "slot": slot, "sealed_names": encrypted_names}
             inner.execute(insert(table).values(**stored))
-            body = {name: getattr(request, name) for name in ("regulation", "received", "due", "names")}
-            self._ledger.note(inner, "request", {"request": request_id, **body}, now=now)
+            accepted = RequestAccepted(
+                request=request_id,
+                regulation=request.regulation,
+                received=request.received,
+                due=request.due,
+                names=request.names,
+            )
+            self._ledger.note(inner, accepted, now=now)
         return request
 
     def cancel(self, connection: Connection, request_id: str, *, now: datetime) -> Request:
@@ -185,7 +198,7 @@ class Requests:
         cancelled = self._move(connection, request, "cancelled", now=now)
         self._forget_names(connection, [request])
         self._database.need_compaction(connection)
-        self._ledger.note(connection, "cancelled", {"request": request.id}, now=now)
+        self._ledger.note(connection, RequestCancelled(request=request.id), now=now)
         return cancelled
 
     def prepare(self, requests: Iterable[Request]) -> None:
@@ -225,24 +238,24 @@ class Requests:
         if pending:
             self._forget_names(connection, pending)
             commitments = self._records.commitments(together.ids, connection)
-            body = {"requests": sorted(by_id), "removed": by_entry(commitments)}
+            deleted = RecordsDeleted(requests=tuple(sorted(by_id)), removed=by_entry(commitments))
             if together.ids:
                 self._records.delete(connection, together.ids, subjects=together.subjects)
             self._database.need_compaction(connection)
-            self._ledger.note(connection, "deleted", body, now=now)
+            self._ledger.note(connection, deleted, now=now)
         return together
 
     def complete(self, request: Request, certificate: Digest, *, now: datetime) -> Request:
         """Note that a request is carried out and certified."""
         with self._database.transaction() as connection:
-            body = {"request": request.id, "certificate": certificate}
-            self._ledger.note(connection, "completed", body, now=now)
+            completed = RequestCompleted(request=request.id, certificate=certificate)
+            self._ledger.note(connection, completed, now=now)
             return self._move(connection, request, "completed", now=now, certificate=certificate)
 
     def fail(self, request: Request, reason: str, *, now: datetime) -> Request:
         """Note that a request was carried out and its audit found a difference."""
         with self._database.transaction() as connection:
-            self._ledger.note(connection, "failed", {"request": request.id}, now=now)
+            self._ledger.note(connection, RequestFailed(request=request.id), now=now)
             return self._move(connection, request, "failed", now=now, reason=reason)
 
     def overwrite(self, connection: Connection, request: Request) -> None:

@@ -1,8 +1,8 @@
-"""The order, the optimiser and the learning rates that every constituent is tuned with.
+"""Order of the records, optimiser and learning-rate schedule of every tuning.
 
-The order is hashed from the record ids. The rates follow a warm-up and a cosine over the cluster's own number of
-steps, so that they depend on nothing but its members; the number of epochs is fixed. Knows nothing about what is
-tuned.
+The order is hashed from the record ids. Learning rates follow a warm-up and a cosine over the cluster's own number
+of steps, so that they depend on nothing but its members; the number of epochs is fixed. Knows nothing about what
+is tuned.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from lmeraser.core.seeding import order
 
 
 def batches(ids: Sequence[str], config: Config) -> Iterator[tuple[int, Sequence[str]]]:
-    """Every step of a tuning: its epoch, and the ids of its records."""
+    """The steps of a tuning: for each its epoch and the ids of its records."""
     size = config.tuning.batch_size
     for epoch in range(config.tuning.epochs_run):
         ordered = order(config.seed, "order", ids, epoch)
@@ -29,12 +29,12 @@ def batches(ids: Sequence[str], config: Config) -> Iterator[tuple[int, Sequence[
 
 
 class Stepper:
-    """Applies gradients with torch's SGD or AdamW.
+    """Applies gradients with torch's SGD or AdamW and the scheduled learning rates.
 
     Args:
-        groups: torch's parameter groups, each with its base learning rate; contiguous values.
+        groups: torch's parameter groups, each with its base learning rate; their tensors are contiguous.
         tuning: the settings.
-        records: in one epoch.
+        records: number of records in an epoch.
     """
 
     def __init__(self, groups: Sequence[dict[str, Any]], tuning: TuningConfig, records: int) -> None:
@@ -45,21 +45,25 @@ class Stepper:
             else torch.optim.AdamW(list(groups), fused=True)
         )
         self._rates = [group["lr"] for group in self._optimizer.param_groups]
-        self._factors = _factors(tuning, math.ceil(records / tuning.batch_size))
+        self._factors = _rate_factors(tuning, math.ceil(records / tuning.batch_size))
 
     def step(self, gradients: Sequence[Tensor]) -> None:
-        """One step along the gradients of the values, in the order of the groups."""
+        """Take one step.
+
+        Args:
+            gradients: of the values, in the order of the groups.
+        """
         factor = next(self._factors)
         for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
             group["lr"] = rate * factor
         for value, gradient in zip(self._values, gradients, strict=True):
-            # torch's fused steps go through memory: in another layout they would pair the wrong numbers.
+            # torch's fused optimisers go through memory: in another layout they would pair the wrong numbers.
             value.grad = gradient.contiguous()
         self._optimizer.step()
 
 
-def _factors(tuning: TuningConfig, steps_per_epoch: int) -> Iterator[float]:
-    """Factor of the learning rates at each step: linear warm-up, then a cosine to 0, or constant."""
+def _rate_factors(tuning: TuningConfig, steps_per_epoch: int) -> Iterator[float]:
+    """Factor of the learning rates at each step: linear warm-up, then a cosine to 0 or a constant."""
     total = tuning.epochs * steps_per_epoch
     warm = min(round(tuning.warmup_epochs * steps_per_epoch), total)
     for step in range(total):
@@ -68,7 +72,13 @@ def _factors(tuning: TuningConfig, steps_per_epoch: int) -> Iterator[float]:
 
 
 def warmed_cosine(step: int, warm: int, total: int) -> float:
-    """Factor of the learning rate at one of ``total`` steps: linear over ``warm`` of them, then a cosine to 0."""
+    """Factor of the learning rate at a step.
+
+    Args:
+        step: number of steps taken before it.
+        warm: over so many steps the factor rises linearly to 1.
+        total: over so many steps, the warm-up included, it then falls to 0 as a cosine.
+    """
     if step < warm:
         return (step + 1) / warm
     return 0.5 * (1 + math.cos(math.pi * (step - warm) / (total - warm)))

@@ -1,0 +1,330 @@
+"""Gradient descent on the members' images: what all constituents that are tuned on images have in common.
+
+    minimise over b, h:   mean of CE(h(f_b(x)), y) over the members (x, y)
+
+f_b are features that depend on what is tuned (b: a prompt, tokens, a whole network), h is a linear head. Each step
+takes ``batch_size`` records, computes gradients in micro-batches of one fixed shape (padded with weight 0), adds
+them up in a fixed order and applies them with torch's SGD or AdamW. The number of epochs is fixed. Order, crops
+and mirror images are hashes of the record id, so they don't depend on the other members. Knows nothing about
+stores or threads.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own convention
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lmeraser.config.schema import Config
+from lmeraser.core.seeding import below
+from lmeraser.core.sufficient_statistics import UNIT_RMS_EPSILON
+from lmeraser.core.tensors import Array
+from lmeraser.data.crops import Corner, central_corner, crop
+from lmeraser.data.images import Canvases
+from lmeraser.models.backbones.base import Backbone
+from lmeraser.models.tuners.base import Members, ParallelMap, Tuner, ignore_step, serial_map
+from lmeraser.models.tuners.class_means import class_means
+from lmeraser.models.tuners.optimization import Stepper, batches
+from lmeraser.models.tuners.views import to_input
+
+Values = Mapping[str, Tensor]  # the tensors of a constituent, float32, by name
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """At most ``micro_batch`` members as one pass through the backbone sees them.
+
+    Attributes:
+        ids: record ids of the members.
+        labels: class index of each member.
+        cluster_numbers: cluster of each member, where clusters are tuned together; else 0.
+        inputs: of the backbone, float32 [micro_batch, 3, size, size]; rows beyond the members are padding.
+        epoch: the epoch whose crops and mirror images these are; None: clean views, as in predictions.
+    """
+
+    ids: Sequence[str]
+    labels: Sequence[int]
+    cluster_numbers: Sequence[int]
+    inputs: Tensor
+    epoch: int | None
+
+
+class GradientTuner(Tuner[Canvases]):
+    """Tunes a linear head and something in the features before it, on images.
+
+    Args:
+        backbone: the frozen network.
+        config: all settings; those of ``[compute]`` do not change a result.
+
+    Attributes:
+        tunes_head: whether the head is tuned as well, or keeps its initial values.
+    """
+
+    tunes_head = True
+
+    def __init__(self, backbone: Backbone, config: Config) -> None:
+        self.backbone = backbone
+        self.config = config
+
+    @abstractmethod
+    def initial_values(self, cluster_count: int = 1) -> dict[str, Tensor]:
+        """Initial values of everything but the head, on the backbone's device.
+
+        Args:
+            cluster_count: number of clusters that are tuned together.
+        """
+
+    @abstractmethod
+    def rates(self, name: str) -> tuple[float, float]:
+        """Learning rate and weight decay of one of `initial_values`."""
+
+    @abstractmethod
+    def features(self, values: Values, batch: MicroBatch) -> Tensor:
+        """Features of a micro-batch, float32 [micro_batch, d], differentiable in the values."""
+
+    def load(
+        self,
+        ids: Sequence[str],
+        fetch: Callable[[Sequence[str]], Sequence[bytes]],
+        *,
+        budget: int,
+        parallel: ParallelMap,
+    ) -> Canvases:
+        """The members' images, decoded once if they fit in the budget."""
+        side = self.config.backbone.canvas_size
+        return Canvases(ids, fetch, side=side, budget=budget, parallel=parallel)
+
+    def tune(
+        self,
+        members: Members[Canvases],
+        *,
+        classes: int,
+        parallel: ParallelMap = serial_map,
+        start: Mapping[str, Array] | None = None,
+        on_step: Callable[[int], None] = ignore_step,
+    ) -> dict[str, Array]:
+        """Tune a constituent.
+
+        Returns:
+            The tensors by name: those of `initial_values`, ``head.weight`` float32 [classes, d] and ``head.bias``
+            float32 [classes].
+        """
+        images = _TrainingImages(members, self.backbone, self.config)
+        values = self._initialize(members, images, classes, parallel) if start is None else self._resume(start)
+        stepper = Stepper(self._parameter_groups(values), self.config.tuning, len(members.ids))
+        size = self.backbone.micro_batch
+        for epoch, ids in batches(members.ids, self.config):
+            gradients = partial(self._gradients, values, partial(images.micro_batch, epoch=epoch), len(ids))
+            parts = parallel(gradients, [ids[first : first + size] for first in range(0, len(ids), size)])
+            stepper.step(_sum(parts))
+            on_step(len(ids))
+        return {name: value.detach().cpu().numpy() for name, value in values.items()}
+
+    def initial_head(
+        self, member_features: Callable[[], Tensor], labels: Sequence[int], classes: int
+    ) -> tuple[Tensor, Tensor]:
+        """Initial weight, float32 [classes, d], and bias, float32 [classes], of the head.
+
+        Args:
+            member_features: computes the features of all members as the head sees them, float32 [n, d]; takes a
+                pass over all images, so it is called only where it is needed.
+            labels: class index of each member.
+            classes: number of classes.
+        """
+        if self.config.head.init == "class_means":
+            return class_means(member_features(), labels, classes)
+        return torch.zeros((classes, self.backbone.feature_dim)), torch.zeros(classes)
+
+    def _initialize(
+        self, members: Members[Canvases], images: _TrainingImages, classes: int, parallel: ParallelMap
+    ) -> dict[str, Tensor]:
+        initial = self.initial_values(members.cluster_count)
+
+        def member_features() -> Tensor:
+            """Of clean views, as in predictions."""
+            size = self.backbone.micro_batch
+            parts = [members.ids[first : first + size] for first in range(0, len(members.ids), size)]
+            return torch.cat(list(parallel(features, parts)))
+
+        def features(ids: Sequence[str]) -> Tensor:
+            with torch.no_grad():
+                raw = self.features(initial, images.micro_batch(ids, epoch=None))
+                return head_input(raw, self.config)[: len(ids)].cpu()
+
+        weight, bias = self.initial_head(member_features, members.labels, classes)
+        head = {"head.weight": weight, "head.bias": bias}
+        return self._trainable({**initial, **head})
+
+    def _resume(self, start: Mapping[str, Array]) -> dict[str, Tensor]:
+        names = [*self.initial_values(), "head.weight", "head.bias"]
+        return self._trainable({name: torch.from_numpy(start[name]) for name in names})
+
+    def _trainable(self, values: Values) -> dict[str, Tensor]:
+        """Copies of the values that steps may change in place, on the backbone's device."""
+        copies = {
+            name: value.detach().clone(memory_format=torch.contiguous_format) for name, value in values.items()
+        }
+        return {name: value.to(self.backbone.device).requires_grad_(True) for name, value in copies.items()}
+
+    def _parameter_groups(self, values: Values) -> list[dict[str, Any]]:
+        """Torch's parameter groups: values with the same rates, in their order."""
+        tuning = self.config.tuning
+        head = {
+            "head.weight": (tuning.head_learning_rate, tuning.head_weight_decay),
+            "head.bias": (tuning.head_learning_rate, 0.0),
+        }
+        rates = {name: head[name] if name in head else self.rates(name) for name in values}
+        return [
+            {"params": [values[name] for name in names], "lr": rate, "weight_decay": decay}
+            for (rate, decay), names in groupby(self._tuned_names(values), key=rates.__getitem__)
+        ]
+
+    def _tuned_names(self, values: Values) -> list[str]:
+        return [name for name in values if self.tunes_head or not name.startswith("head.")]
+
+    def _gradients(
+        self,
+        values: Values,
+        micro_batch: Callable[[Sequence[str]], MicroBatch],
+        step_size: int,
+        ids: Sequence[str],
+    ) -> list[Tensor]:
+        """Gradients of one micro-batch's share of the mean cross-entropy over the step.
+
+        Args:
+            values: the current values.
+            micro_batch: prepares the inputs for some ids.
+            step_size: number of records in the whole step.
+            ids: the records of this micro-batch.
+
+        Returns:
+            One gradient for each tuned value, in their order.
+        """
+        batch = micro_batch(ids)
+        own = {name: value.detach() for name, value in values.items()}
+        tuned = [own[name].requires_grad_(own[name].numel() > 0) for name in self._tuned_names(values)]
+        logits = F.linear(head_input(self.features(own, batch), self.config), own["head.weight"], own["head.bias"])
+        missing = len(logits) - len(ids)
+        labels = torch.tensor([*batch.labels, *[0] * missing], device=logits.device)
+        losses = F.cross_entropy(logits, labels, reduction="none")
+        weights = torch.tensor([1.0 / step_size] * len(ids) + [0.0] * missing, device=logits.device)
+        variables = [value for value in tuned if value.requires_grad]
+        # A network may have weights that its features do not depend on; their gradients are 0.
+        gradients = iter(torch.autograd.grad((losses * weights).sum(), variables, materialize_grads=True))
+        return [next(gradients) if value.requires_grad else value for value in tuned]
+
+
+def head_input(features: Tensor, config: Config) -> Tensor:
+    """Features, float32 [n, d], as the head sees them: as they are, or each row scaled by `unit_rms`."""
+    return features if config.head.normalize == "none" else unit_rms(features)
+
+
+def unit_rms(features: Tensor) -> Tensor:
+    """Rows scaled to root mean square 1, float32 [n, d]: each by itself, never with statistics of a batch.
+
+    `core.sufficient_statistics.unit_rms` is the same for numpy arrays; the two round differently, and both
+    roundings are part of models.
+    """
+    scale = features.square().mean(dim=1, keepdim=True).add(UNIT_RMS_EPSILON).rsqrt()
+    return features * scale
+
+
+class StackedHeads:
+    """The linear heads of several clusters, applied to one micro-batch with a head for each image.
+
+    Args:
+        constituents: the tensors of each cluster, with ``head.weight`` and ``head.bias``.
+        backbone: the frozen network.
+        config: all settings.
+    """
+
+    def __init__(self, constituents: Sequence[Mapping[str, Array]], backbone: Backbone, config: Config) -> None:
+        self._config = config
+        self._weights = stacked(constituents, "head.weight", backbone)
+        self._biases = stacked(constituents, "head.bias", backbone)
+
+    def probabilities(self, features: Tensor, index: Tensor, count: int) -> NDArray[np.float32]:
+        """Class probabilities, float32 [count, classes], by one head for each image.
+
+        Args:
+            features: of one micro-batch, float32 [micro_batch, d].
+            index: position of the head for each row, int64 [micro_batch].
+            count: number of rows that are images; the others are padding.
+        """
+        inputs = head_input(features, self._config)
+        # A product and a sum for each image by itself: a batched matrix product may depend on the other rows.
+        logits = (self._weights[index] * inputs[:, None, :]).sum(dim=2) + self._biases[index]
+        probabilities: NDArray[np.float32] = logits.softmax(dim=1)[:count].cpu().numpy()
+        return probabilities
+
+
+def stacked(constituents: Sequence[Mapping[str, Array]], name: str, backbone: Backbone) -> Tensor:
+    """One of the tensors of several constituents, [constituents, ...], on the backbone's device."""
+    return torch.from_numpy(np.stack([tensors[name] for tensors in constituents])).to(backbone.device)
+
+
+def padded_index(chosen: NDArray[np.int64], count: int) -> Tensor:
+    """Positions for a whole micro-batch, int64 [count]; 0 for the rows of padding."""
+    return F.pad(torch.from_numpy(chosen), (0, count - len(chosen)))
+
+
+class _TrainingImages:
+    """The members' images as each epoch sees them: cropped and mirrored by hashes of their ids."""
+
+    def __init__(self, members: Members[Canvases], backbone: Backbone, config: Config) -> None:
+        self._members = members
+        self._backbone = backbone
+        self._config = config
+        self._position = {record_id: index for index, record_id in enumerate(members.ids)}
+
+    def micro_batch(self, ids: Sequence[str], *, epoch: int | None) -> MicroBatch:
+        """At most one micro-batch of members.
+
+        Args:
+            ids: record ids.
+            epoch: decides crops and mirror images; None: clean views, as in predictions.
+        """
+        indices = [self._position[record_id] for record_id in ids]
+        views = [self._corner_and_mirror(record_id, epoch) for record_id in ids]
+        pixels = crop(
+            self._members.inputs[indices], [corner for corner, _ in views], self._config.backbone.image_size
+        )
+        mirrored = [mirror for _, mirror in views]
+        if any(mirrored):
+            pixels[mirrored] = pixels[mirrored, :, ::-1]
+        numbers = self._members.cluster_numbers
+        return MicroBatch(
+            ids=ids,
+            labels=[self._members.labels[index] for index in indices],
+            cluster_numbers=[numbers[index] if numbers else 0 for index in indices],
+            inputs=to_input(pixels, self._backbone),
+            epoch=epoch,
+        )
+
+    def _corner_and_mirror(self, record_id: str, epoch: int | None) -> tuple[Corner, bool]:
+        """Where a member's image is cropped in an epoch, and whether it is mirrored."""
+        backbone, tuning = self._config.backbone, self._config.tuning
+        centre = central_corner(backbone.canvas_size, backbone.image_size)
+        if epoch is None:
+            return centre, False
+        room = backbone.canvas_size - backbone.image_size
+        row, column, mirror = below(self._config.seed, "augment", (room + 1, room + 1, 2), epoch, record_id)
+        return (row, column) if tuning.crop else centre, tuning.flip and mirror == 1
+
+
+def _sum(parts: Iterable[list[Tensor]]) -> list[Tensor]:
+    """Sums of gradients, in the order of the micro-batches, not the order in which they finished."""
+    iterator = iter(parts)
+    total = next(iterator)
+    for part in iterator:
+        total = [one + other for one, other in zip(total, part, strict=True)]
+    return total
