@@ -8,14 +8,49 @@ import threading
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from chains import NOW, SIX, TIME, chain, head_of, written
 from lmeraser.errors import CorruptError, StorageError, VerificationError
+from lmeraser.core.digests import Digest
+from lmeraser.evidence.entries import (
+    Event,
+    GenerationPublished,
+    RecordsAdded,
+    RecordsDeleted,
+    RequestAccepted,
+    RequestCancelled,
+    RequestCompleted,
+)
 from lmeraser.evidence.hash_chain import Entry, LedgerHead, check
 from lmeraser.evidence.ledger import Ledger
 from lmeraser.storage.database import Database
+
+
+REQUEST = "00000000-0000-4000-8000-000000000001"
+SOME = Digest.of(b"some")
+ADDED = RecordsAdded(records=3, deleted_before=0, commitments=SOME)
+DELETED = RecordsDeleted(requests=(REQUEST,), removed={"0": (SOME,)})
+EVENTS: dict[str, Event] = {
+    event.kind: event
+    for event in (
+        ADDED,
+        DELETED,
+        RequestAccepted(request=REQUEST, regulation="gdpr", received=TIME, due=TIME, names=3),
+        RequestCancelled(request=REQUEST),
+        RequestCompleted(request=REQUEST, certificate=SOME),
+        GenerationPublished(generation=0, model=SOME, records=3),
+    )
+}
+
+
+class Unreadable(Event):
+    """An event whose body is not the same after it was written and read: JSON has no 1e17."""
+
+    kind: Literal["unreadable"] = "unreadable"
+    x: float = 1e17
 
 
 def lines(data: bytes) -> list[bytes]:
@@ -41,7 +76,7 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 def note(ledger: Ledger, *kinds: str) -> list[Entry]:
     """Entries noted in one transaction and left in the outbox."""
     with ledger._database.transaction() as connection:
-        return [ledger.note(connection, kind, {"of": kind, "records": 3}, now=NOW) for kind in kinds]
+        return [ledger.note(connection, EVENTS[kind], now=NOW) for kind in kinds]
 
 
 def fill(ledger: Ledger, *kinds: str) -> list[Entry]:
@@ -71,14 +106,14 @@ def test_what_is_noted_is_told_in_order(ledger: Ledger) -> None:
 def test_the_time_of_an_entry_is_utc_in_whole_seconds(ledger: Ledger) -> None:
     there = datetime(2026, 1, 31, 14, 0, 0, 999, tzinfo=timezone(timedelta(hours=2)))
     with ledger._database.transaction() as connection:
-        assert ledger.note(connection, "added", {}, now=there).time == TIME
+        assert ledger.note(connection, ADDED, now=there).time == TIME
 
 
 def test_positions_are_counted_within_a_transaction(ledger: Ledger) -> None:
     with ledger._database.transaction() as connection:
         for position in range(3):
             assert ledger.next_position(connection) == position
-            assert ledger.note(connection, "added", {}, now=NOW).position == position
+            assert ledger.note(connection, ADDED, now=NOW).position == position
         assert ledger.head == LedgerHead(0, None), "others see it when the transaction has ended"
     assert ledger.head.entries == 3
 
@@ -88,7 +123,7 @@ def test_a_transaction_that_is_rolled_back_leaves_nothing(ledger: Ledger) -> Non
 
     def half() -> None:
         with ledger._database.transaction() as connection:
-            ledger.note(connection, "deleted", {}, now=NOW)
+            ledger.note(connection, DELETED, now=NOW)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -175,7 +210,7 @@ def test_a_file_that_does_not_end_as_the_database_says_is_not_appended_to(
     line = note(ledger, "deleted")[0].line() if waiting else SIX[2].line()
     changed = change(data, line)
     ledger.path.write_bytes(changed)
-    with pytest.raises(CorruptError, match="ends where the database says"):
+    with pytest.raises(CorruptError, match="The ledger does not end where the database says"):
         ledger.flush()
     assert ledger.path.read_bytes() == changed
     with pytest.raises(VerificationError):
@@ -222,7 +257,7 @@ def test_a_database_that_does_not_know_the_end_is_corrupt(ledger: Ledger, end: s
     with ledger._database.transaction() as connection:
         ledger._database.set_metadata(connection, "ledger", end)
     for use in (ledger.entries, ledger.flush, lambda: ledger.head, lambda: note(ledger, "request")):
-        with pytest.raises(CorruptError, match="where the ledger ends"):
+        with pytest.raises(CorruptError, match="The database does not say where the ledger ends"):
             use()
 
 
@@ -349,7 +384,7 @@ def test_a_broken_ledger_is_not_exported(ledger: Ledger, tmp_path: Path) -> None
 
 def test_what_could_not_be_read_back_is_not_noted(ledger: Ledger) -> None:
     with pytest.raises(VerificationError), ledger._database.transaction() as connection:
-        ledger.note(connection, "added", {"x": 1e17}, now=NOW)
+        ledger.note(connection, Unreadable(), now=NOW)
     assert ledger.entries() == []
 
 

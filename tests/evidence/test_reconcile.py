@@ -13,6 +13,13 @@ from hypothesis import strategies as st
 
 from lmeraser.core.digests import Digest
 from lmeraser.errors import VerificationError
+from lmeraser.evidence.entries import (
+    Event,
+    GenerationPublished,
+    RecordsAdded,
+    RecordsDeleted,
+    RecordsRelabelled,
+)
 from lmeraser.evidence.hash_chain import Entry, LedgerHead
 from lmeraser.evidence.reconcile import LedgerReport, by_entry, differences, digest_of
 
@@ -28,38 +35,42 @@ class History:
         self.held: Held = {}
         self.gone: list[tuple[int, Digest]] = []
 
-    def note(self, kind: str, body: Mapping[str, Any]) -> None:
+    def note(self, event: Event) -> None:
+        self.write(event.kind, event.body())
+
+    def write(self, kind: str, body: Mapping[str, Any]) -> None:
         previous = self.entries[-1].digest if self.entries else None
         self.entries.append(Entry(len(self.entries), previous, "2026-01-31T12:00:00Z", kind, body))
 
     def fresh(self, count: int) -> list[Digest]:
         return [Digest.of(self.random.randbytes(16)) for _ in range(count)]
 
-    def take(self, count: int) -> dict[str, list[Digest]]:
+    def take(self, count: int) -> dict[str, tuple[Digest, ...]]:
         every = [(position, digest) for position, digests in self.held.items() for digest in digests]
         taken = self.random.sample(every, min(count, len(every)))
         for position, digest in taken:
             self.held[position].remove(digest)
         self.gone += taken
-        return {str(p): sorted(d for q, d in taken if q == p) for p in sorted({p for p, _ in taken})}
+        return {str(p): tuple(sorted(d for q, d in taken if q == p)) for p in sorted({p for p, _ in taken})}
 
     def add(self, count: int) -> None:
         new = self.fresh(count)
         self.held[len(self.entries)] = new
-        self.note("added", {"records": count, "commitments": Digest.of_json(sorted(new))})
+        self.note(RecordsAdded(records=count, deleted_before=0, commitments=Digest.of_json(sorted(new))))
 
     def delete(self, count: int) -> None:
-        self.note("deleted", {"request": "r", "removed": self.take(count)})
+        self.note(RecordsDeleted(requests=("r",), removed=self.take(count)))
 
     def relabel(self, count: int) -> None:
         removed = self.take(count)
         new = self.fresh(sum(map(len, removed.values())))
         self.held[len(self.entries)] = new
-        told = {"records": len(new), "removed": removed, "commitments": Digest.of_json(sorted(new))}
-        self.note("relabelled", told)
+        commitments = Digest.of_json(sorted(new))
+        self.note(RecordsRelabelled(records=len(new), removed=removed, commitments=commitments))
 
     def train(self, _: int) -> None:
-        self.note("generation", {"model": self.fresh(1)[0]})
+        held = sum(map(len, self.held.values()))
+        self.note(GenerationPublished(generation=0, model=self.fresh(1)[0], records=held))
 
     @property
     def served(self) -> Digest | None:
@@ -126,7 +137,7 @@ def test_the_digest_over_commitments_is_that_of_the_sorted_list() -> None:
 def test_commitments_are_listed_by_position_and_sorted() -> None:
     low, high = sorted([Digest.of(b"a"), Digest.of(b"b")])
     listed = by_entry({10: [high, low], 2: [low]})
-    assert listed == {"2": [low], "10": [low, high]}
+    assert listed == {"2": (low,), "10": (low, high)}
     assert list(listed) == ["2", "10"]
 
 
@@ -166,7 +177,7 @@ def test_a_record_of_an_entry_that_tells_of_none_is_a_difference(history: Histor
     silent = [entry.position for entry in history.entries if entry.position not in history.held]
     position = data.draw(st.sampled_from([*silent, len(history.entries), 10**6]))
     history.held[position] = history.fresh(2)
-    assert history.differences() == [f"2 records are said to be added by entry {position}, which tells of none"]
+    assert history.differences() == [f"2 records refer to entry {position}, which added none"]
 
 
 def test_a_record_exchanged_for_another_is_a_difference() -> None:
@@ -186,7 +197,7 @@ def test_records_exchanged_between_entries_are_a_difference_in_both() -> None:
 
 def test_a_deletion_that_names_what_is_still_held_is_a_difference() -> None:
     history = a_history()
-    history.note("deleted", {"request": "r", "removed": {"0": [history.held[0][0]]}})
+    history.note(RecordsDeleted(requests=("r",), removed={"0": (history.held[0][0],)}))
     (found,) = history.differences()
     assert found.startswith("entry 0 added 3 records")
 
@@ -203,9 +214,11 @@ def test_another_model_than_the_ledger_tells_of_is_a_difference() -> None:
     other = Digest.of(b"other")
     (found,) = differences(history.entries, history.held, other)
     assert found.startswith(f"model {other.short} is served")
+    assert history.served is not None
+    assert found.endswith(f"the ledger records model {history.served.short}")
     untold = [entry for entry in history.entries if entry.kind != "generation"]
     (found,) = differences(untold, history.held, history.served)
-    assert found.endswith("tells of none")
+    assert found.endswith("the ledger records no model")
     history.train(0)
     history.train(0)
     assert history.differences() == []
@@ -234,8 +247,8 @@ def test_a_report_is_sound_without_differences_and_lists_every_entry() -> None:
 
 def test_a_deletion_from_an_entry_that_added_nothing_is_a_difference() -> None:
     history = a_history()
-    history.note("deleted", {"requests": [], "removed": {"3": history.fresh(1)}})
-    assert history.differences() == ["1 records are said to be added by entry 3, which tells of none"]
+    history.note(RecordsDeleted(requests=(), removed={"3": tuple(history.fresh(1))}))
+    assert history.differences() == ["1 records refer to entry 3, which added none"]
 
 
 def test_a_number_of_records_that_is_not_theirs_is_a_difference() -> None:
@@ -244,9 +257,19 @@ def test_a_number_of_records_that_is_not_theirs_is_a_difference() -> None:
     assert len(history.differences()) == 1
 
 
-@pytest.mark.parametrize("body", [{}, {"removed": []}, {"removed": {"x": []}}, {"removed": {"0": ["sha256:no"]}}])
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"removed": {}},
+        {"requests": []},
+        {"requests": [], "removed": []},
+        {"requests": [], "removed": {"x": []}},
+        {"requests": [], "removed": {"0": ["sha256:no"]}},
+    ],
+)
 def test_a_body_that_is_not_of_its_kind_breaks_the_ledger(body: dict[str, Any]) -> None:
     history = a_history()
-    history.note("deleted", body)
-    with pytest.raises(VerificationError, match="not of its kind"):
+    history.write("deleted", body)
+    with pytest.raises(VerificationError, match=r"entry 5 \('deleted'\) has a malformed body"):
         history.differences()

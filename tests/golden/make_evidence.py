@@ -14,11 +14,21 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from lmeraser.core.digests import Digest
 from lmeraser.core.time import to_text
-from lmeraser.evidence.certificate import FORMAT, issue, render, statement
+from lmeraser.evidence.certificate import FORMAT, issue, render
 from lmeraser.evidence.dsse import SigningKey
+from lmeraser.evidence.entries import (
+    Event,
+    GenerationPublished,
+    RecordsAdded,
+    RecordsDeleted,
+    RequestAccepted,
+    RequestCompleted,
+    WorkspaceCreated,
+)
 from lmeraser.evidence.hash_chain import Entry, LedgerHead
 from lmeraser.models.manifest import Cluster, Model, StageResult
 from lmeraser.unlearning.audit import AuditReport
+from lmeraser.unlearning.certify import statement
 from lmeraser.workspace.requests.state import ModelSnapshot, Request
 
 FOLDER = Path(__file__).parent
@@ -77,33 +87,29 @@ def request() -> Request:
     )
 
 
-def extended(entries: list[Entry], kind: str, body: dict[str, object]) -> list[Entry]:
+def extended(entries: list[Entry], event: Event) -> list[Entry]:
     """A chain and one more entry."""
     previous = entries[-1].digest if entries else None
-    return [*entries, Entry(len(entries), previous, to_text(NOW), kind, body)]
+    return [*entries, Entry(len(entries), previous, to_text(NOW), event.kind, event.body())]
 
 
-def told(generation: Model) -> dict[str, object]:
-    """What a ledger tells of a generation."""
-    return {"generation": generation.generation, "model": generation.model_digest, "records": generation.records}
+def published(model: Model) -> GenerationPublished:
+    """The event that a ledger records for a generation."""
+    return GenerationPublished(generation=model.generation, model=model.model_digest, records=model.records)
 
 
 def make() -> dict[str, bytes]:
     """Every golden file by its name."""
-    wish: dict[str, object] = {
-        "request": REQUEST,
-        "regulation": "gdpr",
-        "received": to_text(NOW),
-        "due": request().due,
-        "names": 3,
-    }
-    entries = extended([], "workspace", {"format": 1, "key": KEY.public.key_id})
-    entries = extended(entries, "added", {"records": 30, "deleted_before": 0, "commitments": named("c")})
-    entries = extended(entries, "generation", told(OLD))
-    entries = extended(entries, "request", wish)
-    removed = sorted(named(f"commitment {number}") for number in range(10))
-    entries = extended(entries, "deleted", {"requests": [REQUEST], "removed": {"1": removed}})
-    entries = extended(entries, "generation", told(NEW))
+    accepted = RequestAccepted(
+        request=REQUEST, regulation="gdpr", received=to_text(NOW), due=request().due, names=3
+    )
+    removed = tuple(sorted(named(f"commitment {number}") for number in range(10)))
+    entries = extended([], WorkspaceCreated(format=1, key=KEY.public.key_id))
+    entries = extended(entries, RecordsAdded(records=30, deleted_before=0, commitments=named("c")))
+    entries = extended(entries, published(OLD))
+    entries = extended(entries, accepted)
+    entries = extended(entries, RecordsDeleted(requests=(REQUEST,), removed={"1": removed}))
+    entries = extended(entries, published(NEW))
     facts = statement(
         request(),
         NEW,
@@ -115,11 +121,11 @@ def make() -> dict[str, bytes]:
     )
     facts["software"] = SOFTWARE
     envelope = issue(facts, KEY)
-    completion: dict[str, object] = {"request": REQUEST, "certificate": Digest.of(envelope.payload)}
+    completed = RequestCompleted(request=REQUEST, certificate=Digest.of(envelope.payload))
     return {
         f"certificate-{FORMAT}.json": envelope.to_bytes(),
         f"certificate-{FORMAT}.txt": render(facts).encode(),
-        f"ledger-{FORMAT}": b"".join(entry.line() for entry in extended(entries, "completed", completion)),
+        f"ledger-{FORMAT}": b"".join(entry.line() for entry in extended(entries, completed)),
         "signing.pub": KEY.public.pem,
     }
 

@@ -22,9 +22,11 @@ from sqlalchemy import Connection
 from lmeraser.core.digests import Digest
 from lmeraser.core.progress import Progress, counted, silent
 from lmeraser.data.provenance import PublicImages
-from lmeraser.data.records import Named, Record, Records
+from lmeraser.data.records import Record, Records
 from lmeraser.data.sources import Row, Source, check, chunks
+from lmeraser.data.suppression import SuppressedKind
 from lmeraser.errors import InputError, SourceError
+from lmeraser.evidence.entries import RecordsAdded
 from lmeraser.evidence.ledger import Ledger
 from lmeraser.evidence.reconcile import digest_of
 
@@ -116,11 +118,14 @@ def import_records(
                 next_step="correct the source, or leave these rows out with --skip-bad",
             )
         if report.added:
-            records.changes.note(connection)
-            for kind, names in checker.restored.items():
-                records.lift_suppression(connection, kind, names)
-            told = {"records": report.added, "deleted_before": len(checker.restored["record"])}
-            ledger.note(connection, "added", {**told, "commitments": digest_of(commitments)}, now=now)
+            records.changes.record(connection)
+            records.suppression.remove(connection, checker.restored)
+            added = RecordsAdded(
+                records=report.added,
+                deleted_before=len(checker.restored["record"]),
+                commitments=digest_of(commitments),
+            )
+            ledger.note(connection, added, now=now)
     report.skipped = len(report.faults)
     return report
 
@@ -148,9 +153,9 @@ def _fix_classes(records: Records, source: Source, connection: Connection, *, ex
     return known
 
 
-def _names(record: Record) -> dict[Named, str]:
+def _names(record: Record) -> dict[SuppressedKind, str]:
     """Under what a record may be suppressed."""
-    names: dict[Named, str] = {"record": record.id, "image": str(Digest.of(record.image))}
+    names: dict[SuppressedKind, str] = {"record": record.id, "image": str(Digest.of(record.image))}
     return names | ({"subject": record.subject} if record.subject else {})
 
 
@@ -172,7 +177,7 @@ class _Checker:
         self._allow = allow_deleted
         self._public, self._refuse_public = public, refuse_public
         self._seen: dict[str, int] = {}
-        self.restored: dict[Named, list[str]] = {"record": [], "subject": [], "image": []}
+        self.restored: dict[SuppressedKind, list[str]] = {"record": [], "subject": [], "image": []}
 
     def check(self, rows: Sequence[Row], report: ImportReport) -> list[Record]:
         every = [(row, self._record(row)) for row in rows]
@@ -210,9 +215,9 @@ class _Checker:
         report.public = (report.public or 0) + 1
         return False
 
-    def _gone(self, kind: Named, names: Iterable[Mapping[Named, str]]) -> set[str]:
+    def _gone(self, kind: SuppressedKind, names: Iterable[Mapping[SuppressedKind, str]]) -> set[str]:
         """Names of this kind that were deleted here before."""
-        return self._records.suppressed(kind, {every[kind] for every in names if kind in every})
+        return self._records.suppression.find(kind, {every[kind] for every in names if kind in every})
 
     def _record(self, row: Row) -> Record | str:
         """The record of a row, or what is wrong with it."""

@@ -1,22 +1,22 @@
-"""The ledger of a workspace: an append-only file that tells what was done to the records and the model.
+"""The ledger of a workspace: an append-only file that records what happened to the records and the model.
 
-Its lines are a `chain`; beyond the chain's rules, the file ends where the database says that it ends, which
-finds a shortened ledger. A head that was exported earlier finds one whose database was replaced as well.
+Its lines form a hash chain (`hash_chain`). Beyond the chain's rules, the file ends where the database says that it
+ends, which detects a shortened ledger. A head that was exported earlier also detects a ledger that was replaced
+together with its database.
 
-An entry is noted in the same SQL transaction as the change that it tells of, in an outbox, and appended to the
-file right after; after a crash in between, the next writer appends it. So neither can exist without the other,
-and an append that a crash cut off can be told from tampering. Entries hold no personal data. Follows `database`
-and `chain`; knows nothing about what entries mean.
+An entry is first written to an outbox, in the same SQL transaction as the change it records, and appended to the
+file right after; if a crash comes in between, the next writer appends it. So neither change nor entry can exist
+without the other, and an append that was cut off by a crash can be told from tampering. Entries hold no personal
+data. Knows nothing about what events mean.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from sqlalchemy import Column, Connection, Integer, String, Table, delete, insert, select, true
 
@@ -24,11 +24,12 @@ from lmeraser.core.atomic_files import append, storage_errors, write_atomic
 from lmeraser.core.digests import Digest
 from lmeraser.core.time import to_text
 from lmeraser.errors import CorruptError, InputError, StorageError
+from lmeraser.evidence.entries import Event
 from lmeraser.evidence.hash_chain import Entry, LedgerHead, broken, check
 from lmeraser.storage.database import Database, tables, workspace_metadata
 
-_FACT = "ledger"  # the name under which the database knows where the ledger ends
-_TRIES = 20
+_METADATA_NAME = "ledger"  # of the row in which the database keeps where the ledger ends
+_READ_ATTEMPTS = 20
 
 _outbox = Table(
     "outbox",
@@ -43,7 +44,7 @@ class Ledger:
 
     Args:
         path: the file.
-        database: holds the outbox and the expected end.
+        database: holds the outbox and where the file has to end.
     """
 
     def __init__(self, path: Path, database: Database) -> None:
@@ -52,7 +53,7 @@ class Ledger:
 
     @property
     def head(self) -> LedgerHead:
-        """Where it ends, with what waits in the outbox."""
+        """The head, entries in the outbox included."""
         end = self._end()
         return LedgerHead(end.entries, end.digest)
 
@@ -60,116 +61,148 @@ class Ledger:
         """Position of the entry that is noted next in this transaction."""
         return self._end(connection).entries
 
-    def note(self, connection: Connection, kind: str, body: Mapping[str, Any], *, now: datetime) -> Entry:
-        """Note an entry in the caller's transaction; `flush` appends it after the transaction."""
+    def note(self, connection: Connection, event: Event, *, now: datetime) -> Entry:
+        """Record an event in the caller's transaction; `flush` appends it to the file after the transaction.
+
+        Args:
+            connection: of the transaction.
+            event: what happened.
+            now: the time.
+        """
         end = self._end(connection)
-        entry = Entry(end.entries, end.digest, to_text(now), kind, body)
+        entry = Entry(end.entries, end.digest, to_text(now), event.kind, event.body())
         line = entry.line()
-        Entry.parse(line)  # what cannot be read back is not written
+        Entry.parse(line)  # an entry that cannot be read back is not written
         connection.execute(insert(_outbox).values(position=end.entries, line=line.decode()))
-        after = {"entries": end.entries + 1, "bytes": end.size + len(line), "digest": entry.digest}
-        self._database.set_metadata(connection, _FACT, json.dumps(after))
+        self._move_end(connection, _LedgerEnd(end.entries + 1, end.size + len(line), entry.digest))
         return entry
 
     def extend(self, connection: Connection, entries: Sequence[Entry]) -> None:
-        """Take over entries that a longer copy of this ledger has, as if they had been noted here.
+        """Take over the entries of a longer copy of this ledger, as if they had been noted here.
 
         Args:
             connection: of the caller's transaction.
-            entries: those that follow the last one here.
+            entries: those that follow the last entry here.
         """
+        if not entries:
+            return
         end = self._end(connection)
         lines = [entry.line() for entry in entries]
         rows = [
             {"position": entry.position, "line": line.decode()} for entry, line in zip(entries, lines, strict=True)
         ]
-        if rows:
-            connection.execute(insert(_outbox), rows)
-            size = end.size + sum(map(len, lines))
-            after = {"entries": end.entries + len(rows), "bytes": size, "digest": entries[-1].digest}
-            self._database.set_metadata(connection, _FACT, json.dumps(after))
+        connection.execute(insert(_outbox), rows)
+        size = end.size + sum(map(len, lines))
+        self._move_end(connection, _LedgerEnd(end.entries + len(rows), size, entries[-1].digest))
 
     def flush(self) -> None:
-        """Append what was noted; harmless to repeat.
+        """Append the entries of the outbox to the file; harmless to repeat.
 
         Raises:
             CorruptError: the file does not end where the database says.
-            StorageError: the disk refused; the next writer appends it.
+            StorageError: the disk refused; the next writer appends them.
         """
-        end, rows = self._snapshot()
-        waiting = "".join(line for _, line in rows).encode()
-        start = end.size - len(waiting)
+        end, outbox = self._snapshot()
+        pending = _lines(outbox)
+        expected_size = end.size - len(pending)
         with storage_errors(self.path):
             size = self.path.stat().st_size if self.path.exists() else 0
-            torn = self._read()[start:] if start <= size else None
-        if torn is None or not waiting.startswith(torn):
+            torn = self._read()[expected_size:] if size >= expected_size else None
+        if torn is None or not pending.startswith(torn):
             raise CorruptError(
-                "The ledger ends where the database says that it ends.",
-                got=f"{self.path}: {size} bytes instead of {start}",
+                "The ledger does not end where the database says",
+                got=f"{self.path}: {size} bytes instead of {expected_size}",
                 next_step="restore ledger and records.db from the same backup",
             )
-        if not rows:
+        if not outbox:
             return
-        append(self.path, waiting[len(torn) :])
+        append(self.path, pending[len(torn) :])
         with self._database.transaction() as connection:
-            connection.execute(delete(_outbox).where(_outbox.c.position <= rows[-1][0]))
+            connection.execute(delete(_outbox).where(_outbox.c.position <= outbox[-1][0]))
 
     def entries(self, *, head: LedgerHead | None = None) -> list[Entry]:
-        """All entries, checked against the chain, the database (rule 5) and a head exported earlier.
+        """All entries, checked against the chain, the database and a head exported earlier.
 
         Raises:
-            VerificationError: says where it breaks.
+            VerificationError: the ledger is broken; says where.
+            StorageError: the ledger kept changing while it was read.
         """
-        for _ in range(_TRIES):
-            end, rows = self._snapshot()
+        for _ in range(_READ_ATTEMPTS):
+            end, outbox = self._snapshot()
             data = self._read()
-            if (end, rows) == self._snapshot():
+            if (end, outbox) == self._snapshot():
                 break
         else:
             raise StorageError(
-                "A ledger can be read while nobody writes to it.",
-                got=f"{_TRIES} changes while it was read",
+                "The ledger kept changing while it was read",
+                got=f"{_READ_ATTEMPTS} attempts",
                 next_step="try again when the other command has finished",
             )
-        waiting = "".join(line for _, line in rows).encode()
-        missing = waiting[max(0, len(data) - (end.size - len(waiting))) :]
-        found = check(data + missing, head=head)
-        if len(found) != end.entries or (found[-1].digest if found else None) != end.digest:
-            raise broken(f"{len(found)} entries; the database knows of {end.entries}, the last one {end.digest}")
-        return found
+        pending = _lines(outbox)
+        flushed_size = end.size - len(pending)
+        not_in_file = pending[max(0, len(data) - flushed_size) :]
+        entries = check(data + not_in_file, head=head)
+        last_digest = entries[-1].digest if entries else None
+        if len(entries) != end.entries or last_digest != end.digest:
+            raise broken(
+                f"{len(entries)} entries; the database knows of {end.entries}, the last one {end.digest}"
+            )
+        return entries
 
     def export(self, target: Path) -> None:
-        """Write the checked ledger to another file, for an auditor."""
+        """Check the ledger, then write it to another file, for an auditor."""
         write_atomic(target, b"".join(entry.line() for entry in self.entries()))
 
     def _read(self) -> bytes:
         with storage_errors(self.path):
             return self.path.read_bytes() if self.path.exists() else b""
 
-    def _snapshot(self) -> tuple[_End, list[tuple[int, str]]]:
-        """Where the ledger ends, and what waits in the outbox, at one moment."""
-        together = workspace_metadata.outerjoin(_outbox, true())
-        query = select(workspace_metadata.c.value, _outbox.c.position, _outbox.c.line).select_from(together)
-        query = query.where(workspace_metadata.c.name == _FACT).order_by(_outbox.c.position)
+    def _snapshot(self) -> tuple[_LedgerEnd, list[tuple[int, str]]]:
+        """Where the ledger ends, and position and line of each entry in the outbox, in one state of the database."""
+        joined = workspace_metadata.outerjoin(_outbox, true())
+        query = select(workspace_metadata.c.value, _outbox.c.position, _outbox.c.line).select_from(joined)
+        query = query.where(workspace_metadata.c.name == _METADATA_NAME).order_by(_outbox.c.position)
         with self._database.reading() as connection:
             rows = connection.execute(query).all()
-        waiting = [(row.position, row.line) for row in rows if row.position is not None]
-        return _End.parse(rows[0].value if rows else None), waiting
+        outbox = [(row.position, row.line) for row in rows if row.position is not None]
+        return _LedgerEnd.parse(rows[0].value if rows else None), outbox
 
-    def _end(self, connection: Connection | None = None) -> _End:
-        return _End.parse(self._database.get_metadata(_FACT, connection))
+    def _end(self, connection: Connection | None = None) -> _LedgerEnd:
+        return _LedgerEnd.parse(self._database.get_metadata(_METADATA_NAME, connection))
+
+    def _move_end(self, connection: Connection, end: _LedgerEnd) -> None:
+        self._database.set_metadata(connection, _METADATA_NAME, end.to_json())
+
+
+def _lines(outbox: Sequence[tuple[int, str]]) -> bytes:
+    return "".join(line for _, line in outbox).encode()
 
 
 @dataclass(frozen=True)
-class _End:
-    """Entries, bytes and last digest of a ledger, what waits in the outbox included."""
+class _LedgerEnd:
+    """Where a ledger ends, entries in the outbox included.
+
+    Attributes:
+        entries: number of entries.
+        size: bytes of all lines.
+        digest: of the last entry.
+    """
 
     entries: int
     size: int
     digest: Digest | None
 
+    def to_json(self) -> str:
+        """The value that the database keeps."""
+        return json.dumps({"entries": self.entries, "bytes": self.size, "digest": self.digest})
+
     @classmethod
-    def parse(cls, value: str | None) -> _End:
+    def parse(cls, value: str | None) -> _LedgerEnd:
+        """The end from what `to_json` gave; None: an empty ledger.
+
+        Raises:
+            CorruptError: it is not such a value.
+        """
         if value is None:
             return cls(0, 0, None)
         try:
@@ -177,5 +210,7 @@ class _End:
             return cls(int(end["entries"]), int(end["bytes"]), Digest(end["digest"]))
         except (ValueError, TypeError, KeyError, InputError) as error:
             raise CorruptError(
-                "The database says where the ledger ends.", got=repr(value), next_step="restore it from a backup"
+                "The database does not say where the ledger ends",
+                got=repr(value),
+                next_step="restore it from a backup",
             ) from error

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from lmeraser.errors import InputError, UnknownRecordError, listing
+from lmeraser.evidence.entries import RecordsRelabelled
 from lmeraser.evidence.reconcile import by_entry, digest_of
 from lmeraser.workspace.workspace import Workspace
 
@@ -48,6 +49,6 @@ def relabel(workspace: Workspace, ids: Iterable[str], label: str) -> int:
                 removed = by_entry(records.commitments(changing, connection))
                 entry = workspace.ledger.next_position(connection)
                 added = records.relabel(connection, changing, number, entry=entry)
-                told = {"records": len(added), "removed": removed, "commitments": digest_of(added)}
-                workspace.ledger.note(connection, "relabelled", told, now=workspace.clock())
+                relabelled = RecordsRelabelled(records=len(added), removed=removed, commitments=digest_of(added))
+                workspace.ledger.note(connection, relabelled, now=workspace.clock())
     return len(changing)

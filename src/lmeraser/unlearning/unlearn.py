@@ -25,8 +25,9 @@ from lmeraser.core.atomic_files import storage_errors, write_atomic
 from lmeraser.core.digests import Digest
 from lmeraser.core.progress import Progress, silent
 from lmeraser.errors import InputError
-from lmeraser.evidence.certificate import issue, render, statement
+from lmeraser.evidence.certificate import issue, render
 from lmeraser.pipeline.executors.base import Executor
+from lmeraser.unlearning.certify import statement
 from lmeraser.unlearning.train import TrainReport, train
 from lmeraser.workspace.purge import forget
 from lmeraser.workspace.requests.draft import RequestDraft

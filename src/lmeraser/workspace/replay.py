@@ -17,24 +17,34 @@ deleted, too. `docs/adr/0018-backups.md` has the reasons.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
 from sqlalchemy import Connection
 
-from lmeraser.core.digests import Digest
 from lmeraser.errors import LockedError, VerificationError
+from lmeraser.evidence.entries import (
+    Event,
+    RecordsAdded,
+    RecordsDeleted,
+    RequestAccepted,
+    RequestCancelled,
+    RequestCompleted,
+    RequestFailed,
+    WorkspaceRestored,
+    events_of,
+)
 from lmeraser.evidence.hash_chain import Entry, LedgerHead, check
-from lmeraser.evidence.reconcile import differences, of_their_kind, removed
+from lmeraser.evidence.reconcile import differences, removed
 from lmeraser.workspace.requests.state import Request, State
 from lmeraser.workspace.workspace import Workspace
 
-_STATE_AFTER: dict[str, State] = {  # of a request, by the kind of entry that names it
-    "request": "pending",
-    "cancelled": "cancelled",
-    "deleted": "in_progress",
-    "completed": "completed",
-    "failed": "failed",
+_STATE_AFTER: dict[type[Event], State] = {  # of a request, by the event that names it
+    RequestAccepted: "pending",
+    RequestCancelled: "cancelled",
+    RecordsDeleted: "in_progress",
+    RequestCompleted: "completed",
+    RequestFailed: "failed",
 }
 
 
@@ -82,8 +92,7 @@ def replay(workspace: Workspace, newest: bytes, *, head: LedgerHead | None = Non
             return ReplayReport()
         record_ids = _deleted_ids(workspace, known, newer)
         rectified = removed(entry for entry in newer if entry.kind == "relabelled")
-        with of_their_kind():
-            added = sum(int(entry.body["records"]) for entry in newer if entry.kind == "added")
+        added = sum(event.records for _, event in events_of(newer, RecordsAdded))
         workspace.generations.withdraw()
         lost = _take_over(workspace, newer, record_ids)
     return ReplayReport(
@@ -93,11 +102,6 @@ def replay(workspace: Workspace, newest: bytes, *, head: LedgerHead | None = Non
         records_lost=added,
         requests_lost=tuple(lost),
     )
-
-
-def tell(entries: int) -> Mapping[str, int]:
-    """The body of the entry that records a restoration, in a ledger with so many entries."""
-    return {"entries": entries}
 
 
 def _newer_entries(known: Sequence[Entry], entries: Sequence[Entry]) -> list[Entry]:
@@ -120,8 +124,9 @@ def _deleted_ids(workspace: Workspace, known: Sequence[Entry], newer: Sequence[E
         position: [digest for digest in digests if digest not in gone]
         for position, digests in workspace.records.commitments().items()
     }
-    restored = Entry(len(known) + len(newer), None, "", "restored", tell(len(known)))
-    if found := differences([*known, *newer, restored], retained):
+    restored = WorkspaceRestored(entries=len(known))
+    restoration = Entry(len(known) + len(newer), None, "", restored.kind, restored.body())
+    if found := differences([*known, *newer, restoration], retained):
         raise _mismatch(f"it does not match the records here: {found[0]}")
     return sorted(record_ids.values())
 
@@ -141,7 +146,7 @@ def _take_over(workspace: Workspace, newer: Sequence[Entry], record_ids: Sequenc
             subjects = _subjects_without_records(workspace, record_ids)
             workspace.records.delete(connection, record_ids, subjects=subjects)
         workspace.ledger.extend(connection, newer)
-        workspace.ledger.note(connection, "restored", tell(known), now=workspace.clock())
+        workspace.ledger.note(connection, WorkspaceRestored(entries=known), now=workspace.clock())
         # The next generation is recorded in the ledger again, even if its digest is that of the last one.
         workspace.database.set_metadata(connection, "told_generation", "")
     return lost
@@ -153,39 +158,41 @@ def _replay_requests(workspace: Workspace, connection: Connection, newer: Sequen
     Returns:
         Ids of open requests that are not held here; what they named is lost.
     """
-    last = {request_id: (state, entry) for entry in newer for request_id, state in _states_after(entry)}
+    last = {
+        request_id: (entry, event)
+        for entry, event in events_of(newer, *_STATE_AFTER)
+        for request_id in _request_ids(event)
+    }
     lost = []
-    for request_id, (state, entry) in sorted(last.items()):
+    for request_id, (entry, event) in sorted(last.items(), key=lambda item: item[0]):
+        state = _STATE_AFTER[type(event)]
         request = workspace.requests.get(request_id, connection)
         if request is None:
             if state not in ("completed", "cancelled"):
                 lost.append(request_id)
         elif state != "pending":
-            replayed = _replayed(workspace, connection, request, state, entry)
+            certificate = event.certificate if isinstance(event, RequestCompleted) else None
+            changed = replace(request, state=state, changed=entry.time, certificate=certificate)
+            replayed = _with_counts(workspace, connection, request, changed)
             workspace.requests.overwrite(connection, replayed)
     return lost
 
 
-def _replayed(
-    workspace: Workspace, connection: Connection, request: Request, state: State, entry: Entry
+def _with_counts(
+    workspace: Workspace, connection: Connection, request: Request, changed: Request
 ) -> Request:
-    with of_their_kind():
-        certificate = Digest(entry.body["certificate"]) if "certificate" in entry.body else None
-    replayed = replace(request, state=state, changed=entry.time, certificate=certificate)
-    if request.state != "pending" or state == "cancelled":
-        return replayed
+    """The changed request; if its records are deleted only now, with their number."""
+    if request.state != "pending" or changed.state == "cancelled":
+        return changed
     selection = workspace.requests.selection(request, connection)
-    return replace(replayed, records=len(selection.ids), already_deleted=len(selection.already_deleted))
+    return replace(changed, records=len(selection.ids), already_deleted=len(selection.already_deleted))
 
 
-def _states_after(entry: Entry) -> list[tuple[str, State]]:
-    """Ids of the requests that an entry names, each with its state after the entry."""
-    state = _STATE_AFTER.get(entry.kind)
-    if state is None:
-        return []
-    with of_their_kind():
-        names = entry.body["requests"] if entry.kind == "deleted" else [entry.body["request"]]
-        return [(str(name), state) for name in names]
+def _request_ids(event: Event) -> Sequence[str]:
+    """Ids of the requests that an event names."""
+    if isinstance(event, RecordsDeleted):
+        return event.requests
+    return [event.request]  # type: ignore[attr-defined]  # as all others of _STATE_AFTER
 
 
 def _subjects_without_records(workspace: Workspace, record_ids: Sequence[str]) -> list[str]:

@@ -24,6 +24,7 @@ from sqlalchemy import delete
 
 from lmeraser.core.atomic_files import TEMPORARY, storage_errors, write_atomic
 from lmeraser.errors import CorruptError, FormatError, InputError
+from lmeraser.evidence.entries import WorkspaceRestored
 from lmeraser.evidence.hash_chain import LedgerHead
 from lmeraser.storage.database import Database
 from lmeraser.storage.engines import reach
@@ -38,7 +39,7 @@ from lmeraser.workspace.backup import (
     digest_of_file,
     tables_of,
 )
-from lmeraser.workspace.replay import ReplayReport, replay, tell
+from lmeraser.workspace.replay import ReplayReport, replay
 from lmeraser.workspace.workspace import Workspace
 
 
@@ -129,8 +130,8 @@ def _filled(staged: Path, newest: bytes | None, head: LedgerHead | None, wait: f
             report = replay(workspace, newest, head=head) if newest is not None else ReplayReport()
             if not report.entries:
                 with workspace.writing("restore"), workspace.write_transaction() as connection:
-                    told = tell(workspace.ledger.next_position(connection))
-                    workspace.ledger.note(connection, "restored", told, now=workspace.clock())
+                    restored = WorkspaceRestored(entries=workspace.ledger.next_position(connection))
+                    workspace.ledger.note(connection, restored, now=workspace.clock())
                     workspace.database.set_metadata(connection, "told_generation", "")
         except BaseException:
             _empty(workspace.database)

@@ -36,6 +36,7 @@ from lmeraser.core.time import utc_now
 from lmeraser.data.records import Records
 from lmeraser.errors import ConfigError, CorruptError, FormatError, InputError, LockedError, WorkspaceError
 from lmeraser.evidence.dsse import PublicKey, SigningKey
+from lmeraser.evidence.entries import GenerationPublished, WorkspaceCreated
 from lmeraser.evidence.ledger import Ledger
 from lmeraser.pipeline.calibration import Calibration
 from lmeraser.storage.artifacts import BlobStore
@@ -358,16 +359,18 @@ class Workspace:
         self.database.erase()
         self.ledger.flush()
         if self.database.get_metadata("ledger") is None:
-            told: dict[str, Any] = {"format": FORMAT, "key": self.signing_key.public.key_id}
+            created = WorkspaceCreated(format=FORMAT, key=self.signing_key.public.key_id)
             with self.write_transaction() as connection:
-                self.ledger.note(connection, "workspace", told, now=self.clock())
+                self.ledger.note(connection, created, now=self.clock())
                 self.database.set_metadata(connection, "secret", _check_value(self.secret))
         model = self.generations.current()
         if model is None or self.database.get_metadata("told_generation") == model.model_digest:
             return
         with self.write_transaction() as connection:
-            told = {"generation": model.generation, "model": model.model_digest, "records": model.records}
-            self.ledger.note(connection, "generation", told, now=self.clock())
+            published = GenerationPublished(
+                generation=model.generation, model=model.model_digest, records=model.records
+            )
+            self.ledger.note(connection, published, now=self.clock())
             self.database.set_metadata(connection, "told_generation", model.model_digest)
 
     def close(self) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 Newest = Annotated[Path | None, typer.Option("--ledger", help="The newest copy of the workspace's ledger.")]
 ExportedHead = Annotated[
-    Path | None, typer.Option("--head", help="The newest head that was exported; the ledger must contain it.")
+    Path | None, typer.Option("--head", help="The head exported last; the ledger must contain it.")
 ]
 
 
@@ -37,7 +37,7 @@ def restore(
     ledger: Newest = None,
     head: ExportedHead = None,
     no_newer_ledger: Annotated[
-        bool, typer.Option("--no-newer-ledger", help="Nothing was deleted since, or nobody knows what.")
+        bool, typer.Option("--no-newer-ledger", help="Nothing was deleted since, or no newer ledger is left.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -45,12 +45,14 @@ def restore(
     from lmeraser.core.atomic_files import read_file
     from lmeraser.workspace.restore import restore as unpack
 
-    if (ledger is None) != no_newer_ledger:
+    if ledger is None and not no_newer_ledger:
         raise InputError(
-            "What was deleted since a backup is deleted again before it is served.",
-            got="both --ledger and --no-newer-ledger" if ledger else "no ledger",
+            "Newest ledger not given",
+            got="the backup may hold records that were deleted after it was made",
             next_step="give --ledger with its newest copy; --no-newer-ledger only if there is none",
         )
+    if ledger is not None and no_newer_ledger:
+        raise InputError("Conflicting options: --ledger and --no-newer-ledger", next_step="give one of them")
     newest = read_file(ledger) if ledger else None
     root, wait = global_options.workspace, global_options.wait
     report = unpack(archive, root, newest=newest, head=_head(head), wait=wait)
@@ -84,10 +86,11 @@ def reapply(
 
 def _finish(title: str, report: ReplayReport, *, as_json: bool) -> None:
     """Derive the model where there was one, and print what happened."""
+    from lmeraser.evidence.entries import GenerationPublished, events_of
     from lmeraser.unlearning.unlearn import complete_pending
 
     with opened() as eraser:
-        trained = any(entry.kind == "generation" for entry in eraser.workspace.ledger.entries())
+        trained = any(events_of(eraser.workspace.ledger.entries(), GenerationPublished))
         settled = complete_pending(eraser.workspace, eraser.deriving, first=trained)
     model = settled.training.to_json() if settled.training else {}
     print_report(title, {**report.to_json(), **model}, as_json=as_json)

@@ -9,6 +9,7 @@ from fastapi import Request as Call
 from starlette.responses import Response
 
 from lmeraser.core.tensors import from_bytes
+from lmeraser.evidence.entries import GenerationPublished, events_of
 from lmeraser.inference.evaluate import kept
 from lmeraser.models.manifest import Model
 from lmeraser.service.dashboard.cluster_map import HEIGHT, WIDTH, Dot, cluster_map
@@ -29,7 +30,7 @@ def model_page(call: Call, visitor: Reader) -> Response:
     service = service_of(call)
     workspace = service.workspace
     model = workspace.generations.current()
-    told = [entry for entry in workspace.ledger.entries() if entry.kind == "generation"]
+    told = list(events_of(workspace.ledger.entries(), GenerationPublished))
     return page(
         call,
         "model.html",

@@ -1,0 +1,238 @@
+"""The events that a ledger records: one type for each kind of entry.
+
+An entry of the chain (`hash_chain`) has a kind and a body. Each class below is one kind, and its fields are the keys
+of the body. Kinds, keys and their values are a stored format: they keep 0.1's words and never change.
+
+- Writing: `Ledger.note` takes an event and appends its kind and body.
+- Reading: `events_of` picks entries by type and checks their bodies.
+- Entries of a kind that this version does not know, and fields that it does not know, belong to a newer version.
+  They stay part of the chain and are ignored here.
+
+No event holds personal data: records appear as commitments, requests by their UUID.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Any, Literal, TypeVar, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from lmeraser.core.digests import Digest
+from lmeraser.errors import InputError, VerificationError
+from lmeraser.evidence.hash_chain import Entry, broken
+
+_Count = Annotated[int, Field(strict=True, ge=0)]
+_Position = Annotated[str, StringConstraints(pattern=r"^(0|[1-9][0-9]*)\z")]  # of an entry, as a JSON key
+
+
+class Event(BaseModel):
+    """Base of all events."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    kind: str
+
+    def body(self) -> dict[str, Any]:
+        """The body of the entry, as JSON values."""
+        return self.model_dump(mode="json", exclude={"kind"})
+
+
+class _Removal(Event):
+    """Base of events after which records are no longer held.
+
+    Attributes:
+        removed: their commitments, by the position of the entry that recorded their addition.
+    """
+
+    kind: str
+    removed: dict[_Position, tuple[Digest, ...]]
+
+    @property
+    def removed_by_position(self) -> dict[int, tuple[Digest, ...]]:
+        """The commitments, by position as a number."""
+        return {int(position): commitments for position, commitments in self.removed.items()}
+
+
+class WorkspaceCreated(Event):
+    """A workspace was created.
+
+    Attributes:
+        format: version of the workspace's layout.
+        key: digest of the public key that verifies its certificates.
+    """
+
+    kind: Literal["workspace"] = "workspace"
+    format: _Count
+    key: Digest
+
+
+class RecordsAdded(Event):
+    """Records were imported.
+
+    Attributes:
+        records: how many.
+        deleted_before: how many of them had been deleted at some time and were let in again.
+        commitments: digest of their commitments (`reconcile.digest_of`).
+    """
+
+    kind: Literal["added"] = "added"
+    records: _Count
+    deleted_before: _Count
+    commitments: Digest
+
+
+class RecordsRelabelled(_Removal):
+    """Records got another label: their old commitments are removed, and new ones added.
+
+    Attributes:
+        records: how many.
+        removed: their old commitments.
+        commitments: digest of their new commitments.
+    """
+
+    kind: Literal["relabelled"] = "relabelled"
+    records: _Count
+    commitments: Digest
+
+
+class RequestAccepted(Event):
+    """A deletion request was accepted; its records are still held.
+
+    Attributes:
+        request: its UUID.
+        regulation: the law it appeals to.
+        received: when it arrived, RFC 3339 in UTC.
+        due: when the answer is due.
+        names: how many record ids and subjects it names.
+    """
+
+    kind: Literal["request"] = "request"
+    request: str
+    regulation: str
+    received: str
+    due: str
+    names: _Count
+
+
+class RequestCancelled(Event):
+    """A request was cancelled before any record was deleted."""
+
+    kind: Literal["cancelled"] = "cancelled"
+    request: str
+
+
+class RecordsDeleted(_Removal):
+    """The records of requests were deleted.
+
+    Attributes:
+        requests: UUIDs of the requests that are in progress from now on.
+        removed: commitments of the records.
+    """
+
+    kind: Literal["deleted"] = "deleted"
+    requests: tuple[str, ...]
+
+
+class RequestCompleted(Event):
+    """A request was completed.
+
+    Attributes:
+        request: its UUID.
+        certificate: digest of the payload of its certificate.
+    """
+
+    kind: Literal["completed"] = "completed"
+    request: str
+    certificate: Digest
+
+
+class RequestFailed(Event):
+    """The audit of a request found a difference; there is no certificate."""
+
+    kind: Literal["failed"] = "failed"
+    request: str
+
+
+class GenerationPublished(Event):
+    """A generation of the model is served.
+
+    Attributes:
+        generation: its number.
+        model: digest of the model.
+        records: how many records it was derived from.
+    """
+
+    kind: Literal["generation"] = "generation"
+    generation: _Count
+    model: Digest
+    records: _Count
+
+
+class WorkspaceRestored(Event):
+    """The workspace was restored from a backup.
+
+    Attributes:
+        entries: length of the backup's ledger. Entries from there up to this one tell of a state that was lost.
+    """
+
+    kind: Literal["restored"] = "restored"
+    entries: _Count
+
+
+LedgerEvent = Annotated[
+    WorkspaceCreated
+    | RecordsAdded
+    | RecordsRelabelled
+    | RequestAccepted
+    | RequestCancelled
+    | RecordsDeleted
+    | RequestCompleted
+    | RequestFailed
+    | GenerationPublished
+    | WorkspaceRestored,
+    Field(discriminator="kind"),
+]
+
+_TYPES: dict[str, type[Event]] = {
+    event.model_fields["kind"].default: event for event in get_args(get_args(LedgerEvent)[0])
+}
+
+E = TypeVar("E", bound=Event)
+
+
+def event_of(entry: Entry) -> LedgerEvent | None:
+    """The event that an entry records; None for a kind that this version does not know.
+
+    Raises:
+        VerificationError: the body does not fit the kind; says which entry and which field.
+    """
+    event_type = _TYPES.get(entry.kind)
+    return None if event_type is None else _parse(entry, event_type)  # type: ignore[return-value]  # one of the union
+
+
+def events_of(entries: Iterable[Entry], *types: type[E]) -> Iterator[tuple[Entry, E]]:
+    """The entries that record events of these types, each with its event; other entries are not parsed.
+
+    Raises:
+        VerificationError: see `event_of`.
+    """
+    wanted = {event_type.model_fields["kind"].default: event_type for event_type in types}
+    for entry in entries:
+        if (event_type := wanted.get(entry.kind)) is not None:
+            yield entry, _parse(entry, event_type)
+
+
+def _parse(entry: Entry, event_type: type[E]) -> E:
+    try:
+        return event_type.model_validate({**entry.body, "kind": entry.kind})
+    except ValidationError as error:
+        fault = error.errors(include_url=False, include_input=False)[0]
+        field = ".".join(map(str, fault["loc"]))
+        raise _malformed(entry, f"{field}: {fault['msg']}") from error
+    except InputError as error:  # of a digest
+        raise _malformed(entry, str(error)) from error
+
+
+def _malformed(entry: Entry, fault: str) -> VerificationError:
+    return broken(f"entry {entry.position} ({entry.kind!r}) has a malformed body: {fault}")

@@ -1,0 +1,94 @@
+"""Build the statement of a certificate from a request and the model that is served after it.
+
+The format of statements belongs to `lmeraser.evidence.certificate`, which needs neither requests nor models: an
+auditor verifies certificates without them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from lmeraser._version import __version__
+from lmeraser.core.digests import Digest
+from lmeraser.core.time import to_text
+from lmeraser.evidence import certificate
+from lmeraser.evidence.hash_chain import LedgerHead
+from lmeraser.models.manifest import Model
+from lmeraser.workspace.requests.state import Request
+
+
+def statement(
+    request: Request,
+    model: Model | None,
+    *,
+    environment: Mapping[str, Any] | None,
+    audit: Mapping[str, Any] | None,
+    head: LedgerHead,
+    rewritten: bool,
+    now: datetime,
+) -> dict[str, Any]:
+    """The facts of a deletion, as JSON values.
+
+    Args:
+        request: in progress; holds a snapshot of the model before the deletion.
+        model: the served generation; None if no model was ever trained.
+        environment: the fields of the environment fingerprint, if the whole model was made in this environment.
+        audit: the audit's report, if one was run.
+        head: the head of the ledger.
+        rewritten: whether the database was rewritten without the deleted rows.
+        now: the time of completion.
+    """
+    snapshot = request.before
+    artifacts_before = set(snapshot.artifacts) if snapshot else set()
+    artifacts_after = {name: result.artifact for name, result in model.stages.items()} if model else {}
+    partition_changed = bool(snapshot and model and snapshot.partition != model.partition.key)
+    database = certificate.DATABASE_REWRITTEN if rewritten else certificate.DATABASE_NOT_REWRITTEN
+    facts = certificate.Statement(
+        format=certificate.FORMAT,
+        software=f"lmeraser {__version__}",
+        request=certificate.RequestFacts(
+            id=request.id,
+            regulation=request.regulation,
+            received=request.received,
+            due=request.due,
+            completed=to_text(now),
+        ),
+        counts=certificate.RecordCounts(
+            records_deleted=request.records,
+            names_already_deleted=request.already_deleted,
+            records_retained=model.records if model else None,
+        ),
+        model=certificate.ModelFacts(
+            digest_before=snapshot.model if snapshot else None,
+            digest_after=model.model_digest if model else None,
+            generation=model.generation if model else None,
+            clusters=len(model.clusters) if model else 0,
+            partition_derived_again=partition_changed,
+            artifacts_tuned_again={
+                name: digest for name, digest in artifacts_after.items() if digest not in artifacts_before
+            },
+            settings=Digest.of_json(model.settings) if model else None,
+            backbone=model.backbone if model else None,
+            fingerprints=list(model.fingerprints) if model else [],
+        ),
+        environment=dict(environment) if environment is not None else None,
+        purged=certificate.PurgeFacts(
+            artifacts=sorted(artifacts_before - set(artifacts_after.values())),
+            generations_before=model.generation if model else 0,
+            records_with_image_features_and_cluster=request.records,
+            database=database,
+        ),
+        audit=_audit_facts(audit),
+        ledger=certificate.LedgerFacts(entries=head.entries, digest=head.digest),
+        claim=certificate.CLAIM,
+        not_covered=list(certificate.NOT_COVERED),
+    )
+    return facts.model_dump(mode="json")
+
+
+def _audit_facts(report: Mapping[str, Any] | None) -> certificate.AuditFacts | None:
+    if report is None:
+        return None
+    return certificate.AuditFacts.model_validate({**report, "differences": list(report["differences"])})
