@@ -21,10 +21,10 @@ import numpy as np
 
 from lmeraser.config.schema import parse
 from lmeraser.core.digests import Digest
-from lmeraser.pipeline.executors import pool_of
 from lmeraser.pipeline.executors.base import TuneResult, TuneTask
 from lmeraser.pipeline.executors.pool import PooledExecutor
 from lmeraser.pipeline.executors.processes import Processes
+from lmeraser.pipeline.executors.provider import worker_pool
 from lmeraser.pipeline.executors.worker import WorkerInfo, WorkerResult
 from measuring import keep, parser_of, seconds
 from tuning import pictures
@@ -40,8 +40,8 @@ class Instant:
         self._artifact = bytes(4 * (3 * 96 * 96 + 1280 * 100))
         self._digest = Digest.of(self._artifact)
 
-    def introduce(self) -> WorkerInfo:
-        """Somebody."""
+    def describe(self) -> WorkerInfo:
+        """Digests of a fixed artifact."""
         return WorkerInfo(self._digest, self._digest, {}, None)
 
     def tune(self, task: TuneTask, payloads: Sequence[bytes]) -> WorkerResult:
@@ -62,7 +62,7 @@ def efficiency(kind: str, rounds: int, images: Sequence[bytes]) -> dict[str, flo
     times: dict[int, float] = {}
     for workers in (1, 2):
         compute = {"executor": kind, "processes": workers, "workers": 1}
-        pool = pool_of(parse({"compute": compute, "tuning": {"epochs": EPOCHS}}))
+        pool = worker_pool(parse({"compute": compute, "tuning": {"epochs": EPOCHS}}))
         tuned(pool, images, TASKS)
         times[workers] = statistics.median(seconds(lambda p=pool: tuned(p, images, TASKS)) for _ in range(rounds))  # type: ignore[misc]
         pool.close()
@@ -71,7 +71,7 @@ def efficiency(kind: str, rounds: int, images: Sequence[bytes]) -> dict[str, flo
 
 def dispatch(images: Sequence[bytes], count: int = 2000) -> float:
     """Seconds that handing out one task takes, measured with a worker that answers at once."""
-    pool = PooledExecutor(parse({}), Processes("", size=1, make=Instant))
+    pool = PooledExecutor(parse({}), Processes("", size=1, create=Instant))
     tuned(pool, images, 10)
     spent = seconds(lambda: tuned(pool, images, count))
     pool.close()

@@ -35,27 +35,29 @@ class Script:
         self.events, self.environments = list(events), list(environments)
         self.started = self.stopped = 0
         self.calls: Counter[str] = Counter()
-        self.told = 0
+        self.shared_sent = 0
 
-    def engine(self, size: int = 3) -> WorkerBackend:
+    def backend(self, size: int = 3) -> WorkerBackend:
         return WorkerBackend(self, size)
 
 
 class WorkerBackend:
-    """Workers that are this process; a call is answered when somebody waits for it."""
+    """Workers in this process; a call is answered when it is submitted."""
 
     def __init__(self, script: Script, size: int) -> None:
-        self.script, self.size, self.ended = script, size, False
+        self.script = script
+        self.size = size
+        self.stopped = False
 
     def start(self) -> Handle:
         self.script.started += 1
         return Handle(self.script, self.script.environments[self.script.started % len(self.script.environments)])
 
-    def lost(self, error: BaseException) -> bool:
+    def is_loss(self, error: BaseException) -> bool:
         return isinstance(error, LostError)
 
     def stop(self) -> None:
-        self.ended = True
+        self.stopped = True
 
 
 class Handle:
@@ -78,7 +80,7 @@ class Handle:
         self.script.stopped += 1
 
     def _reply(self, event: str, method: str, *arguments: Any) -> Reply:
-        if method == "introduce":
+        if method == "describe":
             return Reply(WorkerInfo(self.environment, Fake.backbone, {"machine": "none"}, None))
         environment = THERE if event == "move" else self.environment
         if method == "embed":
@@ -91,7 +93,7 @@ class Handle:
         if method == "apply":
             function, part, *shared = arguments
             if shared:
-                self.script.told += 1
+                self.script.shared_sent += 1
                 (self.shared,) = shared
             return Reply(WorkerResult(environment, function(self.fake, self.shared, part)))
         task, payloads = arguments
@@ -101,7 +103,7 @@ class Handle:
 
 
 def note(step: str, done: int, total: int | None) -> None:
-    """Nobody is told."""
+    """Report nothing."""
 
 
 def fetch(ids: Sequence[str]) -> list[bytes]:
@@ -122,7 +124,7 @@ IDS = [f"r{n:03d}" for n in range(100)]
 )
 @settings(deadline=None)
 def test_every_task_is_done_once_with_the_bytes_of_one_worker(events: list[str], size: int) -> None:
-    pool = PooledExecutor(CONFIG, Script(["answer"] * size + events).engine(size))
+    pool = PooledExecutor(CONFIG, Script(["answer"] * size + events).backend(size))
     try:
         found = list(pool.tune(TASKS, fetch, note))
     except WorkerError:
@@ -137,7 +139,7 @@ def test_every_task_is_done_once_with_the_bytes_of_one_worker(events: list[str],
 )
 @settings(deadline=None)
 def test_features_come_in_the_order_of_the_images(events: list[str], size: int) -> None:
-    pool = PooledExecutor(CONFIG, Script(["answer"] * size + events).engine(size))
+    pool = PooledExecutor(CONFIG, Script(["answer"] * size + events).backend(size))
     try:
         found = list(pool.embed(IDS, fetch, note, ("clean", "mirror")))
     except WorkerError:
@@ -157,17 +159,17 @@ def joined(executor: object, shared: str, part: int) -> str:
     size=st.integers(1, 4),
 )
 @settings(deadline=None)
-def test_functions_are_applied_to_every_part_and_each_worker_is_told_once(events: list[str], size: int) -> None:
+def test_functions_are_applied_to_every_part_and_shared_values_sent_once(events: list[str], size: int) -> None:
     script = Script(["answer"] * size + events)
-    pool = PooledExecutor(CONFIG, script.engine(size))
+    pool = PooledExecutor(CONFIG, script.backend(size))
     for shared in ("first", "second"):  # what was shared before is forgotten
-        told = script.told
+        sent_before = script.shared_sent
         try:
             found = list(pool.apply(joined, shared, iter(range(40))))
         except WorkerError:
             assume(False)
         assert found == [f"{shared} {part}" for part in range(40)]
-        assert script.told - told <= size + events.count("lose") + events.count("move")
+        assert script.shared_sent - sent_before <= size + events.count("lose") + events.count("move")
 
 
 def test_parts_are_taken_when_a_worker_is_free() -> None:
@@ -178,19 +180,19 @@ def test_parts_are_taken_when_a_worker_is_free() -> None:
             taken.append(part)
             yield part
 
-    pool = PooledExecutor(CONFIG, Script().engine(2))
+    pool = PooledExecutor(CONFIG, Script().backend(2))
     next(pool.apply(joined, "x", parts()))
     assert len(taken) < 20
 
 
 def test_nothing_to_do_is_done_at_once() -> None:
-    pool = PooledExecutor(CONFIG, Script().engine())
+    pool = PooledExecutor(CONFIG, Script().backend())
     assert list(pool.tune([], fetch, note)) == []
     assert list(pool.embed([], fetch, note)) == []
 
 
 def test_the_biggest_tasks_come_first() -> None:
-    pool = PooledExecutor(CONFIG, Script().engine(1))
+    pool = PooledExecutor(CONFIG, Script().backend(1))
     size = {task.key: len(task.ids) for task in TASKS}
     sizes = [size[result.key] for result in pool.tune(TASKS, fetch, note)]
     assert sizes == sorted(sizes, reverse=True)
@@ -203,7 +205,7 @@ def test_images_are_read_when_a_worker_is_free() -> None:
         read.extend(ids)
         return fetch(ids)
 
-    pool = PooledExecutor(CONFIG, Script().engine(2))
+    pool = PooledExecutor(CONFIG, Script().backend(2))
     results = pool.tune(TASKS, reading, note)
     next(results)
     assert len(read) <= 3 * 4
@@ -212,42 +214,42 @@ def test_images_are_read_when_a_worker_is_free() -> None:
     assert len(read) < 500
 
 
-def test_progress_is_told() -> None:
-    told: list[tuple[str, int, int | None]] = []
-    pool = PooledExecutor(CONFIG, Script(["answer"] * 3 + ["lose"]).engine())
-    list(pool.tune(TASKS, fetch, lambda *step: told.append(step)))
+def test_progress_is_reported() -> None:
+    reports: list[tuple[str, int, int | None]] = []
+    pool = PooledExecutor(CONFIG, Script(["answer"] * 3 + ["lose"]).backend())
+    list(pool.tune(TASKS, fetch, lambda *step: reports.append(step)))
     total = sum(len(task.ids) for task in TASKS) * CONFIG.tuning.epochs
-    assert told[0] == ("tuning clusters", 0, total)
-    assert told[-1] == ("tuning clusters (1 lost workers replaced)", total, total)
-    assert [done for _, done, _ in told] == sorted(done for _, done, _ in told)
+    assert reports[0] == ("tuning clusters", 0, total)
+    assert reports[-1] == ("tuning clusters (1 lost workers replaced)", total, total)
+    assert [done for _, done, _ in reports] == sorted(done for _, done, _ in reports)
 
 
 # --- environments ------------------------------------------------------------------------------------------
 
 
-def test_workers_of_another_environment_are_sent_away() -> None:
+def test_workers_of_another_environment_are_rejected() -> None:
     script = Script(environments=[HERE, THERE, HERE])
-    pool = PooledExecutor(CONFIG, script.engine(6))
+    pool = PooledExecutor(CONFIG, script.backend(6))
     assert pool.fingerprint == HERE
-    assert (pool.sent_away, script.stopped) == ({THERE: 2}, 2)
+    assert (pool.rejected, script.stopped) == ({THERE: 2}, 2)
     assert {result.key: result.data for result in pool.tune(TASKS, fetch, note)} == EXPECTED
 
 
 def test_the_environment_of_the_served_model_is_preferred() -> None:
-    pool = PooledExecutor(CONFIG, Script(environments=[HERE, THERE, HERE]).engine(6), prefer=[THERE])
-    assert (pool.fingerprint, pool.sent_away) == (THERE, {HERE: 4})
+    pool = PooledExecutor(CONFIG, Script(environments=[HERE, THERE, HERE]).backend(6), prefer=[THERE])
+    assert (pool.fingerprint, pool.rejected) == (THERE, {HERE: 4})
 
 
 @pytest.mark.parametrize("order", [[HERE, THERE], [THERE, HERE]])
-def test_the_choice_does_not_depend_on_who_was_first(order: list[Digest]) -> None:
-    pool = PooledExecutor(CONFIG, Script(environments=order).engine(4))
+def test_the_choice_does_not_depend_on_which_was_first(order: list[Digest]) -> None:
+    pool = PooledExecutor(CONFIG, Script(environments=order).backend(4))
     assert pool.fingerprint == min(HERE, THERE)
 
 
-def test_replacements_of_another_environment_are_an_error_when_nobody_else_is_left() -> None:
+def test_replacements_of_another_environment_are_an_error_when_no_other_is_left() -> None:
     script = Script(["answer", "lose"], environments=[THERE, HERE])
-    with pytest.raises(WorkerError, match="sent away; none is left"):
-        list(PooledExecutor(CONFIG, script.engine(1)).tune(TASKS, fetch, note))
+    with pytest.raises(WorkerError, match="of other environments were rejected"):
+        list(PooledExecutor(CONFIG, script.backend(1)).tune(TASKS, fetch, note))
 
 
 # --- losses and errors -------------------------------------------------------------------------------------
@@ -255,36 +257,36 @@ def test_replacements_of_another_environment_are_an_error_when_nobody_else_is_le
 
 def test_a_task_that_loses_every_worker_is_an_error() -> None:
     script = Script(["answer"] + ["lose", "answer"] * TRIES)
-    with pytest.raises(WorkerError, match=f"{TRIES} workers were lost with the same task"):
-        list(PooledExecutor(CONFIG, script.engine(1)).tune(TASKS[:1], fetch, note))
+    with pytest.raises(WorkerError, match=f"{TRIES} workers were lost with it"):
+        list(PooledExecutor(CONFIG, script.backend(1)).tune(TASKS[:1], fetch, note))
 
 
 def test_workers_that_never_start_are_an_error() -> None:
     script = Script(["lose"] * 100)
-    with pytest.raises(WorkerError, match="A worker starts"):
-        _ = PooledExecutor(CONFIG, script.engine(2)).fingerprint
+    with pytest.raises(WorkerError, match="Workers failed to start"):
+        _ = PooledExecutor(CONFIG, script.backend(2)).fingerprint
 
 
-@pytest.mark.parametrize("method", ["introduce", "tune"])
-def test_what_is_wrong_with_the_work_is_told_and_not_tried_again(
+@pytest.mark.parametrize("method", ["describe", "tune"])
+def test_an_error_of_the_work_itself_is_raised_and_not_retried(
     method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     script, real = Script(), Handle._reply
-    error = BackboneError("Weights are there.") if method == "introduce" else ImageError("An image is one.")
+    error = BackboneError("Weights not found") if method == "describe" else ImageError("Not an image")
 
     def wrong(self: Handle, event: str, name: str, *arguments: Any) -> Reply:
         return Reply(error=error) if name == method else real(self, event, name, *arguments)
 
     monkeypatch.setattr(Handle, "_reply", wrong)
-    pool = PooledExecutor(CONFIG, script.engine(1))
+    pool = PooledExecutor(CONFIG, script.backend(1))
     with pytest.raises(type(error)):
         list(pool.tune(TASKS, fetch, note))
     assert script.calls[method] == 1
 
 
-def test_work_that_nobody_takes_is_stopped() -> None:
+def test_work_whose_results_are_not_taken_is_stopped() -> None:
     script = Script()
-    pool = PooledExecutor(CONFIG, script.engine(3))
+    pool = PooledExecutor(CONFIG, script.backend(3))
     results = pool.tune(TASKS, fetch, note)
     next(results)
     assert script.stopped == 0
@@ -295,10 +297,10 @@ def test_work_that_nobody_takes_is_stopped() -> None:
 
 def test_a_backbone_without_public_classes_is_an_error() -> None:
     with pytest.raises(BackboneError, match="hier_cluster"):
-        PooledExecutor(CONFIG, Script().engine()).class_vectors()
+        PooledExecutor(CONFIG, Script().backend()).class_vectors()
 
 
 def test_closing_ends_the_workers() -> None:
-    engine = Script().engine()
-    PooledExecutor(CONFIG, engine).close()
-    assert engine.ended
+    backend = Script().backend()
+    PooledExecutor(CONFIG, backend).close()
+    assert backend.stopped

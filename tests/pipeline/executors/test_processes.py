@@ -19,11 +19,11 @@ from lmeraser.pipeline.executors.processes import Processes
 
 
 class Echo:
-    """Answers with what it was told."""
+    """Repeats its arguments."""
 
     def __init__(self, settings: str) -> None:
         if settings == "broken":
-            raise BackboneError("Weights are there.", got="none", next_step="find them")
+            raise BackboneError("Weights not found", got="none", next_step="find them")
         self.settings = settings
 
     def say(self, *words: Any) -> tuple[Any, ...]:
@@ -34,51 +34,51 @@ class Echo:
 
 
 @pytest.fixture
-def engine() -> Iterator[Processes]:
-    made = Processes("settings", size=2, gpus=2, make=Echo)
+def backend() -> Iterator[Processes]:
+    made = Processes("settings", size=2, gpus=2, create=Echo)
     yield made
     made.stop()
 
 
-def test_a_call_is_answered_by_another_process(engine: Processes) -> None:
-    settings, pid, _, *words = engine.start().submit("say", 1, b"two").result(60).value
+def test_a_call_is_answered_by_another_process(backend: Processes) -> None:
+    settings, pid, _, *words = backend.start().submit("say", 1, b"two").result(60).value
     assert (settings, words) == ("settings", [1, b"two"])
     assert pid != os.getpid()
 
 
-def test_every_process_gets_a_gpu_and_a_new_one_that_of_the_lost_one(engine: Processes) -> None:
-    first, second = engine.start(), engine.start()
+def test_every_process_gets_a_gpu_and_a_new_one_that_of_the_lost_one(backend: Processes) -> None:
+    first, second = backend.start(), backend.start()
     assert [handle.submit("say").result(60).value[2] for handle in (first, second)] == ["0", "1"]
     first.stop()
-    assert engine.start().submit("say").result(60).value[2] == "0"
+    assert backend.start().submit("say").result(60).value[2] == "0"
 
 
-def test_a_process_that_ends_is_a_loss_at_once(engine: Processes) -> None:
-    handle = engine.start()
+def test_a_process_that_ends_is_a_loss_at_once(backend: Processes) -> None:
+    handle = backend.start()
     pid = handle.submit("say").result(60).value[1]
     future = handle.submit("sleep")
     os.kill(pid, 9)
     error = future.exception(60)
     assert error is not None
-    assert engine.lost(error)
+    assert backend.is_loss(error)
     late = handle.submit("say").exception(60)
     assert late is not None
-    assert engine.lost(late)
+    assert backend.is_loss(late)
 
 
 def test_an_error_of_the_work_is_a_reply_with_all_its_parts() -> None:
-    engine = Processes("broken", size=1, make=Echo)
-    error = engine.start().submit("say").result(60).error
-    engine.stop()
+    backend = Processes("broken", size=1, create=Echo)
+    error = backend.start().submit("say").result(60).error
+    backend.stop()
     assert isinstance(error, BackboneError)
-    assert (error.message, error.got, error.next_step) == ("Weights are there.", "none", "find them")
+    assert (error.message, error.got, error.next_step) == ("Weights not found", "none", "find them")
 
 
-def test_stopping_ends_what_is_running(engine: Processes) -> None:
-    handle = engine.start()
+def test_stopping_ends_what_is_running(backend: Processes) -> None:
+    handle = backend.start()
     pid = handle.submit("say").result(60).value[1]
     handle.submit("sleep")
-    engine.stop()
+    backend.stop()
     deadline = time.monotonic() + 30
     while any(child.pid == pid and child.is_alive() for child in multiprocessing.active_children()):
         assert time.monotonic() < deadline

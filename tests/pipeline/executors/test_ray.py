@@ -44,7 +44,7 @@ def workers_of(node: Any) -> list[int]:
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            if parent == raylet and (folder / "cmdline").read_bytes().startswith(b"ray::Desk"):
+            if parent == raylet and (folder / "cmdline").read_bytes().startswith(b"ray::Dispatcher"):
                 found.append(int(folder.name))
         except OSError:
             continue
@@ -116,12 +116,12 @@ class Slow:
 
 def test_actors_take_calls_and_are_replaced_when_there_is_room(cluster: Cluster) -> None:
     cloudpickle.register_pickle_by_value(sys.modules[__name__])  # actors cannot import this module
-    engine = RayActors("settings", address=cluster.address, make=Slow)
-    assert engine.size == 2
-    first, second = engine.start(), engine.start()
+    backend = RayActors("settings", address=cluster.address, create=Slow)
+    assert backend.size == 2
+    first, second = backend.start(), backend.start()
     for worker in (first, second):
         assert worker.submit("say").result(HANGS).value == ("settings", "0")
-    third = engine.start()  # only now: the cluster does not say whom it starts first
+    third = backend.start()  # only now: the cluster does not say whom it starts first
     waiting = third.submit("say")
     running = first.submit("wait")
     time.sleep(1)
@@ -129,16 +129,16 @@ def test_actors_take_calls_and_are_replaced_when_there_is_room(cluster: Cluster)
     first.stop()
     error = running.exception(HANGS)
     assert error is not None
-    assert engine.lost(error)
+    assert backend.is_loss(error)
     assert waiting.result(HANGS).value == ("settings", "0")
-    engine.stop()
+    backend.stop()
 
 
 def test_a_worker_that_fits_on_no_node_is_an_error(cluster: Cluster) -> None:
-    engine = RayActors("settings", address=cluster.address, cores=2)
+    backend = RayActors("settings", address=cluster.address, cores=2)
     with pytest.raises(WorkerError, match="takes 2 cores and 0 GPUs; the nodes have 1 and 0, 1 and 0"):
-        _ = engine.size
-    engine.stop()
+        _ = backend.size
+    backend.stop()
 
 
 def test_a_cluster_that_is_not_there_is_an_error_with_a_next_step() -> None:

@@ -1,7 +1,7 @@
-"""Where the two dear stages of F run: embedding images and tuning clusters.
+"""The interface of executors, which run the two expensive stages: embedding images and tuning clusters.
 
-F (`derive`) hands over tasks and gets bytes; it does not know on how many cores, processes or machines they
-run, and neither the number nor the order in which tasks finish may change a bit of a result.
+The pipeline hands over tasks and gets bytes. It does not know on how many cores, processes or machines they run;
+neither the number nor the order in which tasks finish may change a bit of a result.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from lmeraser.core.digests import Digest
 from lmeraser.core.progress import Progress
 from lmeraser.errors import BackboneError
 
-Fetch = Callable[[Sequence[str]], Sequence[bytes]]  # images, or codes, of record ids, in their order
+Fetch = Callable[[Sequence[str]], Sequence[bytes]]  # images, or quantized embeddings, of record ids, in order
 Vector = NDArray[np.float32]  # [views * d]
 
 
@@ -27,12 +27,12 @@ class TuneTask:
     """One cluster to tune, or all of them where they are tuned together.
 
     Attributes:
-        key: names the task in the results.
+        key: identifies the task in the results.
         ids: the members, sorted.
         labels: class index of each.
         classes: number of classes.
-        start: artifact bytes of the checkpoint to go on from; None: from the initial values.
-        groups: number of the cluster of each member, where clusters are tuned together; else empty.
+        start: artifact bytes of the checkpoint to continue from; None: from the initial values.
+        groups: number of the cluster of each member, if clusters are tuned together; else empty.
         parts: number of clusters that are tuned together.
     """
 
@@ -47,7 +47,7 @@ class TuneTask:
 
 @dataclass(frozen=True)
 class TuneResult:
-    """The artifact bytes that a task gave, and how long it took."""
+    """The artifact bytes that a task produced, and the seconds that it took."""
 
     key: Digest
     data: bytes
@@ -55,7 +55,7 @@ class TuneResult:
 
 
 class Executor(Protocol):
-    """Runs embedding and tuning."""
+    """Embeds images and tunes clusters."""
 
     @property
     def fingerprint(self) -> Digest:
@@ -68,7 +68,7 @@ class Executor(Protocol):
         ...
 
     def describe(self) -> Mapping[str, Any]:
-        """The environment in words, as JSON values."""
+        """The fields of the environment fingerprint, as JSON values."""
         ...
 
     def class_vectors(self) -> NDArray[np.float32]:
@@ -89,23 +89,23 @@ class Executor(Protocol):
         """Tune every task; results as they finish.
 
         Args:
-            tasks: what to tune.
-            fetch: gives images, or codes where only heads are tuned.
-            progress: told how far it is.
+            tasks: the clusters to tune.
+            fetch: returns images, or quantized embeddings where only heads are tuned.
+            progress: receives progress reports.
         """
         ...
 
 
-def required(vectors: NDArray[np.float32] | None, config: Config) -> NDArray[np.float32]:
-    """Class vectors that a backbone has to have.
+def require_class_vectors(vectors: NDArray[np.float32] | None, config: Config) -> NDArray[np.float32]:
+    """The public class vectors of a backbone that needs to have some.
 
     Raises:
         BackboneError: it has none.
     """
     if vectors is None:
         raise BackboneError(
-            "A partition on public classes needs a backbone whose checkpoint has a classifier of its own.",
-            got=config.backbone.name,
+            "The backbone has no public class vectors, which a partition on public classes needs",
+            got=f"the checkpoint of {config.backbone.name} has no classifier",
             next_step='choose partition.method = "hier_cluster", or another backbone',
         )
     return vectors

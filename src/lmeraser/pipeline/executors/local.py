@@ -1,8 +1,8 @@
 """The reference executor: this process, one intra-operation thread per task, several tasks at once.
 
-Parallelism lies where it cannot change a bit: over clusters when there are several to tune, else over the
-micro-batches of each step, whose gradients are added up in a fixed order. torch releases Python's lock inside
-its operations, so threads are enough.
+Work runs in parallel only where that cannot change a bit: over clusters if there are enough to tune, else over the
+micro-batches of each step, whose gradients are added up in a fixed order. torch releases Python's lock inside its
+operations, so threads are enough.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ from lmeraser.models.environment import Fingerprint, deterministic, fingerprint
 from lmeraser.models.tuners import Tuner, create_tuner
 from lmeraser.models.tuners.base import Members, ParallelMap, serial_map
 from lmeraser.models.tuners.views import view_input
-from lmeraser.pipeline.executors.base import Fetch, TuneResult, TuneTask, Vector, required
+from lmeraser.pipeline.executors.base import Fetch, TuneResult, TuneTask, Vector, require_class_vectors
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
 class LocalExecutor:
-    """Runs F's stages in this process; the results do not depend on ``config.compute``.
+    """Runs the expensive stages in this process; the results do not depend on ``config.compute``.
 
     Args:
         config: all settings.
-        backbone: the frozen network, if it is loaded already.
+        backbone: the frozen network, if the caller has loaded it already.
     """
 
     def __init__(self, config: Config, backbone: Backbone | None = None) -> None:
@@ -54,8 +54,10 @@ class LocalExecutor:
         self._backbone = backbone if backbone is not None else load_backbone(config)
         self.environment: Fingerprint = fingerprint(self._backbone)
         self._workers = config.compute.workers or os.cpu_count() or 1
-        # Kept from call to call: fresh threads have to ask the system for all their memory again.
-        self._threads = ThreadPoolExecutor(self._workers, initializer=_begin, initargs=(config.compute.nice,))
+        # Kept from call to call: new threads would have to request all their memory from the system again.
+        self._threads = ThreadPoolExecutor(
+            self._workers, initializer=_init_thread, initargs=(config.compute.nice,)
+        )
 
     @property
     def fingerprint(self) -> Digest:
@@ -77,12 +79,12 @@ class LocalExecutor:
         return self._backbone
 
     @cached_property
-    def _kind(self) -> Tuner[Any]:
+    def _tuner(self) -> Tuner[Any]:
         return create_tuner(self._config, self._backbone)
 
     def class_vectors(self) -> NDArray[np.float32]:
         """The backbone's public class vectors, float32 [classes, d]."""
-        return required(self._backbone.class_vectors, self._config)
+        return require_class_vectors(self._backbone.class_vectors, self._config)
 
     def embed(
         self, ids: Sequence[str], fetch: Fetch, progress: Progress, views: Sequence[View] = ("clean",)
@@ -99,7 +101,7 @@ class LocalExecutor:
             progress("embedding images", done, len(ids))
 
     def features_of(self, inputs: Iterable[torch.Tensor], count: int) -> NDArray[np.float32]:
-        """Features of the first ``count`` images of some inputs (`look`), float32 [count, inputs, d]."""
+        """Features of the first ``count`` images of some inputs (see `look`), float32 [count, inputs, d]."""
         with torch.inference_mode():
             passes = [self._backbone.features(each)[:count].float().cpu().numpy() for each in inputs]
         return np.stack(passes, axis=1)
@@ -109,13 +111,14 @@ class LocalExecutor:
         return self.features_of((self.look(images, view) for view in views), len(images))
 
     def activations(self, images: Sequence[Image.Image]) -> list[NDArray[np.float32]]:
-        """What the backbone's layers make of the clean views of decoded images, one after the other."""
-        micro, parts = self._backbone.micro_batch, []
+        """Activations of each layer of the backbone for the clean views of decoded images."""
+        micro = self._backbone.micro_batch
+        parts = []
         with deterministic():
             for start in range(0, len(images), micro):
                 batch = images[start : start + micro]
-                found = activations(self._backbone, self.look(batch, "clean"))
-                parts.append([layer[: len(batch)] for layer in found])
+                layers = activations(self._backbone, self.look(batch, "clean"))
+                parts.append([layer[: len(batch)] for layer in layers])
         return [np.concatenate(layer) for layer in zip(*parts, strict=True)]
 
     def look(self, images: Sequence[Image.Image], view: View) -> torch.Tensor:
@@ -124,14 +127,14 @@ class LocalExecutor:
 
     def stream(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
         """Apply a function to items, several at once; results in their order, few items in flight."""
-        with deterministic(), _Run(self._threads, self._workers) as run:
+        with deterministic(), _ThreadedRun(self._threads, self._workers) as run:
             yield from run.stream(function, items)
 
     def tune(self, tasks: Sequence[TuneTask], fetch: Fetch, progress: Progress) -> Iterator[TuneResult]:
         """Tune every task, the biggest first; results as they finish."""
         ordered = sorted(tasks, key=lambda task: (-len(task.ids), task.key))
         counter = _StepCounter(ordered, self._config.tuning.epochs_run, progress)
-        with deterministic(), _Run(self._threads, self._workers) as run:
+        with deterministic(), _ThreadedRun(self._threads, self._workers) as run:
             if len(ordered) >= self._workers:
                 yield from run.unordered(lambda task: self._tune(task, fetch, serial_map, counter, run), ordered)
             else:
@@ -144,7 +147,7 @@ class LocalExecutor:
         fetch: Fetch,
         parallel: ParallelMap,
         counter: _StepCounter,
-        run: _Run,
+        run: _ThreadedRun,
     ) -> TuneResult:
         started = time.perf_counter()
         start = from_bytes(task.start) if task.start is not None else None
@@ -154,9 +157,9 @@ class LocalExecutor:
             run.check()
 
         budget = self._config.compute.image_memory_mb * 2**20 // self._workers
-        given = self._kind.load(task.ids, fetch, budget=budget, parallel=parallel)
-        tensors = self._kind.tune(
-            Members(task.ids, task.labels, given, task.groups, task.parts),
+        payloads = self._tuner.load(task.ids, fetch, budget=budget, parallel=parallel)
+        tensors = self._tuner.tune(
+            Members(task.ids, task.labels, payloads, task.groups, task.parts),
             classes=task.classes,
             parallel=parallel,
             start=start,
@@ -165,14 +168,14 @@ class LocalExecutor:
         return TuneResult(task.key, to_bytes(tensors), time.perf_counter() - started)
 
 
-def _begin(nice: int) -> None:
-    """What a thread of the pool does first."""
+def _init_thread(nice: int) -> None:
+    """Prepare a thread of the pool."""
     torch.set_num_threads(1)
     lower_priority(nice)
 
 
 class _StepCounter:
-    """Adds up records x epochs over all clusters, from any thread, for the progress display."""
+    """Counts records x epochs over all clusters, from any thread, for the progress report."""
 
     def __init__(self, tasks: Sequence[TuneTask], epochs: int, progress: Progress) -> None:
         self._total = sum(len(task.ids) for task in tasks) * epochs
@@ -187,15 +190,16 @@ class _StepCounter:
             self._progress("tuning clusters", self._done, self._total)
 
 
-class _Run:
-    """Work for a pool of threads with one intra-operation thread each; leaving it stops what is still running."""
+class _ThreadedRun:
+    """Work on threads with one intra-operation thread each; leaving the context stops what is still running."""
 
     def __init__(self, threads: ThreadPoolExecutor, workers: int) -> None:
-        self._threads, self._ahead = threads, 2 * workers
+        self._threads = threads
+        self._ahead = 2 * workers
         self._stopped = threading.Event()
         self._unfinished: set[Future[Any]] = set()
 
-    def __enter__(self) -> _Run:
+    def __enter__(self) -> _ThreadedRun:
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -205,9 +209,9 @@ class _Run:
         wait(list(self._unfinished))
 
     def check(self) -> None:
-        """Raise in a worker whose results nobody will take any more."""
+        """Stop a thread whose results will not be used any more."""
         if self._stopped.is_set():
-            raise StoppedError("The work was stopped.")
+            raise StoppedError("Work was stopped")
 
     def stream(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
         """Results in the order of the items, with only a few items in flight."""

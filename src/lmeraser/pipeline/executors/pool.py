@@ -1,14 +1,14 @@
-"""Tasks on several workers, in other processes or on other machines: who gets what, and what is accepted.
+"""Tasks on several workers, in other processes or on other machines: dispatching, and accepting results.
 
 Rules:
-- a task carries all it needs, so any worker can do it, and doing it again elsewhere gives the same bytes;
-- all results of a pool are of one environment: workers of another one are sent away, because parts that were made
-  in several would be a model that no training gives;
+- a task carries all it needs, so any worker can run it, and running it again elsewhere gives the same bytes;
+- all results of a pool come from one environment: workers of another one are rejected, because parts that were
+  made in several would be a model that no training gives;
 - an artifact is accepted if its bytes have the digest that the worker computed;
-- a worker that is lost is replaced, and its task goes to another one; after `TRIES` losses the task is to blame;
-- images are read when a worker is free, so a million tasks take no more memory than a few.
+- a worker that is lost is replaced, and its task goes to another one; after `TRIES` losses the task fails;
+- payloads are read when a worker is free, so a million tasks take no more memory than a few.
 
-How workers are started and reached is an `WorkerBackend`'s business. Follows `worker`; imports no torch.
+A `WorkerBackend` starts and reaches workers; what they run is in `worker`. Imports no torch.
 """
 
 from __future__ import annotations
@@ -29,27 +29,27 @@ from lmeraser.config.schema import Config, View
 from lmeraser.core.digests import Digest
 from lmeraser.core.progress import Progress
 from lmeraser.errors import WorkerError
-from lmeraser.pipeline.executors.base import Fetch, TuneResult, TuneTask, Vector, required
+from lmeraser.pipeline.executors.base import Fetch, TuneResult, TuneTask, Vector, require_class_vectors
 from lmeraser.pipeline.executors.worker import Reply, WorkerInfo, WorkerResult
 
 if TYPE_CHECKING:
     from lmeraser.pipeline.executors.local import LocalExecutor
 
 TRIES = 4
-_START_SECONDS = 300.0  # until the first worker has to be there
+_START_SECONDS = 300.0  # until the first worker has to be ready
 _MORE_SECONDS = 20.0  # that the others get after it, before work begins
 _MICRO_BATCHES = 8  # images that one call embeds, in micro-batches
 
 
-class Handle(Protocol):
-    """A worker that was started, and may not be ready yet."""
+class WorkerHandle(Protocol):
+    """A worker that was started; it may not be ready yet."""
 
     def submit(self, method: str, *arguments: Any) -> Future[Reply]:
         """Call a method of `Worker`; one call at a time."""
         ...
 
     def stop(self) -> None:
-        """End it, whatever it is doing."""
+        """Stop it, whatever it is doing."""
         ...
 
 
@@ -61,165 +61,198 @@ class WorkerBackend(Protocol):
         """How many workers there is room for."""
         ...
 
-    def start(self) -> Handle:
-        """Start one; returns at once."""
+    def start(self) -> WorkerHandle:
+        """Start a worker; returns at once."""
         ...
 
-    def lost(self, error: BaseException) -> bool:
-        """Whether an error means that a worker is gone, and not that its task is wrong."""
+    def is_loss(self, error: BaseException) -> bool:
+        """Whether an error means that a worker is gone, rather than that its task is wrong."""
         ...
 
     def stop(self) -> None:
-        """End all workers."""
+        """Stop all workers."""
         ...
 
 
 @dataclass
-class _Job:
+class _Call:
+    """A call of a worker's method.
+
+    Attributes:
+        method: its name.
+        arguments: reads the arguments; called when a worker is free.
+        position: among the calls, from 0.
+        losses: how many workers were lost with it.
+    """
+
     method: str
     arguments: Callable[[], Sequence[Any]]
-    place: int
+    position: int
     losses: int = 0
 
 
-class _Todo:
-    """Jobs that are left, those of early places first, at most ``ahead`` places apart."""
+class _CallQueue:
+    """Calls that are not finished, in their order.
 
-    def __init__(self, jobs: Iterator[_Job], ahead: int | None) -> None:
-        self._jobs, self._ahead = jobs, ahead
-        self._again: deque[_Job] = deque()
-        self._next = next(jobs, None)
-        self._done: set[int] = set()
-        self._lowest = 0  # place that is not done
+    Args:
+        calls: all of them.
+        window: how far apart the positions of unfinished calls may be; None: no limit.
+    """
+
+    def __init__(self, calls: Iterator[_Call], window: int | None) -> None:
+        self._calls = calls
+        self._window = window
+        self._retries: deque[_Call] = deque()
+        self._next = next(calls, None)
+        self._finished: set[int] = set()
+        self._lowest = 0  # position that is not finished
 
     @property
-    def left(self) -> bool:
-        """Whether any is left to start."""
-        return bool(self._again) or self._next is not None
+    def empty(self) -> bool:
+        """Whether no call is left to start."""
+        return not self._retries and self._next is None
 
-    def take(self) -> _Job | None:
-        """One to start now."""
-        if self._again:
-            return self._again.popleft()
-        job = self._next
-        if job is None or (self._ahead is not None and job.place >= self._lowest + self._ahead):
+    def take(self) -> _Call | None:
+        """A call to start now; None if there is none within the window."""
+        if self._retries:
+            return self._retries.popleft()
+        call = self._next
+        if call is None or (self._window is not None and call.position >= self._lowest + self._window):
             return None
-        self._next = next(self._jobs, None)
-        return job
+        self._next = next(self._calls, None)
+        return call
 
-    def again(self, job: _Job) -> None:
-        """It has to be done again."""
-        self._again.append(job)
+    def retry(self, call: _Call) -> None:
+        """Put a call back, before all others."""
+        self._retries.append(call)
 
-    def finish(self, job: _Job) -> None:
-        """It is done."""
-        self._done.add(job.place)
-        while self._lowest in self._done:
-            self._done.remove(self._lowest)
+    def finish(self, call: _Call) -> None:
+        """Mark a call as finished."""
+        self._finished.add(call.position)
+        while self._lowest in self._finished:
+            self._finished.remove(self._lowest)
             self._lowest += 1
 
 
 class PooledExecutor:
-    """Runs F's stages on the workers of an engine.
+    """Runs the expensive stages on workers.
 
     Args:
         config: all settings.
-        engine: starts workers.
+        backend: starts workers.
         prefer: environments that are preferred, for instance that of the served model.
+
+    Attributes:
+        rejected: how many workers were rejected, by their environment.
+        replaced: how many workers were lost and replaced.
     """
 
-    def __init__(self, config: Config, engine: WorkerBackend, *, prefer: Iterable[Digest] = ()) -> None:
-        self._config, self._engine, self._prefer = config, engine, set(prefer)
-        self._starting: dict[Future[Reply], Handle] = {}
-        self._idle: deque[Handle] = deque()
-        self.sent_away: Counter[Digest] = Counter()
+    def __init__(self, config: Config, backend: WorkerBackend, *, prefer: Iterable[Digest] = ()) -> None:
+        self._config = config
+        self._backend = backend
+        self._prefer = set(prefer)
+        self._starting: dict[Future[Reply], WorkerHandle] = {}
+        self._idle: deque[WorkerHandle] = deque()
+        self.rejected: Counter[Digest] = Counter()
         self.replaced = 0
         self._failed_starts = 0
-        self._missing = 0  # workers that were stopped and are started again when there is work
+        self._stopped = 0  # workers that are started again when there is work
 
-    # --- who is there ----------------------------------------------------------------------------------
+    # --- workers ---------------------------------------------------------------------------------------
 
     @property
     def fingerprint(self) -> Digest:
-        """Digest of the environment that all results of this pool are made in."""
-        return self._chosen.fingerprint
+        """Digest of the environment that all results of this pool come from."""
+        return self._reference.fingerprint
 
     @property
     def backbone(self) -> Digest:
         """Digest of the workers' backbone."""
-        return self._chosen.backbone
+        return self._reference.backbone
 
     def describe(self) -> Mapping[str, Any]:
-        """The environment in words."""
-        return self._chosen.environment
+        """The fields of the environment fingerprint."""
+        return self._reference.environment
 
     def class_vectors(self) -> NDArray[np.float32]:
         """The backbone's public class vectors, float32 [classes, d]."""
-        return required(self._chosen.class_vectors, self._config)
+        return require_class_vectors(self._reference.class_vectors, self._config)
 
     @cached_property
-    def _chosen(self) -> WorkerInfo:
-        """The introduction of the workers that stay: of a preferred environment, or of the commonest."""
-        for _ in range(self._engine.size):
+    def _reference(self) -> WorkerInfo:
+        """What all workers have to agree with: those of a preferred environment, or of the commonest one."""
+        for _ in range(self._backend.size):
             self._start()
-        here: list[tuple[WorkerInfo, Handle]] = []
-        until = time.monotonic() + _START_SECONDS
-        while self._starting and (left := until - time.monotonic()) > 0:
-            for introduction in self._introduced(left):
-                here.append(introduction)
-                until = min(until, time.monotonic() + _MORE_SECONDS)
-        if not here:
+        ready: list[tuple[WorkerInfo, WorkerHandle]] = []
+        deadline = time.monotonic() + _START_SECONDS
+        while self._starting and (left := deadline - time.monotonic()) > 0:
+            for info, handle in self._started(left):
+                ready.append((info, handle))
+                deadline = min(deadline, time.monotonic() + _MORE_SECONDS)
+        if not ready:
             raise WorkerError(
-                "A pool has at least one worker.",
-                got=f"none of {len(self._starting)} was ready after {_START_SECONDS:.0f} s",
-                next_step="see whether the cluster has free cores or GPUs",
+                "No worker became ready in time",
+                got=f"none of {len(self._starting)} within {_START_SECONDS:.0f} s",
+                next_step="check that the cluster has free cores or GPUs",
             )
-        votes = Counter(known.fingerprint for known, _ in here)
-        # The same choice for the same workers, whoever answered first.
-        best = min(votes, key=lambda print_: (print_ not in self._prefer, -votes[print_], print_))
-        chosen = next(known for known, _ in here if known.fingerprint == best)
-        for known, handle in here:
-            self._admit(known, handle, chosen)
-        return chosen
+        votes = Counter(info.fingerprint for info, _ in ready)
+
+        def rank(fingerprint: Digest) -> tuple[bool, int, Digest]:
+            """The same choice for the same workers, whichever answered first."""
+            return fingerprint not in self._prefer, -votes[fingerprint], fingerprint
+
+        best = min(votes, key=rank)
+        reference = next(info for info, _ in ready if info.fingerprint == best)
+        for info, handle in ready:
+            self._admit(info, handle, reference)
+        return reference
 
     def _start(self) -> None:
-        handle = self._engine.start()
-        self._starting[handle.submit("introduce")] = handle
+        handle = self._backend.start()
+        self._starting[handle.submit("describe")] = handle
 
-    def _introduced(self, timeout: float | None) -> Iterator[tuple[WorkerInfo, Handle]]:
-        """Workers that have become ready; those that were lost on the way are replaced.
+    def _started(self, timeout: float | None) -> Iterator[tuple[WorkerInfo, WorkerHandle]]:
+        """Workers that have become ready; those that were lost while starting are replaced.
 
         Raises:
-            WorkerError: they are lost again and again.
-            LmeraserError: they cannot work, for instance because the backbone is missing.
+            WorkerError: too many are lost.
+            LmeraserError: a worker cannot work, for instance because the backbone is missing.
         """
         finished, _ = wait(self._starting, timeout=timeout, return_when=FIRST_COMPLETED)
         for future in finished:
-            handle, error = self._starting.pop(future), future.exception()
+            handle = self._starting.pop(future)
+            error = future.exception()
             if error is None:
                 reply = future.result()
                 if reply.error is not None:
                     raise reply.error
                 yield reply.value, handle
                 continue
-            if not self._engine.lost(error):
+            if not self._backend.is_loss(error):
                 raise error
             self._failed_starts += 1
-            if self._failed_starts > TRIES * self._engine.size:
-                raise WorkerError("A worker starts.", got=f"the last one: {error}", next_step="look at its log")
+            if self._failed_starts > TRIES * self._backend.size:
+                raise WorkerError(
+                    "Workers failed to start", got=f"the last one: {error}", next_step="check the workers' log"
+                )
             self._replace(handle)
 
-    def _admit(self, known: WorkerInfo, handle: Handle, chosen: WorkerInfo) -> None:
-        """Take a worker in, or send it away."""
-        if (known.fingerprint, known.backbone) == (chosen.fingerprint, chosen.backbone):
+    def _admit(self, info: WorkerInfo, handle: WorkerHandle, reference: WorkerInfo) -> None:
+        """Let a worker join the pool, or reject it."""
+        if (info.fingerprint, info.backbone) == (reference.fingerprint, reference.backbone):
             self._idle.append(handle)
         else:
-            self.sent_away[known.fingerprint] += 1
+            self.rejected[info.fingerprint] += 1
             handle.stop()
 
+    def _replace(self, handle: WorkerHandle) -> None:
+        handle.stop()
+        self.replaced += 1
+        self._start()
+
     def close(self) -> None:
-        """End all workers."""
-        self._engine.stop()
+        """Stop all workers."""
+        self._backend.stop()
 
     # --- work ------------------------------------------------------------------------------------------
 
@@ -230,15 +263,15 @@ class PooledExecutor:
         size = _MICRO_BATCHES * self._config.backbone.micro_batch
         parts = [ids[start : start + size] for start in range(0, len(ids), size)]
 
-        def job(place: int) -> _Job:
-            return _Job("embed", lambda: (list(fetch(parts[place])), tuple(views)), place)
+        def call(position: int) -> _Call:
+            return _Call("embed", lambda: (list(fetch(parts[position])), tuple(views)), position)
 
         progress("embedding images", 0, len(ids))
         done = 0
-        for part, rows in zip(parts, self._in_order(map(job, range(len(parts)))), strict=True):
+        for part, rows in zip(parts, self._in_order(map(call, range(len(parts)))), strict=True):
             yield from zip(part, rows, strict=True)
             done += len(part)
-            progress(self._shown("embedding images"), done, len(ids))
+            progress(self._step("embedding images"), done, len(ids))
 
     def apply(
         self, function: Callable[[LocalExecutor, Any, Any], Any], shared: Any, parts: Iterable[Any]
@@ -246,121 +279,123 @@ class PooledExecutor:
         """``function(executor, shared, part)`` for each part, in their order, in bounded memory.
 
         Args:
-            function: one that workers can import by its name.
+            function: importable by its name on the workers.
             shared: sent once to each worker; not None.
             parts: taken when a worker is free.
         """
 
-        def job(place: int, part: Any) -> _Job:
-            return _Job("apply", lambda: (function, part), place)
+        def call(position: int, part: Any) -> _Call:
+            return _Call("apply", lambda: (function, part), position)
 
-        yield from self._in_order(starmap(job, enumerate(parts)), shared)
-
-    def _in_order(self, jobs: Iterator[_Job], shared: Any = None) -> Iterator[Any]:
-        """Values of jobs by their places, which count from 0."""
-        done, early = 0, dict[int, Any]()
-        for place, value in self._run(jobs, ahead=4 * self._engine.size, shared=shared):
-            early[place] = value
-            while done in early:
-                yield early.pop(done)
-                done += 1
+        yield from self._in_order(starmap(call, enumerate(parts)), shared)
 
     def tune(self, tasks: Sequence[TuneTask], fetch: Fetch, progress: Progress) -> Iterator[TuneResult]:
         """Tune every task, the biggest first; results as they finish."""
         ordered = sorted(tasks, key=lambda task: (-len(task.ids), task.key))
         epochs = self._config.tuning.epochs_run
-        total, done = sum(len(task.ids) for task in ordered) * epochs, 0
+        total = sum(len(task.ids) for task in ordered) * epochs
 
-        def job(place: int) -> _Job:
-            return _Job("tune", lambda: (ordered[place], list(fetch(ordered[place].ids))), place)
+        def call(position: int) -> _Call:
+            return _Call("tune", lambda: (ordered[position], list(fetch(ordered[position].ids))), position)
 
         progress("tuning clusters", 0, total)
-        for place, result in self._run(map(job, range(len(ordered)))):
-            done += len(ordered[place].ids) * epochs
-            progress(self._shown("tuning clusters"), done, total)
+        done = 0
+        for position, result in self._run(map(call, range(len(ordered)))):
+            done += len(ordered[position].ids) * epochs
+            progress(self._step("tuning clusters"), done, total)
             yield result
 
-    def _run(
-        self, jobs: Iterator[_Job], ahead: int | None = None, shared: Any = None
-    ) -> Iterator[tuple[int, Any]]:
-        """Place and value of every job, as they finish; those of early places first, at most ``ahead`` apart.
+    def _in_order(self, calls: Iterator[_Call], shared: Any = None) -> Iterator[Any]:
+        """Values of calls in the order of their positions."""
+        next_position = 0
+        early: dict[int, Any] = {}
+        for position, value in self._run(calls, window=4 * self._backend.size, shared=shared):
+            early[position] = value
+            while next_position in early:
+                yield early.pop(next_position)
+                next_position += 1
 
-        Each worker's first job here gets what is shared, as one more argument.
+    def _run(
+        self, calls: Iterator[_Call], window: int | None = None, shared: Any = None
+    ) -> Iterator[tuple[int, Any]]:
+        """Position and value of every call, as they finish.
+
+        Args:
+            calls: started in their order.
+            window: how far apart the positions of unfinished calls may be; None: no limit.
+            shared: one more argument of each worker's first call.
         """
-        chosen, todo, told = self._chosen, _Todo(jobs, ahead), set[Handle]()
-        while self._missing:
-            self._missing -= 1
+        reference = self._reference
+        queue = _CallQueue(calls, window)
+        has_shared: set[WorkerHandle] = set()
+        while self._stopped:
+            self._stopped -= 1
             self._start()
-        running: dict[Future[Reply], tuple[Handle, _Job]] = {}
+        running: dict[Future[Reply], tuple[WorkerHandle, _Call]] = {}
         try:
             while True:
-                while self._idle and (job := todo.take()) is not None:
+                while self._idle and (call := queue.take()) is not None:
                     handle = self._idle.popleft()
-                    more = () if shared is None or handle in told else (shared,)
-                    told.add(handle)
-                    running[handle.submit(job.method, *job.arguments(), *more)] = handle, job
-                if not running and not todo.left:
+                    extra = () if shared is None or handle in has_shared else (shared,)
+                    has_shared.add(handle)
+                    running[handle.submit(call.method, *call.arguments(), *extra)] = handle, call
+                if not running and queue.empty:
                     return
-                for future in self._finished(running, chosen):
-                    handle, job = running.pop(future)
-                    answer = self._accepted(future, handle, job, chosen)
-                    if answer is None:
-                        todo.again(job)
+                for future in self._finished_calls(running, reference):
+                    handle, call = running.pop(future)
+                    result = self._accept(future, handle, call, reference)
+                    if result is None:
+                        queue.retry(call)
                     else:
                         self._idle.append(handle)
-                        todo.finish(job)
-                        yield job.place, answer.value
+                        queue.finish(call)
+                        yield call.position, result.value
         finally:
-            for handle, _ in running.values():  # nobody will take what they are doing
+            for handle, _ in running.values():  # their results would not be used
                 handle.stop()
-                self._missing += 1
+                self._stopped += 1
 
-    def _finished(self, running: Iterable[Future[Reply]], chosen: WorkerInfo) -> list[Future[Reply]]:
-        """Calls that have come to an end, at least one, unless a worker has become ready instead."""
-        everything: list[Future[Reply]] = [*running, *self._starting]
-        if not everything:
+    def _finished_calls(self, running: Iterable[Future[Reply]], reference: WorkerInfo) -> list[Future[Reply]]:
+        """Calls that are finished: at least one, unless a worker has become ready instead."""
+        pending: list[Future[Reply]] = [*running, *self._starting]
+        if not pending:
             raise WorkerError(
-                "There are workers of the chosen environment.",
-                got=f"{sum(self.sent_away.values())} were of another one and sent away; none is left",
-                next_step="run the same command again: the others will be chosen; finished parts are kept",
+                "No worker of the pool's environment is left",
+                got=f"{sum(self.rejected.values())} of other environments were rejected",
+                next_step="run the same command again; it uses the others, and finished parts are kept",
             )
-        finished, _ = wait(everything, return_when=FIRST_COMPLETED)
+        finished, _ = wait(pending, return_when=FIRST_COMPLETED)
         if finished & self._starting.keys():
-            for known, handle in self._introduced(0):
-                self._admit(known, handle, chosen)
+            for info, handle in self._started(0):
+                self._admit(info, handle, reference)
         return [future for future in running if future in finished]
 
-    def _accepted(
-        self, future: Future[Reply], handle: Handle, job: _Job, chosen: WorkerInfo
+    def _accept(
+        self, future: Future[Reply], handle: WorkerHandle, call: _Call, reference: WorkerInfo
     ) -> WorkerResult | None:
-        """The answer; None if the job has to be done again, because its worker was lost or is not what it was."""
+        """The result of a call; None if it has to be repeated because its worker was lost or cannot be trusted."""
         error = future.exception()
-        if error is not None and not self._engine.lost(error):
+        if error is not None and not self._backend.is_loss(error):
             raise error
         if error is None:
             reply = future.result()
             if reply.error is not None:
                 self._idle.append(handle)
                 raise reply.error
-            answer: WorkerResult = reply.value
-            sound = answer.digest is None or Digest.of(answer.value.data) == answer.digest
-            if sound and answer.fingerprint == chosen.fingerprint:
-                return answer
+            result: WorkerResult = reply.value
+            intact = result.digest is None or Digest.of(result.value.data) == result.digest
+            if intact and result.fingerprint == reference.fingerprint:
+                return result
         self._replace(handle)
-        job.losses += 1
-        if job.losses >= TRIES:
+        call.losses += 1
+        if call.losses >= TRIES:
             raise WorkerError(
-                "A task is finished by one of the workers.",
-                got=f"{TRIES} workers were lost with the same task; the last one: {error or 'a damaged result'}",
-                next_step="look for lack of memory; a smaller compute.image_memory_mb or fewer workers may help",
+                "A task failed on every worker",
+                got=f"{TRIES} workers were lost with it; the last one: {error or 'a damaged result'}",
+                next_step="check for lack of memory; try a smaller compute.image_memory_mb or fewer workers",
             )
         return None
 
-    def _shown(self, step: str) -> str:
-        """A step's name, with what people should know of the workers."""
-        return f"{step} ({self.replaced} lost workers replaced)" if self.replaced else step
-
-    def _replace(self, handle: Handle) -> None:
-        handle.stop()
-        self.replaced += 1
-        self._start()
+    def _step(self, name: str) -> str:
+        """A step's name, with the number of replaced workers if there are any."""
+        return f"{name} ({self.replaced} lost workers replaced)" if self.replaced else name

@@ -1,7 +1,7 @@
 """Workers as processes of this machine: one for each GPU, or for each group of cores.
 
-A process is told its GPU before torch is loaded. It answers over a pipe; a pipe that ends means that the process
-is gone. Knows nothing about tasks.
+A process is assigned its GPU before torch is loaded. It answers over a pipe; a pipe that ends means that the
+process is gone. Knows nothing about tasks.
 """
 
 from __future__ import annotations
@@ -16,22 +16,24 @@ from typing import Any
 
 from lmeraser.pipeline.executors.worker import Dispatcher, Reply, Worker
 
-_CONTEXT = multiprocessing.get_context("spawn")  # a fork would take threads and locks of torch along
+_CONTEXT = multiprocessing.get_context("spawn")  # a fork would copy the threads and locks of torch
 
 
 class Processes:
     """Starts workers as processes.
 
     Args:
-        settings: all of them, as JSON.
-        size: how many.
-        gpus: of which each process gets one, in turn; 0: none.
-        make: makes what answers the calls, in the process.
+        settings: all settings, as JSON.
+        size: how many workers.
+        gpus: how many GPUs the processes share out, in turn; 0: none.
+        create: creates what answers the calls, in the process.
     """
 
-    def __init__(self, settings: str, *, size: int, gpus: int = 0, make: Callable[[str], Any] = Worker) -> None:
-        self._settings, self._make = settings, make
-        self.size, self._gpus = size, gpus
+    def __init__(self, settings: str, *, size: int, gpus: int = 0, create: Callable[[str], Any] = Worker) -> None:
+        self._settings = settings
+        self._create = create
+        self.size = size
+        self._gpus = gpus
         self._started: list[_Process] = []
 
     def start(self) -> _Process:
@@ -40,15 +42,15 @@ class Processes:
         taken = {process.number for process in self._started}
         number = next(number for number in range(len(taken) + 1) if number not in taken)
         gpu = str(number % self._gpus) if self._gpus else None
-        self._started.append(_Process(number, self._make, self._settings, gpu))
+        self._started.append(_Process(number, self._create, self._settings, gpu))
         return self._started[-1]
 
-    def lost(self, error: BaseException) -> bool:
+    def is_loss(self, error: BaseException) -> bool:
         """Whether an error means that a process is gone."""
         return isinstance(error, (EOFError, OSError))
 
     def stop(self) -> None:
-        """End all processes."""
+        """Stop all processes."""
         for process in self._started:
             process.stop()
 
@@ -56,12 +58,13 @@ class Processes:
 class _Process:
     """One process and the pipe to it."""
 
-    def __init__(self, number: int, make: Callable[[str], Any], settings: str, gpu: str | None) -> None:
-        self.number, self.stopped = number, False
-        self._pipe, theirs = _CONTEXT.Pipe()
-        self._process = _CONTEXT.Process(target=_serve, args=(theirs, make, settings, gpu), daemon=True)
+    def __init__(self, number: int, create: Callable[[str], Any], settings: str, gpu: str | None) -> None:
+        self.number = number
+        self.stopped = False
+        self._pipe, remote_end = _CONTEXT.Pipe()
+        self._process = _CONTEXT.Process(target=_serve, args=(remote_end, create, settings, gpu), daemon=True)
         self._process.start()
-        theirs.close()
+        remote_end.close()
         self._thread = ThreadPoolExecutor(1)
 
     def submit(self, method: str, *arguments: Any) -> Future[Reply]:
@@ -78,11 +81,11 @@ class _Process:
         return reply
 
 
-def _serve(pipe: Connection, make: Callable[[str], Any], settings: str, gpu: str | None) -> None:
+def _serve(pipe: Connection, create: Callable[[str], Any], settings: str, gpu: str | None) -> None:
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
-    desk = Dispatcher(make, settings)
+    dispatcher = Dispatcher(create, settings)
     with contextlib.suppress(EOFError, KeyboardInterrupt):
         while True:
             method, arguments = pipe.recv()
-            pipe.send(desk.call(method, *arguments))
+            pipe.send(dispatcher.call(method, *arguments))

@@ -1,6 +1,6 @@
 """Workers as Ray actors, on any number of machines (extra ``ray``).
 
-An actor that ends, with its process, its node or for lack of memory, is not restarted by Ray: the pool asks for a
+An actor that ends, with its process, its node or for lack of memory, is not restarted by Ray: the pool starts a
 new one, which waits until the cluster has room. Ray's usage reports are switched off. Knows nothing about tasks.
 """
 
@@ -22,12 +22,12 @@ class RayActors:
     """Starts workers as Ray actors.
 
     Args:
-        settings: all of them, as JSON.
-        address: of the cluster's head, or 'auto'; None: a cluster of this machine's own, ended with this process.
+        settings: all settings, as JSON.
+        address: of the cluster's head, or 'auto'; None: a cluster on this machine that ends with this process.
         cores: of each worker.
         gpus: of each worker.
-        most: workers; 0: as many as fit.
-        make: makes what answers the calls, in the actor.
+        limit: the most workers; 0: as many as fit.
+        create: creates what answers the calls, in the actor.
 
     Raises:
         WorkerError: Ray is not installed, or the cluster does not answer.
@@ -40,29 +40,32 @@ class RayActors:
         address: str | None = None,
         cores: int = 1,
         gpus: int = 0,
-        most: int = 0,
-        make: Callable[[str], Any] = Worker,
+        limit: int = 0,
+        create: Callable[[str], Any] = Worker,
     ) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         try:
             import ray
         except ImportError as error:
             raise WorkerError(
-                "The executor 'ray' needs Ray.", got=str(error), next_step="pip install 'lmeraser[ray]'"
+                "Ray is not installed", got=str(error), next_step="pip install 'lmeraser[ray]'"
             ) from error
         try:
-            _reach(address)
+            _check_reachable(address)
             ray.init(address=address, ignore_reinit_error=True, log_to_driver=False, configure_logging=False)
         except (OSError, RuntimeError, ValueError) as error:
             raise WorkerError(
-                "The Ray cluster answers at its address.",
+                "Cannot connect to the Ray cluster",
                 got=f"{address}: {error}",
                 next_step="check --address; if the cluster asks for a token, set RAY_AUTH_MODE=token",
             ) from error
         self._ray: Any = ray
-        self._make, self._settings = make, settings
-        self._cores, self._gpus, self._most = cores, gpus, most
-        self._desk: Any = ray.remote(num_cpus=cores, num_gpus=gpus, max_restarts=0)(Dispatcher)
+        self._create = create
+        self._settings = settings
+        self._cores = cores
+        self._gpus = gpus
+        self._limit = limit
+        self._actor_class: Any = ray.remote(num_cpus=cores, num_gpus=gpus, max_restarts=0)(Dispatcher)
         self._started: list[_Actor] = []
 
     @property
@@ -73,41 +76,47 @@ class RayActors:
             WorkerError: not even one.
         """
         alive = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
-        found = sum(self._fit(resources) for resources in alive)
-        if not found:
+        room = sum(self._fit(resources) for resources in alive)
+        if not room:
             raise WorkerError(
-                "A worker fits on one of the cluster's nodes.",
+                "No node of the cluster has room for a worker",
                 got=f"a worker takes {self._cores} cores and {self._gpus} GPUs; the nodes have "
                 + ", ".join(f"{r.get('CPU', 0):g} and {r.get('GPU', 0):g}" for r in alive),
-                next_step="set compute.workers, the cores of a worker, to fewer, or compute.device",
+                next_step="set compute.workers, the cores of a worker, to fewer, or change compute.device",
             )
-        return min(found, self._most) if self._most else found
+        return min(room, self._limit) if self._limit else room
 
     def _fit(self, resources: Mapping[str, float]) -> int:
-        fits = int(resources.get("CPU", 0)) // self._cores
-        return min(fits, int(resources.get("GPU", 0)) // self._gpus) if self._gpus else fits
+        by_cores = int(resources.get("CPU", 0)) // self._cores
+        return min(by_cores, int(resources.get("GPU", 0)) // self._gpus) if self._gpus else by_cores
 
     def start(self) -> _Actor:
-        """Ask for an actor; it starts when there is room."""
+        """Request an actor; it starts when there is room."""
         self._started = [actor for actor in self._started if not actor.stopped]
-        self._started.append(_Actor(self._ray, self._desk.remote(self._make, self._settings)))
+        self._started.append(_Actor(self._ray, self._actor_class.remote(self._create, self._settings)))
         return self._started[-1]
 
-    def lost(self, error: BaseException) -> bool:
-        """Whether an error means that an actor, or what it answered, is gone."""
-        gone = self._ray.exceptions
-        kinds = (gone.RayActorError, gone.NodeDiedError, gone.WorkerCrashedError, gone.OutOfMemoryError)
-        return isinstance(error, (*kinds, gone.ObjectLostError))
+    def is_loss(self, error: BaseException) -> bool:
+        """Whether an error means that an actor, or its reply, is gone."""
+        exceptions = self._ray.exceptions
+        losses = (
+            exceptions.RayActorError,
+            exceptions.NodeDiedError,
+            exceptions.WorkerCrashedError,
+            exceptions.OutOfMemoryError,
+            exceptions.ObjectLostError,
+        )
+        return isinstance(error, losses)
 
     def stop(self) -> None:
-        """End all actors, and leave the cluster."""
+        """Stop all actors and leave the cluster."""
         for actor in self._started:
             actor.stop()
         self._ray.shutdown()
 
 
-def _reach(address: str | None) -> None:
-    """Find out at once whether somebody listens; Ray tries for two minutes."""
+def _check_reachable(address: str | None) -> None:
+    """Fail at once if nothing listens at the address; Ray retries for two minutes."""
     host, _, port = (address or "").rpartition(":")
     if host and port.isdigit():
         socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
@@ -117,7 +126,9 @@ class _Actor:
     """One actor."""
 
     def __init__(self, ray: Any, actor: Any) -> None:
-        self._ray, self._actor, self.stopped = ray, actor, False
+        self._ray = ray
+        self._actor = actor
+        self.stopped = False
 
     def submit(self, method: str, *arguments: Any) -> Future[Reply]:
         future: Future[Reply] = self._actor.call.remote(method, *arguments).future()

@@ -1,8 +1,8 @@
-"""What runs in a worker's process: the reference executor behind calls that carry everything they need.
+"""The code that runs in a worker's process: the local executor behind calls that carry everything they need.
 
-A worker is told the settings once and loads the backbone once. Every answer names the environment that it was made
-in and, for artifacts, their digest, so that whoever asked can refuse it. Knows nothing about workspaces, other
-workers, or how calls reach it.
+A worker receives the settings once and loads the backbone once. Every result names the environment that made it
+and, for artifacts, their digest, so that the pool can reject it. Knows nothing about workspaces, other workers, or
+how calls arrive.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from lmeraser.config.schema import Config, View
 from lmeraser.core.digests import Digest
+from lmeraser.core.progress import silent
 from lmeraser.pipeline.executors.base import TuneResult, TuneTask
 
 if TYPE_CHECKING:
@@ -24,12 +25,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class WorkerInfo:
-    """What a worker says of itself.
+    """A worker's description of itself.
 
     Attributes:
         fingerprint: digest of its environment.
         backbone: digest of its backbone.
-        environment: the environment in words.
+        environment: the fields of the environment fingerprint.
         class_vectors: the backbone's public class vectors, float32 [classes, d], if it has any.
     """
 
@@ -41,12 +42,12 @@ class WorkerInfo:
 
 @dataclass(frozen=True)
 class WorkerResult:
-    """A result, with where it was made and, for artifacts, its digest.
+    """The result of a call, with the evidence that the pool checks.
 
     Attributes:
-        fingerprint: digest of the environment.
-        value: a `TuneResult`, features float32 [n, views * d], or what a function gave.
-        digest: of the artifact's bytes.
+        fingerprint: digest of the environment that made it.
+        value: a `TuneResult`, features float32 [n, views * d], or what an applied function returned.
+        digest: of the artifact's bytes, if the value is a `TuneResult`.
     """
 
     fingerprint: Digest
@@ -56,38 +57,39 @@ class WorkerResult:
 
 @dataclass(frozen=True)
 class Reply:
-    """What a call came to: a value, or the error that it ended with."""
+    """How a call ended: with a value, or with an error."""
 
     value: Any = None
     error: Exception | None = None
 
 
 class Dispatcher:
-    """Takes calls in a worker's process.
+    """Dispatches calls to the worker of this process.
 
     Args:
-        make: makes the worker, with the first call, so that faults of it are replies.
-        settings: for it.
+        create: creates the worker, at the first call, so that its errors become replies.
+        settings: passed to ``create``.
     """
 
-    def __init__(self, make: Callable[[str], Any], settings: str) -> None:
-        self._make, self._settings = make, settings
+    def __init__(self, create: Callable[[str], Any], settings: str) -> None:
+        self._create = create
+        self._settings = settings
         self._worker: Any = None
 
     def call(self, method: str, *arguments: Any) -> Reply:
         """Call a method of the worker."""
         try:
-            self._worker = self._worker or self._make(self._settings)
+            self._worker = self._worker or self._create(self._settings)
             return Reply(getattr(self._worker, method)(*arguments))
         except Exception as error:
             return Reply(error=error)
 
 
 class Worker:
-    """One worker.
+    """Runs stages for a pool.
 
     Args:
-        settings: all of them, as JSON.
+        settings: all settings, as JSON.
     """
 
     def __init__(self, settings: str) -> None:
@@ -96,29 +98,34 @@ class Worker:
         self._executor = LocalExecutor(Config.model_validate_json(settings))
         self._shared: Any = None
 
-    def introduce(self) -> WorkerInfo:
-        """Who this is."""
+    def describe(self) -> WorkerInfo:
+        """The worker's environment and backbone."""
         executor = self._executor
-        vectors = executor.network.class_vectors
-        return WorkerInfo(executor.fingerprint, executor.backbone, executor.describe(), vectors)
+        class_vectors = executor.network.class_vectors
+        return WorkerInfo(executor.fingerprint, executor.backbone, executor.describe(), class_vectors)
 
     def tune(self, task: TuneTask, payloads: Sequence[bytes]) -> WorkerResult:
-        """Tune one cluster; ``payloads`` are the members' images, or codes, in their order."""
-        held = dict(zip(task.ids, payloads, strict=True))
+        """Tune one cluster.
+
+        Args:
+            task: the cluster.
+            payloads: the members' images, or quantized embeddings, in their order.
+        """
+        by_id = dict(zip(task.ids, payloads, strict=True))
         result: TuneResult
-        (result,) = self._executor.tune([task], lambda ids: [held[i] for i in ids], lambda *_: None)
+        (result,) = self._executor.tune([task], lambda ids: [by_id[i] for i in ids], silent)
         return WorkerResult(self._executor.fingerprint, result, Digest.of(result.data))
 
     def embed(self, images: Sequence[bytes], views: Sequence[View]) -> WorkerResult:
         """Features of views of some images."""
         ids = [str(number) for number in range(len(images))]
-        found = self._executor.embed(ids, lambda some: [images[int(i)] for i in some], lambda *_: None, views)
-        return WorkerResult(self._executor.fingerprint, np.stack([vector for _, vector in found]))
+        embedded = self._executor.embed(ids, lambda some: [images[int(i)] for i in some], silent, views)
+        return WorkerResult(self._executor.fingerprint, np.stack([vector for _, vector in embedded]))
 
     def apply(
         self, function: Callable[[LocalExecutor, Any, Any], Any], part: Any, shared: Any = None
     ) -> WorkerResult:
-        """What ``function`` gives for a part; ``shared`` is what it was told last if it is None."""
+        """``function(executor, shared, part)``; without ``shared``, with the last one that was sent."""
         if shared is not None:
             self._shared = shared
         return WorkerResult(self._executor.fingerprint, function(self._executor, self._shared, part))

@@ -1,0 +1,132 @@
+"""The choice of executors: this process, or the pool of workers that ``[compute]`` names; started at first use.
+
+Knows nothing about workspaces; imports torch only when an executor is started.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from functools import cached_property
+from typing import TYPE_CHECKING, cast
+
+from lmeraser.config.schema import Config
+from lmeraser.core.digests import Digest
+from lmeraser.core.progress import Progress, silent
+from lmeraser.models.manifest import Model
+
+if TYPE_CHECKING:
+    from lmeraser.models.backbones import Backbone
+    from lmeraser.pipeline.executors.base import Executor
+    from lmeraser.pipeline.executors.local import LocalExecutor
+    from lmeraser.pipeline.executors.pool import PooledExecutor, WorkerBackend
+
+
+class ExecutorProvider:
+    """The executors for one set of settings.
+
+    Args:
+        settings: returns the settings; called when an executor is needed.
+        preferred: returns the environments that a pool prefers, for instance those of the served model.
+        backbone: the frozen network, if the caller has loaded it already.
+        progress: receives progress reports.
+    """
+
+    def __init__(
+        self,
+        settings: Callable[[], Config],
+        *,
+        preferred: Callable[[], Iterable[Digest]] = tuple,
+        backbone: Backbone | None = None,
+        progress: Progress = silent,
+    ) -> None:
+        self._settings = settings
+        self._preferred = preferred
+        self._backbone = backbone
+        self._progress = progress
+        self._local: LocalExecutor | None = None
+
+    def local(self) -> LocalExecutor:
+        """The executor of this process; loads the backbone at first use."""
+        if self._local is None:
+            from lmeraser.pipeline.executors.local import LocalExecutor
+
+            self._progress("loading the backbone", 0, None)
+            self._local = LocalExecutor(self._settings(), self._backbone)
+        return self._local
+
+    def use(self, executor: Executor) -> None:
+        """Take an executor that exists already as that of this process.
+
+        Args:
+            executor: shared with another provider, or a stand-in. Training needs no more than an `Executor`;
+                prediction needs a `LocalExecutor`.
+        """
+        self._local = cast("LocalExecutor", executor)
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether this process has its executor, and so the backbone, in memory."""
+        return self._local is not None
+
+    def for_training(self) -> Executor:
+        """The executor that derives models: this process, or the pool; its workers are started at first use."""
+        return self.local() if self._settings().compute.executor == "local" else self._pool
+
+    def for_model(self, model: Model) -> Executor:
+        """The executor for passes of a model: that for training if the settings agree, else this process."""
+        return self.for_training() if model.matches(self._settings()) else self.local_for_model(model)
+
+    def local_for_model(self, model: Model) -> LocalExecutor:
+        """The executor of this process with a model's own settings, which may not be the current ones."""
+        settings = self._settings()
+        if model.matches(settings):
+            return self.local()
+        from lmeraser.pipeline.executors.local import LocalExecutor
+
+        return LocalExecutor(model.config(settings.compute))
+
+    def close(self) -> None:
+        """Stop the workers, if any were started."""
+        if "_pool" in self.__dict__:
+            self._pool.close()
+
+    @cached_property
+    def _pool(self) -> PooledExecutor:
+        self._progress("starting workers", 0, None)
+        return worker_pool(self._settings(), prefer=self._preferred())
+
+
+def worker_pool(config: Config, *, prefer: Iterable[Digest] = ()) -> PooledExecutor:
+    """The pool of workers that ``[compute]`` names; they are started when they are needed.
+
+    Args:
+        config: all settings.
+        prefer: environments that are preferred.
+    """
+    from lmeraser.pipeline.executors.pool import PooledExecutor
+
+    compute = config.compute
+    on_gpus = compute.device == "cuda"
+    cores = compute.workers or 1
+    settings = config.computed({"executor": "local", "workers": cores}).model_dump_json()
+    backend: WorkerBackend
+    if compute.executor == "ray":
+        from lmeraser.pipeline.executors.ray import RayActors
+
+        backend = RayActors(
+            settings, address=compute.address, cores=cores, gpus=int(on_gpus), limit=compute.processes
+        )
+    else:
+        from lmeraser.pipeline.executors.processes import Processes
+
+        gpus = _gpu_count() if on_gpus else 0
+        size = compute.processes or gpus or max(1, (os.cpu_count() or 1) // cores)
+        backend = Processes(settings, size=size, gpus=gpus)
+    return PooledExecutor(config, backend, prefer=prefer)
+
+
+def _gpu_count() -> int:
+    import torch
+
+    return torch.cuda.device_count()
