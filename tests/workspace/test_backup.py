@@ -17,7 +17,7 @@ from faults import ALL, CLASSES, CONFIG, NOW, add, name, opened, stopped
 from lmeraser import Eraser
 from lmeraser.errors import CorruptError, FormatError, InputError, LmeraserError, VerificationError, WorkspaceError
 from lmeraser.storage import migrate as schema
-from lmeraser.storage.engines import reach
+from lmeraser.storage.engines import open_backend
 from lmeraser.workspace import backup as module
 from lmeraser.workspace.backup import BackupReport, backup
 from lmeraser.workspace.restore import restore
@@ -155,7 +155,7 @@ def test_older_tables_are_brought_to_this_version(work: Path, tmp_path: Path) ->
     found = members(tmp_path / "backup.tar")
     old = tmp_path / "rows.db"
     old.write_bytes(found["rows.db"])
-    rows = reach(old)
+    rows = open_backend(old)
     with rows.engine.begin() as connection:
         for table in ("api_keys", "subscriptions"):
             connection.execute(text(f"DROP TABLE {table}"))

@@ -39,7 +39,7 @@ def names(root: Path) -> list[str]:
 
 
 def test_before_the_first_training_there_is_none(tmp_path: Path) -> None:
-    generations = Generations(tmp_path)
+    generations = Generations(tmp_path / "generations")
     assert generations.current() is None
     assert generations.outdated() == []
     with pytest.raises(NoModelError, match="lmeraser train"):
@@ -47,7 +47,7 @@ def test_before_the_first_training_there_is_none(tmp_path: Path) -> None:
 
 
 def test_what_is_published_is_served_as_it_was(tmp_path: Path) -> None:
-    generations = Generations(tmp_path)
+    generations = Generations(tmp_path / "generations")
     for number in range(3):
         generations.publish(model(number))
         assert generations.current() == generations.require() == model(number)
@@ -60,7 +60,7 @@ def test_what_is_published_is_served_as_it_was(tmp_path: Path) -> None:
 def test_a_publication_that_fails_leaves_the_served_generation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: int
 ) -> None:
-    generations = Generations(tmp_path)
+    generations = Generations(tmp_path / "generations")
     generations.publish(model(0))
     real, calls = files.write_atomic, 0
 
@@ -83,7 +83,7 @@ def test_a_publication_that_fails_leaves_the_served_generation(
 
 @pytest.mark.parametrize("data", [b"", b"{", b"\xff", b"[]", b"{}", b'{"format": 1}', b'"text"'])
 def test_a_damaged_manifest_says_what_to_do(tmp_path: Path, data: bytes) -> None:
-    generations = Generations(tmp_path)
+    generations = Generations(tmp_path / "generations")
     generations.publish(model(0))
     (tmp_path / "generations" / "00000000.json").write_bytes(data)
     with pytest.raises(CorruptError, match=r"00000000\.json") as caught:
@@ -102,7 +102,7 @@ def test_a_damaged_manifest_says_what_to_do(tmp_path: Path, data: bytes) -> None
     ],
 )
 def test_a_manifest_with_a_wrong_value_is_damaged(tmp_path: Path, change: dict[str, Any]) -> None:
-    generations = Generations(tmp_path)
+    generations = Generations(tmp_path / "generations")
     generations.publish(model(0))
     path = tmp_path / "generations" / "00000000.json"
     path.write_text(json.dumps(json.loads(path.read_bytes()) | change))
@@ -112,7 +112,7 @@ def test_a_manifest_with_a_wrong_value_is_damaged(tmp_path: Path, change: dict[s
 
 @pytest.mark.parametrize("data", [b"", b"\xff\n", b".\n", b"00000007.json\n", b"../workspace.json\n", b"a\x00b"])
 def test_a_damaged_pointer_is_not_taken_for_an_untrained_workspace(tmp_path: Path, data: bytes) -> None:
-    generations = Generations(tmp_path)
+    generations = Generations(tmp_path / "generations")
     generations.publish(model(0))
     (tmp_path / "workspace.json").write_text('{"format": 1}')
     (tmp_path / "generations" / "current").write_bytes(data)
@@ -124,7 +124,7 @@ def test_a_reader_that_is_overtaken_gets_the_next_generation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between reading the pointer and the manifest, another process publishes and purges."""
-    generations = Generations(tmp_path)
+    generations = Generations(tmp_path / "generations")
     generations.publish(model(0))
     real = Path.read_bytes
 
@@ -140,7 +140,7 @@ def test_a_reader_that_is_overtaken_gets_the_next_generation(
 
 @pytest.mark.parametrize("more", [{}, {"something_new": [1]}])
 def test_a_manifest_of_a_newer_format_is_refused(tmp_path: Path, more: dict[str, Any]) -> None:
-    generations = Generations(tmp_path)
+    generations = Generations(tmp_path / "generations")
     generations.publish(model(0))
     path = tmp_path / "generations" / "00000000.json"
     path.write_text(json.dumps({**json.loads(path.read_bytes()), "format": 2, **more}))

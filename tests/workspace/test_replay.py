@@ -109,7 +109,7 @@ def test_what_is_deleted_again_leaves_no_byte_and_does_not_come_back(lost: Path,
         with workspace.writing("add"):
             refused = import_records(workspace.records, rows([2, 6]), ledger=workspace.ledger, now=NOW)
         assert (refused.added, refused.suppressed) == (0, 2)
-        assert workspace.records.suppressed("subject", ["person-2", "person-1"]) == {"person-2"}
+        assert workspace.records.suppression.find("subject", ["person-2", "person-1"]) == {"person-2"}
 
 
 def test_the_ledger_goes_on_and_numbers_of_generations_as_well(lost: Path, old: Path) -> None:
@@ -181,7 +181,7 @@ def test_a_lost_record_that_is_held_after_all_is_a_difference(lost: Path, old: P
         smuggled = check(ledger(old))
         from lmeraser.evidence.reconcile import differences
 
-        found = differences(smuggled, eraser.workspace.records.commitments())
+        found = differences(smuggled, eraser.workspace.records.commitments.by_entry())
     assert found == ["2 records of entry 3 are held; it came after a restored backup"]
 
 

@@ -92,12 +92,12 @@ def train(
     """
     with workspace.writing("train"):
         if rederive:
-            workspace.records.forget_derived()
-        workspace.settle_artifacts()
+            workspace.records.clear_derived()
+        workspace.fix_artifact_location()
         revision = workspace.records.changes.revision
         tools = PipelineContext(
             store=workspace.store,
-            cache=workspace.records,
+            cache=workspace.records.derived,
             statistics=workspace.records.statistics,
             executor=executor,
             fetch=workspace.records.images,

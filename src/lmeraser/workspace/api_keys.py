@@ -22,7 +22,7 @@ from sqlalchemy import Column, LargeBinary, String, Table, insert, select, updat
 
 from lmeraser.core.time import to_text
 from lmeraser.errors import InputError
-from lmeraser.storage.database import Database, tables
+from lmeraser.storage.database import Database, schema
 
 Scope = Literal["predict", "request", "read", "admin"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
@@ -32,7 +32,7 @@ _NOBODY = bytes(32)  # compared with what is presented for a key that does not e
 
 _keys = Table(
     "api_keys",
-    tables,
+    schema,
     Column("id", String, primary_key=True),
     Column("name", String, nullable=False),
     Column("scopes", String, nullable=False),
@@ -93,7 +93,7 @@ class ApiKeys:
     def all(self) -> list[ApiKey]:
         """All of them, the oldest first."""
         query = select(_keys).order_by(_keys.c.made, _keys.c.id)
-        return self._database.every(query, _key)
+        return self._database.fetch(query, _key)
 
     def active(self) -> bool:
         """Whether there is a key that may be used."""

@@ -28,7 +28,9 @@ def draw_clusters(workspace: Workspace, model: Model, path: Path) -> None:
 def clusters_png(workspace: Workspace, model: Model) -> bytes:
     """The picture of `draw_clusters`; of many clusters, the largest."""
     rows: dict[int, list[str]] = {}
-    for record_id, number in sorted(model.cluster_numbers(workspace.records.trie_keys(model.partition.key)).items()):
+    for record_id, number in sorted(
+        model.cluster_numbers(workspace.records.derived.trie_keys(model.partition.key)).items()
+    ):
         rows.setdefault(number, []).append(record_id)
     largest = sorted(sorted(rows.items(), key=lambda row: (-len(row[1]), row[0]))[:_MOST_ROWS])
     figure = _figure(_PER_CLUSTER * 0.5 + 1.2, max(1, len(largest)) * 0.5)

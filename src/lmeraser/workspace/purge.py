@@ -43,8 +43,8 @@ def purge(workspace: Workspace, *, dry_run: bool = False, compact: bool = False)
             return doomed
         for path in files:
             path.unlink(missing_ok=True)
-    workspace.records.forget_places(keep=model.partition.key)
-    workspace.records.changes.forget(until=model.revision)
+    workspace.records.derived.keep_partition(model.partition.key)
+    workspace.records.changes.discard(until=model.revision)
     if not workspace.config.needs_statistics:
         workspace.records.statistics.clear()
     forget(workspace.database, compact=compact)
@@ -54,7 +54,7 @@ def purge(workspace: Workspace, *, dry_run: bool = False, compact: bool = False)
 def forget(database: Database, *, compact: bool = False) -> None:
     """Erase the keys of what was deleted; rewrite the database if that is due, and quick or asked for."""
     database.erase()
-    if database.compaction_due and (compact or database.small):
+    if database.compaction_due and (compact or database.quick_to_compact):
         database.compact()
 
 

@@ -20,12 +20,16 @@ _FORMAT = 1
 
 
 class Generations:
-    """The manifests of one workspace."""
+    """The manifests of one workspace.
 
-    def __init__(self, root: Path) -> None:
-        self._folder = root / "generations"
-        self._current = self._folder / "current"
-        self._parsed: tuple[Digest, Model] | None = None  # reading a large manifest takes long
+    Args:
+        folder: where they are.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._current = folder / "current"
+        self._parsed: tuple[Digest, Model] | None = None  # parsing a large manifest takes long
 
     def current(self) -> Model | None:
         """The served generation, or None before the first training."""

@@ -1,11 +1,11 @@
 """Replay of deletions that an older state of a workspace does not know of, from a newer ledger.
 
-A backup or a snapshot of a disk still holds what was deleted after it was made. The ledger lists deleted records by
-their commitments, which are random numbers to everybody else; but the older state still has the keys under which
+A backup or a snapshot of a disk still holds what was deleted after it was made. The ledger lists deleted records
+by their commitments, which are random numbers to everybody else; but the older state still has the keys under which
 they were computed, so it can tell which of its records they belong to. Steps:
 1. the newer ledger is an unbroken chain that continues the ledger here;
-2. every commitment that it lists as removed, and that was added before, belongs to a record held here; without these
-   records, and after an entry that records the restoration, ledger and records agree;
+2. every commitment that it lists as removed, and that was added before, belongs to a record held here; without
+   these records, and after an entry that records the restoration, ledger and records agree;
 3. the served model is withdrawn;
 4. in one transaction: requests get the states that the newer ledger records, the records are deleted, and its
    entries are taken over; then the caller derives the model.
@@ -36,6 +36,7 @@ from lmeraser.evidence.entries import (
 )
 from lmeraser.evidence.hash_chain import Entry, LedgerHead, check
 from lmeraser.evidence.reconcile import differences, removed
+from lmeraser.workspace.recovery import forget_recorded_generation
 from lmeraser.workspace.requests.state import Request, State
 from lmeraser.workspace.workspace import Workspace
 
@@ -57,7 +58,7 @@ class ReplayReport:
         records_deleted: records that had been deleted since.
         records_rectified: how many of these may only have been given another label.
         records_lost: how many had been added since; they are not held here.
-        requests_lost: ids of open requests that were accepted since; what they named is unknown, so file them again.
+        requests_lost: ids of open requests accepted since; what they named is unknown, so file them again.
     """
 
     entries: int = 0
@@ -110,19 +111,21 @@ def _newer_entries(known: Sequence[Entry], entries: Sequence[Entry]) -> list[Ent
     if common and known[common - 1].digest != entries[common - 1].digest:
         raise _mismatch("it differs from the ledger here; it is of another workspace, or of another history")
     if len(entries) < len(known) and known[common].kind != "restored":
-        raise _mismatch(f"it has {len(entries)} entries, fewer than the {len(known)} here; it was shortened or is older")
+        raise _mismatch(
+            f"{len(entries)} entries, fewer than the {len(known)} here; it was shortened or is older"
+        )
     return list(entries[common:])
 
 
 def _deleted_ids(workspace: Workspace, known: Sequence[Entry], newer: Sequence[Entry]) -> list[str]:
     """Ids of the records that newer entries list as removed (step 2)."""
     gone = {d for position, digests in removed(newer).items() if position < len(known) for d in digests}
-    record_ids = workspace.records.committed(gone)
+    record_ids = workspace.records.commitments.find_ids(gone)
     if missing := len(gone - record_ids.keys()):
         raise _mismatch(f"{missing} of the {len(gone)} records that it lists as deleted are not held here")
     retained = {
         position: [digest for digest in digests if digest not in gone]
-        for position, digests in workspace.records.commitments().items()
+        for position, digests in workspace.records.commitments.by_entry().items()
     }
     restored = WorkspaceRestored(entries=len(known))
     restoration = Entry(len(known) + len(newer), None, "", restored.kind, restored.body())
@@ -147,8 +150,7 @@ def _take_over(workspace: Workspace, newer: Sequence[Entry], record_ids: Sequenc
             workspace.records.delete(connection, record_ids, subjects=subjects)
         workspace.ledger.extend(connection, newer)
         workspace.ledger.note(connection, WorkspaceRestored(entries=known), now=workspace.clock())
-        # The next generation is recorded in the ledger again, even if its digest is that of the last one.
-        workspace.database.set_metadata(connection, "told_generation", "")
+        forget_recorded_generation(workspace.database, connection)
     return lost
 
 
@@ -178,9 +180,7 @@ def _replay_requests(workspace: Workspace, connection: Connection, newer: Sequen
     return lost
 
 
-def _with_counts(
-    workspace: Workspace, connection: Connection, request: Request, changed: Request
-) -> Request:
+def _with_counts(workspace: Workspace, connection: Connection, request: Request, changed: Request) -> Request:
     """The changed request; if its records are deleted only now, with their number."""
     if request.state != "pending" or changed.state == "cancelled":
         return changed
@@ -198,8 +198,8 @@ def _request_ids(event: Event) -> Sequence[str]:
 def _subjects_without_records(workspace: Workspace, record_ids: Sequence[str]) -> list[str]:
     """Subjects all of whose records are deleted.
 
-    The ledger does not say whether a request named them. Suppressing them is the safe assumption: nothing of theirs
-    is imported again unasked.
+    The ledger does not say whether a request named them. To suppress them is the safe choice: nothing of theirs is
+    imported again unasked.
     """
     deleted = set(record_ids)
     found = workspace.records.find(record_ids)

@@ -27,7 +27,7 @@ from lmeraser.errors import CorruptError, FormatError, InputError
 from lmeraser.evidence.entries import WorkspaceRestored
 from lmeraser.evidence.hash_chain import LedgerHead
 from lmeraser.storage.database import Database
-from lmeraser.storage.engines import reach
+from lmeraser.storage.engines import open_backend
 from lmeraser.storage.migrate import upgrade
 from lmeraser.workspace.backup import (
     CONTENTS,
@@ -39,6 +39,7 @@ from lmeraser.workspace.backup import (
     digest_of_file,
     tables_of,
 )
+from lmeraser.workspace.recovery import forget_recorded_generation
 from lmeraser.workspace.replay import ReplayReport, replay
 from lmeraser.workspace.workspace import Workspace
 
@@ -101,7 +102,7 @@ def _unpack(archive: Path, folder: Path) -> None:
         )
     (folder / CONTENTS).unlink()
     _compare(archive, folder, digests)
-    rows = reach(folder / ROWS)
+    rows = open_backend(folder / ROWS)
     try:
         upgrade(rows)
     finally:
@@ -132,7 +133,7 @@ def _filled(staged: Path, newest: bytes | None, head: LedgerHead | None, wait: f
                 with workspace.writing("restore"), workspace.write_transaction() as connection:
                     restored = WorkspaceRestored(entries=workspace.ledger.next_position(connection))
                     workspace.ledger.note(connection, restored, now=workspace.clock())
-                    workspace.database.set_metadata(connection, "told_generation", "")
+                    forget_recorded_generation(workspace.database, connection)
         except BaseException:
             _empty(workspace.database)
             raise

@@ -107,7 +107,7 @@ def test_what_is_accepted_during_a_derivation_waits_and_is_quarantined_in_the_ne
     assert states(eraser) == {FIRST: "completed", SECOND: "pending"}
     model = eraser.workspace.generations.require()
     assert eraser.model_digest == digest_without(tmp_path, 1)
-    places = eraser.workspace.records.trie_keys(model.partition.key, [name(10)])
+    places = eraser.workspace.records.derived.trie_keys(model.partition.key, [name(10)])
     assert eraser.quarantined() == set(model.cluster_numbers(places).values()) != set()
     eraser.unlearn()
     assert eraser.model_digest == digest_without(tmp_path, 1, 10)

@@ -107,7 +107,7 @@ def test_a_cancelled_request_stays_cancelled_and_forgets_its_names(trained: Eras
     with pytest.raises(InputError, match="cancelled"):
         trained.unlearn(subjects=["person-2"], request=faults.REQUEST)
     assert len(trained.record_ids()) == 12
-    assert "requests" not in [table for table, _ in trained.workspace.database.opened()]
+    assert "requests" not in [table for table, _ in trained.workspace.database.decrypted_values()]
 
 
 def test_a_completed_request_cannot_be_cancelled(trained: Eraser) -> None:
@@ -181,7 +181,9 @@ def test_before_the_first_training_a_request_is_completed_without_a_model(tmp_pa
 
 def clusters_of(eraser: Eraser, *ids: str) -> set[int]:
     model = eraser.workspace.generations.require()
-    return set(model.cluster_numbers(eraser.workspace.records.trie_keys(model.partition.key, ids)).values())
+    return set(
+        model.cluster_numbers(eraser.workspace.records.derived.trie_keys(model.partition.key, ids)).values()
+    )
 
 
 def test_the_clusters_of_accepted_records_are_quarantined_until_completion(trained: Eraser) -> None:
@@ -347,7 +349,7 @@ class History(RuleBasedStateMachine):
                 command()
         except (Crash, LmeraserError):
             pass
-        self.eraser.workspace._lock.release(force=True)
+        self.eraser.workspace._lock._file_lock.release(force=True)
         self.restart()
 
     def oracle(self) -> str:
@@ -380,7 +382,9 @@ class History(RuleBasedStateMachine):
             self.selected(ids, people) for state, ids, people in self.requests.values() if state == "pending"
         ]
         ids = [name(n) for n in sorted(set().union(*pending))]
-        wanted = model.cluster_numbers(self.eraser.workspace.records.trie_keys(model.partition.key, ids)).values()
+        wanted = model.cluster_numbers(
+            self.eraser.workspace.records.derived.trie_keys(model.partition.key, ids)
+        ).values()
         assert self.eraser.quarantined() == set(wanted)
 
 

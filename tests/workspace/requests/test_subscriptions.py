@@ -109,7 +109,7 @@ def test_a_restart_forgets_nothing(eraser: Eraser) -> None:
 def test_a_url_is_sealed_and_its_key_erased_when_it_is_not_needed_any_more(eraser: Eraser) -> None:
     files = [*eraser.workspace.root.glob("records.*")]
     assert not any(b"of-patient-17" in path.read_bytes() for path in files)
-    assert ("subscriptions", URL.encode()) in list(eraser.workspace.database.opened())
+    assert ("subscriptions", URL.encode()) in list(eraser.workspace.database.decrypted_values())
     eraser.unlearn()
     with eraser.workspace.database.reading() as connection:
         sealed = connection.exec_driver_sql("SELECT slot, sealed_url FROM subscriptions").one()

@@ -45,7 +45,7 @@ from lmeraser.evidence.entries import (
 from lmeraser.evidence.ledger import Ledger
 from lmeraser.evidence.reconcile import by_entry
 from lmeraser.models.manifest import Model
-from lmeraser.storage.database import Database, chunked, encrypted, tables
+from lmeraser.storage.database import Database, chunked, encrypted, schema
 from lmeraser.workspace.requests.draft import RequestDraft, Selector
 from lmeraser.workspace.requests.selection import Selection, resolve, resolve_each
 from lmeraser.workspace.requests.state import (
@@ -60,7 +60,7 @@ from lmeraser.workspace.requests.state import (
 # In the stored words, "names" is what a selector holds, "selector" its keyed digest and "before" a model snapshot.
 table = Table(
     "requests",
-    tables,
+    schema,
     Column("id", String, primary_key=True),
     Column("regulation", String, nullable=False),
     Column("state", String, nullable=False, index=True),
@@ -137,7 +137,7 @@ class Requests:
         def read(connection: Connection) -> Selection:
             return Selection.union(self._selections(self.all("pending", connection=connection), connection))
 
-        return self._database.consistent(read)
+        return self._database.read_consistently(read)
 
     # --- changing --------------------------------------------------------------------------------------
 
@@ -197,15 +197,15 @@ class Requests:
         request = self.require(request_id, connection)
         cancelled = self._move(connection, request, "cancelled", now=now)
         self._forget_names(connection, [request])
-        self._database.need_compaction(connection)
+        self._database.mark_compaction_due(connection)
         self._ledger.note(connection, RequestCancelled(request=request.id), now=now)
         return cancelled
 
     def prepare(self, requests: Iterable[Request]) -> None:
-        """Compute ahead of its transaction what `begin` needs for these, so that it blocks others for less time."""
+        """Compute in advance what `begin` needs for these, so that its transaction blocks others for less time."""
         pending = [request for request in requests if request.state == "pending"]
-        selections = self._database.consistent(lambda connection: self._selections(pending, connection))
-        self._records.statistics.prepare(Selection.union(selections).ids)
+        selections = self._database.read_consistently(lambda connection: self._selections(pending, connection))
+        self._records.statistics.prepare_exclusion(Selection.union(selections).ids)
 
     def begin(
         self,
@@ -237,11 +237,11 @@ class Requests:
         self._store(connection, [_begin_one(one, by_id.get(one.id), snapshot, audit, now) for one in distinct])
         if pending:
             self._forget_names(connection, pending)
-            commitments = self._records.commitments(together.ids, connection)
+            commitments = self._records.commitments.by_entry(together.ids, connection)
             deleted = RecordsDeleted(requests=tuple(sorted(by_id)), removed=by_entry(commitments))
             if together.ids:
                 self._records.delete(connection, together.ids, subjects=together.subjects)
-            self._database.need_compaction(connection)
+            self._database.mark_compaction_due(connection)
             self._ledger.note(connection, deleted, now=now)
         return together
 
@@ -272,7 +272,7 @@ class Requests:
         """What each of these selects, by the names that are not forgotten yet."""
         ids = [request.id for request in requests]
         query = select(table.c.id, table.c.slot, table.c.sealed_names).where(table.c.slot.is_not(None))
-        selectors = dict(self._database.rows(query, table.c.id, ids, self._decrypt, connection))
+        selectors = dict(self._database.fetch_where_in(query, table.c.id, ids, self._decrypt, connection))
         return resolve_each(self._records, [selectors.get(request_id, Selector()) for request_id in ids])
 
     def _decrypt(self, row: Any) -> tuple[str, Selector]:
@@ -281,7 +281,9 @@ class Requests:
     def _forget_names(self, connection: Connection, requests: Iterable[Request]) -> None:
         for chunk in chunked(request.id for request in requests):
             chosen = table.c.id.in_(chunk)
-            slots = connection.execute(select(table.c.slot).where(chosen, table.c.slot.is_not(None))).scalars().all()
+            slots = (
+                connection.execute(select(table.c.slot).where(chosen, table.c.slot.is_not(None))).scalars().all()
+            )
             self._database.schedule_erasure(connection, slots)
             connection.execute(update(table).where(chosen).values(slot=None, sealed_names=None))
 
@@ -289,7 +291,7 @@ class Requests:
         """Takes the snapshot of the model for each of several requests, which together select ``ids``."""
         if model is None:
             return lambda _: None
-        numbers = model.cluster_numbers(self._records.trie_keys(model.partition.key, ids))
+        numbers = model.cluster_numbers(self._records.derived.trie_keys(model.partition.key, ids))
         artifacts = tuple(result.artifact for result in model.stages.values())
         common = ModelSnapshot(model.model_digest, model.generation, model.partition.key, artifacts, ())
 

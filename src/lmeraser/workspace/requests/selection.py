@@ -1,8 +1,7 @@
 """Resolve the names of a deletion request to the records that it selects.
 
-Names may mix and repeat. An id that was deleted here before is not an error: repeating a request is harmless. An id
-that this workspace has never held is one, because it is probably a typing error; all of them are reported at once
-and nothing is deleted.
+An id that was deleted here before is not an error: repeating a request is harmless. An id that this workspace has
+never held is one, because it is probably a typing error; all of them are reported at once and nothing is deleted.
 """
 
 from __future__ import annotations
@@ -55,13 +54,14 @@ def resolve(records: Records, selector: Selector) -> Selection:
     """
     if selector.empty:
         raise InputError(
-            "No record or subject named", next_step="give --id, --subject or --ids-file (ids=, subjects= in Python)"
+            "No record or subject named",
+            next_step="give --id, --subject or --ids-file (ids=, subjects= in Python)",
         )
     selection = resolve_each(records, [selector])[0]
     unknown_ids = set(selector.ids) - set(selection.ids)
-    unknown_ids -= records.suppressed("record", filter(_may_be_a_name, unknown_ids))
+    unknown_ids -= records.suppression.find("record", filter(_may_be_a_name, unknown_ids))
     unknown_subjects = set(selector.subjects) - set(selection.subjects)
-    unknown_subjects -= records.suppressed("subject", filter(_may_be_a_name, unknown_subjects))
+    unknown_subjects -= records.suppression.find("subject", filter(_may_be_a_name, unknown_subjects))
     unknown = [f"record id {name!r}" for name in sorted(unknown_ids)]
     unknown += [f"subject {name!r}" for name in sorted(unknown_subjects)]
     if unknown:

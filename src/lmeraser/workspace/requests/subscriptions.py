@@ -19,7 +19,7 @@ from typing import Any
 from sqlalchemy import Column, Connection, Integer, String, Table, delete, func, insert, select, update
 
 from lmeraser.core.time import from_text, to_text
-from lmeraser.storage.database import Database, encrypted, tables
+from lmeraser.storage.database import Database, encrypted, schema
 from lmeraser.workspace.requests.repository import table as requests
 from lmeraser.workspace.requests.state import State
 
@@ -28,7 +28,7 @@ _ENDS: tuple[State, ...] = ("completed", "cancelled")
 
 _subscriptions = Table(
     "subscriptions",
-    tables,
+    schema,
     Column("number", Integer, primary_key=True),
     Column("request", String, nullable=False, index=True),
     Column("told", String, nullable=False),
@@ -90,7 +90,7 @@ class Subscriptions:
             .where(_subscriptions.c.told != state, state != "failed", _subscriptions.c.next <= to_text(now))
             .order_by(_subscriptions.c.next, _subscriptions.c.number)
         )
-        return self._database.every(query, lambda row: self._notice(row, now))
+        return self._database.fetch(query, lambda row: self._notice(row, now))
 
     def waiting(self) -> int:
         """How many subscriptions there are."""

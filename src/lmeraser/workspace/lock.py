@@ -1,0 +1,77 @@
+"""The writer's lock: one process at a time changes a workspace.
+
+The lock is a file lock of the operating system, which a killed process loses. A second file names the holder, as a
+hint for those who wait.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+from collections.abc import Iterator
+
+from filelock import FileLock, Timeout
+
+from lmeraser.core.atomic_files import storage_errors
+from lmeraser.errors import LockedError
+from lmeraser.workspace.layout import Layout
+
+
+class WriterLock:
+    """The lock of one workspace; may be acquired again by the thread that holds it.
+
+    Args:
+        layout: of the workspace.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._file_lock = FileLock(layout.lock)
+
+    @contextlib.contextmanager
+    def held(self, command: str, *, wait: float) -> Iterator[bool]:
+        """Hold the lock while the body runs.
+
+        Args:
+            command: what it is held for, shown to others who wait.
+            wait: how many seconds to wait for another holder.
+
+        Yields:
+            Whether it was not held by this thread before.
+
+        Raises:
+            LockedError: another process holds it and did not release it in time; says which.
+        """
+        with storage_errors(self._layout.root):
+            try:
+                self._file_lock.acquire(timeout=wait)
+            except Timeout as error:
+                raise LockedError(
+                    "Another process is writing to the workspace",
+                    got=self._describe_holder(),
+                    next_step="wait for it to finish, or give a longer --wait",
+                ) from error
+        outermost = self._file_lock.lock_counter == 1
+        try:
+            if outermost:
+                self._write_holder(command)
+            yield outermost
+        finally:
+            if outermost:
+                with contextlib.suppress(OSError):
+                    self._layout.lock_holder.unlink()
+            self._file_lock.release()
+
+    def _write_holder(self, command: str) -> None:
+        holder = {"pid": os.getpid(), "host": socket.gethostname(), "command": command}
+        with contextlib.suppress(OSError):  # only a hint
+            self._layout.lock_holder.write_bytes(json.dumps(holder).encode())
+
+    def _describe_holder(self) -> str:
+        try:
+            holder = json.loads(self._layout.lock_holder.read_bytes())
+            return f"'{holder['command']}', process {holder['pid']} on {holder['host']}"
+        except (OSError, ValueError, KeyError):
+            return ""

@@ -1,0 +1,82 @@
+"""Recovery after a crash: what a writer completes before it changes anything.
+
+A crash may leave three things undone:
+1. keys that a transaction scheduled for erasure, and entries that wait in the ledger's outbox;
+2. the ledger's first entry, if creation was interrupted after ``workspace.json`` was written;
+3. the entry that records a generation, if its manifest was published just before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from datetime import datetime
+
+from sqlalchemy import Connection
+
+from lmeraser.evidence.dsse import PublicKey
+from lmeraser.evidence.entries import GenerationPublished, WorkspaceCreated
+from lmeraser.evidence.ledger import Ledger
+from lmeraser.models.manifest import Model
+from lmeraser.storage.database import Database
+from lmeraser.workspace.creation import FORMAT
+from lmeraser.workspace.key_files import check_value
+
+_RECORDED_GENERATION = (
+    "told_generation"  # the name in the database of the model that the ledger's last entry records
+)
+
+
+class Recovery:
+    """The steps of recovery, for the one writer; each is harmless to repeat.
+
+    Args:
+        database: of the workspace.
+        ledger: of the workspace.
+        clock: tells the time.
+    """
+
+    def __init__(self, database: Database, ledger: Ledger, *, clock: Callable[[], datetime]) -> None:
+        self._database = database
+        self._ledger = ledger
+        self._clock = clock
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """One transaction, completed at once."""
+        with self._database.transaction() as connection:
+            yield connection
+        self.complete_transactions()
+
+    def complete_transactions(self) -> None:
+        """Erase the keys that are scheduled, and append the entries that wait in the outbox (1)."""
+        self._database.erase()
+        self._ledger.flush()
+
+    @property
+    def creation_recorded(self) -> bool:
+        """Whether the ledger has its first entry."""
+        return self._database.get_metadata("ledger") is not None
+
+    def record_creation(self, key: PublicKey, *, secret: bytes) -> None:
+        """Record that the workspace was created (2)."""
+        created = WorkspaceCreated(format=FORMAT, key=key.key_id)
+        with self.transaction() as connection:
+            self._ledger.note(connection, created, now=self._clock())
+            self._database.set_metadata(connection, "secret", check_value(secret))
+
+    def record_generation(self, model: Model) -> None:
+        """Record the served generation, unless it is the one recorded last (3)."""
+        if self._database.get_metadata(_RECORDED_GENERATION) == model.model_digest:
+            return
+        published = GenerationPublished(
+            generation=model.generation, model=model.model_digest, records=model.records
+        )
+        with self.transaction() as connection:
+            self._ledger.note(connection, published, now=self._clock())
+            self._database.set_metadata(connection, _RECORDED_GENERATION, model.model_digest)
+
+
+def forget_recorded_generation(database: Database, connection: Connection) -> None:
+    """Let the next generation be recorded even if its digest is that of the last one."""
+    database.set_metadata(connection, _RECORDED_GENERATION, "")
