@@ -1,4 +1,4 @@
-"""Data sets of the study: which rows are taken, and what is said where they are missing."""
+"""StudyData sets of the study: which rows are taken, and what is said where they are missing."""
 
 from __future__ import annotations
 

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmeraser.experiments.forget_sets import Known, forget_sets
+from lmeraser.experiments.forget_sets import StudyRecords, forget_sets
 
 
-def known(count: int = 20, *, subjects: bool = True) -> Known:
+def known(count: int = 20, *, subjects: bool = True) -> StudyRecords:
     """Two classes by parity, clusters of 2, 8 and the rest; the last record points away from its class."""
     ids = [f"r{number:02d}" for number in range(count)]
     labels = np.arange(count) % 2
@@ -18,7 +18,7 @@ def known(count: int = 20, *, subjects: bool = True) -> Known:
     features[-1] = (0.0, 0.2, 1.0)
     clusters = {i: 0 if number < 2 else 1 if number < 10 else 2 for number, i in enumerate(ids)}
     who = {i: f"person {number // 3 if number < 12 else 99}" for number, i in enumerate(ids)} if subjects else {}
-    return Known(ids, labels.astype(np.int64), who, features, ids[:10], clusters)
+    return StudyRecords(ids, labels.astype(np.int64), who, features, ids[:10], clusters)
 
 
 def test_each_set_is_what_its_name_says() -> None:

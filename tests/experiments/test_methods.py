@@ -9,7 +9,7 @@ import pytest
 
 from lmeraser.config.schema import Config
 from lmeraser.errors import InputError
-from lmeraser.experiments.methods import METHODS, located, method_of, settings_of
+from lmeraser.experiments.methods import METHODS, backbone_location, method_of, settings_of
 from lmeraser.experiments.profiles import PROFILES, BackboneProfile, profile_of
 
 SMALL = PROFILES["small"]
@@ -47,9 +47,9 @@ def test_all_methods_have_different_settings() -> None:
 
 def test_a_backbone_beside_the_data(tmp_path: Path) -> None:
     backbone = BackboneProfile("small", {"name": "data:weights/vit"}, 1, 1, 1, (1,))
-    assert located(backbone, tmp_path) == str(tmp_path / "weights" / "vit")
+    assert backbone_location(backbone, tmp_path) == str(tmp_path / "weights" / "vit")
     with pytest.raises(InputError, match="--data"):
-        located(backbone, None)
+        backbone_location(backbone, None)
 
 
 def test_unknown_names_are_refused() -> None:

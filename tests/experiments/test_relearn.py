@@ -11,15 +11,15 @@ from datasets import Image
 
 from conftest import DIGIT_COLUMNS, digits, tiny_config
 from lmeraser import Eraser
-from lmeraser.experiments.relearn import Forgotten, relearn_curve
+from lmeraser.experiments.relearn import ForgottenRecords, relearn_curve
 
 NUMBERS = range(24)
 TUNED = {"tuning": {"epochs": 12, "batch_size": 8, "prompt_learning_rate": 0.06, "head_learning_rate": 0.02}}
 
 
-def forgotten(numbers: range) -> Forgotten:
+def forgotten(numbers: range) -> ForgottenRecords:
     rows = list(digits(numbers).cast_column("image", Image(decode=False)))
-    return Forgotten(
+    return ForgottenRecords(
         [row["id"] for row in rows], [row["label"] for row in rows], [row["image"]["bytes"] for row in rows]
     )
 

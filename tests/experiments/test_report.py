@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from lmeraser.experiments.report import keep, write_report
+from lmeraser.experiments.report import write_report, write_result
 from lmeraser.experiments.results import Figure, Result, Table
 from outcomes import FIGURE, TABLE
 
@@ -14,7 +14,7 @@ def written(folder: Path, *results: Result) -> str:
     folder.mkdir(exist_ok=True)
     (folder / "environment.json").write_text(json.dumps({"profile": "tiny", "torch": "<2>"}))
     for result in results:
-        keep(folder, result)
+        write_result(folder, result)
     return write_report(folder, ["first", "absent", "second"]).read_text()
 
 

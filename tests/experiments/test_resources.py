@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lmeraser.experiments import resources
-from lmeraser.experiments.resources import measured
+from lmeraser.experiments.resources import measure_resources
 
 
 def test_the_result_and_the_seconds_of_some_work() -> None:
@@ -16,22 +16,22 @@ def test_the_result_and_the_seconds_of_some_work() -> None:
         time.sleep(0.05)
         return "done"
 
-    result, used = measured(work)
+    result, usage = measure_resources(work)
     assert result == "done"
-    assert used.seconds >= 0.05
+    assert usage.seconds >= 0.05
 
 
 def test_the_peak_holds_what_the_work_held() -> None:
-    _, before = measured(lambda: None)
+    _, before = measure_resources(lambda: None)
     if before.peak_mb is None:
         pytest.skip("this system does not tell a peak of its own")
-    held, used = measured(lambda: len(b"x" * 200 * 2**20))
+    held, usage = measure_resources(lambda: len(b"x" * 200 * 2**20))
     assert held == 200 * 2**20
-    assert used.peak_mb is not None
-    assert used.peak_mb >= before.peak_mb + 150
-    _, after = measured(lambda: None)
+    assert usage.peak_mb is not None
+    assert usage.peak_mb >= before.peak_mb + 150
+    _, after = measure_resources(lambda: None)
     assert after.peak_mb is not None
-    assert after.peak_mb < used.peak_mb  # a peak of its own
+    assert after.peak_mb < usage.peak_mb  # a peak of its own
 
 
 def test_energy_is_the_difference_of_the_counters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,13 +44,13 @@ def test_energy_is_the_difference_of_the_counters(tmp_path: Path, monkeypatch: p
     def work() -> None:
         counters[0].write_text("3500000")
 
-    assert measured(work)[1].joules == pytest.approx(2.5)
-    assert measured(lambda: counters[1].write_text("0"))[1].joules is None  # the counter began anew
+    assert measure_resources(work)[1].joules == pytest.approx(2.5)
+    assert measure_resources(lambda: counters[1].write_text("0"))[1].joules is None  # the counter began anew
     counters[0].unlink()
     counters[1].unlink()
-    assert measured(lambda: None)[1].joules is None
+    assert measure_resources(lambda: None)[1].joules is None
 
 
 def test_where_the_system_tells_no_peak_none_is_made_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resources, "_PEAK", tmp_path / "none" / "clear_refs")
-    assert measured(lambda: None)[1].peak_mb is None  # nothing grew
+    assert measure_resources(lambda: None)[1].peak_mb is None  # nothing grew

@@ -48,7 +48,7 @@ def test_an_interrupted_run_goes_on(pictures: Path, tmp_path: Path, monkeypatch:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(running, "keep", interrupted)
+        patch.setattr(running, "write_result", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run_experiments(["table1"], tmp_path / "out", profile="tiny", root=pictures)
     kept = sorted((tmp_path / "out" / "steps").iterdir())
@@ -76,10 +76,10 @@ def test_workers_make_the_same_models(pictures: Path, tmp_path: Path) -> None:
 def test_what_cannot_run_is_refused_and_leaves_nothing(pictures: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     for names, options, message in (
-        (["table9"], {}, "An experiment is"),
-        (["all"], {"profile": "huge"}, "A profile is"),
-        (["all"], {"root": tmp_path / "nothing"}, "At least one data set"),
-        (["all"], {"root": None}, "no folder"),
+        (["table9"], {}, "Experiment not found"),
+        (["all"], {"profile": "huge"}, "Profile not found"),
+        (["all"], {"root": tmp_path / "nothing"}, "No data set of the profile found"),
+        (["all"], {"root": None}, "no folder was given"),
     ):
         with pytest.raises(InputError, match=message):
             run_experiments(names, out, **{"profile": "tiny", "root": pictures, **options})  # type: ignore[arg-type]
@@ -88,8 +88,8 @@ def test_what_cannot_run_is_refused_and_leaves_nothing(pictures: Path, tmp_path:
 
 def test_a_folder_holds_one_run(pictures: Path, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "letter.txt").write_text("dear")
-    with pytest.raises(InputError, match="other files"):
+    (tmp_path / "other" / "letter.txt").write_text("text")
+    with pytest.raises(InputError, match="Output folder is not empty"):
         run_experiments(["clustering"], tmp_path / "other", profile="tiny", root=pictures)
     run_experiments(["clustering"], tmp_path / "out", profile="tiny", root=pictures)
     with pytest.raises(InputError, match="profile: tiny"):

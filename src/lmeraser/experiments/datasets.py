@@ -1,8 +1,8 @@
-"""The data sets of the paper's study (Table I): where they are, and which of their rows a study takes.
+"""The data sets of the paper's study (Table I): where they come from, and which rows a study uses.
 
-A data set is ``FOLDER/NAME/train.parquet`` and ``test.parquet`` where these exist, else its name on the
-``datasets`` hub. Rows are taken in their order, but for data whose rows about one subject are near-duplicates:
-there all rows of some subjects are taken. Knows nothing about methods.
+A data set is read from ``FOLDER/NAME/train.parquet`` and ``test.parquet`` if these exist, otherwise from the
+``datasets`` hub. The first rows are used, except where the rows of a subject are near-duplicates: there, all rows
+of a subset of the subjects are used.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ class DataSet:
     """A labelled image data set.
 
     Attributes:
-        name: of its folder.
-        title: in tables.
-        hub: name and configuration on the hub; None: not there in a usable form.
-        images: training and test images of the published data set.
-        subject: columns that together name what an image shows; none: unknown.
+        name: name of its folder.
+        title: name in tables.
+        hub: name and configuration on the hub; None: not available there in a usable form.
+        images: numbers of training and test images in the published data set.
+        subject: columns that together identify the subject of an image; empty: unknown.
     """
 
     name: str
@@ -42,7 +42,7 @@ class DataSet:
 
     @property
     def columns(self) -> Columns:
-        """What holds what, in the rows that `rows` gives."""
+        """The column names of the rows that `rows` yields."""
         return Columns(positions=True, subject=SUBJECT if self.subject else None)
 
 
@@ -59,20 +59,20 @@ _HUB_COLUMNS = {"img": "image", "fine_label": "label"}
 
 
 def available(data: DataSet, root: Path | None, *, hub: bool = False) -> bool:
-    """Whether its files are in ``root`` or, where the hub may be asked, it has a name there."""
+    """Whether the files are in ``root`` or, with ``hub``, the data set is on the hub."""
     here = root is not None and all(_file(data, root, split).is_file() for split in ("train", "test"))
     return here or (hub and data.hub is not None)
 
 
 def rows(data: DataSet, root: Path | None, split: str, count: int | None) -> IterableDataset:
-    """So many rows of a split, as a stream; None: all of them.
+    """Stream ``count`` rows of a split; None: all rows.
 
     Raises:
-        InputError: the data set is neither in ``root`` nor within reach.
+        InputError: the data set is neither in ``root`` nor on the hub, or the hub cannot be reached.
     """
     from datasets import Features, Value
 
-    stream = _opened(data, root, split)
+    stream = _open(data, root, split)
     if data.subject:
         features = Features({**stream.features, SUBJECT: Value("string")})
         stream = stream.map(lambda row: {SUBJECT: subject_of(data, row)}, features=features)
@@ -85,7 +85,7 @@ def rows(data: DataSet, root: Path | None, split: str, count: int | None) -> Ite
 
 
 def subject_of(data: DataSet, row: Mapping[str, Any]) -> str:
-    """What a row's image shows, as a text."""
+    """The subject of a row's image, as text."""
     return "-".join(str(row[column]) for column in data.subject)
 
 
@@ -93,7 +93,7 @@ def _file(data: DataSet, root: Path, split: str) -> Path:
     return root / data.name / f"{split}.parquet"
 
 
-def _opened(data: DataSet, root: Path | None, split: str) -> IterableDataset:
+def _open(data: DataSet, root: Path | None, split: str) -> IterableDataset:
     from datasets import Image, load_dataset
 
     if root is not None and (file := _file(data, root, split)).is_file():
@@ -108,13 +108,13 @@ def _from_hub(data: DataSet, root: Path | None, split: str) -> IterableDataset:
 
     try:
         if data.hub is None:
-            raise FileNotFoundError("it is on no hub in a form that this can read")
+            raise FileNotFoundError("not on the hub in a readable form")
         stream = load_dataset(*data.hub, split=split, streaming=True)
-    except Exception as error:  # datasets raises many kinds: no network, no such name, no such split
-        where = _file(data, root, split) if root else "no folder given"
+    except Exception as error:  # the library raises many types: no network, unknown name or split
+        source = f"{_file(data, root, split)} does not exist" if root else "no folder was given"
         raise InputError(
-            f"{data.title} is in the folder of the data sets or within reach.",
-            got=f"{where}: not there; {type(error).__name__}: {str(error).partition(chr(10))[0]}",
-            next_step=f"give a folder with {data.name}/train.parquet and test.parquet with --data",
+            "Data set not found",
+            got=f"{data.title}: {source}; {type(error).__name__}: {str(error).partition(chr(10))[0]}",
+            next_step=f"pass a folder with {data.name}/train.parquet and {data.name}/test.parquet with --data",
         ) from error
     return stream.rename_columns({old: new for old, new in _HUB_COLUMNS.items() if old in stream.column_names})

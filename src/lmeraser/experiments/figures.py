@@ -1,4 +1,4 @@
-"""Figures drawn from their numbers, as PNG and SVG. Knows nothing about how they came about."""
+"""Draw figures from their numbers, as PNG and SVG."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _MARKERS = "osD^vPX*<>hd"
 
 
 def draw(figure: Figure) -> dict[str, bytes]:
-    """The picture's bytes by format."""
+    """Draw a figure; return the bytes of the file by format."""
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as Canvas
 
-    # Without a salt and a date the same numbers give the same SVG.
+    # A fixed salt and no date: the same numbers give the same SVG.
     with rc_context({"svg.hashsalt": figure.name, "svg.fonttype": "none"}):
         canvas = Canvas(figsize=(8, 4.2), layout="constrained")
         FigureCanvasAgg(canvas)
@@ -43,12 +43,13 @@ def _lines(axis: Any, series: Mapping[str, Any]) -> None:
 
 
 def _bars(axis: Any, series: Mapping[str, Any]) -> None:
-    """Groups of bars: one group for each entry, one bar for each name in it."""
-    groups, names = list(series), list(dict.fromkeys(name for group in series.values() for name in group))
+    """Grouped bars: one group for each entry of the series, one bar for each name in it."""
+    groups = list(series)
+    names = list(dict.fromkeys(name for group in series.values() for name in group))
     width = 0.8 / max(1, len(names))
     for number, name in enumerate(names):
-        places = [index + (number - (len(names) - 1) / 2) * width for index in range(len(groups))]
-        axis.bar(places, [series[group].get(name, 0) for group in groups], width, label=name)
+        positions = [index + (number - (len(names) - 1) / 2) * width for index in range(len(groups))]
+        axis.bar(positions, [series[group].get(name, 0) for group in groups], width, label=name)
     axis.set_xticks(range(len(groups)), groups)
 
 

@@ -1,7 +1,7 @@
-"""The methods that are compared, each a preset of the same machinery with the study's backbone and budget.
+"""The methods under comparison, each a preset run with the study's backbone and tuning budget.
 
-Only what a method *is* comes from its preset; backbone, number of epochs, batch size and learning rates are the
-profile's, the same for all, so that differences are the methods'. Knows nothing about data.
+A preset defines only what the method *is*. Backbone, epochs, batch size and learning rates come from the profile
+and are the same for all methods, so that differences in results are due to the methods.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from lmeraser.config.tuning import HeadConfig, TuningConfig
 from lmeraser.errors import InputError
 from lmeraser.experiments.profiles import BackboneProfile, Profile
 
-DATA = "data:"  # begins the name of a backbone that lies beside the data sets
+DATA = "data:"  # prefix of backbone names that are folders beside the data sets
 
 
 @dataclass(frozen=True)
@@ -25,19 +25,19 @@ class Method:
     """A way to train and to unlearn.
 
     Attributes:
-        name: on the command line and in files.
-        title: in tables.
-        preset: its settings.
-        settings: what a study sets beside; words in capitals stand for the profile's numbers.
-        dear: whether every request tunes everything again.
-        paper: its row in the paper's tables.
+        name: name on the command line and in files.
+        title: name in tables.
+        preset: preset with its settings.
+        settings: settings that a study overrides; words in capitals are replaced by numbers of the profile.
+        expensive: whether every request tunes everything again.
+        paper: row of the paper's tables with its numbers.
     """
 
     name: str
     title: str
     preset: PresetName
     settings: Mapping[str, Any] = field(default_factory=dict)
-    dear: bool = False
+    expensive: bool = False
     paper: str | None = None
 
 
@@ -64,7 +64,7 @@ METHODS = {
             {"partition": {"method": "class_tree", "max_records": "LIMIT"}},
         ),
         Method("instant", "instant (ours, default)", "instant"),
-        Method("retrain", "Retraining, whole network", "retrain", dear=True, paper="Retrain"),
+        Method("retrain", "Retraining, whole network", "retrain", expensive=True, paper="Retrain"),
         Method(
             "sisa",
             "SISA",
@@ -72,7 +72,7 @@ METHODS = {
             {"partition": {"clusters": "SHARDS"}, "tuning": {"slices": "SLICES"}},
             paper="SISA",
         ),
-        Method("single-prompt", "Single prompt (VP)", "single-prompt", dear=True, paper="Single Prompt"),
+        Method("single-prompt", "Single prompt (VP)", "single-prompt", expensive=True, paper="Single Prompt"),
         Method("dam-vp", "DAM-VP", "dam-vp", _SAMPLED, paper="DAM-VP"),
         Method(
             "random-one",
@@ -82,22 +82,24 @@ METHODS = {
             paper="RndPart",
         ),
         Method("random-all", "Random partition, all heads asked", "random-partition", _CLUSTERS),
-        Method("shared-head", "One shared head", "shared-head", _SAMPLED, dear=True),
-        Method("linear", "Linear classifier", "linear", dear=True),
-        Method("vpt-shallow", "VPT, shallow", "vpt-shallow", _TOKENS, dear=True),
-        Method("vpt-deep", "VPT, deep", "vpt-deep", _TOKENS, dear=True),
+        Method("shared-head", "One shared head", "shared-head", _SAMPLED, expensive=True),
+        Method("linear", "Linear classifier", "linear", expensive=True),
+        Method("vpt-shallow", "VPT, shallow", "vpt-shallow", _TOKENS, expensive=True),
+        Method("vpt-deep", "VPT, deep", "vpt-deep", _TOKENS, expensive=True),
     )
 }
 
 
 def method_of(name: str) -> Method:
-    """The method of this name.
+    """The method with this name.
 
     Raises:
-        InputError: there is none.
+        InputError: there is no such method.
     """
     if name not in METHODS:
-        raise InputError(f"A method is one of {', '.join(METHODS)}.", got=name, next_step="choose one of them")
+        raise InputError(
+            "Method not found", got=f"{name!r} (there are: {', '.join(METHODS)})", next_step="choose one of them"
+        )
     return METHODS[name]
 
 
@@ -114,30 +116,30 @@ def settings_of(
     """All settings of a method in a study.
 
     Args:
-        method: what to run.
-        backbone: on which frozen network.
+        method: the method to run.
+        backbone: the frozen network.
         profile: the size of the study.
-        root: folder of the data sets, for backbones that lie there.
-        seed: of all coins.
+        root: folder of the data sets, for backbones stored beside them.
+        seed: seed of all randomness.
         records: number of private records.
-        differences: settings that one experiment varies.
+        differences: settings that the experiment varies.
     """
-    slices = profile.slices
     numbers = {
         "CLUSTERS": profile.clusters,
-        "SAMPLE": profile.sample,
+        "SAMPLE": profile.sample_size,
         "SHARDS": profile.shards,
-        "SLICES": slices,
+        "SLICES": profile.slices,
         "LIMIT": max(1, round(1.7 * records / profile.clusters)),
     }
-    own = _filled(method.settings, numbers)
+    own = _substitute(method.settings, numbers)
     sliced = own.get("tuning", {}).get("slices", 1)
-    # Slice s is tuned on s/S of the records: so many epochs each give all methods the same number of passes.
+    # Slice s is tuned on s/S of the records: with this number of epochs per slice, all methods make equally many
+    # passes over the records.
     epochs = max(1, round(backbone.epochs * 2 / (sliced + 1)))
     common = {
         "seed": seed,
-        "backbone": {**backbone.settings, "name": located(backbone, root)},
-        # Whole sections, so that no optimiser, rate or schedule of a preset is left: these are the study's.
+        "backbone": {**backbone.settings, "name": backbone_location(backbone, root)},
+        # Complete sections, so that no optimiser, rate or schedule of a preset survives: they are the study's.
         "head": HeadConfig().model_dump(),
         "tuning": {
             **TuningConfig(**profile.tuning).model_dump(exclude={"slices", "stop_after"}),
@@ -148,19 +150,22 @@ def settings_of(
     return parse(values, base=method.preset)
 
 
-def located(backbone: BackboneProfile, root: Path | None) -> str:
-    """A backbone's name, or its folder beside the data sets."""
+def backbone_location(backbone: BackboneProfile, root: Path | None) -> str:
+    """The backbone's name, or the path of its folder beside the data sets."""
     name = str(backbone.settings["name"])
     if not name.startswith(DATA):
         return name
     if root is None:
         raise InputError(
-            f"{backbone.name} is a folder beside the data sets.", got="no folder", next_step="give it with --data"
+            "Backbone not found",
+            got=f"{backbone.name} lies beside the data sets, and no folder was given",
+            next_step="pass the folder of the data sets with --data",
         )
     return str(root / name.removeprefix(DATA))
 
 
-def _filled(value: Any, numbers: Mapping[str, int]) -> Any:
+def _substitute(value: Any, numbers: Mapping[str, int]) -> Any:
+    """Replace the words in capitals by their numbers, at any depth."""
     if isinstance(value, Mapping):
-        return {key: _filled(item, numbers) for key, item in value.items()}
+        return {key: _substitute(item, numbers) for key, item in value.items()}
     return numbers.get(value, value) if isinstance(value, str) else value

@@ -1,7 +1,7 @@
-"""How large an experiment is: ``small`` for two cores, ``full`` for the paper's size on GPUs.
+"""Sizes of the experiments: ``small`` for two cores, ``full`` for the paper's sizes on GPUs.
 
-A profile says which records, which backbones and how much tuning every method gets; methods differ in nothing
-else than what they are. Knows nothing about methods or what is measured.
+A profile sets the records, the backbones and the tuning budget, the same for every method. Must not depend on
+methods or metrics.
 """
 
 from __future__ import annotations
@@ -17,15 +17,16 @@ ProfileName = Literal["tiny", "small", "full"]
 
 @dataclass(frozen=True)
 class BackboneProfile:
-    """A frozen network as an experiment uses it.
+    """A frozen network and the amount of data and tuning it is used with.
 
     Attributes:
-        name: in tables.
-        settings: the section ``[backbone]``; a name that begins with ``data:`` is a folder beside the data sets.
-        records: private records of each data set; None: all.
-        test: test images; None: all.
-        epochs: of tuning.
-        read_at: epochs after which accuracy is read for the curves.
+        name: name in tables.
+        settings: the settings section ``[backbone]``; a name starting with ``data:`` is a folder beside the data
+            sets.
+        records: number of private records of each data set; None: all.
+        test: number of test images; None: all.
+        epochs: epochs of tuning.
+        curve_epochs: epochs after which the accuracy curves are evaluated.
     """
 
     name: str
@@ -33,7 +34,7 @@ class BackboneProfile:
     records: int | None
     test: int | None
     epochs: int
-    read_at: tuple[int, ...]
+    curve_epochs: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -41,37 +42,37 @@ class Profile:
     """The size of the experiments.
 
     Attributes:
-        name: of the profile.
-        data: names of the data sets.
-        backbones: the first is the one of all tables; the others have curves only.
-        clusters: for which methods that take a number of clusters divide the records.
-        sample: of the private records, which shapes their partition.
-        numbers: of clusters, for accuracy against what was unlearned (Figure 5).
-        shares: of the records that are unlearned there.
-        shards: of SISA.
-        slices: of each shard.
+        name: name of the profile.
+        data_sets: names of the data sets.
+        backbones: the first one is used in all tables; the others have accuracy curves only.
+        clusters: number of clusters for methods that take one.
+        sample_size: private records that the partition is fitted on.
+        cluster_counts: numbers of clusters in the plot of accuracy against unlearned share (Figure 5).
+        unlearned_shares: shares of the records that are unlearned in that plot.
+        shards: number of SISA's shards.
+        slices: slices of each shard.
         requests: single deletions that are timed for each method.
-        dear_requests: the same where every request tunes everything again.
-        sets: forget sets that are studied.
-        seeds: for the spread of the retrained model.
-        references: models for membership inference.
-        tuning: of all methods, besides the epochs.
+        expensive_requests: the same for methods that tune everything again on every request.
+        forget_sets: names of the forget sets that are studied.
+        seeds: number of retrained models whose spread is measured.
+        reference_models: number of reference models for membership inference.
+        tuning: tuning settings of all methods, without the epochs.
     """
 
     name: ProfileName
-    data: tuple[str, ...]
+    data_sets: tuple[str, ...]
     backbones: tuple[BackboneProfile, ...]
     clusters: int
-    sample: int
-    numbers: tuple[int, ...]
-    shares: tuple[float, ...]
+    sample_size: int
+    cluster_counts: tuple[int, ...]
+    unlearned_shares: tuple[float, ...]
     shards: int
     slices: int
     requests: int
-    dear_requests: int
-    sets: tuple[str, ...]
+    expensive_requests: int
+    forget_sets: tuple[str, ...]
     seeds: int
-    references: int
+    reference_models: int
     tuning: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -80,26 +81,26 @@ _SETS = ("random", "class", "cluster", "sampled", "outliers", "subject")
 _HALVES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
 
 PROFILES: dict[str, Profile] = {
-    # A miniature of everything, for tests: it shows that the machinery works and nothing else.
+    # A miniature of every experiment, for tests: its numbers mean nothing.
     "tiny": Profile(
         name="tiny",
-        data=("cifar10",),
+        data_sets=("cifar10",),
         backbones=(BackboneProfile("EfficientNet-Lite0", {**_LITE, "image_size": 32}, 60, 30, 2, (1, 2)),),
         clusters=3,
-        sample=20,
-        numbers=(2, 3),
-        shares=(0.0, 0.5),
+        sample_size=20,
+        cluster_counts=(2, 3),
+        unlearned_shares=(0.0, 0.5),
         shards=2,
         slices=2,
         requests=2,
-        dear_requests=1,
-        sets=("random", "subject"),
+        expensive_requests=1,
+        forget_sets=("random", "subject"),
         seeds=2,
-        references=2,
+        reference_models=2,
     ),
     "small": Profile(
         name="small",
-        data=("cifar10", "cifar100", "svhn", "gtsrb"),
+        data_sets=("cifar10", "cifar100", "svhn", "gtsrb"),
         backbones=(
             BackboneProfile("EfficientNet-Lite0", _LITE, 500, 500, 5, (1, 2, 5)),
             BackboneProfile(
@@ -112,22 +113,22 @@ PROFILES: dict[str, Profile] = {
             ),
         ),
         clusters=10,
-        sample=100,
-        numbers=(5, 10, 20),
-        shares=_HALVES,
+        sample_size=100,
+        cluster_counts=(5, 10, 20),
+        unlearned_shares=_HALVES,
         shards=5,
         slices=2,
         requests=8,
-        dear_requests=2,
-        sets=_SETS,
+        expensive_requests=2,
+        forget_sets=_SETS,
         seeds=3,
-        references=4,
+        reference_models=4,
         tuning={"prompt_learning_rate": 0.06, "head_learning_rate": 0.006},
     ),
     # Section V-A of the paper: 50 epochs at 224 px. Numbers of clusters as in its published code.
     "full": Profile(
         name="full",
-        data=("cifar10", "cifar100", "svhn", "gtsrb"),
+        data_sets=("cifar10", "cifar100", "svhn", "gtsrb"),
         backbones=tuple(
             BackboneProfile(
                 name, {"name": alias, "image_size": 224, "resize": 256}, None, None, 50, (1, 5, 10, 20, 50)
@@ -140,27 +141,31 @@ PROFILES: dict[str, Profile] = {
             )
         ),
         clusters=100,
-        sample=1000,
-        numbers=(50, 100, 350),
-        shares=_HALVES,
+        sample_size=1000,
+        cluster_counts=(50, 100, 350),
+        unlearned_shares=_HALVES,
         shards=20,
         slices=5,
         requests=100,
-        dear_requests=3,
-        sets=_SETS,
+        expensive_requests=3,
+        forget_sets=_SETS,
         seeds=3,
-        references=8,
+        reference_models=8,
         tuning={"batch_size": 128},
     ),
 }
 
 
 def profile_of(name: str) -> Profile:
-    """The profile of this name.
+    """The profile with this name.
 
     Raises:
-        InputError: there is none.
+        InputError: there is no such profile.
     """
     if name not in PROFILES:
-        raise InputError(f"A profile is one of {', '.join(PROFILES)}.", got=name, next_step="choose one of them")
+        raise InputError(
+            "Profile not found",
+            got=f"{name!r} (there are: {', '.join(PROFILES)})",
+            next_step="choose one of them with --profile",
+        )
     return PROFILES[name]

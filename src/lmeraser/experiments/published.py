@@ -1,7 +1,7 @@
-"""Numbers that the paper printed (LMEraser, AISTATS 2025), to stand beside ours.
+"""Numbers published in the paper (LMEraser, AISTATS 2025), for display beside our own.
 
-They were measured on other machines, other sizes and other backbones than most runs here; they are shown, never
-compared by a program.
+The paper used other machines, sizes and backbones than most runs here: these numbers are displayed, and no program
+compares against them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ SECONDS_PER_REQUEST = {  # Table II, one V100, ViT-B-22K
     "DAM-VP": {"cifar10": 21.26, "cifar100": 12.14, "svhn": 260.07, "gtsrb": 26.64},
     "Single Prompt": {"cifar10": 3185.0, "cifar100": 4048.0, "svhn": 4688.0, "gtsrb": 1740.0},
 }
-NOT_MEASURED = {"Retrain": "days", "SISA": "days"}  # the same table, in words
+NOT_MEASURED = {"Retrain": "days", "SISA": "days"}  # the same table; the paper gives a unit of time only
 ACCURACY = {
     ("cifar100", 0.0): 0.7275,
     ("cifar100", 0.5): 0.6953,

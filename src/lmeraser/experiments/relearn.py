@@ -1,8 +1,8 @@
-"""How fast a model learns again what it forgot: epochs of tuning on the forgotten records alone.
+"""Relearning curve: accuracy on forgotten records while the model is tuned on them again.
 
-Every forgotten record is tuned in the cluster that would answer for it, from that cluster's present constituent,
-one epoch at a time at a constant rate. A model that remembers is back sooner than one that never saw the records.
-Reads a workspace and changes nothing; knows nothing about what the curve is compared with.
+Each forgotten record is tuned in the cluster it is routed to, starting from that cluster's current constituent,
+one epoch at a time with a constant learning rate. A model that remembers recovers sooner than one that never saw
+the records. Reads a workspace and changes nothing.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from lmeraser.config.schema import Config, merge, parse
 from lmeraser.core.digests import Digest
 from lmeraser.core.progress import silent
-from lmeraser.core.sufficient_statistics import embedding, encode
+from lmeraser.core.sufficient_statistics import embedding, quantize
 from lmeraser.eraser import Eraser
 from lmeraser.experiments.metrics.accuracies import accuracy
 from lmeraser.inference.predictor import Predictor
@@ -28,13 +28,13 @@ from lmeraser.storage.artifacts import MemoryStore
 
 
 @dataclass(frozen=True)
-class Forgotten:
-    """Records that a model forgot, or never saw.
+class ForgottenRecords:
+    """Records that a model forgot or never saw.
 
     Attributes:
-        ids: of the records, sorted.
-        labels: class of each.
-        images: bytes of each.
+        ids: record ids, sorted.
+        labels: class of each record.
+        images: encoded image of each record.
     """
 
     ids: Sequence[str]
@@ -42,8 +42,8 @@ class Forgotten:
     images: Sequence[bytes]
 
 
-def relearn_curve(eraser: Eraser, records: Forgotten, epochs: int) -> list[float]:
-    """Accuracy on the records before tuning on them, and after each epoch of it; empty where nothing is tuned."""
+def relearn_curve(eraser: Eraser, records: ForgottenRecords, epochs: int) -> list[float]:
+    """Accuracy on the records before tuning on them and after each epoch; empty for models without tuning."""
     model = eraser.workspace.generations.require()
     if not model.tuned:
         return []
@@ -53,9 +53,9 @@ def relearn_curve(eraser: Eraser, records: Forgotten, epochs: int) -> list[float
     tasks = _tasks(model, store, executor, records)
     fetch = _fetch(model.config(), executor, records)
     for _ in range(epochs):
-        done = {result.key: result.data for result in executor.tune(list(tasks.values()), fetch, silent)}
-        tasks = {number: replace(task, start=done[task.key]) for number, task in tasks.items()}
-        model = _with(model, store, {number: done[task.key] for number, task in tasks.items()})
+        tuned = {result.key: result.data for result in executor.tune(list(tasks.values()), fetch, silent)}
+        tasks = {number: replace(task, start=tuned[task.key]) for number, task in tasks.items()}
+        model = _with_constituents(model, store, {number: tuned[task.key] for number, task in tasks.items()})
         curve.append(_accuracy(model, store, executor, records))
     return curve
 
@@ -65,8 +65,10 @@ def _one_epoch(config: Config) -> Config:
     return parse(merge(values, {"tuning": {"epochs": 1, "warmup_epochs": 0.0, "schedule": "constant"}}))
 
 
-def _tasks(model: Model, store: MemoryStore, executor: LocalExecutor, records: Forgotten) -> dict[int, TuneTask]:
-    """A tuning for each cluster that answers for some of the records, by its number."""
+def _tasks(
+    model: Model, store: MemoryStore, executor: LocalExecutor, records: ForgottenRecords
+) -> dict[int, TuneTask]:
+    """A tuning task for each cluster that some of the records are routed to, by cluster number."""
     routes = Predictor(model, store, executor).batch(records.images).clusters
     members: dict[int, list[int]] = defaultdict(list)
     for index, numbers in enumerate(routes.tolist()):
@@ -74,9 +76,9 @@ def _tasks(model: Model, store: MemoryStore, executor: LocalExecutor, records: F
             members[number].append(index)
     tasks = {}
     for cluster in model.clusters:
-        if cluster.constituent is not None and (mine := members.get(cluster.number)):
-            ids = tuple(records.ids[index] for index in mine)
-            labels = tuple(records.labels[index] for index in mine)
+        if cluster.constituent is not None and (indices := members.get(cluster.number)):
+            ids = tuple(records.ids[index] for index in indices)
+            labels = tuple(records.labels[index] for index in indices)
             start = store.read(cluster.constituent.artifact)
             tasks[cluster.number] = TuneTask(
                 Digest.of_json(cluster.number), ids, labels, len(model.classes), start
@@ -84,24 +86,24 @@ def _tasks(model: Model, store: MemoryStore, executor: LocalExecutor, records: F
     return tasks
 
 
-def _fetch(config: Config, executor: LocalExecutor, records: Forgotten) -> Fetch:
-    """Images of record ids, or their codes where heads are tuned on codes."""
+def _fetch(config: Config, executor: LocalExecutor, records: ForgottenRecords) -> Fetch:
+    """Look up images by record id, or quantized embeddings for heads that are tuned on those."""
     by_id: Mapping[str, Any] = dict(zip(records.ids, records.images, strict=True))
     if config.constituent.given == "codes":
         images, views = by_id, config.embedding.views
         stream = executor.embed(records.ids, lambda ids: [images[i] for i in ids], silent, views)
         vectors = np.stack([vector for _, vector in stream]).reshape(len(records.ids), len(views), -1)
-        by_id = dict(zip(records.ids, encode(embedding(vectors)), strict=True))
+        by_id = dict(zip(records.ids, quantize(embedding(vectors)), strict=True))
     return lambda ids: [by_id[record_id] for record_id in ids]
 
 
-def _with(model: Model, store: MemoryStore, constituents: Mapping[int, bytes]) -> Model:
-    """The model with other constituents for some clusters."""
+def _with_constituents(model: Model, store: MemoryStore, constituents: Mapping[int, bytes]) -> Model:
+    """Copy the model with some of its constituents replaced."""
     clusters = []
     for cluster in model.clusters:
         if cluster.number in constituents and cluster.constituent is not None:
             data, old = constituents[cluster.number], cluster.constituent
-            entry = store.keep(Digest.of(data), data, fingerprint=old.fingerprint, seconds=0.0)
+            entry = store.put(Digest.of(data), data, fingerprint=old.fingerprint, seconds=0.0)
             cluster = cluster.model_copy(
                 update={"constituent": old.model_copy(update={"artifact": entry.artifact})}
             )
@@ -109,5 +111,5 @@ def _with(model: Model, store: MemoryStore, constituents: Mapping[int, bytes]) -
     return model.model_copy(update={"clusters": tuple(clusters)})
 
 
-def _accuracy(model: Model, store: MemoryStore, executor: LocalExecutor, records: Forgotten) -> float:
+def _accuracy(model: Model, store: MemoryStore, executor: LocalExecutor, records: ForgottenRecords) -> float:
     return accuracy(Predictor(model, store, executor).batch(records.images).probabilities, list(records.labels))

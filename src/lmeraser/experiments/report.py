@@ -1,7 +1,6 @@
-"""The report of a run: one HTML file without outside parts, made of the results and pictures in its folder.
+"""HTML report of a run: one self-contained file generated from the results and figures in the run's folder.
 
-Every number in it comes from a JSON file in ``results``, whose name stands beside it. Knows nothing about how
-experiments run.
+Every number comes from a JSON file in ``results``, which the report names. Must not depend on how experiments run.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lmeraser.core.atomic_files import write_atomic
-from lmeraser.core.console import text
+from lmeraser.core.console import format_value
 from lmeraser.experiments.figures import draw
 from lmeraser.experiments.results import Figure, Result, Table
 
@@ -30,8 +29,8 @@ figure { margin: 1rem 0; } img { max-width: 100%; background: white; }
 """
 
 
-def keep(out: Path, result: Result) -> None:
-    """Write a result into a run's folder: JSON, a CSV for each table, PNG and SVG for each figure."""
+def write_result(out: Path, result: Result) -> None:
+    """Write a result to the run's folder: one JSON file, a CSV for each table, PNG and SVG for each figure."""
     for table in result.tables:
         write_atomic(out / "tables" / f"{result.name}-{table.name}.csv", table.to_csv().encode())
     for figure in result.figures:
@@ -43,11 +42,11 @@ def keep(out: Path, result: Result) -> None:
 
 
 def write_report(out: Path, names: Sequence[str]) -> Path:
-    """Write ``report.html`` from the results of these experiments, as far as they are there; returns its path."""
+    """Write ``report.html`` from those results of these experiments that exist, and return its path."""
     results = [out / "results" / f"{name}.json" for name in names]
     parts = [Result.of_json(json.loads(file.read_text())) for file in results if file.exists()]
     environment = json.loads((out / "environment.json").read_text())
-    body = "\n".join([*_opening(environment), *(_part(out, part) for part in parts)])
+    body = "\n".join([*_introduction(environment), *(_section(out, part) for part in parts)])
     page = (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         f"<title>lmeraser: experiments</title><style>{_STYLE}</style></head><body>{body}</body></html>\n"
@@ -57,18 +56,18 @@ def write_report(out: Path, names: Sequence[str]) -> Path:
     return path
 
 
-def _opening(environment: Mapping[str, Any]) -> Iterable[str]:
+def _introduction(environment: Mapping[str, Any]) -> Iterable[str]:
     yield "<h1>Experiments</h1>"
-    facts = ", ".join(f"{escape(name)} {escape(text(value))}" for name, value in environment.items())
+    facts = ", ".join(f"{escape(name)} {escape(format_value(value))}" for name, value in environment.items())
     yield f'<p class="quiet">{facts}</p>'
     yield (
         "<p>Every method runs on the same records, the same frozen backbone and the same number of passes over "
-        "them. Every number is in <code>results/</code> beside this file, and what it was made of in "
-        "<code>steps/</code>. Numbers of the paper were measured on other machines and at other sizes.</p>"
+        "them. Every number is in <code>results/</code> beside this file, and the measurements behind it "
+        "in <code>steps/</code>. The paper's numbers were measured on other machines and at other sizes.</p>"
     )
 
 
-def _part(out: Path, result: Result) -> str:
+def _section(out: Path, result: Result) -> str:
     head = f"<h2>{escape(result.title)}</h2>"
     source = f'<p class="quiet">{escape(result.paper)}; results/{escape(result.name)}.json</p>'
     notes = "".join(f"<p>{escape(note)}</p>" for note in result.notes)
@@ -92,4 +91,6 @@ def _table(table: Table) -> str:
 
 def _cell(value: Any) -> str:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return f'<td class="number">{text(value)}</td>' if number else f"<td>{escape(text(value))}</td>"
+    return (
+        f'<td class="number">{format_value(value)}</td>' if number else f"<td>{escape(format_value(value))}</td>"
+    )

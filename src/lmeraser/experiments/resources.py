@@ -1,8 +1,9 @@
-"""What work takes of the machine: seconds, peak memory, energy where the machine tells it.
+"""Resource usage of a piece of work: wall-clock seconds, peak memory and, where readable, energy.
 
 Memory is the resident peak of this process while the work ran (Linux; elsewhere the peak since the process began,
-and only if that grew). Energy is what the processor packages' counters say (RAPL, Linux, readable by few), of
-everything that ran meanwhile. What cannot be read is None, never an estimate.
+and only if that grew). Energy is read from the
+counters of the processor packages (RAPL, Linux, usually readable by root only) and includes everything that ran
+meanwhile. A value that cannot be read is None, never an estimate.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ _RAPL = Path("/sys/class/powercap")
 
 
 @dataclass(frozen=True)
-class Used:
-    """What some work took.
+class ResourceUsage:
+    """Resources that a piece of work used.
 
     Attributes:
-        seconds: by the clock on the wall.
-        peak_mb: of resident memory, MiB.
-        joules: of the processor packages.
+        seconds: wall-clock time.
+        peak_mb: peak resident memory, MiB.
+        joules: energy of the processor packages.
     """
 
     seconds: float
@@ -37,29 +38,35 @@ class Used:
     joules: float | None
 
 
-def measured(work: Callable[[], T]) -> tuple[T, Used]:
-    """The result of some work, and what it took."""
-    own_peak = _forget_peak()
-    before = _largest()
-    energy, started = _energy(), time.perf_counter()
+def measure_resources(work: Callable[[], T]) -> tuple[T, ResourceUsage]:
+    """Run ``work``; return its result and the resources that it used."""
+    peak_was_reset = _reset_peak()
+    process_peak = _process_peak()
+    energy_before = _energy()
+    started = time.perf_counter()
     result = work()
-    seconds, after = time.perf_counter() - started, _energy()
-    peak = _peak() if own_peak else (_largest() if _largest() > before else None)
-    joules = after - energy if energy is not None and after is not None and after >= energy else None
-    return result, Used(seconds, peak, joules)
+    seconds = time.perf_counter() - started
+    energy = _energy()
+    peak = _peak_since_reset() if peak_was_reset else None
+    if not peak_was_reset and _process_peak() > process_peak:
+        peak = _process_peak()
+    joules = None
+    if energy_before is not None and energy is not None and energy >= energy_before:  # counters wrap around
+        joules = energy - energy_before
+    return result, ResourceUsage(seconds, peak, joules)
 
 
-def _forget_peak() -> bool:
-    """Start a new peak, where the system can."""
+def _reset_peak() -> bool:
+    """Reset the kernel's peak counter; False where the system does not support it."""
     try:
         _PEAK.write_text("5")
     except OSError:
         return False
-    return _peak() is not None
+    return _peak_since_reset() is not None
 
 
-def _peak() -> float | None:
-    """Resident peak since `_forget_peak`, MiB."""
+def _peak_since_reset() -> float | None:
+    """Peak resident memory since `_reset_peak`, MiB."""
     try:
         lines = _STATUS.read_text().splitlines()
     except OSError:
@@ -67,13 +74,13 @@ def _peak() -> float | None:
     return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:")), None)
 
 
-def _largest() -> float:
-    """Resident peak since the process began, MiB."""
+def _process_peak() -> float:
+    """Peak resident memory since the process started, MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 1024)
 
 
 def _energy() -> float | None:
-    """Joules on the counters of all processor packages; None if one of them cannot be read, or there is none."""
+    """Sum of the energy counters of all processor packages, J; None if there is none or one cannot be read."""
     try:
         counters = [int(path.read_text()) for path in sorted(_RAPL.glob("intel-rapl:[0-9]/energy_uj"))]
     except (OSError, ValueError):

@@ -1,6 +1,6 @@
-"""What an experiment gives: tables, figures and notes, as JSON, from which every picture and report is made.
+"""Results of an experiment: tables, figures and notes, as JSON, from which pictures and reports are generated.
 
-Figures are kept as their numbers; `figures` draws them. Knows nothing about how anything was measured.
+A figure is stored as its numbers; `figures` draws it. Must not depend on how anything was measured.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ class Table:
     """Rows with a header.
 
     Attributes:
-        name: of its files.
-        title: above it.
-        columns: their names.
-        rows: values in their order.
-        note: how to read it.
+        name: name of its files.
+        title: title above the table.
+        columns: column names.
+        rows: values of each row, in the order of the columns.
+        note: how to read the table.
     """
 
     name: str
@@ -33,7 +33,7 @@ class Table:
     note: str = ""
 
     def to_csv(self) -> str:
-        """The table for spreadsheets."""
+        """The table as CSV."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(self.columns)
@@ -43,18 +43,18 @@ class Table:
 
 @dataclass(frozen=True)
 class Figure:
-    """Numbers that are better looked at than read.
+    """A plot, stored as its numbers.
 
     Attributes:
-        name: of its files.
-        title: above it.
-        kind: lines over x, bars with names, or rows of images.
-        x: what the horizontal axis shows.
-        y: what the vertical axis shows.
-        series: points [x, y] of each line, or a value for each name of each group of bars, by their names.
+        name: name of its files.
+        title: title above the plot.
+        kind: lines over x, grouped bars, or rows of images.
+        x: label of the horizontal axis.
+        y: label of the vertical axis.
+        series: by name, the points [x, y] of each line, or the bars of each group as a mapping of names to values.
         log: whether the vertical axis is logarithmic.
         published: levels from the paper, drawn as dotted lines.
-        note: below it.
+        note: caption below the plot.
     """
 
     name: str
@@ -70,13 +70,13 @@ class Figure:
 
 @dataclass(frozen=True)
 class Findings:
-    """What one experiment found.
+    """The tables, figures and notes of one experiment.
 
     Attributes:
-        tables: its tables.
-        figures: its figures.
-        notes: what is to be known, in sentences.
-        pictures: PNG bytes of figures that consist of images, by their names; not part of the JSON.
+        tables: the tables.
+        figures: the figures.
+        notes: remarks for the reader, in whole sentences.
+        pictures: PNG bytes of the figures of kind ``images``, by figure name; not part of the JSON.
     """
 
     tables: Sequence[Table] = ()
@@ -90,9 +90,9 @@ class Result(Findings):
     """The findings of one experiment, with its name.
 
     Attributes:
-        name: of the experiment.
-        title: above its part of the report.
-        paper: which table or figure of the paper it stands beside.
+        name: name of the experiment.
+        title: title of its section in the report.
+        paper: the table or figure of the paper that it reproduces.
     """
 
     name: str
@@ -100,12 +100,12 @@ class Result(Findings):
     paper: str
 
     def to_json(self) -> dict[str, Any]:
-        """JSON values."""
+        """The result as JSON values, without pictures."""
         return {name: value for name, value in asdict(self).items() if name != "pictures"}
 
     @classmethod
     def of_json(cls, values: Mapping[str, Any]) -> Result:
-        """What `to_json` gave."""
+        """Parse the values that `to_json` returns."""
         tables = [Table(**table) for table in values["tables"]]
         figures = [Figure(**figure) for figure in values["figures"]]
         return cls(**{**values, "tables": tables, "figures": figures})

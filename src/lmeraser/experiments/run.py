@@ -1,8 +1,8 @@
-"""Run experiments: one after the other, each kept as soon as it is done, and a report of all of them at the end.
+"""Run experiments in sequence, save each result as soon as it is complete, and write a report at the end.
 
-A run's folder holds ``environment.json`` (versions, machine), ``config.json`` (the profile), ``steps`` (every
-training and request), ``results``, ``tables``, ``figures`` and ``report.html``. An interrupted run goes on where
-it stopped. Trained workspaces are removed at the end, because they hold the records.
+The folder of a run holds ``environment.json`` (versions, machine), ``config.json`` (the profile), ``steps`` (every
+training and request), ``results``, ``tables``, ``figures`` and ``report.html``. An interrupted run resumes where
+it stopped. Trained workspaces are removed at the end because they hold the records.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from lmeraser.config.deployment import ComputeConfig
 from lmeraser.core.atomic_files import write_atomic
 from lmeraser.core.progress import Progress, silent
 from lmeraser.errors import InputError
-from lmeraser.experiments.bench import Bench
 from lmeraser.experiments.profiles import profile_of
-from lmeraser.experiments.report import keep, write_report
+from lmeraser.experiments.report import write_report, write_result
+from lmeraser.experiments.runner import TrialRunner
 from lmeraser.experiments.studies import STUDIES
-from lmeraser.experiments.studies.base import data_of
+from lmeraser.experiments.studies.base import available_data_sets
 
 
 @dataclass(frozen=True)
 class RunReport:
-    """What a run left.
+    """The outcome of a run.
 
     Attributes:
-        report: the HTML file.
-        seconds: of each experiment that was run now.
+        report: path of the HTML report.
+        seconds: duration of each experiment that was executed now.
     """
 
     report: Path
@@ -55,54 +55,55 @@ def run(
     """Run experiments and write the report.
 
     Args:
-        names: of experiments, or ``all``.
-        out: the run's folder; another run of the same profile is continued.
-        profile: how large everything is.
+        names: names of experiments, or ``all``.
+        out: folder of the run; an earlier run with the same profile is resumed.
+        profile: name of the profile.
         root: folder of the data sets.
-        hub: whether those that are not there come from the ``datasets`` hub.
+        hub: whether to fetch missing data sets from the ``datasets`` hub.
         compute: where models are derived.
-        keep_workspaces: leave trained workspaces, which hold the records.
-        progress: told how far it is.
+        keep_workspaces: keep the trained workspaces, which hold the records.
+        progress: callback for progress reports.
 
     Raises:
-        InputError: an unknown name, no data set at hand, or the folder holds a run of another profile.
+        InputError: an unknown name, no data set available, or the folder holds files of another run.
     """
-    chosen = _chosen(names)
-    bench = Bench(out, profile_of(profile), root=root, hub=hub, compute=compute, progress=progress)
-    if not list(data_of(bench)):
+    chosen = _selected(names)
+    runner = TrialRunner(out, profile_of(profile), root=root, hub=hub, compute=compute, progress=progress)
+    if not list(available_data_sets(runner)):
         raise InputError(
-            f"At least one data set of the profile is at hand: {', '.join(bench.profile.data)}.",
-            got=f"none of them in {root}" if root else "no folder",
-            next_step="give a folder with NAME/train.parquet and NAME/test.parquet with --data, or --hub",
+            "No data set of the profile found",
+            got=f"none of {', '.join(runner.profile.data_sets)} in {root}" if root else "no folder was given",
+            next_step="pass a folder with NAME/train.parquet and NAME/test.parquet with --data, or use --hub",
         )
-    _settle(out, profile)
-    write_atomic(out / "config.json", json.dumps(asdict(bench.profile), indent=1).encode())
+    _write_environment(out, profile)
+    write_atomic(out / "config.json", json.dumps(asdict(runner.profile), indent=1).encode())
     seconds = {}
     for done, study in enumerate(study for study in STUDIES if study.name in chosen):
         progress("experiments", done, len(chosen))
         if (out / "results" / f"{study.name}.json").exists():
             continue
         started = time.perf_counter()
-        keep(out, study.run(bench))
+        write_result(out, study.run(runner))
         seconds[study.name] = round(time.perf_counter() - started, 1)
     if not keep_workspaces:
         shutil.rmtree(out / "workspaces", ignore_errors=True)
     return RunReport(write_report(out, [study.name for study in STUDIES]), seconds)
 
 
-def _chosen(names: Sequence[str]) -> set[str]:
+def _selected(names: Sequence[str]) -> set[str]:
+    """Names of the experiments to run."""
     known = [study.name for study in STUDIES]
     if unknown := set(names) - {*known, "all"}:
         raise InputError(
-            f"An experiment is 'all' or one of {', '.join(known)}.",
-            got=", ".join(sorted(unknown)),
-            next_step="'lmeraser experiments list' says what they are",
+            "Experiment not found",
+            got=f"{', '.join(map(repr, sorted(unknown)))} (there are: {', '.join(known)}, all)",
+            next_step="see 'lmeraser experiments list'",
         )
     return set(known) if "all" in names else set(names)
 
 
-def _settle(out: Path, profile: str) -> None:
-    """Write down where and how a run is made; refuse to mix two."""
+def _write_environment(out: Path, profile: str) -> None:
+    """Record versions, machine and profile of a run; refuse to continue a run made with others."""
     import torch
 
     values = {
@@ -118,15 +119,15 @@ def _settle(out: Path, profile: str) -> None:
     file = out / "environment.json"
     if not file.exists() and out.exists() and any(out.iterdir()):
         raise InputError(
-            "A run is made in a missing or empty folder, or continues an earlier one.",
-            got=f"{out} holds other files",
+            "Output folder is not empty",
+            got=f"{out} holds files that are not of an earlier run",
             next_step="choose another folder with --out",
         )
     if file.exists() and (known := json.loads(file.read_text())) != values:
         differences = [f"{name}: {known.get(name)}" for name, value in values.items() if known.get(name) != value]
         raise InputError(
-            "A run is continued with the same profile, versions and machine.",
-            got=f"a run with {', '.join(differences)}",
+            "Run cannot be resumed with another profile, version or machine",
+            got=f"{out} holds a run with {', '.join(differences)}",
             next_step="choose another folder with --out",
         )
     write_atomic(file, json.dumps(values, indent=1).encode())

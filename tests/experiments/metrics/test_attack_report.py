@@ -58,8 +58,8 @@ def test_a_rate_that_cannot_be_resolved_is_none_and_says_why() -> None:
         None,
         None,
         (
-            "a false positive rate of 1.0% takes 100 non-members; there are 99",
-            "a false positive rate of 0.1% takes 1,000 non-members; there are 99",
+            "a false positive rate of 1.0% needs 100 non-members; there are 99",
+            "a false positive rate of 0.1% needs 1,000 non-members; there are 99",
         ),
     )
     assert rates(100)[:2] == (1.0, None)
@@ -124,9 +124,9 @@ def test_turning_scores_around_turns_the_auc_around(seed: int, members: int, oth
         ([1.0, 2.0], [False, False], "0 members, 2 non-members"),
         ([1.0, math.nan], [True, False], "finite"),
         ([1.0, math.inf], [True, False], "finite"),
-        ([1.0, 2.0], [1, 0], "booleans"),
-        ([1.0, 2.0], [True], "booleans"),
-        ([], [], "none of them empty"),
+        ([1.0, 2.0], [1, 0], "members is not a boolean array"),
+        ([1.0, 2.0], [True], "members is not a boolean array"),
+        ([], [], "a non-empty"),
     ],
 )
 def test_an_attack_needs_scores_of_both_kinds(scores: Any, members: Any, message: str) -> None:

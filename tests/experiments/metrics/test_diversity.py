@@ -123,7 +123,7 @@ def test_every_pair_of_two_images_is_as_likely() -> None:
 
 @pytest.mark.parametrize(
     ("ids", "pairs", "message"),
-    [(["a"], 5, "1 images"), ([], 5, "0 images"), (["a", "a"], 5, "1 ids"), (["a", "b"], 0, "0 pairs")],
+    [(["a"], 5, "1 images"), ([], 5, "0 images"), (["a", "a"], 5, "1 different ids"), (["a", "b"], 0, "0 pairs")],
 )
 def test_pairs_need_two_images(ids: list[str], pairs: int, message: str) -> None:
     with pytest.raises(InputError, match=message):
@@ -133,12 +133,12 @@ def test_pairs_need_two_images(ids: list[str], pairs: int, message: str) -> None
 @pytest.mark.parametrize(
     ("first", "second", "message"),
     [
-        ([], [], "the same layers"),
-        ([np.ones((2, 1, 3))], [np.ones((2, 1, 4))], "the same layers"),
-        ([np.ones((2, 1, 3)), np.ones((1, 1, 3))], [np.ones((2, 1, 3)), np.ones((1, 1, 3))], "as many images"),
+        ([], [], "differ in shape"),
+        ([np.ones((2, 1, 3))], [np.ones((2, 1, 4))], "differ in shape"),
+        ([np.ones((2, 1, 3)), np.ones((1, 1, 3))], [np.ones((2, 1, 3)), np.ones((1, 1, 3))], "differ in shape"),
         ([np.ones((2, 3))], [np.ones((2, 3))], "tokens, channels"),
         ([np.ones((2, 0, 3))], [np.ones((2, 0, 3))], "tokens, channels"),
-        ([np.full((1, 1, 2), np.nan)], [np.ones((1, 1, 2))], "2 that are not"),
+        ([np.full((1, 1, 2), np.nan)], [np.ones((1, 1, 2))], "not finite: 2 of 2"),
     ],
 )
 def test_activations_that_do_not_fit_are_refused(first: Any, second: Any, message: str) -> None:
@@ -147,7 +147,7 @@ def test_activations_that_do_not_fit_are_refused(first: Any, second: Any, messag
 
 
 def test_every_layer_has_every_image() -> None:
-    with pytest.raises(InputError, match="for 3 ids"):
+    with pytest.raises(InputError, match="3 ids"):
         diversity(layers_of(0, 2), ["a", "b", "c"])
-    with pytest.raises(InputError, match="the same layers"):
+    with pytest.raises(InputError, match="differ in shape"):
         diversity([], ["a", "b"])

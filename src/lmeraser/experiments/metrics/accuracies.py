@@ -1,7 +1,8 @@
-"""Accuracies on what was kept, on what was forgotten and on new images, and the scores made of them.
+"""Accuracies on the retain, forget and test sets, and scores derived from them.
 
-The yardstick is the model retrained without the forgotten records, never an accuracy of zero on them: a model
-that never saw some cat still recognises most cats. All accuracies are shares, not percentages. Pure functions.
+The reference is the model retrained without the forgotten records, never an accuracy of zero on them: a model
+that never saw a particular cat still recognises most cats. All accuracies are shares, not percentages. Pure
+functions.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from lmeraser.errors import InputError
-from lmeraser.experiments.metrics.arrays import classes_of, distributions, finite, share
+from lmeraser.experiments.metrics.arrays import check_distributions, check_finite, check_labels, check_share
 from lmeraser.experiments.metrics.base import Direction, Metric
 
 
@@ -23,12 +24,12 @@ class Accuracies:
     """Accuracy of one model on the three sets, each from 0 to 1.
 
     Attributes:
-        retain: on records that it was to keep.
-        forget: on records that it was to forget.
-        test: on records that no model saw.
+        retain: accuracy on the records to keep.
+        forget: accuracy on the records to forget.
+        test: accuracy on records that no model saw.
 
     Raises:
-        InputError: one of them is not between 0 and 1.
+        InputError: an accuracy is not between 0 and 1.
     """
 
     retain: float
@@ -37,7 +38,7 @@ class Accuracies:
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
-            share(value, f"{name} accuracy")
+            check_share(value, f"{name} accuracy")
 
     def to_json(self) -> dict[str, float]:
         """The accuracies as JSON values."""
@@ -45,57 +46,57 @@ class Accuracies:
 
 
 def accuracy(probabilities: ArrayLike, labels: ArrayLike) -> float:
-    """Share of images whose most probable class is their label; of equally probable classes, the first.
+    """Share of images whose most probable class is their label; ties are resolved to the first class.
 
-    Range 0 to 1, towards the retrained model's value, on every set (the readouts of Golatkar et al., "Eternal
-    Sunshine of the Spotless Net", CVPR 2020). What others call unlearning accuracy is 1 minus that on the forget
-    set.
+    Range 0 to 1, towards the retrained model's value, on every set (the readout functions of Golatkar et al.,
+    "Eternal Sunshine of the Spotless Net", CVPR 2020). "Unlearning accuracy" in the literature is 1 minus the
+    accuracy on the forget set.
 
     Args:
         probabilities: float [n, classes].
         labels: int [n].
 
     Raises:
-        InputError: they are not distributions and their labels.
+        InputError: the arrays are not distributions and matching labels.
     """
-    checked = distributions(probabilities, "probabilities")
-    return float((checked.argmax(axis=1) == classes_of(labels, checked)).mean())
+    checked = check_distributions(probabilities, "probabilities")
+    return float((checked.argmax(axis=1) == check_labels(labels, checked)).mean())
 
 
 def gaps(values: Mapping[str, float], reference: Mapping[str, float]) -> dict[str, float]:
-    """How far each value is from that of the retrained model: |value - reference|.
+    """Distance of each value to that of the retrained model: |value - reference|.
 
-    Towards 0. Any metric can be among them; `Accuracies.to_json` gives the three accuracies.
+    Towards 0. Works for any metrics; `Accuracies.to_json` returns the three accuracies.
 
     Args:
-        values: of an unlearned model, by name.
-        reference: of the retrained model, under the same names.
+        values: metrics of an unlearned model, by name.
+        reference: metrics of the retrained model, under the same names.
 
     Raises:
-        InputError: the names differ, there are none, or a value is not finite.
+        InputError: the names differ, there are no values, or a value is not finite.
     """
     if set(values) != set(reference) or not values:
         raise InputError(
-            "Gaps are taken between the same metrics of two models.",
+            "The two models have different metrics, or none",
             got=f"{sorted(values)} and {sorted(reference)}",
         )
-    ours = finite(list(values.values()), "values")
-    theirs = finite([reference[name] for name in values], "reference")
+    ours = check_finite(list(values.values()), "values")
+    theirs = check_finite([reference[name] for name in values], "reference")
     return dict(zip(values, np.abs(ours - theirs).tolist(), strict=True))
 
 
 def average_gap(values: Mapping[str, float], reference: Mapping[str, float]) -> float:
     """Mean of the `gaps`: "average gap" (Fan et al., SalUn, ICLR 2024).
 
-    There it is over four metrics, the three accuracies and `mia_efficacy`; here over those that are given, so say
-    which. Towards 0, and within 0 and 1 if all of them are.
+    The paper averages over four metrics, the three accuracies and `mia_efficacy`; this function averages over the
+    metrics that are passed, so state which. Towards 0, and within 0 and 1 if all of the metrics are.
 
     Args:
-        values: of an unlearned model, by name.
-        reference: of the retrained model, under the same names.
+        values: metrics of an unlearned model, by name.
+        reference: metrics of the retrained model, under the same names.
 
     Raises:
-        InputError: as of `gaps`.
+        InputError: as in `gaps`.
     """
     return float(np.mean(list(gaps(values, reference).values())))
 
@@ -107,8 +108,8 @@ def tug_of_war(unlearned: Accuracies, retrained: Accuracies) -> float:
     kairanzhao/RUM: surgical_plugins/analysis.py).
 
     Args:
-        unlearned: of the model in question.
-        retrained: of the model retrained without the forgotten records.
+        unlearned: accuracies of the model under test.
+        retrained: accuracies of the model retrained without the forgotten records.
     """
     return math.prod(1 - gap for gap in gaps(unlearned.to_json(), retrained.to_json()).values())
 
@@ -117,19 +118,19 @@ def aus(unlearned: Accuracies, *, original_test: float, class_removed: bool = Fa
     """AUS, the adaptive unlearning score: (1 - (original test accuracy - test accuracy)) / (1 + D).
 
     D is |test accuracy - forget accuracy|, or the forget accuracy itself where a whole class was removed (Cotogni
-    et al., DUCK, arXiv 2312.02052). Range 0 to 2, towards 1; above it the test accuracy has risen. It needs no
-    retrained model, and so cannot say whether forgetting went as far as it should: D assumes that forgotten
-    records are as hard as test records.
+    et al., DUCK, arXiv 2312.02052). Range 0 to 2, towards 1; above 1 the test accuracy has risen. It needs no
+    retrained model, and therefore cannot tell whether forgetting went far enough: D assumes that forgotten records
+    are as hard as test records.
 
     Args:
-        unlearned: of the model in question.
+        unlearned: accuracies of the model under test.
         original_test: test accuracy before anything was forgotten.
-        class_removed: whether the forget set is all of a class.
+        class_removed: whether the forget set is a whole class.
 
     Raises:
         InputError: the original accuracy is not between 0 and 1.
     """
-    lost = share(original_test, "original_test") - unlearned.test
+    lost = check_share(original_test, "original_test") - unlearned.test
     expected = 0.0 if class_removed else unlearned.test
     return (1 - lost) / (1 + abs(expected - unlearned.forget))
 
@@ -148,9 +149,9 @@ def nomus(test_accuracy: float, attack_accuracy: float, *, weight: float = 0.5) 
     Raises:
         InputError: one of them is not between 0 and 1.
     """
-    weight = share(weight, "weight")
-    unsure = 1 - 2 * abs(share(attack_accuracy, "attack_accuracy") - 0.5)
-    return weight * share(test_accuracy, "test_accuracy") + (1 - weight) * unsure
+    weight = check_share(weight, "weight")
+    unsure = 1 - 2 * abs(check_share(attack_accuracy, "attack_accuracy") - 0.5)
+    return weight * check_share(test_accuracy, "test_accuracy") + (1 - weight) * unsure
 
 
 METRICS = (

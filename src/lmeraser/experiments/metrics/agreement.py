@@ -1,9 +1,9 @@
-"""Does an unlearned model answer as the retrained one does: distances between their probabilities.
+"""Distances between the predictions of an unlearned model and those of the retrained model.
 
-A distance is computed for each image and then averaged over images. (Averaged over images *and classes*, as a
-default of ``kl_div`` has it in published code, it would shrink as classes are added.) An exact method has
-distances of 0 where it is paired with a retraining of the same seed. Unpaired, they are as large as between two
-retrainings; `spread` says how large that is. Pure functions.
+A distance is computed for each image and then averaged over images. (Averaged over images *and classes*, the
+default of ``kl_div`` that some published code uses, it would shrink as classes are added.) For an exact method
+paired with a retraining of the same seed, distances are 0. Unpaired, they are as large as between two retrainings;
+`spread` measures how large that is. Pure functions.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from lmeraser.errors import InputError
-from lmeraser.experiments.metrics.arrays import Floats, distributions
+from lmeraser.experiments.metrics.arrays import Floats, check_distributions
 from lmeraser.experiments.metrics.base import Direction, Metric
 
 
@@ -25,11 +25,11 @@ def activation_distance(probabilities: ArrayLike, retrained: ArrayLike) -> float
     Forgetting?", AAAI 2023; if-loops/selective-synaptic-dampening: metrics.py, ``actv_dist``).
 
     Args:
-        probabilities: of the unlearned model, float [n, classes].
-        retrained: of the retrained model on the same images, float [n, classes].
+        probabilities: predictions of the unlearned model, float [n, classes].
+        retrained: predictions of the retrained model on the same images, float [n, classes].
 
     Raises:
-        InputError: they are not distributions over the same images and classes.
+        InputError: the arrays are not distributions over the same images and classes.
     """
     ours, theirs = _pair(probabilities, retrained, "retrained")
     return float(np.linalg.norm(ours - theirs, axis=1).mean())
@@ -40,15 +40,15 @@ def js_divergence(probabilities: ArrayLike, retrained: ArrayLike) -> float:
 
     JS(p, q) = KL(p | m) / 2 + KL(q | m) / 2 with m = (p + q) / 2 and the logarithm to base 2 (Lin, "Divergence
     measures based on the Shannon entropy", IEEE Transactions on Information Theory 37, 1991). Range 0 to 1, where
-    1 is two models that never consider the same class possible; towards 0. Symmetric; a probability of zero is no
-    special case, because 0 log 0 = 0 and m is zero only where both are. To nats: times ln 2.
+    1 means that the models never give the same class any probability; towards 0. Symmetric; a probability of zero
+    is no special case, because 0 log 0 = 0 and m is zero only where both are. To nats: times ln 2.
 
     Args:
-        probabilities: of the unlearned model, float [n, classes].
-        retrained: of the retrained model on the same images, float [n, classes].
+        probabilities: predictions of the unlearned model, float [n, classes].
+        retrained: predictions of the retrained model on the same images, float [n, classes].
 
     Raises:
-        InputError: they are not distributions over the same images and classes.
+        InputError: the arrays are not distributions over the same images and classes.
     """
     return float(_divergences(*_pair(probabilities, retrained, "retrained")).mean())
 
@@ -56,15 +56,16 @@ def js_divergence(probabilities: ArrayLike, retrained: ArrayLike) -> float:
 def zrf(probabilities: ArrayLike, teacher: ArrayLike) -> float:
     """Zero retrain forgetting score: 1 - the mean divergence to a model with random weights, on the forget set.
 
-    Range 0 to 1, towards the retrained model's value: 1 would be a model as clueless as the random one, which
-    retraining does not give (Chundawat et al., AAAI 2023). The divergence is `js_divergence`, to base 2.
+    Range 0 to 1, towards the retrained model's value: 1 would be a model that predicts like
+    the random one, which retraining does not produce (Chundawat et al., AAAI 2023). The divergence is
+    `js_divergence`, to base 2.
 
     Args:
-        probabilities: of the model in question on the forget set, float [n, classes].
-        teacher: of the model with random weights on the same images, float [n, classes].
+        probabilities: predictions of the model under test on the forget set, float [n, classes].
+        teacher: predictions of the model with random weights on the same images, float [n, classes].
 
     Raises:
-        InputError: they are not distributions over the same images and classes.
+        InputError: the arrays are not distributions over the same images and classes.
     """
     return 1 - float(_divergences(*_pair(probabilities, teacher, "teacher")).mean())
 
@@ -76,17 +77,14 @@ def _divergences(ours: Floats, theirs: Floats) -> Floats:
     p, q = ours / ours.sum(axis=1, keepdims=True), theirs / theirs.sum(axis=1, keepdims=True)
     middle = (p + q) / 2
     nats = (rel_entr(p, middle) + rel_entr(q, middle)).sum(axis=1) / 2
-    bits: Floats = np.clip(nats / math.log(2), 0.0, 1.0)  # rounding can pass either end by a few ulps
+    bits: Floats = np.clip(nats / math.log(2), 0.0, 1.0)  # rounding can exceed either end by a few ulps
     return bits
 
 
 def _pair(ours: ArrayLike, theirs: ArrayLike, name: str) -> tuple[Floats, Floats]:
-    first, second = distributions(ours, "probabilities"), distributions(theirs, name)
+    first, second = check_distributions(ours, "probabilities"), check_distributions(theirs, name)
     if first.shape != second.shape:
-        raise InputError(
-            f"probabilities and {name} are of the same images and classes.",
-            got=f"shapes {first.shape} and {second.shape}",
-        )
+        raise InputError(f"probabilities and {name} differ in shape", got=f"{first.shape} and {second.shape}")
     return first, second
 
 

@@ -1,7 +1,7 @@
-"""What a metric is: its definition, its range, which way is better, and where it comes from.
+"""Description of a metric: definition, range, target value and source.
 
-Published code disagrees on nearly all of these, so every metric carries them as data, and a report prints them
-beside the number. Knows nothing about how any metric is computed.
+Published code disagrees on nearly all of these, so every metric carries them as data and reports print them beside
+the number.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from enum import StrEnum
 
 
 class Direction(StrEnum):
-    """What a metric should be close to."""
+    """The value that a metric should be close to."""
 
     ZERO = "0"
     ONE = "1"
-    RETRAINED = "the retrained model's value"  # above it and below it are both failures
+    RETRAINED = "the retrained model's value"  # deviations in either direction are failures
     NONE = "nothing: it describes the data"
 
 
@@ -24,13 +24,13 @@ class Metric:
     """The description of one metric.
 
     Attributes:
-        key: its name in tables and JSON.
-        name: its name in prose.
-        definition: one line.
-        low: the smallest value it can have.
-        high: the largest; None if there is none.
-        direction: what it should be close to.
-        source: the paper, or the public file, that defines it.
+        key: name in tables and JSON.
+        name: name in prose.
+        definition: definition in one line.
+        low: smallest possible value.
+        high: largest possible value; None: unbounded.
+        direction: value that it should be close to.
+        source: paper or public file that defines it.
     """
 
     key: str

@@ -1,4 +1,4 @@
-"""All metrics by their key, for reports that print what a number means beside it."""
+"""Registry of all metrics by key, for reports that print the definition of a number beside it."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""How fast a model learns the forgotten records again: a model that only hides them learns them faster.
+"""Relearn time: how fast a model learns the forgotten records again. Models that merely hide them are faster.
 
 Both models, unlearned and retrained, are trained on the forget set in the same way, and the accuracy on it is
-noted before the first step and after every one. What a step is (a batch, an epoch) is the caller's choice, the
-same for both models. Pure functions of these curves.
+measured before the first step and after every step. The caller chooses the step (a batch, an epoch), the same for
+both models. Pure functions of these curves.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from lmeraser.errors import InputError
-from lmeraser.experiments.metrics.arrays import finite, share, shares
+from lmeraser.experiments.metrics.arrays import check_finite, check_share, check_shares
 from lmeraser.experiments.metrics.base import Direction, Metric
 
 _ROUNDING = 1e-9  # accuracies are multiples of 1 / n; 0.95 * 0.8 need not be 0.76 to the last bit
@@ -22,11 +22,11 @@ _ROUNDING = 1e-9  # accuracies are multiples of 1 / n; 0.95 * 0.8 need not be 0.
 
 @dataclass(frozen=True)
 class RelearnTime:
-    """When the accuracy was back.
+    """Steps until the accuracy recovered.
 
     Attributes:
-        steps: after how many; 0 if it had never gone, None if it was not back when the curve ended.
-        watched: how many steps the curve has.
+        steps: number of steps; 0 if the accuracy was never lost, None if it did not recover within the curve.
+        watched: number of steps of the curve.
     """
 
     steps: int | None
@@ -38,7 +38,7 @@ class RelearnTime:
 
 
 class Bound(StrEnum):
-    """How far a number is known."""
+    """Whether a value is exact or a bound."""
 
     EXACT = "exact"
     AT_LEAST = "at least"
@@ -48,11 +48,11 @@ class Bound(StrEnum):
 
 @dataclass(frozen=True)
 class AnamnesisIndex:
-    """The index, or what is known of it.
+    """The index, or a bound of it.
 
     Attributes:
-        value: the index, or a bound of it; None if nothing is known.
-        bound: which of these.
+        value: the index or its bound; None if unknown.
+        bound: whether the value is exact or a bound.
     """
 
     value: float | None
@@ -67,44 +67,46 @@ def relearn_time(curve: ArrayLike, original: float, *, alpha: float = 0.05) -> R
     """Steps until the accuracy on the forget set is at least (1 - alpha) * that of the original model.
 
     Range 0 upwards, towards the retrained model's value (Golatkar et al., CVPR 2020; with the margin
-    alpha: Chundawat et al., "Zero-Shot Machine Unlearning", IEEE TIFS 18, 2023). A later fall below the mark does
-    not count.
+    alpha: Chundawat et al., "Zero-Shot Machine Unlearning", IEEE TIFS 18, 2023). A later drop below that level is
+    ignored.
 
     Args:
-        curve: accuracy on the forget set before the first step and after each, float [steps + 1].
-        original: accuracy of the model that had not forgotten anything yet.
+        curve: accuracy on the forget set before the first step and after each step, float [steps + 1].
+        original: accuracy of the model before unlearning.
         alpha: the margin, from 0 to below 1.
 
     Raises:
         InputError: an accuracy is not between 0 and 1, the curve is empty, or alpha is 1.
     """
-    checked = shares(curve, "curve")
-    if share(alpha, "alpha") == 1:
-        raise InputError("The margin alpha is below 1; with 1, every model has relearned at once.", got=f"{alpha}")
-    reached = checked >= (1 - alpha) * share(original, "original") - _ROUNDING
-    return RelearnTime(int(np.argmax(reached)) if reached.any() else None, len(checked) - 1)
+    checked = check_shares(curve, "curve")
+    if check_share(alpha, "alpha") == 1:
+        raise InputError(
+            "Margin alpha is out of range", got=f"{alpha}, expected below 1: at 1 every model has relearned"
+        )
+    recovered = checked >= (1 - alpha) * check_share(original, "original") - _ROUNDING
+    return RelearnTime(int(np.argmax(recovered)) if recovered.any() else None, len(checked) - 1)
 
 
 def anamnesis_index(unlearned: RelearnTime, retrained: RelearnTime, *, epsilon: float = 0.01) -> AnamnesisIndex:
     """AIN = (relearn time + epsilon) / (relearn time of the retrained model + epsilon).
 
-    Range above 0, towards 1: below 1 the model remembers; above 1 it forgot more than retraining does, which
-    shows as well (Chundawat et al., IEEE TIFS 18, 2023; epsilon, which keeps a time of 0 from dividing by zero, as
+    Range above 0, towards 1: below 1 the model remembers; above 1 it forgot more than retraining does, which is
+    detectable as well (Chundawat et al., IEEE TIFS 18, 2023; epsilon, which avoids a division by zero, as
     in aiim-research/ERASURE: erasure/evaluations/measures.py).
 
-    A model that is not back when its curve ends takes at least one step more than that. So the index is then only
-    bounded: from below if that is the unlearned model, from above if it is the retrained one, not at all if both.
+    A model that does not recover within its curve needs at least one more step. The index is then only bounded:
+    from below if this is the unlearned model, from above if it is the retrained one, not at all if both.
 
     Args:
-        unlearned: of the model in question.
-        retrained: of the retrained model, in the same steps.
-        epsilon: above 0, small against a step.
+        unlearned: relearn time of the model under test.
+        retrained: relearn time of the retrained model, in the same steps.
+        epsilon: above 0, small compared with a step.
 
     Raises:
         InputError: epsilon is not a positive number.
     """
-    if not finite(epsilon, "epsilon", dimensions=0) > 0:
-        raise InputError("epsilon is above 0.", got=f"{epsilon}")
+    if not check_finite(epsilon, "epsilon", dimensions=0) > 0:
+        raise InputError("epsilon is out of range", got=f"{epsilon}, expected a positive number")
     if unlearned.steps is None and retrained.steps is None:
         return AnamnesisIndex(None, Bound.UNKNOWN)
     bound = Bound.EXACT
@@ -112,10 +114,10 @@ def anamnesis_index(unlearned: RelearnTime, retrained: RelearnTime, *, epsilon: 
         bound = Bound.AT_LEAST
     elif retrained.steps is None:
         bound = Bound.AT_MOST
-    return AnamnesisIndex((_least(unlearned) + epsilon) / (_least(retrained) + epsilon), bound)
+    return AnamnesisIndex((_minimum_steps(unlearned) + epsilon) / (_minimum_steps(retrained) + epsilon), bound)
 
 
-def _least(time: RelearnTime) -> int:
+def _minimum_steps(time: RelearnTime) -> int:
     return time.watched + 1 if time.steps is None else time.steps
 
 

@@ -1,8 +1,8 @@
-"""How much a number varies over seeds, and whether another one lies within that.
+"""Spread of a metric over seeds, and whether another value lies within it.
 
-Two retrainings with different seeds differ as well. Only a model that differs from the retrained ones by more than
-they do from each other has shown that it is another model. (An exact method, paired with a retraining of the same
-seed, differs by nothing at all.) Pure functions.
+Two retrainings with different seeds also differ. Only a model that differs from the retrained models by more than
+they differ from each other is distinguishable from them. (An exact method, paired with a retraining of the same
+seed, does not differ at all.) Pure functions.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from dataclasses import asdict, dataclass
 from statistics import mean, stdev  # exact: equal numbers have a deviation of 0, not of a rounding error
 
 from lmeraser.errors import InputError
-from lmeraser.experiments.metrics.arrays import certainty, finite
+from lmeraser.experiments.metrics.arrays import check_confidence, check_finite
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Numbers over seeds, in brief.
+    """Summary of a metric over seeds.
 
     Attributes:
-        mean: of them.
-        std: sample standard deviation (n - 1); None for a single number.
-        low: lower end of the confidence interval of the mean; None for a single number.
+        mean: mean of the values.
+        std: sample standard deviation (n - 1); None for a single value.
+        low: lower end of the confidence interval of the mean; None for a single value.
         high: upper end.
-        seeds: how many numbers.
-        confidence: of the interval.
+        seeds: number of values.
+        confidence: confidence level of the interval.
     """
 
     mean: float
@@ -43,14 +43,14 @@ class Spread:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether numbers could be those of further retrained models.
+    """Whether values are consistent with further retrained models.
 
     Attributes:
-        inside: they could.
-        mean: of the numbers in question.
-        low: where the mean of as many further retrained models would lie, lower end.
+        inside: whether their mean lies inside the interval.
+        mean: mean of the values under test.
+        low: lower end of the prediction interval for the mean of as many further retrained models.
         high: upper end.
-        confidence: with this probability.
+        confidence: confidence level of the interval.
     """
 
     inside: bool
@@ -68,11 +68,11 @@ def spread(values: Sequence[float], *, confidence: float = 0.95) -> Spread:
     """Mean, standard deviation and Student's interval of the mean: mean +- t s / sqrt(n).
 
     Args:
-        values: one for each seed.
-        confidence: of the interval, from 0.5 to 0.9999.
+        values: one value per seed.
+        confidence: confidence level, from 0.5 to 0.9999.
 
     Raises:
-        InputError: there are no values, one is not finite, or the confidence is out of range.
+        InputError: there are no values, one is not finite, or the confidence level is out of range.
     """
     numbers = _numbers(values, "values")
     quantile = _quantile(len(numbers), confidence)
@@ -85,33 +85,35 @@ def spread(values: Sequence[float], *, confidence: float = 0.95) -> Spread:
 
 
 def verdict(values: Sequence[float], reference: Sequence[float], *, confidence: float = 0.95) -> Verdict:
-    """Could the mean of these values be that of as many further retrained models?
+    """Test whether the mean of these values is consistent with that of as many further retrained models.
 
     The interval is Student's prediction interval for the mean of k further values (Hahn and Meeker, "Statistical
-    Intervals", 1991, chapter 4): mean +- t s sqrt(1 / k + 1 / n), with mean and s of the n reference values. That
-    of the mean alone, mean +- t s / sqrt(n), would shut out most single retrainings. An inside says that no
-    difference was seen: with few seeds the interval is wide, so report it.
+    Intervals", 1991, chapter 4): mean +- t s sqrt(1 / k + 1 / n), with mean and s of the n reference values. The
+    interval of the mean alone, mean +- t s / sqrt(n), would exclude most single retrainings. "Inside" means that
+    no difference was detected: with few seeds the interval is wide, so report it.
 
     Args:
-        values: of the models in question, one for each seed.
-        reference: of retrained models, at least two seeds.
-        confidence: of the interval, from 0.5 to 0.9999.
+        values: values of the models under test, one per seed.
+        reference: values of retrained models, at least two seeds.
+        confidence: confidence level, from 0.5 to 0.9999.
 
     Raises:
-        InputError: values are missing or not finite, or the confidence is out of range.
+        InputError: values are missing or not finite, or the confidence level is out of range.
     """
-    asked, known = _numbers(values, "values"), _numbers(reference, "reference")
+    tested = _numbers(values, "values")
+    known = _numbers(reference, "reference")
     if len(known) < 2:
         raise InputError(
-            "How much retrained models vary takes at least two of them.",
-            got="1 reference value",
+            "Too few reference values for a spread",
+            got="1, expected at least 2",
             next_step="retrain with more seeds",
         )
-    margin = _quantile(len(known), confidence) * stdev(known) * math.sqrt(1 / len(asked) + 1 / len(known))
-    found, middle = mean(asked), mean(known)
+    margin = _quantile(len(known), confidence) * stdev(known) * math.sqrt(1 / len(tested) + 1 / len(known))
+    tested_mean = mean(tested)
+    middle = mean(known)
     return Verdict(
-        inside=abs(found - middle) <= margin,
-        mean=found,
+        inside=abs(tested_mean - middle) <= margin,
+        mean=tested_mean,
         low=middle - margin,
         high=middle + margin,
         confidence=confidence,
@@ -119,13 +121,13 @@ def verdict(values: Sequence[float], reference: Sequence[float], *, confidence: 
 
 
 def _numbers(values: Sequence[float], name: str) -> list[float]:
-    numbers: list[float] = finite(values, name).tolist()
+    numbers: list[float] = check_finite(values, name).tolist()
     return numbers
 
 
 def _quantile(seeds: int, confidence: float) -> float:
-    """Of Student's distribution with seeds - 1 degrees of freedom, two-sided."""
+    """Two-sided quantile of Student's distribution with seeds - 1 degrees of freedom."""
     from scipy.special import stdtrit
 
-    upper = (1 + certainty(confidence)) / 2
+    upper = (1 + check_confidence(confidence)) / 2
     return float(stdtrit(seeds - 1, upper)) if seeds > 1 else math.inf

@@ -1,4 +1,4 @@
-"""The experiments, one module for each kind, in the order of the report."""
+"""The experiments in the order of the report, one module per kind."""
 
 from __future__ import annotations
 

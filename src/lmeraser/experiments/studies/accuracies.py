@@ -1,16 +1,22 @@
-"""Accuracy: over epochs (Figures 3 and 4), over what was unlearned (5), by partition (7) and by heads (8)."""
+"""Accuracy over epochs (Figures 3 and 4), over the unlearned share (5), by partition (7) and by heads (8)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lmeraser.experiments.bench import Bench
-from lmeraser.experiments.cells import Cell
 from lmeraser.experiments.datasets import DATA_SETS
 from lmeraser.experiments.methods import METHODS
 from lmeraser.experiments.published import ACCURACY
 from lmeraser.experiments.results import Figure, Findings, Table, Value
-from lmeraser.experiments.studies.base import Study, backbones_of, data_of, missing, test_accuracy
+from lmeraser.experiments.runner import TrialRunner
+from lmeraser.experiments.studies.base import (
+    Study,
+    accuracy_on_test_images,
+    available_backbones,
+    available_data_sets,
+    missing_notes,
+)
+from lmeraser.experiments.trials import Trial
 
 _CURVES = ("lmeraser-paper", "lmeraser", "single-prompt", "dam-vp", "random-all", "sisa", "retrain", "linear")
 _CURVES_OF_TRANSFORMERS = ("lmeraser-paper", "lmeraser", "single-prompt", "vpt-shallow", "vpt-deep", "linear")
@@ -19,38 +25,38 @@ _PARTITIONS = ("lmeraser-paper", "lmeraser", "lmeraser-tree", "random-one", "ran
 _HEADS = ("lmeraser", "shared-head", "single-prompt")
 
 
-def figure3(bench: Bench) -> Findings:
+def figure3(runner: TrialRunner) -> Findings:
     """Accuracy over epochs on the first backbone."""
-    return _curves(bench, 0, list(data_of(bench)), _CURVES)
+    return _curves(runner, 0, list(available_data_sets(runner)), _CURVES)
 
 
-def figure4(bench: Bench) -> Findings:
+def figure4(runner: TrialRunner) -> Findings:
     """Accuracy over epochs on the other backbones, with token prompts."""
     results = [
-        _curves(bench, position, list(data_of(bench))[:1], _CURVES_OF_TRANSFORMERS)
-        for position in backbones_of(bench)
+        _curves(runner, position, list(available_data_sets(runner))[:1], _CURVES_OF_TRANSFORMERS)
+        for position in available_backbones(runner)
         if position > 0
     ]
     tables = [table for result in results for table in result.tables]
     figures = [figure for result in results for figure in result.figures]
-    notes = missing(bench) if len(bench.profile.backbones) > 1 else ["The profile has one backbone only."]
+    notes = missing_notes(runner) if len(runner.profile.backbones) > 1 else ["The profile has one backbone only."]
     return Findings(tables, figures, notes)
 
 
-def figure5(bench: Bench) -> Findings:
-    """Accuracy against the share of the records that was unlearned, for several numbers of prompts."""
-    data = "cifar100" if "cifar100" in set(data_of(bench)) else next(data_of(bench))
+def figure5(runner: TrialRunner) -> Findings:
+    """Accuracy against the unlearned share of the records, for several numbers of prompts."""
+    data = "cifar100" if "cifar100" in set(available_data_sets(runner)) else next(available_data_sets(runner))
     series: dict[str, list[list[float]]] = {}
     rows: list[list[Value]] = []
-    for number in bench.profile.numbers:
-        cell = Cell(data, "lmeraser", settings={"partition": {"clusters": number}})
-        for share in bench.profile.shares:
-            outcome = bench.trained(cell) if share == 0 else bench.forgotten(cell, share)
-            found = test_accuracy(bench, cell, outcome)
-            series.setdefault(f"{number} prompts", []).append([share, found])
+    for number in runner.profile.cluster_counts:
+        trial = Trial(data, "lmeraser", settings={"partition": {"clusters": number}})
+        for share in runner.profile.unlearned_shares:
+            result = runner.trained(trial) if share == 0 else runner.unlearned(trial, share)
+            accuracy = accuracy_on_test_images(runner, trial, result)
+            series.setdefault(f"{number} prompts", []).append([share, accuracy])
             published = ACCURACY.get((data, share))
-            rows.append([number, share, round(found, 4), outcome.facts["records"], published])
-    title = f"{DATA_SETS[data].title}: accuracy against the share of the records that is unlearned"
+            rows.append([number, share, round(accuracy, 4), result.facts["records"], published])
+    title = f"{DATA_SETS[data].title}: accuracy against the unlearned share of the records"
     columns = ["prompts", "share unlearned", "accuracy", "records left", "paper (347 prompts, ViT-B-22K)"]
     figure = Figure("accuracy-unlearned", title, "lines", "share unlearned", "test accuracy", series)
     return Findings(
@@ -59,65 +65,66 @@ def figure5(bench: Bench) -> Findings:
     )
 
 
-def figure7(bench: Bench) -> Findings:
-    """Random against adaptive partitions."""
-    return _compared(bench, _PARTITIONS, "partitions", "Random against adaptive partition")
+def figure7(runner: TrialRunner) -> Findings:
+    """Random partition against adaptive partitions."""
+    return _compared(runner, _PARTITIONS, "partitions", "Random against adaptive partition")
 
 
-def figure8(bench: Bench) -> Findings:
-    """One head against one for each cluster."""
-    return _compared(bench, _HEADS, "heads", "One head against many")
+def figure8(runner: TrialRunner) -> Findings:
+    """One shared head against one head per cluster."""
+    return _compared(runner, _HEADS, "heads", "One head against many")
 
 
-def _curves(bench: Bench, backbone: int, data: Sequence[str], methods: Sequence[str]) -> Findings:
+def _curves(runner: TrialRunner, backbone: int, data: Sequence[str], methods: Sequence[str]) -> Findings:
     figures: list[Figure] = []
     rows: list[list[Value]] = []
-    used = bench.profile.backbones[backbone]
+    used = runner.profile.backbones[backbone]
     for name in data:
         series: dict[str, list[list[float]]] = {}
         for method in map(METHODS.__getitem__, (*methods, _WITHOUT_EPOCHS)):
             points = (
                 [(1, None), (used.epochs, None)]
                 if method.name == _WITHOUT_EPOCHS
-                else [(e, e) for e in used.read_at]
+                else [(e, e) for e in used.curve_epochs]
             )
             for shown, stop in points:
-                whole = stop is None or stop == used.epochs
-                cell = Cell(name, method.name, backbone=backbone)
-                if not whole:
-                    cell = cell.but(settings={"tuning": {"stop_after": _scaled(bench, cell, stop)}})
-                found = test_accuracy(bench, cell, bench.trained(cell))
-                series.setdefault(method.title, []).append([shown, found])
-                rows.append([used.name, DATA_SETS[name].title, method.title, shown, round(found, 4)])
+                complete = stop is None or stop == used.epochs
+                trial = Trial(name, method.name, backbone=backbone)
+                if not complete:
+                    trial = trial.vary(settings={"tuning": {"stop_after": _epochs_per_slice(runner, trial, stop)}})
+                accuracy = accuracy_on_test_images(runner, trial, runner.trained(trial))
+                series.setdefault(method.title, []).append([shown, accuracy])
+                rows.append([used.name, DATA_SETS[name].title, method.title, shown, round(accuracy, 4)])
         title = f"{DATA_SETS[name].title}, {used.name}: accuracy over epochs"
         figures.append(Figure(f"epochs-{name}-{backbone}", title, "lines", "epochs", "test accuracy", series))
     columns = ["backbone", "data", "method", "epochs", "accuracy"]
     table = Table(f"epochs-{backbone}", f"Test accuracy over epochs, {used.name}", columns, rows)
-    return Findings([table], figures, missing(bench))
+    return Findings([table], figures, missing_notes(runner))
 
 
-def _scaled(bench: Bench, cell: Cell, epochs: int | None) -> int:
-    """So many epochs of a method whose slices have other numbers of epochs than the profile says."""
-    whole = bench.config(cell).tuning.epochs
-    return max(1, round((epochs or 1) * whole / bench.backbone(cell).epochs))
+def _epochs_per_slice(runner: TrialRunner, trial: Trial, epochs: int | None) -> int:
+    """Convert epochs of the profile to epochs of a method whose slices have their own number of epochs."""
+    own_epochs = runner.config(trial).tuning.epochs
+    return max(1, round((epochs or 1) * own_epochs / runner.backbone(trial).epochs))
 
 
-def _compared(bench: Bench, methods: Sequence[str], name: str, title: str) -> Findings:
+def _compared(runner: TrialRunner, methods: Sequence[str], name: str, title: str) -> Findings:
     series: dict[str, dict[str, float]] = {}
     rows: list[list[Value]] = []
-    for data in data_of(bench):
+    for data in available_data_sets(runner):
         for method in map(METHODS.__getitem__, methods):
-            cell = Cell(data, method.name)
-            outcome = bench.trained(cell)
-            found = test_accuracy(bench, cell, outcome)
-            series.setdefault(DATA_SETS[data].title, {})[method.title] = found
-            largest, share = max(outcome.facts["sizes"], default=0), outcome.facts["expected_share"]
+            trial = Trial(data, method.name)
+            result = runner.trained(trial)
+            accuracy = accuracy_on_test_images(runner, trial, result)
+            series.setdefault(DATA_SETS[data].title, {})[method.title] = accuracy
+            largest = max(result.facts["sizes"], default=0)
+            share = result.facts["expected_share"]
             rows.append(
-                [DATA_SETS[data].title, method.title, round(found, 4), outcome.facts["clusters"], largest, share]
+                [DATA_SETS[data].title, method.title, round(accuracy, 4), result.facts["clusters"], largest, share]
             )
     columns = ["data", "method", "accuracy", "clusters", "largest cluster", "expected share"]
     figure = Figure(name, title, "bars", y="test accuracy", series=series)
-    return Findings([Table(name, title, columns, rows)], [figure], missing(bench))
+    return Findings([Table(name, title, columns, rows)], [figure], missing_notes(runner))
 
 
 STUDIES = (

@@ -1,4 +1,4 @@
-"""What a study is: a name and a function from a bench to a result; and what several studies share."""
+"""Interface of a study (a name and a function from a trial runner to findings), and helpers that studies share."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from lmeraser.experiments.bench import Bench
-from lmeraser.experiments.cells import Cell, Outcome
 from lmeraser.experiments.datasets import DATA_SETS, available
-from lmeraser.experiments.methods import DATA, located
+from lmeraser.experiments.methods import DATA, backbone_location
 from lmeraser.experiments.metrics.accuracies import accuracy
 from lmeraser.experiments.results import Findings, Result
+from lmeraser.experiments.runner import TrialRunner
+from lmeraser.experiments.trials import StepResult, Trial
 
 
 @dataclass(frozen=True)
@@ -19,53 +19,55 @@ class Study:
     """One experiment.
 
     Attributes:
-        name: on the command line.
-        title: of its part of the report.
-        paper: which table or figure of the paper it stands beside.
-        find: makes its tables and figures.
+        name: name on the command line.
+        title: title of its section in the report.
+        paper: the table or figure of the paper that it reproduces.
+        compute: computes its tables and figures.
     """
 
     name: str
     title: str
     paper: str
-    find: Callable[[Bench], Findings]
+    compute: Callable[[TrialRunner], Findings]
 
-    def run(self, bench: Bench) -> Result:
-        """What it finds, under its name."""
-        return Result(name=self.name, title=self.title, paper=self.paper, **vars(self.find(bench)))
+    def run(self, runner: TrialRunner) -> Result:
+        """Compute the findings and attach the study's name."""
+        return Result(name=self.name, title=self.title, paper=self.paper, **vars(self.compute(runner)))
 
 
-def data_of(bench: Bench) -> Iterator[str]:
-    """Names of the profile's data sets that are at hand."""
-    for name in bench.profile.data:
-        if available(DATA_SETS[name], bench.root, hub=bench.hub):
+def available_data_sets(runner: TrialRunner) -> Iterator[str]:
+    """Names of the profile's data sets that are available."""
+    for name in runner.profile.data_sets:
+        if available(DATA_SETS[name], runner.root, hub=runner.hub):
             yield name
 
 
-def backbones_of(bench: Bench) -> Iterator[int]:
-    """Positions of the profile's backbones that are at hand, as far as that can be told without loading them."""
-    for position, backbone in enumerate(bench.profile.backbones):
-        beside = str(backbone.settings["name"]).startswith(DATA)
-        if not beside or (bench.root is not None and Path(located(backbone, bench.root)).exists()):
+def available_backbones(runner: TrialRunner) -> Iterator[int]:
+    """Indices of the profile's backbones that are available, as far as can be known without loading them."""
+    for position, backbone in enumerate(runner.profile.backbones):
+        is_folder = str(backbone.settings["name"]).startswith(DATA)
+        if not is_folder or (runner.root is not None and Path(backbone_location(backbone, runner.root)).exists()):
             yield position
 
 
-def missing(bench: Bench) -> list[str]:
-    """A sentence about each data set and backbone of the profile that is not at hand."""
-    there, usable = set(data_of(bench)), set(backbones_of(bench))
+def missing_notes(runner: TrialRunner) -> list[str]:
+    """A note for each data set and backbone of the profile that is not available."""
+    data_sets = set(available_data_sets(runner))
+    usable = set(available_backbones(runner))
     data = [
-        f"{DATA_SETS[name].title} is not at hand ({name}/train.parquet and test.parquet): left out."
-        for name in bench.profile.data
-        if name not in there
+        f"{DATA_SETS[name].title} is not available ({name}/train.parquet and test.parquet): left out."
+        for name in runner.profile.data_sets
+        if name not in data_sets
     ]
     backbones = [
-        f"The backbone {backbone.name} is not at hand ({backbone.settings['name'].removeprefix(DATA)}): left out."
-        for position, backbone in enumerate(bench.profile.backbones)
+        f"The backbone {backbone.name} is not available ({str(backbone.settings['name']).removeprefix(DATA)}): "
+        "left out."
+        for position, backbone in enumerate(runner.profile.backbones)
         if position not in usable
     ]
     return [*data, *backbones]
 
 
-def test_accuracy(bench: Bench, cell: Cell, outcome: Outcome) -> float:
-    """Accuracy on the test images of a cell's data."""
-    return accuracy(outcome.test, bench.data(cell.data, cell.backbone).test_labels)
+def accuracy_on_test_images(runner: TrialRunner, trial: Trial, result: StepResult) -> float:
+    """Accuracy on the test images of a trial's data set."""
+    return accuracy(result.test, runner.data(trial.data, trial.backbone).test_labels)

@@ -1,4 +1,4 @@
-"""The data sets (Table I), their diversity, how long clustering takes, and what clusters look like (9 and 10)."""
+"""Data sets (Table I) and their diversity, clustering time, and clusters as rows of images (Figures 9 and 10)."""
 
 from __future__ import annotations
 
@@ -7,35 +7,37 @@ import time
 import numpy as np
 
 from lmeraser.data.images import decode
-from lmeraser.experiments.bench import REFERENCE, Bench
-from lmeraser.experiments.cells import Cell
 from lmeraser.experiments.datasets import DATA_SETS
 from lmeraser.experiments.metrics.diversity import diversity
 from lmeraser.experiments.published import CLUSTERS, RECORDS
 from lmeraser.experiments.results import Figure, Findings, Table, Value
-from lmeraser.experiments.studies.base import Study, data_of, missing
+from lmeraser.experiments.runner import REFERENCE, TrialRunner
+from lmeraser.experiments.studies.base import Study, available_data_sets, missing_notes
+from lmeraser.experiments.trials import Trial
 from lmeraser.models.partitions import partition_of
 from lmeraser.workspace.figures import clusters_png
 
-_DIVERSE = 64  # images whose pairs the diversity is a mean over
+_DIVERSITY_IMAGES = 64  # the diversity is the mean over all pairs of these
 _LINKAGES = ("average", "ward")
 
 
-def table1(bench: Bench) -> Findings:
-    """The data sets as they are used here."""
-    found: list[list[Value]] = []
-    for name in data_of(bench):
-        data, used, cell = DATA_SETS[name], bench.data(name), Cell(name, REFERENCE)
-        found.append(
+def table1(runner: TrialRunner) -> Findings:
+    """The data sets, as published and as used here."""
+    table_rows: list[list[Value]] = []
+    for name in available_data_sets(runner):
+        data = DATA_SETS[name]
+        used = runner.data(name)
+        trial = Trial(name, REFERENCE)
+        table_rows.append(
             [
                 data.title,
                 len(used.classes),
                 sum(data.images),
                 RECORDS[name],
-                len(used.known.ids),
+                len(used.records.ids),
                 len(used.test_labels),
-                round(_diversity(bench, cell), 4),
-                bench.trained(cell).facts["clusters"],
+                round(_diversity(runner, trial), 4),
+                runner.trained(trial).facts["clusters"],
                 CLUSTERS[name],
             ]
         )
@@ -44,25 +46,26 @@ def table1(bench: Bench) -> Findings:
         *("diversity", "clusters here", "clusters in the paper's code"),
     ]
     note = (
-        "Diversity: mean distance of pairs of images, of unit-normalised activations of the frozen backbone's "
-        "layers (the form of LPIPS, Zhang et al. 2018, without learned weights). The paper's 58,605 and 21,312 "
-        "are 80 % of the published training images; GTSRB here is a copy without small and narrow pictures."
+        "Diversity: mean distance between pairs of images, of unit-normalised activations of the frozen "
+        "backbone's layers (the form of LPIPS, Zhang et al. 2018, without learned weights). The paper's 58,605 "
+        "and 21,312 are 80 % of the published training images; GTSRB here is a copy without small and narrow "
+        "pictures."
     )
     return Findings(
-        [Table("data", "Data sets", columns, found, note)],
-        notes=missing(bench),
+        [Table("data", "StudyData sets", columns, table_rows, note)],
+        notes=missing_notes(runner),
     )
 
 
-def clustering(bench: Bench) -> Findings:
-    """How long clustering takes, by the size of its sample."""
-    name = next(data_of(bench))
-    features = bench.data(name).known.features
+def clustering(runner: TrialRunner) -> Findings:
+    """Clustering time by sample size."""
+    name = next(available_data_sets(runner))
+    features = runner.data(name).records.features
     sizes = [size for size in (125, 250, 500, 1000, 2000, 4000) if size <= len(features)] or [len(features)]
     series: dict[str, list[list[float]]] = {}
     for linkage in _LINKAGES:
-        cell = Cell(name, REFERENCE, settings={"partition": {"linkage": linkage}})
-        partition = partition_of(bench.config(cell))
+        trial = Trial(name, REFERENCE, settings={"partition": {"linkage": linkage}})
+        partition = partition_of(runner.config(trial))
         for size in sizes:
             times = []
             for _ in range(3):
@@ -70,27 +73,28 @@ def clustering(bench: Bench) -> Findings:
                 partition.fit(features[:size])
                 times.append(time.perf_counter() - started)
             series.setdefault(f"{linkage} linkage", []).append([size, float(np.median(times))])
-    rows_: list[list[Value]] = [[n, int(x), round(y, 5)] for n, points in series.items() for x, y in points]
+    table_rows: list[list[Value]] = [[n, int(x), round(y, 5)] for n, points in series.items() for x, y in points]
     title = f"Seconds for clustering, {DATA_SETS[name].title}, features of length {features.shape[1]}"
-    table = Table("clustering", title, ["linkage", "records in the sample", "seconds, median of 3"], rows_)
+    table = Table("clustering", title, ["linkage", "records in the sample", "seconds, median of 3"], table_rows)
     figure = Figure("clustering", title, "lines", "records in the sample", "seconds", series)
     return Findings([table], [figure])
 
 
-def figure9(bench: Bench) -> Findings:
-    """Clusters of the first data set."""
-    return _rows_of_images(bench, list(data_of(bench))[:1])
+def figure9(runner: TrialRunner) -> Findings:
+    """Clusters of the first data set as rows of images."""
+    return _rows_of_images(runner, list(available_data_sets(runner))[:1])
 
 
-def figure10(bench: Bench) -> Findings:
-    """Clusters of the other data sets."""
-    return _rows_of_images(bench, list(data_of(bench))[1:])
+def figure10(runner: TrialRunner) -> Findings:
+    """Clusters of the other data sets as rows of images."""
+    return _rows_of_images(runner, list(available_data_sets(runner))[1:])
 
 
-def _rows_of_images(bench: Bench, names: list[str]) -> Findings:
-    figures, pictures = [], {}
+def _rows_of_images(runner: TrialRunner, names: list[str]) -> Findings:
+    figures: list[Figure] = []
+    pictures: dict[str, bytes] = {}
     for name in names:
-        with bench.opened(Cell(name, REFERENCE)) as eraser:
+        with runner.open_trained(Trial(name, REFERENCE)) as eraser:
             pictures[name] = clusters_png(eraser.workspace, eraser.workspace.generations.require())
         title = f"{DATA_SETS[name].title}: some members of each cluster, and its size"
         figures.append(Figure(name, title, "images", note=title))
@@ -98,17 +102,17 @@ def _rows_of_images(bench: Bench, names: list[str]) -> Findings:
     return Findings(figures=figures, notes=notes, pictures=pictures)
 
 
-def _diversity(bench: Bench, cell: Cell) -> float:
-    ids = bench.data(cell.data).known.ids[:_DIVERSE]
-    with bench.opened(cell) as eraser:
+def _diversity(runner: TrialRunner, trial: Trial) -> float:
+    ids = runner.data(trial.data).records.ids[:_DIVERSITY_IMAGES]
+    with runner.open_trained(trial) as eraser:
         layers = eraser.executor().activations(
-            [decode(image) for image in bench.images(cell, "train")[: len(ids)]]
+            [decode(image) for image in runner.images(trial, "train")[: len(ids)]]
         )
     return diversity(layers, ids)
 
 
 STUDIES = (
-    Study("table1", "Data sets", "Table I", table1),
+    Study("table1", "StudyData sets", "Table I", table1),
     Study("clustering", "Clustering time", "section V (clustering time)", clustering),
     Study("figure9", "Clusters as rows of images", "Figure 9", figure9),
     Study("figure10", "Clusters as rows of images, other data", "Figure 10", figure10),

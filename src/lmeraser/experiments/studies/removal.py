@@ -1,8 +1,8 @@
-"""Is it forgotten, and what does that cost: metrics beside the retrained model and its spread over seeds.
+"""Forgetting quality: metrics relative to the retrained model, and their spread over seeds.
 
-For an exact method the unlearned and the retrained model are the same bytes, so every gap is 0; the tables show it
-with numbers measured on two models that were made separately, and beside them what the metrics say of a model from
-which nothing was unlearned, and of retrained models with other seeds: the yardstick for what is not exact.
+For an exact method the unlearned and the retrained model are the same bytes, so every gap is 0. The tables confirm
+this on two models that were derived separately. For scale, they also show the metrics of a model from which
+nothing was unlearned and of models retrained with other seeds: the yardstick for methods that are not exact.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lmeraser.experiments.bench import Bench
-from lmeraser.experiments.cells import Cell, Outcome
 from lmeraser.experiments.datasets import DATA_SETS
 from lmeraser.experiments.methods import METHODS
 from lmeraser.experiments.metrics.accuracies import Accuracies, accuracy, average_gap, tug_of_war
@@ -25,61 +23,63 @@ from lmeraser.experiments.metrics.registry import METRICS
 from lmeraser.experiments.metrics.relearning import RelearnTime, anamnesis_index, relearn_time
 from lmeraser.experiments.metrics.spread import spread, verdict
 from lmeraser.experiments.results import Findings, Table, Value
-from lmeraser.experiments.studies.base import Study, data_of, missing
+from lmeraser.experiments.runner import TrialRunner
+from lmeraser.experiments.studies.base import Study, available_data_sets, missing_notes
+from lmeraser.experiments.trials import StepResult, Trial
 
 _ALL = ("random", "class", "cluster", "sampled", "outliers", "subject")
-_STUDIED = {  # which forget sets of which methods; those whose every training is dear have fewer
+_STUDIED = {  # forget sets studied for each method; fewer for methods with expensive training
     "lmeraser": _ALL,
     "instant": _ALL,
     "lmeraser-paper": ("random", "sampled"),
     "linear": ("random", "class"),
     "sisa": ("random",),
 }
-_ATTACKED = ("lmeraser", "instant")  # with reference models
-_SUBJECTS = "gtsrb"  # the data set with subjects
+_ATTACKED = ("lmeraser", "instant")  # methods that are attacked with reference models
+_SUBJECTS = "gtsrb"  # the data set whose subjects are known
 
 
 @dataclass(frozen=True)
 class Case:
-    """One deletion, and the models around it.
+    """One deletion, with the models before and after it and the retrained models.
 
     Attributes:
-        cell: the training on all records.
+        trial: the training on all records.
         forget: name of the forget set.
-        models: the models by what they are; the first retrained one has the seed of the unlearned one.
+        models: the models by role; the one named "retrained" has the seed of the unlearned model.
     """
 
-    cell: Cell
+    trial: Trial
     forget: str
-    models: dict[str, Outcome]
+    models: dict[str, StepResult]
 
     @property
-    def reference(self) -> Outcome:
-        """The retrained model of the same seed."""
+    def reference(self) -> StepResult:
+        """The retrained model with the same seed."""
         return self.models["retrained"]
 
     @property
     def names(self) -> list[Value]:
-        """What the case is, for the first columns of tables."""
-        return [DATA_SETS[self.cell.data].title, METHODS[self.cell.method].title, self.forget]
+        """Data set, method and forget set, for the first columns of tables."""
+        return [DATA_SETS[self.trial.data].title, METHODS[self.trial.method].title, self.forget]
 
 
-def removal(bench: Bench) -> Findings:
-    """Accuracies, distances to the retrained model, relearn times."""
+def removal(runner: TrialRunner) -> Findings:
+    """Accuracies, distances to the retrained model, and relearn times."""
     rows: list[list[Value]] = []
     verdicts: list[list[Value]] = []
-    for case in _cases(bench):
-        rows += [_agreement(bench, case, name) for name in case.models]
-        verdicts.append([*case.names, *_verdict(bench, case)])
+    for case in _cases(runner):
+        rows += [_agreement(runner, case, name) for name in case.models]
+        verdicts.append([*case.names, *_verdict(runner, case)])
     columns = [
         *("data", "method", "forget set", "model", "digest of the retrained model", "retain", "forget", "test"),
         *("average gap", "ToW", "activation distance", "JS divergence", "relearn epochs", "AIN"),
     ]
-    title = "Models before and after unlearning, beside retrained ones"
+    title = "Models before and after unlearning, and retrained models"
     note = (
-        "Gaps, ToW, distance, divergence and AIN are to the retrained model of the same seed; distance and "
-        "divergence on the forget set. Relearn epochs: until the forget accuracy is back at 95 % of that before "
-        "unlearning, '-' where that is not reached or nothing is tuned."
+        "Gaps, ToW, distance, divergence and AIN are relative to the retrained model with the same seed; distance "
+        "and divergence are measured on the forget set. Relearn epochs: until the forget accuracy is back at 95 % "
+        "of that before unlearning, '-' where that is not reached or nothing is tuned."
     )
     tables = [
         Table("models", title, columns, rows, note),
@@ -99,55 +99,57 @@ def removal(bench: Bench) -> Findings:
         ),
         _definitions(),
     ]
-    return Findings(tables, notes=missing(bench))
+    return Findings(tables, notes=missing_notes(runner))
 
 
-def membership(bench: Bench) -> Findings:
-    """Attacks that look for the forgotten records."""
+def membership(runner: TrialRunner) -> Findings:
+    """Membership inference attacks on the forgotten records."""
     rows = [
         [*case.names, name, *row]
-        for case in _cases(bench)
+        for case in _cases(runner)
         if case.forget in ("random", "outliers", "sampled")
         for name in case.models
-        for row in _attacks(bench, case, name)
+        for row in _attacks(runner, case, name)
     ]
     columns = [
         *("data", "method", "forget set", "model", "attack", "AUC", "95 % from", "to", "TPR at 1 % FPR"),
         *("TPR at 0.1 % FPR", "forgotten", "test images"),
     ]
     note = (
-        "The forgotten records are taken for members, test images for non-members. What counts is the retrained "
+        "Forgotten records are treated as members, test images as non-members. The reference is the retrained "
         "model's value, not 0.5: an AUC far below it is a failure as well. TPR at 0.1 % needs 1,000 test images. "
-        f"LiRA and RMIA are offline, with {bench.profile.references} models of random halves of the records."
+        f"LiRA and RMIA are offline, with {runner.profile.reference_models} models of random halves of the "
+        "records."
     )
     table = Table("attacks", "Membership inference on forgotten records", columns, rows, note)
-    return Findings([table], notes=missing(bench))
+    return Findings([table], notes=missing_notes(runner))
 
 
-def _cases(bench: Bench) -> Iterator[Case]:
-    names = list(data_of(bench))
+def _cases(runner: TrialRunner) -> Iterator[Case]:
+    names = list(available_data_sets(runner))
     for method, sets in _STUDIED.items():
         for data in dict.fromkeys([names[0], *(name for name in names if name == _SUBJECTS)]):
-            wanted = sets if data == names[0] else [name for name in sets if name == "subject"]
-            for forget in wanted:
-                if forget in bench.profile.sets and forget in bench.data(data).sets:
-                    yield _case(bench, Cell(data, method), forget)
+            studied = sets if data == names[0] else [name for name in sets if name == "subject"]
+            for forget in studied:
+                if forget in runner.profile.forget_sets and forget in runner.data(data).sets:
+                    yield _case(runner, Trial(data, method), forget)
 
 
-def _case(bench: Bench, cell: Cell, forget: str) -> Case:
+def _case(runner: TrialRunner, trial: Trial, forget: str) -> Case:
     models = {
-        "nothing unlearned": bench.trained(cell),
-        "unlearned": bench.forgotten(cell, forget),
-        "retrained": bench.trained(cell.but(without=forget)),
+        "nothing unlearned": runner.trained(trial),
+        "unlearned": runner.unlearned(trial, forget),
+        "retrained": runner.trained(trial.vary(without=forget)),
     }
-    for seed in range(1, bench.profile.seeds):
-        models[f"retrained, seed {seed}"] = bench.trained(cell.but(without=forget, seed=seed))
-    return Case(cell, forget, models)
+    for seed in range(1, runner.profile.seeds):
+        models[f"retrained, seed {seed}"] = runner.trained(trial.vary(without=forget, seed=seed))
+    return Case(trial, forget, models)
 
 
-def _accuracies(bench: Bench, case: Case, model: Outcome) -> Accuracies:
-    data = bench.data(case.cell.data)
-    chosen, labels = data.chosen(case.forget), data.known.labels
+def _accuracies(runner: TrialRunner, case: Case, model: StepResult) -> Accuracies:
+    data = runner.data(case.trial.data)
+    chosen = data.in_forget_set(case.forget)
+    labels = data.records.labels
     return Accuracies(
         retain=accuracy(model.private[~chosen], labels[~chosen]),
         forget=accuracy(model.private[chosen], labels[chosen]),
@@ -155,9 +157,10 @@ def _accuracies(bench: Bench, case: Case, model: Outcome) -> Accuracies:
     )
 
 
-def _agreement(bench: Bench, case: Case, name: str) -> list[Value]:
-    model, chosen = case.models[name], bench.data(case.cell.data).chosen(case.forget)
-    own, retrained = _accuracies(bench, case, model), _accuracies(bench, case, case.reference)
+def _agreement(runner: TrialRunner, case: Case, name: str) -> list[Value]:
+    model = case.models[name]
+    chosen = runner.data(case.trial.data).in_forget_set(case.forget)
+    own, retrained = _accuracies(runner, case, model), _accuracies(runner, case, case.reference)
     mine, theirs = model.private[chosen], case.reference.private[chosen]
     return [
         *case.names,
@@ -170,16 +173,16 @@ def _agreement(bench: Bench, case: Case, name: str) -> list[Value]:
         round(tug_of_war(own, retrained), 5),
         round(activation_distance(mine, theirs), 6),
         round(js_divergence(mine, theirs), 6),
-        *_relearned(bench, case, name),
+        *_relearned(runner, case, name),
     ]
 
 
-def _relearned(bench: Bench, case: Case, name: str) -> list[Value]:
-    """Relearn epochs and anamnesis index."""
-    original = _accuracies(bench, case, case.models["nothing unlearned"]).forget
+def _relearned(runner: TrialRunner, case: Case, name: str) -> list[Value]:
+    """Relearn epochs and anamnesis index, for two columns."""
+    original = _accuracies(runner, case, case.models["nothing unlearned"]).forget
     times: dict[str, RelearnTime] = {}
     for model in (name, "retrained"):
-        curve = _curve(bench, case, model)
+        curve = _curve(runner, case, model)
         if not curve:
             return [None, None]
         times[model] = relearn_time(curve, original)
@@ -188,54 +191,60 @@ def _relearned(bench: Bench, case: Case, name: str) -> list[Value]:
     return [times[name].steps, shown if index.bound == "exact" or shown is None else f"{index.bound} {shown}"]
 
 
-def _curve(bench: Bench, case: Case, name: str) -> list[float]:
+def _curve(runner: TrialRunner, case: Case, name: str) -> list[float]:
     if name == "unlearned":
         curve: list[float] = case.models[name].facts["relearned"]
         return curve
     if name == "nothing unlearned":
-        return bench.relearned(case.cell, case.forget)
-    seed = case.cell.seed if name == "retrained" else int(name.rpartition(" ")[2])
-    return bench.relearned(case.cell.but(without=case.forget, seed=seed), case.forget)
+        return runner.relearned(case.trial, case.forget)
+    seed = case.trial.seed if name == "retrained" else int(name.rpartition(" ")[2])
+    return runner.relearned(case.trial.vary(without=case.forget, seed=seed), case.forget)
 
 
-def _verdict(bench: Bench, case: Case) -> list[Value]:
-    retrained = [_accuracies(bench, case, m).forget for n, m in case.models.items() if n.startswith("retrained")]
-    over = spread(retrained)
+def _verdict(runner: TrialRunner, case: Case) -> list[Value]:
+    retrained = [_accuracies(runner, case, m).forget for n, m in case.models.items() if n.startswith("retrained")]
+    over_seeds = spread(retrained)
     inside = [
-        verdict([_accuracies(bench, case, case.models[name]).forget], retrained).inside
+        verdict([_accuracies(runner, case, case.models[name]).forget], retrained).inside
         for name in ("unlearned", "nothing unlearned")
     ]
-    return [round(over.mean, 4), None if over.std is None else round(over.std, 4), over.seeds, *inside]
+    return [
+        round(over_seeds.mean, 4),
+        None if over_seeds.std is None else round(over_seeds.std, 4),
+        over_seeds.seeds,
+        *inside,
+    ]
 
 
-def _attacks(bench: Bench, case: Case, name: str) -> Iterator[list[Value]]:
-    """A row for each attack."""
-    data, model = bench.data(case.cell.data), case.models[name]
-    chosen = data.chosen(case.forget)
-    forgotten = true_class(model.private, data.known.labels)[chosen]
-    new = true_class(model.test, data.test_labels)
-    scores = {"confidence": (confidence(forgotten), confidence(new))}
-    if case.cell.method in _ATTACKED:
-        references = [bench.trained(case.cell.but(half=half)) for half in range(bench.profile.references)]
-        known = np.stack([true_class(each.private, data.known.labels)[chosen] for each in references])
-        unknown = np.stack([true_class(each.test, data.test_labels) for each in references])
-        seen = np.stack([data.half(half) for half in range(len(references))])[:, chosen]
-        inside, outside = (
-            Confidences(forgotten, known, seen),
-            Confidences(new, unknown, np.zeros_like(unknown, bool)),
-        )
-        scores["LiRA, offline"] = (lira(inside), lira(outside))
-        scores["RMIA, offline"] = (rmia(inside, outside), rmia(outside, outside))
-    for attack, (members, others) in scores.items():
-        truth = np.repeat([True, False], [len(members), len(others)])
-        found = attack_report(np.concatenate([members, others]), truth)
+def _attacks(runner: TrialRunner, case: Case, name: str) -> Iterator[list[Value]]:
+    """A table row for each attack."""
+    data = runner.data(case.trial.data)
+    model = case.models[name]
+    chosen = data.in_forget_set(case.forget)
+    forgotten = true_class(model.private, data.records.labels)[chosen]
+    unseen = true_class(model.test, data.test_labels)
+    scores = {"confidence": (confidence(forgotten), confidence(unseen))}
+    if case.trial.method in _ATTACKED:
+        references = [
+            runner.trained(case.trial.vary(half=half)) for half in range(runner.profile.reference_models)
+        ]
+        on_forgotten = np.stack([true_class(each.private, data.records.labels)[chosen] for each in references])
+        on_unseen = np.stack([true_class(each.test, data.test_labels) for each in references])
+        seen = np.stack([data.in_half(half) for half in range(len(references))])[:, chosen]
+        members = Confidences(forgotten, on_forgotten, seen)
+        non_members = Confidences(unseen, on_unseen, np.zeros_like(on_unseen, bool))
+        scores["LiRA, offline"] = (lira(members), lira(non_members))
+        scores["RMIA, offline"] = (rmia(members, non_members), rmia(non_members, non_members))
+    for attack, (of_members, of_others) in scores.items():
+        truth = np.repeat([True, False], [len(of_members), len(of_others)])
+        report = attack_report(np.concatenate([of_members, of_others]), truth)
         yield [
             attack,
-            *(round(value, 4) for value in (found.auc, found.auc_low, found.auc_high)),
-            found.tpr_at_1_percent,
-            found.tpr_at_1_per_mille,
-            len(members),
-            len(others),
+            *(round(value, 4) for value in (report.auc, report.auc_low, report.auc_high)),
+            report.tpr_at_1_percent,
+            report.tpr_at_1_per_mille,
+            len(of_members),
+            len(of_others),
         ]
 
 

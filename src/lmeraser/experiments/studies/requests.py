@@ -1,22 +1,22 @@
-"""What requests take: the paper's Table II, and the records and parameters they affect (Figure 6).
+"""Cost of requests: seconds per request (Table II), and affected records and parameters (Figure 6).
 
-Every number comes from deletions that were carried out: uniformly drawn records, one after the other, hits of the
-clustering sample included. Uniform records fall into large clusters more often, so the mean is weighted by size as
-it is for users; a training's seconds divided by the number of clusters stand beside it, because the paper's
-numbers look like that.
+Every number is measured on deletions that were carried out: uniformly drawn records, one after the other,
+including hits of the clustering sample. Uniform records fall into large clusters more often, so the mean is
+weighted by cluster size, as it is for users. The training time divided by the number of clusters is shown as well,
+because the paper's numbers appear to be computed that way.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from lmeraser.experiments.bench import Bench
-from lmeraser.experiments.cells import Cell
 from lmeraser.experiments.datasets import DATA_SETS
 from lmeraser.experiments.methods import METHODS, Method
 from lmeraser.experiments.published import NOT_MEASURED, SECONDS_PER_REQUEST
 from lmeraser.experiments.results import Figure, Findings, Table, Value
-from lmeraser.experiments.studies.base import Study, data_of, missing, test_accuracy
+from lmeraser.experiments.runner import TrialRunner
+from lmeraser.experiments.studies.base import Study, accuracy_on_test_images, available_data_sets, missing_notes
+from lmeraser.experiments.trials import Trial
 
 _COMPARED = (
     "lmeraser-paper",
@@ -35,38 +35,41 @@ _COLUMNS = (
 )
 
 
-def table2(bench: Bench) -> Findings:
+def table2(runner: TrialRunner) -> Findings:
     """Seconds per request."""
-    rows = [_row(bench, data, METHODS[name]) for data in data_of(bench) for name in _COMPARED]
+    rows = [_row(runner, data, METHODS[name]) for data in available_data_sets(runner) for name in _COMPARED]
     table = Table(
         "seconds-per-request",
         "Seconds for one deletion request, from the request to the new generation",
         _COLUMNS,
         rows,
-        "Requests are uniform over the records and were carried out one after the other; the paper's seconds are "
-        "of another machine and another size. Training includes embedding.",
+        "Requests are uniform over the records and were carried out one after the other; the paper's seconds were "
+        "measured on another machine and at another size. Training includes embedding.",
     )
-    tables = [table, _resources(bench)]
-    return Findings(tables, notes=missing(bench))
+    tables = [table, _resources(runner)]
+    return Findings(tables, notes=missing_notes(runner))
 
 
-def figure6(bench: Bench) -> Findings:
-    """Affected records and parameters."""
+def figure6(runner: TrialRunner) -> Findings:
+    """Records and parameters that a request affects."""
     records: dict[str, dict[str, float]] = {}
     parameters: dict[str, dict[str, float]] = {}
-    for name in data_of(bench):
+    for name in available_data_sets(runner):
         title = DATA_SETS[name].title
         for method in map(METHODS.__getitem__, _COMPARED):
-            cell = Cell(name, method.name)
-            made, found = bench.trained(cell), bench.requests(cell, _count(bench, method))
-            records.setdefault(title, {})[method.title] = float(np.mean([each["records"] for each in found]))
-            tuned = float(np.mean([each["clusters"] for each in found]))
-            parameters.setdefault(title, {})[method.title] = tuned * made.facts["parameters_of_one"]
-    drawn = [
+            trial = Trial(name, method.name)
+            trained = runner.trained(trial)
+            deletions = runner.requests(trial, _request_count(runner, method))
+            records.setdefault(title, {})[method.title] = float(np.mean([each["records"] for each in deletions]))
+            tuned = float(np.mean([each["clusters"] for each in deletions]))
+            parameters.setdefault(title, {})[method.title] = tuned * trained.facts["parameters_of_one"]
+    linear_figures = [
         Figure("affected-records", "Records tuned again by a request, mean", "bars", y="records", series=records),
         Figure("affected-parameters", "Parameters tuned again by a request, mean", "bars", series=parameters),
     ]
-    figures = [Figure(**{**figure.__dict__, "log": True, "y": figure.y or "parameters"}) for figure in drawn]
+    figures = [
+        Figure(**{**figure.__dict__, "log": True, "y": figure.y or "parameters"}) for figure in linear_figures
+    ]
     rows: list[list[Value]] = [
         [title, method, records[title][method], parameters[title][method]]
         for title in records
@@ -74,18 +77,18 @@ def figure6(bench: Bench) -> Findings:
     ]
     columns = ["data", "method", "records", "parameters"]
     table = Table("affected", "Tuned again by one request, mean over those of Table II", columns, rows)
-    return Findings([table], figures, missing(bench))
+    return Findings([table], figures, missing_notes(runner))
 
 
-def _resources(bench: Bench) -> Table:
-    """What each method takes of the machine, on the first data set."""
-    data = next(data_of(bench))
+def _resources(runner: TrialRunner) -> Table:
+    """Resource usage of each method on the first data set."""
+    data = next(available_data_sets(runner))
     rows: list[list[Value]] = []
     for method in map(METHODS.__getitem__, _COMPARED):
-        facts = bench.trained(Cell(data, method.name)).facts
-        found = bench.requests(Cell(data, method.name), _count(bench, method))
-        tuned = float(np.mean([each["clusters"] for each in found]))
-        measured = [
+        facts = runner.trained(Trial(data, method.name)).facts
+        deletions = runner.requests(Trial(data, method.name), _request_count(runner, method))
+        tuned = float(np.mean([each["clusters"] for each in deletions]))
+        usage = [
             round(facts["seconds"], 2),
             round(facts["seconds"] / facts["records"] * 1000, 2),
             None if facts["peak_mb"] is None else round(facts["peak_mb"]),
@@ -94,40 +97,42 @@ def _resources(bench: Bench) -> Table:
             facts["parameters"],
             round(tuned * facts["parameters_of_one"]),
         ]
-        rows.append([method.title, *measured])
+        rows.append([method.title, *usage])
     columns = [
         *("method", "training s", "ms per record", "peak MiB", "joules", "stored MiB", "parameters"),
         "parameters tuned again by a request, mean",
     ]
     note = (
-        "Peak: resident memory of the whole process, with the network and what earlier trainings left. Joules: "
-        "of the processor packages, '-' where the machine does not tell. Stored: the model's artifacts."
+        "Peak: resident memory of the whole process, including the network and memory of earlier trainings. "
+        "Joules: energy of the processor packages, '-' where it cannot be read. Stored: the model's artifacts."
     )
     return Table("resources", f"Resources, {DATA_SETS[data].title}", columns, rows, note)
 
 
-def _count(bench: Bench, method: Method) -> int:
-    return bench.profile.dear_requests if method.dear else bench.profile.requests
+def _request_count(runner: TrialRunner, method: Method) -> int:
+    """Number of deletions that are timed for a method."""
+    return runner.profile.expensive_requests if method.expensive else runner.profile.requests
 
 
-def _row(bench: Bench, data: str, method: Method) -> list[Value]:
-    cell = Cell(data, method.name)
-    made, found = bench.trained(cell), bench.requests(cell, _count(bench, method))
-    seconds = np.array([each["seconds"] for each in found])
+def _row(runner: TrialRunner, data: str, method: Method) -> list[Value]:
+    trial = Trial(data, method.name)
+    trained = runner.trained(trial)
+    deletions = runner.requests(trial, _request_count(runner, method))
+    seconds = np.array([each["seconds"] for each in deletions])
     paper = SECONDS_PER_REQUEST.get(method.paper or "", {}).get(data, NOT_MEASURED.get(method.paper or ""))
     return [
         DATA_SETS[data].title,
         method.title,
-        len(found),
+        len(deletions),
         round(float(seconds.mean()), 3),
         round(float(np.quantile(seconds, 0.95, method="higher")), 3),
         round(float(seconds.max()), 3),
-        sum(each["sample_hit"] for each in found),
-        round(float(np.mean([each["records"] for each in found])), 1),
-        round(made.facts["seconds"], 2),
-        round(made.facts["seconds"] / made.facts["clusters"], 3),
+        sum(each["sample_hit"] for each in deletions),
+        round(float(np.mean([each["records"] for each in deletions])), 1),
+        round(trained.facts["seconds"], 2),
+        round(trained.facts["seconds"] / trained.facts["clusters"], 3),
         paper,
-        round(test_accuracy(bench, cell, made), 4),
+        round(accuracy_on_test_images(runner, trial, trained), 4),
     ]
 
 
