@@ -416,7 +416,7 @@ def test_no_copy_of_an_image_is_left_outside_the_workspace(tmp_path: Path) -> No
         subprocess.run([*program, *arguments], env=environment, check=True, capture_output=True)
     piece = NOISE[len(NOISE) // 2 :][:32]
     opened = Database(work / "records.db")
-    assert any(piece in data for _, data in opened.opened())
+    assert any(piece in data for _, data in opened.decrypted_values())
     opened.close()
     assert files_with(work, piece) == [], "sealed"
     assert files_with(home, piece) == []

@@ -1,4 +1,4 @@
-"""Records and all that was derived from them come and go together, and go without a trace."""
+"""Records and all that was derived from them are deleted together, and leave no trace."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def remains(folder: Path, needles: set[bytes]) -> list[str]:
     """Files of the folder, and tables that can be read with its keys, in which any of these windows occurs."""
     files = [(path.name, path.read_bytes()) for path in folder.iterdir() if path.is_file()]
     opened = Database(folder / "records.db")
-    found = [name for name, data in [*files, *opened.opened()] if not needles.isdisjoint(windows(data))]
+    found = [name for name, data in [*files, *opened.decrypted_values()] if not needles.isdisjoint(windows(data))]
     opened.close()
     return found
 
@@ -98,10 +98,10 @@ def test_more_ids_than_one_statement_takes_are_found(records: Records) -> None:
     ids = [f"r{number:04d}" for number in range(1300)]
     assert len(records.find(ids)) == 1201
     assert len(records.of_subjects(["s0", "s1", "s2", "s9"])["s1"]) == 400
-    records.store_trie_keys(dict.fromkeys(ids[:1201], "1"), partition=Digest.of(b"p"))
-    assert len(records.trie_keys(Digest.of(b"p"), ids)) == 1201
+    records.derived.store_trie_keys(dict.fromkeys(ids[:1201], "1"), partition=Digest.of(b"p"))
+    assert len(records.derived.trie_keys(Digest.of(b"p"), ids)) == 1201
     forget(records, ids[:1100])
-    assert (records.count(), len(records.suppressed("record", ids))) == (101, 1100)
+    assert (records.count(), len(records.suppression.find("record", ids))) == (101, 1100)
 
 
 def test_subjects_have_their_records(records: Records) -> None:
@@ -139,11 +139,11 @@ def test_the_revision_counts_changes_of_records_and_classes(records: Records) ->
     forget(records, ["r0000"])
     revisions.append(records.changes.revision)
     with records.database.transaction() as connection:
-        records.changes.note(connection)
+        records.changes.record(connection)
     revisions.append(records.changes.revision)
     assert revisions == sorted(set(revisions))
     before = records.changes.revision
-    records.store_trie_keys({}, partition=Digest.of(b"p"))
+    records.derived.store_trie_keys({}, partition=Digest.of(b"p"))
     records.database.compact()
     assert records.changes.revision == before, "derived values are not part of it"
 
@@ -154,34 +154,36 @@ def test_the_revision_counts_changes_of_records_and_classes(records: Records) ->
 def test_derived_values_come_back_and_are_replaced(records: Records) -> None:
     fill(records, [record(0), record(1)])
     vector = np.arange(5, dtype=np.float32)
-    records.store_features({"r0000": vector}, key="k")
-    np.testing.assert_array_equal(records.features(["r0000", "r0001"], key="k")["r0000"], vector)
-    assert records.features(["r0000"], key="other") == {}
-    records.store_features({"r0000": vector + 1}, key="other")
-    assert records.features(["r0000"], key="k") == {}
+    records.derived.store_features({"r0000": vector}, key="k")
+    np.testing.assert_array_equal(records.derived.features(["r0000", "r0001"], key="k")["r0000"], vector)
+    assert records.derived.features(["r0000"], key="other") == {}
+    records.derived.store_features({"r0000": vector + 1}, key="other")
+    assert records.derived.features(["r0000"], key="k") == {}
     first, second = Digest.of(b"first"), Digest.of(b"second")
-    records.store_trie_keys({"r0000": "3", "r0001": "4"}, partition=first)
-    assert records.trie_keys(first) == {"r0000": "3", "r0001": "4"}
-    records.store_trie_keys({"r0001": "5"}, partition=second)
-    assert records.trie_keys(first) == {"r0000": "3", "r0001": "4"}, "what is served keeps its places meanwhile"
-    assert records.trie_keys(second) == {"r0001": "5"}
-    records.forget_places(keep=second)
-    assert (records.trie_keys(first), records.trie_keys(second)) == ({}, {"r0001": "5"})
-    records.forget_derived()
-    assert records.features(["r0000"], key="other") == {}
+    records.derived.store_trie_keys({"r0000": "3", "r0001": "4"}, partition=first)
+    assert records.derived.trie_keys(first) == {"r0000": "3", "r0001": "4"}
+    records.derived.store_trie_keys({"r0001": "5"}, partition=second)
+    assert records.derived.trie_keys(first) == {"r0000": "3", "r0001": "4"}, (
+        "the served partition keeps its trie keys"
+    )
+    assert records.derived.trie_keys(second) == {"r0001": "5"}
+    records.derived.keep_partition(second)
+    assert (records.derived.trie_keys(first), records.derived.trie_keys(second)) == ({}, {"r0001": "5"})
+    records.clear_derived()
+    assert records.derived.features(["r0000"], key="other") == {}
 
 
 def test_nothing_can_be_derived_for_a_record_that_is_not_there(records: Records) -> None:
     with pytest.raises(UnknownRecordError):
-        records.store_features({"nobody": np.zeros(2, dtype=np.float32)}, key="k")
+        records.derived.store_features({"nobody": np.zeros(2, dtype=np.float32)}, key="k")
 
 
 @pytest.mark.sqlite
 def test_a_deletion_takes_everything_that_belongs_to_the_record(records: Records, tmp_path: Path) -> None:
     fill(records, [record(number) for number in range(4)])
     ids = [found.id for found in records.index()]
-    records.store_features({i: np.ones(3, dtype=np.float32) for i in ids}, key="k")
-    records.store_trie_keys(dict.fromkeys(ids, "0"), partition=Digest.of(b"p"))
+    records.derived.store_features({i: np.ones(3, dtype=np.float32) for i in ids}, key="k")
+    records.derived.store_trie_keys(dict.fromkeys(ids, "0"), partition=Digest.of(b"p"))
     before = tables(tmp_path / "records.db")
     owning = [name for name, rows in before.items() if sorted(row[0] for row in rows) == [1, 2, 3, 4]]
     assert sorted(owning) == ["features", "images", "places", "records"]
@@ -199,13 +201,13 @@ def test_a_deletion_takes_everything_that_belongs_to_the_record(records: Records
 def test_deleted_names_are_remembered_only_as_keyed_digests(records: Records, tmp_path: Path) -> None:
     fill(records, [record(0, id="Ada", subject="Lovelace")])
     forget(records, ["Ada"], subjects=["Lovelace"])
-    assert records.suppressed("record", ["Ada", "Lovelace", "Bob"]) == {"Ada"}
-    assert records.suppressed("subject", ["Ada", "Lovelace"]) == {"Lovelace"}
+    assert records.suppression.find("record", ["Ada", "Lovelace", "Bob"]) == {"Ada"}
+    assert records.suppression.find("subject", ["Ada", "Lovelace"]) == {"Lovelace"}
     assert "Ada" not in str(tables(tmp_path / "records.db"))
     assert Digest.of(b"Ada").hex not in str(tables(tmp_path / "records.db"))
     records.database.close()
     other = Records(Database(tmp_path / "records.db"), secret=b"another secret")
-    assert other.suppressed("record", ["Ada"]) == set()
+    assert other.suppression.find("record", ["Ada"]) == set()
     other.database.close()
 
 
@@ -213,10 +215,10 @@ def test_a_suppression_can_be_lifted_and_repeated(records: Records) -> None:
     forget(records, ["a", "b"])
     forget(records, ["a"])
     with records.database.transaction() as connection:
-        records.lift_suppression(connection, "record", ["a"])
-    assert records.suppressed("record", ["a", "b"]) == {"b"}
+        records.suppression.remove(connection, {"record": ["a"]})
+    assert records.suppression.find("record", ["a", "b"]) == {"b"}
     forget(records, ["a", "b"])
-    assert records.suppressed("record", ["a", "b"]) == {"a", "b"}
+    assert records.suppression.find("record", ["a", "b"]) == {"a", "b"}
 
 
 # --- no trace ----------------------------------------------------------------------------------------------
@@ -229,10 +231,12 @@ def test_no_copy_of_the_database_tells_anything_about_a_record_whose_key_is_eras
     names = [(f"the-name-{number:04d}", f"the-person-{number:04d}") for number in range(4)]
     fill(records, [record(n, id=one, subject=who, image=image(n)) for n, (one, who) in enumerate(names)])
     vector = np.random.default_rng(1).standard_normal(40).astype(np.float32)
-    records.store_features({"the-name-0001": vector}, key="k")
+    records.derived.store_features({"the-name-0001": vector}, key="k")
     pieces = {window for window in windows(image(1)) | windows(vector.tobytes()) if len(set(window)) > 8}
     pieces -= set().union(*(windows(image(number)) for number in (0, 2, 3)))
-    assert sorted(remains(tmp_path, pieces)) == ["features", "images"], "sealed in the files, read with the keys"
+    assert sorted(remains(tmp_path, pieces)) == ["features", "images"], (
+        "encrypted in the files, readable with the keys"
+    )
     backup = tmp_path / "backup"
     backup.mkdir()
     for path in tmp_path.glob("records.db*"):
@@ -243,13 +247,13 @@ def test_no_copy_of_the_database_tells_anything_about_a_record_whose_key_is_eras
     old = Records(Database(backup / "records.db"), secret=b"secret")
     assert old.count() == 4
     assert old.images(["the-name-0002"]) == [image(2)]
-    for read in (old.images, old.find, partial(old.features, key="k"), old.commitments):
+    for read in (old.images, old.find, partial(old.derived.features, key="k"), old.commitments.by_entry):
         with pytest.raises(ErasedError, match="erased"):
             read(["the-name-0001"])
     old.database.close()
     assert remains(backup, pieces) == []
     gone = [name.encode() for name in names[1]]
-    assert not any(name in data for _, data in old.database.opened() for name in gone)
+    assert not any(name in data for _, data in old.database.decrypted_values() for name in gone)
     assert not any(name in path.read_bytes() for path in backup.iterdir() for name in gone)
 
 
@@ -334,7 +338,7 @@ def test_a_transaction_is_all_or_nothing(records: Records) -> None:
     def half() -> None:
         with records.database.transaction() as connection:
             records.insert(connection, [record(0)], entry=1)
-            records.changes.note(connection)
+            records.changes.record(connection)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -1,4 +1,4 @@
-"""The sums in the database are always those of the records that are counted, whatever happens to the records."""
+"""The statistics in the database are always those of the included records, whatever happens to the records."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def label_of(number: int) -> int:
     return number % CLASSES
 
 
-def code(number: int, key: str = "k") -> NDArray[np.int16]:
-    """The code of a record under a key; all are different."""
+def quantized(number: int, key: str = "k") -> NDArray[np.int16]:
+    """The quantized embedding of a record under a key; all are different."""
     values = np.random.default_rng([number, *key.encode()]).integers(-32767, 32768, WIDTH)
     return np.array([*values[1:], SCALE], np.int16)
 
@@ -48,9 +48,9 @@ def fill(records: Records, numbers: Sequence[int]) -> None:
         records.insert(connection, new, entry=1)
 
 
-def count(records: Records, numbers: Sequence[int], *, key: str = "k", classes: int = CLASSES) -> None:
+def include(records: Records, numbers: Sequence[int], *, key: str = "k", classes: int = CLASSES) -> None:
     labels = [records.find([name(n)])[name(n)][1] for n in numbers]
-    records.statistics.count({name(n): code(n, key) for n in numbers}, labels, classes, key=key)
+    records.statistics.include({name(n): quantized(n, key) for n in numbers}, labels, classes, key=key)
 
 
 def relabel(records: Records, numbers: Sequence[int], label: int) -> None:
@@ -59,9 +59,9 @@ def relabel(records: Records, numbers: Sequence[int], label: int) -> None:
 
 
 def scratch(labels: dict[int, int], *, key: str = "k", classes: int = CLASSES) -> SufficientStatistics:
-    """The sums over these records, added up once."""
-    codes = np.array([code(n, key) for n in labels], np.int16).reshape(-1, WIDTH)
-    return SufficientStatistics.zero(WIDTH, classes).plus(codes, list(labels.values()))
+    """The statistics of these records, added up once."""
+    embeddings = np.array([quantized(n, key) for n in labels], np.int16).reshape(-1, WIDTH)
+    return SufficientStatistics.zero(WIDTH, classes).plus(embeddings, list(labels.values()))
 
 
 def of(*numbers: int) -> dict[int, int]:
@@ -69,19 +69,19 @@ def of(*numbers: int) -> dict[int, int]:
     return {n: label_of(n) for n in numbers}
 
 
-def digest(sums: SufficientStatistics | None) -> str | None:
-    return None if sums is None else str(sums.digest)
+def digest(statistics: SufficientStatistics | None) -> str | None:
+    return None if statistics is None else str(statistics.digest)
 
 
-def state(counted: StatisticsStore, key: str = "k") -> tuple[str | None, list[str], list[bytes]]:
+def state(statistics: StatisticsStore, key: str = "k") -> tuple[str | None, list[str], list[bytes]]:
     """All that the database holds of it."""
-    ids = sorted(counted.ids(key=key))
-    return digest(counted.sums()), ids, counted.codes(ids)
+    ids = sorted(statistics.ids(key=key))
+    return digest(statistics.current()), ids, statistics.quantized_embeddings(ids)
 
 
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database of eight records, of which none is counted; only copied by the tests."""
+    """A database of eight records, of which none is included; only copied by the tests."""
     path = tmp_path_factory.mktemp("filled") / "records.db"
     opened = Records(Database(path), secret=b"secret")
     fill(opened, range(8))
@@ -97,135 +97,137 @@ def records(filled: Path, tmp_path: Path) -> Iterator[Records]:
     opened.database.close()
 
 
-# --- counting ----------------------------------------------------------------------------------------------
+# --- including ----------------------------------------------------------------------------------------------
 
 
-def test_before_any_record_is_counted_there_are_no_sums(records: Records) -> None:
-    assert records.statistics.sums() is None
-    assert records.statistics.sums_without([name(0)], key="k") is None
+def test_before_any_record_is_included_there_are_no_statistics(records: Records) -> None:
+    assert records.statistics.current() is None
+    assert records.statistics.without([name(0)], key="k") is None
     assert records.statistics.ids(key="k") == set()
-    assert records.statistics.codes([]) == []
+    assert records.statistics.quantized_embeddings([]) == []
 
 
-def test_counted_records_have_ids_codes_and_sums(records: Records, tmp_path: Path) -> None:
-    count(records, [0, 1, 2])
-    count(records, [5])
+def test_included_records_have_ids_embeddings_and_statistics(records: Records, tmp_path: Path) -> None:
+    include(records, [0, 1, 2])
+    include(records, [5])
     assert records.statistics.ids(key="k") == {name(n) for n in (0, 1, 2, 5)}
-    assert records.statistics.codes([name(5), name(0), name(5)]) == [code(n).tobytes() for n in (5, 0, 5)]
-    assert digest(records.statistics.sums()) == digest(scratch(of(0, 1, 2, 5)))
+    assert records.statistics.quantized_embeddings([name(5), name(0), name(5)]) == [
+        quantized(n).tobytes() for n in (5, 0, 5)
+    ]
+    assert digest(records.statistics.current()) == digest(scratch(of(0, 1, 2, 5)))
     records.database.close()
     again = Records(Database(tmp_path / "records.db"), secret=b"secret")
     assert state(again.statistics) == state(records.statistics), "it is on the disk"
     again.database.close()
 
 
-def test_the_order_and_the_batches_of_counting_do_not_matter(records: Records) -> None:
-    count(records, [7, 3, 0, 1])
+def test_the_order_and_the_batches_of_including_do_not_matter(records: Records) -> None:
+    include(records, [7, 3, 0, 1])
     together = state(records.statistics)
     records.statistics.clear()
     for number in (0, 1, 3, 7):
-        count(records, [number])
+        include(records, [number])
     assert state(records.statistics) == together
 
 
-def test_a_record_is_not_counted_twice(records: Records) -> None:
-    count(records, [0, 1])
+def test_a_record_is_not_included_twice(records: Records) -> None:
+    include(records, [0, 1])
     before = state(records.statistics)
     with pytest.raises(StorageError):
-        count(records, [2, 1])
-    assert state(records.statistics) == before, "nothing of the batch was counted"
+        include(records, [2, 1])
+    assert state(records.statistics) == before, "nothing of the batch was included"
 
 
-def test_a_record_that_is_not_there_is_not_counted(records: Records) -> None:
-    count(records, [0])
+def test_a_record_that_does_not_exist_is_not_included(records: Records) -> None:
+    include(records, [0])
     before = state(records.statistics)
     with pytest.raises(UnknownRecordError):
-        records.statistics.count({name(1): code(1), "nobody": code(99)}, [1, 0], CLASSES, key="k")
+        records.statistics.include({name(1): quantized(1), "nobody": quantized(99)}, [1, 0], CLASSES, key="k")
     assert state(records.statistics) == before
 
 
 @pytest.mark.parametrize("labels", [[0], [0, 1, 2]])
-def test_every_record_that_is_counted_has_one_label(records: Records, labels: list[int]) -> None:
-    count(records, [0])
+def test_every_included_record_has_one_label(records: Records, labels: list[int]) -> None:
+    include(records, [0])
     before = state(records.statistics)
     with pytest.raises(ValueError):
-        records.statistics.count({name(1): code(1), name(2): code(2)}, labels, CLASSES, key="k")
+        records.statistics.include({name(1): quantized(1), name(2): quantized(2)}, labels, CLASSES, key="k")
     assert state(records.statistics) == before
 
 
-def test_counting_is_not_a_change_of_the_records(records: Records) -> None:
+def test_including_is_not_a_change_of_the_records(records: Records) -> None:
     revision, index = records.changes.revision, records.index()
-    count(records, [0, 1])
+    include(records, [0, 1])
     assert (records.changes.revision, records.index()) == (revision, index)
     assert not records.database.compaction_due
 
 
-def test_a_longer_list_of_classes_keeps_what_was_counted(records: Records) -> None:
-    count(records, [0, 1, 2])
+def test_a_longer_list_of_classes_keeps_what_was_included(records: Records) -> None:
+    include(records, [0, 1, 2])
     relabel(records, [4], 4)
-    count(records, [3, 4], classes=5)
-    sums = records.statistics.sums()
-    assert digest(sums) == digest(scratch({**of(0, 1, 2, 3), 4: 4}, classes=5))
-    assert sums is not None
-    assert sums.records_by_class == (2, 1, 1, 0, 1)
-    count(records, [5], classes=CLASSES)
-    assert digest(records.statistics.sums()) == digest(scratch({**of(0, 1, 2, 3, 5), 4: 4}, classes=5))
+    include(records, [3, 4], classes=5)
+    statistics = records.statistics.current()
+    assert digest(statistics) == digest(scratch({**of(0, 1, 2, 3), 4: 4}, classes=5))
+    assert statistics is not None
+    assert statistics.records_by_class == (2, 1, 1, 0, 1)
+    include(records, [5], classes=CLASSES)
+    assert digest(records.statistics.current()) == digest(scratch({**of(0, 1, 2, 3, 5), 4: 4}, classes=5))
 
 
 # --- keys --------------------------------------------------------------------------------------------------
 
 
-def test_under_another_key_no_record_is_counted(records: Records) -> None:
-    count(records, [0, 1])
+def test_under_another_key_no_record_is_included(records: Records) -> None:
+    include(records, [0, 1])
     assert records.statistics.ids(key="other") == set()
     assert records.statistics.ids(key="k") == {name(0), name(1)}
 
 
-def test_counting_under_another_key_starts_anew(records: Records) -> None:
-    count(records, [0, 1, 2], classes=5)
-    count(records, [1, 4], key="other")
+def test_including_under_another_key_starts_anew(records: Records) -> None:
+    include(records, [0, 1, 2], classes=5)
+    include(records, [1, 4], key="other")
     assert records.statistics.ids(key="k") == set()
     assert records.statistics.ids(key="other") == {name(1), name(4)}
-    assert records.statistics.codes([name(1)]) == [code(1, "other").tobytes()]
-    assert digest(records.statistics.sums()) == digest(scratch(of(1, 4), key="other"))
+    assert records.statistics.quantized_embeddings([name(1)]) == [quantized(1, "other").tobytes()]
+    assert digest(records.statistics.current()) == digest(scratch(of(1, 4), key="other"))
     with pytest.raises(KeyError):
-        records.statistics.codes([name(0)])
+        records.statistics.quantized_embeddings([name(0)])
 
 
-def test_counting_under_another_key_that_fails_leaves_what_was_counted(records: Records) -> None:
-    count(records, [0, 1])
+def test_including_under_another_key_that_fails_leaves_what_was_included(records: Records) -> None:
+    include(records, [0, 1])
     before = state(records.statistics)
     with pytest.raises(UnknownRecordError):
-        records.statistics.count({"nobody": code(99)}, [0], CLASSES, key="other")
+        records.statistics.include({"nobody": quantized(99)}, [0], CLASSES, key="other")
     assert state(records.statistics) == before
 
 
-def test_codes_under_another_key_may_have_another_length(records: Records) -> None:
-    count(records, [0, 1])
+def test_embeddings_under_another_key_may_have_another_length(records: Records) -> None:
+    include(records, [0, 1])
     short = np.array([3, SCALE], np.int16)
-    records.statistics.count({name(0): short}, [0], 1, key="other")
-    sums = records.statistics.sums()
-    assert sums is not None
-    assert sums.gram.tolist() == [[9, 3 * SCALE], [3 * SCALE, SCALE**2]]
-    assert records.statistics.codes([name(0)]) == [short.tobytes()]
+    records.statistics.include({name(0): short}, [0], 1, key="other")
+    statistics = records.statistics.current()
+    assert statistics is not None
+    assert statistics.gram.tolist() == [[9, 3 * SCALE], [3 * SCALE, SCALE**2]]
+    assert records.statistics.quantized_embeddings([name(0)]) == [short.tobytes()]
 
 
-# --- forgetting --------------------------------------------------------------------------------------------
+# --- excluding --------------------------------------------------------------------------------------------
 
 
-def test_deleting_records_subtracts_them_and_removes_their_codes(records: Records) -> None:
-    count(records, [0, 1, 2, 3])
+def test_deleting_records_subtracts_them_and_removes_their_embeddings(records: Records) -> None:
+    include(records, [0, 1, 2, 3])
     forget(records, [name(n) for n in (1, 3, 6)], subjects=["s1"])
     assert state(records.statistics)[:2] == (digest(scratch(of(0, 2))), [name(0), name(2)])
     with pytest.raises(KeyError):
-        records.statistics.codes([name(1)])
+        records.statistics.quantized_embeddings([name(1)])
     with records.database.reading() as connection:
         assert connection.exec_driver_sql("SELECT number FROM codes ORDER BY 1").scalars().all() == [1, 3]
 
 
 @pytest.mark.sqlite
-def test_sums_from_before_a_deletion_cannot_be_read_after_it(records: Records, tmp_path: Path) -> None:
-    count(records, [0, 1, 2])
+def test_statistics_from_before_a_deletion_cannot_be_read_after_it(records: Records, tmp_path: Path) -> None:
+    include(records, [0, 1, 2])
     backup = tmp_path / "backup"
     backup.mkdir()
     for path in tmp_path.glob("records.db*"):
@@ -234,21 +236,21 @@ def test_sums_from_before_a_deletion_cannot_be_read_after_it(records: Records, t
     records.database.erase()
     shutil.copy(tmp_path / "records.keys", backup)
     old = Records(Database(backup / "records.db"), secret=b"secret")
-    for read in (old.statistics.sums, lambda: old.statistics.codes([name(1)])):
+    for read in (old.statistics.current, lambda: old.statistics.quantized_embeddings([name(1)])):
         with pytest.raises(ErasedError):
             read()
-    assert old.statistics.codes([name(2)]) == [code(2).tobytes()]
+    assert old.statistics.quantized_embeddings([name(2)]) == [quantized(2).tobytes()]
     old.database.close()
 
 
-def test_records_and_sums_change_in_the_same_transaction(records: Records) -> None:
+def test_records_and_statistics_change_in_the_same_transaction(records: Records) -> None:
     def half() -> None:
         with records.database.transaction() as connection:
             records.delete(connection, [name(1)])
             seen.append(state(records.statistics))  # another connection
             raise KeyboardInterrupt
 
-    count(records, [0, 1, 2])
+    include(records, [0, 1, 2])
     before, seen = state(records.statistics), list[object]()
     with pytest.raises(KeyboardInterrupt):
         half()
@@ -257,11 +259,11 @@ def test_records_and_sums_change_in_the_same_transaction(records: Records) -> No
     assert sorted(records.find([name(1)])) == [name(1)]
     forget(records, [name(1)])
     assert records.find([name(1)]) == {}
-    assert digest(records.statistics.sums()) == digest(scratch(of(0, 2)))
+    assert digest(records.statistics.current()) == digest(scratch(of(0, 2)))
 
 
 def test_deletions_in_one_transaction_all_count(records: Records) -> None:
-    count(records, [0, 1, 2, 3])
+    include(records, [0, 1, 2, 3])
     with records.database.transaction() as connection:
         records.delete(connection, [name(0)])
         records.delete(connection, [name(3), name(2)])
@@ -272,27 +274,27 @@ def test_deletions_in_one_transaction_all_count(records: Records) -> None:
 def test_what_was_prepared_is_used_where_it_fits(
     records: Records, monkeypatch: pytest.MonkeyPatch, deleted: list[int]
 ) -> None:
-    count(records, range(5))
-    records.statistics.prepare([name(1)])
+    include(records, range(5))
+    records.statistics.prepare_exclusion([name(1)])
     read = list[int]()
     real = StatisticsStore._read
-    monkeypatch.setattr(StatisticsStore, "_read", lambda counted, c: read.append(1) or real(counted, c))  # type: ignore[func-returns-value]
+    monkeypatch.setattr(StatisticsStore, "_read", lambda store, c: read.append(1) or real(store, c))  # type: ignore[func-returns-value]
     forget(records, [name(n) for n in deleted])
     assert bool(read) == (1 not in deleted)
-    assert digest(records.statistics.sums()) == digest(scratch(of(*set(range(5)) - set(deleted))))
+    assert digest(records.statistics.current()) == digest(scratch(of(*set(range(5)) - set(deleted))))
 
 
-def test_what_was_prepared_before_the_sums_changed_is_not_used(records: Records, tmp_path: Path) -> None:
-    count(records, range(5))
-    records.statistics.prepare([name(1)])
+def test_what_was_prepared_before_the_statistics_changed_is_not_used(records: Records, tmp_path: Path) -> None:
+    include(records, range(5))
+    records.statistics.prepare_exclusion([name(1)])
     other = Records(Database(records.database.keys.path.with_suffix(".db")), secret=b"secret")
     forget(other, [name(2)])
     other.database.close()
     forget(records, [name(1)])
-    assert digest(records.statistics.sums()) == digest(scratch(of(0, 3, 4)))
+    assert digest(records.statistics.current()) == digest(scratch(of(0, 3, 4)))
 
 
-def test_sums_of_a_transaction_that_was_rolled_back_are_forgotten_with_it(records: Records) -> None:
+def test_statistics_of_a_rolled_back_transaction_are_dropped_with_it(records: Records) -> None:
     """Its slot of a key is given to the next version."""
 
     def half(connection: Connection) -> None:
@@ -300,31 +302,31 @@ def test_sums_of_a_transaction_that_was_rolled_back_are_forgotten_with_it(record
         records.delete(connection, [name(2)])
         raise KeyboardInterrupt
 
-    count(records, range(4))
+    include(records, range(4))
     with pytest.raises(KeyboardInterrupt), records.database.transaction() as connection:
         half(connection)
     forget(records, [name(0)])
-    assert digest(records.statistics.sums()) == digest(scratch(of(1, 2, 3)))
+    assert digest(records.statistics.current()) == digest(scratch(of(1, 2, 3)))
 
 
-def test_after_the_last_record_the_sums_are_zeros(records: Records) -> None:
-    count(records, [0, 1])
+def test_after_the_last_record_the_statistics_are_zeros(records: Records) -> None:
+    include(records, [0, 1])
     forget(records, [name(0), name(1)])
-    assert digest(records.statistics.sums()) == digest(SufficientStatistics.zero(WIDTH, CLASSES))
+    assert digest(records.statistics.current()) == digest(SufficientStatistics.zero(WIDTH, CLASSES))
     assert records.statistics.ids(key="k") == set()
-    count(records, [2])
-    assert digest(records.statistics.sums()) == digest(scratch(of(2)))
+    include(records, [2])
+    assert digest(records.statistics.current()) == digest(scratch(of(2)))
 
 
-def test_forgetting_records_that_are_not_counted_changes_nothing(records: Records) -> None:
+def test_excluding_records_that_are_not_included_changes_nothing(records: Records) -> None:
     def try_it() -> None:
         with records.database.transaction() as connection:
-            records.statistics.forget(connection, [name(5), "nobody"])
-            records.statistics.forget(connection, [])
+            records.statistics.exclude(connection, [name(5), "nobody"])
+            records.statistics.exclude(connection, [])
 
     try_it()
-    assert records.statistics.sums() is None
-    count(records, [0, 1])
+    assert records.statistics.current() is None
+    include(records, [0, 1])
     before = state(records.statistics)
     try_it()
     assert state(records.statistics) == before
@@ -332,26 +334,28 @@ def test_forgetting_records_that_are_not_counted_changes_nothing(records: Record
     assert state(records.statistics) == before
 
 
-def test_a_relabelled_record_is_no_longer_counted_until_it_is_counted_with_its_new_label(records: Records) -> None:
-    count(records, [0, 1, 2])
+def test_a_relabelled_record_is_excluded_until_it_is_included_with_its_new_label(records: Records) -> None:
+    include(records, [0, 1, 2])
     relabel(records, [1, 7], 2)
     assert state(records.statistics)[:2] == (digest(scratch(of(0, 2))), [name(0), name(2)])
-    count(records, [1, 7])
-    sums = records.statistics.sums()
-    assert digest(sums) == digest(scratch({**of(0, 2), 1: 2, 7: 2}))
-    assert sums is not None
-    assert sums.records_by_class == (1, 0, 3)
+    include(records, [1, 7])
+    statistics = records.statistics.current()
+    assert digest(statistics) == digest(scratch({**of(0, 2), 1: 2, 7: 2}))
+    assert statistics is not None
+    assert statistics.records_by_class == (1, 0, 3)
     forget(records, [name(1)])
-    assert digest(records.statistics.sums()) == digest(scratch({**of(0, 2), 7: 2})), "it went with its new label"
+    assert digest(records.statistics.current()) == digest(scratch({**of(0, 2), 7: 2})), (
+        "it went with its new label"
+    )
 
 
-def test_a_rolled_back_correction_leaves_the_sums_as_they_were(records: Records) -> None:
+def test_a_rolled_back_correction_leaves_the_statistics_as_they_were(records: Records) -> None:
     def half() -> None:
         with records.database.transaction() as connection:
             records.relabel(connection, [name(0)], 2, entry=2)
             raise KeyboardInterrupt
 
-    count(records, [0, 1])
+    include(records, [0, 1])
     before = state(records.statistics)
     with pytest.raises(KeyboardInterrupt):
         half()
@@ -359,56 +363,58 @@ def test_a_rolled_back_correction_leaves_the_sums_as_they_were(records: Records)
     assert records.find([name(0)])[name(0)][1] == 0
 
 
-def test_more_records_than_one_statement_takes_are_counted_and_forgotten(
+def test_more_records_than_one_statement_takes_are_included_and_excluded(
     records: Records, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(database, "_IN_CHUNK", 3)
-    count(records, range(8))
-    assert digest(records.statistics.sums_without([name(n) for n in range(7)], key="k")) == digest(scratch(of(7)))
+    include(records, range(8))
+    assert digest(records.statistics.without([name(n) for n in range(7)], key="k")) == digest(scratch(of(7)))
     forget(records, [name(n) for n in range(4)])
     assert state(records.statistics)[:2] == (digest(scratch(of(4, 5, 6, 7))), [name(n) for n in (4, 5, 6, 7)])
-    assert records.statistics.codes([name(n) for n in (7, 6, 5, 4)]) == [code(n).tobytes() for n in (7, 6, 5, 4)]
+    assert records.statistics.quantized_embeddings([name(n) for n in (7, 6, 5, 4)]) == [
+        quantized(n).tobytes() for n in (7, 6, 5, 4)
+    ]
 
 
 # --- without some ------------------------------------------------------------------------------------------
 
 
-def test_under_another_key_there_are_no_sums_to_leave_records_out_of(records: Records) -> None:
-    count(records, [0, 1])
-    assert records.statistics.sums_without([name(0)], key="other") is None
+def test_under_another_key_there_are_no_statistics_to_leave_records_out_of(records: Records) -> None:
+    include(records, [0, 1])
+    assert records.statistics.without([name(0)], key="other") is None
 
 
 def test_a_record_that_is_named_twice_is_subtracted_once(
     records: Records, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(database, "_IN_CHUNK", 1)
-    count(records, [0, 1])
-    assert digest(records.statistics.sums_without([name(0), name(0)], key="k")) == digest(scratch(of(1)))
+    include(records, [0, 1])
+    assert digest(records.statistics.without([name(0), name(0)], key="k")) == digest(scratch(of(1)))
 
 
-def test_sums_without_some_records_are_those_of_the_others_and_change_nothing(records: Records) -> None:
-    count(records, [0, 1, 2, 3])
+def test_statistics_without_some_records_are_those_of_the_others_and_change_nothing(records: Records) -> None:
+    include(records, [0, 1, 2, 3])
     before = state(records.statistics)
     without = [[], [name(1)], [name(3), name(0)], [name(7), "nobody"], [name(7), name(2)]]
     left = [of(0, 1, 2, 3), of(0, 2, 3), of(1, 2), of(0, 1, 2, 3), of(0, 1, 3)]
     for ids, others in zip(without, left, strict=True):
-        assert digest(records.statistics.sums_without(ids, key="k")) == digest(scratch(others))
-    assert digest(records.statistics.sums_without([name(n) for n in range(8)], key="k")) == digest(scratch({}))
+        assert digest(records.statistics.without(ids, key="k")) == digest(scratch(others))
+    assert digest(records.statistics.without([name(n) for n in range(8)], key="k")) == digest(scratch({}))
     assert state(records.statistics) == before
     forget(records, [name(3), name(0)])
-    assert digest(records.statistics.sums()) == digest(scratch(of(1, 2)))
+    assert digest(records.statistics.current()) == digest(scratch(of(1, 2)))
 
 
 # --- clearing ----------------------------------------------------------------------------------------------
 
 
-def test_after_clearing_no_record_is_counted(records: Records) -> None:
-    count(records, [0, 1])
+def test_after_clearing_no_record_is_included(records: Records) -> None:
+    include(records, [0, 1])
     records.statistics.clear()
     assert state(records.statistics) == (None, [], [])
     assert records.count() == 8
-    count(records, [1])
-    assert digest(records.statistics.sums()) == digest(scratch(of(1)))
+    include(records, [1])
+    assert digest(records.statistics.current()) == digest(scratch(of(1)))
 
 
 def test_clearing_takes_part_in_the_callers_transaction(records: Records) -> None:
@@ -416,7 +422,7 @@ def test_clearing_takes_part_in_the_callers_transaction(records: Records) -> Non
         records.statistics.clear(connection)
         raise KeyboardInterrupt
 
-    count(records, [0, 1])
+    include(records, [0, 1])
     before = state(records.statistics)
     with pytest.raises(KeyboardInterrupt), records.database.transaction() as connection:
         half(connection)
@@ -429,16 +435,16 @@ _numbers = st.sets(st.integers(0, 9), min_size=1, max_size=4)
 
 
 class History(RuleBasedStateMachine):
-    """Additions, counts, deletions, corrections, other keys, crashes and restarts, in any order."""
+    """Additions, inclusions, deletions, corrections, other keys, crashes and restarts, in any order."""
 
     def __init__(self) -> None:
         super().__init__()
         self.folder = Path(tempfile.mkdtemp())
         self.records = self.opened()
         self.labels: dict[int, int] = {}  # of the records that are there
-        self.statistics: dict[int, int] = {}  # label with which each is counted
+        self.statistics: dict[int, int] = {}  # label with which each is included
         self.key, self.classes = "k", CLASSES
-        self.counted_classes: int | None = None  # None: no record was ever counted
+        self.included_classes: int | None = None  # None: no record was ever included
 
     def opened(self) -> Records:
         return Records(Database(self.folder / "records.db"), secret=b"secret")
@@ -455,18 +461,18 @@ class History(RuleBasedStateMachine):
 
     @precondition(lambda self: self.labels)
     @rule(data=st.data(), key=st.sampled_from(["k", "k", "k", "other"]))
-    def count(self, data: st.DataObject, key: str) -> None:
+    def include(self, data: st.DataObject, key: str) -> None:
         if key != self.key:
-            self.statistics, self.counted_classes, self.key = {}, None, key
+            self.statistics, self.included_classes, self.key = {}, None, key
             new = sorted(self.labels)
         else:
             new = sorted(self.labels.keys() - self.statistics.keys())
         if not new:
             return
         chosen = data.draw(st.lists(st.sampled_from(new), unique=True, min_size=1))
-        count(self.records, chosen, key=key, classes=self.classes)
+        include(self.records, chosen, key=key, classes=self.classes)
         self.statistics |= {number: self.labels[number] for number in chosen}
-        self.counted_classes = self.classes
+        self.included_classes = self.classes
 
     @rule(numbers=_numbers)
     def delete(self, numbers: set[int]) -> None:
@@ -476,7 +482,7 @@ class History(RuleBasedStateMachine):
     @rule(numbers=_numbers)
     def prepare(self, numbers: set[int]) -> None:
         """For a deletion of these that comes next, or of others, or never."""
-        self.records.statistics.prepare([name(n) for n in numbers])
+        self.records.statistics.prepare_exclusion([name(n) for n in numbers])
 
     @rule(numbers=_numbers, more=_numbers)
     def delete_what_was_prepared(self, numbers: set[int], more: set[int]) -> None:
@@ -485,7 +491,7 @@ class History(RuleBasedStateMachine):
 
     @rule()
     def release(self) -> None:
-        self.records.statistics.release()
+        self.records.statistics.release_memory()
 
     @rule(numbers=_numbers)
     def delete_in_vain(self, numbers: set[int]) -> None:
@@ -506,7 +512,7 @@ class History(RuleBasedStateMachine):
     @rule()
     def clear(self) -> None:
         self.records.statistics.clear()
-        self.statistics, self.counted_classes = {}, None
+        self.statistics, self.included_classes = {}, None
 
     @rule()
     def restart(self) -> None:
@@ -522,25 +528,27 @@ class History(RuleBasedStateMachine):
         self.statistics = {n: label for n, label in self.statistics.items() if n not in numbers}
 
     def expected(self, numbers: Sequence[int]) -> str | None:
-        if self.counted_classes is None:
+        if self.included_classes is None:
             return None
         labels = {n: self.statistics[n] for n in numbers}
-        return digest(scratch(labels, key=self.key, classes=self.counted_classes))
+        return digest(scratch(labels, key=self.key, classes=self.included_classes))
 
     @invariant()
-    def the_sums_are_those_of_what_is_counted(self) -> None:
-        assert digest(self.records.statistics.sums()) == self.expected(sorted(self.statistics))
+    def the_statistics_are_those_of_what_is_included(self) -> None:
+        assert digest(self.records.statistics.current()) == self.expected(sorted(self.statistics))
 
     @invariant()
-    def ids_and_codes_are_those_of_what_is_counted(self) -> None:
+    def ids_and_embeddings_are_those_of_what_is_included(self) -> None:
         ids = [name(n) for n in sorted(self.statistics)]
         assert sorted(self.records.statistics.ids(key=self.key)) == ids
-        assert self.records.statistics.codes(ids) == [code(n, self.key).tobytes() for n in sorted(self.statistics)]
+        assert self.records.statistics.quantized_embeddings(ids) == [
+            quantized(n, self.key).tobytes() for n in sorted(self.statistics)
+        ]
 
     @invariant()
-    def the_sums_without_some_are_those_of_the_others(self) -> None:
+    def the_statistics_without_some_are_those_of_the_others(self) -> None:
         even = [n for n in range(10) if n % 2 == 0]
-        without = self.records.statistics.sums_without([name(n) for n in even], key=self.key)
+        without = self.records.statistics.without([name(n) for n in even], key=self.key)
         assert digest(without) == self.expected(sorted(self.statistics.keys() - even))
 
 

@@ -1,33 +1,46 @@
-"""Which parts of a partition the changes of the records touched, so that a request looks at those parts only.
+"""The change log: which parts of a partition changed records affect, so that a derivation can skip the rest.
 
-Every change of the records has a revision. A change of records whose places are known touches these places
-(`grouping`); one that adds records, or that changes a record which shaped the partition, may touch everything.
-What a revision touched is noted in the transaction that makes it, and forgotten with the purge of the first model
-that has it.
-
-Follows `database`; knows nothing about records and models.
+Every change of the records has a revision. Changing records whose trie keys are known affects those trie keys
+(`partitions.trie`); adding records, or changing one that the partition was fitted on, may affect everything. What
+a revision affects is recorded in the transaction that makes the change, and discarded when the first model that
+includes it is purged. The names of the table ``touched`` and its columns are part of the stored format.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from sqlalchemy import Column, Connection, Integer, String, Table, delete, insert, select
 
-from lmeraser.storage.database import Database, tables
+from lmeraser.storage.database import Database, schema
 
-_EVERYTHING = ""  # instead of a partition or a place
+_EVERYTHING = ""  # in place of a partition or a trie key
 
 _touched = Table(
     "touched",
-    tables,
+    schema,
     Column("revision", Integer, primary_key=True),
     Column("partition", String, primary_key=True),
     Column("place", String, primary_key=True),
 )
 
 
-class Changes:
+class ChangedTrieKey(NamedTuple):
+    """The trie key, under one partition, of a record that changes.
+
+    Attributes:
+        partition: key of the partition.
+        trie_key: of the record, before the change.
+        sampled: whether the partition was fitted on the record.
+    """
+
+    partition: str
+    trie_key: str
+    sampled: bool
+
+
+class ChangeLog:
     """The revisions of one workspace's records."""
 
     def __init__(self, database: Database) -> None:
@@ -35,38 +48,37 @@ class Changes:
 
     @property
     def revision(self) -> int:
-        """Counts the changes; a model derived at another revision is out of date."""
+        """Number of changes so far; a model derived at another revision is out of date."""
         return int(self._database.get_metadata("revision") or 0)
 
-    def note(self, connection: Connection, places: Iterable[tuple[str, str, bool]] | None = None) -> None:
-        """Note a change, in the transaction that makes it.
+    def record(self, connection: Connection, changed: Iterable[ChangedTrieKey] | None = None) -> None:
+        """Record a change, in the transaction that makes it.
 
         Args:
             connection: of the transaction.
-            places: key of the partition, place, and whether it shaped the partition, of every record that
-                changes, before it does; None: anything may be touched.
+            changed: trie keys of the records that change; None: anything may be affected.
         """
         revision = int(self._database.get_metadata("revision", connection) or 0) + 1
-        touched = {(key, _EVERYTHING if shaped else place) for key, place, shaped in places or ()}
+        affected = {(key, _EVERYTHING if sampled else trie_key) for key, trie_key, sampled in changed or ()}
         rows = [
-            {"revision": revision, "partition": key, "place": place}
-            for key, place in sorted(touched or {(_EVERYTHING, _EVERYTHING)})
+            {"revision": revision, "partition": key, "place": trie_key}
+            for key, trie_key in sorted(affected or {(_EVERYTHING, _EVERYTHING)})
         ]
         connection.execute(insert(_touched), rows)
         self._database.set_metadata(connection, "revision", str(revision))
 
     def trie_keys(self, partition: str, *, since: int) -> set[str] | None:
-        """The places under a partition that were touched after a revision; None: it may be all of them."""
+        """The trie keys under a partition that were affected after a revision; None: possibly all of them."""
         now = self.revision
         query = select(_touched).where(_touched.c.revision > since)
         with self._database.reading() as connection:
             rows = [row for row in connection.execute(query) if row.partition in (partition, _EVERYTHING)]
         if {row.revision for row in rows} != set(range(since + 1, now + 1)):
             return None
-        places = {row.place for row in rows}
-        return None if _EVERYTHING in places else places
+        trie_keys = {row.place for row in rows}
+        return None if _EVERYTHING in trie_keys else trie_keys
 
-    def forget(self, *, until: int) -> None:
-        """Forget what was touched up to a revision: it is in the served model, or none is served."""
+    def discard(self, *, until: int) -> None:
+        """Discard what is recorded up to a revision: the served model includes it, or no model is served."""
         with self._database.transaction() as connection:
             connection.execute(delete(_touched).where(_touched.c.revision <= until))

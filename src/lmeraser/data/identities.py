@@ -1,8 +1,10 @@
-"""What says who a record is: its number, and its card, sealed under a key of its own.
+"""Metadata of records: encrypted under a key per record, and found by keyed digests.
 
-The number of a record is the slot of its key (`keys`). Its card holds id, subject, label and image digest. To find
-a record by id or by subject, keyed digests of both lie beside it; without the workspace's secret nobody can test a
-guess against them. Tables of what belongs to a record refer to it by number. Follows `database`.
+A record's number is the slot of its key (`keystore`). Its metadata are id, subject, label and image digest,
+encrypted under that key. To find a record by id or subject, keyed digests of both are stored beside it; without
+the workspace's secret nobody can test a guess against them. Tables of what belongs to a record refer to it by
+number. The names of tables and columns, and ``"card"`` in the encryption's associated data, are part of the stored
+format.
 """
 
 from __future__ import annotations
@@ -17,14 +19,14 @@ from sqlalchemy import Column, Connection, Integer, LargeBinary, Table, select, 
 
 from lmeraser.core.digests import Digest
 from lmeraser.errors import UnknownRecordError
-from lmeraser.storage.database import Database, chunked, encrypted, tables
+from lmeraser.storage.database import Database, chunked, encrypted, schema
 from lmeraser.storage.keystore import KeyStore
 
 T = TypeVar("T")
 
-records = Table(
+records_table = Table(
     "records",
-    tables,
+    schema,
     Column("number", Integer, primary_key=True, autoincrement=False),
     Column("id", LargeBinary, nullable=False, unique=True),
     Column("subject", LargeBinary, nullable=True, index=True),
@@ -34,105 +36,131 @@ records = Table(
 
 
 class RecordMetadata(NamedTuple):
-    """Who a record is."""
+    """What identifies a record, and its label."""
 
     id: str
     subject: str | None
     label: int
     image_digest: Digest
 
-    def encrypted(self, keys: KeyStore, number: int) -> bytes:
-        """As it is stored."""
+    def encrypt(self, keys: KeyStore, number: int) -> bytes:
+        """The metadata as stored, under the key of the record with this number."""
         return keys.encrypt(number, "card", json.dumps(self, ensure_ascii=False).encode(errors="surrogatepass"))
 
     @classmethod
-    def of(cls, keys: KeyStore, row: Any) -> RecordMetadata:
-        """The card of a row with number and card."""
+    def decrypt(cls, keys: KeyStore, row: Any) -> RecordMetadata:
+        """The metadata of a row with the columns ``number`` and ``card``."""
         text = keys.decrypt(row.number, "card", row.card).decode(errors="surrogatepass")
         record_id, subject, label, digest = json.loads(text)
         return cls(record_id, subject, label, Digest(digest))
 
 
 class RecordIndex:
-    """The cards of one workspace.
+    """The metadata of the records of one workspace.
 
     Args:
-        database: where they are.
-        secret: key of the digests by which they are found.
+        database: of the workspace.
+        secret: key of the digests by which records are found.
     """
 
     def __init__(self, database: Database, *, secret: bytes) -> None:
         self.database = database
         self._secret = secret
 
-    def digest(self, kind: Literal["id", "subject"], name: str) -> bytes:
-        """By which the cards with this id or subject are found."""
+    def lookup_digest(self, kind: Literal["id", "subject"], name: str) -> bytes:
+        """The keyed digest by which records with this id or subject are found."""
         return hmac.digest(self._secret, f"{kind}/{name}".encode(errors="surrogatepass"), "sha256")
 
-    def row(self, number: int, card: RecordMetadata, entry: int) -> dict[str, Any]:
-        """The row of a card that the ledger's entry ``entry`` tells of."""
+    def make_row(self, number: int, metadata: RecordMetadata, entry: int) -> dict[str, Any]:
+        """A row of the table ``records``.
+
+        Args:
+            number: of the record.
+            metadata: of the record.
+            entry: position of the ledger entry that reports its addition.
+        """
+        subject = metadata.subject
         return {
             "number": number,
-            "id": self.digest("id", card.id),
-            "subject": None if card.subject is None else self.digest("subject", card.subject),
+            "id": self.lookup_digest("id", metadata.id),
+            "subject": None if subject is None else self.lookup_digest("subject", subject),
             "entry": entry,
-            "card": card.encrypted(self.database.keys, number),
+            "card": metadata.encrypt(self.database.keys, number),
         }
 
-    def every(self) -> list[RecordMetadata]:
-        """All cards, in no order."""
-        query = select(records.c.number, records.c.card)
-        return self.database.every(query, lambda row: RecordMetadata.of(self.database.keys, row))
+    def read_all(self) -> list[RecordMetadata]:
+        """The metadata of all records, in no particular order."""
+        query = select(records_table.c.number, records_table.c.card)
+        return self.database.fetch(query, lambda row: RecordMetadata.decrypt(self.database.keys, row))
 
     def find(self, kind: Literal["id", "subject"], names: Iterable[str]) -> Iterator[RecordMetadata]:
-        """The cards with one of these ids or subjects."""
-        query = select(records.c.number, records.c.card)
-        digests = {self.digest(kind, name) for name in names}
-        return self.database.rows(
-            query, records.c[kind], digests, lambda row: RecordMetadata.of(self.database.keys, row)
+        """The metadata of the records that have one of these ids or subjects."""
+        query = select(records_table.c.number, records_table.c.card)
+        digests = {self.lookup_digest(kind, name) for name in names}
+        return self.database.fetch_where_in(
+            query, records_table.c[kind], digests, lambda row: RecordMetadata.decrypt(self.database.keys, row)
         )
 
-    def by_id(
+    def select_by_id(
         self, query: Any, ids: Iterable[str], each: Callable[[str, Any], T], connection: Connection | None = None
     ) -> Iterator[T]:
-        """``each`` id and row of a query with the column ``id`` of the cards, for those ids that exist."""
+        """Run a query for these record ids.
+
+        Args:
+            query: with the column ``id`` of the table ``records``.
+            ids: record ids; unknown ones are left out.
+            each: called with the id and the row of every record found; its results are returned.
+            connection: an open one to use.
+        """
         for chunk in chunked(ids):
-            names = {self.digest("id", name): name for name in chunk}
-            named = partial(lambda names, row: each(names[row.id], row), names)
-            yield from self.database.rows(query, records.c.id, names, named, connection)
+            names = {self.lookup_digest("id", name): name for name in chunk}
+            with_name = partial(lambda names, row: each(names[row.id], row), names)
+            yield from self.database.fetch_where_in(query, records_table.c.id, names, with_name, connection)
 
     def numbers(self, ids: Iterable[str], connection: Connection | None = None) -> dict[str, int]:
-        """The numbers of those ids that exist."""
-        query = select(records.c.id, records.c.number)
-        return dict(self.by_id(query, ids, lambda name, row: (name, row.number), connection))
+        """The record numbers of those ids that exist."""
+        query = select(records_table.c.id, records_table.c.number)
+        return dict(self.select_by_id(query, ids, lambda name, row: (name, row.number), connection))
 
-    def require(self, ids: Sequence[str], connection: Connection | None = None) -> dict[str, int]:
-        """The numbers of these ids.
+    def require_numbers(self, ids: Sequence[str], connection: Connection | None = None) -> dict[str, int]:
+        """The record numbers of these ids.
 
         Raises:
-            UnknownRecordError: there is no such record.
+            UnknownRecordError: one of the records does not exist.
         """
         found = self.numbers(ids, connection)
         if unknown := [record_id for record_id in ids if record_id not in found]:
-            raise UnknownRecordError("What is derived from a record belongs to one that is here.", got=unknown[0])
+            raise UnknownRecordError(
+                "Record not found", got=repr(unknown[0]), next_step="add the record before what is derived from it"
+            )
         return found
 
     def payloads(
         self, table: Table, ids: Iterable[str], *where: Any, connection: Connection | None = None
     ) -> dict[str, bytes]:
-        """What a table with the columns ``number`` and ``data`` holds of those ids that it has anything of."""
-        keys, query = self.database.keys, select(records.c.id, table.c.number, table.c.data)
-        found = query.join_from(records, table).where(*where)
+        """Decrypted payloads of those ids that have one.
 
-        def each(name: str, row: Any) -> tuple[str, bytes]:
+        Args:
+            table: with the columns ``number`` and ``data``.
+            ids: record ids.
+            where: further conditions.
+            connection: an open one to use.
+        """
+        keys = self.database.keys
+        query = select(records_table.c.id, table.c.number, table.c.data)
+
+        def decrypt(name: str, row: Any) -> tuple[str, bytes]:
             return name, keys.decrypt(row.number, table.name, row.data)
 
-        return dict(self.by_id(found, ids, each, connection))
+        return dict(
+            self.select_by_id(query.join_from(records_table, table).where(*where), ids, decrypt, connection)
+        )
 
     def reencrypt(self, connection: Connection, table: Table, old: int, number: int) -> None:
-        """Seal a payload, which moved from one number to another, under its new key."""
-        keys, mine = self.database.keys, table.c.number == number
-        data = connection.execute(select(table.c.data).where(mine)).scalar_one_or_none()
+        """Encrypt a payload that moved from the number ``old`` to ``number`` under its new key."""
+        keys = self.database.keys
+        its_row = table.c.number == number
+        data = connection.execute(select(table.c.data).where(its_row)).scalar_one_or_none()
         if data is not None:
             again = keys.encrypt(number, table.name, keys.decrypt(old, table.name, data))
-            connection.execute(update(table).where(mine).values(data=again))
+            connection.execute(update(table).where(its_row).values(data=again))

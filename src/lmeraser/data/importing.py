@@ -20,7 +20,7 @@ from datetime import datetime
 from sqlalchemy import Connection
 
 from lmeraser.core.digests import Digest
-from lmeraser.core.progress import Progress, counted, silent
+from lmeraser.core.progress import Progress, silent, track
 from lmeraser.data.provenance import PublicImages
 from lmeraser.data.records import Record, Records
 from lmeraser.data.sources import Row, Source, check, chunks
@@ -105,7 +105,7 @@ def import_records(
         entry, commitments = ledger.next_position(connection), list[Digest]()
         classes = _fix_classes(records, source, connection, extend=extend_classes)
         checker = _Checker(records, source.classes, classes, allow_deleted, public, refuse_public)
-        rows = counted(source.rows, "importing records", source.length, progress)
+        rows = track(source.rows, "importing records", source.length, progress)
         for chunk in chunks(rows):
             good = checker.check(chunk, report)
             commitments += records.insert(connection, good, entry=entry)

@@ -1,14 +1,19 @@
-"""Which records are counted in the sums, their codes, and the sums themselves, in the workspace's database.
+"""Sufficient statistics of the records and the quantized embeddings that they add up, in the workspace database.
 
 Rules:
-- the sums are always those of the counted records: counting a record adds its code, and forgetting it subtracts
-  the code, in the transaction that deletes the record; so there is nothing to catch up after a crash;
-- a record is counted with the label that it had; correcting the label forgets its code first;
-- codes and sums belong to one key, which names what a code depends on; counting under another key starts anew;
-- the difference of two versions of the sums tells what was forgotten between them, so every version is sealed
-  under a key of its own, which goes with it; a code is sealed under its record's key.
+- the statistics are always those of the included records: including a record adds its quantized embedding;
+excluding
+  it subtracts the embedding, in the transaction that deletes the record; so nothing has to be repaired after a
+  crash;
+- a record is included with the label it had at that time; correcting the label excludes the record first;
+- quantized embeddings and statistics belong to one key, which identifies what embeddings depend on besides the
+image;
+  including a record under another key starts with empty statistics;
+- the difference of two versions of the statistics reveals the records excluded in between, so every version is
+  encrypted under a key of its own, which is erased with it; an embedding is encrypted under its record's key.
 
-Follows `cards` and `sums`; imports numpy only where there is something to count or to forget.
+The tables ``codes`` and ``sums`` keep their names, which are part of the stored format. Numpy is imported only
+where there is something to add or subtract, so that accepting a deletion request does not wait for it.
 """
 
 from __future__ import annotations
@@ -19,9 +24,8 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Column, Connection, Integer, String, Table, delete, func, insert, select, update
 
-from lmeraser.data.identities import RecordIndex, RecordMetadata
-from lmeraser.data.identities import records as cards
-from lmeraser.storage.database import chunked, encrypted, owned, tables
+from lmeraser.data.identities import RecordIndex, RecordMetadata, records_table
+from lmeraser.storage.database import chunked, encrypted, per_record_table, schema
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,10 +35,12 @@ if TYPE_CHECKING:
 
 _LABEL_BYTES = 4
 
-_codes = owned("codes", encrypted("data", what="codes"))  # the label as it is counted, and the code
-_sums = Table(
+_embeddings = per_record_table(
+    "codes", encrypted("data", what="codes")
+)  # the label as included, and the quantized embedding
+_statistics = Table(
     "sums",
-    tables,
+    schema,
     Column("key", String, primary_key=True),
     Column("slot", Integer, nullable=False),
     Column("width", Integer, nullable=False),
@@ -44,74 +50,78 @@ _sums = Table(
 
 
 @dataclass(frozen=True)
-class _Less:
-    """The sums without some records, worked out from one version; every version has a slot of its own."""
+class _PreparedExclusion:
+    """The statistics without some records, computed from one version; every version has a slot of its own."""
 
     slot: int | None = None
     ids: frozenset[str] = frozenset()
-    sums: SufficientStatistics | None = None
+    statistics: SufficientStatistics | None = None
 
 
 class StatisticsStore:
-    """The counted records of one workspace.
+    """The sufficient statistics of one workspace.
 
     Args:
-        cards: of its records.
+        index: metadata of the records.
     """
 
-    def __init__(self, cards: RecordIndex) -> None:
-        self._index = cards
-        self._database = cards.database
-        self._prepared = _Less()
+    def __init__(self, index: RecordIndex) -> None:
+        self._index = index
+        self._database = index.database
+        self._prepared = _PreparedExclusion()
         self._latest: tuple[int | None, SufficientStatistics | None] | None = None
 
     def ids(self, *, key: str) -> set[str]:
-        """The records that are counted under ``key``."""
+        """The records that are included under ``key``."""
 
         def read(connection: Connection) -> set[str]:
             if self._key(connection) != key:
                 return set()
-            query = select(cards.c.number, cards.c.card).join_from(_codes, cards)
-            return {RecordMetadata.of(self._database.keys, row).id for row in connection.execute(query)}
+            query = select(records_table.c.number, records_table.c.card).join_from(_embeddings, records_table)
+            return {RecordMetadata.decrypt(self._database.keys, row).id for row in connection.execute(query)}
 
-        return self._database.consistent(read)
+        return self._database.read_consistently(read)
 
     def total(self, *, key: str) -> int:
-        """Number of records that are counted under ``key``."""
+        """Number of records that are included under ``key``."""
         with self._database.reading() as connection:
             if self._key(connection) != key:
                 return 0
-            return int(connection.execute(select(func.count()).select_from(_codes)).scalar_one())
+            return int(connection.execute(select(func.count()).select_from(_embeddings)).scalar_one())
 
-    def codes(self, ids: Sequence[str]) -> list[bytes]:
-        """Codes of counted records, in their order."""
-        found = self._index.payloads(_codes, ids)
+    def quantized_embeddings(self, ids: Sequence[str]) -> list[bytes]:
+        """Quantized embeddings of included records, int16 [d + 1] as bytes, in the order of ``ids``."""
+        found = self._index.payloads(_embeddings, ids)
         return [found[record_id][_LABEL_BYTES:] for record_id in ids]
 
-    def sums(self) -> SufficientStatistics | None:
-        """The sums over the counted records; None before any was counted."""
-        return self._database.consistent(self._committed)
+    def current(self) -> SufficientStatistics | None:
+        """The statistics of the included records; None before any was included."""
+        return self._database.read_consistently(self._committed)
 
-    def sums_without(self, ids: Sequence[str], *, key: str) -> SufficientStatistics | None:
-        """The sums under ``key``, less these records where they are counted; None: there are none under it."""
+    def without(self, ids: Sequence[str], *, key: str) -> SufficientStatistics | None:
+        """The statistics under ``key`` without these records; None if there are none under it."""
 
         def read(connection: Connection) -> SufficientStatistics | None:
             if self._key(connection) != key:
                 return None
-            return self._minus(connection, ids, self._committed) or self._committed(connection)
+            return self._subtracted(connection, ids, self._committed) or self._committed(connection)
 
-        return self._database.consistent(read)
+        return self._database.read_consistently(read)
 
-    def count(
-        self, codes: Mapping[str, NDArray[np.int16]], labels: Sequence[int], classes: int, *, key: str
+    def include(
+        self, embeddings: Mapping[str, NDArray[np.int16]], labels: Sequence[int], classes: int, *, key: str
     ) -> None:
-        """Count records that are not counted yet.
+        """Include records that are not included yet.
 
         Args:
-            codes: of each, int16 [d + 1].
+            embeddings: quantized embedding of each record id, int16 [d + 1].
             labels: class index of each.
             classes: number of classes.
-            key: names what codes depend on.
+            key: identifies what embeddings depend on besides the image.
+
+        Raises:
+            UnknownRecordError: one of the records does not exist.
+            StorageError: one of the records is included already.
         """
         import numpy as np
 
@@ -120,55 +130,64 @@ class StatisticsStore:
         with self._database.transaction() as connection:
             if self._key(connection) != key:
                 self.clear(connection)
-            matrix = np.stack(list(codes.values()))
-            sums = self._read(connection) or SufficientStatistics.zero(matrix.shape[1], classes)
-            self._write(connection, key, sums.widened(classes).plus(matrix, labels))
-            numbers = self._index.require(list(codes), connection)
+            matrix = np.stack(list(embeddings.values()))
+            statistics = self._read(connection) or SufficientStatistics.zero(matrix.shape[1], classes)
+            self._write(connection, key, statistics.widened(classes).plus(matrix, labels))
+            numbers = self._index.require_numbers(list(embeddings), connection)
             rows = [
-                self._row(numbers[record_id], label, code.tobytes())
-                for (record_id, code), label in zip(codes.items(), labels, strict=True)
+                self._row(numbers[record_id], label, embedding.tobytes())
+                for (record_id, embedding), label in zip(embeddings.items(), labels, strict=True)
             ]
             for chunk in chunked(rows):
-                connection.execute(insert(_codes), chunk)
+                connection.execute(insert(_embeddings), chunk)
 
-    def prepare(self, ids: Sequence[str]) -> None:
-        """Work out the sums without these records before the transaction that forgets them: it holds up others."""
+    def prepare_exclusion(self, ids: Sequence[str]) -> None:
+        """Compute the statistics without these records before the transaction that excludes them.
 
-        def read(connection: Connection) -> _Less:
-            return _Less(self._slot(connection), frozenset(ids), self._minus(connection, ids, self._committed))
+        The transaction makes other writers wait, so it should not have to compute anything.
+        """
 
-        self._prepared = self._database.consistent(read)
+        def read(connection: Connection) -> _PreparedExclusion:
+            statistics = self._subtracted(connection, ids, self._committed)
+            return _PreparedExclusion(self._slot(connection), frozenset(ids), statistics)
 
-    def forget(self, connection: Connection, ids: Sequence[str]) -> None:
-        """Subtract these records, where they are counted, inside the caller's transaction."""
-        ready, self._prepared = self._prepared, _Less()
-        if ready.slot != self._slot(connection) or not ready.ids <= set(ids):
-            ready = _Less()
-        read = self._read if ready.sums is None else lambda _: ready.sums
-        sums = self._minus(connection, sorted(set(ids) - ready.ids), read) or ready.sums
+        self._prepared = self._database.read_consistently(read)
+
+    def exclude(self, connection: Connection, ids: Sequence[str]) -> None:
+        """Subtract these records, where they are included, inside the caller's transaction."""
+        prepared = self._prepared
+        self._prepared = _PreparedExclusion()
+        if prepared.slot != self._slot(connection) or not prepared.ids <= set(ids):
+            prepared = _PreparedExclusion()
+        read = self._read if prepared.statistics is None else lambda _: prepared.statistics
+        statistics = self._subtracted(connection, sorted(set(ids) - prepared.ids), read) or prepared.statistics
         key = self._key(connection)
-        if key is None or sums is None:
+        if key is None or statistics is None:
             return
-        self._write(connection, key, sums)
+        self._write(connection, key, statistics)
         for chunk in chunked(self._index.numbers(ids, connection).values()):
-            connection.execute(delete(_codes).where(_codes.c.number.in_(chunk)))
+            connection.execute(delete(_embeddings).where(_embeddings.c.number.in_(chunk)))
 
-    def release(self) -> None:
-        """Keep no sums in memory; they would tell what was forgotten since they were read."""
-        self._latest, self._prepared = None, _Less()
+    def release_memory(self) -> None:
+        """Drop the statistics held in memory; they would reveal what was excluded since they were read."""
+        self._latest = None
+        self._prepared = _PreparedExclusion()
 
     def clear(self, connection: Connection | None = None) -> None:
-        """Count no record any more."""
+        """Exclude all records, and delete statistics and quantized embeddings."""
         with self._database.transaction(connection) as inner:
-            inner.execute(delete(_codes))
-            self._database.schedule_erasure(inner, inner.execute(select(_sums.c.slot)).scalars().all())
-            inner.execute(delete(_sums))
+            inner.execute(delete(_embeddings))
+            self._database.schedule_erasure(inner, inner.execute(select(_statistics.c.slot)).scalars().all())
+            inner.execute(delete(_statistics))
 
     def _key(self, connection: Connection) -> str | None:
-        return connection.execute(select(_sums.c.key)).scalar_one_or_none()
+        return connection.execute(select(_statistics.c.key)).scalar_one_or_none()
+
+    def _slot(self, connection: Connection) -> int | None:
+        return connection.execute(select(_statistics.c.slot)).scalar_one_or_none()
 
     def _read(self, connection: Connection) -> SufficientStatistics | None:
-        row = connection.execute(select(_sums)).one_or_none()
+        row = connection.execute(select(_statistics)).one_or_none()
         if row is None:
             return None
         from lmeraser.core.sufficient_statistics import unpack
@@ -177,39 +196,38 @@ class StatisticsStore:
         return unpack(gram, moments, row.width)
 
     def _committed(self, connection: Connection) -> SufficientStatistics | None:
-        """What `_read` gives outside of a transaction that may be rolled back: then a slot tells the version."""
-        slot, latest = self._slot(connection), self._latest
-        if latest is None or latest[0] != slot:
-            self._latest = latest = slot, self._read(connection)
-        return latest[1]
+        """As `_read`, but cached: outside of a transaction that may be rolled back a slot identifies a version."""
+        slot = self._slot(connection)
+        if self._latest is None or self._latest[0] != slot:
+            self._latest = (slot, self._read(connection))
+        return self._latest[1]
 
-    def _slot(self, connection: Connection) -> int | None:
-        return connection.execute(select(_sums.c.slot)).scalar_one_or_none()
-
-    def _row(self, number: int, label: int, code: bytes) -> dict[str, Any]:
-        data = label.to_bytes(_LABEL_BYTES, "big") + code
+    def _row(self, number: int, label: int, embedding: bytes) -> dict[str, Any]:
+        data = label.to_bytes(_LABEL_BYTES, "big") + embedding
         return {"number": number, "data": self._database.keys.encrypt(number, "codes", data)}
 
-    def _minus(
+    def _subtracted(
         self, connection: Connection, ids: Sequence[str], read: Callable[[Connection], SufficientStatistics | None]
     ) -> SufficientStatistics | None:
-        """The sums that are ``read``, without these records; None if none of them is counted."""
-        codes = self._index.payloads(_codes, sorted(set(ids)), connection=connection).values()
-        sums = read(connection) if codes else None
-        if sums is None:
+        """The statistics that ``read`` returns, without these records; None if none of them is included."""
+        stored = self._index.payloads(_embeddings, sorted(set(ids)), connection=connection).values()
+        statistics = read(connection) if stored else None
+        if statistics is None:
             return None
-        from lmeraser.core.sufficient_statistics import stack
+        from lmeraser.core.sufficient_statistics import stack_quantized
 
-        labels = [int.from_bytes(code[:_LABEL_BYTES], "big") for code in codes]
-        return sums.plus(stack(code[_LABEL_BYTES:] for code in codes), labels, sign=-1)
+        labels = [int.from_bytes(data[:_LABEL_BYTES], "big") for data in stored]
+        return statistics.plus(stack_quantized(data[_LABEL_BYTES:] for data in stored), labels, sign=-1)
 
-    def _write(self, connection: Connection, key: str, sums: SufficientStatistics) -> None:
+    def _write(self, connection: Connection, key: str, statistics: SufficientStatistics) -> None:
         from lmeraser.core.sufficient_statistics import pack
 
-        self._database.schedule_erasure(connection, connection.execute(select(_sums.c.slot)).scalars().all())
+        replaced = connection.execute(select(_statistics.c.slot)).scalars().all()
+        self._database.schedule_erasure(connection, replaced)
         slot = self._database.new_keys(connection, 1).start
-        gram, moments = (self._database.keys.encrypt(slot, "sums", part) for part in pack(sums))
-        values = {"slot": slot, "width": len(sums.gram), "gram": gram, "moments": moments}
-        # Overwriting a row of the same size costs half of what deleting and inserting it does.
-        if connection.execute(update(_sums).where(_sums.c.key == key).values(**values)).rowcount == 0:
-            connection.execute(insert(_sums).values(key=key, **values))
+        gram, moments = (self._database.keys.encrypt(slot, "sums", part) for part in pack(statistics))
+        values = {"slot": slot, "width": len(statistics.gram), "gram": gram, "moments": moments}
+        # Overwriting a row of the same size takes half the time of deleting and inserting it.
+        updated = connection.execute(update(_statistics).where(_statistics.c.key == key).values(**values))
+        if updated.rowcount == 0:
+            connection.execute(insert(_statistics).values(key=key, **values))

@@ -1,0 +1,57 @@
+"""The suppression list: what was deleted and must not come back with the next import of the same source.
+
+Record ids, subjects and image digests of deleted records are stored as keyed digests only, so that nobody can find
+out from the list alone who is on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Literal
+
+from sqlalchemy import Column, Connection, String, Table, delete, insert, select
+
+from lmeraser.core.digests import Digest, keyed_digest
+from lmeraser.storage.database import Database, chunked, schema
+
+SuppressedKind = Literal["record", "subject", "image"]
+
+_suppressed = Table("suppressed", schema, Column("digest", String, primary_key=True))
+
+
+class SuppressionList:
+    """The suppression list of one workspace.
+
+    Args:
+        database: of the workspace.
+        secret: key of the digests.
+    """
+
+    def __init__(self, database: Database, *, secret: bytes) -> None:
+        self._database = database
+        self._secret = secret
+
+    def find(self, kind: SuppressedKind, names: Iterable[str]) -> set[str]:
+        """Those record ids, subjects or image digests that are on the list."""
+        by_digest = {str(self._digest(kind, name)): name for name in names}
+        return {by_digest[digest] for digest in self._known(by_digest)}
+
+    def add(self, connection: Connection, names: Mapping[SuppressedKind, Iterable[str]]) -> None:
+        """Put names on the list, inside the caller's transaction."""
+        digests = {str(self._digest(kind, name)) for kind, of_kind in names.items() for name in of_kind}
+        if new := sorted(digests - self._known(digests)):
+            connection.execute(insert(_suppressed), [{"digest": digest} for digest in new])
+
+    def remove(self, connection: Connection, names: Mapping[SuppressedKind, Iterable[str]]) -> None:
+        """Take names off the list, inside the caller's transaction, so that they can be added again."""
+        digests = [str(self._digest(kind, name)) for kind, of_kind in names.items() for name in of_kind]
+        for chunk in chunked(digests):
+            connection.execute(delete(_suppressed).where(_suppressed.c.digest.in_(chunk)))
+
+    def _digest(self, kind: SuppressedKind, name: str) -> Digest:
+        return keyed_digest(self._secret, ["suppressed", kind, name])
+
+    def _known(self, digests: Iterable[str]) -> set[str]:
+        """Those digests that are on the list."""
+        query = select(_suppressed)
+        return set(self._database.fetch_where_in(query, _suppressed.c.digest, digests, lambda row: row.digest))
