@@ -15,19 +15,26 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from lmeraser.core.lda import probabilities, solve
-from lmeraser.core.sufficient_statistics import SCALE, Codes, SufficientStatistics, decode, embedding, encode
+from lmeraser.core.sufficient_statistics import (
+    SCALE,
+    QuantizedEmbeddings,
+    SufficientStatistics,
+    dequantize,
+    embedding,
+    quantize,
+)
 from lmeraser.core.tensors import to_bytes
 
 _seeds = st.integers(0, 2**32 - 1)
 
 
-def codes_of(seed: int, count: int, width: int, classes: int) -> tuple[Codes, list[int]]:
-    """Codes of random embeddings that know a little of their random classes."""
+def quantized_of(seed: int, count: int, width: int, classes: int) -> tuple[QuantizedEmbeddings, list[int]]:
+    """Quantized embeddings of random embeddings that know a little of their random classes."""
     random = np.random.default_rng(seed)
     labels = random.integers(0, classes, count)
     centres = random.standard_normal((classes, width))
     features = random.standard_normal((count, 1, width)) + centres[labels][:, None]
-    return encode(embedding(features.astype(np.float32))), labels.tolist()
+    return quantize(embedding(features.astype(np.float32))), labels.tolist()
 
 
 def head_and_images(
@@ -39,7 +46,7 @@ def head_and_images(
 
 
 def exact_scores(weight: NDArray[np.float32], images: NDArray[np.float32]) -> NDArray[np.float64]:
-    scores: NDArray[np.float64] = decode(encode(images)).astype(np.float64) @ weight.astype(np.float64).T
+    scores: NDArray[np.float64] = dequantize(quantize(images)).astype(np.float64) @ weight.astype(np.float64).T
     return scores
 
 
@@ -75,12 +82,12 @@ class Penalised:
 def test_the_head_is_that_of_another_implementation(
     seed: int, count: int, width: int, classes: int, penalty: float
 ) -> None:
-    codes, labels = codes_of(seed, count, width, classes)
+    quantized, labels = quantized_of(seed, count, width, classes)
     labels[:classes] = range(classes)  # the other one takes no class without records
-    head = solve(SufficientStatistics.zero(width + 1, classes).plus(codes, labels), penalty)["weight"]
-    added = penalised(decode(codes)[:, :-1], labels, penalty)
+    head = solve(SufficientStatistics.zero(width + 1, classes).plus(quantized, labels), penalty)["weight"]
+    added = penalised(dequantize(quantized)[:, :-1], labels, penalty)
     other = LinearDiscriminantAnalysis(solver="lsqr", covariance_estimator=Penalised(added / count))
-    other.fit(decode(codes)[:, :-1].astype(np.float64), labels)
+    other.fit(dequantize(quantized)[:, :-1].astype(np.float64), labels)
     expected = np.column_stack([other.coef_, other.intercept_]) * trust(labels)
     assert head.shape == (classes, width + 1)
     assert head.dtype == np.float32
@@ -90,10 +97,10 @@ def test_the_head_is_that_of_another_implementation(
 @given(_seeds, st.integers(1, 40), st.integers(1, 16), st.integers(1, 5), st.floats(1e-3, 10))
 @settings(max_examples=40, deadline=None)
 def test_the_head_is_that_of_its_formula(seed: int, count: int, width: int, classes: int, penalty: float) -> None:
-    """By hand, from the records themselves instead of their sums."""
-    codes, labels = codes_of(seed, count, width, classes)
-    head = solve(SufficientStatistics.zero(width + 1, classes).plus(codes, labels), penalty)["weight"]
-    points = codes[:, :-1].astype(np.float64) / SCALE
+    """By hand, from the records themselves instead of their statistics."""
+    quantized, labels = quantized_of(seed, count, width, classes)
+    head = solve(SufficientStatistics.zero(width + 1, classes).plus(quantized, labels), penalty)["weight"]
+    points = quantized[:, :-1].astype(np.float64) / SCALE
     means = {y: points[np.equal(labels, y)].mean(axis=0) for y in set(labels)}
     around = points - np.stack([means[y] for y in labels])
     added = penalised(points, labels, penalty)
@@ -112,45 +119,45 @@ def test_the_head_is_that_of_its_formula(seed: int, count: int, width: int, clas
 def test_any_history_that_leaves_the_same_records_gives_the_same_bytes(
     seed: int, count: int, data: st.DataObject
 ) -> None:
-    codes, labels = codes_of(seed, count + 10, 13, 4)
+    quantized, labels = quantized_of(seed, count + 10, 13, 4)
     order = data.draw(st.permutations(range(count + 10)))
     gone = data.draw(st.lists(st.sampled_from(order), unique=True, max_size=count))
     cut = data.draw(st.integers(0, len(order)))
-    sums = SufficientStatistics.zero(14, 4)
+    statistics = SufficientStatistics.zero(14, 4)
     for part in (order[:cut], order[cut:]):
-        sums = sums.plus(codes[part], [labels[number] for number in part])
+        statistics = statistics.plus(quantized[part], [labels[number] for number in part])
     for number in gone:
-        sums = sums.plus(codes[[number]], [labels[number]], sign=-1)
+        statistics = statistics.plus(quantized[[number]], [labels[number]], sign=-1)
     kept = [number for number in range(count + 10) if number not in gone]
-    once = SufficientStatistics.zero(14, 4).plus(codes[kept], [labels[number] for number in kept])
-    assert to_bytes(solve(sums, 10.0)) == to_bytes(solve(once, 10.0))
+    once = SufficientStatistics.zero(14, 4).plus(quantized[kept], [labels[number] for number in kept])
+    assert to_bytes(solve(statistics, 10.0)) == to_bytes(solve(once, 10.0))
 
 
-def test_solving_leaves_the_sums_as_they_were() -> None:
-    codes, labels = codes_of(1, 20, 8, 3)
-    sums = SufficientStatistics.zero(9, 3).plus(codes, labels)
-    before = sums.digest
-    first = to_bytes(solve(sums, 1.0))
-    assert sums.digest == before
-    assert to_bytes(solve(sums, 1.0)) == first
+def test_solving_leaves_the_statistics_unchanged() -> None:
+    quantized, labels = quantized_of(1, 20, 8, 3)
+    statistics = SufficientStatistics.zero(9, 3).plus(quantized, labels)
+    before = statistics.digest
+    first = to_bytes(solve(statistics, 1.0))
+    assert statistics.digest == before
+    assert to_bytes(solve(statistics, 1.0)) == first
 
 
 def test_the_bytes_of_a_head_do_not_depend_on_the_number_of_threads() -> None:
-    codes, labels = codes_of(5, 300, 700, 10)
+    quantized, labels = quantized_of(5, 300, 700, 10)
     bytes_of = {}
     for threads in (1, 2):
         with threadpool_limits(threads, user_api="blas"):
-            sums = SufficientStatistics.zero(701, 10).plus(codes, labels)
-            bytes_of[threads] = (sums.digest, to_bytes(solve(sums, 10.0)))
+            statistics = SufficientStatistics.zero(701, 10).plus(quantized, labels)
+            bytes_of[threads] = (statistics.digest, to_bytes(solve(statistics, 10.0)))
             after = {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
             assert after == {threads}, "the caller's number of threads is given back"
     assert bytes_of[1] == bytes_of[2]
 
 
 def test_a_larger_penalty_gives_a_smaller_head() -> None:
-    codes, labels = codes_of(2, 40, 12, 3)
-    sums = SufficientStatistics.zero(13, 3).plus(codes, labels)
-    heads = [solve(sums, penalty)["weight"][:, :-1] for penalty in (1e-3, 0.1, 1.0, 10.0, 1e3)]
+    quantized, labels = quantized_of(2, 40, 12, 3)
+    statistics = SufficientStatistics.zero(13, 3).plus(quantized, labels)
+    heads = [solve(statistics, penalty)["weight"][:, :-1] for penalty in (1e-3, 0.1, 1.0, 10.0, 1e3)]
     norms = [float(np.linalg.norm(head)) for head in heads]
     assert norms == sorted(norms, reverse=True)
     assert len(set(norms)) == len(norms)
@@ -163,33 +170,33 @@ def test_the_penalty_does_not_depend_on_the_scale_of_the_features() -> None:
     points = np.eye(3, 6)[labels] * 2 + coins.standard_normal((300, 6))
     scores = []
     for scale in (8.0, 4.0):
-        codes = np.rint(np.column_stack([points * scale / 8, np.ones(300)]) * SCALE).astype(np.int16)
-        head = solve(SufficientStatistics.zero(7, 3).plus(codes, labels), 0.4)["weight"]
-        scores.append(decode(codes).astype(np.float64) @ head.T)
+        quantized = np.rint(np.column_stack([points * scale / 8, np.ones(300)]) * SCALE).astype(np.int16)
+        head = solve(SufficientStatistics.zero(7, 3).plus(quantized, labels), 0.4)["weight"]
+        scores.append(dequantize(quantized).astype(np.float64) @ head.T)
     np.testing.assert_allclose(scores[0], scores[1], rtol=0.02, atol=0.02)
 
 
 def test_a_class_without_records_has_no_weight_and_changes_no_other() -> None:
-    codes, labels = codes_of(4, 30, 12, 3)
-    sums = SufficientStatistics.zero(13, 3).plus(codes, labels)
-    wider = solve(sums.widened(5), 10.0)["weight"]
+    quantized, labels = quantized_of(4, 30, 12, 3)
+    statistics = SufficientStatistics.zero(13, 3).plus(quantized, labels)
+    wider = solve(statistics.widened(5), 10.0)["weight"]
     assert not wider[3:, :-1].any()
     assert (wider[3:, -1] == np.float32(-1e9)).all()
-    shares = probabilities(wider[None], decode(codes)[:, :-1], sharpness=0.3)
+    shares = probabilities(wider[None], dequantize(quantized)[:, :-1], sharpness=0.3)
     assert not shares[:, 3:].any()
-    np.testing.assert_allclose(wider[:3], solve(sums, 10.0)["weight"], rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(wider[:3], solve(statistics, 10.0)["weight"], rtol=1e-5, atol=1e-7)
 
 
 def test_the_head_finds_the_classes_it_was_fitted_on() -> None:
-    codes, labels = codes_of(6, 200, 64, 4)
-    head = solve(SufficientStatistics.zero(65, 4).plus(codes, labels), 1.0)
-    shares = probabilities(head["weight"][None], decode(codes)[:, :-1])
+    quantized, labels = quantized_of(6, 200, 64, 4)
+    head = solve(SufficientStatistics.zero(65, 4).plus(quantized, labels), 1.0)
+    shares = probabilities(head["weight"][None], dequantize(quantized)[:, :-1])
     assert (shares.argmax(axis=1) == labels).mean() > 0.95
 
 
 def test_one_record_is_enough_for_a_head_and_all_images_are_of_its_class() -> None:
-    codes, _ = codes_of(9, 1, 12, 3)
-    head = solve(SufficientStatistics.zero(13, 3).plus(codes, [1]), 10.0)["weight"]
+    quantized, _ = quantized_of(9, 1, 12, 3)
+    head = solve(SufficientStatistics.zero(13, 3).plus(quantized, [1]), 10.0)["weight"]
     assert np.isfinite(head).all()
     images = np.random.default_rng(9).standard_normal((5, 12)).astype(np.float32)
     assert probabilities(head[None], images).tolist() == [[0.0, 1.0, 0.0]] * 5
@@ -205,9 +212,9 @@ def test_a_head_is_solved_on_one_thread(monkeypatch: pytest.MonkeyPatch) -> None
         return real(*arguments, **options)
 
     monkeypatch.setattr(np.linalg, "cholesky", watched)
-    codes, labels = codes_of(5, 30, 20, 3)
+    quantized, labels = quantized_of(5, 30, 20, 3)
     with threadpool_limits(2, user_api="blas"):
-        solve(SufficientStatistics.zero(21, 3).plus(codes, labels), 10.0)
+        solve(SufficientStatistics.zero(21, 3).plus(quantized, labels), 10.0)
     assert seen == {1}
 
 
@@ -287,6 +294,6 @@ def test_scores_of_any_size_give_finite_probabilities(size: float) -> None:
 
 def test_probabilities_are_of_the_code_and_not_of_what_was_rounded_off() -> None:
     weight, images = head_and_images(8, 5, 16, 4)
-    rounded = decode(encode(images))[:, :-1]
+    rounded = dequantize(quantize(images))[:, :-1]
     assert not np.array_equal(rounded, images)
     assert probabilities(weight[None], rounded).tobytes() == probabilities(weight[None], images).tobytes()

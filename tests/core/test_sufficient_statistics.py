@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 import lmeraser.core.sufficient_statistics as module
 from lmeraser.core.sufficient_statistics import (
     SCALE,
-    Codes,
+    QuantizedEmbeddings,
     SufficientStatistics,
-    decode,
+    dequantize,
     embedding,
-    encode,
     pack,
-    stack,
+    quantize,
+    stack_quantized,
     unpack,
 )
 
@@ -28,12 +28,12 @@ CLASSES = 3
 LARGEST = 32767
 HALF_STEP = 1 / (2 * SCALE)
 
-Row = tuple[tuple[int, ...], int]  # the code of a record, and its label
+Row = tuple[tuple[int, ...], int]  # the values of a record, and its label
 
 _entries = st.integers(-LARGEST, LARGEST) | st.sampled_from([-LARGEST, LARGEST])
 _tables = st.integers(1, 3).flatmap(
     lambda d: st.lists(
-        st.tuples(st.tuples(*[_entries] * d).map(lambda code: (*code, SCALE)), st.integers(0, CLASSES - 1)),
+        st.tuples(st.tuples(*[_entries] * d).map(lambda values: (*values, SCALE)), st.integers(0, CLASSES - 1)),
         min_size=1,
         max_size=8,
     )
@@ -42,9 +42,9 @@ _seeds = st.integers(0, 2**32 - 1)
 _shapes = st.tuples(st.integers(1, 9), st.integers(1, 6), st.sampled_from([1, 2, 7, 64, 257, 1280]))
 
 
-def added(sums: SufficientStatistics, rows: Sequence[Row], sign: int = 1) -> SufficientStatistics:
-    codes = np.array([code for code, _ in rows], np.int16).reshape(len(rows), len(sums.gram))
-    return sums.plus(codes, [label for _, label in rows], sign=sign)
+def added(statistics: SufficientStatistics, rows: Sequence[Row], sign: int = 1) -> SufficientStatistics:
+    quantized = np.array([values for values, _ in rows], np.int16).reshape(len(rows), len(statistics.gram))
+    return statistics.plus(quantized, [label for _, label in rows], sign=sign)
 
 
 def once(rows: Sequence[Row], width: int) -> SufficientStatistics:
@@ -70,32 +70,34 @@ def unit(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 @given(_tables)
-def test_sums_are_those_of_pythons_own_integers(rows: list[Row]) -> None:
+def test_statistics_are_those_of_pythons_own_integers(rows: list[Row]) -> None:
     width = len(rows[0][0])
-    sums = once(rows, width)
-    gram = [[sum(code[i] * code[j] for code, _ in rows) for j in range(width)] for i in range(width)]
-    moments = [[sum(code[i] for code, label in rows if label == y) for y in range(CLASSES)] for i in range(width)]
-    assert sums.gram.tolist() == gram
-    assert sums.moments.tolist() == moments
-    assert sums.gram.dtype == sums.moments.dtype == np.int64
+    statistics = once(rows, width)
+    gram = [[sum(values[i] * values[j] for values, _ in rows) for j in range(width)] for i in range(width)]
+    moments = [
+        [sum(values[i] for values, label in rows if label == y) for y in range(CLASSES)] for i in range(width)
+    ]
+    assert statistics.gram.tolist() == gram
+    assert statistics.moments.tolist() == moments
+    assert statistics.gram.dtype == statistics.moments.dtype == np.int64
 
 
 @given(_tables, st.data())
-def test_any_order_and_split_of_additions_and_subtractions_gives_the_sums_of_the_retained_records(
+def test_any_order_and_split_of_additions_and_subtractions_gives_the_statistics_of_the_retained_records(
     rows: list[Row], data: st.DataObject
 ) -> None:
     width, numbers = len(rows[0][0]), range(len(rows))
     removed = data.draw(st.sets(st.sampled_from(numbers)))
     changes = data.draw(st.permutations([*((1, n) for n in numbers), *((-1, n) for n in removed)]))
-    sums, batch, batch_sign = SufficientStatistics.zero(width, CLASSES), list[Row](), 1
+    statistics, batch, batch_sign = SufficientStatistics.zero(width, CLASSES), list[Row](), 1
     for sign, number in changes:
         if sign != batch_sign or data.draw(st.booleans()):
-            sums, batch, batch_sign = added(sums, batch, batch_sign), [], sign
+            statistics, batch, batch_sign = added(statistics, batch, batch_sign), [], sign
         batch.append(rows[number])
-    sums = added(sums, batch, batch_sign)
+    statistics = added(statistics, batch, batch_sign)
     retained = once([rows[number] for number in numbers if number not in removed], width)
-    assert same(sums, retained)
-    assert sums.digest == retained.digest
+    assert same(statistics, retained)
+    assert statistics.digest == retained.digest
 
 
 @given(_tables)
@@ -108,14 +110,14 @@ def test_subtracting_every_record_leaves_zeros(rows: list[Row]) -> None:
 
 
 @given(_tables)
-def test_adding_records_leaves_the_sums_they_are_added_to_as_they_were(rows: list[Row]) -> None:
-    sums = once(rows, len(rows[0][0]))
-    before = sums.digest
+def test_adding_records_leaves_the_given_statistics_unchanged(rows: list[Row]) -> None:
+    statistics = once(rows, len(rows[0][0]))
+    before = statistics.digest
     for sign in (1, -1):
-        added(sums, rows, sign)
-        assert sums.digest == before
-    added(sums.widened(CLASSES + 1), rows)
-    assert sums.digest == before
+        added(statistics, rows, sign)
+        assert statistics.digest == before
+    added(statistics.widened(CLASSES + 1), rows)
+    assert statistics.digest == before
 
 
 @given(_tables, _tables)
@@ -125,21 +127,21 @@ def test_other_records_have_another_digest(rows: list[Row], others: list[Row]) -
 
 
 def test_no_record_adds_nothing() -> None:
-    sums = once([((5, -7, SCALE), 1)], 3)
-    assert same(added(sums, []), sums)
+    statistics = once([((5, -7, SCALE), 1)], 3)
+    assert same(added(statistics, []), statistics)
     assert SufficientStatistics.zero(3, 2).records_by_class == (0, 0)
 
 
 @pytest.mark.parametrize("count", [3_000, 2**20 + 5])
-def test_extreme_codes_of_many_records_stay_exact(count: int) -> None:
+def test_extreme_values_of_many_records_stay_exact(count: int) -> None:
     row = [LARGEST, -LARGEST, SCALE]
-    codes = np.tile(np.array(row, np.int16), (count, 1))
-    sums = SufficientStatistics.zero(3, 1).plus(codes, np.zeros(count, np.int64).tolist())
-    assert sums.gram.tolist() == [[count * a * b for b in row] for a in row]
-    assert sums.moments.tolist() == [[count * a] for a in row]
-    assert sums.records_by_class == (count,)
+    quantized = np.tile(np.array(row, np.int16), (count, 1))
+    statistics = SufficientStatistics.zero(3, 1).plus(quantized, np.zeros(count, np.int64).tolist())
+    assert statistics.gram.tolist() == [[count * a * b for b in row] for a in row]
+    assert statistics.moments.tolist() == [[count * a] for a in row]
+    assert statistics.records_by_class == (count,)
     one = ((LARGEST, -LARGEST, SCALE), 0)
-    less = sums.plus(np.array([one[0]], np.int16), [0], sign=-1)
+    less = statistics.plus(np.array([one[0]], np.int16), [0], sign=-1)
     assert less.gram.tolist() == [[(count - 1) * a * b for b in row] for a in row]
 
 
@@ -148,19 +150,19 @@ def test_it_does_not_matter_how_many_records_are_added_at_once(
     monkeypatch: pytest.MonkeyPatch, at_once: int
 ) -> None:
     random = np.random.default_rng(3)
-    codes, labels = random.integers(-LARGEST, LARGEST + 1, (23, 5)).astype(np.int16), random.integers(0, 4, 23)
-    expected = SufficientStatistics.zero(5, 4).plus(codes, labels.tolist())
+    quantized, labels = random.integers(-LARGEST, LARGEST + 1, (23, 5)).astype(np.int16), random.integers(0, 4, 23)
+    expected = SufficientStatistics.zero(5, 4).plus(quantized, labels.tolist())
     monkeypatch.setattr(module, "_EXACT", at_once)
-    assert SufficientStatistics.zero(5, 4).plus(codes, labels.tolist()).digest == expected.digest
+    assert SufficientStatistics.zero(5, 4).plus(quantized, labels.tolist()).digest == expected.digest
 
 
 @given(_tables, st.data())
 def test_records_are_counted_by_class(rows: list[Row], data: st.DataObject) -> None:
     removed = data.draw(st.sets(st.sampled_from(range(len(rows)))))
-    sums = added(once(rows, len(rows[0][0])), [rows[number] for number in sorted(removed)], sign=-1)
+    statistics = added(once(rows, len(rows[0][0])), [rows[number] for number in sorted(removed)], sign=-1)
     counts = Counter(label for number, (_, label) in enumerate(rows) if number not in removed)
-    assert sums.records_by_class == tuple(counts[label] for label in range(CLASSES))
-    assert all(isinstance(count, int) for count in sums.records_by_class)
+    assert statistics.records_by_class == tuple(counts[label] for label in range(CLASSES))
+    assert all(isinstance(count, int) for count in statistics.records_by_class)
 
 
 # --- more classes ------------------------------------------------------------------------------------------
@@ -168,13 +170,13 @@ def test_records_are_counted_by_class(rows: list[Row], data: st.DataObject) -> N
 
 @given(_tables, st.integers(0, 4))
 def test_new_classes_have_zeros_and_the_rest_is_kept(rows: list[Row], more: int) -> None:
-    sums = once(rows, len(rows[0][0]))
-    wider = sums.widened(CLASSES + more)
-    np.testing.assert_array_equal(wider.gram, sums.gram)
-    np.testing.assert_array_equal(wider.moments[:, :CLASSES], sums.moments)
-    assert wider.moments.shape == (len(sums.gram), CLASSES + more)
+    statistics = once(rows, len(rows[0][0]))
+    wider = statistics.widened(CLASSES + more)
+    np.testing.assert_array_equal(wider.gram, statistics.gram)
+    np.testing.assert_array_equal(wider.moments[:, :CLASSES], statistics.moments)
+    assert wider.moments.shape == (len(statistics.gram), CLASSES + more)
     assert not wider.moments[:, CLASSES:].any()
-    assert wider.records_by_class == (*sums.records_by_class, *[0] * more)
+    assert wider.records_by_class == (*statistics.records_by_class, *[0] * more)
     assert same(wider.widened(1), wider), "a list of classes never gets shorter"
 
 
@@ -190,18 +192,18 @@ def test_it_does_not_matter_when_the_list_of_classes_is_extended(rows: list[Row]
 
 
 @given(_tables, st.data())
-def test_stored_sums_come_back(rows: list[Row], data: st.DataObject) -> None:
+def test_stored_statistics_come_back(rows: list[Row], data: st.DataObject) -> None:
     width = len(rows[0][0])
-    sums = added(once(rows, width), rows[: data.draw(st.integers(0, len(rows)))], sign=-1)
-    gram, moments = pack(sums)
+    statistics = added(once(rows, width), rows[: data.draw(st.integers(0, len(rows)))], sign=-1)
+    gram, moments = pack(statistics)
     back = unpack(gram, moments, width)
-    assert back.digest == sums.digest
-    assert same(back, sums)
-    assert same(added(back, rows), added(sums, rows)), "they can be added to"
+    assert back.digest == statistics.digest
+    assert same(back, statistics)
+    assert same(added(back, rows), added(statistics, rows)), "they can be added to"
     assert len(gram) == width * (width + 1) // 2 * 8, "the gram is symmetric: half of it is enough"
 
 
-# --- codes -------------------------------------------------------------------------------------------------
+# --- quantized embeddings ----------------------------------------------------------------------------------
 
 
 @given(_seeds, _shapes)
@@ -254,32 +256,34 @@ def test_features_of_nothing_have_an_embedding_of_nothing() -> None:
 def test_a_code_is_within_half_a_step_of_its_embedding(seed: int, count: int, width: int) -> None:
     largest = LARGEST / SCALE
     vectors = np.random.default_rng(seed).uniform(-largest, largest, (count, width)).astype(np.float32)
-    codes = encode(vectors)
-    assert codes.shape == (count, width + 1)
-    assert codes.dtype == np.int16
-    decoded = decode(codes)
-    assert decoded.dtype == np.float32
-    assert np.abs(decoded[:, :-1].astype(np.float64) - vectors.astype(np.float64)).max() <= HALF_STEP
-    assert codes[:, -1].tolist() == [SCALE] * count
-    assert decoded[:, -1].tolist() == [1.0] * count
+    quantized = quantize(vectors)
+    assert quantized.shape == (count, width + 1)
+    assert quantized.dtype == np.int16
+    dequantized = dequantize(quantized)
+    assert dequantized.dtype == np.float32
+    assert np.abs(dequantized[:, :-1].astype(np.float64) - vectors.astype(np.float64)).max() <= HALF_STEP
+    assert quantized[:, -1].tolist() == [SCALE] * count
+    assert dequantized[:, -1].tolist() == [1.0] * count
 
 
 def test_an_embedding_beyond_the_largest_code_is_clipped() -> None:
     vectors = np.array([[40.0, -40.0, np.inf, -np.inf, 1e30, LARGEST / SCALE]], np.float32)
-    assert encode(vectors).tolist() == [[LARGEST, -LARGEST, LARGEST, -LARGEST, LARGEST, LARGEST, SCALE]]
+    assert quantize(vectors).tolist() == [[LARGEST, -LARGEST, LARGEST, -LARGEST, LARGEST, LARGEST, SCALE]]
 
 
 @given(_seeds)
-def test_encoding_a_decoded_code_gives_it_back(seed: int) -> None:
-    codes = np.random.default_rng(seed).integers(-LARGEST, LARGEST + 1, (4, 9)).astype(np.int16)
-    codes[:, -1] = SCALE
-    assert encode(decode(codes)[:, :-1]).tobytes() == codes.tobytes()
+def test_quantizing_a_dequantized_embedding_gives_it_back(seed: int) -> None:
+    quantized = np.random.default_rng(seed).integers(-LARGEST, LARGEST + 1, (4, 9)).astype(np.int16)
+    quantized[:, -1] = SCALE
+    assert quantize(dequantize(quantized)[:, :-1]).tobytes() == quantized.tobytes()
 
 
 @given(_seeds, st.integers(1, 6), st.integers(1, 9))
 @settings(max_examples=25)
-def test_stored_codes_come_back_as_one_matrix(seed: int, count: int, width: int) -> None:
-    codes: Codes = np.random.default_rng(seed).integers(-LARGEST, LARGEST + 1, (count, width)).astype(np.int16)
-    back = stack(code.tobytes() for code in codes)
+def test_stored_embeddings_come_back_as_one_matrix(seed: int, count: int, width: int) -> None:
+    quantized: QuantizedEmbeddings = (
+        np.random.default_rng(seed).integers(-LARGEST, LARGEST + 1, (count, width)).astype(np.int16)
+    )
+    back = stack_quantized(values.tobytes() for values in quantized)
     assert back.dtype == np.int16
-    np.testing.assert_array_equal(back, codes)
+    np.testing.assert_array_equal(back, quantized)

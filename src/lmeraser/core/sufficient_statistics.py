@@ -1,13 +1,15 @@
-"""Sums over records from which any record can be subtracted again, to the bit.
+"""Sufficient statistics of records, from which any record can be subtracted again, to the bit.
 
-A record's *code* is its embedding (features averaged over fixed views), rounded to integers, with a constant for
-the bias. The *sums* are the products of codes with codes (``gram``) and of codes with classes (``moments``),
-added up over records. They are sums of integers, so they are exact: in any order of additions and
-subtractions, on any machine, they are those of the records that are left. Linear discriminants need
-nothing else (`discriminant`), so forgetting a record costs one outer product and no other record is looked at.
+The *quantized embedding* of a record is its embedding (features averaged over fixed views), rounded to integers,
+with a constant for the bias appended. The *sufficient statistics* of a set of records are the products of
+quantized embeddings with each other (``gram``) and with classes (``moments``), summed over the records. They are
+sums of integers, hence exact: in any order of additions and subtractions, on any machine, they are those of the
+records that are left. Linear discriminant analysis needs nothing else (`core.lda`), so excluding a record takes
+one outer product and looks at no other record.
 
-Why it is exact: |code| < 2**15, so a product is below 2**30; up to 2**20 of them are added in float64, which is
-exact below 2**53, and everything else in int64. Pure functions; knows numpy only.
+Why they are exact: entries of a quantized embedding are below 2**15 in absolute value, so a product is below
+2**30; up to 2**20 products are summed in float64, which is exact below 2**53, and everything else in int64. Pure
+functions on numpy arrays.
 """
 
 from __future__ import annotations
@@ -21,21 +23,21 @@ from numpy.typing import NDArray
 from lmeraser.core.digests import Digest
 from lmeraser.core.tensors import to_bytes
 
-SCALE = 1024  # codes per unit; an embedding's root mean square is about 1
+SCALE = 1024  # integer steps per unit; an embedding's root mean square is about 1
 UNIT_RMS_EPSILON = 1e-12  # keeps a vector of zeros finite
 _LARGEST = 2**15 - 1
-_EXACT = 2**20  # records whose products are added in float64 at once
+_EXACT = 2**20  # records whose products are summed in float64 at once
 
-Codes = NDArray[np.int16]  # [n, d + 1]
+QuantizedEmbeddings = NDArray[np.int16]  # [n, d + 1]
 
 
 @dataclass(frozen=True)
 class SufficientStatistics:
-    """Sums over records.
+    """Sufficient statistics of a set of records.
 
     Attributes:
-        gram: products of codes with codes, int64 [d + 1, d + 1].
-        moments: products of codes with classes, int64 [d + 1, classes].
+        gram: products of quantized embeddings with each other, int64 [d + 1, d + 1].
+        moments: products of quantized embeddings with classes, int64 [d + 1, classes].
     """
 
     gram: NDArray[np.int64]
@@ -43,41 +45,42 @@ class SufficientStatistics:
 
     @classmethod
     def zero(cls, width: int, classes: int) -> SufficientStatistics:
-        """Of no record; ``width`` is the length of a code."""
+        """The statistics of no record; ``width`` is the length of a quantized embedding."""
         return cls(np.zeros((width, width), np.int64), np.zeros((width, classes), np.int64))
 
-    def plus(self, codes: Codes, labels: Sequence[int], sign: int = 1) -> SufficientStatistics:
-        """With more records, or (``sign`` -1) without some.
+    def plus(self, embeddings: QuantizedEmbeddings, labels: Sequence[int], sign: int = 1) -> SufficientStatistics:
+        """The statistics with more records, or (``sign`` -1) without some.
 
         Args:
-            codes: of these records, int16 [n, d + 1].
+            embeddings: quantized embeddings of these records, int16 [n, d + 1].
             labels: class index of each.
             sign: 1 or -1.
         """
-        gram, moments = self.gram, self.moments
+        gram = self.gram
+        moments = self.moments
         one_hot = np.eye(moments.shape[1])[np.asarray(labels, dtype=np.int64)]
-        for start in range(0, len(codes), _EXACT):
-            part = codes[start : start + _EXACT].astype(np.float64)
+        for start in range(0, len(embeddings), _EXACT):
+            part = embeddings[start : start + _EXACT].astype(np.float64)
             signed = sign * part.T
             gram = gram + (signed @ part).astype(np.int64)
             moments = moments + (signed @ one_hot[start : start + _EXACT]).astype(np.int64)
         return SufficientStatistics(gram, moments)
 
     def widened(self, classes: int) -> SufficientStatistics:
-        """With zeros for classes that were added to the end of the list."""
+        """The statistics with zeros for classes that were added at the end of the list."""
         missing = classes - self.moments.shape[1]
-        return (
-            SufficientStatistics(self.gram, np.pad(self.moments, ((0, 0), (0, missing)))) if missing > 0 else self
-        )
+        if missing <= 0:
+            return self
+        return SufficientStatistics(self.gram, np.pad(self.moments, ((0, 0), (0, missing))))
 
     @property
     def records_by_class(self) -> tuple[int, ...]:
-        """How many records of each class were added up; the code's constant counts them."""
+        """Number of included records of each class; the constant in every quantized embedding counts them."""
         return tuple((self.moments[-1] // SCALE).tolist())
 
     @property
     def digest(self) -> Digest:
-        """Digest of both."""
+        """Digest of gram and moments."""
         return Digest.of(to_bytes({"gram": self.gram, "moments": self.moments}))
 
 
@@ -93,32 +96,34 @@ def embedding(views: NDArray[np.float32]) -> NDArray[np.float32]:
     return unit_rms(unit_rms(views).mean(axis=1, dtype=np.float32))
 
 
-def encode(embeddings: NDArray[np.float32]) -> Codes:
-    """Embeddings, float32 [n, d], as codes, int16 [n, d + 1]."""
+def quantize(embeddings: NDArray[np.float32]) -> QuantizedEmbeddings:
+    """Embeddings, float32 [n, d], as integers with a constant appended, int16 [n, d + 1]."""
     rounded = np.clip(np.rint(embeddings * np.float32(SCALE)), -_LARGEST, _LARGEST).astype(np.int16)
     return np.pad(rounded, ((0, 0), (0, 1)), constant_values=SCALE)
 
 
-def decode(codes: Codes) -> NDArray[np.float32]:
-    """Codes as what heads multiply: float32 [n, d + 1], the last column 1."""
-    decoded: NDArray[np.float32] = codes.astype(np.float32) / np.float32(SCALE)
-    return decoded
+def dequantize(embeddings: QuantizedEmbeddings) -> NDArray[np.float32]:
+    """Quantized embeddings as inputs of a linear head: float32 [n, d + 1], the last column 1."""
+    inputs: NDArray[np.float32] = embeddings.astype(np.float32) / np.float32(SCALE)
+    return inputs
 
 
-def stack(codes: Iterable[bytes]) -> Codes:
-    """Stored codes as one matrix, int16 [n, d + 1]."""
-    return np.stack([np.frombuffer(code, dtype=np.int16) for code in codes])
+def stack_quantized(stored: Iterable[bytes]) -> QuantizedEmbeddings:
+    """Quantized embeddings, each stored as bytes, as one matrix, int16 [n, d + 1]."""
+    return np.stack([np.frombuffer(data, dtype=np.int16) for data in stored])
 
 
-def pack(sums: SufficientStatistics) -> tuple[bytes, bytes]:
-    """Sums as bytes to store: of ``gram``, which is symmetric, the lower triangle, and ``moments``."""
-    rows = (row[: number + 1] for number, row in enumerate(sums.gram))
-    return b"".join(row.tobytes() for row in rows), sums.moments.tobytes()
+def pack(statistics: SufficientStatistics) -> tuple[bytes, bytes]:
+    """Statistics as bytes to store: the lower triangle of ``gram``, which is symmetric, and ``moments``."""
+    rows = (row[: number + 1] for number, row in enumerate(statistics.gram))
+    return b"".join(row.tobytes() for row in rows), statistics.moments.tobytes()
 
 
 def unpack(gram: bytes, moments: bytes, width: int) -> SufficientStatistics:
-    """Sums from what `pack` gave; ``width`` is the length of a code."""
-    full, flat, start = np.empty((width, width), np.int64), np.frombuffer(gram, dtype=np.int64), 0
+    """Statistics from what `pack` returned; ``width`` is the length of a quantized embedding."""
+    full = np.empty((width, width), np.int64)
+    flat = np.frombuffer(gram, dtype=np.int64)
+    start = 0
     for number in range(width):
         row = flat[start : start + number + 1]
         full[number, : number + 1] = row
@@ -131,8 +136,8 @@ def unpack(gram: bytes, moments: bytes, width: int) -> SufficientStatistics:
 def unit_rms(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     """Vectors along the last axis, scaled to root mean square 1: x / sqrt(mean(x^2) + 1e-12), in float32.
 
-    Each vector is scaled by itself, never with statistics of a batch. `gradient_tuner.unit_rms` is the same for torch
-    tensors; the two round differently, and both roundings are part of models.
+    Each vector is scaled by itself, never with statistics of a batch. `gradient_tuner.unit_rms` is the same for
+    torch tensors; the two round differently, and both roundings are part of models.
     """
     mean = np.square(vectors).mean(axis=-1, keepdims=True, dtype=np.float32)
     scaled: NDArray[np.float32] = vectors / np.sqrt(mean + np.float32(UNIT_RMS_EPSILON))
