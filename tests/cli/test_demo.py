@@ -56,7 +56,7 @@ def test_one_audit_that_differs_is_a_failure() -> None:
 
 def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(InputError, match="empty folder"):
+    with pytest.raises(InputError, match="Output folder is not empty"):
         demo.run_demo(tmp_path)
     assert (tmp_path / "thesis.txt").exists()
 

@@ -44,7 +44,6 @@ COMMANDS += [
 DEPRECATED = ["reapply"]
 
 
-
 @pytest.fixture
 def parquet(tmp_path: Path) -> Path:
     digits(range(40, 52)).to_parquet(tmp_path / "digits.parquet")
@@ -229,7 +228,7 @@ def test_reports_for_people_hold_the_same_facts(run: Run, work: Path, parquet: P
     assert run(*w, "classes").out.split() == DIGIT_CLASSES
     assert run(*w, "config").out == to_toml(tiny_config())
     assert (
-        "12 added, 0 already there"
+        "12 added, 0 already present"
         in run(*w, "add", parquet, "--id-column", "id", "--subject-column", "writer").out
     )
     assert "accuracy" in run(*w, "evaluate", parquet, "--no-linear").out
@@ -267,10 +266,10 @@ def test_records_that_are_public_are_told_or_refused(run: Run, tmp_path: Path, p
     assert run(*w, "status", "--json").json["records"] == 0
     assert run(*w, "add", *source, "--refuse-public", "--skip-bad", "--json").json["public"] == 0
     told = run(*w, "add", *source)
-    assert told.out.splitlines()[:1] == ["3 added, 9 already there"]
-    assert "3 of those added are public" in told.out
+    assert told.out.splitlines()[:1] == ["3 added, 9 already present"]
+    assert "3 added records are public" in told.out
     digits(range(52, 55)).to_parquet(parquet)
-    assert "none of those added" in run(*w, "add", *source).out
+    assert "no added record" in run(*w, "add", *source).out
 
 
 def test_public_records_cannot_be_refused_without_a_list(run: Run, work: Path, parquet: Path) -> None:
@@ -446,7 +445,7 @@ def test_a_damaged_workspace_is_a_message(run: Run, work: Path, tmp_path: Path) 
 def test_another_writer_is_named(run: Run, trained: Path, parquet: Path) -> None:
     with Eraser(trained).workspace.writing("train"):
         refused(
-            run("-w", trained, "--wait", "0.1", "add", parquet), "'train' holds it", str(os.getpid()), "--wait"
+            run("-w", trained, "--wait", "0.1", "add", parquet), "'train', process", str(os.getpid()), "--wait"
         )
 
 

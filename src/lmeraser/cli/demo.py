@@ -1,8 +1,7 @@
-"""The main job end to end on handwritten digits, in both modes: train, evaluate, forget, audit each time.
+"""End-to-end demo on handwritten digits with two presets: train, evaluate, unlearn, and audit every deletion.
 
-The digits ship with scikit-learn, the backbone's weights with a package, so nothing is fetched. Each request is
-timed beside the derivation from nothing on the same retained records that its audit does anyway: that is what
-training from scratch costs.
+The digits ship with scikit-learn and the backbone's weights with a package, so nothing is downloaded. The time of
+each request is compared with that of its audit, which derives the model from scratch on the same retained records.
 """
 
 from __future__ import annotations
@@ -39,16 +38,16 @@ class DemoRequest:
     """One deletion of the demo.
 
     Attributes:
-        request: what was forgotten, in words.
-        records: how many records.
-        sample_hit: whether one of them shaped the partition.
-        clusters_tuned: clusters tuned again.
-        records_tuned: their members.
-        seconds: from the request to the new generation.
-        seconds_from_scratch: of deriving the same model from nothing.
-        ratio: of the two, from scratch over request.
+        request: description of the request.
+        records: number of deleted records.
+        sample_hit: whether one of them was in the clustering sample.
+        clusters_tuned: number of clusters tuned again.
+        records_tuned: number of records in those clusters.
+        seconds: time from the request to the new generation.
+        seconds_from_scratch: time to derive the same model from scratch.
+        ratio: ``seconds_from_scratch / seconds``.
         identical: whether the audit found every digest equal.
-        accuracy: on the held-out digits afterwards.
+        accuracy: accuracy on the held-out digits after the deletion.
     """
 
     request: str
@@ -65,17 +64,17 @@ class DemoRequest:
 
 @dataclass(frozen=True)
 class DemoMode:
-    """What the demo measured with one preset.
+    """Measurements with one preset.
 
     Attributes:
         preset: 'instant' or 'prompts'.
-        clusters: of the first model.
-        expected_share: of the records, tuned again by one uniform request that misses the sample.
-        train_seconds: of the first training.
-        accuracy: on the held-out digits, before any deletion.
-        linear_accuracy: of a linear classifier on the clean features of all records, which can forget nothing.
+        clusters: number of clusters of the first model.
+        expected_share: expected share of the records that a uniform request tunes again if it misses the sample.
+        train_seconds: duration of the first training.
+        accuracy: accuracy on the held-out digits before any deletion.
+        linear_accuracy: accuracy of a linear classifier on the clean features of all records, for comparison.
         requests: the deletions.
-        model_digest: of the last model.
+        model_digest: digest of the last model.
     """
 
     preset: PresetName
@@ -90,12 +89,12 @@ class DemoMode:
 
 @dataclass(frozen=True)
 class DemoReport:
-    """What the demo measured.
+    """Measurements of the demo.
 
     Attributes:
-        records: digits trained on.
-        modes: what was measured with each preset.
-        pictures: files written.
+        records: number of digits trained on.
+        modes: measurements with each preset.
+        pictures: paths of the pictures.
     """
 
     records: int
@@ -104,7 +103,7 @@ class DemoReport:
 
     @property
     def identical(self) -> bool:
-        """Whether every audit was identical."""
+        """Whether every audit found identical digests."""
         return all(request.identical for mode in self.modes for request in mode.requests)
 
     def to_json(self) -> dict[str, Any]:
@@ -113,7 +112,7 @@ class DemoReport:
 
 
 def demo_config(preset: PresetName) -> Config:
-    """The settings of the demo: a small input; for prompts a small sample, half the epochs, twice the rates."""
+    """Settings of the demo: a small input; for prompts a small sample, half the epochs, twice the learning rates."""
     values: dict[str, Any] = {"backbone": {"image_size": 48, "micro_batch": 16}}
     if preset == "prompts":
         values["partition"] = {"clusters": 18, "sample_size": 300}
@@ -122,35 +121,35 @@ def demo_config(preset: PresetName) -> Config:
 
 
 def run_demo(out: Path, *, progress: Progress = silent) -> DemoReport:
-    """Run the demo and leave its workspaces, report and pictures in ``out``.
+    """Run the demo and write its workspaces, report and pictures to ``out``.
 
     Raises:
-        InputError: ``out`` holds something that an earlier demo did not write.
+        InputError: ``out`` holds files that are not of an earlier demo.
     """
     _clear(out)
     private, held_out = handwritten_digits()
     with Eraser.create(out / "instant", demo_config("instant"), progress=progress) as eraser:
-        instant = _run(eraser, "instant", private, held_out)
+        instant = _run_mode(eraser, "instant", private, held_out)
     with Eraser.create(out / "prompts", demo_config("prompts"), progress=progress) as eraser:
-        prompts = _run(eraser, "prompts", private, held_out)
+        prompts = _run_mode(eraser, "prompts", private, held_out)
         pictures = _draw(eraser, out)
     report = DemoReport(len(private), (instant, prompts), pictures)
     write_atomic(out / _MARKER, canonical_json(report.to_json()))
     return report
 
 
-def _run(eraser: Eraser, preset: PresetName, private: Dataset, held_out: Dataset) -> DemoMode:
+def _run_mode(eraser: Eraser, preset: PresetName, private: Dataset, held_out: Dataset) -> DemoMode:
     eraser.add(private, columns=_COLUMNS)
     started = time.perf_counter()
     eraser.train()
     train_seconds = time.perf_counter() - started
     first = eraser.status()
     evaluation = eraser.evaluate(held_out, columns=_COLUMNS)
-    sampled, ordinary = _sampled(eraser)
+    sampled, ordinary = _split_by_sample(eraser)
     batches = {
         "ordinary": ordinary[:1],
         "sampled": sampled[:1],
-        f"{_BATCH} at once": _spread(ordinary, sampled),
+        f"{_BATCH} at once": _batch(ordinary, sampled),
     }
     return DemoMode(
         preset=preset,
@@ -159,13 +158,13 @@ def _run(eraser: Eraser, preset: PresetName, private: Dataset, held_out: Dataset
         train_seconds=round(train_seconds, 2),
         accuracy=evaluation.accuracy,
         linear_accuracy=evaluation.linear_accuracy,
-        requests=tuple(_forget(eraser, what, ids, held_out) for what, ids in batches.items() if ids),
+        requests=tuple(_unlearn(eraser, name, ids, held_out) for name, ids in batches.items() if ids),
         model_digest=eraser.model_digest,
     )
 
 
 def print_demo(report: DemoReport) -> None:
-    """The demo's report as tables."""
+    """Print the report as tables."""
     from lmeraser.core.console import print_facts, print_rows
 
     header = ["preset", "request", "clusters", "records", "seconds", "scratch", "accuracy", "same"]
@@ -201,13 +200,13 @@ def print_demo(report: DemoReport) -> None:
 
 
 def _clear(out: Path) -> None:
-    """Remove what an earlier demo left in ``out``, and nothing else."""
+    """Remove the output of an earlier demo in ``out``; reject any other content."""
     if not out.exists():
         return
     if not out.is_dir() or (any(out.iterdir()) and not (out / _MARKER).exists()):
         raise InputError(
-            "The demo writes into a missing or empty folder, or over an earlier demo.",
-            got=f"{out} holds other files",
+            "Output folder is not empty",
+            got=f"{out} holds files that are not of an earlier demo",
             next_step="choose another folder with --out",
         )
     shutil.rmtree(out)
@@ -231,7 +230,7 @@ def handwritten_digits() -> tuple[Dataset, Dataset]:
 
 
 def _png(pixels: Any) -> bytes:
-    """A digit, values 0 to 16 in [8, 8], as a PNG file."""
+    """Encode a digit, values 0 to 16 in [8, 8], as PNG."""
     from PIL import Image
 
     buffer = io.BytesIO()
@@ -239,20 +238,20 @@ def _png(pixels: Any) -> bytes:
     return buffer.getvalue()
 
 
-def _sampled(eraser: Eraser) -> tuple[list[str], list[str]]:
+def _split_by_sample(eraser: Eraser) -> tuple[list[str], list[str]]:
     """Record ids inside and outside the clustering sample."""
     sample = eraser.sampled_ids()
     return sample, sorted(set(eraser.record_ids()) - set(sample))
 
 
-def _spread(ordinary: Sequence[str], sampled: Sequence[str]) -> list[str]:
-    """A batch of records far apart, two of them from the sample if there is one; without the first of both."""
+def _batch(ordinary: Sequence[str], sampled: Sequence[str]) -> list[str]:
+    """A batch of records spread over the data, two of them sampled if possible; excludes the first of each list."""
     chosen = sampled[1:3]
     step = len(ordinary) // _BATCH
     return [*ordinary[1::step][: _BATCH - len(chosen)], *chosen]
 
 
-def _forget(eraser: Eraser, request: str, ids: Sequence[str], held_out: Dataset) -> DemoRequest:
+def _unlearn(eraser: Eraser, request: str, ids: Sequence[str], held_out: Dataset) -> DemoRequest:
     plan = eraser.plan(ids=ids)
     report = eraser.unlearn(ids=ids)
     started = time.perf_counter()
@@ -275,9 +274,10 @@ def _forget(eraser: Eraser, request: str, ids: Sequence[str], held_out: Dataset)
 
 
 def _draw(eraser: Eraser, out: Path) -> tuple[str, ...]:
-    """The pictures of the last model; drawn after the deletions, so that they show no forgotten record."""
+    """Draw the last model; after the deletions, so that the pictures show no forgotten record."""
     model = eraser.workspace.generations.require()
-    clusters, sizes = out / "clusters.png", out / "sizes.png"
+    clusters = out / "clusters.png"
+    sizes = out / "sizes.png"
     draw_clusters(eraser.workspace, model, clusters)
     draw_sizes(model, sizes)
     return str(clusters), str(sizes)

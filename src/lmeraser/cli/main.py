@@ -1,9 +1,9 @@
-"""The command line: one command per verb, put together from `commands`.
+"""The command line: one command per verb, assembled from `commands`.
 
-Every command that reports takes ``--json``. Errors of lmeraser become one message (rule, value got, next step)
-and exit status 2, or 1 where evidence does not hold; an audit, a scan or a doctor that finds something exits with
-1; an interrupted command exits with 130 and can be run again. Heavy modules are imported inside the commands, so
-``--help`` is quick.
+Every command that prints a report takes ``--json``. An `LmeraserError` is printed as one message (what is wrong,
+the value, the next step) with exit status 2, or 1 if evidence does not verify. An audit, residue scan or self-test
+that fails exits with 1. An interrupted command exits with 130 and can be run again. Heavy modules are imported
+inside the commands, so that ``--help`` is fast.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ _requests.command()(deletion.accept)
 _requests.command()(deletion.cancel)
 app.add_typer(_requests, name="requests")
 
-_experiments = typer.Typer(help="Run the paper's comparison and write its report.", no_args_is_help=True)
+_experiments = typer.Typer(help="Reproduce the paper's comparison of methods.", no_args_is_help=True)
 _experiments.command()(experiments.run)
 _experiments.command("list")(experiments.list_experiments)
 app.add_typer(_experiments, name="experiments")
 
-_keys = typer.Typer(help="List, make and revoke keys of the HTTP service.", invoke_without_command=True)
+_keys = typer.Typer(help="List, create and revoke API keys of the HTTP service.", invoke_without_command=True)
 _keys.callback()(service.keys)
 _keys.command()(service.create)
 _keys.command()(service.revoke)
@@ -55,10 +55,10 @@ app.add_typer(_keys, name="keys")
 
 
 def main() -> None:
-    """Run the command line; the one place where errors become messages."""
+    """Run the command line; the only place where errors are turned into messages."""
     try:
         status = app(standalone_mode=False)
-        if status == StoppedError.exit_code:  # typer turns an interruption into this status and says nothing
+        if status == StoppedError.exit_code:  # typer turns an interruption into this status without a message
             raise KeyboardInterrupt
     except LmeraserError as error:
         if global_options.debug:
@@ -66,7 +66,7 @@ def main() -> None:
         typer.echo(f"lmeraser: {error.diagnostics()}", err=True)
         status = error.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        stopped = StoppedError("Interrupted.", next_step="run the same command again; finished parts are kept")
+        stopped = StoppedError("Interrupted", next_step="run the same command again; completed stages are kept")
         typer.echo(f"lmeraser: {stopped.diagnostics()}", err=True)
         status = stopped.exit_code
     except Exception as error:
@@ -77,8 +77,8 @@ def main() -> None:
     sys.exit(status or 0)
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         typer.echo(__version__)
         raise typer.Exit
 
@@ -86,12 +86,14 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _options(
     workspace: Annotated[
-        Path, typer.Option("--workspace", "-w", envvar="LMERASER_WORKSPACE", help="The workspace's folder.")
+        Path, typer.Option("--workspace", "-w", envvar="LMERASER_WORKSPACE", help="Folder of the workspace.")
     ] = Path(),
-    wait: Annotated[float, typer.Option(help="Seconds to wait for another writer.", min=0)] = 10.0,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    wait: Annotated[float, typer.Option(help="Seconds to wait for the writer lock.", min=0)] = 10.0,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    global_options.workspace, global_options.wait, global_options.debug = workspace, wait, debug
+    global_options.workspace = workspace
+    global_options.wait = wait
+    global_options.debug = debug

@@ -40,7 +40,7 @@ def test_a_request_from_acceptance_to_a_verified_certificate(run: Run, work: Pat
     assert verified.json["request"]["id"] == REQUEST
     text = run("verify", certificate, "--key", key, "--ledger", ledger).out
     assert "CERTIFICATE OF DELETION" in text
-    assert text.rstrip().endswith("verified: signature and place in the ledger")
+    assert text.rstrip().endswith("verified: signature and entry in the ledger")
 
 
 def test_a_pending_request_is_cancelled(run: Run, work: Path) -> None:
@@ -60,7 +60,7 @@ def test_a_prediction_says_that_it_went_around_a_quarantined_cluster(run: Run, w
     (after,) = run(*w, "predict", tmp_path / "image.png", "--json").json
     assert (before["rerouted"], after["rerouted"]) == (False, True)
     assert before["clusters"] != after["clusters"]
-    assert "the next one answered" in run(*w, "predict", tmp_path / "image.png").out
+    assert "the next nearest was used" in run(*w, "predict", tmp_path / "image.png").out
 
 
 def test_a_broken_ledger_exits_with_1(run: Run, work: Path) -> None:
@@ -133,7 +133,7 @@ def test_what_was_deleted_comes_back_only_on_purpose(run: Run, work: Path, tmp_p
     w, add = ("-w", work), ("add", source, "--id-column", "id", "--subject-column", "writer")
     run(*w, "unlearn", "--id", "digit-0002")
     refused = run(*w, *add)
-    assert "1 refused: deleted here before" in refused.out
+    assert "1 rejected: deleted here before" in refused.out
     digits([2]).map(lambda row: {**row, "id": "another-name", "writer": "x"}).to_parquet(
         tmp_path / "renamed.parquet"
     )

@@ -1,1 +1,1 @@
-"""One command per verb; `lmeraser.cli.main` puts them together."""
+"""The commands, one function per verb; `lmeraser.cli.main` registers them."""

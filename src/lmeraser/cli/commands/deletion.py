@@ -1,4 +1,4 @@
-"""Commands about deletion requests."""
+"""Commands for deletion requests: plan, unlearn, and the request queue."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from lmeraser.cli.commands.base import (
     RegulationName,
     RequestId,
     Subjects,
-    all_ids,
-    moment,
-    opened,
+    collect_ids,
+    compute_settings,
+    open_eraser,
+    parse_time,
     print_json,
     print_report,
-    workers,
 )
 
 T = TypeVar("T")
 
 
 def plan(ids: Ids = None, subjects: Subjects = None, ids_file: IdsFile = None, as_json: AsJson = False) -> None:
-    """Print what a deletion would do and cost; changes nothing."""
-    with opened(quiet=as_json) as eraser:
-        report = eraser.plan(ids=all_ids(ids, ids_file), subjects=subjects or [])
+    """Show what a deletion would do and cost, without changing anything."""
+    with open_eraser(quiet=as_json) as eraser:
+        report = eraser.plan(ids=collect_ids(ids, ids_file), subjects=subjects or [])
     if as_json:
         print_json(report.to_json())
         return
@@ -58,31 +58,31 @@ def unlearn(
     processes: Processes = None,
     as_json: AsJson = False,
 ) -> None:
-    """Forget records: afterwards the model is the one that training without them gives.
+    """Delete records and derive the model that training without them would give.
 
-    Without --id, --subject and --ids-file, carries out the requests that were accepted before, in one derivation
-    (with --request, only that one). Writes a signed certificate for each.
+    Without --id, --subject and --ids-file, carries out all pending requests in one derivation (with --request,
+    only that one). Writes a signed certificate for each request.
     """
-    with opened(compute=workers(executor, address, processes)) as eraser:
+    with open_eraser(compute=compute_settings(executor, address, processes)) as eraser:
         report = _call(eraser.unlearn, ids, subjects, ids_file, request, regulation, received, audit)
     print_report("unlearned", report.to_json(), as_json=as_json)
     raise typer.Exit(1 if any(request.state == "failed" for request in report.requests) else 0)
 
 
 def requests(context: typer.Context, as_json: AsJson = False) -> None:
-    """List deletion requests with their age and the time left."""
+    """List deletion requests with their age and the time left until the deadline."""
     if context.invoked_subcommand is not None:
         return
-    with opened(quiet=True) as eraser:
+    with open_eraser(quiet=True) as eraser:
         now = eraser.workspace.clock()
         found = [request.to_json(now) for request in eraser.requests()]
     if as_json:
         print_json(found)
         return
-    from lmeraser.core.console import period, print_rows
+    from lmeraser.core.console import format_duration, print_rows
 
     header = ["request", "law", "state", "age", "left"]
-    ages = ((period(r["age_seconds"]), period(r["seconds_left"])) for r in found)
+    ages = ((format_duration(r["age_seconds"]), format_duration(r["seconds_left"])) for r in found)
     rows = [[r["id"], r["regulation"], r["state"], *age] for r, age in zip(found, ages, strict=True)]
     print_rows("deletion requests", header, rows, whole=header)
 
@@ -97,16 +97,16 @@ def accept(
     audit: Audit = False,
     as_json: AsJson = False,
 ) -> None:
-    """Accept a request; 'lmeraser unlearn' carries it out. Its clusters are quarantined until then."""
-    with opened(quiet=True) as eraser:
+    """Accept a request for 'lmeraser unlearn' to carry out; its clusters are quarantined until then."""
+    with open_eraser(quiet=True) as eraser:
         accepted = _call(eraser.request, ids, subjects, ids_file, request, regulation, received, audit)
         values = accepted.to_json(eraser.workspace.clock())
     print_report("accepted", values, as_json=as_json)
 
 
-def cancel(request: Annotated[str, typer.Argument(help="The request's UUID.")], as_json: AsJson = False) -> None:
-    """Take back a request that is still pending."""
-    with opened(quiet=True) as eraser:
+def cancel(request: Annotated[str, typer.Argument(help="UUID of the request.")], as_json: AsJson = False) -> None:
+    """Cancel a request that is still pending."""
+    with open_eraser(quiet=True) as eraser:
         values = eraser.cancel(request).to_json(eraser.workspace.clock())
     print_report("cancelled", values, as_json=as_json)
 
@@ -125,10 +125,10 @@ def _call(
     from lmeraser.workspace.requests.state import parse_regulation
 
     return verb(
-        ids=all_ids(ids, ids_file),
+        ids=collect_ids(ids, ids_file),
         subjects=subjects or [],
         request=request,
         regulation=parse_regulation(regulation),
-        received=moment(received),
+        received=parse_time(received),
         audit=audit,
     )

@@ -1,4 +1,4 @@
-"""Commands about evidence: ledger, certificates, residue."""
+"""Commands for evidence: ledger, certificates, residue scans."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 
 from lmeraser.cli.commands.base import (
     AsJson,
-    opened,
+    open_eraser,
     print_json,
 )
 from lmeraser.errors import InputError
@@ -18,16 +18,16 @@ from lmeraser.errors import InputError
 
 def ledger(
     head: Annotated[
-        Path | None, typer.Option(help="Head exported earlier, which the ledger must contain.")
+        Path | None, typer.Option(help="A head exported earlier, which the ledger must contain.")
     ] = None,
-    export: Annotated[Path | None, typer.Option(help="Copy the checked ledger to this file.")] = None,
-    export_head: Annotated[Path | None, typer.Option(help="Write where the ledger ends to this file.")] = None,
+    export: Annotated[Path | None, typer.Option(help="Copy the verified ledger to this file.")] = None,
+    export_head: Annotated[Path | None, typer.Option(help="Write the head of the ledger to this file.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check the ledger and print it; exits with 1 if it is broken or the records tell another story."""
+    """Verify the ledger and print it; exit with 1 if the chain is broken or it contradicts the records."""
     from lmeraser.core.atomic_files import write_atomic
 
-    with opened(quiet=True) as eraser:
+    with open_eraser(quiet=True) as eraser:
         report = eraser.check_ledger(head=head)
         if export:
             eraser.workspace.ledger.export(export)
@@ -42,20 +42,20 @@ def ledger(
             [e.position, e.time, e.kind, {k: v for k, v in e.body.items() if k != "removed"}]
             for e in report.entries
         ]
-        print_rows("ledger", ["entry", "time", "kind", "what"], rows)
-        typer.echo(f"{len(report.entries)} entries, an unbroken chain; the last one {report.head.digest}")
+        print_rows("ledger", ["entry", "time", "kind", "body"], rows)
+        typer.echo(f"{len(report.entries)} entries in an unbroken chain; head {report.head.digest}")
         for line in report.differences:
-            typer.echo(f"NOT in accordance with the records: {line}")
+            typer.echo(f"CONTRADICTS the records: {line}")
     raise typer.Exit(0 if report.sound else 1)
 
 
 def verify(
-    certificate: Annotated[Path, typer.Argument(help="The certificate's JSON file.")],
-    key: Annotated[Path, typer.Option(help="The workspace's public key (signing.pub).")],
-    ledger: Annotated[Path | None, typer.Option(help="A ledger that must tell of the certificate.")] = None,
+    certificate: Annotated[Path, typer.Argument(help="JSON file of the certificate.")],
+    key: Annotated[Path, typer.Option(help="Public key of the workspace (signing.pub).")],
+    ledger: Annotated[Path | None, typer.Option(help="Ledger that must contain the certificate.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Verify a certificate; needs no workspace and no private data. Exits with 1 if it does not hold."""
+    """Verify a certificate without workspace or private data; exit with 1 if it does not verify."""
     from lmeraser.core.atomic_files import read_file
     from lmeraser.evidence import certificate as certificates
     from lmeraser.evidence.dsse import PublicKey
@@ -68,21 +68,26 @@ def verify(
         print_json({"verified": True, "in_ledger": bool(ledger), **facts})
         return
     typer.echo(certificates.render(facts))
-    typer.echo("verified: signature" + (" and place in the ledger" if ledger else ""))
+    typer.echo("verified: signature" + (" and entry in the ledger" if ledger else ""))
 
 
 def residue(
-    probe: Annotated[list[Path] | None, typer.Option(help="File that you still hold; may be repeated.")] = None,
-    ids: Annotated[list[str] | None, typer.Option("--id", help="Text to search for, as a record id.")] = None,
-    features: Annotated[bool, typer.Option(help="Search for the features of images, too.")] = True,
+    probe: Annotated[
+        list[Path] | None,
+        typer.Option(help="File to search for, such as a deleted image that you still have; may be repeated."),
+    ] = None,
+    ids: Annotated[
+        list[str] | None, typer.Option("--id", help="Text to search for, such as a record id; may be repeated.")
+    ] = None,
+    features: Annotated[bool, typer.Option(help="Search for the features of images as well.")] = True,
     as_json: AsJson = False,
 ) -> None:
-    """Search every byte of the workspace for what came from files; exits with 1 if something is found."""
+    """Search every byte of the workspace for remains of files or ids; exit with 1 if any are found."""
     from dataclasses import asdict
 
     if not probe and not ids:
-        raise InputError("A scan searches for something.", got="nothing", next_step="give --probe or --id")
-    with opened(quiet=as_json) as eraser:
+        raise InputError("Nothing to search for", next_step="give --probe or --id")
+    with open_eraser(quiet=as_json) as eraser:
         report = eraser.residue(probe or [], ids=ids or [], features=features)
     if as_json:
         print_json(report.to_json())

@@ -1,4 +1,4 @@
-"""Commands about the model."""
+"""Commands for the model: train, predict, evaluate, audit, and measurements."""
 
 from __future__ import annotations
 
@@ -16,36 +16,38 @@ from lmeraser.cli.commands.base import (
     LabelColumn,
     Processes,
     Split,
-    columns_of,
-    opened,
+    compute_settings,
+    make_columns,
+    open_eraser,
     print_json,
     print_report,
-    workers,
 )
 from lmeraser.errors import StorageError
 
 
 def train(
     rederive: Annotated[
-        bool, typer.Option("--rederive", help="Run again what was made in another environment.")
+        bool, typer.Option("--rederive", help="Derive stages again that were derived in another environment.")
     ] = False,
     executor: ExecutorName = None,
     address: Address = None,
     processes: Processes = None,
     as_json: AsJson = False,
 ) -> None:
-    """Bring the model up to date with the records and settings."""
-    with opened(compute=workers(executor, address, processes)) as eraser:
+    """Derive the model of the current records and settings."""
+    with open_eraser(compute=compute_settings(executor, address, processes)) as eraser:
         report = eraser.train(rederive=rederive)
     print_report("training", report.to_json(), as_json=as_json)
 
 
 def cost(
-    hits: Annotated[int, typer.Option(help="Hits of the clustering sample to simulate.", min=0)] = 8,
+    hits: Annotated[
+        int, typer.Option(help="Number of simulated requests that hit the clustering sample.", min=0)
+    ] = 8,
     as_json: AsJson = False,
 ) -> None:
-    """Simulate what requests cost on the records held now, even before training."""
-    with opened() as eraser:
+    """Simulate the cost of deletion requests on the current records, even before training."""
+    with open_eraser() as eraser:
         report = eraser.cost(hits=hits)
     print_report("cost of uniform requests", report.to_json(), as_json=as_json)
 
@@ -61,21 +63,21 @@ def predict(
     from lmeraser.data.sources import image_files
 
     files = image_files(images)
-    with opened() as eraser:
-        answers = eraser.predict(files)
+    with open_eraser() as eraser:
+        predictions = eraser.predict(files)
     if as_json:
-        print_json([{"image": str(f), **asdict(a)} for f, a in zip(files, answers, strict=True)])
+        print_json([{"image": str(f), **asdict(p)} for f, p in zip(files, predictions, strict=True)])
         return
-    rerouted = any(answer.rerouted for answer in answers)
+    rerouted = any(prediction.rerouted for prediction in predictions)
     header = ["image", "class", "probability", "cluster", *(["rerouted"] if rerouted else [])]
     rows = [
-        [file, a.class_name, a.probability, a.clusters, *([a.rerouted] if rerouted else [])]
-        for file, a in zip(files, answers, strict=True)
+        [file, p.class_name, p.probability, p.clusters, *([p.rerouted] if rerouted else [])]
+        for file, p in zip(files, predictions, strict=True)
     ]
     print_rows("predictions", header, rows)
     if rerouted:
         typer.echo(
-            "rerouted: the nearest cluster holds a record whose deletion was accepted; the next one answered"
+            "rerouted: the nearest cluster is quarantined for a pending deletion; the next nearest was used"
         )
 
 
@@ -90,16 +92,16 @@ def evaluate(
     processes: Processes = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure accuracy on labelled images, beside a linear classifier on the same frozen features."""
+    """Measure accuracy on labelled images, and that of a linear classifier on the same features."""
     from lmeraser.core.console import print_facts, print_rows
     from lmeraser.inference.evaluate import keep
 
-    columns = columns_of(image_column, label_column, None, None, positions=True)
-    with opened(compute=workers(executor, address, processes)) as eraser:
+    columns = make_columns(image_column, label_column, None, None, positions=True)
+    with open_eraser(compute=compute_settings(executor, address, processes)) as eraser:
         model = eraser.workspace.generations.current()
         report = eraser.evaluate(source, split=split, columns=columns, linear=linear)
         if model is not None and model is eraser.workspace.generations.current():
-            with contextlib.suppress(StorageError):  # the report is printed all the same
+            with contextlib.suppress(StorageError):  # the report is printed nevertheless
                 keep(eraser.workspace.reports, model.model_digest, report)
     if as_json:
         print_json(report.to_json())
@@ -113,14 +115,14 @@ def evaluate(
 
 
 def audit(
-    clusters: Annotated[int | None, typer.Option(help="Check so many clusters, drawn at random.")] = None,
+    clusters: Annotated[int | None, typer.Option(help="Check only this many clusters, drawn at random.")] = None,
     executor: ExecutorName = None,
     address: Address = None,
     processes: Processes = None,
     as_json: AsJson = False,
 ) -> None:
-    """Derive the model again from nothing and compare every digest; exits with 1 when one differs."""
-    with opened(compute=workers(executor, address, processes)) as eraser:
+    """Derive the model again from scratch and compare every digest; exit with 1 if one differs."""
+    with open_eraser(compute=compute_settings(executor, address, processes)) as eraser:
         report = eraser.audit(clusters=clusters)
         head = eraser.workspace.generations.require().global_head
     if as_json:
@@ -129,30 +131,30 @@ def audit(
         checked = f"{report.clusters_checked} of {report.clusters} clusters"
         typer.echo(
             f"identical: {'the global head and ' if head else ''}{checked}, derived again from "
-            f"{report.records} records, have the served digests (model {report.model_digest})"
+            f"{report.records} records, have the digests of the served model ({report.model_digest})"
         )
     else:
         typer.echo("NOT identical:\n" + "\n".join(f"  - {line}" for line in report.differences))
         if not report.same_environment:
             typer.echo(
-                "The model was made in another environment (or in several), where only equality in "
-                "distribution is claimed; 'lmeraser train --rederive' makes it here."
+                "The model was derived in another environment (or in several), for which only equality in "
+                "distribution is claimed; 'lmeraser train --rederive' derives it again in this one."
             )
     raise typer.Exit(0 if report.identical else 1)
 
 
 def draw() -> None:
-    """Draw the clusters and their sizes into the workspace's reports; the next generation removes them."""
-    with opened() as eraser:
+    """Draw the clusters and their sizes into the folder 'reports'; the next generation removes the pictures."""
+    with open_eraser() as eraser:
         typer.echo("\n".join(str(path) for path in eraser.draw()))
 
 
 def doctor(as_json: AsJson = False) -> None:
-    """Test whether this machine computes the same bits whatever else it does; exits with 1 if not."""
+    """Test whether this machine computes reproducibly to the bit; exit with 1 if not."""
     from lmeraser.core.console import print_facts, print_rows
     from lmeraser.pipeline.self_test import examine, measure
 
-    with opened() as eraser:
+    with open_eraser() as eraser:
         config = eraser.workspace.config
         report, speeds = examine(eraser.executor(), config), measure(eraser.executor(), config)
         eraser.workspace.calibration.note(config, speeds.measured, speeds.seconds)
@@ -167,10 +169,10 @@ def doctor(as_json: AsJson = False) -> None:
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for the workspace, pictures and report.")] = Path("demo"),
+    out: Annotated[Path, typer.Option(help="Folder for the workspaces, pictures and report.")] = Path("demo"),
     as_json: AsJson = False,
 ) -> None:
-    """Run the main job end to end on handwritten digits; exits with 1 unless every audit is identical."""
+    """Demonstrate training and unlearning on handwritten digits; exit with 1 unless every audit is identical."""
     from lmeraser.cli.demo import print_demo, run_demo
     from lmeraser.core.console import Display
 

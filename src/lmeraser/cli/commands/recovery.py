@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lmeraser.cli.commands.base import AsJson, global_options, opened, print_report
+from lmeraser.cli.commands.base import AsJson, global_options, open_eraser, print_report
 from lmeraser.errors import InputError
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def backup(
     """Write everything that cannot be derived to one file; replace it after deletions."""
     from lmeraser.workspace.backup import backup as make
 
-    with opened(quiet=True) as eraser:
+    with open_eraser(quiet=True) as eraser:
         report = make(eraser.workspace, target)
     print_report("backup made", report.to_json(), as_json=as_json)
 
@@ -69,7 +69,7 @@ def replay(
     from lmeraser.workspace.replay import replay as replay_ledger
 
     newest = read_file(ledger)
-    with opened(quiet=True) as eraser:
+    with open_eraser(quiet=True) as eraser:
         report = replay_ledger(eraser.workspace, newest, head=_head(head))
     _finish("replayed", report, as_json=as_json)
 
@@ -89,7 +89,7 @@ def _finish(title: str, report: ReplayReport, *, as_json: bool) -> None:
     from lmeraser.evidence.entries import GenerationPublished, events_of
     from lmeraser.unlearning.unlearn import complete_pending
 
-    with opened() as eraser:
+    with open_eraser() as eraser:
         trained = any(events_of(eraser.workspace.ledger.entries(), GenerationPublished))
         settled = complete_pending(eraser.workspace, eraser.deriving, first=trained)
     model = settled.training.to_json() if settled.training else {}

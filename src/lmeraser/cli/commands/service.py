@@ -1,4 +1,4 @@
-"""Commands about the HTTP service: run it, and keys for those who use it."""
+"""Commands for the HTTP service: run it, and manage its API keys."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from lmeraser.cli.commands.base import (
     AsJson,
     ExecutorName,
     Processes,
-    opened,
+    compute_settings,
+    open_eraser,
     print_json,
     print_report,
-    workers,
 )
 from lmeraser.errors import InputError, VerificationError
 
@@ -25,22 +25,22 @@ if TYPE_CHECKING:
 
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on; 0: a free one.", min=0, max=65535)] = 8080,
+    port: Annotated[int, typer.Option(help="Port to listen on; 0: any free port.", min=0, max=65535)] = 8080,
     certificate: Annotated[
-        Path | None, typer.Option("--tls-certificate", help="PEM file with the chain of TLS certificates.")
+        Path | None, typer.Option("--tls-certificate", help="PEM file with the TLS certificate chain.")
     ] = None,
-    key: Annotated[Path | None, typer.Option("--tls-key", help="PEM file with their private key.")] = None,
-    behind_proxy: Annotated[
-        bool, typer.Option("--behind-proxy", help="A proxy in front of this one has TLS.")
-    ] = False,
+    key: Annotated[
+        Path | None, typer.Option("--tls-key", help="PEM file with the private key of the TLS certificate.")
+    ] = None,
+    behind_proxy: Annotated[bool, typer.Option("--behind-proxy", help="A reverse proxy terminates TLS.")] = False,
     head: Annotated[
-        Path | None, typer.Option(help="Newest exported head; refuse to serve an older state of the workspace.")
+        Path | None, typer.Option(help="The head exported last; an older state of the workspace is not served.")
     ] = None,
     executor: ExecutorName = None,
     address: Address = None,
     processes: Processes = None,
 ) -> None:
-    """Serve predictions and deletion requests over HTTP until stopped; requests are carried out beside it."""
+    """Serve predictions and deletion requests over HTTP until stopped; a second process carries requests out."""
     try:
         from lmeraser.service.app import make_app
         from lmeraser.service.dashboard.dashboard import add_dashboard
@@ -48,21 +48,25 @@ def serve(
         from lmeraser.service.service import Service
     except ImportError as error:
         raise InputError(
-            "The service needs the extra 'service'.",
+            "The extra 'service' is not installed",
             got=f"no module {error.name}",
             next_step="pip install 'lmeraser[service]'",
         ) from error
     if (certificate is None) != (key is None):
-        raise InputError("TLS needs a certificate and its key.", got="one of them", next_step="give both")
-    with opened(quiet=True) as eraser:
+        raise InputError(
+            "Incomplete TLS options",
+            got="only --tls-certificate" if key is None else "only --tls-key",
+            next_step="give both --tls-certificate and --tls-key",
+        )
+    with open_eraser(quiet=True) as eraser:
         if head is not None:
             _check_not_set_back(eraser, head)
-        service = Service(eraser, compute=workers(executor, address, processes))
+        service = Service(eraser, compute=compute_settings(executor, address, processes))
         check_exposure(service, host, tls=certificate is not None, behind_proxy=behind_proxy)
         socket = listen(host, port)
-        if not eraser.workspace.api_keys.active():
+        if not eraser.workspace.api_keys.any_active():
             typer.echo(
-                "there is no key yet: every call is refused until 'lmeraser keys create' makes one", err=True
+                "there is no API key yet: all calls are rejected until 'lmeraser keys create' makes one", err=True
             )
 
         def ready(url: str) -> None:
@@ -74,24 +78,24 @@ def serve(
 
 
 def _check_not_set_back(eraser: Eraser, path: Path) -> None:
-    """Refuse a workspace whose ledger does not contain a head: it may serve what was deleted since."""
+    """Reject a workspace whose ledger does not contain the head: it may hold records deleted since."""
     from lmeraser.evidence.hash_chain import LedgerHead
 
     try:
         eraser.workspace.ledger.entries(head=LedgerHead.read(path))
     except VerificationError as error:
         raise VerificationError(
-            "A workspace is served in its newest state.",
+            "Workspace is older than the given head",
             got=error.got,
             next_step="'lmeraser replay --ledger FILE' replays the deletions of the newest ledger",
         ) from error
 
 
 def keys(context: typer.Context, as_json: AsJson = False) -> None:
-    """List the keys of the service."""
+    """List the API keys of the service."""
     if context.invoked_subcommand is not None:
         return
-    with opened(quiet=True) as eraser:
+    with open_eraser(quiet=True) as eraser:
         found = [key.__dict__ for key in eraser.workspace.api_keys.all()]
     if as_json:
         print_json(found)
@@ -103,22 +107,22 @@ def keys(context: typer.Context, as_json: AsJson = False) -> None:
 
 
 def create(
-    name: Annotated[str, typer.Option(help="Whose key it is, for people.")],
+    name: Annotated[str, typer.Option(help="Name of the holder.")],
     scopes: Annotated[
-        list[str] | None, typer.Option("--scope", help="predict, request, read or admin; may be repeated.")
+        list[str] | None, typer.Option("--scope", help="Scope: predict, request, read or admin; may be repeated.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a key for the service and print it; it cannot be printed again."""
-    with opened(quiet=True) as eraser:
+    """Create an API key and print it, once: it cannot be shown again."""
+    with open_eraser(quiet=True) as eraser:
         workspace = eraser.workspace
-        key, text = workspace.api_keys.make(name, scopes or [], now=workspace.clock())
+        key, text = workspace.api_keys.create(name, scopes or [], now=workspace.clock())
     values = {"id": key.id, "name": key.name, "scopes": list(key.scopes), "key": text}
-    print_report("key made; it is not shown again", values, as_json=as_json)
+    print_report("key created; it cannot be shown again", values, as_json=as_json)
 
 
-def revoke(key: Annotated[str, typer.Argument(help="The key's id.")], as_json: AsJson = False) -> None:
-    """End a key at once, also for a service that is running."""
-    with opened(quiet=True) as eraser:
+def revoke(key: Annotated[str, typer.Argument(help="Id of the key.")], as_json: AsJson = False) -> None:
+    """Revoke a key with immediate effect, also on a running service."""
+    with open_eraser(quiet=True) as eraser:
         revoked = eraser.workspace.api_keys.revoke(key, now=eraser.workspace.clock())
     print_report("revoked", revoked.__dict__, as_json=as_json)
