@@ -1,10 +1,11 @@
-"""What it takes to take a record out of the sums, against adding up everybody else again, in the same run.
+"""Excluding a record from the sufficient statistics, against adding up all other records again, in the same run.
 
     python benchmarks/forget.py --out bench --records 5000 --features 1280 --classes 100
 
-Simulated codes, no images. ``subtract``: read the sums from the database, subtract the record's code and write
-them, in the transaction that deletes it. ``add up again``: the sums of the codes that are left, which is what
-forgetting would take without subtraction. ``solve``: the global head from the sums. Prints medians and the ratio
+Simulated embeddings, no images. ``subtract``: read the statistics from the database, subtract the record's quantized
+embedding and write them, in the transaction that deletes it. ``add up again``: the statistics of the embeddings that
+are left, which is what unlearning would take without subtraction. ``solve``: the global head from the statistics.
+Prints medians and the ratio
 of the first two.
 """
 
@@ -17,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from lmeraser.core.lda import solve
-from lmeraser.core.sufficient_statistics import SufficientStatistics, encode
+from lmeraser.core.sufficient_statistics import SufficientStatistics, quantize
 from lmeraser.data.records import Record, Records
 from lmeraser.storage.database import Database
 from measuring import comparison, keep, parser_of, seconds
@@ -31,7 +32,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=11)
     options = parser.parse_args()
     coins = np.random.default_rng(0)
-    codes = encode(coins.standard_normal((options.records, options.features)).astype(np.float32))
+    quantized = quantize(coins.standard_normal((options.records, options.features)).astype(np.float32))
     labels = coins.integers(options.classes, size=options.records).tolist()
     ids = [f"{number:08d}" for number in range(options.records)]
     rows = [Record(i, None, label, b"") for i, label in zip(ids, labels, strict=True)]
@@ -40,7 +41,9 @@ def main() -> None:
         records = Records(Database(Path(folder) / "records.db"), secret=b"benchmark")
         with records.database.transaction() as connection:
             records.insert(connection, rows, entry=0)
-        records.statistics.count(dict(zip(ids, codes, strict=True)), labels, options.classes, key="benchmark")
+        records.statistics.include(
+            dict(zip(ids, quantized, strict=True)), labels, options.classes, key="benchmark"
+        )
 
         def forget(record_id: str) -> None:
             with records.database.transaction() as connection:
@@ -51,9 +54,9 @@ def main() -> None:
             zero = SufficientStatistics.zero(options.features + 1, options.classes)
             left: list[SufficientStatistics] = []
             again.append(
-                seconds(lambda z=zero, g=gone + 1, kept=left: kept.append(z.plus(codes[g:], labels[g:])))  # type: ignore[misc]
+                seconds(lambda z=zero, g=gone + 1, kept=left: kept.append(z.plus(quantized[g:], labels[g:])))  # type: ignore[misc]
             )
-            found = records.statistics.sums()
+            found = records.statistics.current()
             assert found is not None
             assert found.digest == left[0].digest, "a benchmark of something that is not exact is worth nothing"
         last = left[0]

@@ -227,7 +227,7 @@ def by_sign(root: Path, eraser: Eraser, trial: Trial) -> float:
     model = eraser.workspace.generations.require()
     if not model.tuned:
         return 0.0
-    numbers = model.cluster_numbers(eraser.workspace.records.trie_keys(model.partition.key))
+    numbers = model.cluster_numbers(eraser.workspace.records.derived.trie_keys(model.partition.key))
     sizes = {cluster.number: cluster.records for cluster in model.clusters}
     touched: dict[str, set[int]] = {}
     for position, row in enumerate(stream(root, trial, "train").remove_columns("image")):

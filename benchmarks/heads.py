@@ -23,7 +23,7 @@ from scipy.linalg import cho_factor, cho_solve
 from lmeraser.config.schema import View, parse
 from lmeraser.core.console import print_rows
 from lmeraser.core.lda import solve
-from lmeraser.core.sufficient_statistics import SCALE, SufficientStatistics, decode, embedding, encode
+from lmeraser.core.sufficient_statistics import SCALE, SufficientStatistics, dequantize, embedding, quantize
 from lmeraser.models.partitions import partition_of
 from lmeraser.models.partitions.trie import group
 from lmeraser.pipeline.executors.local import LocalExecutor
@@ -66,7 +66,7 @@ class Features:
     def codes(self, views: tuple[View, ...]) -> Matrix:
         """Embeddings of these views as codes, float64 [n, d + 1]."""
         chosen = self.views[:, [VIEWS.index(view) for view in views]]
-        return decode(encode(embedding(chosen))).astype(np.float64)
+        return dequantize(quantize(embedding(chosen))).astype(np.float64)
 
 
 def ridge(codes: Matrix, targets: Matrix, penalty: float, prior: tuple[Matrix, Matrix] | None = None) -> Matrix:
@@ -178,7 +178,7 @@ def grouped(settings: dict[str, Any], train: Features) -> tuple[Any, dict[str, l
     points = EXECUTOR.class_vectors() if config.partition.public else clean[[int(i) for i in sample]]
     fitted = partition.fit(points)
     places = dict(zip(train.ids, partition.trie_keys(fitted, train.ids, clean), strict=True))
-    places |= zip(sample, partition.sample_places(fitted, sample), strict=True)
+    places |= zip(sample, partition.sample_trie_keys(fitted, sample), strict=True)
     return partition, group(places, config.partition.max_records), fitted
 
 

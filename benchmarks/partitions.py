@@ -59,7 +59,7 @@ def filled(root: Path, options: argparse.Namespace) -> None:
         executor, records = eraser.executor(), eraser.workspace.records
         key = feature_key(eraser.workspace.config, executor.backbone, executor.fingerprint)
         found = executor.embed(eraser.record_ids(), records.images, lambda *_: None)
-        records.store_features(dict(found), key=key)
+        records.derived.store_features(dict(found), key=key)
 
 
 def main() -> None:

@@ -31,7 +31,7 @@ from PIL import Image
 from lmeraser.config.schema import Config, View, parse
 from lmeraser.core.digests import Digest
 from lmeraser.core.progress import Progress, silent
-from lmeraser.core.sufficient_statistics import stack
+from lmeraser.core.sufficient_statistics import stack_quantized
 from lmeraser.core.tensors import Array, to_bytes
 from lmeraser.data import sources
 from lmeraser.data.importing import import_records
@@ -83,7 +83,7 @@ class Simulated:
         for task in tasks:
             made: Mapping[str, Array] = {"records": np.array([len(task.ids)])}
             if self._config.constituent.kind == "head":
-                members = Members(task.ids, task.labels, stack(fetch(task.ids)))
+                members = Members(task.ids, task.labels, stack_quantized(fetch(task.ids)))
                 made = HeadTuner(self._config).tune(members, classes=task.classes)
             yield TuneResult(task.key, to_bytes(made), 0.0)
 
@@ -121,7 +121,7 @@ def main() -> None:
         found |= dict(sizes(workspace.root))
         names = [f"record-{number:09d}" for number in range(7, options.records, options.records // 40)]
         sampled = workspace.generations.require().partition.key
-        usual = [name for name in names if not workspace.records.any_sampled(sampled, [name])]
+        usual = [name for name in names if not workspace.records.derived.any_sampled(sampled, [name])]
         step("status", lambda: status(workspace))
         for what, work in (
             ("plan", lambda name: dry_run(workspace, lambda: executor, Selector.of([name]))),

@@ -179,7 +179,7 @@ def test_the_whole_sample_at_once(trained: Eraser, oracle: Oracle) -> None:
 
 def test_a_whole_cluster(trained: Eraser, oracle: Oracle) -> None:
     model = trained.workspace.generations.require()
-    clusters = model.cluster_numbers(trained.workspace.records.trie_keys(model.partition.key))
+    clusters = model.cluster_numbers(trained.workspace.records.derived.trie_keys(model.partition.key))
     smallest = min(model.clusters, key=lambda cluster: cluster.records).number
     gone = {int(record_id[-4:]) for record_id, number in clusters.items() if number == smallest}
     trained.unlearn(ids=[name(number) for number in gone])

@@ -60,7 +60,8 @@ def facts(root: Path) -> dict[str, Any]:
             "classes": inside.records.classes,
             "images": [Digest.of(image) for image in images],
             "features": [
-                v.tobytes() for v in inside.records.features([r.id for r in index], key=_key(eraser)).values()
+                vector.tobytes()
+                for vector in inside.records.derived.features([r.id for r in index], key=_key(eraser)).values()
             ],
             "model": model.model_dump_json(),
             "tensors": [Digest.of(inside.store.read(part.artifact)) for part in parts],

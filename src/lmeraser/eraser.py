@@ -276,7 +276,7 @@ class Eraser:
         entries = workspace.ledger.entries(head=LedgerHead.read(Path(head)) if head is not None else None)
         served = workspace.generations.current()
         digest = served.model_digest if served else None
-        found = differences(entries, workspace.records.commitments(), digest)
+        found = differences(entries, workspace.records.commitments.by_entry(), digest)
         return LedgerReport(tuple(entries), workspace.ledger.head, tuple(found))
 
     def residue(

@@ -157,7 +157,8 @@ def test_clusters_that_kept_their_members_are_not_said_to_be_tuned_again(root: P
     with opened(root, executor=fake) as eraser:
         gone = ordinary(eraser)[0]
         model = eraser.workspace.generations.require()
-        number = model.cluster_numbers(eraser.workspace.records.trie_keys(model.partition.key, [gone]))[gone]
+        trie_keys = eraser.workspace.records.derived.trie_keys(model.partition.key, [gone])
+        number = model.cluster_numbers(trie_keys)[gone]
         facts = certified(eraser, ids=[gone]).facts
     assert facts["model"]["artifacts_tuned_again"].keys() == {f"cluster {number}"}
     assert len(fake.tuned) == 1

@@ -139,7 +139,7 @@ def test_images_with_different_numbers_of_votes_do_not_see_each_other(
             np.testing.assert_array_equal(alone.probabilities[0], together.probabilities[place])
             votes = [number for number in together.clusters[place] if number >= 0]
             assert [number for number in alone.clusters[0] if number >= 0] == votes
-        places = eraser.workspace.records.trie_keys(predictor.model.partition.key)
+        places = eraser.workspace.records.derived.trie_keys(predictor.model.partition.key)
         numbers = predictor.model.cluster_numbers(places)
         own = [
             numbers[record_id] in row for record_id, row in zip(sorted(numbers), together.clusters, strict=True)

@@ -171,7 +171,7 @@ def test_a_cancelled_request_leaves_everything_as_it_was(eraser: Eraser, images:
 
 def test_leaving_records_out_changes_nothing_on_the_disk(eraser: Eraser, images: list[bytes]) -> None:
     def state() -> tuple[object, ...]:
-        workspace, sums = eraser.workspace, eraser.workspace.records.statistics.sums()
+        workspace, sums = eraser.workspace, eraser.workspace.records.statistics.current()
         files = sorted(path.name for path in workspace.root.rglob("*") if not path.name.startswith("records.db"))
         return eraser.model_digest, sums and sums.digest, files, workspace.records.changes.revision
 
@@ -291,7 +291,7 @@ def test_beside_constituents_the_clusters_and_the_global_head_are_without_the_re
     mixed: Eraser, images: list[bytes]
 ) -> None:
     model = mixed.workspace.generations.require()
-    numbers = model.cluster_numbers(mixed.workspace.records.trie_keys(model.partition.key))
+    numbers = model.cluster_numbers(mixed.workspace.records.derived.trie_keys(model.partition.key))
     assert set(numbers.values()) == {0, 1}
     free = shares(mixed, images)
     mixed.request(ids=[GONE])
@@ -332,7 +332,7 @@ def test_clusters_stay_left_out_while_another_partition_is_derived(
     with opened(tmp_path / "w", executor) as eraser:
         gone, other = eraser.sampled_ids()[0], eraser.sampled_ids()[1]
         model = eraser.workspace.generations.require()
-        numbers = model.cluster_numbers(eraser.workspace.records.trie_keys(model.partition.key))
+        numbers = model.cluster_numbers(eraser.workspace.records.derived.trie_keys(model.partition.key))
         eraser.request(ids=[gone])
         assert left_out(eraser).clusters == {numbers[gone]}
         eraser.add(digits(range(100, 140)), columns=DIGIT_COLUMNS)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lmeraser.core.digests import Digest
-from lmeraser.core.sufficient_statistics import SufficientStatistics, stack
+from lmeraser.core.sufficient_statistics import SufficientStatistics, stack_quantized
 from lmeraser.pipeline.caches import InMemoryStatistics, ReadOnlyCache
 from lmeraser.pipeline.executors.base import Vector
 
@@ -88,20 +88,22 @@ def assert_sums(
 def test_counts_start_with_no_record() -> None:
     counts = InMemoryStatistics()
     assert counts.ids(key="key") == set()
-    assert counts.sums() is None
-    assert counts.codes([]) == []
+    assert counts.current() is None
+    assert counts.quantized_embeddings([]) == []
     with pytest.raises(KeyError):
-        counts.codes(["r1"])
+        counts.quantized_embeddings(["r1"])
 
 
 def test_records_are_counted() -> None:
     counts, known = InMemoryStatistics(), codes(3, 1, 2)
-    counts.count(known, [0, 2, 2], 4, key="key")
+    counts.include(known, [0, 2, 2], 4, key="key")
     assert counts.ids(key="key") == {"r1", "r2", "r3"}
-    assert counts.codes(["r2", "r3"]) == [known["r2"].tobytes(), known["r3"].tobytes()]
-    np.testing.assert_array_equal(stack(counts.codes(["r2", "r3"])), [known["r2"], known["r3"]])
-    assert_sums(counts.sums(), known, [0, 2, 2], 4)
-    sums = counts.sums()
+    assert counts.quantized_embeddings(["r2", "r3"]) == [known["r2"].tobytes(), known["r3"].tobytes()]
+    np.testing.assert_array_equal(
+        stack_quantized(counts.quantized_embeddings(["r2", "r3"])), [known["r2"], known["r3"]]
+    )
+    assert_sums(counts.current(), known, [0, 2, 2], 4)
+    sums = counts.current()
     assert sums is not None
     assert sums.records_by_class == (1, 0, 2, 0)
 
@@ -109,10 +111,10 @@ def test_records_are_counted() -> None:
 def test_records_counted_one_after_the_other_are_counted_as_at_once() -> None:
     at_once, in_parts = InMemoryStatistics(), InMemoryStatistics()
     known, labels = codes(*range(9)), [number % 3 for number in range(9)]
-    at_once.count(known, labels, 3, key="key")
+    at_once.include(known, labels, 3, key="key")
     for number in (7, 2, 8, 0, 1, 6, 5, 3, 4):
-        in_parts.count(codes(number), [labels[number]], 3, key="key")
-    one, other = at_once.sums(), in_parts.sums()
+        in_parts.include(codes(number), [labels[number]], 3, key="key")
+    one, other = at_once.current(), in_parts.current()
     assert one is not None
     assert other is not None
     assert one.digest == other.digest
@@ -122,6 +124,6 @@ def test_records_counted_one_after_the_other_are_counted_as_at_once() -> None:
 
 def test_two_counts_do_not_share_records() -> None:
     first, second = InMemoryStatistics(), InMemoryStatistics()
-    first.count(codes(1), [0], 2, key="key")
+    first.include(codes(1), [0], 2, key="key")
     assert second.ids(key="key") == set()
-    assert second.sums() is None
+    assert second.current() is None

@@ -18,7 +18,7 @@ from fake import Fake
 from lmeraser.config.schema import Config, parse
 from lmeraser.core.digests import Digest
 from lmeraser.core.progress import silent
-from lmeraser.core.sufficient_statistics import stack
+from lmeraser.core.sufficient_statistics import stack_quantized
 from lmeraser.core.tensors import from_bytes
 from lmeraser.data.references import RecordRef
 from lmeraser.errors import CorruptError
@@ -57,9 +57,11 @@ class Statistics(InMemoryStatistics):
     """Sums that a record can be subtracted from, as the workspace's can."""
 
     def forget(self, record_id: str, label: int) -> None:
-        if record_id in self._codes:
-            assert self._sums is not None
-            self._sums = self._sums.plus(stack([self._codes.pop(record_id)]), [label], sign=-1)
+        if record_id in self._embeddings:
+            assert self._statistics is not None
+            self._statistics = self._statistics.plus(
+                stack_quantized([self._embeddings.pop(record_id)]), [label], sign=-1
+            )
 
 
 @dataclass
@@ -323,10 +325,10 @@ class KeyedCounts(Statistics):
     def ids(self, *, key: str) -> set[str]:
         return super().ids(key=key) if key == self._key else set()
 
-    def count(self, codes: Mapping[str, Any], labels: Sequence[int], classes: int, *, key: str) -> None:
+    def include(self, embeddings: Mapping[str, Any], labels: Sequence[int], classes: int, *, key: str) -> None:
         if key != self._key:
-            self._codes, self._sums, self._key = {}, None, key
-        super().count(codes, labels, classes, key=key)
+            self._embeddings, self._statistics, self._key = {}, None, key
+        super().include(embeddings, labels, classes, key=key)
 
 
 class Mixed(World):
@@ -401,7 +403,7 @@ def test_the_first_derivation_counts_every_record_and_solves_once(mode: str) -> 
 def test_without_a_part_that_needs_codes_nothing_is_counted() -> None:
     known = world()
     assert known.derive().global_head is None
-    assert known.counts.sums() is None
+    assert known.counts.current() is None
 
 
 def test_the_global_head_is_the_linear_discriminant_analysis_of_the_records_codes() -> None:
@@ -593,9 +595,11 @@ def test_sums_that_are_not_those_of_the_records_are_refused(mode: str, damage: s
     elif damage == "another class":
         known.labels["r05"] = (known.labels["r05"] + 1) % 3
     else:
-        sums = known.counts.sums()
+        sums = known.counts.current()
         assert sums is not None
-        known.counts._sums = sums.plus(stack(known.counts.codes(["r05"])), [known.labels["r05"]], sign=-1)
+        known.counts._statistics = sums.plus(
+            stack_quantized(known.counts.quantized_embeddings(["r05"])), [known.labels["r05"]], sign=-1
+        )
     with pytest.raises(CorruptError, match="--rederive"):
         known.derive()
 

@@ -59,7 +59,7 @@ def workspace(kind: str) -> Iterator[tuple[Workspace, Fake]]:
         with made.write_transaction() as connection:
             rows = [Record(i, None, int(i[1:]) % 3, f"image of {i}".encode()) for i in IDS]
             made.records.insert(connection, rows, entry=0)
-            made.records.changes.note(connection)
+            made.records.changes.record(connection)
         yield made, Fake()
         made.close()
 
@@ -110,7 +110,7 @@ def test_any_deletions_and_corrections_give_what_training_on_the_rest_gives(
 def test_an_ordinary_request_looks_at_no_other_record(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with workspace(kind) as (made, fake):
         first = train(made, lambda: fake).model
-        ordinary = [i for i in IDS if not made.records.any_sampled(first.partition.key, [i])]
+        ordinary = [i for i in IDS if not made.records.derived.any_sampled(first.partition.key, [i])]
         delete(made, ordinary[0])
         monkeypatch.setattr(Pipeline, "derive", None)
         monkeypatch.setattr(training, "inputs_of", None)
@@ -130,7 +130,7 @@ def test_an_ordinary_request_looks_at_no_other_record(kind: str, monkeypatch: py
 def test_a_hit_of_the_sample_looks_at_everything(kind: str) -> None:
     with workspace(kind) as (made, fake):
         first = train(made, lambda: fake).model
-        hit = next(i for i in IDS if made.records.any_sampled(first.partition.key, [i]))
+        hit = next(i for i in IDS if made.records.derived.any_sampled(first.partition.key, [i]))
         delete(made, hit)
         assert made.records.changes.trie_keys(first.partition.key, since=first.revision) is None
         model = train(made, lambda: fake, everything=False).model
@@ -146,7 +146,7 @@ def test_new_records_settings_and_classes_look_at_everything(monkeypatch: pytest
         monkeypatch.setattr(training, "derive_incremental", touched)
         with made.write_transaction() as connection:
             made.records.insert(connection, [Record("new", None, 0, b"new")], entry=0)
-            made.records.changes.note(connection)
+            made.records.changes.record(connection)
         assert train(made, lambda: fake, everything=False).model.records == COUNT + 1
         made.records.set_classes(["a", "b", "c", "d"])
         assert parts(train(made, lambda: fake, everything=False).model) == parts(from_nothing(made))

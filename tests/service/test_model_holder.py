@@ -217,7 +217,8 @@ class Log:
 
     def look(self, eraser: Eraser) -> None:
         model = eraser.workspace.generations.require()
-        self.members[model.generation] = model.cluster_numbers(eraser.workspace.records.trie_keys(model.partition.key))
+        trie_keys = eraser.workspace.records.derived.trie_keys(model.partition.key)
+        self.members[model.generation] = model.cluster_numbers(trie_keys)
 
     def note(self, begun: float, found: PredictionBatch) -> None:
         asked = frozenset(number for one in found.predictions for number in one.clusters)
@@ -288,13 +289,13 @@ def test_no_prediction_after_an_acceptance_uses_what_it_quarantines(
 
 
 def heads(root: Path, records: Sequence[str]) -> list[bytes]:
-    """The oracle: heads solved from the sums without the first 0, 1, 2... of these records."""
+    """The oracle: heads solved from the statistics without the first 0, 1, 2... of these records."""
     found = []
     with opened(root) as eraser:
-        model, counted = eraser.workspace.generations.require(), eraser.workspace.records.statistics
+        model = eraser.workspace.generations.require()
         for count in range(len(records) + 1):
-            sums = counted.sums_without(records[:count], key=str(model.code_key))
-            assert sums is not None
-            found.append(solve(sums, model.config().global_head.penalty)["weight"].tobytes())
+            left = eraser.workspace.records.statistics.without(records[:count], key=str(model.code_key))
+            assert left is not None
+            found.append(solve(left, model.config().global_head.penalty)["weight"].tobytes())
     assert len(set(found)) == len(found)
     return found

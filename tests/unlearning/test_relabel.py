@@ -82,7 +82,7 @@ def another(eraser: Eraser, record_id: str) -> str:
 
 def members(eraser: Eraser) -> dict[int, tuple[str, ...]]:
     model = eraser.workspace.generations.require()
-    clusters = model.cluster_numbers(eraser.workspace.records.trie_keys(model.partition.key))
+    clusters = model.cluster_numbers(eraser.workspace.records.derived.trie_keys(model.partition.key))
     numbers = sorted(set(clusters.values()))
     return {n: tuple(sorted(i for i, number in clusters.items() if number == n)) for n in numbers}
 
@@ -219,9 +219,9 @@ def test_what_came_from_the_old_label_is_purged(eraser: Eraser) -> None:
 
 def test_the_ledger_tells_of_it_without_names_and_stays_sound(eraser: Eraser) -> None:
     wrong = ["digit-0003", "digit-0005"]
-    old = eraser.workspace.records.commitments()
+    old = eraser.workspace.records.commitments.by_entry()
     eraser.relabel("1", ids=["digit-0004", *wrong])  # digit-0004 is a 4
-    new = eraser.workspace.records.commitments()
+    new = eraser.workspace.records.commitments.by_entry()
     report = eraser.check_ledger()
     assert report.sound
     told, generation = report.entries[-2:]
@@ -286,13 +286,13 @@ def test_a_correction_of_nothing_is_refused(eraser: Eraser) -> None:
 def test_a_label_that_is_right_already_changes_nothing(eraser: Eraser, fake: Fake) -> None:
     same = [i for i in eraser.record_ids() if label_of(eraser, i) == "1"]
     before, entries = state(eraser), eraser.check_ledger().entries
-    commitments = eraser.workspace.records.commitments()
+    commitments = eraser.workspace.records.commitments.by_entry()
     settled = eraser.relabel("1", ids=same)
     assert settled.training is not None
     assert not settled.training.changed
     assert state(eraser) == before
     assert eraser.check_ledger().entries == entries
-    assert eraser.workspace.records.commitments() == commitments
+    assert eraser.workspace.records.commitments.by_entry() == commitments
     assert fake.tuned == []
 
 

@@ -39,7 +39,7 @@ def found(root: Path, needles: Iterable[bytes]) -> list[tuple[str, bytes]]:
     searched = [(str(path), data) for path, data in files(root).items()]
     for path in root.rglob("records.db"):
         database = Database(path)
-        searched += database.opened()
+        searched += database.decrypted_values()
         database.close()
     return [
         (place, needle)
@@ -68,8 +68,8 @@ def test_nothing_of_the_record_is_left_in_any_byte(
     key = feature_key(eraser.workspace.config, eraser.executor().backbone, eraser.executor().fingerprint)
     shared = set().union(*(windows(data) for data in records.images(others)))
     image = windows(records.images([gone])[0]) - shared
-    features = windows(records.features([gone], key=key)[gone].tobytes())
-    common = set().union(*(windows(v.tobytes()) for v in records.features(others, key=key).values()))
+    features = windows(records.derived.features([gone], key=key)[gone].tobytes())
+    common = set().union(*(windows(v.tobytes()) for v in records.derived.features(others, key=key).values()))
     needles = [*image, *(features - common), gone.encode()]
     assert len(image) > 10
     assert found(root, needles), "the probes find the record while it is there"

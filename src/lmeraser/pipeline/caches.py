@@ -32,7 +32,7 @@ class FeatureCache(Protocol):
         """Cached trie keys under the partition with this key."""
         ...
 
-    def store_trie_keys(self, places: Mapping[str, str], *, partition: Digest, sampled: bool = False) -> None:
+    def store_trie_keys(self, trie_keys: Mapping[str, str], *, partition: Digest, sampled: bool = False) -> None:
         """Cache trie keys, of records that shaped the partition or of others."""
         ...
 
@@ -44,23 +44,40 @@ class Statistics(Protocol):
         """The records that are included under this key."""
         ...
 
-    def codes(self, ids: Sequence[str]) -> list[bytes]:
+    def quantized_embeddings(self, ids: Sequence[str]) -> list[bytes]:
         """Quantized embeddings of included records."""
         ...
 
-    def sums(self) -> SufficientStatistics | None:
+    def current(self) -> SufficientStatistics | None:
         """The statistics of the included records; None if there is none."""
         ...
 
-    def count(
-        self, codes: Mapping[str, NDArray[np.int16]], labels: Sequence[int], classes: int, *, key: str
+    def include(
+        self, embeddings: Mapping[str, NDArray[np.int16]], labels: Sequence[int], classes: int, *, key: str
     ) -> None:
         """Include records, given their quantized embeddings, int16 [d + 1]."""
         ...
 
 
+class TrieKeyIndex(Protocol):
+    """Trie keys of the retained records, looked up by path."""
+
+    def trie_keys_under(self, partition: Digest, path: str) -> dict[str, str]:
+        """Trie keys of the records under one path of the partition."""
+        ...
+
+    def count_under(self, partition: Digest, path: str) -> int:
+        """Number of the records under one path of the partition."""
+        ...
+
+
 class PartitionedRecords(Protocol):
     """Retained records, looked up by where the served partition puts them."""
+
+    @property
+    def derived(self) -> TrieKeyIndex:
+        """Trie keys of the records."""
+        ...
 
     def count(self) -> int:
         """Number of all records."""
@@ -68,14 +85,6 @@ class PartitionedRecords(Protocol):
 
     def refs(self, ids: Iterable[str]) -> Sequence[RecordRef]:
         """References to these records, sorted by id."""
-        ...
-
-    def trie_keys_under(self, partition: Digest, path: str) -> dict[str, str]:
-        """Trie keys of the records below one path of the partition."""
-        ...
-
-    def count_under(self, partition: Digest, path: str) -> int:
-        """Number of the records below one path of the partition."""
         ...
 
 
@@ -100,7 +109,7 @@ class ReadOnlyCache:
         """No trie key is cached."""
         return {}
 
-    def store_trie_keys(self, places: Mapping[str, str], *, partition: Digest, sampled: bool = False) -> None:
+    def store_trie_keys(self, trie_keys: Mapping[str, str], *, partition: Digest, sampled: bool = False) -> None:
         """Store nothing."""
 
 
@@ -108,26 +117,26 @@ class InMemoryStatistics:
     """`Statistics` that start empty and stay in memory."""
 
     def __init__(self) -> None:
-        self._codes: dict[str, bytes] = {}
-        self._sums: SufficientStatistics | None = None
+        self._embeddings: dict[str, bytes] = {}
+        self._statistics: SufficientStatistics | None = None
 
     def ids(self, *, key: str) -> set[str]:
         """The records included so far."""
-        return set(self._codes)
+        return set(self._embeddings)
 
-    def codes(self, ids: Sequence[str]) -> list[bytes]:
+    def quantized_embeddings(self, ids: Sequence[str]) -> list[bytes]:
         """Quantized embeddings of included records."""
-        return [self._codes[record_id] for record_id in ids]
+        return [self._embeddings[record_id] for record_id in ids]
 
-    def sums(self) -> SufficientStatistics | None:
+    def current(self) -> SufficientStatistics | None:
         """The statistics of the records included so far."""
-        return self._sums
+        return self._statistics
 
-    def count(
-        self, codes: Mapping[str, NDArray[np.int16]], labels: Sequence[int], classes: int, *, key: str
+    def include(
+        self, embeddings: Mapping[str, NDArray[np.int16]], labels: Sequence[int], classes: int, *, key: str
     ) -> None:
         """Include records."""
-        matrix = np.stack(list(codes.values()))
-        statistics = self._sums or SufficientStatistics.zero(matrix.shape[1], classes)
-        self._sums = statistics.widened(classes).plus(matrix, labels)
-        self._codes |= {record_id: code.tobytes() for record_id, code in codes.items()}
+        matrix = np.stack(list(embeddings.values()))
+        statistics = self._statistics or SufficientStatistics.zero(matrix.shape[1], classes)
+        self._statistics = statistics.widened(classes).plus(matrix, labels)
+        self._embeddings |= {record_id: embedding.tobytes() for record_id, embedding in embeddings.items()}

@@ -35,7 +35,7 @@ from lmeraser.core.digests import Digest, keyed_digest
 from lmeraser.core.lda import solve
 from lmeraser.core.progress import Progress, silent
 from lmeraser.core.seeding import below
-from lmeraser.core.sufficient_statistics import SufficientStatistics, embedding, encode
+from lmeraser.core.sufficient_statistics import SufficientStatistics, embedding, quantize
 from lmeraser.core.tensors import from_bytes, to_bytes
 from lmeraser.data.references import RecordRef
 from lmeraser.errors import CorruptError
@@ -44,7 +44,7 @@ from lmeraser.models.partitions import Fitted, partition_of
 from lmeraser.models.partitions.trie import group
 from lmeraser.pipeline.caches import FeatureCache, Statistics
 from lmeraser.pipeline.executors.base import Executor, Fetch, TuneTask
-from lmeraser.storage.artifacts import MemoEntry, Store
+from lmeraser.storage.artifacts import MemoEntry, ArtifactStore
 
 _CHUNK = 1024  # records whose features are in memory at once while they are assigned
 
@@ -81,7 +81,7 @@ class PipelineContext:
         rederive: run stages again whose result was made in another environment.
     """
 
-    store: Store
+    store: ArtifactStore
     cache: FeatureCache
     statistics: Statistics
     executor: Callable[[], Executor]
@@ -173,7 +173,7 @@ class Pipeline:
         self._complete_statistics()
         if inputs.config.global_head.weight == 0:
             return None
-        statistics = self.context.statistics.sums()
+        statistics = self.context.statistics.current()
         assert statistics is not None
         by_label = Counter(record.label for record in inputs.records)
         expected = tuple(by_label[label] for label in range(inputs.classes))
@@ -208,9 +208,9 @@ class Pipeline:
             if "clean" in views:
                 clean = dict(zip(chunk, features[:, views.index("clean")], strict=True))
                 context.cache.store_features(clean, key=self._feature_key())
-            quantized = dict(zip(chunk, encode(embedding(features)), strict=True))
+            quantized = dict(zip(chunk, quantize(embedding(features)), strict=True))
             chunk_labels = [labels[record_id] for record_id in chunk]
-            context.statistics.count(quantized, chunk_labels, inputs.classes, key=key)
+            context.statistics.include(quantized, chunk_labels, inputs.classes, key=key)
         self.stage_counts["counted"] += len(missing)
 
     # --- partition and clusters ------------------------------------------------------------------------
@@ -366,7 +366,7 @@ class Pipeline:
         pending = [task for task in tasks if found[task.key] is None]
         if pending:
             on_embeddings = self.inputs.config.constituent.given == "codes"
-            fetch = context.statistics.codes if on_embeddings else context.fetch
+            fetch = context.statistics.quantized_embeddings if on_embeddings else context.fetch
             runnable = [
                 replace(task, start=context.store.read(start)) if (start := starts[task.key]) else task
                 for task in pending
@@ -391,7 +391,7 @@ class Pipeline:
 
     def _store(self, key: Digest, data: bytes, *, seconds: float = 0.0) -> MemoEntry:
         fingerprint = self.context.executor().fingerprint
-        return self.context.store.keep(key, data, fingerprint=fingerprint, seconds=seconds)
+        return self.context.store.put(key, data, fingerprint=fingerprint, seconds=seconds)
 
 
 def slice_of(config: Config, record_id: str) -> int:

@@ -40,7 +40,7 @@ def derive_incremental(
     started = time.perf_counter()
     limit = config.partition.max_records
     known = {cluster.path for cluster in served.clusters}
-    paths = affected_paths(trie_keys, known, limit, partial(records.count_under, served.partition.key))
+    paths = affected_paths(trie_keys, known, limit, partial(records.derived.count_under, served.partition.key))
     if config.constituent.kind == "none" and limit is None:
         changed = _resized(served, paths, records)
         pipeline.stage_counts.update(tuned=0, tuned_records=0)
@@ -58,7 +58,7 @@ def _global_head(pipeline: Pipeline, records: PartitionedRecords) -> StageResult
     total = records.count()
     if not config.needs_statistics or config.global_head.weight == 0 or not total:
         return None
-    statistics = pipeline.context.statistics.sums()
+    statistics = pipeline.context.statistics.current()
     assert statistics is not None
     require_matching_statistics(sum(statistics.records_by_class) == total)
     return pipeline.solve_global_head(statistics)
@@ -66,7 +66,7 @@ def _global_head(pipeline: Pipeline, records: PartitionedRecords) -> StageResult
 
 def _resized(served: Model, paths: Iterable[str], records: PartitionedRecords) -> Sequence[Cluster]:
     """The clusters at these paths where nothing is tuned and none is divided: only their sizes change."""
-    sizes = {path: records.count_under(served.partition.key, path) for path in paths}
+    sizes = {path: records.derived.count_under(served.partition.key, path) for path in paths}
     return [Cluster(number=0, path=path, records=size, constituent=None) for path, size in sizes.items() if size]
 
 
@@ -77,7 +77,7 @@ def _retuned(
     limit = pipeline.inputs.config.partition.max_records
     groups: dict[str, list[str]] = {}
     for path in paths:
-        trie_keys = records.trie_keys_under(served.partition.key, path)
+        trie_keys = records.derived.trie_keys_under(served.partition.key, path)
         groups |= group_below(path, trie_keys, limit)
     members = records.refs(record_id for ids in groups.values() for record_id in ids)
     return pipeline.restricted_to(members).tune_clusters(dict(enumerate(groups.items())))

@@ -149,7 +149,7 @@ class ModelHolder:
                 _ = loaded.predictor  # before anybody waits for it
                 with self._lock:
                     self._published = loaded
-            self._eraser.workspace.records.statistics.release()
+            self._eraser.workspace.records.statistics.release_memory()
         self.refresh()
 
     def refresh(self) -> None:

@@ -1,4 +1,4 @@
-"""Heads on codes: tuned like a plain PyTorch head, from nothing but the members, and asked one image at a time."""
+"""Heads on quantized: tuned like a plain PyTorch head, from nothing but the members, and asked one image at a time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import nn
 
 from lmeraser.config.schema import Config, parse
 from lmeraser.core.seeding import order
-from lmeraser.core.sufficient_statistics import Codes, decode, encode
+from lmeraser.core.sufficient_statistics import QuantizedEmbeddings, dequantize, quantize
 from lmeraser.models.environment import deterministic
 from lmeraser.models.tuners.base import Members, QueryBatch
 from lmeraser.models.tuners.class_means import class_means
@@ -42,15 +42,17 @@ def embeddings(count: int, seed: int = 0) -> Any:
 
 def tuned(count: int, chosen: Config | None = None, classes: Sequence[int] | None = None, **options: Any) -> Any:
     """The weight of a head tuned on so many members; bitwise, as the executor does it."""
-    codes = encode(embeddings(count))
+    quantized = quantize(embeddings(count))
     with deterministic():
-        return HeadTuner(chosen or config()).tune(members(count, codes, classes), classes=CLASSES, **options)[
+        return HeadTuner(chosen or config()).tune(members(count, quantized, classes), classes=CLASSES, **options)[
             "weight"
         ]
 
 
-def members(count: int, codes: Codes, classes: Sequence[int] | None = None) -> Members[Codes]:
-    return Members(tuple(ids(count)), tuple(classes if classes is not None else labels(count)), codes)
+def members(
+    count: int, quantized: QuantizedEmbeddings, classes: Sequence[int] | None = None
+) -> Members[QuantizedEmbeddings]:
+    return Members(tuple(ids(count)), tuple(classes if classes is not None else labels(count)), quantized)
 
 
 def asked(images: Any, heads: HeadPredictor, chosen: Any) -> Any:
@@ -59,9 +61,9 @@ def asked(images: Any, heads: HeadPredictor, chosen: Any) -> Any:
 
 
 def plain_loop(count: int, chosen: Config) -> Any:
-    """What a PyTorch user would write: nn.Linear on codes, torch's optimiser and scheduler."""
+    """What a PyTorch user would write: nn.Linear on quantized, torch's optimiser and scheduler."""
     tuning = chosen.tuning
-    inputs = torch.from_numpy(encode(embeddings(count)).astype(np.float32)) / 1024
+    inputs = torch.from_numpy(quantize(embeddings(count)).astype(np.float32)) / 1024
     head = nn.Linear(FEATURES + 1, CLASSES, bias=False)
     nn.init.zeros_(head.weight)
     rate, decay = tuning.head_learning_rate, tuning.head_weight_decay
@@ -98,7 +100,7 @@ def test_it_starts_at_zero() -> None:
 def test_it_may_start_from_the_means_of_its_members() -> None:
     still = config(head_learning_rate=0.0, head_weight_decay=0.0)
     chosen = still.model_copy(update={"head": still.head.model_copy(update={"init": "class_means"})})
-    weight, bias = class_means(torch.from_numpy(decode(encode(embeddings(10))))[:, :-1], labels(10), CLASSES)
+    weight, bias = class_means(torch.from_numpy(dequantize(quantize(embeddings(10))))[:, :-1], labels(10), CLASSES)
     np.testing.assert_array_equal(tuned(10, chosen), torch.cat([weight, bias[:, None]], dim=1).numpy())
 
 
@@ -117,7 +119,7 @@ def test_separable_codes_are_separated() -> None:
     points = embeddings(count)
     points[np.arange(count), labels(count)] += 8
     with deterministic():
-        head = HeadTuner(config(epochs=20)).tune(members(count, encode(points)), classes=CLASSES)
+        head = HeadTuner(config(epochs=20)).tune(members(count, quantize(points)), classes=CLASSES)
     fresh = embeddings(count, seed=1)
     fresh[np.arange(count), labels(count)] += 8
     shares = asked(fresh, HeadPredictor([head]), np.zeros(count, np.int64))
@@ -137,13 +139,13 @@ def test_one_class_is_learnt() -> None:
 
 def test_the_order_in_which_members_are_given_changes_no_bit() -> None:
     count = 21
-    codes, first = encode(embeddings(count)), tuned(count)
+    quantized, first = quantize(embeddings(count)), tuned(count)
     turned = list(reversed(range(count)))
     with deterministic():
         others = Members(
             tuple(ids(count)[index] for index in turned),
             tuple(labels(count)[index] for index in turned),
-            np.ascontiguousarray(codes[turned]),
+            np.ascontiguousarray(quantized[turned]),
         )
         again = HeadTuner(config()).tune(others, classes=CLASSES)
     np.testing.assert_array_equal(again["weight"], first)
@@ -191,9 +193,9 @@ def test_the_seed_matters_through_the_order_of_the_steps_only(monkeypatch: pytes
 
 
 def test_the_codes_given_stay_as_they_were() -> None:
-    codes: Codes = encode(embeddings(9))
-    codes.flags.writeable = False
-    HeadTuner(config()).tune(members(9, codes), classes=CLASSES)
+    quantized: QuantizedEmbeddings = quantize(embeddings(9))
+    quantized.flags.writeable = False
+    HeadTuner(config()).tune(members(9, quantized), classes=CLASSES)
 
 
 def test_steps_are_told_and_may_stop_the_work() -> None:

@@ -18,14 +18,14 @@ from torch import Tensor
 
 from lmeraser.config.schema import Config
 from lmeraser.core.lda import probabilities
-from lmeraser.core.sufficient_statistics import Codes, decode, stack
+from lmeraser.core.sufficient_statistics import QuantizedEmbeddings, dequantize, stack_quantized
 from lmeraser.core.tensors import Array
 from lmeraser.models.tuners.base import Members, ParallelMap, QueryBatch, Tuner, ignore_step, serial_map
 from lmeraser.models.tuners.class_means import class_means
 from lmeraser.models.tuners.optimization import Stepper, batches
 
 
-class HeadTuner(Tuner[Codes]):
+class HeadTuner(Tuner[QuantizedEmbeddings]):
     """Tunes a head on quantized embeddings.
 
     Args:
@@ -42,13 +42,13 @@ class HeadTuner(Tuner[Codes]):
         *,
         budget: int,
         parallel: ParallelMap,
-    ) -> Codes:
+    ) -> QuantizedEmbeddings:
         """The members' quantized embeddings, int16 [n, d + 1]."""
-        return stack(fetch(ids))
+        return stack_quantized(fetch(ids))
 
     def tune(
         self,
-        members: Members[Codes],
+        members: Members[QuantizedEmbeddings],
         *,
         classes: int,
         parallel: ParallelMap = serial_map,
@@ -61,7 +61,7 @@ class HeadTuner(Tuner[Codes]):
             ``weight``, float32 [classes, d + 1]; the last column is the bias.
         """
         tuning = self._config.tuning
-        inputs = torch.from_numpy(decode(members.inputs))
+        inputs = torch.from_numpy(dequantize(members.inputs))
         targets = torch.tensor(members.labels)
         initial = self._initial(inputs, members.labels, classes) if start is None else _copied(start["weight"])
         weight = initial.requires_grad_(True)

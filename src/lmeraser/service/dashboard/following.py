@@ -112,7 +112,8 @@ def _clusters(service: Service, request: Request) -> list[int] | None:
     if request.state != "pending" or model is None or not model.tuned:
         return None
     ids = service.workspace.requests.selection(request).ids
-    return sorted(set(model.cluster_numbers(service.workspace.records.trie_keys(model.partition.key, ids)).values()))
+    trie_keys = service.workspace.records.derived.trie_keys(model.partition.key, ids)
+    return sorted(set(model.cluster_numbers(trie_keys).values()))
 
 
 def _plan(service: Service, request: Request) -> Plan | str:
