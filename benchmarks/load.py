@@ -229,7 +229,7 @@ def main() -> None:
         with Eraser.create(root, parse(settings, base="instant")) as eraser:
             eraser.add(digits, columns=Columns(id="id"))
             eraser.train()
-            _, key = eraser.workspace.api_keys.make("load", ["admin"], now=eraser.workspace.clock())
+            _, key = eraser.workspace.api_keys.create("load", ["admin"], now=eraser.workspace.clock())
             ids = eraser.record_ids()
             images = eraser.workspace.records.images(ids[:100])
         random.Random(0).shuffle(ids)

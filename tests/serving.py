@@ -135,7 +135,7 @@ def running(root: Path, network: LocalExecutor | None = None, **changes: Any) ->
         if network is not None:
             eraser.__dict__["_loaded"] = network
         keys, now = eraser.workspace.api_keys, eraser.workspace.clock()
-        texts: dict[str, str] = {scope: keys.make(scope, [scope], now=now)[1] for scope in SCOPES}
+        texts: dict[str, str] = {scope: keys.create(scope, [scope], now=now)[1] for scope in SCOPES}
         service = Service(eraser)
         with service, TestClient(make_app(service), raise_server_exceptions=True) as http:
             yield Running(service, http, texts)

@@ -87,7 +87,7 @@ def test_open_routes_need_no_key(api: Running, route: tuple[str, str]) -> None:
 
 def test_a_revoked_key_ends_at_once(api: Running) -> None:
     keys, now = api.service.workspace.api_keys, api.service.workspace.clock()
-    key, text = keys.make("short-lived", ["read"], now=now)
+    key, text = keys.create("short-lived", ["read"], now=now)
     headers = {"Authorization": f"Bearer {text}"}
     assert api.http.get("/requests", headers=headers).status_code == 200
     keys.revoke(key.id, now=now)

@@ -115,7 +115,7 @@ def test_a_callback_is_signed_and_names_nobody(eraser: Eraser, receiver: Receive
     assert (told["subject_request_id"], told["request_status"]) == (faults.REQUEST, "completed")
     assert (told["results_count"], told["status_callback_url"]) == (1, url)
     assert name(4) not in body.decode()
-    assert eraser.workspace.subscriptions.waiting() == 0
+    assert eraser.workspace.subscriptions.count() == 0
 
 
 def test_what_did_not_arrive_is_tried_again(
@@ -140,7 +140,7 @@ def test_after_days_it_is_given_up(eraser: Eraser, receiver: Receiver, caplog: p
     calls.tell()
     eraser.workspace.clock = lambda: NOW + timedelta(days=8)
     calls.tell()
-    assert (arrived, eraser.workspace.subscriptions.waiting()) == ([False, False], 0)
+    assert (arrived, eraser.workspace.subscriptions.count()) == ([False, False], 0)
     assert "is given up" in caplog.text
 
 

@@ -40,7 +40,7 @@ def root(tmp_path: Path) -> Path:
 
 def key_of(root: Path, *scopes: str) -> dict[str, str]:
     with Eraser(root) as eraser:
-        _, text = eraser.workspace.api_keys.make("test", scopes, now=eraser.workspace.clock())
+        _, text = eraser.workspace.api_keys.create("test", scopes, now=eraser.workspace.clock())
     return {"Authorization": f"Bearer {text}"}
 
 
@@ -75,7 +75,7 @@ def test_others_reach_it_only_with_tls_and_a_key(root: Path) -> None:
         for tls in (True, False):
             with pytest.raises(InputError, match="keys create"):
                 check_exposure(service, "0.0.0.0", tls=tls, behind_proxy=not tls)
-        key, _ = eraser.workspace.api_keys.make("x", ["read"], now=eraser.workspace.clock())
+        key, _ = eraser.workspace.api_keys.create("x", ["read"], now=eraser.workspace.clock())
         check_exposure(service, "0.0.0.0", tls=True, behind_proxy=False)
         check_exposure(service, "0.0.0.0", tls=False, behind_proxy=True)
         eraser.workspace.api_keys.revoke(key.id, now=eraser.workspace.clock())

@@ -34,12 +34,12 @@ def keys(database: Database) -> ApiKeys:
 
 
 def test_a_key_is_found_by_its_text(keys: ApiKeys) -> None:
-    key, text = keys.make("somebody", ["read", "predict"], now=NOW)
+    key, text = keys.create("somebody", ["read", "predict"], now=NOW)
     assert (key.name, key.scopes, key.made) == ("somebody", ("predict", "read"), "2026-01-31T12:00:00Z")
     assert keys.find(text) == key
     assert key in keys.all()
-    assert keys.active()
-    other, text_of_other = keys.make("somebody else", ["admin"], now=NOW)
+    assert keys.any_active()
+    other, text_of_other = keys.create("somebody else", ["admin"], now=NOW)
     assert keys.find(text_of_other) == other != key
     swapped = text.replace(key.id, other.id)
     assert keys.find(swapped) is None
@@ -54,7 +54,7 @@ def test_nothing_else_is_a_key(keys: ApiKeys, text: str) -> None:
 
 
 def test_a_changed_character_makes_another_key(keys: ApiKeys) -> None:
-    _, text = keys.make("x", ["read"], now=NOW)
+    _, text = keys.create("x", ["read"], now=NOW)
     for place in range(len(text)):
         changed = text[:place] + ("A" if text[place] != "A" else "B") + text[place + 1 :]
         assert keys.find(changed) is None
@@ -63,7 +63,7 @@ def test_a_changed_character_makes_another_key(keys: ApiKeys) -> None:
 
 
 def test_a_revoked_key_is_none_any_more(keys: ApiKeys) -> None:
-    key, text = keys.make("x", ["read"], now=NOW)
+    key, text = keys.create("x", ["read"], now=NOW)
     assert keys.revoke(key.id, now=NOW).revoked == "2026-01-31T12:00:00Z"
     assert keys.find(text) is None
     assert keys.revoke(key.id, now=NOW).revoked
@@ -74,8 +74,8 @@ def test_a_revoked_key_is_none_any_more(keys: ApiKeys) -> None:
 def test_whatever_is_presented_costs_one_digest_and_one_comparison(
     keys: ApiKeys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    key, right = keys.make("x", ["read"], now=NOW)
-    revoked, gone = keys.make("y", ["read"], now=NOW)
+    key, right = keys.create("x", ["read"], now=NOW)
+    revoked, gone = keys.create("y", ["read"], now=NOW)
     keys.revoke(revoked.id, now=NOW)
     done: list[str] = []
 
@@ -99,7 +99,7 @@ def test_whatever_is_presented_costs_one_digest_and_one_comparison(
 
 
 def test_the_database_tells_no_key_and_the_secret_is_needed_to_test_one(database: Database, keys: ApiKeys) -> None:
-    _, text = keys.make("x", ["read"], now=NOW)
+    _, text = keys.create("x", ["read"], now=NOW)
     with database.reading() as connection:
         stored = connection.exec_driver_sql("SELECT * FROM api_keys").all()
     assert text.rpartition("_")[2] not in repr(stored)
@@ -109,13 +109,13 @@ def test_the_database_tells_no_key_and_the_secret_is_needed_to_test_one(database
 @pytest.mark.parametrize(("name", "scopes"), [("", ["read"]), ("x" * 101, ["read"]), ("a\nb", ["read"])])
 def test_names_are_printable(keys: ApiKeys, name: str, scopes: list[str]) -> None:
     with pytest.raises(InputError, match="printable"):
-        keys.make(name, scopes, now=NOW)
+        keys.create(name, scopes, now=NOW)
 
 
 @pytest.mark.parametrize("scopes", [[], ["root"], ["read", "write"]])
 def test_scopes_are_known(keys: ApiKeys, scopes: list[str]) -> None:
     with pytest.raises(InputError, match="predict, request, read, admin"):
-        keys.make("x", scopes, now=NOW)
+        keys.create("x", scopes, now=NOW)
 
 
 def test_admin_may_do_everything_and_others_their_own() -> None:

@@ -37,7 +37,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
         with eraser.workspace.write_transaction() as connection:
             told = ["https://told.example"]
             eraser.workspace.subscriptions.add(connection, request.id, told, now=NOW)
-        eraser.workspace.api_keys.make("somebody", ["read"], now=NOW)
+        eraser.workspace.api_keys.create("somebody", ["read"], now=NOW)
     return root
 
 

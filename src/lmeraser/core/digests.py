@@ -2,7 +2,7 @@
 
 Two things are the same when their digests are the same. A plain digest names public content (tensors,
 settings); a keyed digest names private content (which records are in a cluster), so that nobody without the
-workspace's secret can test a guess against it. Canonical JSON follows RFC 8785. Knows nothing about files.
+workspace's secret can test a guess against it. Canonical JSON follows RFC 8785.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import hashlib
 import hmac
 import json
 import re
+from pathlib import Path
 from typing import Any, Self
 
 import rfc8785
@@ -41,6 +42,12 @@ class Digest(str):
     def of(cls, data: bytes) -> Self:
         """Digest of bytes."""
         return cls("sha256:" + hashlib.sha256(data).hexdigest())
+
+    @classmethod
+    def of_file(cls, path: Path) -> Self:
+        """Digest of a file's bytes, read in pieces."""
+        with path.open("rb") as file:
+            return cls("sha256:" + hashlib.file_digest(file, "sha256").hexdigest())
 
     @classmethod
     def of_json(cls, value: Any) -> Self:

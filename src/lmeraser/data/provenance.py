@@ -56,7 +56,7 @@ def sorted_set(digests: bytes) -> bytes:
 
 def listed(path: Path, images: int) -> dict[str, Any]:
     """What a provenance says about a ``public.digests``."""
-    return {"file": path.name, "images": images, "sha256": _digest(path)}
+    return {"file": path.name, "images": images, "sha256": Digest.of_file(path)}
 
 
 def provenance(folder: str | Path) -> Mapping[str, Any] | None:
@@ -88,7 +88,7 @@ def public_images(folder: str | Path) -> PublicImages | None:
     if told is None:
         return None
     path = Path(folder) / PUBLIC_DIGESTS
-    found = _digest(path) if path.is_file() else "no such file"
+    found = Digest.of_file(path) if path.is_file() else "no such file"
     if not isinstance(told, dict) or told.get("sha256") != found:
         raise CorruptError(
             "The list of a backbone's public images is the one that its provenance names.",
@@ -130,9 +130,3 @@ class PublicImages:
         if file in self:
             return "file"
         return "pixels" if pixels in self else None
-
-
-def _digest(path: Path) -> Digest:
-    """Of a file's bytes, read in pieces."""
-    with path.open("rb") as file:
-        return Digest("sha256:" + hashlib.file_digest(file, "sha256").hexdigest())

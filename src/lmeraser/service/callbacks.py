@@ -31,7 +31,7 @@ from lmeraser.config.deployment import ServiceConfig
 from lmeraser.evidence.dsse import SigningKey
 from lmeraser.service.answers import NotificationStatus, RequestStatus
 from lmeraser.service.problems import Fault, Problem
-from lmeraser.workspace.requests.subscriptions import Notice
+from lmeraser.workspace.requests.subscriptions import Notification
 from lmeraser.workspace.workspace import Workspace
 
 _EVERY = 1.0  # seconds between two looks at what is due
@@ -111,14 +111,14 @@ class Callbacks:
             refusal = self._called(notice)
             self._count(not refusal)
             if not refusal:
-                subscriptions.told(notice)
+                subscriptions.delivered(notice)
                 continue
             patience = timedelta(days=self._config.callback_days)
-            again = subscriptions.missed(notice, now=self._workspace.clock(), patience=patience)
+            again = subscriptions.failed(notice, now=self._workspace.clock(), patience=patience)
             what = "will be tried again" if again else "is given up"
             log.warning("callback %d of request %s %s: %s", notice.subscription, notice.request, what, refusal)
 
-    def _called(self, notice: Notice) -> str:
+    def _called(self, notice: Notification) -> str:
         """Make one call; why it did not arrive, or ''."""
         parts = _parts(notice.url)
         if parts is None or not _listed(parts, self._config.callback_hosts):
@@ -140,7 +140,7 @@ class Callbacks:
         private = _listed(parts, self._config.private_callback_hosts)
         return found[0] if private or all(map(_public, found)) else ""
 
-    def _post(self, notice: Notice, parts: SplitResult, address: str) -> str:
+    def _post(self, notice: Notification, parts: SplitResult, address: str) -> str:
         workspace, config = self._workspace, self._config
         status = RequestStatus.of(workspace.requests.require(notice.request), config, workspace.clock())
         body = NotificationStatus(**status.model_dump(), status_callback_url=notice.url).model_dump_json().encode()

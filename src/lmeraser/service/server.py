@@ -57,7 +57,7 @@ def check_exposure(service: Service, host: str, *, tls: bool, behind_proxy: bool
             got=f"{host} without TLS",
             next_step="give --tls-certificate and --tls-key, or --behind-proxy if a proxy in front has TLS",
         )
-    if not service.workspace.api_keys.active():
+    if not service.workspace.api_keys.any_active():
         raise InputError(
             "On an address that others reach, a service starts with a key.",
             got="no key, or all of them revoked",

@@ -104,7 +104,7 @@ class Service:
         return {
             "waiting_images": ("Images that wait for their prediction.", lambda: self.predictions.waiting),
             "waiting_changes": ("Requests and cancellations that wait.", lambda: self.intake.waiting),
-            "waiting_callbacks": ("Callers that are to be told of the end.", subscriptions.waiting),
+            "waiting_callbacks": ("Callers that are to be told of the end.", subscriptions.count),
             "deriving": ("Whether a derivation is under way.", lambda: float(bool(self.worker.now.step))),
             "generation": ("Of the served model; -1: none.", self._generation),
             "quarantined_clusters": ("Clusters that predictions leave out.", self._quarantined),

@@ -1,16 +1,15 @@
-"""Backups: one file with everything of a workspace that cannot be derived.
+"""Backup: one file with everything in a workspace that cannot be derived.
 
 A backup is a tar archive: the files of the workspace, the rows of its database as a SQLite file (``rows.db``,
-wherever the database is), and ``backup.json``, which has the digests of all of them and says where the ledger
-ended. Rows and keys are of one moment. It lacks the served model: that one was derived from records which may
-have been deleted by the time at which the backup is needed. It holds private records and all keys, so it is as
-secret as the workspace. `restore` is the way back.
+wherever the database is), and ``backup.json`` with the digests of all of them and the head of the ledger. Rows and
+keys are of one moment. The served model is left out: it was derived from records that may have been deleted by the
+time the backup is needed. A backup holds private records and all keys, so it is as secret as the workspace.
+`restore` reads it.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import shutil
@@ -31,8 +30,9 @@ from lmeraser.storage.database import Database, chunked, workspace_metadata
 from lmeraser.workspace.workspace import Workspace
 
 FORMAT = 1
-CONTENTS, ROWS = "backup.json", "rows.db"
-TABLES_VERSION = "alembic_version"  # the table that every database has of its own
+CONTENTS = "backup.json"
+ROWS = "rows.db"
+TABLES_VERSION = "alembic_version"  # a table that every database has already
 DERIVED = {"generations", "reports", "lock", "lock.holder"}
 _KEYS = "records.keys"
 _PRIVATE = 0o600
@@ -40,13 +40,13 @@ _PRIVATE = 0o600
 
 @dataclass(frozen=True)
 class BackupReport:
-    """What a backup holds.
+    """A backup that was made.
 
     Attributes:
         path: the file.
         bytes: its size.
         records: how many it holds.
-        head: where the ledger ended.
+        head: of the ledger in it.
     """
 
     path: str
@@ -60,21 +60,25 @@ class BackupReport:
 
 
 def backup(workspace: Workspace, target: Path) -> BackupReport:
-    """Write everything of a workspace that cannot be derived to one file.
+    """Write everything in a workspace that cannot be derived to one file.
 
     Raises:
-        InputError: there is a file of this name, or it would lie in the workspace.
-        StorageError: the disk refused; there is no such file then.
+        InputError: the file exists, or would be in the workspace.
+        StorageError: the disk refused; the file does not exist then.
     """
-    if target.exists() or target.absolute().is_relative_to(workspace.root.absolute()):
+    if target.exists():
+        raise InputError("File already exists", got=str(target), next_step="choose another name for the backup")
+    if target.absolute().is_relative_to(workspace.root.absolute()):
         raise InputError(
-            "A backup is a new file outside the workspace.", got=str(target), next_step="choose another name"
+            "Backup would be inside the workspace",
+            got=str(target),
+            next_step="choose a folder outside the workspace",
         )
     with workspace.writing("backup"), storage_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=TEMPORARY, dir=target.parent) as name:
             folder = Path(name)
-            head = _copied(workspace, folder)
+            head = _copy_database(workspace, folder)
             packed = folder / "packed"
             _pack(workspace.root, folder, packed, head)
             packed.replace(target)
@@ -82,11 +86,11 @@ def backup(workspace: Workspace, target: Path) -> BackupReport:
     return BackupReport(str(target), target.stat().st_size, workspace.records.count(), head)
 
 
-def _copied(workspace: Workspace, folder: Path) -> LedgerHead:
-    """Copy rows and keys, both of one moment; where the ledger ends at it."""
+def _copy_database(workspace: Workspace, folder: Path) -> LedgerHead:
+    """Copy rows and keys, both of one moment; returns the head of the ledger at that moment."""
     database = workspace.database
     with contextlib.closing(Database(folder / ROWS)) as rows, database.reading() as source:
-        with database.transaction():  # nobody notes a request while the moment is fixed
+        with database.transaction():  # no request can be noted while the moment is fixed
             source.execute(select(workspace_metadata)).all()
             _copy(folder / _KEYS, workspace.root / _KEYS)
             head = workspace.ledger.head
@@ -109,11 +113,11 @@ def copy_rows(source: Connection, target: Connection) -> None:
             for chunk in chunked(dict(row) for row in rows):
                 target.execute(insert(table), list(chunk))
             if target.dialect.name == "postgresql":
-                _count_on(table, target)
+                _continue_sequences(table, target)
 
 
-def _count_on(table: Table, target: Connection) -> None:
-    """Let a server's own numbers go on behind those that were copied."""
+def _continue_sequences(table: Table, target: Connection) -> None:
+    """Let a server's sequences continue after the numbers that were copied."""
     for column in table.primary_key:
         sequence = func.pg_get_serial_sequence(table.name, column.name)
         if target.execute(select(sequence)).scalar_one() is not None:
@@ -122,7 +126,7 @@ def _count_on(table: Table, target: Connection) -> None:
 
 
 def tables_of(connection: Connection) -> MetaData:
-    """The tables that a database has."""
+    """The tables of a database."""
     found = MetaData()
     found.reflect(connection)
     return found
@@ -135,7 +139,7 @@ def _pack(root: Path, copied: Path, target: Path, head: LedgerHead) -> None:
         "format": FORMAT,
         "software": f"lmeraser {__version__}",
         "ledger": head.to_json(),
-        "files": {name: digest_of_file(path) for name, path in sorted(files.items())},
+        "files": {name: Digest.of_file(path) for name, path in sorted(files.items())},
     }
     (copied / CONTENTS).write_text(json.dumps(contents, indent=1))
     with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT, _PRIVATE), "wb") as file:
@@ -147,15 +151,9 @@ def _pack(root: Path, copied: Path, target: Path, head: LedgerHead) -> None:
 
 
 def _files(root: Path) -> Iterator[Path]:
-    """What is packed as it lies there: no database, no keys, no model, nothing half-written."""
+    """The files to pack as they are: no database, no keys of it, no model, no temporary files."""
     for path in root.rglob("*"):
         parts = path.relative_to(root).parts
         derived = parts[0] in DERIVED or parts[0] == _KEYS or parts[0].startswith("records.db")
         if path.is_file() and not derived and not any(part.startswith(TEMPORARY) for part in parts):
             yield path
-
-
-def digest_of_file(path: Path) -> Digest:
-    """The digest of a file's bytes, however many."""
-    with path.open("rb") as file:
-        return Digest(f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}")

@@ -1,7 +1,6 @@
-"""Pictures of a model: one row of images per cluster (as the paper's Figure 9), and the sizes of the clusters.
+"""Figures of a model: one row of images per cluster (as the paper's Figure 9), and the sizes of the clusters.
 
-The first shows private records, so whoever writes it outside the workspace has to delete it when one of them is
-forgotten.
+The first shows private records: a copy outside the workspace has to be deleted when one of them is unlearned.
 """
 
 from __future__ import annotations
@@ -15,24 +14,24 @@ from lmeraser.data.images import decode, to_canvas
 from lmeraser.models.manifest import Model
 from lmeraser.workspace.workspace import Workspace
 
-_SIDE = 48  # px of one image in the picture
+_SIDE = 48  # pixels of one image in the figure
 _PER_CLUSTER = 12
-_MOST_ROWS = 60
+_MAX_ROWS = 60
 
 
 def draw_clusters(workspace: Workspace, model: Model, path: Path) -> None:
-    """A PNG with one row per cluster of the served model, each with some of its members."""
+    """Write a PNG with one row per cluster of the served model, each with some of its members."""
     _write(clusters_png(workspace, model), path)
 
 
 def clusters_png(workspace: Workspace, model: Model) -> bytes:
-    """The picture of `draw_clusters`; of many clusters, the largest."""
+    """The PNG of `draw_clusters`; of many clusters, the largest."""
     rows: dict[int, list[str]] = {}
     for record_id, number in sorted(
         model.cluster_numbers(workspace.records.derived.trie_keys(model.partition.key)).items()
     ):
         rows.setdefault(number, []).append(record_id)
-    largest = sorted(sorted(rows.items(), key=lambda row: (-len(row[1]), row[0]))[:_MOST_ROWS])
+    largest = sorted(sorted(rows.items(), key=lambda row: (-len(row[1]), row[0]))[:_MAX_ROWS])
     figure = _figure(_PER_CLUSTER * 0.5 + 1.2, max(1, len(largest)) * 0.5)
     axes = figure.subplots(max(1, len(largest)), _PER_CLUSTER, squeeze=False)
     for line, (number, ids) in zip(axes, largest, strict=False):
@@ -46,7 +45,7 @@ def clusters_png(workspace: Workspace, model: Model) -> bytes:
 
 
 def draw_sizes(model: Model, path: Path) -> None:
-    """A PNG with a bar for each cluster's number of records, the largest first."""
+    """Write a PNG with a bar for each cluster's number of records, the largest first."""
     sizes = sorted((cluster.records for cluster in model.clusters), reverse=True)
     figure = _figure(7, 3)
     axis = figure.subplots()

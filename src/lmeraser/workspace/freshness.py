@@ -1,7 +1,4 @@
-"""Whether the served model is the model of the records and settings that the workspace holds now.
-
-Follows `workspace`; knows nothing about how a model is derived.
-"""
+"""Checks whether the served model is up to date with the workspace's records and settings."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ from lmeraser.workspace.workspace import Workspace
 
 
 def current_model(workspace: Workspace) -> Model:
-    """The served model, if it is the model of the workspace's records and settings.
+    """The served model, if it is up to date.
 
     Raises:
         NoModelError: it is not, or there is none.
@@ -19,7 +16,7 @@ def current_model(workspace: Workspace) -> Model:
     model = workspace.generations.require()
     if not up_to_date(workspace, model):
         raise NoModelError(
-            "This needs a model that is up to date with the records and settings.",
+            "Model is not up to date",
             got=f"records or settings changed after generation {model.generation}",
             next_step="run 'lmeraser train'",
         )

@@ -1,8 +1,8 @@
-"""The generations of a model on disk, and which of them is served.
+"""Registry of the generations of a model: their manifests on disk, and which of them is served.
 
-``generations/00000003.json`` is a manifest; the file ``current`` names the one that is served, with its digest.
-A generation is published by writing its manifest, then replacing ``current`` in one atomic step: a reader sees
-the old generation or the new one. Generations only move forward. Knows nothing about how a model came to be.
+``generations/00000003.json`` is a manifest; the file ``current`` is a pointer to the served one: its name and
+digest. A generation is published by writing its manifest, then replacing the pointer in one atomic step: a reader
+sees the old generation or the new one. Numbers of generations only grow.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ class Generations:
 
     def current(self) -> Model | None:
         """The served generation, or None before the first training."""
-        served = self._served()
-        while served is not None:
-            name, digest = served
+        pointer = self._read_pointer()
+        while pointer is not None:
+            name, digest = pointer
             try:
                 data = (self._folder / name).read_bytes()
             except FileNotFoundError as error:
-                overtaken = self._served()  # a writer published and purged since the pointer was read
-                if overtaken == served:
+                newer = self._read_pointer()  # a writer may have published and purged meanwhile
+                if newer == pointer:
                     raise _corrupt(f"{self._current} names {name}, which is missing") from error
-                served = overtaken
+                pointer = newer
                 continue
             if Digest.of(data) != digest:
                 raise _corrupt(f"{name} has digest {Digest.of(data).short} instead of {digest.short}")
@@ -59,31 +59,30 @@ class Generations:
         """
         model = self.current()
         if model is None:
-            raise NoModelError(
-                "This needs a trained model.", got="no generation yet", next_step="run 'lmeraser train'"
-            )
+            raise NoModelError("No trained model", next_step="run 'lmeraser train'")
         return model
 
     def publish(self, model: Model) -> None:
         """Make ``model`` the served generation."""
-        name, data = f"{model.generation:08d}.json", model.model_dump_json(indent=1).encode() + b"\n"
+        name = f"{model.generation:08d}.json"
+        data = model.model_dump_json(indent=1).encode() + b"\n"
         write_atomic(self._folder / name, data)
         write_atomic(self._current, f"{name} {Digest.of(data)}\n".encode())
 
     def withdraw(self) -> None:
-        """Serve nothing from now on."""
+        """Serve no generation from now on."""
         with storage_errors(self._current):
             self._current.unlink(missing_ok=True)
 
     def outdated(self) -> list[Path]:
-        """Every file of the folder except the served manifest and the pointer to it."""
+        """All files of the folder except the served manifest and the pointer to it."""
         if not self._folder.exists():
             return []
-        served = self._served()
-        kept = {"current", served[0] if served else None}
+        pointer = self._read_pointer()
+        kept = {self._current.name, pointer[0] if pointer else None}
         return sorted(path for path in self._folder.iterdir() if path.name not in kept)
 
-    def _served(self) -> tuple[str, Digest] | None:
+    def _read_pointer(self) -> tuple[str, Digest] | None:
         """Name and digest of the served manifest, or None before the first training."""
         try:
             data = self._current.read_bytes()
@@ -99,8 +98,8 @@ def _parse(name: str, data: bytes) -> Model:
         found = json.loads(data)["format"]
         if isinstance(found, int) and found > _FORMAT:
             raise FormatError(
-                f"This version reads manifests of format {_FORMAT}.",
-                got=f"format {found}",
+                "Manifest was written by a newer version of lmeraser",
+                got=f"format {found} (this version reads {_FORMAT})",
                 next_step="upgrade lmeraser",
             )
         return Model.model_validate_json(data)
@@ -110,7 +109,7 @@ def _parse(name: str, data: bytes) -> Model:
 
 def _corrupt(got: str) -> CorruptError:
     return CorruptError(
-        "The served manifest is JSON as lmeraser wrote it.",
+        "Manifest of the served model is missing or damaged",
         got=got,
         next_step="delete the folder generations and run 'lmeraser train'; it derives the model again",
     )

@@ -1,8 +1,8 @@
 """Replay of deletions that an older state of a workspace does not know of, from a newer ledger.
 
 A backup or a snapshot of a disk still holds what was deleted after it was made. The ledger lists deleted records
-by their commitments, which are random numbers to everybody else; but the older state still has the keys under which
-they were computed, so it can tell which of its records they belong to. Steps:
+by their commitments, which are random numbers to everybody else; but the older state still has the keys under
+which they were computed, so it can tell which of its records they belong to. Steps:
 1. the newer ledger is an unbroken chain that continues the ledger here;
 2. every commitment that it lists as removed, and that was added before, belongs to a record held here; without
    these records, and after an entry that records the restoration, ledger and records agree;
@@ -111,9 +111,7 @@ def _newer_entries(known: Sequence[Entry], entries: Sequence[Entry]) -> list[Ent
     if common and known[common - 1].digest != entries[common - 1].digest:
         raise _mismatch("it differs from the ledger here; it is of another workspace, or of another history")
     if len(entries) < len(known) and known[common].kind != "restored":
-        raise _mismatch(
-            f"{len(entries)} entries, fewer than the {len(known)} here; it was shortened or is older"
-        )
+        raise _mismatch(f"{len(entries)} entries, fewer than the {len(known)} here; it was shortened or is older")
     return list(entries[common:])
 
 

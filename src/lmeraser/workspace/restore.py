@@ -1,13 +1,12 @@
-"""Restoring a backup: a workspace without what was deleted since, and nothing older ever served from it.
+"""Restore of a backup, without what was deleted since it was made.
 
 Steps:
-1. unpack beside nothing else, and compare digests; bring the rows to the tables of this version;
-2. copy the rows into the database that the settings name; end all keys of the HTTP service, of which some may have
-   been revoked since;
-3. carry out again what was deleted since (`reapply`);
-4. move everything to its place, ``workspace.json`` last; the caller derives the model.
-Until step 4 the folder is not a workspace, so nothing can be served before deletions were carried out again.
-Follows `backup`.
+1. unpack into a temporary folder and compare digests; upgrade the rows to the tables of this version;
+2. copy the rows into the database that the settings name; revoke all API keys, because some of them may have been
+   revoked since;
+3. replay what was deleted since (`replay`);
+4. move everything into place, ``workspace.json`` last; the caller derives the model.
+Until step 4 the folder is not a workspace, so nothing can be served before the deletions were replayed.
 """
 
 from __future__ import annotations
@@ -23,6 +22,7 @@ from typing import Any
 from sqlalchemy import delete
 
 from lmeraser.core.atomic_files import TEMPORARY, storage_errors, write_atomic
+from lmeraser.core.digests import Digest
 from lmeraser.errors import CorruptError, FormatError, InputError
 from lmeraser.evidence.entries import WorkspaceRestored
 from lmeraser.evidence.hash_chain import LedgerHead
@@ -36,7 +36,6 @@ from lmeraser.workspace.backup import (
     ROWS,
     TABLES_VERSION,
     copy_rows,
-    digest_of_file,
     tables_of,
 )
 from lmeraser.workspace.recovery import forget_recorded_generation
@@ -47,33 +46,33 @@ from lmeraser.workspace.workspace import Workspace
 def restore(
     archive: Path, root: Path, *, newest: bytes | None = None, head: LedgerHead | None = None, wait: float = 10.0
 ) -> ReplayReport:
-    """Make a workspace from a backup, without what was deleted since; no model is served yet.
+    """Create a workspace from a backup, without what was deleted since; no model is served yet.
 
     Args:
         archive: the backup.
         root: an empty or missing folder.
-        newest: bytes of the newest copy of the ledger; None: nothing was deleted since the backup.
-        head: where the ledger ended when this was exported.
+        newest: bytes of the newest copy of the ledger; None: nothing was deleted since the backup was made.
+        head: the head of the ledger exported last; the newest copy has to contain it.
         wait: how many seconds to wait for another writer of the database.
 
     Raises:
-        InputError: the folder or the database is not empty, or the file is no backup.
+        InputError: the folder or the database is not empty, or the file is not a backup.
         CorruptError: the backup is damaged.
         FormatError: it was made by a newer version.
-        VerificationError: the ledger is not a newer one of this workspace.
+        VerificationError: the ledger is not a newer copy of this workspace's ledger.
     """
     staged = root / f"{TEMPORARY}restore"
     if root.exists() and (not root.is_dir() or {path.name for path in root.iterdir()} - {staged.name}):
         raise InputError(
-            "A backup is restored into an empty or missing folder.",
+            "Folder is not empty",
             got=str(root),
-            next_step="choose another folder with -w, or move away what is there",
+            next_step="choose an empty or missing folder with -w, or move its contents away",
         )
     with storage_errors(root):
-        shutil.rmtree(staged, ignore_errors=True)  # of a restoration that was interrupted
+        shutil.rmtree(staged, ignore_errors=True)  # left by an interrupted restore
         try:
             _unpack(archive, staged)
-            report = _filled(staged, newest, head, wait)
+            report = _fill_and_replay(staged, newest, head, wait)
             _move(staged, root)
         finally:
             shutil.rmtree(staged, ignore_errors=True)
@@ -87,21 +86,22 @@ def _unpack(archive: Path, folder: Path) -> None:
         with tarfile.open(archive, "r:") as packed:
             packed.extractall(folder, filter="data")
         contents: dict[str, Any] = json.loads((folder / CONTENTS).read_bytes())
-        made, digests = int(contents["format"]), {str(n): str(d) for n, d in contents["files"].items()}
+        found = int(contents["format"])
+        digests = {str(name): str(digest) for name, digest in contents["files"].items()}
     except (OSError, tarfile.TarError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(
-            "A backup is a file that 'lmeraser backup' wrote, all of it.",
+            "Not a complete backup",
             got=f"{archive}: {error}",
-            next_step="check the path, or take another copy",
+            next_step="check the path, or use another copy of the backup",
         ) from error
-    if made > FORMAT:
+    if found > FORMAT:
         raise FormatError(
-            f"This version of lmeraser restores backups of format {FORMAT}.",
-            got=f"format {made}",
-            next_step="use the version that made it, or a newer one",
+            "Backup was made by a newer version of lmeraser",
+            got=f"format {found} (this version restores {FORMAT})",
+            next_step="upgrade lmeraser",
         )
     (folder / CONTENTS).unlink()
-    _compare(archive, folder, digests)
+    _compare_digests(archive, folder, digests)
     rows = open_backend(folder / ROWS)
     try:
         upgrade(rows)
@@ -109,21 +109,21 @@ def _unpack(archive: Path, folder: Path) -> None:
         rows.engine.dispose()
 
 
-def _compare(archive: Path, folder: Path, digests: Mapping[str, str]) -> None:
+def _compare_digests(archive: Path, folder: Path, digests: Mapping[str, str]) -> None:
     found = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
     wrong = sorted(found.keys() ^ digests.keys())
     wrong += [
-        name for name in sorted(found.keys() & digests.keys()) if digest_of_file(found[name]) != digests[name]
+        name for name in sorted(found.keys() & digests.keys()) if Digest.of_file(found[name]) != digests[name]
     ]
     if wrong:
         raise CorruptError(
-            "Every file of a backup has the digest that it had.",
-            got=f"{archive}: {wrong[0]}",
-            next_step="take another copy; nothing was restored",
+            "Backup is damaged",
+            got=f"{archive}: {wrong[0]} is missing, unexpected or changed",
+            next_step="use another copy of the backup; nothing was restored",
         )
 
 
-def _filled(staged: Path, newest: bytes | None, head: LedgerHead | None, wait: float) -> ReplayReport:
+def _fill_and_replay(staged: Path, newest: bytes | None, head: LedgerHead | None, wait: float) -> ReplayReport:
     """Steps 2 and 3."""
     with contextlib.closing(Workspace(staged, wait=wait)) as workspace:
         _fill(workspace, staged / ROWS)
@@ -142,24 +142,23 @@ def _filled(staged: Path, newest: bytes | None, head: LedgerHead | None, wait: f
 
 
 def _fill(workspace: Workspace, path: Path) -> None:
-    now, keys = workspace.clock(), workspace.api_keys
     with contextlib.ExitStack() as stack:
         rows = stack.enter_context(contextlib.closing(Database(path)))
         source = stack.enter_context(rows.reading())
         target = stack.enter_context(workspace.database.transaction())
         if workspace.database.get_metadata("ledger", target) is not None:
             raise InputError(
-                "A backup is restored into an empty database.",
-                got="one that holds a workspace; storage.database names it",
-                next_step="make that database anew, empty, and run the same command again",
+                "Database is not empty",
+                got="the database that storage.database names holds a workspace",
+                next_step="create it anew, empty, and run the same command again",
             )
         copy_rows(source, target)
-    for key in keys.all():
-        keys.revoke(key.id, now=now)
+    for key in workspace.api_keys.all():
+        workspace.api_keys.revoke(key.id, now=workspace.clock())
 
 
 def _empty(database: Database) -> None:
-    """Leave nothing in a database that outlives the folder."""
+    """Delete all rows, because the database may outlive the folder."""
     with contextlib.suppress(Exception), database.transaction() as connection:
         for table in reversed(tables_of(connection).sorted_tables):
             if table.name != TABLES_VERSION:

@@ -1,4 +1,4 @@
-"""What a workspace holds and what a deletion costs there, in numbers; needs no torch.
+"""Status of a workspace: what it holds, and what a deletion costs there; computed without torch.
 
 ``expected_share`` is the share of the records that one uniformly drawn request tunes again: sum n_k^2 / N^2. It is
 never 1/K unless all clusters are equally large, and it does not include requests that hit the clustering sample.
@@ -20,28 +20,29 @@ class Status:
 
     Attributes:
         records: private records held now.
-        subjects: different people they name.
+        subjects: different people they are about.
         classes: class names.
         generation: served generation; None before the first training, as are the following.
         model_digest: of the served model.
         parent: digest of the generation before it.
-        up_to_date: whether the served model is that of the records and settings held now.
+        up_to_date: whether the served model was derived from the records and settings held now.
         clusters: clusters with members.
         largest_cluster: records in the largest.
         expected_share: of the records, tuned again by one uniform request.
         p50: median of the records tuned again by one uniform request that misses the sample.
         p95: 95th percentile.
-        max: the most.
-        sample_hit_probability: of one uniform request; what a hit costs, `cost` simulates.
-        fitted_on: what shapes the partition.
+        max: the maximum.
+        sample_hit_probability: of one uniform request; `cost` simulates what a hit costs.
+        fitted_on: the records that the partition is fitted on.
         constituents: what is tuned for each cluster.
         global_head: weight of the global head in a prediction.
         backbone: the frozen network's name.
-        fingerprint: the environment the model was made in; None if it was made in several.
-        fingerprints: all of them.
-        open_requests: deletion requests that are not completed or cancelled.
+        fingerprint: the environment that the model was derived in; None if there were several.
+        fingerprints: of all these environments.
+        open_requests: deletion requests that are neither completed nor cancelled.
         next_due: when the first of their answers is due, RFC 3339 in UTC.
-        rewriting_due: whether free pages of the database still hold rows without content of deleted records.
+        rewriting_due: whether the database has to be compacted, because its free pages may hold rows of deleted
+            records (which cannot be decrypted any more).
     """
 
     records: int
@@ -74,10 +75,10 @@ class Status:
 
 
 def status(workspace: Workspace) -> Status:
-    """The state of a workspace, read in one go."""
+    """Compute the status of a workspace."""
     model = workspace.generations.current()
-    waiting = [request for request in workspace.requests.all() if request.open]
-    prints = model.fingerprints if model else ()
+    open_requests = [request for request in workspace.requests.all() if request.open]
+    fingerprints = model.fingerprints if model else ()
     sizes = {cluster.path: cluster.records for cluster in model.clusters} if model else {}
     cost = None
     if model and sizes:
@@ -103,9 +104,9 @@ def status(workspace: Workspace) -> Status:
         constituents=workspace.config.constituent.kind,
         global_head=workspace.config.global_head.weight,
         backbone=workspace.config.backbone.name,
-        fingerprint=prints[0] if len(prints) == 1 else None,
-        fingerprints=prints,
-        open_requests=len(waiting),
-        next_due=waiting[0].due if waiting else None,
+        fingerprint=fingerprints[0] if len(fingerprints) == 1 else None,
+        fingerprints=fingerprints,
+        open_requests=len(open_requests),
+        next_due=open_requests[0].due if open_requests else None,
         rewriting_due=workspace.database.compaction_due,
     )

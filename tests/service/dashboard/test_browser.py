@@ -66,7 +66,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     folder = tmp_path_factory.mktemp("site")
     root = made(folder / "w", config_of("prompts", batch_seconds=3.0))
     with Eraser(root) as eraser:
-        _, key = eraser.workspace.api_keys.make("officer", ["admin"], now=eraser.workspace.clock())
+        _, key = eraser.workspace.api_keys.create("officer", ["admin"], now=eraser.workspace.clock())
     process = Process(root, folder / "log")
     yield Watched(process.url, root, key)
     assert process.end(signal.SIGTERM) == 0

@@ -380,7 +380,7 @@ def test_hostile_names_are_text_and_are_in_no_address_and_no_log(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     keys = api.service.workspace.api_keys
-    _, key = keys.make("<img src=x>", ["admin"], now=api.service.workspace.clock())
+    _, key = keys.create("<img src=x>", ["admin"], now=api.service.workspace.clock())
     one = browser(api, None)
     pages = [one.send("/ui/login", one.get("/ui/login"), key=key)]
     pages.append(one.plan(ids=RECORD, subjects=PERSON))

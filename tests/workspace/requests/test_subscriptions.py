@@ -12,7 +12,7 @@ import faults
 from faults import CLASSES, CONFIG, NOW, name, opened
 from lmeraser import Eraser
 from lmeraser.core.time import from_text
-from lmeraser.workspace.requests.subscriptions import Notice, Subscriptions
+from lmeraser.workspace.requests.subscriptions import Notification, Subscriptions
 
 URL = "https://somebody.example/with?secret=of-patient-17"
 PATIENCE = timedelta(days=1)
@@ -37,7 +37,7 @@ def of(eraser: Eraser) -> Subscriptions:
     return eraser.workspace.subscriptions
 
 
-def due(eraser: Eraser, later: timedelta = timedelta()) -> list[Notice]:
+def due(eraser: Eraser, later: timedelta = timedelta()) -> list[Notification]:
     return of(eraser).due(NOW + later)
 
 
@@ -48,7 +48,7 @@ def next_try(eraser: Eraser) -> datetime:
 
 def test_nothing_is_due_before_the_state_changes(eraser: Eraser) -> None:
     assert due(eraser) == []
-    assert of(eraser).waiting() == 1, "a URL that is named twice is told once"
+    assert of(eraser).count() == 1, "a URL that is named twice is told once"
 
 
 def test_the_end_is_told_once_and_then_forgotten(eraser: Eraser) -> None:
@@ -56,9 +56,9 @@ def test_the_end_is_told_once_and_then_forgotten(eraser: Eraser) -> None:
     (notice,) = due(eraser)
     assert (notice.request, notice.state, notice.url, notice.tries) == (faults.REQUEST, "completed", URL, 0)
     assert due(eraser) == [notice], "until it was told"
-    of(eraser).told(notice)
+    of(eraser).delivered(notice)
     assert due(eraser) == []
-    assert of(eraser).waiting() == 0
+    assert of(eraser).count() == 0
 
 
 def test_a_state_on_the_way_is_told_and_the_end_after_it(eraser: Eraser) -> None:
@@ -67,7 +67,7 @@ def test_a_state_on_the_way_is_told_and_the_end_after_it(eraser: Eraser) -> None
         eraser.workspace.requests.begin(connection, [request], None, now=NOW)
     (notice,) = due(eraser)
     assert notice.state == "in_progress"
-    of(eraser).told(notice)
+    of(eraser).delivered(notice)
     assert due(eraser) == []
     eraser.train()
     assert [notice.state for notice in due(eraser)] == ["completed"]
@@ -82,7 +82,7 @@ def test_what_did_not_arrive_is_tried_later_and_later_and_then_given_up(eraser: 
     eraser.unlearn()
     now, waits = NOW, []
     while notices := of(eraser).due(now):
-        if not of(eraser).missed(notices[0], now=now, patience=PATIENCE):
+        if not of(eraser).failed(notices[0], now=now, patience=PATIENCE):
             break
         later = next_try(eraser)
         assert of(eraser).due(later - timedelta(seconds=1)) == []
@@ -91,13 +91,13 @@ def test_what_did_not_arrive_is_tried_later_and_later_and_then_given_up(eraser: 
     assert waits[:5] == [2, 4, 8, 16, 32]
     assert max(waits) == 3600
     assert PATIENCE <= now - NOW <= PATIENCE + timedelta(hours=1)
-    assert of(eraser).waiting() == 0
+    assert of(eraser).count() == 0
 
 
 def test_a_restart_forgets_nothing(eraser: Eraser) -> None:
     eraser.unlearn()
     (notice,) = due(eraser)
-    assert of(eraser).missed(notice, now=NOW, patience=PATIENCE)
+    assert of(eraser).failed(notice, now=NOW, patience=PATIENCE)
     eraser.close()
     with opened(eraser.workspace.root) as again:
         assert due(again) == []
@@ -113,7 +113,7 @@ def test_a_url_is_sealed_and_its_key_erased_when_it_is_not_needed_any_more(erase
     eraser.unlearn()
     with eraser.workspace.database.reading() as connection:
         sealed = connection.exec_driver_sql("SELECT slot, sealed_url FROM subscriptions").one()
-    of(eraser).told(due(eraser)[0])
+    of(eraser).delivered(due(eraser)[0])
     from lmeraser.storage.keystore import ErasedError
 
     with pytest.raises(ErasedError):

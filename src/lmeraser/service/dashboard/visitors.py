@@ -50,7 +50,7 @@ def needs(*scopes: Scope) -> Callable[[Request], Visitor]:
     def guard(request: Request) -> Visitor:
         service = service_of(request)
         session = session_of(request)
-        key = service.workspace.api_keys.named(session.key) if session is not None and session.key else None
+        key = service.workspace.api_keys.get(session.key) if session is not None and session.key else None
         if session is None or key is None:
             raise NotLoggedIn
         visitor = Visitor(key)

@@ -1,12 +1,12 @@
-"""Who wants to be told what becomes of a request, and what they were told last.
+"""Subscriptions: URLs that are notified when the state of a request changes.
 
-A subscription is made in the transaction that accepts the request. From then on a notice is due whenever the
-request's state is another one than was told last: nothing has to be queued by those who change states, and nothing
-is lost by a crash. A state that ends before it was told is passed over. Told of the end, a subscription is
-deleted; so is one that could not be told for too long. Its URL is sealed, because callers may put anything into
+A subscription is created in the transaction that accepts the request. From then on a notification is due whenever
+the request's state differs from the one delivered last: whoever changes a state has to queue nothing, and a crash
+loses nothing. A state that ends before it was delivered is skipped. A subscription is deleted when the final state
+was delivered, or when delivery has failed for too long. Its URL is encrypted, because callers may put anything in
 it.
 
-Follows `database` and `requests`; knows nothing about HTTP.
+Knows nothing about HTTP: `service.callbacks` delivers.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from lmeraser.storage.database import Database, encrypted, schema
 from lmeraser.workspace.requests.repository import table as requests
 from lmeraser.workspace.requests.state import State
 
-_FIRST_DELAY, _LONGEST_DELAY = timedelta(seconds=2), timedelta(hours=1)
-_ENDS: tuple[State, ...] = ("completed", "cancelled")
+_FIRST_DELAY = timedelta(seconds=2)
+_LONGEST_DELAY = timedelta(hours=1)
+_FINAL: tuple[State, ...] = ("completed", "cancelled")
 
 _subscriptions = Table(
     "subscriptions",
@@ -41,16 +42,16 @@ _subscriptions = Table(
 
 
 @dataclass(frozen=True)
-class Notice:
-    """Something that is to be told.
+class Notification:
+    """A notification that is due.
 
     Attributes:
-        subscription: its number.
+        subscription: number of the subscription.
         request: id of the request.
-        state: of the request.
-        url: who is told.
-        tries: how often it was tried.
-        since: of when the first try was.
+        state: the state to notify of.
+        url: where to deliver it.
+        tries: how often delivery was tried.
+        since: when it was tried first.
     """
 
     subscription: int
@@ -68,7 +69,7 @@ class Subscriptions:
         self._database = database
 
     def add(self, connection: Connection, request: str, urls: Sequence[str], *, now: datetime) -> None:
-        """Tell these URLs of every change of a request that is pending, from now on."""
+        """Notify these URLs of every change of a request, which is pending now."""
         for url in dict.fromkeys(urls):
             slot = self._database.new_keys(connection, 1).start
             values = {
@@ -78,11 +79,11 @@ class Subscriptions:
                 "since": to_text(now),
                 "next": to_text(now),
             }
-            url_sealed = self._database.keys.encrypt(slot, "callback", url.encode())
-            connection.execute(insert(_subscriptions).values(**values, slot=slot, sealed_url=url_sealed))
+            encrypted_url = self._database.keys.encrypt(slot, "callback", url.encode())
+            connection.execute(insert(_subscriptions).values(**values, slot=slot, sealed_url=encrypted_url))
 
-    def due(self, now: datetime) -> list[Notice]:
-        """What is to be told now. A failed request is told as one that is still in progress."""
+    def due(self, now: datetime) -> list[Notification]:
+        """The notifications that are due now. For the URLs, a failed request is still in progress."""
         state = requests.c.state
         query = (
             select(*_subscriptions.c, state.label("state"))
@@ -90,46 +91,47 @@ class Subscriptions:
             .where(_subscriptions.c.told != state, state != "failed", _subscriptions.c.next <= to_text(now))
             .order_by(_subscriptions.c.next, _subscriptions.c.number)
         )
-        return self._database.fetch(query, lambda row: self._notice(row, now))
+        return self._database.fetch(query, lambda row: self._notification(row, now))
 
-    def waiting(self) -> int:
-        """How many subscriptions there are."""
+    def count(self) -> int:
+        """The number of subscriptions."""
         with self._database.reading() as connection:
             return int(connection.execute(select(func.count()).select_from(_subscriptions)).scalar_one())
 
-    def told(self, notice: Notice) -> None:
-        """Note that a notice arrived."""
+    def delivered(self, notification: Notification) -> None:
+        """Note that a notification was delivered."""
         with self._database.transaction() as connection:
-            if notice.state in _ENDS:
-                self._drop(connection, notice)
+            if notification.state in _FINAL:
+                self._drop(connection, notification)
             else:
-                self._set(connection, notice, told=notice.state, tries=0)
+                self._set(connection, notification, told=notification.state, tries=0)
         self._database.erase()
 
-    def missed(self, notice: Notice, *, now: datetime, patience: timedelta) -> bool:
-        """Note that a notice did not arrive; whether it will be tried again."""
-        again = now - notice.since < patience
+    def failed(self, notification: Notification, *, now: datetime, patience: timedelta) -> bool:
+        """Note that a notification was not delivered; returns whether it will be tried again."""
+        again = now - notification.since < patience
         with self._database.transaction() as connection:
             if again:
-                delay = min(_FIRST_DELAY * 2 ** min(notice.tries, 20), _LONGEST_DELAY)
-                since, later = to_text(notice.since), to_text(now + delay)
-                self._set(connection, notice, tries=notice.tries + 1, since=since, next=later)
+                delay = min(_FIRST_DELAY * 2 ** min(notification.tries, 20), _LONGEST_DELAY)
+                since = to_text(notification.since)
+                later = to_text(now + delay)
+                self._set(connection, notification, tries=notification.tries + 1, since=since, next=later)
             else:
-                self._drop(connection, notice)
+                self._drop(connection, notification)
         self._database.erase()
         return again
 
-    def _notice(self, row: Any, now: datetime) -> Notice:
+    def _notification(self, row: Any, now: datetime) -> Notification:
         url = self._database.keys.decrypt(row.slot, "callback", row.sealed_url).decode()
         since = from_text(row.since) if row.tries else now
-        return Notice(row.number, row.request, row.state, url, row.tries, since)
+        return Notification(row.number, row.request, row.state, url, row.tries, since)
 
-    def _set(self, connection: Connection, notice: Notice, **values: Any) -> None:
-        mine = _subscriptions.c.number == notice.subscription
+    def _set(self, connection: Connection, notification: Notification, **values: Any) -> None:
+        mine = _subscriptions.c.number == notification.subscription
         connection.execute(update(_subscriptions).where(mine).values(**values))
 
-    def _drop(self, connection: Connection, notice: Notice) -> None:
-        mine = _subscriptions.c.number == notice.subscription
+    def _drop(self, connection: Connection, notification: Notification) -> None:
+        mine = _subscriptions.c.number == notification.subscription
         slots = connection.execute(select(_subscriptions.c.slot).where(mine)).scalars().all()
         self._database.schedule_erasure(connection, slots)
         connection.execute(delete(_subscriptions).where(mine))
