@@ -2,11 +2,10 @@
 
     python benchmarks/forget.py --out bench --records 5000 --features 1280 --classes 100
 
-Simulated embeddings, no images. ``subtract``: read the statistics from the database, subtract the record's quantized
-embedding and write them, in the transaction that deletes it. ``add up again``: the statistics of the embeddings that
-are left, which is what unlearning would take without subtraction. ``solve``: the global head from the statistics.
-Prints medians and the ratio
-of the first two.
+Simulated embeddings, no images. ``subtract``: read the statistics from the database, subtract the record's
+quantized embedding and write them, in the transaction that deletes it. ``add up again``: the statistics of the
+embeddings that are left, which is what unlearning would take without subtraction. ``solve``: the global head from
+the statistics. Prints medians and the ratio of the first two.
 """
 
 from __future__ import annotations

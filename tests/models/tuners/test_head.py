@@ -1,4 +1,4 @@
-"""Heads on quantized: tuned like a plain PyTorch head, from nothing but the members, and asked one image at a time."""
+"""Heads on quantized embeddings: tuned like a plain PyTorch head, from the members alone; one image at a time."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def asked(images: Any, heads: HeadPredictor, chosen: Any) -> Any:
 
 
 def plain_loop(count: int, chosen: Config) -> Any:
-    """What a PyTorch user would write: nn.Linear on quantized, torch's optimiser and scheduler."""
+    """What a PyTorch user would write: nn.Linear on quantized embeddings, torch's optimiser and scheduler."""
     tuning = chosen.tuning
     inputs = torch.from_numpy(quantize(embeddings(count)).astype(np.float32)) / 1024
     head = nn.Linear(FEATURES + 1, CLASSES, bias=False)
@@ -114,7 +114,7 @@ def test_it_goes_on_from_an_earlier_head() -> None:
     np.testing.assert_array_equal(tuned(10, start=zero), copy)
 
 
-def test_separable_codes_are_separated() -> None:
+def test_separable_embeddings_are_separated() -> None:
     count = 60
     points = embeddings(count)
     points[np.arange(count), labels(count)] += 8
@@ -192,7 +192,7 @@ def test_the_seed_matters_through_the_order_of_the_steps_only(monkeypatch: pytes
     np.testing.assert_array_equal(tuned(21, config(seed=0)), tuned(21, config(seed=1)))
 
 
-def test_the_codes_given_stay_as_they_were() -> None:
+def test_the_given_embeddings_stay_as_they_were() -> None:
     quantized: QuantizedEmbeddings = quantize(embeddings(9))
     quantized.flags.writeable = False
     HeadTuner(config()).tune(members(9, quantized), classes=CLASSES)
