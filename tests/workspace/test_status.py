@@ -38,3 +38,9 @@ def test_after_training(eraser: Eraser) -> None:
         "fingerprint",
     }
     assert wanted <= status.to_json().keys()
+
+
+def test_a_renamed_key_is_still_reported_under_its_old_name(tmp_path: Path) -> None:
+    with Eraser.create(tmp_path / "w", tiny_config()) as eraser:
+        values = eraser.status().to_json()
+    assert values["rewriting_due"] is values["compaction_due"] is False

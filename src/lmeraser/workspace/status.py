@@ -41,7 +41,7 @@ class Status:
         fingerprints: of all these environments.
         open_requests: deletion requests that are neither completed nor cancelled.
         next_due: when the first of their answers is due, RFC 3339 in UTC.
-        rewriting_due: whether the database has to be compacted, because its free pages may hold rows of deleted
+        compaction_due: whether the database has to be compacted, because its free pages may hold rows of deleted
             records (which cannot be decrypted any more).
     """
 
@@ -67,11 +67,11 @@ class Status:
     fingerprints: tuple[Digest, ...]
     open_requests: int
     next_due: str | None
-    rewriting_due: bool
+    compaction_due: bool
 
     def to_json(self) -> dict[str, object]:
-        """The status as JSON values."""
-        return asdict(self)
+        """The status as JSON values; the key ``rewriting_due`` is deprecated (now ``compaction_due``)."""
+        return {**asdict(self), "rewriting_due": self.compaction_due}
 
 
 def status(workspace: Workspace) -> Status:
@@ -108,5 +108,5 @@ def status(workspace: Workspace) -> Status:
         fingerprints=fingerprints,
         open_requests=len(open_requests),
         next_due=open_requests[0].due if open_requests else None,
-        rewriting_due=workspace.database.compaction_due,
+        compaction_due=workspace.database.compaction_due,
     )

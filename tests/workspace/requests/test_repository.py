@@ -101,7 +101,7 @@ def test_what_is_accepted_during_a_derivation_waits_and_is_quarantined_in_the_ne
 ) -> None:
     eraser.request(ids=[name(1)], request=FIRST)
     ask = elsewhere(root, lambda other: other.request(ids=[name(10)], request=SECOND))
-    eraser.__dict__["_loaded"] = Meanwhile(ask)
+    eraser.session.executors.use(Meanwhile(ask))
     report = eraser.unlearn()
     assert report.selection.ids == (name(1),)
     assert states(eraser) == {FIRST: "completed", SECOND: "pending"}
@@ -124,7 +124,7 @@ def test_a_request_that_has_begun_cannot_be_cancelled(root: Path, eraser: Eraser
             other.cancel(FIRST)
         refused.append(caught.value)
 
-    eraser.__dict__["_loaded"] = Meanwhile(elsewhere(root, cancel))
+    eraser.session.executors.use(Meanwhile(elsewhere(root, cancel)))
     eraser.unlearn()
     assert len(refused) == 1
     assert states(eraser) == {FIRST: "completed"}
@@ -219,7 +219,7 @@ def test_failed_requests_are_left_alone_if_that_is_asked_for(
         eraser.unlearn(ids=[name(1)], request=FIRST, audit=True)
     assert states(eraser) == {FIRST: "failed"}
     with pytest.raises(InputError, match="no request is open"):
-        unlearn(eraser.workspace, eraser.deriving, failed=False)
+        unlearn(eraser.session, retry_failed=False)
     eraser.unlearn()
     assert states(eraser) == {FIRST: "completed"}
 
