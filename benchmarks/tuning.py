@@ -107,7 +107,7 @@ def product_rate(cores: int) -> float:
         packed = FrozenLinear(weight, None)
         pool = ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,))
         with torch.inference_mode(), pool:
-            for once in (packed.straight, lambda x, w=weight: torch.nn.functional.linear(x, w)):
+            for once in (packed.pass_forward, lambda x, w=weight: torch.nn.functional.linear(x, w)):
                 best = max(best, *(_rate(pool, once, x, 2.0 * rows * inner * outer) for _ in range(4)))
     return best
 

@@ -1,1 +1,1 @@
-"""What a model is made of: backbones, partitions, tuners, and the manifest that names them."""
+"""Parts of a model: backbones, partitions and tuners, and the manifest that lists them."""

@@ -1,6 +1,6 @@
-"""The machine as an input of F: one thread per task, deterministic kernels, and a fingerprint of both.
+"""The computing environment as an input of the training function: determinism, and a fingerprint.
 
-Bit-for-bit equality is promised inside one fingerprint. What makes it hold there:
+Bit-for-bit equality is promised among environments with the same fingerprint. It holds there because
 
 - a task (one pass of one micro-batch, one cluster's tuning) runs on one intra-operation thread. Libraries
   choose other kernels and other orders of summation for other thread counts; measured here, features of a
@@ -8,9 +8,10 @@ Bit-for-bit equality is promised inside one fingerprint. What makes it hold ther
 - every pass through a backbone has the same shape, padded; other batch sizes give other bits;
 - torch's deterministic algorithms are on, so an operation without one is an error instead of a risk.
 
-The fingerprint has versions, device and a *canary*: the digest of the backbone's features and input gradients
-for fixed images, with and without a prompt, and of a global head on them. Whatever changes the arithmetic of this
-process (a CPU, a library, an environment variable) changes the canary. Knows nothing about records or models.
+The fingerprint consists of versions, the device and a *canary*: the digest of the backbone's features and input
+gradients for fixed images, with and without a prompt, and of a global head on them. Whatever changes the
+arithmetic of this process (a CPU, a library, an environment variable) changes the canary. Knows nothing about
+records.
 """
 
 from __future__ import annotations
@@ -28,14 +29,22 @@ from pydantic import BaseModel, ConfigDict
 
 from lmeraser.core.digests import Digest
 from lmeraser.core.lda import solve
-from lmeraser.core.sufficient_statistics import SufficientStatistics, embedding, encode
+from lmeraser.core.sufficient_statistics import SufficientStatistics, embedding, quantize
 
 if TYPE_CHECKING:
     from lmeraser.models.backbones.base import Backbone
 
 
 class Fingerprint(BaseModel):
-    """Everything about the software and hardware that may change a bit of the result."""
+    """Everything about the software and hardware that may change a bit of the result.
+
+    Attributes:
+        torch: its version; likewise ``numpy``, ``scipy`` and ``pillow``.
+        device: name of the GPU and version of CUDA, or the instruction set of the CPU.
+        machine: architecture, such as x86_64.
+        micro_batch: images in every pass.
+        canary: digest of a fixed computation.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -56,13 +65,13 @@ class Fingerprint(BaseModel):
 
 @contextlib.contextmanager
 def deterministic() -> Iterator[None]:
-    """Run the body with one intra-operation thread and deterministic algorithms; restores both afterwards."""
+    """Context of one intra-operation thread and deterministic algorithms; restores both settings afterwards."""
     threads = torch.get_num_threads()
     mode = torch.get_deterministic_debug_mode()
     memory: Any = torch.utils.deterministic  # torch's stubs lack the setting
     was_filling = memory.fill_uninitialized_memory
     torch.set_num_threads(1)
-    # As `torch.use_deterministic_algorithms` does, which imports torch's compiler as well: a second of each start.
+    # `torch.use_deterministic_algorithms` does the same, but imports torch's compiler, which takes a second.
     torch.set_deterministic_debug_mode("error")
     memory.fill_uninitialized_memory = False  # costs time, and nothing reads such memory
     try:
@@ -74,7 +83,7 @@ def deterministic() -> Iterator[None]:
 
 
 def fingerprint(backbone: Backbone) -> Fingerprint:
-    """The fingerprint of this process with this backbone; takes one forward and backward pass."""
+    """The fingerprint of this process with a backbone; takes a few passes through it."""
     return Fingerprint(
         torch=torch.__version__,
         numpy=np.__version__,
@@ -88,21 +97,29 @@ def fingerprint(backbone: Backbone) -> Fingerprint:
 
 
 def probe_images(backbone: Backbone, seed: int) -> torch.Tensor:
-    """Fixed noise in the backbone's input shape: float32 [micro_batch, 3, size, size]."""
+    """Noise that depends on the seed alone, as input of the backbone: float32 [micro_batch, 3, size, size]."""
     generator = torch.Generator().manual_seed(seed)
     shape = (backbone.micro_batch, 3, backbone.image_size, backbone.image_size)
     return torch.randn(shape, generator=generator).to(backbone.device)
 
 
 def features_and_gradients(backbone: Backbone, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Features [n, d] and the gradient [n, 3, size, size] of a fixed weighted sum of them, on the CPU."""
+    """Features and the input gradient of a fixed weighted sum of them.
+
+    Args:
+        backbone: the frozen network.
+        images: float32 [micro_batch, 3, size, size], normalised.
+
+    Returns:
+        float32 [micro_batch, d] and [micro_batch, 3, size, size], on the CPU.
+    """
     inputs = images.clone().requires_grad_(True)
     features = backbone.features(inputs)
     return features.detach().cpu(), _gradient(features, inputs)
 
 
 def prompt_gradient(backbone: Backbone, images: torch.Tensor) -> torch.Tensor:
-    """The gradient [1, 3, size, size] of a prompt that all images share, on the CPU."""
+    """The gradient of a prompt that all images share, float32 [1, 3, size, size], on the CPU."""
     prompt = torch.zeros_like(images[:1]).requires_grad_(True)
     return _gradient(backbone.features(images, prompt), prompt).contiguous()
 
@@ -118,9 +135,11 @@ def _canary(backbone: Backbone) -> Digest:
     with deterministic():
         features, gradients = features_and_gradients(backbone, images)
         shared = prompt_gradient(backbone, images)
-    codes = encode(embedding(features.numpy()[:, None]))
-    head = solve(SufficientStatistics.zero(codes.shape[1], len(codes)).plus(codes, range(len(codes))), penalty=1.0)
-    parts = features.numpy(), gradients.contiguous().numpy(), shared.numpy(), head["weight"]
+    quantized = quantize(embedding(features.numpy()[:, None]))
+    count, width = quantized.shape
+    statistics = SufficientStatistics.zero(width, classes=count).plus(quantized, range(count))
+    head = solve(statistics, penalty=1.0)
+    parts = (features.numpy(), gradients.contiguous().numpy(), shared.numpy(), head["weight"])
     return Digest.of(b"".join(part.tobytes() for part in parts))
 
 

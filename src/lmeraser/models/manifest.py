@@ -1,9 +1,9 @@
-"""The model: a manifest of digests, one per generation.
+"""The manifest of a model: the digests of its parts, one manifest per generation.
 
-A model is the settings, the classes, the backbone's digest, the partition, a constituent for every cluster with
-members, and the global head, as far as the settings ask for them. ``model_digest`` covers exactly these and
-nothing else (no time, no salt, no sizes), so that models of different workspaces can be compared. Beside them the
-manifest carries what reports need. Knows nothing about files; `generations` keeps manifests on disk.
+A model consists of the settings, the classes, the backbone's digest, the partition, a constituent for every
+cluster with members, and the global head, as far as the settings ask for them. ``model_digest`` covers exactly
+these and nothing else (no time, no salt, no sizes), so that models of different workspaces can be compared. The
+manifest also has what reports need. Knows nothing about files; `workspace.registry` keeps manifests on disk.
 """
 
 from __future__ import annotations
@@ -21,7 +21,13 @@ from lmeraser.models.partitions.trie import find_path
 
 
 class StageResult(BaseModel):
-    """The result of one stage of F: its keyed inputs, its artifact, and the environment that made it."""
+    """The result of one stage of the training function.
+
+    Attributes:
+        key: keyed digest of the stage's inputs.
+        artifact: digest of its result.
+        fingerprint: of the environment in which it was computed.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -35,10 +41,10 @@ class Cluster(BaseModel):
 
     Attributes:
         number: its number among the clusters with members.
-        path: which places of the partition it holds (`grouping`).
-        records: how many members it has.
-        constituent: what was tuned for it; None where nothing is.
-        checkpoints: of its earlier slices, which a deletion starts from; not part of the model.
+        path: prefix of the trie keys of its members (`partitions.trie`).
+        records: number of its members.
+        constituent: the result of its tuning; None where nothing is tuned.
+        checkpoints: of its earlier slices, from which tuning continues after a deletion; not part of the model.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -56,16 +62,16 @@ class Model(BaseModel):
     Attributes:
         format: version of this manifest's layout.
         generation: 0, 1, 2, ...
-        parent: digest of the generation before.
+        parent: model digest of the generation before; None for the first.
         settings: `Config.model_settings`.
         classes: class names in the order of the labels.
         backbone: digest of the frozen network.
-        backbone_name: where its weights are loaded from; not part of the model.
+        backbone_name: from where its weights are loaded; not part of the model.
         partition: prototypes and the sample's clusters.
-        global_head: fitted on all records, if the settings ask for it and there are any.
+        global_head: fitted on all records; None where the settings ask for none, or there are no records.
         clusters: those with members, by number.
-        code_key: names what the codes of the global head depend on; not part of the model.
-        revision: of the records that it was derived from.
+        code_key: keyed digest of the inputs of quantized embeddings; not part of the model.
+        revision: of the records that the model was derived from.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -99,7 +105,7 @@ class Model(BaseModel):
 
     @property
     def stages(self) -> dict[str, StageResult]:
-        """The stages that the model consists of, by name, and the checkpoints on their way."""
+        """The results that the model consists of, by the name of their stage, with the checkpoints of clusters."""
         clusters = {f"cluster {cluster.number}": cluster.constituent for cluster in self.clusters}
         checkpoints = {
             f"cluster {cluster.number}, checkpoint {number}": result
@@ -111,25 +117,32 @@ class Model(BaseModel):
 
     @property
     def tuned(self) -> bool:
-        """Whether its clusters have constituents, which a deletion tunes again."""
+        """Whether its clusters have constituents, so that a deletion has something to tune again."""
         return any(cluster.constituent is not None for cluster in self.clusters)
 
-    def cluster_numbers(self, places: Mapping[str, str]) -> dict[str, int]:
-        """Number of the cluster of each of these records, by their places; those without cluster are left out."""
+    def cluster_numbers(self, trie_keys: Mapping[str, str]) -> dict[str, int]:
+        """The number of each record's cluster.
+
+        Args:
+            trie_keys: trie key of each record, by record id.
+
+        Returns:
+            Cluster numbers by record id; records without a cluster are left out.
+        """
         numbers = {cluster.path: cluster.number for cluster in self.clusters}
-        paths = {record_id: find_path(place, numbers) for record_id, place in places.items()}
+        paths = {record_id: find_path(trie_key, numbers) for record_id, trie_key in trie_keys.items()}
         return {record_id: numbers[path] for record_id, path in paths.items() if path is not None}
 
     @property
     def records(self) -> int:
-        """Number of records it was derived from."""
+        """Number of records that it was derived from."""
         return sum(cluster.records for cluster in self.clusters)
 
     @property
     def expected_share(self) -> float:
-        """Share of the records that one uniformly drawn request tunes again: sum of (n_k / N) squared.
+        """Expected share of the records that a uniformly drawn request tunes again: sum of (n_k / N) squared.
 
-        The request is taken to miss the clustering sample. 0 for an empty model, and where nothing is tuned; 1
+        Assumes that the request misses the clustering sample. 0 for an empty model and where nothing is tuned; 1
         where all clusters are tuned together.
         """
         sizes: Counter[Digest] = Counter()
@@ -140,22 +153,28 @@ class Model(BaseModel):
 
     @property
     def together(self) -> bool:
-        """Whether its clusters were tuned together, so that any deletion tunes all of them again."""
+        """Whether all clusters were tuned together, so that any deletion tunes all of them again."""
         return (
             len(self.clusters) > 1 and len({cluster.constituent for cluster in self.clusters}) == 1 and self.tuned
         )
 
     def with_jointly_tuned(self, numbers: Iterable[int]) -> frozenset[int]:
-        """These clusters, and all that were tuned together with one of them."""
-        wanted = frozenset(numbers)
-        keys = {c.constituent.key for c in self.clusters if c.number in wanted and c.constituent is not None}
-        return wanted | {
-            c.number for c in self.clusters if c.constituent is not None and c.constituent.key in keys
-        }
+        """These clusters and all that were tuned together with one of them.
+
+        Args:
+            numbers: cluster numbers.
+        """
+        selected = frozenset(numbers)
+        stage_keys = {c.number: c.constituent.key for c in self.clusters if c.constituent is not None}
+        keys = {stage_keys[number] for number in selected if number in stage_keys}
+        return selected | {number for number, key in stage_keys.items() if key in keys}
 
     @property
     def fingerprints(self) -> tuple[Digest, ...]:
-        """The environments in which its parts were made, sorted; more than one is equality in distribution."""
+        """Fingerprints of the environments in which its parts were computed, sorted.
+
+        With more than one of them, a retrained model is equal in distribution, not to the bit.
+        """
         return tuple(sorted({result.fingerprint for result in self.stages.values()}))
 
     def matches(self, config: Config) -> bool:
@@ -163,7 +182,7 @@ class Model(BaseModel):
         return self.settings == config.model_settings() and self.backbone_name == config.backbone.name
 
     def config(self, compute: ComputeConfig | None = None) -> Config:
-        """The settings it was derived with, and where to compute."""
+        """The settings that it was derived with, and ``compute`` or the defaults for where to compute."""
         backbone = {**self.settings["backbone"], "name": self.backbone_name}
         return Config.model_validate(
             {**self.settings, "backbone": backbone, "compute": compute or ComputeConfig()}

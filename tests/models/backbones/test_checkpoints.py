@@ -208,7 +208,7 @@ STATES: dict[str, tuple[str, Callable[[], State], Callable[[State, Tensor], Tens
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """The published networks, but tiny."""
     for name, published in PUBLISHED_CHECKPOINTS.items():
-        config = VIT if published.kind == "vit" else SWIN
+        config = VIT if published.family == "vit" else SWIN
         monkeypatch.setitem(PUBLISHED_CHECKPOINTS, name, dataclasses.replace(published, config=config, size=SIZE))
 
 

@@ -5,28 +5,28 @@ from __future__ import annotations
 import pytest
 
 from lmeraser.errors import ConfigError
-from lmeraser.models.pretraining.recipe import ARCHITECTURES, Recipe, recipe
+from lmeraser.models.pretraining.recipe import ARCHITECTURES, Recipe, parse_recipe
 
 
 def test_the_canvas_is_that_of_a_workspace() -> None:
     from lmeraser.config.schema import BackboneConfig
 
     for size in (32, 96, 224):
-        given = recipe(image_size=size, patch_size=8)
+        given = parse_recipe(image_size=size, patch_size=8)
         assert given.canvas_size == BackboneConfig(image_size=size).canvas_size
 
 
 def test_all_values_out_of_range_are_listed() -> None:
     with pytest.raises(ConfigError) as caught:
-        recipe(epochs=0, learning_rate=0.0, batch_size=-1)
+        parse_recipe(epochs=0, learning_rate=0.0, batch_size=-1)
     assert all(name in str(caught.value) for name in ("epochs", "learning_rate", "batch_size", "pretrain --help"))
 
 
 def test_patches_fill_the_image_and_the_architecture_is_known() -> None:
     with pytest.raises(ConfigError, match="multiple of patch_size"):
-        recipe(image_size=30, patch_size=4)
+        parse_recipe(image_size=30, patch_size=4)
     with pytest.raises(ConfigError, match="vit-tiny, vit-small, vit-base"):
-        recipe(arch="resnet")
+        parse_recipe(arch="resnet")
 
 
 def test_heads_divide_the_width() -> None:

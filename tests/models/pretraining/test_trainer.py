@@ -19,8 +19,8 @@ from lmeraser.data.sources import open_source
 from lmeraser.errors import BackboneError, InputError
 from lmeraser.models.environment import deterministic
 from lmeraser.models.pretraining.arrow_dataset import ArrowDataset, write_arrow_dataset
-from lmeraser.models.pretraining.recipe import ARCHITECTURES, Recipe, recipe
-from lmeraser.models.pretraining.trainer import Trainer, network_input, build_network
+from lmeraser.models.pretraining.recipe import ARCHITECTURES, Recipe, parse_recipe
+from lmeraser.models.pretraining.trainer import Trainer, build_network, network_input
 
 
 @pytest.fixture(autouse=True)
@@ -30,12 +30,14 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def images(tmp_path: Path) -> ArrowDataset:
-    return write_arrow_dataset(open_source(digits(range(20)), columns=DIGIT_COLUMNS), tmp_path, skip_bad=False, progress=silent)
+    return write_arrow_dataset(
+        open_source(digits(range(20)), columns=DIGIT_COLUMNS), tmp_path, skip_bad=False, progress=silent
+    )
 
 
 def how(**changes: Any) -> Recipe:
     base: dict[str, Any] = {"arch": "vit-tiny", "image_size": 16, "patch_size": 4, "epochs": 3, "batch_size": 6}
-    return recipe(**{**base, "learning_rate": 0.01, "warmup_epochs": 1.0, **changes})
+    return parse_recipe(**{**base, "learning_rate": 0.01, "warmup_epochs": 1.0, **changes})
 
 
 def trained(images: ArrowDataset, given: Recipe, checkpoint: Path, *, every: int = 100, stop: int = 10**9) -> Any:
@@ -124,8 +126,8 @@ def test_a_stopped_training_gives_the_same_bytes(images: ArrowDataset, tmp_path:
 
 def test_what_does_not_decay_is_left_alone_by_the_decay(images: ArrowDataset) -> None:
     network = build_network(how(), DIGIT_CLASSES)
-    training = Trainer(network, images, how(), Accelerator(cpu=True), Path("nowhere"))
-    groups = training._optimizer.param_groups
+    trainer = Trainer(network, images, how(), Accelerator(cpu=True), Path("nowhere"))
+    groups = trainer._optimizer.param_groups
     names = {id(p): name for name, p in network.named_parameters()}
     decayed, others = ({names[id(p)] for p in group["params"]} for group in groups)
     assert (groups[0]["weight_decay"], groups[1]["weight_decay"]) == (0.05, 0.0)
@@ -137,9 +139,9 @@ def test_a_loss_that_is_no_number_is_an_error_and_no_state(images: ArrowDataset,
     network = build_network(how(), DIGIT_CLASSES)
     with torch.no_grad():
         network.classifier.bias[0] = torch.nan
-    training = Trainer(network, images, how(), Accelerator(cpu=True), tmp_path / "checkpoint")
+    trainer = Trainer(network, images, how(), Accelerator(cpu=True), tmp_path / "checkpoint")
     with pytest.raises(BackboneError, match="learning-rate"):
-        training.run(1, silent)
+        trainer.run(1, silent)
     assert not (tmp_path / "checkpoint").exists()
 
 
@@ -147,8 +149,10 @@ def test_batches_are_no_larger_than_the_images(images: ArrowDataset, tmp_path: P
     steps = []
     given = how(batch_size=999, epochs=2)
     with deterministic():
-        training = Trainer(build_network(given, DIGIT_CLASSES), images, given, Accelerator(cpu=True), tmp_path / "c")
-        training.run(100, lambda step, done, total: steps.append((done, total)))
+        trainer = Trainer(
+            build_network(given, DIGIT_CLASSES), images, given, Accelerator(cpu=True), tmp_path / "c"
+        )
+        trainer.run(100, lambda step, done, total: steps.append((done, total)))
     assert steps == [(0, 40), (20, 40), (40, 40)]
 
 

@@ -1,4 +1,4 @@
-"""Frozen networks: `load_backbone` gives the one that the settings name."""
+"""Backbones, the frozen networks; `load_backbone` loads the one that the settings name."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ __all__ = ["Backbone", "load_backbone"]
 
 
 def load_backbone(config: Config) -> Backbone:
-    """The backbone that the settings name, frozen, on the device they name.
+    """Load the backbone that the settings name onto the device that they name.
 
     Raises:
-        BackboneError: the weights or the device are not there.
+        BackboneError: the weights cannot be found or loaded, or there is no such device.
     """
     device = _device(config.compute.device)
     if config.backbone.name == efficientnet_lite.NAME:
@@ -29,8 +29,8 @@ def load_backbone(config: Config) -> Backbone:
 def _device(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise BackboneError(
-            "compute.device is a device that torch sees.",
-            got="'cuda', but torch sees no GPU",
+            "Device not found",
+            got="compute.device is 'cuda', but torch sees no GPU",
             next_step='set compute.device = "cpu", or install a torch build for your GPU',
         )
     return torch.device(name)

@@ -1,8 +1,9 @@
-"""What a backbone is: a frozen network that turns normalised images into feature vectors.
+"""The interface of backbones: frozen networks that turn normalised images into feature vectors.
 
-A backbone was trained on public data only and never changes; private records never touch its weights. (A copy can
-be tuned: `Backbone.network`.) It is an input of F by the digest of its weights and architecture. Each pass has one
-shape (`micro_batch` images of `image_size` px). Knows nothing about prompts, heads or records.
+A backbone was trained on public data only and never changes; private records have no influence on its weights. (A
+copy of it can be tuned: `Backbone.network`.) It enters the training function by the digest of its weights and
+architecture. All passes have one shape: `micro_batch` images of `image_size` px. Knows nothing about heads or
+records.
 """
 
 from __future__ import annotations
@@ -25,15 +26,16 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 @dataclass(frozen=True)
 class TokenInput:
-    """How learned tokens go into a transformer: after its class token, in front of all others.
+    """The input for learned tokens of a transformer, after its class token and before the tokens of patches.
 
     Attributes:
-        layers: of the transformer.
-        width: of a token.
+        layers: number of layers of the transformer.
+        width: length of a token.
         patch: side of a patch, px.
-        features: of images with tokens, float32 [micro_batch, feature_dim]. Takes images as `Backbone.features`
-            does and tokens float32 [micro_batch or 1, layers or 1, count, width]; differentiable in the tokens.
-            Those of one layer go into the first; those of all layers replace in each what came of the ones before.
+        features: computes the features of images with tokens, float32 [micro_batch, feature_dim], from images as
+            in `Backbone.features` and tokens float32 [micro_batch or 1, layers or 1, count, width]; differentiable
+            in the tokens. Tokens for one layer go into the first one. Tokens for all layers go into each of them,
+            and replace the outputs of the layer before at their positions.
     """
 
     layers: int
@@ -48,12 +50,12 @@ class Backbone(ABC):
     Attributes:
         digest: of the weights and the architecture; equal digests give equal features on one machine.
         image_size: side of the input, px.
-        micro_batch: images in every pass.
+        micro_batch: number of images in every pass.
         feature_dim: length of a feature vector.
-        device: where the weights are.
-        class_vectors: of the public classes that the network was trained on, float32 [classes, feature_dim]; None
-            where the checkpoint has none.
-        token_input: how it takes learned tokens; None where it does not.
+        device: of the weights.
+        class_vectors: weights of the checkpoint's classifier, one vector for each public class that the network
+            was trained on, float32 [classes, feature_dim]; None where the checkpoint has none.
+        token_input: the input for learned tokens; None where the network has none.
     """
 
     digest: Digest
@@ -75,20 +77,20 @@ class Backbone(ABC):
             prompt: float32 [1, 3, image_size, image_size], added to every image.
 
         Returns:
-            float32 [micro_batch, feature_dim]; differentiable in ``images``, or in ``prompt`` where it is given.
+            float32 [micro_batch, feature_dim]; differentiable in ``images``, or in ``prompt`` where there is one.
         """
 
     @abstractmethod
     def network(self) -> nn.Module:
-        """A copy of the network whose weights may be tuned, with its public weights.
+        """A copy of the network with its public weights, which may be tuned.
 
         Returns:
-            Plain layers in evaluation mode, so that no statistics and no dropout couple images; from normalised
-            images, float32 [n, 3, image_size, image_size], to features, float32 [n, feature_dim].
+            A module from normalised images, float32 [n, 3, image_size, image_size], to features, float32
+            [n, feature_dim]. It is in evaluation mode, so that neither batch statistics nor dropout couple images.
         """
 
     def normalize(self, pixels: Tensor) -> Tensor:
-        """Pixels, uint8 [n, 3, h, w], as the float32 input this backbone was trained on (public constants)."""
+        """Pixels, uint8 [n, 3, h, w], as float32 input, normalised with the constants of the public training."""
         return pixels.to(self.device, torch.float32).div_(255.0).sub_(self._mean).div_(self._std)
 
 

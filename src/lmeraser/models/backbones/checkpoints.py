@@ -1,14 +1,14 @@
-"""The checkpoints of the paper's code as folders of backbones.
+"""Conversion of the checkpoints that the paper's code uses into backbone folders.
 
-They are files of torch (or of safetensors) whose tensors have the names of timm and of Microsoft's Swin:
-``blocks.0.attn.qkv.weight``, ``layers.0.blocks.0.attn.relative_position_bias_table``. `convert` gives them the
-names that every version of transformers reads, and splits queries, keys and values. Nothing in a file is
+The checkpoints are files of torch (or of safetensors) whose tensors have the names of timm and of Microsoft's
+Swin: ``blocks.0.attn.qkv.weight``, ``layers.0.blocks.0.attn.relative_position_bias_table``. `convert` gives them
+the names that every version of transformers reads, and splits queries, keys and values. Nothing in a file is
 executed.
 
-Features are what the paper's code takes (``forward_features``): ViT-B-1K the class token after the last norm,
-ViT-B-22K a linear layer and tanh of it (``pre_logits``, transformers' pooler), Swin-B the mean of the tokens.
-Pixels are normalised as the networks were trained; for ViT-B-1K the paper's code takes ImageNet's statistics
-instead of 0.5.
+Features are those of the paper's code (``forward_features``): for ViT-B-1K the class token after the last norm,
+for ViT-B-22K the tanh of a linear layer on it (``pre_logits``, transformers' pooler), for Swin-B the mean of the
+tokens. Pixels are normalised as in the training of the networks; for ViT-B-1K the paper's code uses ImageNet's
+statistics instead of 0.5.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from lmeraser.errors import BackboneError, InputError, listing
 from lmeraser.models.backbones.folder import check_free, pixel_statistics, versions, write_backbone
 from lmeraser.models.backbones.huggingface import POOLING
 
-Kind = Literal["vit", "swin"]
+Family = Literal["vit", "swin"]
 
 _HALF = (0.5, 0.5, 0.5)
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -53,15 +53,15 @@ class PublishedCheckpoint:
     """A published checkpoint.
 
     Attributes:
-        kind: of network.
-        md5: of the file, as the README of the paper's code gives it.
+        family: of the network.
+        md5: of the file, as stated in the README of the paper's code.
         config: transformers' settings of the network.
-        mean: of pixels, by channel.
-        std: their standard deviation.
+        mean: of the pixels, by channel.
+        std: standard deviation of the pixels, by channel.
         size: side of the input, px.
     """
 
-    kind: Kind
+    family: Family
     md5: str
     config: Mapping[str, Any] = field(repr=False)
     mean: tuple[float, ...]
@@ -84,7 +84,7 @@ _BLOCK = {
     r"mlp\.fc1": "intermediate.dense",
     r"mlp\.fc2": "output.dense",
 }
-_NAMES: dict[Kind, dict[str, str]] = {
+_NAMES: dict[Family, dict[str, str]] = {
     "vit": {
         r"cls_token": r"vit.embeddings.cls_token",
         r"pos_embed": r"vit.embeddings.position_embeddings",
@@ -112,7 +112,7 @@ _NAMES: dict[Kind, dict[str, str]] = {
         r"head\.(?:fc\.)?(\w+)": r"classifier.\1",
     },
 }
-_COMPUTED = re.compile(r".*\.(?:relative_position_index|attn_mask)")  # buffers that follow from the sizes
+_COMPUTED = re.compile(r".*\.(?:relative_position_index|attn_mask)")  # buffers that are computed from the sizes
 
 
 def convert(
@@ -123,36 +123,41 @@ def convert(
     unverified: bool = False,
     clock: Callable[[], datetime] = utc_now,
 ) -> dict[str, Any]:
-    """Write a published checkpoint as a backbone's folder.
+    """Convert a published checkpoint into a backbone folder.
 
     Args:
-        file: of torch, or of safetensors.
+        file: the checkpoint, of torch or of safetensors.
         out: the folder; empty or missing.
-        arch: which of `PUBLISHED_CHECKPOINTS` it is.
-        unverified: take another file of the same layout than the one that the paper's code names.
-        clock: tells the time.
+        arch: key in `PUBLISHED_CHECKPOINTS`.
+        unverified: accept a file whose MD5 is not the published one, if its tensors fit.
+        clock: gives the current time.
 
     Returns:
-        What ``provenance.json`` says.
+        The content of ``provenance.json``.
 
     Raises:
-        InputError: there is no such file or architecture, or it is another file.
-        BackboneError: the file holds something else than the tensors of this architecture.
+        InputError: the file or the architecture does not exist, or the MD5 of the file is not the published one.
+        BackboneError: the file does not hold exactly the tensors of this architecture.
     """
     if arch not in PUBLISHED_CHECKPOINTS:
-        raise InputError("--arch is a published backbone.", got=arch, next_step=f"one of {', '.join(PUBLISHED_CHECKPOINTS)}")
+        raise InputError(
+            "Architecture not found",
+            got=f"{arch!r} (there are: {', '.join(PUBLISHED_CHECKPOINTS)})",
+            next_step="choose one of these with --arch",
+        )
     check_free(out)
-    published, data = PUBLISHED_CHECKPOINTS[arch], read_file(file)
+    published = PUBLISHED_CHECKPOINTS[arch]
+    data = read_file(file)
     md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
     if md5 != published.md5 and not unverified:
         raise InputError(
-            f"The file of {arch} is the one that the paper's code names, with MD5 {published.md5}.",
-            got=f"{file} with MD5 {md5}",
-            next_step="get that file, or take this one with --any; its provenance will say 'unverified'",
+            "The file is not the published checkpoint",
+            got=f"{file} has MD5 {md5} ({arch} has {published.md5})",
+            next_step="get that file, or convert this one with --any; its provenance will say 'unverified'",
         )
-    tensors = renamed(read_checkpoint(data, file), published.kind)
-    zero = "classifier.weight" in tensors and not tensors["classifier.weight"].any()
-    if zero:  # Google published ViT-B-22K without its classifier
+    tensors = rename_tensors(read_checkpoint(data, file), published.family)
+    is_zero = "classifier.weight" in tensors and not tensors["classifier.weight"].any()
+    if is_zero:  # Google published ViT-B-22K without its classifier
         tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("classifier.")}
     return write_backbone(
         out,
@@ -167,7 +172,7 @@ def convert(
             "file_sha256": Digest.of(data),
             "file_md5": md5,
             "checked": "unverified" if md5 != published.md5 else "MD5, as the README of the paper's code gives it",
-            "classifier": "left out: all of its weights are 0" if zero else "as in the file",
+            "classifier": "left out: all of its weights are 0" if is_zero else "as in the file",
             "versions": versions("torch", "transformers"),
             "finished": to_text(clock()),
         },
@@ -175,38 +180,47 @@ def convert(
 
 
 def read_checkpoint(data: bytes, file: Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint, by name.
+    """The tensors of a checkpoint, by name; nothing in it is executed.
+
+    Args:
+        data: the content of the file.
+        file: its path; the suffix tells the format.
 
     Raises:
-        BackboneError: it holds anything else; nothing of it is executed.
+        BackboneError: the file is damaged, or holds anything but tensors.
     """
     try:
         safe = file.suffix == ".safetensors"
-        found: Any = load(data) if safe else torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except Exception as error:  # a pickle that is not only tensors, a damaged archive, a header that is none
+        content: Any = load(data) if safe else torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except Exception as error:  # a pickle with more than tensors, a damaged archive, an invalid header...
         raise BackboneError(
-            "A checkpoint holds tensors and nothing that would have to be executed.",
+            "The checkpoint is damaged, or holds more than tensors",
             got=f"{file}: {str(error).splitlines()[0] if str(error) else type(error).__name__}",
-            next_step="check that the file is complete; save it again with torch.save(model.state_dict(), ...)",
+            next_step="check that the file is complete, or save it again with torch.save(model.state_dict(), ...)",
         ) from error
     for wrapping in ("module", "model", "state_dict"):
-        found = found[wrapping] if isinstance(found, dict) and wrapping in found else found
-    if not isinstance(found, dict) or not all(isinstance(tensor, Tensor) for tensor in found.values()):
-        raise BackboneError("A checkpoint is a dictionary of tensors.", got=f"{file}: {type(found).__name__}")
-    return found
+        content = content[wrapping] if isinstance(content, dict) and wrapping in content else content
+    if not isinstance(content, dict) or not all(isinstance(tensor, Tensor) for tensor in content.values()):
+        raise BackboneError(
+            "The checkpoint is not a dictionary of tensors",
+            got=f"{file}: {type(content).__name__}",
+            next_step="save it again with torch.save(model.state_dict(), ...)",
+        )
+    return content
 
 
-def renamed(tensors: Mapping[str, Tensor], kind: Kind) -> dict[str, Tensor]:
-    """Tensors under the names of transformers; queries, keys and values one by one.
+def rename_tensors(tensors: Mapping[str, Tensor], family: Family) -> dict[str, Tensor]:
+    """Tensors under the names of transformers; queries, keys and values are separated.
 
     Raises:
         BackboneError: there are names that the architecture does not have.
     """
-    result, unknown = {}, []
+    result: dict[str, Tensor] = {}
+    unknown: list[str] = []
     for name, tensor in tensors.items():
         if _COMPUTED.fullmatch(name):
             continue
-        new = _new_name(_at_the_end(name, tensors), kind)
+        new = _new_name(_with_merging_at_end(name, tensors), family)
         if new is None:
             unknown.append(name)
         elif ".QKV." in new:
@@ -216,22 +230,26 @@ def renamed(tensors: Mapping[str, Tensor], kind: Kind) -> dict[str, Tensor]:
             result[new] = tensor
     if unknown:
         raise BackboneError(
-            f"A checkpoint of this kind ({kind}) has the tensors of its architecture only.",
+            "The checkpoint has tensors that the architecture does not have",
             got=listing(unknown),
-            next_step="check --arch",
+            next_step=f"check --arch; these are not tensors of a {family}",
         )
     return result
 
 
-def _new_name(name: str, kind: Kind) -> str | None:
-    for pattern, new in _NAMES[kind].items():
+def _new_name(name: str, family: Family) -> str | None:
+    """A tensor's name in transformers; None where the family has no such tensor."""
+    for pattern, new in _NAMES[family].items():
         if match := re.fullmatch(pattern, name):
             return match.expand(new)
     return None
 
 
-def _at_the_end(name: str, tensors: Mapping[str, Tensor]) -> str:
-    """Later versions of timm merge patches at the beginning of a stage, not at the end of the one before."""
+def _with_merging_at_end(name: str, tensors: Mapping[str, Tensor]) -> str:
+    """A name in the layout where patches are merged at the end of a stage.
+
+    Later versions of timm merge them at the beginning of the next stage.
+    """
     match = re.fullmatch(r"layers\.(\d+)(\.downsample\..+)", name)
     if match is None or "layers.0.downsample.norm.weight" in tensors:
         return name
@@ -239,15 +257,15 @@ def _at_the_end(name: str, tensors: Mapping[str, Tensor]) -> str:
 
 
 def _config(published: PublishedCheckpoint, tensors: Mapping[str, Tensor]) -> bytes:
-    """The ``config.json`` of the network."""
+    """Content of the network's ``config.json``."""
     from transformers import SwinConfig, ViTConfig
 
     settings: dict[str, Any] = {**published.config, "image_size": published.size}
     if "classifier.weight" in tensors:
         settings["num_labels"] = len(tensors["classifier.weight"])
-    if "vit.pooler.dense.weight" in tensors:  # what the classifier sees, and the paper's code
+    if "vit.pooler.dense.weight" in tensors:  # the input of the classifier, and the features of the paper's code
         settings[POOLING] = "pooler"
-    config = (ViTConfig if published.kind == "vit" else SwinConfig)(**settings)
-    config.architectures = [f"{'ViT' if published.kind == 'vit' else 'Swin'}ForImageClassification"]
+    config = (ViTConfig if published.family == "vit" else SwinConfig)(**settings)
+    config.architectures = [f"{'ViT' if published.family == 'vit' else 'Swin'}ForImageClassification"]
     text: str = config.to_json_string()
     return text.encode()

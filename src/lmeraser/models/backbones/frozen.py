@@ -1,9 +1,9 @@
-"""Layers whose weights never change: fast passes forward, and backward to the input alone; `freeze` puts them in.
+"""Layers with frozen weights: fast forward passes, and fast backward passes to the input alone.
 
-A frozen linear map has a fixed transpose, so the gradient of its input is one more forward pass, through the same
-inference kernel: oneDNN's with weights in its own layout where torch has them (a CPU, float32), torch's elsewhere.
-The bits differ between the two, which is the fingerprint's business. `TunableConv` is a convolution thawed again.
-Knows nothing about whole networks.
+`freeze` replaces layers of a network by them. A frozen linear map has a fixed transpose, so the gradient of its
+input is one more forward pass, through the same inference kernel: oneDNN's with weights in its own layout where
+torch has these kernels (a CPU, float32), torch's own elsewhere. The bits differ between the two; the canary of the
+environment fingerprint tells them apart. `TunableConv` is a frozen convolution whose weights can be tuned again.
 """
 
 from __future__ import annotations
@@ -14,29 +14,33 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from torch import Tensor, nn
 
-_ONEDNN: Any = torch.ops.mkldnn  # torch's stubs lack its operations, and types of `mkldnn` and `Function.apply`
+_ONEDNN: Any = torch.ops.mkldnn  # torch's stubs lack its operations, and types for `mkldnn` and `Function.apply`
 _AVAILABLE = bool(cast("Any", torch.backends.mkldnn).is_available())
 
 
 def freeze(module: nn.Module) -> nn.Module:
-    """``module`` in evaluation mode, without gradients for its weights, with the layers of this file in it."""
+    """Freeze a network in place.
+
+    Returns:
+        ``module`` in evaluation mode, without gradients for its weights, with the layers of this file in it.
+    """
     for name, child in module.named_children():
-        if type(child) is nn.Linear:  # not its subclasses, which may do more
+        if type(child) is nn.Linear:  # not a subclass, which may do more
             setattr(module, name, FrozenLinear(child.weight, child.bias))
-        elif type(child) is nn.Conv2d and _cuts_patches(child):
+        elif type(child) is nn.Conv2d and _splits_into_patches(child):
             setattr(module, name, FrozenPatches(child))
         else:
             freeze(child)
     return module.eval().requires_grad_(False)
 
 
-def _cuts_patches(convolution: nn.Conv2d) -> bool:
+def _splits_into_patches(convolution: nn.Conv2d) -> bool:
     plain = convolution.groups == 1 and convolution.padding == (0, 0) and convolution.dilation == (1, 1)
     return plain and convolution.kernel_size == convolution.stride
 
 
-def packs(weight: Tensor) -> bool:
-    """Whether oneDNN's kernels for packed weights take this one."""
+def can_pack(weight: Tensor) -> bool:
+    """Whether oneDNN's kernels for weights in its own layout accept this one."""
     if weight.device.type != "cpu" or weight.dtype != torch.float32 or not _AVAILABLE:
         return False
     return hasattr(_ONEDNN, "_linear_pointwise") and hasattr(_ONEDNN, "_reorder_linear_weight")
@@ -53,25 +57,26 @@ class FrozenLinear(nn.Module):
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         super().__init__()
         self.bias = None if bias is None else bias.detach()
-        self._packed = packs(weight)
-        weight, transposed = weight.detach(), weight.detach().t().contiguous()
+        self._packed = can_pack(weight)
+        weight = weight.detach()
+        transposed = weight.t().contiguous()
         self.weight = _ONEDNN._reorder_linear_weight(weight) if self._packed else weight
         self.transposed = _ONEDNN._reorder_linear_weight(transposed) if self._packed else transposed
 
     def forward(self, x: Tensor) -> Tensor:
-        """The layer, differentiable in its input."""
+        """The output, differentiable in x."""
         result: Tensor = cast("Any", _Linear).apply(x, self)
         return result
 
-    def straight(self, x: Tensor) -> Tensor:
-        """The layer, no gradient kept."""
-        return self._multiplied(x, self.weight, self.bias)
+    def pass_forward(self, x: Tensor) -> Tensor:
+        """The output, without autograd."""
+        return self._multiply(x, self.weight, self.bias)
 
-    def back(self, gradient: Tensor) -> Tensor:
-        """Gradient of x from that of the result."""
-        return self._multiplied(gradient, self.transposed, None)
+    def pass_backward(self, gradient: Tensor) -> Tensor:
+        """Gradient of x from that of the output."""
+        return self._multiply(gradient, self.transposed, None)
 
-    def _multiplied(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def _multiply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if not self._packed:
             return F.linear(x, weight, bias)
         result: Tensor = _ONEDNN._linear_pointwise(x.contiguous(), weight, bias, "none", [], "")
@@ -82,18 +87,18 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, layer: FrozenLinear) -> Tensor:
         ctx.layer = layer
-        return layer.straight(x)
+        return layer.pass_forward(x)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
-        return ctx.layer.back(gradients[0]), None
+        return ctx.layer.pass_backward(gradients[0]), None
 
 
 class FrozenPatches(nn.Module):
-    """A convolution over patches that do not overlap, as one matrix product.
+    """A convolution over patches that do not overlap, computed as one matrix product.
 
     Args:
-        convolution: whose stride is its kernel's size, without padding, dilation and groups.
+        convolution: its stride is the size of its kernel; it has no padding, dilation or groups.
     """
 
     def __init__(self, convolution: nn.Conv2d) -> None:
@@ -103,16 +108,16 @@ class FrozenPatches(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """Of the matrix product; models ask it for its dtype."""
+        """Weight of the matrix product; models read its dtype."""
         return self.linear.weight
 
     def forward(self, x: Tensor) -> Tensor:
-        """[n, channels, height, width] to [n, out, rows, columns]; what is left of a patch is left out."""
+        """[n, channels, height, width] to [n, out, rows, columns]; incomplete patches at the end are ignored."""
         count, channels = x.shape[:2]
         rows, columns = x.shape[2] // self.height, x.shape[3] // self.width
         whole = x[:, :, : rows * self.height, : columns * self.width]
-        cut = whole.reshape(count, channels, rows, self.height, columns, self.width)
-        flat = cut.permute(0, 2, 4, 1, 3, 5).reshape(count * rows * columns, -1)
+        patches = whole.reshape(count, channels, rows, self.height, columns, self.width)
+        flat = patches.permute(0, 2, 4, 1, 3, 5).reshape(count * rows * columns, -1)
         result: Tensor = self.linear(flat)
         return result.reshape(count, rows, columns, -1).permute(0, 3, 1, 2)
 
@@ -120,10 +125,10 @@ class FrozenPatches(nn.Module):
 class FrozenConv(nn.Module):
     """A convolution with frozen weights, and optionally the clamp to [0, 6] (ReLU6) that follows it.
 
-    Its passes are plain functions without autograd, so that a block can run both and reuse memory. The output's
-    side is ceil(side / stride), as TensorFlow pads ("SAME"). That may need one more row of zeros after the image
-    than before it; zeros in the kernel do the same without copying the image, and oneDNN's backward pass is many
-    times faster on even padding.
+    Its passes are plain functions without autograd, so that a block can call both and reuse memory. The side of
+    the output is ceil(side / stride), which is TensorFlow's "SAME" padding. It may need one more row of zeros
+    after the image than before it; zeros in the kernel have the same effect without a copy of the image, and
+    oneDNN's backward pass is many times faster with symmetric padding.
 
     Args:
         weight: [out, in / groups, side, side], side odd.
@@ -137,7 +142,7 @@ class FrozenConv(nn.Module):
         super().__init__()
         self.stride, self.groups, self.clamp = stride, groups, clamp
         self.bias = bias.detach()
-        self._packed = packs(weight)
+        self._packed = can_pack(weight)
         plain = weight.detach().to(memory_format=torch.channels_last)
         # With stride 2 the first tap of an even side's outputs lies one pixel further right than an odd side's.
         self.plain = {side: _shifted(plain) if stride == 2 and side == 0 else plain for side in (0, 1)}
@@ -149,87 +154,91 @@ class FrozenConv(nn.Module):
             self.reversed = self._pack(plain.transpose(0, 1), 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The layer; `back` is its backward pass."""
+        """The output, without autograd; `backward` is the backward pass."""
         weight = self.weight[x.shape[-1] % 2]
-        return self._convolved(x, weight, self.bias, self.stride, clamp=self.clamp)
+        return self._convolve(x, weight, self.bias, self.stride, clamp=self.clamp)
 
     def linear(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        """The layer without its clamp, differentiable in the input by torch's own means."""
+        """The output before the clamp, differentiable in x by torch's autograd."""
         weight = self.plain[x.shape[-1] % 2]
         return F.conv2d(x, weight, bias, self.stride, weight.shape[-1] // 2, groups=self.groups)
 
-    def back(self, gradient: Tensor, result: Tensor, x: Tensor) -> Tensor:
-        """Gradient of the input.
+    def backward(self, gradient: Tensor, output: Tensor, x: Tensor) -> Tensor:
+        """Gradient of x.
 
         Args:
-            gradient: of the result; overwritten where the layer clamps.
-            result: what `forward` gave.
-            x: for what.
+            gradient: of the output; overwritten where the layer clamps.
+            output: of `forward` for x.
+            x: the input.
         """
         if self.clamp:
-            mask_clamped(gradient, result)
+            mask_clamped(gradient, output)
         if self.reversed is not None:
-            return self._convolved(gradient, self.reversed, None, 1, clamp=False)
-        return self.linear_back(gradient, x)
+            return self._convolve(gradient, self.reversed, None, 1, clamp=False)
+        return self.linear_backward(gradient, x)
 
-    def linear_back(self, gradient: Tensor, x: Tensor) -> Tensor:
-        """Gradient of the input from that of `linear`; of ``x`` only shape and layout are read."""
+    def linear_backward(self, gradient: Tensor, x: Tensor) -> Tensor:
+        """Gradient of x from that of `linear`; only the shape and the layout of ``x`` are used."""
         weight = self.plain[x.shape[-1] % 2]
-        strides, padding, none, ones = [self.stride] * 2, [weight.shape[-1] // 2] * 2, [0, 0], [1, 1]
-        wanted = [True, False, False]
-        found: Tensor = torch.ops.aten.convolution_backward(
-            gradient, x, weight, None, strides, padding, ones, False, none, self.groups, wanted
+        strides = [self.stride] * 2
+        padding = [weight.shape[-1] // 2] * 2
+        dilation = [1, 1]
+        output_padding = [0, 0]
+        needed = [True, False, False]  # gradients of the input, the weight, the bias
+        input_gradient: Tensor = torch.ops.aten.convolution_backward(
+            gradient, x, weight, None, strides, padding, dilation, False, output_padding, self.groups, needed
         )[0]
-        return found
+        return input_gradient
 
     def _pack(self, weight: Tensor, stride: int) -> Tensor:
         weight = weight.contiguous(memory_format=torch.channels_last)
         if not self._packed:
             return weight
-        found: Tensor = _ONEDNN._reorder_convolution_weight(
+        packed: Tensor = _ONEDNN._reorder_convolution_weight(
             weight, [weight.shape[-1] // 2] * 2, [stride] * 2, [1, 1], self.groups
         )
-        return found
+        return packed
 
-    def _convolved(self, x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, *, clamp: bool) -> Tensor:
+    def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, *, clamp: bool) -> Tensor:
         padding = weight.shape[-1] // 2
         if not self._packed:
             y = F.conv2d(x, weight, bias, stride, padding, groups=self.groups)
             return y.clamp_(0.0, 6.0) if clamp else y
         attribute, scalars = ("hardtanh", [0.0, 6.0]) if clamp else ("none", [])
-        found: Tensor = _ONEDNN._convolution_pointwise(
+        result: Tensor = _ONEDNN._convolution_pointwise(
             x, weight, bias, [padding] * 2, [stride] * 2, [1, 1], self.groups, attribute, scalars, ""
         )
-        return found
+        return result
 
 
 class TunableConv(nn.Module):
-    """The same convolution with weights that can be tuned, in torch's own operations.
+    """A convolution like `FrozenConv`, in torch's own operations and with weights that can be tuned.
 
     Args:
-        frozen: whose weights it starts with.
-        clamp: whether the result is clamped; None: as it is there.
+        frozen: gives the initial weights.
+        clamp: whether the output is clamped; None: as in ``frozen``.
     """
 
     def __init__(self, frozen: FrozenConv, *, clamp: bool | None = None) -> None:
         super().__init__()
-        self.stride, self.groups = frozen.stride, frozen.groups
+        self.stride = frozen.stride
+        self.groups = frozen.groups
         self.clamp = frozen.clamp if clamp is None else clamp
         self.weight = nn.Parameter(frozen.plain[1].clone(memory_format=torch.contiguous_format))
         self.bias = nn.Parameter(frozen.bias.clone())
 
     def forward(self, x: Tensor) -> Tensor:
-        """The layer."""
+        """The output."""
         weight = _shifted(self.weight) if self.stride == 2 and x.shape[-1] % 2 == 0 else self.weight
         y = F.conv2d(x, weight, self.bias, self.stride, weight.shape[-1] // 2, groups=self.groups)
         return F.relu6(y) if self.clamp else y
 
 
-def mask_clamped(gradient: Tensor, result: Tensor) -> None:
-    """Set the gradient to zero, in place, where the result stands at 0 or 6."""
-    torch.ops.aten.hardtanh_backward.grad_input(gradient, result, 0.0, 6.0, grad_input=gradient)
+def mask_clamped(gradient: Tensor, output: Tensor) -> None:
+    """Set the gradient of a clamped output to zero, in place, wherever the output is 0 or 6."""
+    torch.ops.aten.hardtanh_backward.grad_input(gradient, output, 0.0, 6.0, grad_input=gradient)
 
 
 def _shifted(kernel: Tensor) -> Tensor:
-    """The kernel one pixel further right and down, in a larger one of odd side."""
+    """The kernel moved one pixel to the right and down, in a larger kernel of odd side."""
     return F.pad(kernel, (2, 0, 2, 0))

@@ -1,9 +1,9 @@
-"""Any image model that ``transformers.AutoModel`` knows: ViT, Swin, DINOv2, ConvNeXt, ResNet...
+"""Backbones from image models of ``transformers``: ViT, Swin, DINOv2, ConvNeXt, ResNet...
 
-Weights come from a hub name or a local folder, as safetensors only: no code is unpickled and none is fetched.
-The features are the class token where there is one (ViT), else the model's own pooling (Swin: mean of the
-tokens), unless a folder's ``config.json`` tells otherwise (`checkpoints`). Pixel statistics come from the
-model's ``preprocessor_config.json``.
+Weights are loaded from a model name on the hub or a local folder, as safetensors only: no code is unpickled and
+none is fetched. The features are the class token where there is one (ViT), else the model's own pooling (Swin:
+mean of the tokens), unless a folder's ``config.json`` names another pooling (`checkpoints`). Pixel statistics are
+read from the model's ``preprocessor_config.json``.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ ALIASES = {
     "swin-b-1k": "microsoft/swin-base-patch4-window7-224",
 }
 _CLASS_TOKEN = frozenset({"vit", "deit", "dinov2", "dinov2_with_registers", "beit", "data2vec-vision", "vit_mae"})
-_INTERPOLATING = frozenset({"vit", "deit"})  # others follow the input's size by themselves
-_CLASSIFIER = "classifier.weight"  # where transformers' image classifiers keep their class vectors
-POOLING = "lmeraser_pooling"  # in a config.json: what its classifier sees, where that is not usual for the model
+_INTERPOLATING = frozenset({"vit", "deit"})  # the others adapt to the size of the input without an argument
+_CLASSIFIER = "classifier.weight"  # name of the class vectors in transformers' image classifiers
+POOLING = "lmeraser_pooling"  # key in config.json: the pooling for its classifier, if not the model's usual one
 _DEFAULT_MEAN = _DEFAULT_STD = (0.5, 0.5, 0.5)
 
 
@@ -41,32 +41,33 @@ class HuggingFaceBackbone(Backbone):
     """A frozen ``transformers`` image model."""
 
     def __init__(self, config: BackboneConfig, device: torch.device) -> None:
-        where = ALIASES.get(config.name, config.name)
-        model, missing = _load(where, config.name)
-        kind = str(model.config.model_type)
+        location = ALIASES.get(config.name, config.name)
+        model, missing = _load(location, config.name)
+        model_type = str(model.config.model_type)
         natural = _natural_pooling(model.config)
         self._pooling = config.pooling if config.pooling != "auto" else natural
         _drop_unused_pooler(model, self._pooling)
         _check_complete(model, missing, config.name)
-        self._extra = {"interpolate_pos_encoding": True} if kind in _INTERPOLATING else {}
-        mean, std = _pixel_statistics(where)
+        self._extra = {"interpolate_pos_encoding": True} if model_type in _INTERPOLATING else {}
+        mean, std = _pixel_statistics(location)
         architecture = {"config": _stable(model.config), "pooling": self._pooling, "mean": mean, "std": std}
-        classifier = _classifier(where)
-        public = {} if classifier is None else {_CLASSIFIER: torch.from_numpy(classifier)}
-        self.digest = weights_digest(architecture, {**model.state_dict(), **public})
+        classifier = _classifier(location)
+        classifier_state = {} if classifier is None else {_CLASSIFIER: torch.from_numpy(classifier)}
+        self.digest = weights_digest(architecture, {**model.state_dict(), **classifier_state})
         self.image_size = config.image_size
         self.micro_batch = config.micro_batch
         self.device = device
         self._mean = channel_constants(mean, device)
         self._std = channel_constants(std, device)
-        if kind in _INTERPOLATING and self._pooling in ("cls", "pooler"):
+        if model_type in _INTERPOLATING and self._pooling in ("cls", "pooler"):
             _keep_class_token(model)
         self._dtype = DTYPES[config.precision]
-        self._source = where, config.name
+        self._location = location
+        self._name = config.name
         self._model: Any = freeze(model.to(device, self._dtype))
         self.feature_dim = self._probe(config)
-        seen = self._pooling == natural and classifier is not None and classifier.shape[1] == self.feature_dim
-        self.class_vectors = classifier if seen else None  # other features lie in another space
+        fits = self._pooling == natural and classifier is not None and classifier.shape[1] == self.feature_dim
+        self.class_vectors = classifier if fits else None  # features of another pooling lie in another space
         if self._pooling == "cls":
             self.token_input = token_input(self._model, self._extra)
 
@@ -77,31 +78,35 @@ class HuggingFaceBackbone(Backbone):
         return _pooled(output, self._pooling).float()
 
     def network(self) -> nn.Module:
-        """The model as transformers makes it, read again."""
-        model, _ = _load(*self._source)
+        """The model as transformers builds it, loaded again."""
+        model, _ = _load(self._location, self._name)
         _drop_unused_pooler(model, self._pooling)
         return _Tunable(model.to(self.device, self._dtype), self._pooling, self._extra).eval()
 
     def _probe(self, config: BackboneConfig) -> int:
+        """Length of a feature vector, measured with one pass."""
         shape = (config.micro_batch, 3, config.image_size, config.image_size)
         try:
             with torch.no_grad():
                 return int(self.features(torch.zeros(shape, device=self.device)).shape[1])
         except (RuntimeError, ValueError, AttributeError, TypeError) as error:
             raise BackboneError(
-                "The backbone takes square images of backbone.image_size and gives one vector for each.",
-                got=f"{config.name} at {config.image_size} px: {error}",
-                next_step="set backbone.image_size to what the model was trained on, and backbone.pooling to a "
-                "pooling that it has",
+                "The backbone cannot compute features with these settings",
+                got=f"{config.name} with backbone.image_size = {config.image_size} and "
+                f"backbone.pooling = {config.pooling!r}: {error}",
+                next_step="set backbone.image_size to the size that the model was trained on, and "
+                "backbone.pooling to a pooling that it has",
             ) from error
 
 
 class _Tunable(nn.Module):
-    """A model of transformers from images to features."""
+    """A model of transformers as a module from images to features."""
 
     def __init__(self, model: Any, pooling: str, extra: dict[str, bool]) -> None:
         super().__init__()
-        self.model, self._pooling, self._extra = model, pooling, extra
+        self.model = model
+        self._pooling = pooling
+        self._extra = extra
 
     def forward(self, images: Tensor) -> Tensor:
         output = self.model(pixel_values=images.to(self.model.dtype), **self._extra)
@@ -109,7 +114,7 @@ class _Tunable(nn.Module):
 
 
 def _pooled(output: Any, pooling: str) -> Tensor:
-    """One vector for each image from what a model of transformers gives."""
+    """Features, [n, d], from the output of a model of transformers."""
     if pooling == "pooler":
         pooled: Tensor = output.pooler_output
         return pooled.flatten(1)
@@ -120,14 +125,17 @@ def _pooled(output: Any, pooling: str) -> Tensor:
 
 
 def _keep_class_token(model: Any) -> None:
-    """Have the last layer compute the class token alone, where transformers' version has layers like this."""
+    """Replace the last layer by one that computes the class token only.
+
+    Does nothing where the installed version of transformers builds its layers in another way.
+    """
     layers = getattr(model, "layers", None)
     if isinstance(layers, nn.ModuleList) and hasattr(getattr(layers[-1], "attention", None), "q_proj"):
         layers[-1] = _ClassTokenLayer(layers[-1])
 
 
 class _ClassTokenLayer(nn.Module):
-    """A ViT's last layer for its class token: the other tokens are only looked at."""
+    """The last layer of a ViT, for the class token only: the other tokens are keys and values, not queries."""
 
     def __init__(self, layer: Any) -> None:
         super().__init__()
@@ -135,26 +143,32 @@ class _ClassTokenLayer(nn.Module):
 
     def forward(self, tokens: Tensor, *_: Any, **__: Any) -> Tensor:
         """[n, tokens, d] to [n, 1, d]."""
-        attention, first = self.layer.attention, tokens[:, :1]
+        attention = self.layer.attention
+        first = tokens[:, :1]
         normed = self.layer.layernorm_before(tokens)
 
         def heads(x: Tensor) -> Tensor:
             return x.view(*x.shape[:2], -1, attention.head_dim).transpose(1, 2)
 
-        query, key = heads(attention.q_proj(normed[:, :1])), heads(attention.k_proj(normed))
-        seen = F.scaled_dot_product_attention(query, key, heads(attention.v_proj(normed)), scale=attention.scaling)
-        x = first + attention.o_proj(seen.transpose(1, 2).flatten(2))
+        query = heads(attention.q_proj(normed[:, :1]))
+        key = heads(attention.k_proj(normed))
+        value = heads(attention.v_proj(normed))
+        mixed = F.scaled_dot_product_attention(query, key, value, scale=attention.scaling)
+        x = first + attention.o_proj(mixed.transpose(1, 2).flatten(2))
         result: Tensor = x + self.layer.mlp(self.layer.layernorm_after(x))
         return result
 
 
-def _classifier(where: str) -> NDArray[np.float32] | None:
-    """Weights of the checkpoint's own classifier, float32 [classes, d], which `AutoModel` leaves behind."""
+def _classifier(location: str) -> NDArray[np.float32] | None:
+    """Weights of the checkpoint's own classifier, float32 [classes, d], which `AutoModel` does not load.
+
+    None where there are none, or where the checkpoint is split into several files.
+    """
     from safetensors import safe_open
     from transformers.utils import cached_file
 
-    path = cached_file(where, "model.safetensors", _raise_exceptions_for_missing_entries=False)
-    if path is None:  # in several files
+    path = cached_file(location, "model.safetensors", _raise_exceptions_for_missing_entries=False)
+    if path is None:
         return None
     with safe_open(path, framework="numpy") as file:
         if _CLASSIFIER not in file.keys():  # noqa: SIM118 - not a dictionary
@@ -164,12 +178,12 @@ def _classifier(where: str) -> NDArray[np.float32] | None:
 
 
 def _natural_pooling(config: Any) -> str:
-    """What the checkpoint's classifier sees."""
+    """The pooling that the checkpoint's classifier was trained on."""
     return str(getattr(config, POOLING, "cls" if config.model_type in _CLASS_TOKEN else "pooler"))
 
 
 def _drop_unused_pooler(model: Any, pooling: str) -> None:
-    """Remove a trainable pooler that the features don't use; checkpoints often lack its weights."""
+    """Remove a pooler with weights that the features don't use; checkpoints often lack these weights."""
     pooler = getattr(model, "pooler", None)
     if pooling != "pooler" and isinstance(pooler, nn.Module) and any(True for _ in pooler.parameters()):
         model.pooler = None
@@ -179,23 +193,28 @@ def _check_complete(model: Any, missing: set[str], name: str) -> None:
     """Refuse missing weights: transformers would draw them at random, differently in every process."""
     if used := sorted(missing & set(model.state_dict())):
         raise BackboneError(
-            "A backbone's checkpoint holds all of its weights.",
-            got=f"{name} lacks {len(used)}, for instance {used[0]}",
+            "The backbone's checkpoint is incomplete",
+            got=f"{name} lacks {len(used)} tensors, for instance {used[0]}",
             next_step="use a complete checkpoint, or a backbone.pooling that does not need them",
         )
 
 
-def _load(where: str, name: str) -> tuple[Any, set[str]]:
-    """The model, and the names of weights that its checkpoint lacks."""
+def _load(location: str, name: str) -> tuple[Any, set[str]]:
+    """The model, and the names of the weights that its checkpoint lacks.
+
+    Args:
+        location: folder, or model name on the hub.
+        name: ``backbone.name``, for errors.
+    """
     from transformers import AutoModel
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    logging.set_verbosity_error()  # its report of missing weights is ours to make
+    logging.set_verbosity_error()  # `_check_complete` reports missing weights
     try:
         # Safetensors only, and never code from the model's folder: loading must not execute anything.
         model, report = AutoModel.from_pretrained(
-            where,
+            location,
             use_safetensors=True,
             trust_remote_code=False,
             dtype=torch.float32,
@@ -204,22 +223,23 @@ def _load(where: str, name: str) -> tuple[Any, set[str]]:
     except Exception as error:  # transformers raises OSError, ValueError, KeyError... with long explanations
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise BackboneError(
-            "A backbone is 'efficientnet-lite0', a folder saved by transformers, or a model name on the hub "
-            "that is cached or can be reached.",
-            got=f"{name}: {first}",
-            next_step=f"without network: put config.json and model.safetensors of {where} into a folder and set "
-            "backbone.name to that folder's path",
+            "The backbone cannot be loaded",
+            got=f"{name!r} (possible: 'efficientnet-lite0', a folder saved by transformers, "
+            f"or a model name on the hub): {first}",
+            next_step=f"without network, put config.json and model.safetensors of {location} into a folder "
+            "and set backbone.name to that folder's path",
         ) from error
-    # A mismatched key is a name with two shapes; its weights are drawn at random as well.
+    # A mismatched key is a name whose shapes differ; its weights would be random as well.
     mismatched = [key if isinstance(key, str) else key[0] for key in report["mismatched_keys"]]
     return model, {*report["missing_keys"], *mismatched}
 
 
-def _pixel_statistics(where: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _pixel_statistics(location: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation that pixels from 0 to 1 are normalised with, by channel."""
     from transformers.utils import cached_file
 
     try:
-        path = cached_file(where, "preprocessor_config.json", _raise_exceptions_for_missing_entries=False)
+        path = cached_file(location, "preprocessor_config.json", _raise_exceptions_for_missing_entries=False)
     except OSError:
         path = None
     values = json.loads(Path(path).read_text(encoding="utf-8")) if path else {}
@@ -232,7 +252,7 @@ def _pixel_statistics(where: str) -> tuple[tuple[float, ...], tuple[float, ...]]
 
 
 def _stable(config: Any) -> dict[str, Any]:
-    """The model's configuration without what depends on where or with what version it was loaded."""
+    """The model's configuration without the entries that depend on its location or on versions."""
     volatile = {"_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype"}
     values = {key: value for key, value in config.to_dict().items() if key not in volatile}
     stable: dict[str, Any] = json.loads(json.dumps(values, sort_keys=True, default=str))

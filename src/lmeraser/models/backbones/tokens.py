@@ -3,7 +3,7 @@
     [class, tokens, patches] -> layer -> ... -> norm -> class token
 
 Runs the parts of a frozen ViT, DeiT or DINOv2 of ``transformers`` one after the other, since its own forward pass
-takes no tokens. Knows nothing about how tokens are tuned.
+takes no additional tokens.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from torch import Tensor
 
 from lmeraser.models.backbones.base import TokenInput
 
-_KINDS = frozenset({"vit", "deit", "dinov2", "dinov2_with_registers"})
+_MODEL_TYPES = frozenset({"vit", "deit", "dinov2", "dinov2_with_registers"})
 
 
 def token_input(model: Any, extra: dict[str, bool]) -> TokenInput | None:
-    """How a model takes learned tokens; None where it is of another kind.
+    """The input for learned tokens of a model; None where its type is not supported.
 
     Args:
-        model: of transformers, frozen; its features are the class token.
+        model: a frozen model of transformers whose features are the class token.
         extra: arguments for its embeddings.
     """
-    if str(model.config.model_type) not in _KINDS:
+    if str(model.config.model_type) not in _MODEL_TYPES:
         return None
     patch = model.config.patch_size
     side = int(patch if isinstance(patch, int) else patch[0])
@@ -35,18 +35,19 @@ def token_input(model: Any, extra: dict[str, bool]) -> TokenInput | None:
 
 
 def _layers(model: Any) -> Any:
-    """Where transformers' versions keep the layers."""
+    """The layers of a model; versions of transformers keep them in different places."""
     return model.layers if hasattr(model, "layers") else model.encoder.layer
 
 
 def _features(model: Any, extra: dict[str, bool], images: Tensor, tokens: Tensor) -> Tensor:
+    """`TokenInput.features` of a model."""
     hidden: Tensor = model.embeddings(images.to(model.dtype), **extra)
     count = tokens.shape[2]
     for number, layer in enumerate(_layers(model)):
         if number < tokens.shape[1]:
-            own = tokens[:, number].to(hidden.dtype).expand(len(hidden), -1, -1)
-            others = hidden[:, 1:] if number == 0 else hidden[:, 1 + count :]
-            hidden = torch.cat([hidden[:, :1], own, others], dim=1)
+            learned = tokens[:, number].to(hidden.dtype).expand(len(hidden), -1, -1)
+            patches = hidden[:, 1:] if number == 0 else hidden[:, 1 + count :]
+            hidden = torch.cat([hidden[:, :1], learned, patches], dim=1)
         result = layer(hidden)
         hidden = result[0] if isinstance(result, tuple) else result
     normed: Tensor = model.layernorm(hidden)

@@ -1,1 +1,1 @@
-"""Making a backbone from public images."""
+"""Pre-training of backbones on public images."""

@@ -1,9 +1,9 @@
-"""The public images of a pre-training in one file, so that a source is read once and then in any order.
+"""A data set of public images in one Arrow file, for random access during a pre-training.
 
-A source is a stream; training wants its images shuffled anew in every epoch, and a stopped training wants them
-again. They are written into an Arrow file that is mapped into memory, with the image bytes as given, beside the
-list of their digests (`public`). This is for public images only: private ones are sealed in a workspace
-(`records`). Knows nothing about networks.
+A source is a stream, but training reads the images in a new order in every epoch, and reads them again when a
+stopped training continues. So they are written once into an Arrow file that is mapped into memory, with their
+bytes as given, and beside it the list of their digests (`data.provenance`). Public images only: a workspace
+encrypts private ones. Knows nothing about networks.
 """
 
 from __future__ import annotations
@@ -15,36 +15,40 @@ from pathlib import Path
 import pyarrow as pa
 
 from lmeraser.core.atomic_files import TEMPORARY, flush_folder, storage_errors, write_atomic
-from lmeraser.core.progress import Progress, counted
+from lmeraser.core.progress import Progress, track
 from lmeraser.data.provenance import PUBLIC_DIGESTS, image_digests, sorted_set
 from lmeraser.data.sources import Example, Source, check, chunks
 from lmeraser.errors import SourceError
 
 _IMAGES = "images.arrow"
-_TOGETHER = 256  # images of one Arrow batch
+_BATCH = 256  # images in one Arrow batch
 _SCHEMA = pa.schema([("image", pa.large_binary()), ("label", pa.int32())])
 
 
 def write_arrow_dataset(source: Source, folder: Path, *, skip_bad: bool, progress: Progress) -> ArrowDataset:
-    """Write a source's images and their digests into ``folder``, unless they are there.
+    """Write the images of a source and their digests into a folder, unless they are there already.
 
     Args:
-        source: labelled images; it names its classes.
-        folder: where to; it exists.
+        source: labelled images and the names of their classes.
+        folder: existing folder.
         skip_bad: leave faulty rows out, instead of refusing the source.
-        progress: told the number of rows read.
+        progress: reports the number of rows read.
+
+    Returns:
+        The written data set.
 
     Raises:
-        SourceError: faults, all of them listed.
+        SourceError: faulty rows, all of them listed; nothing is written.
         StorageError: the disk refused.
     """
     path = folder / _IMAGES
     if not path.exists():
         faults: list[str] = []
-        digests, temporary = bytearray(), folder / f"{TEMPORARY}{_IMAGES}"
+        digests = bytearray()
+        temporary = folder / f"{TEMPORARY}{_IMAGES}"
         with storage_errors(folder):
             with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, _SCHEMA) as writer:
-                for chunk in chunks(_usable(source, faults, progress), _TOGETHER):
+                for chunk in chunks(_valid_examples(source, faults, progress), _BATCH):
                     digests += b"".join(digest for example in chunk for digest in image_digests(example.image))
                     columns = [[example.image for example in chunk], [example.label for example in chunk]]
                     arrays = [pa.array(c, f.type) for c, f in zip(columns, _SCHEMA, strict=True)]
@@ -52,20 +56,21 @@ def write_arrow_dataset(source: Source, folder: Path, *, skip_bad: bool, progres
             if faults and not skip_bad:
                 temporary.unlink()
                 raise SourceError(
-                    f"Every row of a source is a decodable image with a known label ({source.name}).",
+                    "The source has faulty rows",
                     faults=faults,
-                    next_step="correct the source, or leave these rows out with --skip-bad",
+                    next_step=f"correct {source.name}, or leave these rows out with --skip-bad",
                 )
             write_atomic(folder / PUBLIC_DIGESTS, sorted_set(bytes(digests)))
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
-            temporary.replace(path)  # last: where it is, the digests are
+            temporary.replace(path)  # last: where this file exists, so do the digests
             flush_folder(folder)
     return ArrowDataset(folder)
 
 
-def _usable(source: Source, faults: list[str], progress: Progress) -> Iterator[Example]:
-    for row in counted(source.rows, "reading public images", source.length, progress):
+def _valid_examples(source: Source, faults: list[str], progress: Progress) -> Iterator[Example]:
+    """Examples of the valid rows of a source; appends the faults of the others to ``faults``."""
+    for row in track(source.rows, "reading public images", source.length, progress):
         example = check(row, source.classes, source.classes)
         if isinstance(example, str):
             faults.append(f"row {row.position} (id {row.id!r}): {example}")
@@ -74,22 +79,22 @@ def _usable(source: Source, faults: list[str], progress: Progress) -> Iterator[E
 
 
 class ArrowDataset:
-    """Written images, read where they lie.
+    """Random access to the images that `write_arrow_dataset` wrote.
 
     Args:
-        folder: where `write_arrow_dataset` wrote them.
+        folder: the folder that they are in.
     """
 
     def __init__(self, folder: Path) -> None:
         self._file = pa.ipc.open_file(pa.memory_map(str(folder / _IMAGES)))
         batches = self._file.num_record_batches
         last: int = self._file.get_batch(batches - 1).num_rows if batches else 0
-        self._length: int = max(0, batches - 1) * _TOGETHER + last
+        self._length: int = max(0, batches - 1) * _BATCH + last
 
     def __len__(self) -> int:
         return self._length
 
-    def __getitem__(self, place: int) -> Example:
-        batch = self._file.get_batch(place // _TOGETHER)
-        image, label = (batch.column(name)[place % _TOGETHER].as_py() for name in (0, 1))
+    def __getitem__(self, index: int) -> Example:
+        batch = self._file.get_batch(index // _BATCH)
+        image, label = (batch.column(name)[index % _BATCH].as_py() for name in ("image", "label"))
         return Example(label, image)

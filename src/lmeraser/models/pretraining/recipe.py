@@ -1,6 +1,6 @@
-"""How a backbone is pre-trained: sizes of the network, epochs, rates.
+"""Hyperparameters of a pre-training: size of the network, epochs, learning rates.
 
-Knows nothing about torch.
+Imports no torch, so that the command line can show them at once.
 """
 
 from __future__ import annotations
@@ -9,15 +9,16 @@ from typing import Any, Self
 
 from pydantic import Field, ValidationError, model_validator
 
+from lmeraser.config.schema import default_canvas_size
 from lmeraser.config.tuning import Section
 from lmeraser.errors import ConfigError, listing
 
 ARCHITECTURES = {"vit-tiny": (192, 12, 3), "vit-small": (384, 12, 6), "vit-base": (768, 12, 12)}
-"""Width, layers and attention heads; the hidden layers of the MLPs are four times as wide."""
+"""Width, number of layers and number of attention heads; the hidden layers of the MLPs are four times as wide."""
 
 
 class Recipe(Section):
-    """How a backbone is pre-trained."""
+    """Hyperparameters of a pre-training."""
 
     arch: str = Field(default="vit-small", description="vit-tiny, vit-small or vit-base")
     image_size: int = Field(default=224, ge=16, le=1024, description="side of the input, px")
@@ -31,29 +32,31 @@ class Recipe(Section):
 
     @property
     def canvas_size(self) -> int:
-        """Side of a decoded image before cropping, px; the same share as of a workspace."""
-        return round(self.image_size * 8 / 7)
+        """Side of a decoded image before cropping, px; as in a workspace with the default settings."""
+        return default_canvas_size(self.image_size)
 
     @model_validator(mode="after")
     def _patches_fill_the_image(self) -> Self:
         if self.arch not in ARCHITECTURES:
-            raise ValueError(f"arch is one of {', '.join(ARCHITECTURES)}, not {self.arch!r}")
+            raise ValueError(f"arch must be one of {', '.join(ARCHITECTURES)}, not {self.arch!r}")
         if self.image_size % self.patch_size:
-            raise ValueError(f"image_size ({self.image_size}) is a multiple of patch_size ({self.patch_size})")
+            raise ValueError(
+                f"image_size ({self.image_size}) must be a multiple of patch_size ({self.patch_size})"
+            )
         return self
 
 
-def recipe(**values: Any) -> Recipe:
-    """A recipe with these values.
+def parse_recipe(**values: Any) -> Recipe:
+    """A recipe with these values and defaults for the others.
 
     Raises:
-        ConfigError: values out of range, all of them listed.
+        ConfigError: unknown names or values out of range, all of them listed.
     """
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
         raise ConfigError(
-            "A recipe has values in their ranges.",
+            "Invalid hyperparameters for a pre-training",
             got=listing(
                 [f"{'.'.join(map(str, fault['loc']))} {fault['msg']}".strip() for fault in error.errors()]
             ),

@@ -115,7 +115,7 @@ class Tuner(ABC, Generic[Inputs]):
 
         Args:
             ids: record ids of the members.
-            fetch: gives their images or quantized embeddings, as `ConstituentConfig.given` says.
+            fetch: gives their images or quantized embeddings, as `ConstituentConfig.tuned_on` says.
             budget: bytes of decoded pixels that may be kept in memory.
             parallel: decodes several images at once.
         """
