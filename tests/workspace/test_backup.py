@@ -81,7 +81,7 @@ def test_a_backup_gives_back_everything_but_what_was_deleted_since(work: Path, t
         assert (eraser.model_digest, eraser.record_ids()) == (before, held)
         assert eraser.check_ledger().sound
         assert [request.state for request in eraser.requests() if request.open] == ["pending"]
-        assert eraser.workspace.requests.pending().ids == (name(4),)
+        assert eraser.workspace.requests.pending_selection().ids == (name(4),)
         assert all(key.revoked for key in eraser.workspace.api_keys.all())
         assert eraser.residue(ids=[name(1)], features=False).clean
         for url in ("https://one.example", "https://two.example"):  # numbers go on where they were
@@ -144,8 +144,8 @@ def test_requests_are_accepted_and_cancelled_while_rows_are_copied(
     restore(tmp_path / "backup.tar", tmp_path / "before")
     report = restore(tmp_path / "backup.tar", tmp_path / "after", newest=newest)
     with opened(tmp_path / "before") as before, opened(tmp_path / "after") as after:
-        assert before.workspace.requests.pending().ids == (name(4),), "its key was copied before it was erased"
-        assert after.workspace.requests.pending().ids == ()
+        assert before.workspace.requests.pending_selection().ids == (name(4),), "its key was copied before it was erased"
+        assert after.workspace.requests.pending_selection().ids == ()
         assert len(report.requests_lost) == 1
 
 

@@ -221,7 +221,7 @@ def test_a_request_that_was_cancelled_since_is_cancelled(asked: tuple[Path, Path
     assert again(old, ledger(lost)).records_deleted == 0
     with opened(old) as eraser:
         assert [request.state for request in eraser.requests()] == ["cancelled"]
-        assert eraser.workspace.requests.pending().ids == ()
+        assert eraser.workspace.requests.pending_selection().ids == ()
 
 
 def test_a_request_that_was_under_way_is_completed(asked: tuple[Path, Path]) -> None:

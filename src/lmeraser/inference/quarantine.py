@@ -1,8 +1,7 @@
-"""Quarantine: what predictions leave out between the acceptance of a deletion and its end.
+"""Quarantine: what predictions do not use between the acceptance of a deletion and its completion.
 
-Clusters that hold the records are not asked. A global head is solved again from the sums without them, which takes
-a moment and changes nothing on disk. Follows `requests` and `counted`; imports numpy only where there is a head to
-solve.
+Clusters that hold the records are not used. A global head is solved again from the statistics without them, which
+takes a moment and changes nothing on disk. Imports numpy only where there is a head to solve.
 """
 
 from __future__ import annotations
@@ -20,17 +19,17 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_TRIES = 3  # times a reader looks for the served generation before it gives up
+_TRIES = 3  # at reading the served generation before giving up
 
 
 @dataclass(frozen=True)
 class Quarantine:
-    """What predictions leave out.
+    """What predictions do not use, and what they use instead.
 
     Attributes:
-        clusters: numbers of clusters of the served model that are not asked.
-        without_head: whether the model's own global head is not asked either.
-        global_head: what is asked instead; None: nothing.
+        clusters: numbers of quarantined clusters of the served model.
+        without_head: whether the model's own global head is quarantined.
+        global_head: used instead of the model's own; None: none.
     """
 
     clusters: frozenset[int] = frozenset()
@@ -43,61 +42,67 @@ NOTHING = Quarantine()
 
 @dataclass(frozen=True)
 class QuarantineScope:
-    """What is to be left out of one model; equal values are left out in the same way.
+    """The clusters and records in quarantine; equal scopes lead to equal predictions of one model.
 
     Attributes:
         clusters: that hold records whose deletion was accepted and is not completed.
-        records: ids of those that are still counted in the sums.
+        records: ids of those that the sufficient statistics still include.
     """
 
     clusters: frozenset[int] = frozenset()
     records: tuple[str, ...] = ()
 
 
-def waiting(workspace: Workspace, model: Model) -> QuarantineScope:
-    """What predictions with ``model`` have to leave out now."""
+def current_scope(workspace: Workspace, model: Model) -> QuarantineScope:
+    """What has to be in quarantine now for predictions of ``model``."""
     if not workspace.config.requests.quarantine:
         return QuarantineScope()
-    pending = workspace.requests.pending().ids  # first: what begins meanwhile is found by its clusters
-    numbers = set(model.cluster_numbers(workspace.records.trie_keys(model.partition.key, pending)).values())
+    # Read first: a request that moves on meanwhile is found below, by the clusters in its snapshot.
+    pending = workspace.requests.pending_selection().ids
+    trie_keys = workspace.records.derived.trie_keys(model.partition.key, pending)
+    numbers = set(model.cluster_numbers(trie_keys).values())
     for request in workspace.requests.all("in_progress", "failed"):
         if request.before is not None and request.before.model == model.model_digest:
             numbers.update(request.before.clusters)
     return QuarantineScope(model.with_jointly_tuned(numbers), pending)
 
 
-def quarantine(workspace: Workspace, model: Model, found: QuarantineScope | None = None) -> Quarantine:
-    """How predictions with ``model`` leave out what they have to.
+def quarantine(workspace: Workspace, model: Model, scope: QuarantineScope | None = None) -> Quarantine:
+    """What predictions of ``model`` do not use, and what they use instead.
 
     Args:
         workspace: where the records are.
         model: the served one.
-        found: what `waiting` gave; None: as it is now.
+        scope: from `current_scope`; None: as it is now.
 
     Raises:
-        NoModelError: every record's deletion was accepted.
+        NoModelError: the deletion of every record was accepted.
     """
-    found = found if found is not None else waiting(workspace, model)
-    if not found.clusters or model.global_head is None or model.code_key is None:
-        return Quarantine(found.clusters)
+    scope = scope if scope is not None else current_scope(workspace, model)
+    if not scope.clusters or model.global_head is None or model.code_key is None:
+        return Quarantine(scope.clusters)
     from lmeraser.core.lda import solve
 
-    sums = workspace.records.statistics.sums_without(found.records, key=model.code_key)
-    if sums is None:  # an interrupted training has begun to count under other settings
-        return Quarantine(found.clusters, without_head=True)
-    if not any(sums.records_by_class):
+    statistics = workspace.records.statistics.without(scope.records, key=model.code_key)
+    if statistics is None:  # an interrupted training has begun to compute them under other settings
+        return Quarantine(scope.clusters, without_head=True)
+    if not any(statistics.records_by_class):
         raise NoModelError(
-            "A prediction needs records that are not quarantined.",
+            "All records are in quarantine",
             got="the deletion of every record was accepted",
             next_step="carry the requests out with 'lmeraser unlearn'",
         )
-    head = solve(sums, model.config().global_head.penalty)["weight"]
-    known = {"weight": head[: len(model.classes)]}  # classes may have been added since
-    return Quarantine(found.clusters, without_head=True, global_head=known)
+    weight = solve(statistics, model.config().global_head.penalty)["weight"]
+    global_head = {"weight": weight[: len(model.classes)]}  # classes may have been added since
+    return Quarantine(scope.clusters, without_head=True, global_head=global_head)
 
 
 def with_served(workspace: Workspace, build: Callable[[Model, Quarantine], T]) -> T:
-    """Build something from the served model's artifacts and what predictions leave out now.
+    """Build something from the served model's artifacts and its quarantine.
+
+    Args:
+        workspace: what to read.
+        build: called with both; again with a newer generation if an artifact disappears meanwhile.
 
     Raises:
         NoModelError: there is nothing to predict with.
@@ -108,9 +113,9 @@ def with_served(workspace: Workspace, build: Callable[[Model, Quarantine], T]) -
         try:
             return build(model, quarantine(workspace, model))
         except FileNotFoundError as error:
-            missing = error.filename or error  # a writer may have published and purged meanwhile: look again
+            missing = error.filename or error  # a writer may have published and purged meanwhile: try again
     raise CorruptError(
-        "The served model's artifacts are in the workspace.",
-        got=f"{missing} is missing",
-        next_step="run 'lmeraser train'; it will be derived again",
+        "Artifacts of the served model are missing",
+        got=f"no {missing}",
+        next_step="run 'lmeraser train', which derives them again",
     )

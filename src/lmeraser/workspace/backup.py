@@ -27,14 +27,14 @@ from lmeraser.core.digests import Digest
 from lmeraser.errors import InputError
 from lmeraser.evidence.hash_chain import LedgerHead
 from lmeraser.storage.database import Database, chunked, workspace_metadata
+from lmeraser.workspace.layout import Layout
 from lmeraser.workspace.workspace import Workspace
 
 FORMAT = 1
 CONTENTS = "backup.json"
 ROWS = "rows.db"
 TABLES_VERSION = "alembic_version"  # a table that every database has already
-DERIVED = {"generations", "reports", "lock", "lock.holder"}
-_KEYS = "records.keys"
+DERIVED = {"generations", "reports", "lock", "lock.holder"}  # names in the workspace that are not packed
 _PRIVATE = 0o600
 
 
@@ -80,7 +80,7 @@ def backup(workspace: Workspace, target: Path) -> BackupReport:
             folder = Path(name)
             head = _copy_database(workspace, folder)
             packed = folder / "packed"
-            _pack(workspace.root, folder, packed, head)
+            _pack(workspace.layout, folder, packed, head)
             packed.replace(target)
         flush_folder(target.parent)
     return BackupReport(str(target), target.stat().st_size, workspace.records.count(), head)
@@ -92,14 +92,15 @@ def _copy_database(workspace: Workspace, folder: Path) -> LedgerHead:
     with contextlib.closing(Database(folder / ROWS)) as rows, database.reading() as source:
         with database.transaction():  # no request can be noted while the moment is fixed
             source.execute(select(workspace_metadata)).all()
-            _copy(folder / _KEYS, workspace.root / _KEYS)
+            keys = workspace.layout.database_keys
+            _copy_private(keys, folder / keys.name)
             head = workspace.ledger.head
         with rows.transaction() as target:
             copy_rows(source, target)
     return head
 
 
-def _copy(target: Path, source: Path) -> None:
+def _copy_private(source: Path, target: Path) -> None:
     if source.exists():
         shutil.copyfile(source, target)
         target.chmod(_PRIVATE)
@@ -132,9 +133,9 @@ def tables_of(connection: Connection) -> MetaData:
     return found
 
 
-def _pack(root: Path, copied: Path, target: Path, head: LedgerHead) -> None:
-    files = {str(path.relative_to(root)): path for path in _files(root)}
-    files |= {name: copied / name for name in (ROWS, _KEYS) if (copied / name).exists()}
+def _pack(layout: Layout, copied: Path, target: Path, head: LedgerHead) -> None:
+    files = {str(path.relative_to(layout.root)): path for path in _files(layout)}
+    files |= {name: copied / name for name in (ROWS, layout.database_keys.name) if (copied / name).exists()}
     contents = {
         "format": FORMAT,
         "software": f"lmeraser {__version__}",
@@ -150,10 +151,11 @@ def _pack(root: Path, copied: Path, target: Path, head: LedgerHead) -> None:
         os.fsync(file.fileno())
 
 
-def _files(root: Path) -> Iterator[Path]:
+def _files(layout: Layout) -> Iterator[Path]:
     """The files to pack as they are: no database, no keys of it, no model, no temporary files."""
-    for path in root.rglob("*"):
-        parts = path.relative_to(root).parts
-        derived = parts[0] in DERIVED or parts[0] == _KEYS or parts[0].startswith("records.db")
-        if path.is_file() and not derived and not any(part.startswith(TEMPORARY) for part in parts):
+    for path in layout.root.rglob("*"):
+        parts = path.relative_to(layout.root).parts
+        copied = parts[0] == layout.database_keys.name or parts[0].startswith(layout.database.name)
+        temporary = any(part.startswith(TEMPORARY) for part in parts)
+        if path.is_file() and parts[0] not in DERIVED and not copied and not temporary:
             yield path

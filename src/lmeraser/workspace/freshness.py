@@ -30,5 +30,4 @@ def up_to_date(workspace: Workspace, model: Model) -> bool:
 
 def same_settings(workspace: Workspace, model: Model) -> bool:
     """Whether the model was derived with the settings and backbone that the workspace names now."""
-    config = workspace.config
-    return model.settings == config.model_settings() and model.backbone_name == config.backbone.name
+    return model.matches(workspace.config)

@@ -75,7 +75,7 @@ class ReplayReport:
 def replay(workspace: Workspace, newest: bytes, *, head: LedgerHead | None = None) -> ReplayReport:
     """Delete what a newer copy of the ledger records as deleted; harmless to repeat.
 
-    No model is served afterwards, if there was anything to do: `unlearn.complete_pending` derives one.
+    No model is served afterwards, if there was anything to do: `completion.complete_pending` derives one.
 
     Args:
         workspace: the older state.

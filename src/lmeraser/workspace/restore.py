@@ -38,6 +38,7 @@ from lmeraser.workspace.backup import (
     copy_rows,
     tables_of,
 )
+from lmeraser.workspace.layout import Layout
 from lmeraser.workspace.recovery import forget_recorded_generation
 from lmeraser.workspace.replay import ReplayReport, replay
 from lmeraser.workspace.workspace import Workspace
@@ -167,10 +168,10 @@ def _empty(database: Database) -> None:
 
 def _move(staged: Path, root: Path) -> None:
     """Step 4."""
-    last = staged / "workspace.json"
-    marker = last.read_bytes()
-    last.unlink()
+    staged_marker = Layout(staged).marker
+    marker = staged_marker.read_bytes()
+    staged_marker.unlink()
     for path in sorted(staged.iterdir()):
         if path.name not in DERIVED:
             path.rename(root / path.name)
-    write_atomic(root / "workspace.json", marker)
+    write_atomic(Layout(root).marker, marker)

@@ -131,7 +131,7 @@ class Requests:
         """The records that a pending request selects now."""
         return self._selections([request], connection)[0]
 
-    def pending(self) -> Selection:
+    def pending_selection(self) -> Selection:
         """The records that all pending requests together select now."""
 
         def read(connection: Connection) -> Selection:

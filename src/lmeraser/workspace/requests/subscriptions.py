@@ -27,6 +27,7 @@ _FIRST_DELAY = timedelta(seconds=2)
 _LONGEST_DELAY = timedelta(hours=1)
 _FINAL: tuple[State, ...] = ("completed", "cancelled")
 
+# In the stored words, "told" is the state delivered last and "since" the time of the first attempt at another one.
 _subscriptions = Table(
     "subscriptions",
     schema,
