@@ -1,7 +1,6 @@
-"""Settings that never change a bit of the model: where things lie, where work runs, requests, the service.
+"""Settings that never change a bit of the model: storage, computation, deletion requests and the service.
 
-They are sections of `config` like the others, and left out of `Config.model_settings`. Knows nothing about what
-they are for.
+`Config.model_settings` leaves these sections out.
 """
 
 from __future__ import annotations
@@ -16,33 +15,47 @@ from lmeraser.core.time import add_months
 
 
 class StorageConfig(Section):
-    """Where records, requests and artifacts are kept. Not part of the model."""
+    """Where records, requests and artifacts are stored. Not part of the model."""
 
     database: str | None = Field(
-        default=None, description="postgresql://USER@HOST/NAME, one for each workspace; none: records.db here"
+        default=None,
+        description="postgresql://USER@HOST/NAME, one per workspace; default: records.db in the workspace",
     )
     artifacts: str | None = Field(
         default=None,
         pattern=r"^s3://[^/\s]+(/\S*)?$",
-        description="s3://BUCKET/FOLDER; none: the folder artifacts here",
+        description="s3://BUCKET/FOLDER; default: the folder artifacts in the workspace",
     )
 
 
 class ComputeConfig(Section):
-    """Where the work runs. Not part of the model: these settings never change a bit of it."""
+    """Where computations run. Not part of the model: these settings never change a bit of it."""
 
     device: Literal["cpu", "cuda"] = "cpu"
-    workers: int = Field(default=0, ge=0, le=1024, description="parallel tasks of a process; 0: one per core")
+    workers: int = Field(default=0, ge=0, le=1024, description="parallel tasks in a process; 0: one per core")
     nice: int = Field(
-        default=0, ge=0, le=19, description="how much its threads give way to those of others (Linux)"
+        default=0,
+        ge=0,
+        le=19,
+        description="niceness of its threads, from 0 (normal priority) to 19 (lowest; Linux only)",
     )
     executor: Literal["local", "processes", "ray"] = Field(
-        default="local", description="what derives models: this process, others here, or a Ray cluster"
+        default="local",
+        description="what derives models: this process, other processes on this machine, or a Ray cluster",
     )
-    processes: int = Field(default=0, ge=0, le=1024, description="workers of the others; 0: as many as fit")
-    address: str | None = Field(default=None, description="of the Ray cluster, or 'auto'; none: one of its own")
+    processes: int = Field(
+        default=0,
+        ge=0,
+        le=1024,
+        description="number of worker processes of the executors 'processes' and 'ray'; 0: as many as fit",
+    )
+    address: str | None = Field(
+        default=None, description="address of the Ray cluster, or 'auto'; default: start one on this machine"
+    )
     image_memory_mb: int = Field(
-        default=1024, ge=1, description="MiB of decoded images kept; beyond, they are decoded again"
+        default=1024,
+        ge=1,
+        description="MiB of decoded images kept in memory; if they take more, images are decoded at each use",
     )
 
 
@@ -50,11 +63,16 @@ class RequestsConfig(Section):
     """Deletion requests. Not part of the model."""
 
     quarantine: bool = Field(
-        default=True, description="predict without the clusters of records whose deletion was accepted"
+        default=True,
+        description="predict without the clusters of records whose deletion was accepted but is not completed",
     )
-    gdpr_months: int = Field(default=1, ge=1, le=3, description="until the answer is due (Article 12(3) GDPR)")
-    ccpa_days: int = Field(default=45, ge=1, le=90, description="until the answer is due (CCPA)")
-    other_days: int = Field(default=30, ge=1, le=3650, description="until the answer is due")
+    gdpr_months: int = Field(
+        default=1, ge=1, le=3, description="months until the answer is due (Article 12(3) GDPR)"
+    )
+    ccpa_days: int = Field(default=45, ge=1, le=90, description="days until the answer is due (CCPA)")
+    other_days: int = Field(
+        default=30, ge=1, le=3650, description="days until the answer is due under other regulations"
+    )
 
     def due(self, regulation: str, received: datetime) -> datetime:
         """When the answer to a request is due."""
@@ -67,52 +85,64 @@ class ServiceConfig(Section):
     """The HTTP service. Not part of the model."""
 
     controller_id: str = Field(
-        default="controller", min_length=1, description="whose requests they are, as told to callers"
+        default="controller", min_length=1, description="name of the data controller, as reported to callers"
     )
-    domain: str = Field(default="localhost", min_length=1, description="of this service, as told to callers")
+    domain: str = Field(
+        default="localhost", min_length=1, description="domain of this service, as reported to callers"
+    )
     batch_seconds: float = Field(
-        default=2.0, ge=0, le=86400, description="from the first waiting request to the start of the derivation"
+        default=2.0,
+        ge=0,
+        le=86400,
+        description="seconds from the first waiting request to the start of the derivation",
     )
     deriving_share: float = Field(
         default=0.2,
         gt=0,
         le=1,
-        description="of the time, for derivations while requests keep coming; they rest a minute at most",
+        description="largest share of the time for derivations while requests keep coming; pauses last up to 60 s",
     )
-    nice: int = Field(default=10, ge=0, le=19, description="how much deriving models gives way to all else")
+    nice: int = Field(default=10, ge=0, le=19, description="niceness of derivations, 0 to 19")
     prediction_nice: int = Field(
-        default=5, ge=0, le=19, description="how much predictions give way to taking requests"
+        default=5,
+        ge=0,
+        le=19,
+        description="niceness of predictions, 0 to 19, so that accepting requests comes first",
     )
     requests_per_second: float = Field(
-        default=50.0, gt=0, description="calls that a key may make, in the long run"
+        default=50.0, gt=0, description="calls per second allowed to an API key in the long run"
     )
-    burst: int = Field(default=200, ge=1, description="calls that a key may make at once")
-    max_names: int = Field(default=1000, ge=1, le=100000, description="identities in one request")
-    max_images: int = Field(default=64, ge=1, le=4096, description="in one prediction")
+    burst: int = Field(default=200, ge=1, description="calls allowed to an API key at once")
+    max_names: int = Field(default=1000, ge=1, le=100000, description="identities in one deletion request")
+    max_images: int = Field(default=64, ge=1, le=4096, description="images in one prediction call")
     max_upload_mb: int = Field(default=32, ge=1, le=4096, description="MiB in one call")
-    max_megapixels: float = Field(default=50.0, gt=0, le=89, description="of one image")
+    max_megapixels: float = Field(default=50.0, gt=0, le=89, description="megapixels of one image")
     max_waiting_megapixels: float = Field(
         default=400.0,
         gt=0,
-        description="of all images that wait for their prediction; beyond, callers are sent away",
+        description="megapixels of all images that wait for prediction; further calls are rejected",
     )
     max_waiting_seconds: float = Field(
         default=5.0,
         gt=0,
-        description="for which an image may wait for its prediction; beyond, callers are sent away",
+        description="seconds that an image may wait for prediction; calls that would take longer are rejected",
     )
-    max_streams: int = Field(default=100, ge=1, description="callers that follow requests at once")
-    callback_hosts: tuple[str, ...] = Field(default=(), description="HOST or HOST:PORT that may be called back")
+    max_streams: int = Field(default=100, ge=1, description="event streams open at once")
+    callback_hosts: tuple[str, ...] = Field(
+        default=(), description="HOST or HOST:PORT that callbacks may be sent to"
+    )
     private_callback_hosts: tuple[str, ...] = Field(
         default=(),
-        description="those of them that may have an address in a private network, and be called without TLS",
+        description="members of callback_hosts that may be in a private network and are called without TLS",
     )
-    callback_days: float = Field(default=7.0, gt=0, le=365, description="for which a callback is tried again")
+    callback_days: float = Field(
+        default=7.0, gt=0, le=365, description="days for which a failed callback is retried"
+    )
 
     @model_validator(mode="after")
     def _private_hosts_are_hosts(self) -> Self:
         if strange := set(self.private_callback_hosts) - set(self.callback_hosts):
             raise ValueError(
-                f"private_callback_hosts are among callback_hosts, and {', '.join(sorted(strange))} is not"
+                f"private_callback_hosts must be among callback_hosts (missing: {', '.join(sorted(strange))})"
             )
         return self

@@ -1,7 +1,4 @@
-"""Named settings: what differs from each setting's own default.
-
-Knows nothing about what the settings mean (`config`).
-"""
+"""Presets: named settings, as differences from the defaults (`schema`)."""
 
 from __future__ import annotations
 
@@ -26,8 +23,9 @@ PresetName = Literal[
 
 _VIT = {"name": "vit-b-22k", "image_size": 224, "resize": 256}
 
-# VPT (Jia et al., 2022): SGD, 100 epochs, ten of them warm-up. For each task it searches the number of tokens, the
-# learning rate and the weight decay; these are from the middle of its grids (rate 2.5 for steps of 256 records).
+# VPT (Jia et al., 2022): SGD, 100 epochs, ten of them warm-up. The paper searches the number of tokens, the
+# learning rate and the weight decay for each task; these are from the middle of its grids (rate 2.5 for steps of
+# 256 records).
 _VPT: dict[str, Any] = {
     "backbone": _VIT,
     "partition": {"method": "single"},
@@ -49,18 +47,19 @@ _VPT: dict[str, Any] = {
 _TOKENS = {"count": 50, "learning_rate": 0.625, "weight_decay": 0.001}
 
 PRESETS: dict[str, dict[str, Any]] = {
-    # A prompt and a head for every cluster, as in the paper, with settings for the embedded backbone.
+    # A prompt and a head for every cluster, as in the paper, with settings for the bundled backbone.
     "prompts": {},
-    # No prompt is tuned: a deletion subtracts from sums and solves once.
+    # No prompt is tuned: a deletion subtracts from sufficient statistics and solves for the head once.
     "instant": {
         "partition": {"method": "single"},
         "embedding": {"views": ["clean", "whole", "near", "frame"]},
         "global_head": {"weight": 1.0},
         "constituent": {"kind": "none"},
     },
-    # The paper's settings (section V-A). It names no learning rates that its code uses; see docs/adr/0006.
+    # The paper's settings (section V-A). It does not state the learning rates that its code uses; see
+    # docs/adr/0006.
     "paper": {
-        # Its code takes the features of this backbone behind pre_logits, transformers' pooler.
+        # The paper's code takes this backbone's features after pre_logits, which transformers calls the pooler.
         "backbone": {**_VIT, "pooling": "pooler"},
         "partition": {
             "method": "hier_cluster",
@@ -85,11 +84,11 @@ PRESETS: dict[str, dict[str, Any]] = {
             "flip": True,
         },
     },
-    # --- what the paper compares with, on the embedded backbone unless said otherwise; see docs/adr/0016 ---
+    # --- methods that the paper compares with, on the bundled backbone unless stated otherwise; docs/adr/0016 ---
     # The whole network, tuned on all records: a deletion tunes all of it again.
     "retrain": {"partition": {"method": "single"}, "constituent": {"kind": "network"}},
-    # Bourtoule et al. (2021): isolated networks of random shards, tuned slice by slice; a majority answers. Epochs
-    # are such that a shard's records are seen as often as in 10 epochs without slices: 2 * 10 / (slices + 1).
+    # Bourtoule et al. (2021): isolated networks of random shards, tuned slice by slice, with a majority vote. The
+    # epochs are chosen so that records are seen as often as in 10 epochs without slices: 2 * 10 / (slices + 1).
     "sisa": {
         "partition": {"method": "random", "clusters": 20},
         "constituent": {"kind": "network"},
@@ -98,28 +97,29 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     # VP (Bahng et al., 2022), with a head: one prompt for all records.
     "single-prompt": {"partition": {"method": "single"}},
-    # Huang et al. (2023) without head: prompts of clusters, classes read off features. Their code takes features
-    # that are active on noise, and prompts that were meta-learned on public data. On the embedded backbone that is
-    # hardly better than chance (docs/adr/0016), so here the members' activations say which.
+    # Huang et al. (2023) without a head: prompts of clusters, and a feature stands for each class. Their code
+    # chooses features by their activity on noise, and starts from prompts meta-learned on public data. On the
+    # bundled backbone that is hardly better than chance (docs/adr/0016), so here features are chosen by the
+    # members' activations.
     "dam-vp": {
         "constituent": {"kind": "mapping"},
         "mapping": {"assign": "members"},
         "tuning": {"prompt_learning_rate": 0.1},
     },
-    # "RndPart": prompts and heads of random clusters, all of which answer.
+    # "RndPart": prompts and heads of random clusters, all of which predict.
     "random-partition": {"partition": {"method": "random", "clusters": 20}},
-    # Prompts of clusters with one head for all, tuned together: a deletion tunes all of it again.
+    # Prompts of clusters with one head for all, tuned together: a deletion tunes everything again.
     "shared-head": {"constituent": {"kind": "shared_head"}},
     # A linear classifier on clean features of all records, tuned by gradient steps.
     "linear": {"partition": {"method": "single"}, "constituent": {"kind": "head"}},
-    # Learned tokens instead of pixels, on all records.
+    # Tuned tokens instead of pixels, on all records.
     "vpt-shallow": {**_VPT, "tokens": _TOKENS},
     "vpt-deep": {**_VPT, "tokens": {**_TOKENS, "deep": True}},
 }
 
 
 def preset_name(text: str) -> PresetName:
-    """A preset's name.
+    """Check the name of a preset.
 
     Raises:
         ConfigError: there is no such preset.
@@ -127,5 +127,5 @@ def preset_name(text: str) -> PresetName:
     for name in get_args(PresetName):
         if text == name:
             return name  # type: ignore[no-any-return]
-    names = ", ".join(map(repr, get_args(PresetName)))
-    raise ConfigError(f"A preset is one of {names}.", got=repr(text), next_step="choose one of them")
+    names = ", ".join(get_args(PresetName))
+    raise ConfigError("Preset not found", got=f"{text!r} (there are: {names})", next_step="choose one of them")

@@ -1,18 +1,18 @@
-"""Settings: everything besides the records and the backbone's weights that decides what the model is.
+"""Settings: everything besides the records and the backbone's weights that determines the model.
 
-One frozen dataclass-like section per concern, read from ``lmeraser.toml``. All settings except ``[compute]``,
-``[storage]``, ``[requests]`` and ``[service]`` are inputs of F and therefore part of `Config.model_settings`, of
-every memo key and of ``model_digest``. They are meant to be fixed before private data are seen: tuning them on
-records that are deleted later is outside the guarantee. Knows nothing about records, tensors or the workspace.
+One immutable section per concern, read from ``lmeraser.toml``. All settings except ``[compute]``, ``[storage]``,
+``[requests]`` and ``[service]`` are inputs of the training function, and therefore part of
+`Config.model_settings`, of memo keys and of ``model_digest``. They are meant to be fixed before private data are
+seen: tuning them on records that are deleted later is outside the guarantee.
 """
 
 from __future__ import annotations
 
-import json
+import textwrap
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
@@ -31,6 +31,12 @@ from lmeraser.config.tuning import (
 )
 from lmeraser.errors import ConfigError, listing
 
+if TYPE_CHECKING:
+    from tomlkit import TOMLDocument
+    from tomlkit.items import Table
+
+_TOML_WIDTH = 112
+
 View = Literal["clean", "mirror", "whole", "near", "far", "frame"]
 
 
@@ -44,24 +50,29 @@ class BackboneConfig(Section):
 
     name: str = Field(
         default="efficientnet-lite0",
-        description="'efficientnet-lite0', an alias (vit-b-22k, vit-b-1k, swin-b-22k, swin-b-1k), "
+        description="'efficientnet-lite0' (bundled), an alias (vit-b-22k, vit-b-1k, swin-b-22k, swin-b-1k), "
         "a hub name, or a local folder of a transformers image model",
     )
     image_size: int = Field(default=96, ge=16, le=1024, description="side of the input, px")
     resize: int | None = Field(
-        default=None, ge=16, le=1280, description="side before cropping, px; default 8/7 of image_size"
+        default=None,
+        ge=16,
+        le=1280,
+        description="side to which images are resized before cropping, px; by default 8/7 of image_size",
     )
     pooling: Literal["auto", "cls", "mean", "pooler"] = Field(
-        default="auto", description="how a transformer's tokens become one feature vector"
+        default="auto",
+        description="how a transformer's tokens become one feature vector: 'auto', 'cls', 'mean' or 'pooler'",
     )
     precision: Literal["fp32", "bf16"] = Field(
-        default="fp32", description="of the backbone's arithmetic; prompts, heads and gradients stay fp32"
+        default="fp32",
+        description="of the backbone's arithmetic: 'fp32' or 'bf16'; prompts, heads and gradients stay fp32",
     )
     micro_batch: int = Field(
         default=8,
         ge=2,
         le=256,
-        description="images in every pass; part of the model, because another shape gives other bits",
+        description="images in every pass; part of the model, because another number gives other bits",
     )
 
     @property
@@ -79,104 +90,116 @@ class BackboneConfig(Section):
 class PartitionConfig(Section):
     """How records are divided into clusters (paper, Algorithms 1 and 2)."""
 
-    method: Literal["hier_cluster", "class_tree", "random", "single"] = "hier_cluster"
+    method: Literal["hier_cluster", "class_tree", "random", "single"] = Field(
+        default="hier_cluster",
+        description="'hier_cluster' (by features), 'class_tree' (public classes), 'random' (by hash) or 'single'",
+    )
     fitted: Literal["private", "public"] | None = Field(
-        default=None, description="on a sample of the records, or on the backbone's public classes"
+        default=None,
+        description="'private': on a sample of the records; 'public': on the backbone's public classes",
     )
-    sample_size: int = Field(default=1000, ge=2, le=20000, description="records that shape the clusters")
-    linkage: Literal["average", "complete", "ward"] = "ward"
+    sample_size: int = Field(
+        default=1000, ge=2, le=20000, description="number of records that the partition is fitted on"
+    )
+    linkage: Literal["average", "complete", "ward"] = Field(
+        default="ward", description="of hierarchical clustering: 'average', 'complete' or 'ward'"
+    )
     metric: Literal["euclidean", "cosine"] = Field(
-        default="cosine", description="'cosine' compares L2-normalised features"
+        default="cosine", description="'euclidean', or 'cosine', which compares L2-normalised features"
     )
-    clusters: int | None = Field(default=None, ge=1, le=10000, description="wanted number of clusters")
+    clusters: int | None = Field(default=None, ge=1, le=10000, description="target number of clusters")
     threshold: float | None = Field(
-        default=None, gt=0, description="distance at which merging stops (hier_cluster only)"
+        default=None, gt=0, description="distance at which merging stops ('hier_cluster' only)"
     )
-
     expected_share: float | None = Field(
-        default=None, gt=0, le=1, description="wanted share of the sample that one request tunes again"
+        default=None,
+        gt=0,
+        le=1,
+        description="target share of the sample that one request tunes again, instead of clusters",
     )
     max_share: float | None = Field(
-        default=None, gt=0, le=1, description="a cluster with more than this share of the sample is split"
+        default=None, gt=0, le=1, description="clusters with more than this share of the sample are split"
     )
-    max_records: int | None = Field(
-        default=None, ge=1, description="a cluster that would hold more records is divided"
-    )
+    max_records: int | None = Field(default=None, ge=1, description="clusters with more records are split")
 
     @property
     def public(self) -> bool:
-        """Whether it is fitted on the backbone's public classes: no private record shapes it."""
+        """Whether the partition is fitted on the backbone's public classes, and on no private record."""
         return self.method == "class_tree" or self.fitted == "public"
 
     def sampled(self, records: int) -> int:
-        """How many of so many records shape the partition."""
+        """How many of this number of records the partition is fitted on."""
         return min(self.sample_size, records) if self.method == "hier_cluster" and not self.public else 0
 
     @property
     def fitted_on(self) -> str:
-        """What shapes the partition, in words for reports."""
+        """What the partition is fitted on, in words for reports."""
         if self.public:
             return "the backbone's public classes; no private record"
         if self.method == "hier_cluster":
-            return f"features of {self.sample_size} private records at most"
+            return f"features of at most {self.sample_size} private records"
         return "nothing: record ids are hashed"
 
     @model_validator(mode="after")
     def _one_way_to_cut(self) -> Self:
         given = {name for name in ("clusters", "threshold", "expected_share") if getattr(self, name) is not None}
         if self.method == "single" and (given - {"clusters"} or self.clusters not in (None, 1)):
-            raise ValueError(
-                "method 'single' takes none of clusters, threshold and expected_share; the preset 'prompts' does"
-            )
+            raise ValueError("method 'single' takes none of clusters, threshold and expected_share")
         if self.method == "random" and given != {"clusters"}:
-            raise ValueError("method 'random' takes clusters, neither threshold nor expected_share")
+            raise ValueError("method 'random' requires clusters, and takes neither threshold nor expected_share")
         if self.method == "class_tree" and (given or self.max_records is None):
-            raise ValueError("method 'class_tree' takes max_records, not clusters, threshold or expected_share")
+            raise ValueError("method 'class_tree' requires max_records, not clusters, threshold or expected_share")
         if self.method == "hier_cluster" and len(given) != 1:
-            raise ValueError("method 'hier_cluster' takes exactly one of clusters, threshold and expected_share")
+            raise ValueError(
+                "method 'hier_cluster' requires exactly one of clusters, threshold and expected_share"
+            )
         if self.method != "hier_cluster" and self.max_share is not None:
-            raise ValueError("max_share is for method 'hier_cluster'")
+            raise ValueError("max_share requires method 'hier_cluster'")
         if self.fitted is not None and self.method in ("random", "single"):
-            raise ValueError(f"method {self.method!r} is fitted on nothing")
+            raise ValueError(f"fitted must not be set for method {self.method!r}, which is fitted on nothing")
         if self.method == "class_tree" and self.fitted == "private":
-            raise ValueError("method 'class_tree' is fitted on public classes")
+            raise ValueError("fitted must be 'public' for method 'class_tree'")
         return self
 
 
 class EmbeddingConfig(Section):
-    """What heads see that are fitted without tuning a prompt: features averaged over fixed views of an image."""
+    """Inputs of heads without a prompt: features averaged over fixed views of an image."""
 
     views: tuple[View, ...] = Field(
         default=("clean",),
         min_length=1,
-        description="'clean', 'mirror', 'whole' (uncropped), 'near', 'far', 'frame' (a random frame, never tuned)",
+        description="any of 'clean', 'mirror', 'whole' (uncropped), 'near', 'far', 'frame' (random, never tuned)",
     )
 
     @model_validator(mode="after")
     def _each_view_once(self) -> Self:
         if len(set(self.views)) < len(self.views):
-            raise ValueError(f"views are different, not {', '.join(self.views)}")
+            raise ValueError(f"views must not be repeated (got {', '.join(self.views)})")
         return self
 
 
 class GlobalHeadConfig(Section):
-    """Linear discriminants of all records, from sums that a record can be subtracted from (docs/adr/0010)."""
+    """Linear discriminant analysis of all records, from statistics that records can be subtracted from."""
 
     weight: float = Field(
-        default=0.0, ge=0, le=1, description="of its probabilities in a prediction; 0: there is none"
+        default=0.0,
+        ge=0,
+        le=1,
+        description="of the global head's probabilities in a prediction; 0: no global head",
     )
     penalty: float = Field(
-        default=0.4, ge=1e-6, le=1e6, description="of the scatter, in mean squared distances to the class mean"
+        default=0.4,
+        ge=1e-6,
+        le=1e6,
+        description="of the scatter matrix, in mean squared distances to the class mean",
     )
-    sharpness: float = Field(
-        default=0.3, gt=0, le=100, description="factor of its scores before they become probabilities"
-    )
+    sharpness: float = Field(default=0.3, gt=0, le=100, description="factor of the scores in the softmax")
 
 
 class Config(Section):
     """All settings of a workspace."""
 
-    seed: int = Field(default=0, ge=0, lt=2**53)
+    seed: int = Field(default=0, ge=0, lt=2**53, description="seed of all randomness in the model")
     backbone: BackboneConfig = BackboneConfig()
     partition: PartitionConfig = PartitionConfig(clusters=20)
     prompt: PromptConfig = PromptConfig()
@@ -207,41 +230,46 @@ class Config(Section):
         weight, kind = self.global_head.weight, self.constituent.kind
         if (kind == "none") != (weight == 1):
             raise ValueError(
-                f"global_head.weight is 1 exactly if constituent.kind is 'none', not {weight:g} with {kind!r}"
+                "global_head.weight must be 1 if constituent.kind is 'none', and less than 1 otherwise "
+                f"(got {weight:g} with {kind!r})"
             )
         if kind == "none" and self.partition.method != "single":
-            raise ValueError(f"without constituents partition.method is 'single', not {self.partition.method!r}")
+            raise ValueError(
+                f"partition.method must be 'single' if constituent.kind is 'none' (got {self.partition.method!r})"
+            )
         return self
 
     @model_validator(mode="after")
     def _mapping_tunes_a_prompt(self) -> Self:
         if self.constituent.kind == "mapping" and self.prompt.kind == "none":
-            raise ValueError("constituent.kind 'mapping' tunes nothing but a prompt, so prompt.kind is not 'none'")
+            raise ValueError(
+                "prompt.kind must not be 'none' if constituent.kind is 'mapping', which tunes only a prompt"
+            )
         return self
 
     @model_validator(mode="after")
     def _one_is_drawn_by_hash(self) -> Self:
         if self.aggregation.route == "one" and self.partition.method not in ("random", "single"):
             raise ValueError(
-                f"aggregation.route 'one' is for partition.method 'random', not {self.partition.method!r}, whose "
-                "images have clusters of their own"
+                "aggregation.route 'one' requires partition.method 'random' or 'single' "
+                f"(got {self.partition.method!r}, which routes images by features)"
             )
         return self
 
     @property
     def needs_statistics(self) -> bool:
-        """Whether the model has a part that is fitted on codes of all records (`sums`)."""
-        return self.global_head.weight > 0 or self.constituent.given == "codes"
+        """Whether the training function computes quantized embeddings and their sufficient statistics."""
+        return self.global_head.weight > 0 or self.constituent.tuned_on == "quantized_embeddings"
 
     @property
     def prompt_width(self) -> int:
-        """Width of the frame or patch, px: 30 at an input of 224 unless it is given (paper, section V-A)."""
+        """Width of the frame or patch, px; by default 30 for an input of 224 px (paper, section V-A)."""
         if self.prompt.width is not None:
             return self.prompt.width
         return max(1, round(self.backbone.image_size * 30 / 224))
 
     def computed(self, different: Mapping[str, Any]) -> Config:
-        """The same settings, but for some of ``[compute]``.
+        """These settings with some of ``[compute]`` replaced.
 
         Raises:
             ConfigError: values out of range, all of them listed.
@@ -249,11 +277,10 @@ class Config(Section):
         return parse(merge(self.model_dump(), {"compute": dict(different)})) if different else self
 
     def model_settings(self) -> dict[str, Any]:
-        """The settings that are inputs of F, as JSON values.
+        """The settings that are inputs of the training function, as JSON values.
 
-        All but ``[compute]``, ``[storage]``, ``[requests]``, ``[service]`` and the backbone's name.
-
-        The backbone enters by the digest of its weights; where they were loaded from does not matter.
+        All but ``[compute]``, ``[storage]``, ``[requests]``, ``[service]`` and the backbone's name: the backbone
+        is identified by the digest of its weights; where they were loaded from does not matter.
         """
         sections = dict.fromkeys(("compute", "storage", "requests", "service"), True)
         settings = self.model_dump(mode="json", exclude={**sections, "backbone": {"name"}})
@@ -268,7 +295,7 @@ def preset(name: PresetName) -> Config:
 
 
 def parse(values: dict[str, Any], *, origin: str = "the settings", base: PresetName = "prompts") -> Config:
-    """Settings from nested dictionaries, on top of a preset; a given section key replaces the preset's.
+    """Settings from nested dictionaries, on top of a preset: each given key replaces the preset's value.
 
     Raises:
         ConfigError: unknown keys or values out of range, all of them listed with what is allowed.
@@ -280,9 +307,9 @@ def parse(values: dict[str, Any], *, origin: str = "the settings", base: PresetN
         return Config.model_validate(merged)
     except ValidationError as error:
         raise ConfigError(
-            f"Every setting is a known key with a value in its range ({origin}).",
+            f"Invalid settings in {origin}",
             got=listing([_fault(fault) for fault in error.errors()]),
-            next_step="correct or remove these keys; 'lmeraser config' prints all of them",
+            next_step="correct or remove these keys; 'lmeraser config' prints all settings",
         ) from error
 
 
@@ -296,40 +323,64 @@ def read(path: Path, *, base: PresetName = "prompts") -> Config:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(
-            "The settings are a readable TOML file.", got=f"{path}: {error}", next_step="correct the file"
+            "Cannot read settings", got=f"{path}: {error}", next_step="correct the TOML file or its path"
         ) from error
     return parse(values, origin=str(path), base=base)
 
 
 def to_toml(config: Config) -> str:
-    """Every setting with its description as a comment; `read` gives back an equal `Config`."""
-    lines = [
-        "# Settings. All but [compute], [storage], [requests] and [service] are part of the model.",
-        "",
-    ]
-    sections = [(name, value) for name, value in config if isinstance(value, Section)]
-    lines += [f"{name} = {_toml(value)}" for name, value in config if not isinstance(value, Section)]
-    for name, section in sections:
-        lines += ["", f"[{name}]"]
-        for key, field in type(section).model_fields.items():
-            value = getattr(section, key)
-            comment = f"  # {field.description}" if field.description else ""
-            lines.append(f"# {key} ={comment}" if value is None else f"{key} = {_toml(value)}{comment}")
-    return "\n".join(lines) + "\n"
+    """Every setting with its description as a comment; `read` returns an equal `Config`."""
+    import tomlkit
+
+    document = tomlkit.document()
+    document.add(
+        tomlkit.comment("Settings. All but [compute], [storage], [requests] and [service] are part of the model.")
+    )
+    document.add(tomlkit.nl())
+    for name, value in config:
+        if not isinstance(value, Section):
+            _add_setting(document, name, value, type(config).model_fields[name].description or "")
+            continue
+        table = tomlkit.table()
+        table.comment(_first_line(type(value)))
+        for key, field in type(value).model_fields.items():
+            _add_setting(table, key, getattr(value, key), field.description or "")
+        document.add(tomlkit.nl())
+        document.add(name, table)
+    return tomlkit.dumps(document)
 
 
-def _toml(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # TOML escapes as JSON does
-    if isinstance(value, tuple):
-        return f"[{', '.join(map(_toml, value))}]"
-    return repr(value)
+def _first_line(section: type[Section]) -> str:
+    return (section.__doc__ or "").partition("\n")[0]
+
+
+def _add_setting(table: TOMLDocument | Table, key: str, value: Any, description: str) -> None:
+    """Add a key and its description: behind it, or above it where the line would get too long.
+
+    TOML has no null, so a setting without a value is written as a comment.
+    """
+    import tomlkit
+
+    item = tomlkit.item(_plain(value)) if value is not None else None
+    line = f"{key} = {item.as_string()}" if item is not None else f"# {key} ="
+    behind = len(line) + len(description) < _TOML_WIDTH
+    if not behind:
+        for part in textwrap.wrap(description, _TOML_WIDTH):
+            table.add(tomlkit.comment(part))
+    if item is None:
+        table.add(tomlkit.comment(f"{key} =  # {description}" if behind and description else f"{key} ="))
+        return
+    if behind and description:
+        item.comment(description)
+    table.add(key, item)
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
-    """Nested settings on top of others."""
+    """Merge nested settings: those of ``top`` replace those of ``base``."""
     merged = {**base}
     for key, value in top.items():
         old = merged.get(key)
@@ -338,20 +389,21 @@ def merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
 
 
 def _one_cut(merged: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """Naming one way to cut replaces the preset's other way; naming none keeps a default where one is due."""
-    ways, method = {"clusters", "threshold", "expected_share"}, merged.get("method", "hier_cluster")
-    named = ways & given.keys()
-    dropped = ways - named if named or method in ("single", "class_tree") else set()
+    """Keep one criterion for the clusters: a given one replaces the preset's; without any, a default applies."""
+    criteria = {"clusters", "threshold", "expected_share"}
+    method = merged.get("method", "hier_cluster")
+    named = criteria & given.keys()
+    dropped = criteria - named if named or method in ("single", "class_tree") else set()
     result = {key: value for key, value in merged.items() if key not in dropped}
-    if method in ("hier_cluster", "random") and not ways & result.keys():
+    if method in ("hier_cluster", "random") and not criteria & result.keys():
         result["clusters"] = 20
     return result
 
 
 def _fault(fault: Any) -> str:
-    where = ".".join(str(part) for part in fault["loc"]) or "(together)"
+    where = ".".join(str(part) for part in fault["loc"]) or "(settings in combination)"
     if fault["type"] == "extra_forbidden":
-        return f"{where}: unknown key; known here: {', '.join(_known(fault['loc']))}"
+        return f"{where}: unknown key (there are: {', '.join(_known(fault['loc']))})"
     message = fault["msg"].removeprefix("Value error, ")
     given = fault.get("input")
     shown = "" if isinstance(given, (dict, BaseModel)) else f" (got {given!r})"

@@ -1,7 +1,4 @@
-"""Settings of what is tuned for a cluster, how, and how the answers of several clusters become one.
-
-Sections of `config`, which says what all settings are for. Knows nothing about records or tensors.
-"""
+"""Settings of constituents: what is tuned for a cluster, how, and how predictions are combined."""
 
 from __future__ import annotations
 
@@ -13,63 +10,74 @@ ConstituentKind = Literal["prompt_head", "head", "network", "tokens", "mapping",
 
 
 class Section(BaseModel):
-    """Base of all sections: immutable, and unknown keys are errors."""
+    """Base class of all sections: immutable; unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class PromptConfig(Section):
-    """The pixels that are tuned, added to the normalised input."""
+    """The visual prompt: tuned pixels that are added to the normalised input."""
 
-    kind: Literal["padding", "fixed_patch", "random_patch", "none"] = "padding"
-    width: int | None = Field(
-        default=None, ge=1, le=512, description="px; default 30 at an input of 224, scaled with it"
+    kind: Literal["padding", "fixed_patch", "random_patch", "none"] = Field(
+        default="padding", description="'padding' (a frame), 'fixed_patch', 'random_patch' or 'none'"
     )
-    init_scale: float = Field(default=0.0, ge=0, le=10, description="standard deviation of the initial values")
+    width: int | None = Field(
+        default=None,
+        ge=1,
+        le=512,
+        description="px; by default 30 for an image_size of 224, in proportion for others",
+    )
+    init_scale: float = Field(
+        default=0.0, ge=0, le=10, description="standard deviation of the initial pixel values"
+    )
 
 
 class HeadConfig(Section):
     """The linear classifier of each cluster, over all classes."""
 
     normalize: Literal["none", "unit_rms"] = Field(
-        default="unit_rms", description="'unit_rms' scales each feature vector to root mean square 1"
+        default="unit_rms", description="of features: 'unit_rms' scales each feature vector to root mean square 1"
     )
     init: Literal["zero", "class_means"] = Field(
-        default="zero", description="'class_means' starts from the members' mean features of each class"
+        default="zero",
+        description="initial weights: 'zero', or 'class_means' (the members' mean feature of each class)",
     )
 
 
 class NetworkConfig(Section):
-    """A whole network of the backbone's architecture, tuned for each cluster."""
+    """A whole network of the backbone's architecture, tuned for each cluster (constituent.kind 'network')."""
 
     start: Literal["public", "random"] = Field(
-        default="public", description="from the backbone's weights, or from random ones"
+        default="public", description="initial weights: 'public' (the backbone's) or 'random'"
     )
-    learning_rate: float = Field(default=0.0003, ge=0, le=1000, description="of all but the head")
-    weight_decay: float = Field(default=0.01, ge=0, le=10, description="of matrices and kernels, but the head's")
+    learning_rate: float = Field(default=0.0003, ge=0, le=1000, description="of all weights but the head's")
+    weight_decay: float = Field(
+        default=0.01, ge=0, le=10, description="of all matrices and convolution kernels but the head's"
+    )
 
 
 class TokensConfig(Section):
-    """Tokens that are tuned, beside those of an image's patches (VPT)."""
+    """Tuned tokens beside those of the image patches (VPT; constituent.kind 'tokens')."""
 
-    count: int = Field(default=10, ge=1, le=1000, description="in a layer")
-    deep: bool = Field(default=False, description="new ones in every layer, else in the first alone")
+    count: int = Field(default=10, ge=1, le=1000, description="tokens per layer")
+    deep: bool = Field(default=False, description="true: tokens in every layer; false: in the first layer only")
     learning_rate: float = Field(default=0.03, ge=0, le=1000)
     weight_decay: float = Field(default=0.0, ge=0, le=10)
 
 
 class MappingConfig(Section):
-    """How classes are read off without a head: each is one of the outputs."""
+    """Which output of the backbone stands for each class, without a head (constituent.kind 'mapping')."""
 
     outputs: Literal["features", "classes"] = Field(
-        default="features", description="of the backbone: its features, or its public classes"
+        default="features",
+        description="outputs to choose from: the backbone's 'features', or its public 'classes'",
     )
     assign: Literal["activity", "members"] = Field(
         default="members",
-        description="'activity': the outputs that differ most on noise, in their order (DAM-VP); 'members': each "
-        "class that which its members activate most",
+        description="'activity': the outputs that vary most on noise images, in their order (DAM-VP); 'members': "
+        "for each class the output that its members activate most",
     )
-    noise_images: int = Field(default=512, ge=2, le=65536, description="of 'activity'")
+    noise_images: int = Field(default=512, ge=2, le=65536, description="number of noise images for 'activity'")
 
 
 class ConstituentConfig(Section):
@@ -77,14 +85,15 @@ class ConstituentConfig(Section):
 
     kind: ConstituentKind = Field(
         default="prompt_head",
-        description="also 'head' (on codes, no prompt), 'network' (all weights), 'tokens' (of a transformer), "
-        "'mapping' (a prompt, no head), 'shared_head' (one for all clusters), 'none' (a global head only)",
+        description="'prompt_head' (a prompt and a head), 'head' (on embeddings, no prompt), 'network' (all "
+        "weights), 'tokens' (of a transformer), 'mapping' (a prompt, no head), 'shared_head' (prompts, one head "
+        "for all clusters), 'none' (only a global head)",
     )
 
     @property
-    def given(self) -> Literal["images", "codes"]:
-        """What its tuning is given of each member."""
-        return "codes" if self.kind == "head" else "images"
+    def tuned_on(self) -> Literal["images", "quantized_embeddings"]:
+        """The form in which tuning receives each member."""
+        return "quantized_embeddings" if self.kind == "head" else "images"
 
     @property
     def together(self) -> bool:
@@ -93,7 +102,7 @@ class ConstituentConfig(Section):
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """The sections of the settings that its tuning reads."""
+        """The sections of the settings that tuning reads; they are part of its memo key."""
         own = {
             "head": ("prompt", "embedding"),
             "network": ("network",),
@@ -104,46 +113,53 @@ class ConstituentConfig(Section):
 
 
 class TuningConfig(Section):
-    """How a cluster's prompt and head are tuned together (paper, Eq. 3)."""
+    """How the prompt and head of a cluster are tuned together (paper, Eq. 3)."""
 
     epochs: int = Field(default=10, ge=1, le=10000)
     batch_size: int = Field(default=16, ge=1, le=4096, description="records per optimiser step")
-    optimizer: Literal["adamw", "sgd"] = "adamw"
+    optimizer: Literal["adamw", "sgd"] = Field(default="adamw", description="'adamw' or 'sgd'")
     prompt_learning_rate: float = Field(default=0.01, ge=0, le=1000)
     head_learning_rate: float = Field(default=0.003, ge=0, le=1000)
-    momentum: float = Field(default=0.9, ge=0, lt=1, description="SGD only")
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="of SGD; ignored by AdamW")
     prompt_weight_decay: float = Field(default=0.0, ge=0, le=10)
     head_weight_decay: float = Field(default=0.01, ge=0, le=10)
-    schedule: Literal["cosine", "constant"] = "cosine"
-    warmup_epochs: float = Field(default=1.0, ge=0, le=1000)
-    crop: bool = Field(default=True, description="random crop from the canvas, else the centre")
-    flip: bool = Field(default=False, description="random horizontal mirror image")
+    schedule: Literal["cosine", "constant"] = Field(
+        default="cosine", description="of the learning rates: 'cosine' or 'constant'"
+    )
+    warmup_epochs: float = Field(default=1.0, ge=0, le=1000, description="epochs of linear warm-up")
+    crop: bool = Field(default=True, description="true: random crops of the resized image; false: its centre")
+    flip: bool = Field(default=False, description="true: mirror images horizontally at random")
     slices: int = Field(
-        default=1, ge=1, le=64, description="of a cluster, tuned one after the other with a checkpoint (SISA)"
+        default=1,
+        ge=1,
+        le=64,
+        description="parts of a cluster that are tuned one after the other, with a checkpoint each (SISA)",
     )
     stop_after: int | None = Field(
-        default=None, ge=1, description="epochs, though the schedule is that of all (for accuracy over epochs)"
+        default=None,
+        ge=1,
+        description="stop after this number of epochs of the schedule (to measure accuracy over epochs)",
     )
 
     @property
     def epochs_run(self) -> int:
-        """Epochs that are tuned."""
+        """Number of epochs that are run."""
         return self.stop_after or self.epochs
 
     @model_validator(mode="after")
     def _stops_in_time(self) -> Self:
         if self.epochs_run > self.epochs:
-            raise ValueError(f"stop_after ({self.stop_after}) is at most epochs ({self.epochs})")
+            raise ValueError(f"stop_after ({self.stop_after}) must be at most epochs ({self.epochs})")
         return self
 
 
 class AggregationConfig(Section):
-    """How the answers of several clusters become one, where a partition gives an image several."""
+    """How predictions of several clusters are combined, where a partition routes an image to several."""
 
     combine: Literal["mean", "vote"] = Field(
-        default="mean", description="of their probabilities; or the class that most of them choose"
+        default="mean", description="'mean' of the clusters' probabilities, or a majority 'vote'"
     )
     route: Literal["all", "one"] = Field(
         default="all",
-        description="of a partition by hash: 'one' asks a cluster that is drawn by the image's pixels",
+        description="for a partition by hash: 'all' clusters predict, or 'one' that the image's pixels select",
     )

@@ -89,7 +89,7 @@ def _tasks(
 def _fetch(config: Config, executor: LocalExecutor, records: ForgottenRecords) -> Fetch:
     """Look up images by record id, or quantized embeddings for heads that are tuned on those."""
     by_id: Mapping[str, Any] = dict(zip(records.ids, records.images, strict=True))
-    if config.constituent.given == "codes":
+    if config.constituent.tuned_on == "quantized_embeddings":
         images, views = by_id, config.embedding.views
         stream = executor.embed(records.ids, lambda ids: [images[i] for i in ids], silent, views)
         vectors = np.stack([vector for _, vector in stream]).reshape(len(records.ids), len(views), -1)

@@ -44,7 +44,7 @@ from lmeraser.models.partitions import Fitted, partition_of
 from lmeraser.models.partitions.trie import group
 from lmeraser.pipeline.caches import FeatureCache, Statistics
 from lmeraser.pipeline.executors.base import Executor, Fetch, TuneTask
-from lmeraser.storage.artifacts import MemoEntry, ArtifactStore
+from lmeraser.storage.artifacts import ArtifactStore, MemoEntry
 
 _CHUNK = 1024  # records whose features are in memory at once while they are assigned
 
@@ -365,7 +365,7 @@ class Pipeline:
         found = {task.key: self._cached(task.key) for task in tasks}
         pending = [task for task in tasks if found[task.key] is None]
         if pending:
-            on_embeddings = self.inputs.config.constituent.given == "codes"
+            on_embeddings = self.inputs.config.constituent.tuned_on == "quantized_embeddings"
             fetch = context.statistics.quantized_embeddings if on_embeddings else context.fetch
             runnable = [
                 replace(task, start=context.store.read(start)) if (start := starts[task.key]) else task

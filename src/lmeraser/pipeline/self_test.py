@@ -94,7 +94,7 @@ def examine(executor: LocalExecutor, config: Config) -> Examination:
 
 
 def _tunes_on_images(config: Config) -> bool:
-    return config.constituent.kind != "none" and config.constituent.given == "images"
+    return config.constituent.kind != "none" and config.constituent.tuned_on == "images"
 
 
 def _tunings_agree(executor: LocalExecutor, config: Config) -> bool:
