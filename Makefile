@@ -20,7 +20,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-demo: $(INSTALLED) ## Run the main job end to end on handwritten digits; pictures and report in demo/.
+demo: $(INSTALLED) ## Train, unlearn and audit on handwritten digits; pictures and report in demo/.
 	$(BIN)/lmeraser demo --out demo
 
 test: $(INSTALLED) ## Run the tests.
@@ -29,12 +29,13 @@ test: $(INSTALLED) ## Run the tests.
 test-long: $(INSTALLED) ## Run all tests, those that take minutes too.
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-lint: $(INSTALLED) ## Check style and types.
+lint: $(INSTALLED) ## Check style, types and the order of the rooms.
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/lint-imports
 	$(BIN)/mypy
 
-format: $(INSTALLED) ## Put the code into its format.
+format: $(INSTALLED) ## Format the code.
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
@@ -46,8 +47,8 @@ bench: $(INSTALLED) ## Measure (about a quarter of an hour on 2 cores): ratios a
 	$(BIN)/python benchmarks/scale.py --out bench --records 100000
 	$(BIN)/python benchmarks/growth.py --out bench
 
-check-bench: $(INSTALLED) ## Compare what 'make bench' found with the committed results; fails below 80 %.
+check-bench: $(INSTALLED) ## Compare the results of 'make bench' with the committed ones; fails below 80 %.
 	$(BIN)/python benchmarks/check.py --out bench
 
-clean: ## Remove what make made.
+clean: ## Remove everything that make created.
 	rm -rf $(VENV) demo bench build dist .mypy_cache .pytest_cache .ruff_cache

@@ -112,7 +112,7 @@ class DemoReport:
 
 
 def demo_config(preset: PresetName) -> Config:
-    """Settings of the demo: a small input; for prompts a small sample, half the epochs, twice the learning rates."""
+    """Settings of the demo: a small input; for prompts a small sample, half the epochs, twice the rates."""
     values: dict[str, Any] = {"backbone": {"image_size": 48, "micro_batch": 16}}
     if preset == "prompts":
         values["partition"] = {"clusters": 18, "sample_size": 300}
@@ -245,7 +245,7 @@ def _split_by_sample(eraser: Eraser) -> tuple[list[str], list[str]]:
 
 
 def _batch(ordinary: Sequence[str], sampled: Sequence[str]) -> list[str]:
-    """A batch of records spread over the data, two of them sampled if possible; excludes the first of each list."""
+    """A batch of records spread over the data, two of them sampled if possible; omits the first of each list."""
     chosen = sampled[1:3]
     step = len(ordinary) // _BATCH
     return [*ordinary[1::step][: _BATCH - len(chosen)], *chosen]

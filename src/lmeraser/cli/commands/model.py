@@ -94,7 +94,7 @@ def evaluate(
 ) -> None:
     """Measure accuracy on labelled images, and that of a linear classifier on the same features."""
     from lmeraser.core.console import print_facts, print_rows
-    from lmeraser.inference.evaluate import keep
+    from lmeraser.inference.evaluate import save_summary
 
     columns = make_columns(image_column, label_column, None, None, positions=True)
     with open_eraser(compute=compute_settings(executor, address, processes)) as eraser:
@@ -102,7 +102,7 @@ def evaluate(
         report = eraser.evaluate(source, split=split, columns=columns, linear=linear)
         if model is not None and model is eraser.workspace.generations.current():
             with contextlib.suppress(StorageError):  # the report is printed nevertheless
-                keep(eraser.workspace.reports, model.model_digest, report)
+                save_summary(eraser.workspace.reports, model.model_digest, report)
     if as_json:
         print_json(report.to_json())
         return

@@ -87,11 +87,11 @@ def reapply(
 def _finish(title: str, report: ReplayReport, *, as_json: bool) -> None:
     """Derive the model where there was one, and print what happened."""
     from lmeraser.evidence.entries import GenerationPublished, events_of
-    from lmeraser.unlearning.unlearn import complete_pending
+    from lmeraser.unlearning.completion import complete_pending
 
     with open_eraser() as eraser:
         trained = any(events_of(eraser.workspace.ledger.entries(), GenerationPublished))
-        settled = complete_pending(eraser.workspace, eraser.deriving, first=trained)
+        settled = complete_pending(eraser.session, full=trained)
     model = settled.training.to_json() if settled.training else {}
     print_report(title, {**report.to_json(), **model}, as_json=as_json)
 

@@ -66,7 +66,7 @@ def add(
     ] = False,
     allow_deleted: Annotated[
         bool,
-        typer.Option("--allow-deleted", help="Add records again that were deleted here; recorded in the ledger."),
+        typer.Option("--allow-deleted", help="Add records again that were deleted here; noted in the ledger."),
     ] = False,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Skip invalid rows.")] = False,
     refuse_public: Annotated[
@@ -94,7 +94,7 @@ def add(
         typer.echo(f"{report.suppressed} rejected: deleted here before (--allow-deleted adds them again)")
     if report.public is not None:
         typer.echo(
-            f"{report.public} added records are public: the backbone was trained on their images, and deleting them "
+            f"{report.public} added records are public: the backbone was trained on their images; deleting them "
             "does not change the backbone (--refuse-public rejects them)"
             if report.public
             else "no added record is among the images that the backbone was trained on"
