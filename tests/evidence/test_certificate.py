@@ -57,7 +57,7 @@ def personal(numbers: Sequence[int]) -> Dataset:
 
 def opened(root: Path, *, executor: Fake | None = None, now: datetime = LATER) -> Eraser:
     eraser = Eraser(root, clock=lambda: now)
-    eraser.__dict__["_loaded"] = executor or Fake()
+    eraser.session.executors.use(executor or Fake())
     return eraser
 
 
@@ -359,7 +359,7 @@ def test_a_ledger_that_tells_another_story_before_it_is_refused(eraser: Eraser, 
         told[changed] = Entry(0, None, to_text(NOW - timedelta(days=1)), told[changed].kind, told[changed].body)
         forged = chain(told)
         check(forged)
-        with pytest.raises(VerificationError, match="is not the one"):
+        with pytest.raises(VerificationError, match="is not the last entry of the exported head"):
             verify_in_ledger(one.data, one.facts, forged)
 
 
@@ -397,7 +397,7 @@ def test_a_certificate_says_whether_the_database_was_rewritten(
     for number, limit in enumerate((64 << 20, 0)):
         monkeypatch.setattr("lmeraser.storage.database._SMALL", limit)
         with Eraser.create(tmp_path / str(number), CONFIG, clock=lambda: NOW) as eraser:
-            eraser.__dict__["_loaded"] = Fake()
+            eraser.session.executors.use(Fake())
             eraser.add(digits(range(12)), columns=DIGIT_COLUMNS)
             eraser.train()
             (path,) = eraser.unlearn(ids=["digit-0001"]).certificates
@@ -623,7 +623,7 @@ def test_verifying_loads_neither_torch_nor_numpy_nor_sqlalchemy_and_needs_no_wor
 def test_signed_nonsense_is_refused(payload: bytes) -> None:
     key = SigningKey.new()
     data = key.sign(payload, payload_type=PAYLOAD_TYPE).to_bytes()
-    with pytest.raises(VerificationError, match="format 1"):
+    with pytest.raises(VerificationError, match=r"Unsupported certificate format: .*format 1"):
         verify(data, key.public)
 
 

@@ -1,4 +1,4 @@
-"""Events are written as 0.1 wrote their entries, and read back; malformed bodies are refused by entry and field."""
+"""Events are written as 0.1 wrote them and read back; a malformed body is refused by entry and field."""
 
 from __future__ import annotations
 

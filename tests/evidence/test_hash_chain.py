@@ -146,7 +146,7 @@ def test_a_chain_that_was_written_anew_from_any_entry_on_is_found_by_a_later_hea
     forged = written(chain(bodies))
     assert len(check(forged)) == 6, "by itself it is a chain"
     assert check(forged, head=head_of(SIX[:forged_at]) if forged_at else None)
-    with pytest.raises(VerificationError, match=f"entry {head_at - 1} is not the one that was last"):
+    with pytest.raises(VerificationError, match=f"entry {head_at - 1} is not the last entry of the exported head"):
         check(forged, head=head_of(SIX[:head_at]))
 
 
@@ -156,7 +156,7 @@ def test_a_gap_in_the_positions_is_found(position: int) -> None:
     for number in range(6):
         shifted = number + (number >= position)
         entries.append(Entry(shifted, entries[-1].digest if entries else None, TIME, "added", {}))
-    with pytest.raises(VerificationError, match=f"entry {position} says that it is entry {position + 1}"):
+    with pytest.raises(VerificationError, match=f"entry {position} has position {position + 1}"):
         check(written(entries))
 
 
@@ -164,19 +164,19 @@ def test_a_gap_in_the_positions_is_found(position: int) -> None:
 def test_swapped_entries_are_found(first: int) -> None:
     entries = list(SIX)
     entries[first : first + 2] = reversed(entries[first : first + 2])
-    with pytest.raises(VerificationError, match=f"entry {first} says that it is entry {first + 1}"):
+    with pytest.raises(VerificationError, match=f"entry {first} has position {first + 1}"):
         check(written(entries))
 
 
 @pytest.mark.parametrize("position", range(5))
 def test_a_removed_entry_is_found(position: int) -> None:
-    with pytest.raises(VerificationError, match=f"entry {position} says that it is entry {position + 1}"):
+    with pytest.raises(VerificationError, match=f"entry {position} has position {position + 1}"):
         check(written([*SIX[:position], *SIX[position + 1 :]]))
 
 
 @pytest.mark.parametrize("position", range(6))
 def test_a_repeated_entry_is_found(position: int) -> None:
-    with pytest.raises(VerificationError, match=f"entry {position + 1} says that it is entry {position}"):
+    with pytest.raises(VerificationError, match=f"entry {position + 1} has position {position}"):
         check(written([*SIX[: position + 1], *SIX[position:]]))
 
 
@@ -197,7 +197,7 @@ def test_a_first_entry_that_follows_from_something_is_found() -> None:
 def test_a_chain_cut_between_entries_is_found_by_a_head_only(kept: int) -> None:
     cut = written(SIX[:kept])
     assert len(check(cut)) == kept
-    with pytest.raises(VerificationError, match=f"{kept} entries; there were 6: it was shortened"):
+    with pytest.raises(VerificationError, match=f"{kept} entries instead of at least 6: it was shortened"):
         check(cut, head=head_of(SIX))
 
 
@@ -205,7 +205,7 @@ def test_a_chain_cut_within_an_entry_is_found_without_a_head() -> None:
     data = written(SIX)
     ends = {len(written(SIX[:kept])) for kept in range(7)}
     for size in set(range(len(data))) - ends:
-        with pytest.raises(VerificationError, match="its last line has no end"):
+        with pytest.raises(VerificationError, match="the last line has no line end"):
             check(data[:size])
 
 

@@ -13,8 +13,8 @@ from typing import Literal
 import pytest
 
 from chains import NOW, SIX, TIME, chain, head_of, written
-from lmeraser.errors import CorruptError, StorageError, VerificationError
 from lmeraser.core.digests import Digest
+from lmeraser.errors import CorruptError, StorageError, VerificationError
 from lmeraser.evidence.entries import (
     Event,
     GenerationPublished,
@@ -27,7 +27,6 @@ from lmeraser.evidence.entries import (
 from lmeraser.evidence.hash_chain import Entry, LedgerHead, check
 from lmeraser.evidence.ledger import Ledger
 from lmeraser.storage.database import Database
-
 
 REQUEST = "00000000-0000-4000-8000-000000000001"
 SOME = Digest.of(b"some")
@@ -320,8 +319,8 @@ def test_a_chain_that_was_written_anew_is_found_by_the_database(ledger: Ledger) 
     [
         (["added"], "it was shortened"),
         (["added", "request"], "it was shortened"),
-        (["added", "request", "cancelled"], "entry 2 is not the one that was last"),
-        (["added", "request", "cancelled", "added"], "entry 2 is not the one that was last"),
+        (["added", "request", "cancelled"], "entry 2 is not the last entry of the exported head"),
+        (["added", "request", "cancelled", "added"], "entry 2 is not the last entry of the exported head"),
     ],
 )
 def test_a_ledger_replaced_with_its_database_is_found_by_an_exported_head(

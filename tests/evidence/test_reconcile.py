@@ -75,7 +75,7 @@ class History:
     @property
     def served(self) -> Digest | None:
         models = [entry.body["model"] for entry in self.entries if entry.kind == "generation"]
-        return models[-1] if models else None
+        return Digest(models[-1]) if models else None
 
     def differences(self) -> list[str]:
         return differences(self.entries, self.held, self.served)

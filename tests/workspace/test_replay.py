@@ -300,10 +300,10 @@ def no_body(entries: list[Entry], data: bytes) -> bytes:
         (shortened, "it was shortened"),
         (cut, "no end"),
         (changed, "does not cover it"),
-        (without_one, "says that it is entry"),
+        (without_one, "has position"),
         (another_history, "of another history"),
         (another_record, "are not held here"),
-        (no_body, "not of its kind"),
+        (no_body, "has a malformed body: removed: "),
     ],
 )
 def test_a_ledger_that_does_not_hold_changes_nothing(

@@ -39,7 +39,8 @@ CLAIM = (
 )
 DATABASE_REWRITTEN = "keys overwritten; rewritten without free pages, log emptied"
 DATABASE_NOT_REWRITTEN = (
-    "keys overwritten; rows without content (number, cluster, keyed digests) stay in free pages until it is rewritten"
+    "keys overwritten; rows without content (number, cluster, keyed digests) stay in free pages "
+    "until it is rewritten"
 )
 NOT_COVERED = (
     "backups and copies outside the workspace, remnants on the disk below the file system",

@@ -1,7 +1,9 @@
 """Signed envelopes: DSSE (Dead Simple Signing Envelope, version 1) with Ed25519.
 
-The signature covers the payload's bytes and type, not the envelope's layout. Verify first, parse afterwards: the
-bytes that were verified are the bytes that are returned. Knows nothing about what is signed.
+The signature covers the payload's bytes and type, not the layout of the envelope. Verify first, parse afterwards:
+`PublicKey.verify` returns exactly the bytes that it verified. Knows nothing about what is signed.
+
+Specification: https://github.com/secure-systems-lab/dsse/blob/v1.0.2/protocol.md
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ class Envelope:
 
     Attributes:
         payload: the signed bytes.
-        payload_type: what they are.
+        payload_type: their media type.
         key_id: digest of the public key.
         signature: 64 bytes.
     """
@@ -45,10 +47,10 @@ class Envelope:
 
     @classmethod
     def parse(cls, data: bytes) -> Self:
-        """An envelope from its JSON.
+        """Parse an envelope with exactly one signature.
 
         Raises:
-            VerificationError: the bytes are no such envelope.
+            VerificationError: the bytes are not such an envelope.
         """
         try:
             values = parse_json(data)
@@ -56,11 +58,15 @@ class Envelope:
                 raise ValueError(f"fields {sorted(values)}")
             (signature,) = values["signatures"]
             if signature.keys() != {"keyid", "sig"} or not isinstance(values["payloadType"], str):
-                raise ValueError("one signature with keyid and sig")
+                raise ValueError("a signature has the fields keyid and sig, and payloadType is a string")
             key_id = Digest(signature["keyid"])
             return cls(_decode(values["payload"]), values["payloadType"], key_id, _decode(signature["sig"]))
         except (ValueError, TypeError, AttributeError, KeyError, InputError) as error:
-            raise _refused(f"no envelope: {str(error).splitlines()[0]}") from error
+            raise VerificationError(
+                "Malformed DSSE envelope",
+                got=str(error).splitlines()[0],
+                next_step="check that the file is complete",
+            ) from error
 
 
 class PublicKey:
@@ -71,10 +77,10 @@ class PublicKey:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """From a PEM file.
+        """Read the key from a PEM file.
 
         Raises:
-            InputError: the file holds no Ed25519 public key.
+            InputError: the file does not hold an Ed25519 public key.
         """
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
         from cryptography.hazmat.primitives.serialization import load_pem_public_key
@@ -82,9 +88,9 @@ class PublicKey:
         try:
             key = load_pem_public_key(path.read_bytes())
             if not isinstance(key, Ed25519PublicKey):
-                raise ValueError(f"a key of another kind ({type(key).__name__})")
-        except Exception as error:  # cryptography raises many kinds
-            raise _no_key("public", path, error) from error
+                raise ValueError(f"not an Ed25519 key but {type(key).__name__}")
+        except Exception as error:  # cryptography raises exceptions of many types
+            raise _unusable_key("public", path, error) from error
         return cls(key)
 
     @property
@@ -105,32 +111,32 @@ class PublicKey:
         """The payload, if this key signed it as ``payload_type``.
 
         Raises:
-            VerificationError: it did not.
+            VerificationError: it did not sign this payload as this type.
         """
         from cryptography.exceptions import InvalidSignature
 
         if envelope.payload_type != payload_type:
-            raise _refused(f"a payload of type {envelope.payload_type!r} instead of {payload_type!r}")
+            raise _invalid_signature(f"payload of type {envelope.payload_type!r} instead of {payload_type!r}")
         if envelope.key_id != self.key_id:
-            raise _refused(f"a signature by key {envelope.key_id.short} instead of {self.key_id.short}")
+            raise _invalid_signature(f"signed by key {envelope.key_id.short} instead of {self.key_id.short}")
         try:
             self._key.verify(envelope.signature, _signed_bytes(envelope.payload, payload_type))
         except InvalidSignature as error:
-            raise _refused("a signature that does not cover these bytes") from error
+            raise _invalid_signature("the signature does not cover these bytes") from error
         return envelope.payload
 
     def verify_body(self, body: bytes, signature: bytes) -> None:
-        """Check what `SigningKey.sign_body` gave.
+        """Verify a bare signature made by `SigningKey.sign_body`.
 
         Raises:
-            VerificationError: it is no signature of this body by this key.
+            VerificationError: it is not a signature of this body by this key.
         """
         from cryptography.exceptions import InvalidSignature
 
         try:
             self._key.verify(signature, hashlib.sha256(body).digest())
         except InvalidSignature as error:
-            raise _refused("a signature that does not cover this body") from error
+            raise _invalid_signature("the signature does not cover this body") from error
 
 
 class SigningKey:
@@ -141,17 +147,17 @@ class SigningKey:
 
     @classmethod
     def new(cls) -> Self:
-        """A fresh key."""
+        """Generate a key."""
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
         return cls(Ed25519PrivateKey.generate())
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """From a PEM file.
+        """Read the key from a PEM file.
 
         Raises:
-            InputError: the file holds no unencrypted Ed25519 private key.
+            InputError: the file does not hold an unencrypted Ed25519 private key.
         """
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
         from cryptography.hazmat.primitives.serialization import load_pem_private_key
@@ -159,9 +165,9 @@ class SigningKey:
         try:
             key = load_pem_private_key(path.read_bytes(), password=None)
             if not isinstance(key, Ed25519PrivateKey):
-                raise ValueError(f"a key of another kind ({type(key).__name__})")
-        except Exception as error:  # cryptography raises many kinds
-            raise _no_key("private", path, error) from error
+                raise ValueError(f"not an Ed25519 key but {type(key).__name__}")
+        except Exception as error:  # cryptography raises exceptions of many types
+            raise _unusable_key("private", path, error) from error
         return cls(key)
 
     @property
@@ -173,7 +179,7 @@ class SigningKey:
 
     @property
     def public(self) -> PublicKey:
-        """The key that verifies."""
+        """The public key that belongs to this key."""
         return PublicKey(self._key.public_key())
 
     def sign(self, payload: bytes, *, payload_type: str) -> Envelope:
@@ -184,7 +190,8 @@ class SigningKey:
     def sign_body(self, body: bytes) -> bytes:
         """A bare signature of the SHA-256 digest of a message's body, 64 bytes.
 
-        No such signature is one of an envelope: 32 bytes are signed here, and always more than 32 there.
+        It cannot be mistaken for the signature of an envelope: 32 bytes are signed here, always more than 32
+        there.
         """
         return self._key.sign(hashlib.sha256(body).digest())
 
@@ -200,27 +207,32 @@ def _encode(data: bytes) -> str:
 
 
 def _decode(text: str) -> bytes:
-    """Bytes of strict base64: what encoding them again gives."""
+    """Decode strict base64, which is the same when it is encoded again.
+
+    Raises:
+        ValueError: it is not.
+    """
     try:
         data = base64.b64decode(text, validate=True)
     except binascii.Error as error:
-        raise ValueError(f"base64: {error}") from error
+        raise ValueError(f"invalid base64: {error}") from error
     if _encode(data) != text:
-        raise ValueError("base64 with stray bits")
+        raise ValueError("invalid base64: stray bits")
     return data
 
 
-def _refused(got: str) -> VerificationError:
+def _invalid_signature(got: str) -> VerificationError:
     return VerificationError(
-        "A certificate is an envelope that the given key signed.",
+        "Signature verification failed",
         got=got,
-        next_step="check that the file is complete and that the key is the one of its workspace",
+        next_step="check that the file is complete and that the key belongs to the workspace it came from",
     )
 
 
-def _no_key(kind: str, path: Path, error: Exception) -> InputError:
+def _unusable_key(kind: str, path: Path, error: Exception) -> InputError:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     return InputError(
-        f"A {kind} key is an Ed25519 key in a readable PEM file without password.",
-        got=f"{path}: {str(error).splitlines()[0] if str(error) else type(error).__name__}",
-        next_step="make one with: openssl genpkey -algorithm ed25519",
+        f"Cannot read the {kind} key",
+        got=f"{path}: {reason}",
+        next_step="give an Ed25519 key in PEM without password, as made by: openssl genpkey -algorithm ed25519",
     )

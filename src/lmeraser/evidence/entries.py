@@ -1,7 +1,7 @@
 """The events that a ledger records: one type for each kind of entry.
 
-An entry of the chain (`hash_chain`) has a kind and a body. Each class below is one kind, and its fields are the keys
-of the body. Kinds, keys and their values are a stored format: they keep 0.1's words and never change.
+An entry of the chain (`hash_chain`) has a kind and a body. Each class below is one kind, and its fields are the
+keys of the body. Kinds, keys and their values are a stored format: they keep 0.1's words and never change.
 
 - Writing: `Ledger.note` takes an event and appends its kind and body.
 - Reading: `events_of` picks entries by type and checks their bodies.

@@ -1,13 +1,13 @@
-"""The chain of a ledger: what an entry is, and when a sequence of entries is unbroken.
+"""The hash chain of a ledger: its entries, and the rules by which a sequence of entries is unbroken.
 
 Each line is one entry as canonical JSON (RFC 8785). Rules:
-1. position counts from 0 without gaps;
-2. ``previous`` is the digest of the entry before, null in the first;
+1. positions count from 0 without gaps;
+2. ``previous`` is the digest of the entry before, null in the first entry;
 3. ``digest`` covers every other field;
-4. the bytes of a line are those that writing the entry again gives.
+4. the bytes of a line are those that writing the parsed entry gives.
 
-A chain that was cut at its end is still a chain: a `LedgerHead` exported earlier finds it. Pure functions, all
-that an outsider needs to check a ledger; know nothing about what entries mean.
+A chain that was cut at its end is still a chain: a `LedgerHead` exported earlier detects it. Pure functions, and
+all that an outsider needs to check a ledger. What entries mean is defined in `entries`.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class Entry:
         position: 0, 1, 2, ...
         previous: digest of the entry before.
         time: when it was noted, RFC 3339 in UTC.
-        kind: what it tells of.
-        body: the rest, by kind.
+        kind: of the event that it records (`entries`).
+        body: the fields of the event.
     """
 
     position: int
@@ -39,42 +39,49 @@ class Entry:
     kind: str
     body: Mapping[str, Any]
 
-    def _covered(self) -> dict[str, Any]:
+    def _covered_fields(self) -> dict[str, Any]:
         head = {"position": self.position, "previous": self.previous, "time": self.time, "kind": self.kind}
         return {**head, "body": self.body}
 
     @property
     def digest(self) -> Digest:
-        """Digest of everything in it."""
-        return Digest.of_json(self._covered())
+        """Digest of all other fields."""
+        return Digest.of_json(self._covered_fields())
 
     def line(self) -> bytes:
-        """The entry's line, with its end."""
-        return canonical_json({**self._covered(), "digest": self.digest}) + b"\n"
+        """The entry's line, line end included."""
+        return canonical_json({**self._covered_fields(), "digest": self.digest}) + b"\n"
 
     @classmethod
     def parse(cls, line: bytes) -> Self:
-        """The entry of a line.
+        """Parse a line.
 
         Raises:
             VerificationError: the line is not what writing an entry gives (rules 3 and 4).
         """
         try:
             values = parse_json(line)
-            claimed, previous = values.pop("digest"), values.pop("previous")
+            claimed_digest = values.pop("digest")
+            previous = values.pop("previous")
             entry = cls(previous=None if previous is None else Digest(previous), **values)
             typed = type(entry.position) is int and isinstance(entry.time, str) and isinstance(entry.kind, str)
-            sound = typed and isinstance(entry.body, dict) and entry.line() == line and claimed == entry.digest
+            well_formed = typed and isinstance(entry.body, dict)
+            valid = well_formed and entry.line() == line and claimed_digest == entry.digest
         except (ValueError, TypeError, AttributeError, KeyError, InputError) as error:
             raise broken(f"not an entry: {line[:60]!r}") from error
-        if not sound:
-            raise broken(f"an entry whose digest does not cover it: {line[:60]!r}")
+        if not valid:
+            raise broken(f"the digest of an entry does not cover it: {line[:60]!r}")
         return entry
 
 
 @dataclass(frozen=True)
 class LedgerHead:
-    """Where a ledger ends, or ended at some time: the number of entries, and the digest of the last one."""
+    """The end of a ledger, now or at some time in the past.
+
+    Attributes:
+        entries: number of entries.
+        digest: of the last entry; None if there is none.
+    """
 
     entries: int
     digest: Digest | None
@@ -85,7 +92,7 @@ class LedgerHead:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """A head that was exported.
+        """Read an exported head.
 
         Raises:
             InputError: the file is not an exported head.
@@ -98,18 +105,27 @@ class LedgerHead:
             return cls(entries, None if digest is None else Digest(digest))
         except (OSError, ValueError, TypeError, KeyError, InputError) as error:
             raise InputError(
-                "A head is a file that 'lmeraser ledger --export-head FILE' wrote.", got=f"{path}: {error}"
+                "Not an exported head of a ledger",
+                got=f"{path}: {error}",
+                next_step="give a file that 'lmeraser ledger --export-head FILE' wrote",
             ) from error
 
 
 def check(data: bytes, *, head: LedgerHead | None = None) -> list[Entry]:
-    """The entries of a ledger's bytes, if they are a chain (rules 1 to 4) that contains ``head``.
+    """Parse a ledger and verify that it is a chain (rules 1 to 4) that contains ``head``.
+
+    Args:
+        data: bytes of the ledger.
+        head: exported earlier from the same ledger.
+
+    Returns:
+        The entries.
 
     Raises:
-        VerificationError: says where it breaks.
+        VerificationError: the chain is broken; says where.
     """
     if data and not data.endswith(b"\n"):
-        raise broken("its last line has no end")
+        raise broken("the last line has no line end")
     entries: list[Entry] = []
     for position, line in enumerate(data.splitlines(keepends=True)):
         try:
@@ -117,22 +133,26 @@ def check(data: bytes, *, head: LedgerHead | None = None) -> list[Entry]:
         except VerificationError as error:
             raise broken(f"entry {position}: {error.got}") from error
         if entry.position != position:  # rule 1
-            raise broken(f"entry {position} says that it is entry {entry.position}")
+            raise broken(f"entry {position} has position {entry.position}")
         if entry.previous != (entries[-1].digest if entries else None):  # rule 2
-            raise broken(f"entry {position} does not follow from the one before")
+            raise broken(f"entry {position} does not follow from the entry before it")
         entries.append(entry)
     if head is not None and head.entries:
         if len(entries) < head.entries:
-            raise broken(f"{len(entries)} entries; there were {head.entries}: it was shortened")
+            raise broken(f"{len(entries)} entries instead of at least {head.entries}: it was shortened")
         if entries[head.entries - 1].digest != head.digest:
-            raise broken(f"entry {head.entries - 1} is not the one that was last when the head was exported")
+            raise broken(f"entry {head.entries - 1} is not the last entry of the exported head")
     return entries
 
 
 def broken(got: str) -> VerificationError:
-    """The error of a ledger that does not hold."""
+    """The error for a ledger that fails verification.
+
+    Args:
+        got: what is wrong with it, and where.
+    """
     return VerificationError(
-        "A ledger is an unbroken chain of entries, none changed, moved or missing.",
+        "Ledger verification failed",
         got=got,
-        next_step="compare it with a copy or a head that was exported earlier",
+        next_step="compare the ledger with a copy or a head that was exported earlier",
     )

@@ -26,14 +26,14 @@ from lmeraser.core.time import to_text
 from lmeraser.errors import CorruptError, InputError, StorageError
 from lmeraser.evidence.entries import Event
 from lmeraser.evidence.hash_chain import Entry, LedgerHead, broken, check
-from lmeraser.storage.database import Database, tables, workspace_metadata
+from lmeraser.storage.database import Database, schema, workspace_metadata
 
 _METADATA_NAME = "ledger"  # of the row in which the database keeps where the ledger ends
 _READ_ATTEMPTS = 20
 
 _outbox = Table(
     "outbox",
-    tables,
+    schema,
     Column("position", Integer, primary_key=True),
     Column("line", String, nullable=False),
 )
@@ -144,9 +144,7 @@ class Ledger:
         entries = check(data + not_in_file, head=head)
         last_digest = entries[-1].digest if entries else None
         if len(entries) != end.entries or last_digest != end.digest:
-            raise broken(
-                f"{len(entries)} entries; the database knows of {end.entries}, the last one {end.digest}"
-            )
+            raise broken(f"{len(entries)} entries; the database knows of {end.entries}, the last one {end.digest}")
         return entries
 
     def export(self, target: Path) -> None:
@@ -158,7 +156,7 @@ class Ledger:
             return self.path.read_bytes() if self.path.exists() else b""
 
     def _snapshot(self) -> tuple[_LedgerEnd, list[tuple[int, str]]]:
-        """Where the ledger ends, and position and line of each entry in the outbox, in one state of the database."""
+        """Where the ledger ends, and position and line of the entries in the outbox, read in one transaction."""
         joined = workspace_metadata.outerjoin(_outbox, true())
         query = select(workspace_metadata.c.value, _outbox.c.position, _outbox.c.line).select_from(joined)
         query = query.where(workspace_metadata.c.name == _METADATA_NAME).order_by(_outbox.c.position)

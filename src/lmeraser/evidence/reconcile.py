@@ -3,8 +3,8 @@
 An entry for added records holds their number and one digest over all of their commitments, sorted. An entry for
 deleted records lists their commitments, by the entry that recorded their addition. So for every addition, the
 commitments of the records held now and of the deleted ones together give that digest, and nobody needs to know
-which record is which. Records that were added after a backup, before it was restored, are lost: none of them may be
-held, and the remaining ones cannot be counted. Pure functions; know nothing about files or databases.
+which record is which. Records that were added after a backup, before it was restored, are lost: none of them may
+be held, and the remaining ones cannot be counted. Pure functions; know nothing about files or databases.
 """
 
 from __future__ import annotations
