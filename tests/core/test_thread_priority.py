@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from lmeraser.core.thread_priority import gently, lower_priority
+from lmeraser.core.thread_priority import run_with_lower_priority, lower_priority
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has priorities of threads")
 
@@ -28,11 +28,11 @@ def test_a_thread_gives_way_with_those_that_it_starts_and_alone() -> None:
         lower_priority(0)  # never takes anything back
         return mine()
 
-    assert gently(work, before + 3) == before + 3
+    assert run_with_lower_priority(work, before + 3) == before + 3
     assert seen == [before + 3]
     assert mine() == before
 
 
 def test_an_error_is_the_callers() -> None:
     with pytest.raises(ZeroDivisionError):
-        gently(lambda: 1 // 0, 0)
+        run_with_lower_priority(lambda: 1 // 0, 0)

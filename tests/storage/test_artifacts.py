@@ -9,7 +9,7 @@ import pytest
 from lmeraser.core.atomic_files import TEMPORARY
 from lmeraser.core.digests import Digest
 from lmeraser.errors import CorruptError, StorageError
-from lmeraser.storage.artifacts import BlobStore, MemoryStore, Store
+from lmeraser.storage.artifacts import ArtifactStore, BlobStore, MemoryStore
 from lmeraser.storage.blobs import Folder
 
 KEY = Digest.of(b"inputs")
@@ -30,13 +30,13 @@ def path_of(root: Path, digest: Digest) -> Path:
 
 
 @pytest.fixture(params=["files", "memory"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> ArtifactStore:
     return store_in(tmp_path) if request.param == "files" else MemoryStore()
 
 
-def test_what_is_kept_is_found_and_read(store: Store) -> None:
+def test_what_is_kept_is_found_and_read(store: ArtifactStore) -> None:
     assert store.find(KEY) is None
-    entry = store.keep(KEY, b"result", fingerprint=PRINT, seconds=0.25)
+    entry = store.put(KEY, b"result", fingerprint=PRINT, seconds=0.25)
     assert entry.artifact == Digest.of(b"result")
     assert store.find(KEY) == entry
     assert (entry.fingerprint, entry.seconds) == (PRINT, 0.25)
@@ -46,22 +46,22 @@ def test_what_is_kept_is_found_and_read(store: Store) -> None:
 
 def test_equal_results_of_different_inputs_are_one_artifact(tmp_path: Path) -> None:
     store = store_in(tmp_path)
-    store.keep(KEY, b"result", fingerprint=PRINT, seconds=0)
-    store.keep(OTHER, b"result", fingerprint=PRINT, seconds=0)
+    store.put(KEY, b"result", fingerprint=PRINT, seconds=0)
+    store.put(OTHER, b"result", fingerprint=PRINT, seconds=0)
     assert len(files(tmp_path / "artifacts")) == 1
     assert len(files(tmp_path / "memo")) == 2
 
 
-def test_a_later_result_for_the_same_inputs_replaces_the_memo(store: Store) -> None:
-    store.keep(KEY, b"result", fingerprint=PRINT, seconds=0)
-    entry = store.keep(KEY, b"other", fingerprint=PRINT, seconds=0)
+def test_a_later_result_for_the_same_inputs_replaces_the_memo(store: ArtifactStore) -> None:
+    store.put(KEY, b"result", fingerprint=PRINT, seconds=0)
+    entry = store.put(KEY, b"other", fingerprint=PRINT, seconds=0)
     assert store.find(KEY) == entry
 
 
 @pytest.mark.parametrize("change", [b"resulT", b"resul", b"result ", b""])
 def test_an_altered_artifact_is_detected_when_it_is_read(tmp_path: Path, change: bytes) -> None:
     store = store_in(tmp_path)
-    artifact = store.keep(KEY, b"result", fingerprint=PRINT, seconds=0).artifact
+    artifact = store.put(KEY, b"result", fingerprint=PRINT, seconds=0).artifact
     path = path_of(tmp_path, artifact)
     path.write_bytes(change)
     with pytest.raises(CorruptError, match="lmeraser train") as caught:
@@ -72,7 +72,7 @@ def test_an_altered_artifact_is_detected_when_it_is_read(tmp_path: Path, change:
 def test_a_swept_artifact_is_told_apart_from_a_damaged_one(tmp_path: Path) -> None:
     """So that a reader who was overtaken by a writer can look for the served generation again."""
     store = store_in(tmp_path)
-    artifact = store.keep(KEY, b"result", fingerprint=PRINT, seconds=0).artifact
+    artifact = store.put(KEY, b"result", fingerprint=PRINT, seconds=0).artifact
     path_of(tmp_path, artifact).unlink()
     with pytest.raises(FileNotFoundError):
         store.read(artifact)
@@ -80,10 +80,10 @@ def test_a_swept_artifact_is_told_apart_from_a_damaged_one(tmp_path: Path) -> No
 
 def test_a_memo_entry_whose_artifact_is_gone_counts_as_absent(tmp_path: Path) -> None:
     store = store_in(tmp_path)
-    entry = store.keep(KEY, b"result", fingerprint=PRINT, seconds=0)
+    entry = store.put(KEY, b"result", fingerprint=PRINT, seconds=0)
     path_of(tmp_path, entry.artifact).unlink()
     assert store.find(KEY) is None
-    assert store.keep(KEY, b"result", fingerprint=PRINT, seconds=0) == entry
+    assert store.put(KEY, b"result", fingerprint=PRINT, seconds=0) == entry
     assert store.find(KEY) == entry
 
 
@@ -92,7 +92,7 @@ def test_a_memo_entry_whose_artifact_is_gone_counts_as_absent(tmp_path: Path) ->
 )
 def test_an_altered_memo_entry_is_detected(tmp_path: Path, data: bytes) -> None:
     store = store_in(tmp_path)
-    store.keep(KEY, b"result", fingerprint=PRINT, seconds=0)
+    store.put(KEY, b"result", fingerprint=PRINT, seconds=0)
     path = path_of(tmp_path / "memo", KEY)
     path.write_bytes(data)
     with pytest.raises(CorruptError, match="delete this file") as caught:
@@ -114,15 +114,15 @@ def test_a_full_disk_leaves_no_memo_entry(tmp_path: Path, monkeypatch: pytest.Mo
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", full)
         with pytest.raises(StorageError):
-            store.keep(KEY, b"result", fingerprint=PRINT, seconds=0)
+            store.put(KEY, b"result", fingerprint=PRINT, seconds=0)
     assert store.find(KEY) is None
     assert not [path for path in files(tmp_path) if path.name.startswith(TEMPORARY)]
 
 
 def test_sweeping_removes_what_is_not_named_and_nothing_else(tmp_path: Path) -> None:
     store = store_in(tmp_path)
-    kept = store.keep(KEY, b"kept", fingerprint=PRINT, seconds=0)
-    gone = store.keep(OTHER, b"gone", fingerprint=PRINT, seconds=0)
+    kept = store.put(KEY, b"kept", fingerprint=PRINT, seconds=0)
+    gone = store.put(OTHER, b"gone", fingerprint=PRINT, seconds=0)
     (tmp_path / "artifacts" / f"{TEMPORARY}1").write_bytes(b"half")
     (tmp_path / "memo" / KEY.hex[:2] / f"{TEMPORARY}2").write_bytes(b"half")
     (tmp_path / "bystander").write_bytes(b"not the store's")
@@ -141,7 +141,7 @@ def test_sweeping_removes_what_is_not_named_and_nothing_else(tmp_path: Path) -> 
 
 def test_sweeping_an_artifact_makes_the_memo_of_it_absent(tmp_path: Path) -> None:
     store = store_in(tmp_path)
-    entry = store.keep(KEY, b"result", fingerprint=PRINT, seconds=0)
+    entry = store.put(KEY, b"result", fingerprint=PRINT, seconds=0)
     store.sweep(artifacts={entry.artifact}, keys=set())
     assert store.find(KEY) is None
     assert store.read(entry.artifact) == b"result"

@@ -140,9 +140,9 @@ def test_rows_are_found_however_many_are_asked_for(database: Database) -> None:
     with database.transaction() as connection:
         connection.execute(insert(FACTS), [{"name": name, "value": "x"} for name in names])
     wanted = [*names[1:], "nobody"]
-    found = database.rows(select(FACTS.c.name), FACTS.c.name, wanted, lambda row: row.name)
+    found = database.fetch_where_in(select(FACTS.c.name), FACTS.c.name, wanted, lambda row: row.name)
     assert sorted(found) == names[1:]
-    assert list(database.rows(select(FACTS), FACTS.c.name, [], lambda row: row)) == []
+    assert list(database.fetch_where_in(select(FACTS), FACTS.c.name, [], lambda row: row)) == []
 
 
 def test_all_that_is_read_through_one_connection_is_of_one_state(database: Database) -> None:
@@ -255,7 +255,7 @@ def test_what_others_delete_meanwhile_is_read_again(database: Database) -> None:
             raise ErasedError("gone", got="a slot")
         return tried[-1]
 
-    assert database.consistent(read) == "2"
+    assert database.read_consistently(read) == "2"
     assert tried == [None, "1", "2"]
 
 
@@ -264,7 +264,7 @@ def test_what_is_there_without_its_key_is_an_error_in_the_end(database: Database
         raise ErasedError("gone", got="a slot")
 
     with pytest.raises(ErasedError):
-        database.consistent(read)
+        database.read_consistently(read)
 
 
 @pytest.mark.sqlite
@@ -282,7 +282,7 @@ def test_a_change_waits_for_its_turn_but_not_for_ever(database: Database, monkey
     first.__enter__()
     put(database, "kept", "1")
     assert len(turns) == 3
-    monkeypatch.setattr("lmeraser.storage.engines._WAIT", 0)
+    monkeypatch.setattr("lmeraser.storage.engines._SQLITE_TIMEOUT", 0)
     with other.transaction(), pytest.raises(StorageError, match="locked"):
         put(database, "kept", "2")
     put(database, "kept", "3")
@@ -304,7 +304,7 @@ def test_after_compaction_no_byte_of_what_was_deleted_is_in_any_file(database: D
     assert remains(), "the probe finds it while it is there"
     with database.transaction() as connection:
         connection.execute(delete(FACTS).where(FACTS.c.name == "gone"))
-        database.need_compaction(connection)
+        database.mark_compaction_due(connection)
     assert database.compaction_due
     assert remains(), "deleting is not enough"
     database.compact()
@@ -358,15 +358,15 @@ def test_compaction_can_be_repeated_and_becomes_due_again(database: Database) ->
         database.compact()
         assert not database.compaction_due
         with database.transaction() as connection:
-            database.need_compaction(connection)
-            database.need_compaction(connection)
+            database.mark_compaction_due(connection)
+            database.mark_compaction_due(connection)
         assert database.compaction_due
 
 
 def test_a_deletion_that_did_not_happen_needs_no_compaction(database: Database) -> None:
     def half() -> None:
         with database.transaction() as connection:
-            database.need_compaction(connection)
+            database.mark_compaction_due(connection)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -423,9 +423,9 @@ def test_what_is_deleted_while_the_file_is_rewritten_is_still_to_be_rewritten(
 ) -> None:
     def need() -> None:
         with database.transaction() as connection:
-            database.need_compaction(connection)
+            database.mark_compaction_due(connection)
 
-    real = database._reached.rewrite
+    real = database._backend.rewrite
 
     def rewrite(tables: Iterable[str]) -> None:
         real(tables)
@@ -434,7 +434,7 @@ def test_what_is_deleted_while_the_file_is_rewritten_is_still_to_be_rewritten(
 
     need()
     with monkeypatch.context() as patch:
-        patch.setattr(database._reached, "rewrite", rewrite)
+        patch.setattr(database._backend, "rewrite", rewrite)
         database.compact()
     assert database.compaction_due
     database.compact()

@@ -20,7 +20,7 @@ from lmeraser.storage.keystore import FIRST_SLOT, KEY_BYTES, ErasedError, KeySto
 @pytest.fixture
 def keys(tmp_path: Path) -> KeyStore:
     made = KeyStore(tmp_path / "records.keys")
-    made.make(range(FIRST_SLOT, 9))
+    made.create(range(FIRST_SLOT, 9))
     made.flush()
     return made
 
@@ -31,7 +31,7 @@ def keys(tmp_path: Path) -> KeyStore:
 @given(data=st.binary(max_size=5000))
 def test_what_is_sealed_can_be_read_again(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
     made = KeyStore(tmp_path_factory.mktemp("k") / "records.keys")
-    made.make(range(1, 3))
+    made.create(range(1, 3))
     sealed = made.encrypt(2, "card", data)
     assert made.decrypt(2, "card", sealed) == data
     assert KeyStore(made.path).decrypt(2, "card", sealed) == data, "another process reads it"
@@ -61,7 +61,7 @@ def test_the_same_bytes_are_never_sealed_alike(keys: KeyStore) -> None:
     ],
 )
 def test_what_was_moved_or_changed_is_not_read(keys: KeyStore, slot: int, what: str, spoil: Any) -> None:
-    with pytest.raises(CorruptError, match="can't be read"):
+    with pytest.raises(CorruptError, match="cannot be decrypted"):
         keys.decrypt(slot, what, spoil(keys.encrypt(1, "card", b"a card of somebody")))
 
 
@@ -86,7 +86,7 @@ def test_an_erased_key_is_in_no_byte_of_the_file_and_the_others_stay(keys: KeySt
 def test_a_reader_sees_keys_that_were_made_after_it_read_first(keys: KeyStore) -> None:
     reader = KeyStore(keys.path)
     assert reader.key(1) == keys.key(1)
-    keys.make(range(9, 2000))
+    keys.create(range(9, 2000))
     assert reader.key(1999) == keys.key(1999)
 
 
@@ -116,7 +116,7 @@ def test_a_file_that_is_too_short_is_said_to_be_corrupt(keys: KeyStore) -> None:
     os.truncate(keys.path, 5 * KEY_BYTES)
     reader = KeyStore(keys.path)
     assert len(reader.key(4)) == KEY_BYTES
-    with pytest.raises(CorruptError, match="5 slots, and slot 5 is needed"):
+    with pytest.raises(CorruptError, match="slot 5 is missing; there are 5"):
         reader.key(5)
 
 
@@ -129,4 +129,4 @@ def test_keys_that_were_never_made_are_not_erased_ones(keys: KeyStore) -> None:
 def test_a_folder_that_is_gone_is_a_storage_error(keys: KeyStore) -> None:
     shutil.rmtree(keys.path.parent)
     with pytest.raises(StorageError):
-        keys.make(range(9, 10))
+        keys.create(range(9, 10))

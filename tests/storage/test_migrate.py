@@ -18,50 +18,50 @@ from conftest import DIGIT_COLUMNS, Run, digits, tiny_config
 from fake import Fake
 from lmeraser import Eraser
 from lmeraser.errors import CorruptError, FormatError, LockedError
-from lmeraser.storage import migrate as schema
-from lmeraser.storage.database import tables
-from lmeraser.storage.engines import DatabaseBackend, SQLite, reach
+from lmeraser.storage import migrate
+from lmeraser.storage.database import schema
+from lmeraser.storage.engines import DatabaseBackend, SQLite, open_backend
 from lmeraser.workspace.workspace import Workspace
 from upgrades import BROKEN, later
 
 
 @pytest.fixture
 def reached(tmp_path: Path) -> Iterator[DatabaseBackend]:
-    found = reach(tmp_path / "records.db")
+    found = open_backend(tmp_path / "records.db")
     yield found
     found.engine.dispose()
 
 
 def test_the_last_step_has_the_version_of_the_program() -> None:
     config = Config()
-    config.set_main_option("script_location", str(schema._STEPS))
-    assert ScriptDirectory.from_config(config).get_heads() == [schema.VERSION]
+    config.set_main_option("script_location", str(migrate._STEPS))
+    assert ScriptDirectory.from_config(config).get_heads() == [migrate.VERSION]
 
 
 def test_the_steps_make_the_tables_that_the_modules_name(reached: DatabaseBackend) -> None:
-    schema.prepare(reached)
+    migrate.prepare(reached)
     asked = ("columns", "indexes", "foreign_keys", "pk_constraint", "unique_constraints")
     with reached.engine.begin() as connection:
-        assert compare_metadata(MigrationContext.configure(connection), tables) == []
-        made = inspect(connection)
-        before = {(t, a): repr(getattr(made, f"get_{a}")(t)) for t in tables.tables for a in asked}
-        tables.drop_all(connection)
-        tables.create_all(connection)
-        made = inspect(connection)
-        assert before == {(t, a): repr(getattr(made, f"get_{a}")(t)) for t in tables.tables for a in asked}
+        assert compare_metadata(MigrationContext.configure(connection), schema) == []
+        inspector = inspect(connection)
+        before = {(t, a): repr(getattr(inspector, f"get_{a}")(t)) for t in schema.tables for a in asked}
+        schema.drop_all(connection)
+        schema.create_all(connection)
+        inspector = inspect(connection)
+        assert before == {(t, a): repr(getattr(inspector, f"get_{a}")(t)) for t in schema.tables for a in asked}
 
 
 def test_preparing_again_changes_nothing(reached: DatabaseBackend) -> None:
-    schema.prepare(reached)
-    schema.prepare(reached)
-    assert schema.upgrade(reached) == (schema.VERSION, schema.VERSION)
+    migrate.prepare(reached)
+    migrate.prepare(reached)
+    assert migrate.upgrade(reached) == (migrate.VERSION, migrate.VERSION)
 
 
 @pytest.fixture
 def filled(tmp_path: Path) -> Path:
     path = tmp_path / "w"
     with Eraser.create(path, tiny_config()) as eraser:
-        eraser.__dict__["_loaded"] = Fake()
+        eraser.session.executors.use(Fake())
         eraser.add(digits(range(20)), columns=DIGIT_COLUMNS)
         eraser.train()
     return path
@@ -81,7 +81,7 @@ def test_an_older_workspace_is_refused_until_it_is_upgraded(
     assert "lmeraser upgrade" in refused.err
     assert "upgraded" in run("-w", filled, "upgrade").out
     with Eraser(filled) as eraser:
-        eraser.__dict__["_loaded"] = Fake()
+        eraser.session.executors.use(Fake())
         assert eraser.workspace.records.images(eraser.record_ids()) == images
         assert eraser.audit().identical
         eraser.unlearn(ids=["digit-0003"])  # what belongs to the record still goes with it
@@ -104,22 +104,22 @@ def test_a_step_that_fails_leaves_all_as_it_was(
         with pytest.raises(Exception, match="no_such_table"):
             Workspace(filled).upgrade()
     with Eraser(filled) as eraser:
-        eraser.__dict__["_loaded"] = Fake()
+        eraser.session.executors.use(Fake())
         assert eraser.audit().identical
 
 
 @pytest.mark.sqlite
 def test_every_version_leads_to_the_tables_of_this_one(tmp_path: Path) -> None:
     config = Config()
-    config.set_main_option("script_location", str(schema._STEPS))
+    config.set_main_option("script_location", str(migrate._STEPS))
     for step in ScriptDirectory.from_config(config).walk_revisions():
-        older = reach(tmp_path / f"{step.revision}.db")
+        older = open_backend(tmp_path / f"{step.revision}.db")
         with older.engine.begin() as connection:
             config.attributes["connection"] = connection
             command.upgrade(config, step.revision)
-        assert schema.upgrade(older) == (step.revision, schema.VERSION)
+        assert migrate.upgrade(older) == (step.revision, migrate.VERSION)
         with older.engine.begin() as connection:
-            assert compare_metadata(MigrationContext.configure(connection), tables) == []
+            assert compare_metadata(MigrationContext.configure(connection), schema) == []
         older.engine.dispose()
 
 
@@ -139,7 +139,7 @@ def test_tables_without_a_version_are_refused(filled: Path) -> None:
         connection.exec_driver_sql("DROP TABLE alembic_version")
     with pytest.raises(FormatError, match="before the first release"):
         Eraser(filled).status()
-    with pytest.raises(FormatError, match="make a new workspace"):
+    with pytest.raises(FormatError, match="create a new workspace"):
         Workspace(filled).upgrade()
 
 

@@ -72,14 +72,14 @@ def versions(url: str) -> int:
 
 def test_what_is_written_is_read(url: str) -> None:
     blobs: Blobs = bucket(url)
-    assert not blobs.has("ab/one")
+    assert not blobs.exists("ab/one")
     blobs.write("ab/one", b"1")
     blobs.write("ab/two", b"2" * 1000)
-    assert blobs.has("ab/one")
+    assert blobs.exists("ab/one")
     assert blobs.read(["ab/two", "ab/one"]) == [b"2" * 1000, b"1"]
     assert blobs.read(["ab/one"]) == [b"1"]
     assert blobs.read([]) == []
-    assert blobs.where("ab/one") == f"{url}/w/ab/one"
+    assert blobs.location("ab/one") == f"{url}/w/ab/one"
     for missing in (["zz"], ["ab/one", "zz"]):
         with pytest.raises(FileNotFoundError):
             blobs.read(missing)
@@ -88,14 +88,14 @@ def test_what_is_written_is_read(url: str) -> None:
 def test_looking_for_many_lists_them_once(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     blobs = bucket(url)
     blobs.write("before", b"x")
-    monkeypatch.setattr("lmeraser.storage.s3._FEW", 2)
-    assert [blobs.has(name) for name in ("before", "after", "before", "after")] == [True, False, True, False]
+    monkeypatch.setattr("lmeraser.storage.s3._LIST_AFTER", 2)
+    assert [blobs.exists(name) for name in ("before", "after", "before", "after")] == [True, False, True, False]
     blobs.write("after", b"y")
-    assert blobs.has("after")
+    assert blobs.exists("after")
     library().rm(f"{url}/w/after")
-    assert blobs.has("after"), "it is not asked for again"
+    assert blobs.exists("after"), "it is not asked for again"
     blobs.sweep({"before"})
-    assert [blobs.has(name) for name in ("before", "after")] == [True, False]
+    assert [blobs.exists(name) for name in ("before", "after")] == [True, False]
 
 
 def test_sweeping_deletes_every_version_and_nothing_else(url: str) -> None:
@@ -109,7 +109,7 @@ def test_sweeping_deletes_every_version_and_nothing_else(url: str) -> None:
     assert one.sweep({"kept"}, dry_run=True) == one.sweep({"kept"})
     assert versions(url) == 2
     assert one.read(["kept"]) == [b"new"]
-    assert [data for _, data in one.opened()] == [b"new"]
+    assert [data for _, data in one.all_versions()] == [b"new"]
     assert other.read(["a"]) == [b"another workspace's"]
     assert one.sweep({"kept"}) == []
 
@@ -119,7 +119,7 @@ def test_every_version_is_searched_for_residue(url: str) -> None:
     blobs.write("a", b"first")
     blobs.write("a", b"second")
     library().rm(f"{url}/w/a")
-    found = sorted(data for _, data in blobs.opened())
+    found = sorted(data for _, data in blobs.all_versions())
     assert found == ([b"first", b"second"] if versions(url) else [])
 
 
@@ -132,7 +132,7 @@ def test_more_objects_than_one_page_holds_are_swept(url: str, monkeypatch: pytes
         more = {"MaxKeys": 3} if method == "list_object_versions" else {}
         return real(method, **arguments, **more)
 
-    monkeypatch.setattr("lmeraser.storage.s3._AT_ONCE", 2)
+    monkeypatch.setattr("lmeraser.storage.s3._DELETE_BATCH", 2)
     monkeypatch.setattr(blobs._files, "call_s3", small)
     assert len(blobs.sweep({"5"})) == 6
     assert blobs.read(["5"]) == [b"x"]
@@ -156,7 +156,7 @@ def test_what_cannot_be_deleted_is_an_error(url: str, monkeypatch: pytest.Monkey
 
 def test_a_bucket_that_is_not_there_is_an_error(server: str) -> None:
     blobs = bucket("s3://no-such-bucket")
-    for call in (lambda: blobs.write("a", b"x"), lambda: blobs.sweep(set()), lambda: list(blobs.opened())):
+    for call in (lambda: blobs.write("a", b"x"), lambda: blobs.sweep(set()), lambda: list(blobs.all_versions())):
         with pytest.raises(StorageError, match="s3://no-such-bucket/w/") as error:
             call()
         assert "AWS_ENDPOINT_URL" in str(error.value)
@@ -173,7 +173,7 @@ def test_another_place_is_refused(place: str) -> None:
 
 def workspace(path: Path, url: str | None) -> Eraser:
     eraser = Eraser.create(path, tiny_config(storage={"artifacts": url} if url else {}))
-    eraser.__dict__["_loaded"] = Fake()
+    eraser.session.executors.use(Fake())
     return eraser
 
 
@@ -235,12 +235,12 @@ def test_artifacts_stay_where_they_were_put(url: str, tmp_path: Path) -> None:
         assert other != text
         (path / "lmeraser.toml").write_text(other)
         with Eraser(path) as eraser:
-            eraser.__dict__["_loaded"] = Fake()
+            eraser.session.executors.use(Fake())
             with pytest.raises(ConfigError, match="set it back"):
                 eraser.train()
     (path / "lmeraser.toml").write_text(text)
     with Eraser(path) as eraser:
-        eraser.__dict__["_loaded"] = Fake()
+        eraser.session.executors.use(Fake())
         assert not eraser.train().changed
 
 
@@ -252,7 +252,7 @@ def test_a_place_where_nothing_could_be_put_can_be_corrected(server: str, url: s
     settings = tmp_path / "w" / "lmeraser.toml"
     settings.write_text(settings.read_text().replace("s3://no-such-bucket", url))
     with Eraser(tmp_path / "w") as eraser:
-        eraser.__dict__["_loaded"] = Fake()
+        eraser.session.executors.use(Fake())
         eraser.train()
         assert eraser.audit().identical
     assert versions(url) == len(eraser.workspace.generations.require().stages)
@@ -304,5 +304,5 @@ def test_a_folder_is_the_same(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         blobs.read(["zz"])
     assert blobs.sweep({"ab/one"}, dry_run=True) == blobs.sweep({"ab/one"}) == [str(tmp_path / "f" / "ab" / "two")]
-    assert blobs.has("ab/one")
-    assert not blobs.has("ab/two")
+    assert blobs.exists("ab/one")
+    assert not blobs.exists("ab/two")

@@ -93,7 +93,7 @@ def print_facts(title: str, facts: Mapping[str, object]) -> None:
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for name, value in facts.items():
-        table.add_row(name, text(value))
+        table.add_row(name, format_value(value))
     Console().print(table)
 
 
@@ -106,14 +106,14 @@ def print_rows(
         numeric = bool(rows) and all(isinstance(row[index], (int, float)) for row in rows)
         table.add_column(name, justify="right" if numeric else "left", overflow="fold", no_wrap=name in whole)
     for row in rows:
-        table.add_row(*(text(value) for value in row))
+        table.add_row(*(format_value(value) for value in row))
     Console().print(table)
 
 
-def period(seconds: object) -> str:
+def format_duration(seconds: object) -> str:
     """A span of time for people.
 
-    >>> period(200000)
+    >>> format_duration(200000)
     '2 days'
     """
     if not isinstance(seconds, int):
@@ -123,7 +123,7 @@ def period(seconds: object) -> str:
     return f"{shown} late" if seconds < 0 else shown
 
 
-def text(value: object) -> str:
+def format_value(value: object) -> str:
     """A value as tables show it."""
     if value is None:
         return "-"
@@ -132,7 +132,7 @@ def text(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, Mapping):
-        return ", ".join(f"{name} {text(item)}" for name, item in value.items())
+        return ", ".join(f"{name} {format_value(item)}" for name, item in value.items())
     if isinstance(value, (list, tuple)):
-        return ", ".join(text(item) for item in value)
+        return ", ".join(format_value(item) for item in value)
     return str(value)

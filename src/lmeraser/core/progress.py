@@ -23,7 +23,7 @@ def silent(step: str, done: int, total: int | None) -> None:
     """Report nothing."""
 
 
-def counted(items: Iterable[T], step: str, total: int | None, progress: Progress) -> Iterator[T]:
+def track(items: Iterable[T], step: str, total: int | None, progress: Progress) -> Iterator[T]:
     """Pass ``items`` on and report each."""
     progress(step, 0, total)
     for done, item in enumerate(items, start=1):

@@ -27,7 +27,7 @@ def lower_priority(nice: int) -> None:
         os.setpriority(os.PRIO_PROCESS, mine, max(nice, os.getpriority(os.PRIO_PROCESS, mine)))
 
 
-def gently(function: Callable[[], T], nice: int) -> T:
+def run_with_lower_priority(function: Callable[[], T], nice: int) -> T:
     """What a function returns, called in a thread that gives way; this thread waits for it and does not."""
     with ThreadPoolExecutor(1, initializer=lower_priority, initargs=(nice,)) as pool:
         return pool.submit(function).result()

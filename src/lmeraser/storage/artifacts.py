@@ -1,14 +1,13 @@
-"""Content-addressed artifacts, and the memo of which inputs gave which artifact.
+"""Content-addressed artifacts, and the memo that maps a stage's inputs to its artifact.
 
-An artifact lies under the digest of its bytes; a memo entry lies under the keyed digest of a stage's inputs
-and names the artifact that the stage gave. Together they are the memory of F (`derive`): a stage whose inputs
-are in the memo is not run again. Follows the usual content-addressed layout; knows nothing about records,
-models or what a stage does, nor where blobs lie.
+An artifact is stored under the digest of its bytes. A memo entry is stored under the keyed digest of a stage's
+inputs and names the artifact that the stage produced. Together they are the cache of the training function
+(`derive`): a stage whose inputs are in the memo does not run again. Knows nothing about records, models or stages.
 
 Rules:
-- an artifact is written before the memo entry that names it, so an entry never dangles after a crash;
+- an artifact is written before the memo entry that names it, so that no entry dangles after a crash;
 - bytes are checked against their digest whenever they are read;
-- `sweep` removes everything that is not named as kept: mark and sweep, never reference counts; memo entries
+- `sweep` removes everything that is not explicitly kept (mark and sweep, never reference counts), memo entries
   first, so that none of them dangles.
 """
 
@@ -25,7 +24,13 @@ from lmeraser.storage.blobs import Blobs
 
 
 class MemoEntry(BaseModel):
-    """What a stage gave for some inputs, where it ran, and how long it took."""
+    """The result of a stage for some inputs.
+
+    Attributes:
+        artifact: digest of the result.
+        fingerprint: of the environment in which the stage ran.
+        seconds: how long it took.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -34,43 +39,51 @@ class MemoEntry(BaseModel):
     seconds: float
 
 
-class Artifacts(Protocol):
-    """Where artifacts are read."""
+class ArtifactReader(Protocol):
+    """Read access to artifacts."""
 
     def read(self, artifact: Digest) -> bytes:
         """The bytes of an artifact."""
         ...
 
     def read_all(self, artifacts: Sequence[Digest]) -> list[bytes]:
-        """The bytes of artifacts, read together where that is faster."""
+        """The bytes of several artifacts, read concurrently where that is faster."""
         ...
 
 
-class Store(Artifacts, Protocol):
-    """Where F keeps the results of its stages."""
+class ArtifactStore(ArtifactReader, Protocol):
+    """Storage of the results of stages."""
 
     def find(self, key: Digest) -> MemoEntry | None:
         """The memo entry for a stage's inputs, if that stage has run."""
         ...
 
-    def keep(self, key: Digest, data: bytes, *, fingerprint: Digest, seconds: float) -> MemoEntry:
-        """Store a stage's result and remember its inputs."""
+    def put(self, key: Digest, data: bytes, *, fingerprint: Digest, seconds: float) -> MemoEntry:
+        """Store a stage's result, and memorize it under its inputs.
+
+        Args:
+            key: keyed digest of the inputs.
+            data: bytes of the result.
+            fingerprint: of the environment in which the stage ran.
+            seconds: how long it took.
+        """
         ...
 
 
 class BlobStore:
-    """A `Store` of blobs.
+    """An `ArtifactStore` that keeps artifacts and memo entries as blobs.
 
     Args:
-        artifacts: for artifacts.
-        memo: for memo entries.
+        artifacts: holds the artifacts.
+        memo: holds the memo entries.
     """
 
     def __init__(self, artifacts: Blobs, memo: Blobs) -> None:
-        self._artifacts, self._memo = artifacts, memo
+        self._artifacts = artifacts
+        self._memo = memo
 
     def find(self, key: Digest) -> MemoEntry | None:
-        """The memo entry under ``key``, or None. An entry whose artifact is gone counts as absent."""
+        """The memo entry under ``key``, or None. An entry whose artifact is missing counts as absent."""
         name = _memo_name(key)
         try:
             (data,) = self._memo.read([name])
@@ -79,13 +92,13 @@ class BlobStore:
             return None
         except ValidationError as error:
             raise CorruptError(
-                "A memo entry is JSON as lmeraser wrote it.",
-                got=f"{self._memo.where(name)}: {error.error_count()} faults",
-                next_step="delete this file and run the command again; the stage will run again",
+                "Damaged memo entry",
+                got=f"{self._memo.location(name)}: {error.error_count()} faults",
+                next_step="delete this file and run the command again; its stage will run again",
             ) from error
-        return entry if self._artifacts.has(_artifact_name(entry.artifact)) else None
+        return entry if self._artifacts.exists(_artifact_name(entry.artifact)) else None
 
-    def keep(self, key: Digest, data: bytes, *, fingerprint: Digest, seconds: float) -> MemoEntry:
+    def put(self, key: Digest, data: bytes, *, fingerprint: Digest, seconds: float) -> MemoEntry:
         """Write the artifact, then the memo entry. Raises `StorageError` when one of them cannot be written."""
         artifact = Digest.of(data)
         self._artifacts.write(_artifact_name(artifact), data)
@@ -101,31 +114,42 @@ class BlobStore:
         """The bytes of artifacts, checked.
 
         Raises:
-            FileNotFoundError: one has been swept; a reader holding an old manifest reads the current one.
-            CorruptError: the bytes that are there are not the ones that were written.
+            FileNotFoundError: an artifact has been swept; a reader with an old manifest reads the current one.
+            CorruptError: the bytes are not those that were written.
         """
         names = [_artifact_name(artifact) for artifact in artifacts]
-        read = self._artifacts.read(names)
-        for artifact, name, data in zip(artifacts, names, read, strict=True):
-            if (found := Digest.of(data)) != artifact:
+        contents = self._artifacts.read(names)
+        for artifact, name, data in zip(artifacts, names, contents, strict=True):
+            if (digest := Digest.of(data)) != artifact:
                 raise CorruptError(
-                    "An artifact's bytes have the digest in its name.",
-                    got=f"{self._artifacts.where(name)} has {found}",
+                    "Artifact does not match its digest",
+                    got=f"{self._artifacts.location(name)} has {digest}",
                     next_step="delete this file and run 'lmeraser train'; it will be derived again",
                 )
-        return read
+        return contents
 
     def sweep(self, *, artifacts: Set[Digest], keys: Set[Digest], dry_run: bool = False) -> list[str]:
-        """Remove every artifact, memo entry and unfinished file that is not named; returns what went."""
-        memo = self._memo.sweep({_memo_name(key) for key in keys}, dry_run=dry_run)
-        return memo + self._artifacts.sweep({_artifact_name(each) for each in artifacts}, dry_run=dry_run)
+        """Remove all artifacts, memo entries and temporary files except those to keep.
+
+        Args:
+            artifacts: digests of the artifacts that stay.
+            keys: keys of the memo entries that stay.
+            dry_run: remove nothing.
+
+        Returns:
+            Locations of what was, or would be, removed.
+        """
+        kept_artifacts = {_artifact_name(artifact) for artifact in artifacts}
+        kept_entries = {_memo_name(key) for key in keys}
+        removed = self._memo.sweep(kept_entries, dry_run=dry_run)
+        return removed + self._artifacts.sweep(kept_artifacts, dry_run=dry_run)
 
 
 class MemoryStore:
-    """A `Store` that leaves nothing behind: the audit's, and a worker's.
+    """An `ArtifactStore` in memory, for audits, dry runs and workers.
 
     Args:
-        data: artifacts that it starts with.
+        data: artifacts to start with, by digest.
     """
 
     def __init__(self, data: Mapping[Digest, bytes] | None = None) -> None:
@@ -136,7 +160,7 @@ class MemoryStore:
         """The memo entry under ``key``, or None."""
         return self._entries.get(key)
 
-    def keep(self, key: Digest, data: bytes, *, fingerprint: Digest, seconds: float) -> MemoEntry:
+    def put(self, key: Digest, data: bytes, *, fingerprint: Digest, seconds: float) -> MemoEntry:
         """Keep the bytes in memory."""
         entry = MemoEntry(artifact=Digest.of(data), fingerprint=fingerprint, seconds=seconds)
         self._data[entry.artifact] = data

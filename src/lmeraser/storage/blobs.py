@@ -1,11 +1,11 @@
-"""Blobs: bytes under names, in a folder or somewhere else.
+"""Blobs: bytes stored under names, in a folder or elsewhere.
 
-Rules of every implementation:
-- a reader finds all of what was written under a name, or nothing;
-- what `write` returned from is there after a crash;
-- `sweep` leaves nothing of what it removes within the reach of the program.
+Rules for every implementation:
+- a reader finds either everything that was written under a name, or nothing;
+- a blob survives a crash once `write` has returned;
+- `sweep` leaves nothing of a removed blob that the program could still read.
 
-Knows nothing about what the bytes or the names mean.
+Knows nothing about what bytes and names mean.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from lmeraser.core.atomic_files import write_atomic
 
 
 class Blobs(Protocol):
-    """Where bytes lie under names; parts of a name are separated by slashes."""
+    """Storage of bytes under names; parts of a name are separated by slashes."""
 
-    def where(self, name: str) -> str:
-        """The place of a blob, for people."""
+    def location(self, name: str) -> str:
+        """Path or URL of a blob, for messages."""
         ...
 
-    def has(self, name: str) -> bool:
+    def exists(self, name: str) -> bool:
         """Whether there is such a blob."""
         ...
 
@@ -41,30 +41,38 @@ class Blobs(Protocol):
         """The bytes of these blobs.
 
         Raises:
-            FileNotFoundError: one of them is not there.
+            FileNotFoundError: one of them does not exist.
         """
         ...
 
     def sweep(self, keep: Set[str], *, dry_run: bool = False) -> list[str]:
-        """Remove all blobs but these; returns the places of what went, or would go."""
+        """Remove all blobs except these.
+
+        Args:
+            keep: names of the blobs that stay.
+            dry_run: remove nothing.
+
+        Returns:
+            Locations of the blobs that were, or would be, removed.
+        """
         ...
 
 
 class Folder:
-    """A folder of this machine.
+    """Blobs as files of a local folder.
 
     Args:
-        root: the folder; made by the first write.
+        root: the folder; created by the first write.
     """
 
     def __init__(self, root: Path) -> None:
         self._root = root
 
-    def where(self, name: str) -> str:
-        """The file of a blob."""
+    def location(self, name: str) -> str:
+        """Path of a blob's file."""
         return str(self._root / name)
 
-    def has(self, name: str) -> bool:
+    def exists(self, name: str) -> bool:
         """Whether there is such a file."""
         return (self._root / name).exists()
 
@@ -77,11 +85,11 @@ class Folder:
         return [(self._root / name).read_bytes() for name in names]
 
     def sweep(self, keep: Set[str], *, dry_run: bool = False) -> list[str]:
-        """Remove all files but these, unfinished ones too."""
+        """Remove all files except these, including temporary files of interrupted writes."""
         kept = {self._root / name for name in keep}
-        there = (Path(folder, name) for folder, _, names in os.walk(self._root) for name in names)
-        doomed = sorted(path for path in there if path not in kept)
+        files = (Path(folder, name) for folder, _, names in os.walk(self._root) for name in names)
+        unused = sorted(path for path in files if path not in kept)
         if not dry_run:
-            for path in doomed:
+            for path in unused:
                 path.unlink()
-        return [str(path) for path in doomed]
+        return [str(path) for path in unused]

@@ -1,10 +1,15 @@
-"""The workspace's SQL database: connections, transactions, small facts, and what happens to deleted bytes.
+"""The SQL database of a workspace: connections, transactions, named values, and removal of deleted bytes.
 
 Every change of private records, deletion requests and the ledger's outbox is one transaction, so that after a
-crash all of it happened or none. What must be forgettable is sealed (`keys`): a transaction dooms keys, and after
-it they are overwritten, so that no copy of the deleted bytes can be read any more, wherever it is. What is not
-sealed (numbers, keyed digests, places) stays in free pages until the file is rewritten, at once while it is small.
-Follows `engines` and SQLAlchemy Core; knows nothing about what the tables of other modules mean.
+crash either all of it happened or nothing.
+
+Content that must be forgettable is encrypted (`keystore`). A transaction schedules keys for erasure, and after it
+they are overwritten, so that no copy of the deleted content can be read any more, wherever it is. What is not
+encrypted (numbers, keyed digests, trie keys) stays in free pages until the database is compacted: at once while it
+is small.
+
+Uses `engines` and SQLAlchemy Core. Other modules declare their own tables in `schema`; names of tables and columns
+are a stored format, which is why some of them keep 0.1's words (``facts``, ``doomed``).
 """
 
 from __future__ import annotations
@@ -34,38 +39,38 @@ from sqlalchemy import (
 from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError
 
 from lmeraser.errors import CorruptError, StorageError
-from lmeraser.storage.engines import reach
+from lmeraser.storage.engines import open_backend
 from lmeraser.storage.keystore import FIRST_SLOT, ErasedError, KeyStore
 from lmeraser.storage.migrate import prepare
 
 T = TypeVar("T")
 
 _IN_CHUNK = 500  # values per SQL statement; databases limit the number of parameters
-_SMALL = 64 << 20  # bytes; a database of this size is rewritten within about a second
-_TRIES = 10  # at reading what others delete meanwhile
+_QUICK_TO_COMPACT = 64 << 20  # bytes; a database of this size is rewritten within about a second
+_READ_ATTEMPTS = 10  # while others delete what is being read
 
-tables = MetaData()
-Sorted = String().with_variant(String(collation="C"), "postgresql")  # by code points, everywhere
+schema = MetaData()  # the tables of all modules
+CodePointString = String().with_variant(String(collation="C"), "postgresql")  # sorted alike everywhere
 workspace_metadata = Table(
-    "facts", tables, Column("name", String, primary_key=True), Column("value", String, nullable=False)
+    "facts", schema, Column("name", String, primary_key=True), Column("value", String, nullable=False)
 )
-_erasures = Table("doomed", tables, Column("slot", Integer, primary_key=True, autoincrement=False))
+_erasures = Table("doomed", schema, Column("slot", Integer, primary_key=True, autoincrement=False))
 
 
-def owned(name: str, *columns: Column[Any] | Index) -> Table:
-    """A table of things that belong to one record and are deleted with it."""
+def per_record_table(name: str, *columns: Column[Any] | Index) -> Table:
+    """A table with at most one row per record, which is deleted with the record."""
     record = ForeignKey("records.number", ondelete="CASCADE", onupdate="CASCADE")
-    return Table(name, tables, Column("number", Integer, record, primary_key=True), *columns)
+    return Table(name, schema, Column("number", Integer, record, primary_key=True), *columns)
 
 
 def encrypted(name: str, *, what: str, slot: str = "number", nullable: bool = False) -> Column[Any]:
-    """A column of sealed bytes.
+    """A column of encrypted bytes.
 
     Args:
         name: of the column.
-        what: kind of what is sealed.
-        slot: name of the column with the slot of the key.
-        nullable: whether it may hold nothing.
+        what: kind of the content; authenticated by the encryption, so it is a stored format.
+        slot: name of the column that holds the slot of the key.
+        nullable: whether it may be NULL.
     """
     return Column(name, LargeBinary, nullable=nullable, info={"what": what, "slot": slot})
 
@@ -74,20 +79,20 @@ class Database:
     """A database with the tables of all modules.
 
     Args:
-        where: the SQLite file, made if it is missing; or the URL of a PostgreSQL database.
-        keys: the file of keys; beside the SQLite file if None.
+        where: the SQLite file, created if it is missing; or the URL of a PostgreSQL database.
+        keys: the file of keys; None: beside the SQLite file.
 
     Raises:
         FormatError: the database has the tables of another version of lmeraser.
     """
 
     def __init__(self, where: Path | str, *, keys: Path | None = None) -> None:
-        self._reached = reach(where)
-        self._engine = self._reached.engine
+        self._backend = open_backend(where)
+        self._engine = self._backend.engine
         self.keys = KeyStore(keys or Path(where).with_suffix(".keys"))
         try:
-            with self._translated():
-                prepare(self._reached)
+            with self._translate_errors():
+                prepare(self._backend)
         except BaseException:
             self.close()
             raise
@@ -98,10 +103,10 @@ class Database:
 
     @contextlib.contextmanager
     def reading(self, connection: Connection | None = None) -> Iterator[Connection]:
-        """A connection to read with; all that it reads is of one state.
+        """A connection for reading; everything it reads is of one state of the database.
 
         Args:
-            connection: one that is open, which is taken then.
+            connection: an open one to reuse.
 
         Raises:
             StorageError: the database cannot be read.
@@ -110,15 +115,15 @@ class Database:
         if connection is not None:
             yield connection
             return
-        with self._translated(), self._engine.connect() as own:
+        with self._translate_errors(), self._engine.connect() as own:
             yield own
 
     @contextlib.contextmanager
     def transaction(self, connection: Connection | None = None) -> Iterator[Connection]:
-        """One transaction: committed at the end, rolled back on any exception. Others wait who want to write.
+        """A transaction: committed at the end, rolled back on any exception. Other writers wait for it.
 
         Args:
-            connection: of a transaction that is under way, which this one then is a part of.
+            connection: of an open transaction to take part in.
 
         Raises:
             StorageError: the database cannot write (disk full, read-only, locked by another program).
@@ -127,110 +132,119 @@ class Database:
         if connection is not None:
             yield connection
             return
-        with self._translated(), self._reached.write_transaction() as own:
+        with self._translate_errors(), self._backend.write_transaction() as own:
             yield own
-            self.keys.flush()  # before anything that is sealed under them
+            self.keys.flush()  # before anything that is encrypted under them is committed
 
     @contextlib.contextmanager
-    def _translated(self) -> Iterator[None]:
-        """Turn the database's errors into ours."""
+    def _translate_errors(self) -> Iterator[None]:
+        """Turn SQLAlchemy's errors into lmeraser's."""
         try:
             yield
         except (OperationalError, IntegrityError) as error:
             raise StorageError(
-                "The database can be read and takes what is written to it.",
-                got=f"{self._reached.shown}: {error.orig}",
-                next_step=self._reached.trouble,
+                "Cannot read or write the database",
+                got=f"{self._backend.display_name}: {error.orig}",
+                next_step=self._backend.advice_if_unavailable,
             ) from error
         except DatabaseError as error:
             raise CorruptError(
-                "The records are an intact database.",
-                got=f"{self._reached.shown}: {error.orig}",
-                next_step=self._reached.rescue,
+                "Database is damaged",
+                got=f"{self._backend.display_name}: {error.orig}",
+                next_step=self._backend.advice_if_damaged,
             ) from error
 
-    # --- reading and facts -----------------------------------------------------------------------------
+    # --- reading and named values ------------------------------------------------------------------------
 
-    def rows(
+    def fetch(self, query: Any, convert: Callable[[Any], T], connection: Connection | None = None) -> list[T]:
+        """The rows of ``query``, each converted by ``convert``.
+
+        Args:
+            query: a SQLAlchemy select.
+            convert: applied to each row.
+            connection: of an open transaction to read in.
+        """
+
+        def read(inner: Connection) -> list[T]:
+            return [convert(row) for row in inner.execute(query)]
+
+        return read(connection) if connection is not None else self.read_consistently(read)
+
+    def fetch_where_in(
         self,
         query: Any,
         column: Any,
         values: Iterable[Any],
-        each: Callable[[Any], T],
+        convert: Callable[[Any], T],
         connection: Connection | None = None,
     ) -> Iterator[T]:
-        """``each`` row of ``query`` where ``column`` is one of ``values``, however many there are."""
+        """The rows of ``query`` in which ``column`` has one of ``values``, however many there are; see `fetch`."""
         for chunk in chunked(values):
-            yield from self.every(query.where(column.in_(chunk)), each, connection)
+            yield from self.fetch(query.where(column.in_(chunk)), convert, connection)
 
-    def every(self, query: Any, each: Callable[[Any], T], connection: Connection | None = None) -> list[T]:
-        """``each`` row of ``query``."""
+    def read_consistently(self, read: Callable[[Connection], T]) -> T:
+        """The result of ``read`` in one state of the database, whatever others write meanwhile.
 
-        def read(inner: Connection) -> list[T]:
-            return [each(row) for row in inner.execute(query)]
+        Between the start of a read and the decryption of a row, another process may delete the row and erase its
+        key. The state after that is as good, so the read is started again.
 
-        return read(connection) if connection is not None else self.consistent(read)
-
-    def consistent(self, read: Callable[[Connection], T]) -> T:
-        """What ``read`` finds in one state of the database, whatever others write meanwhile.
+        Args:
+            read: reads from a connection; may be called several times.
 
         Raises:
-            ErasedError: keys are erased, and what they seal is still there.
+            ErasedError: keys are erased, but the rows encrypted under them are still there.
         """
-        for _ in range(_TRIES):
+        for _ in range(_READ_ATTEMPTS):
             with contextlib.suppress(ErasedError), self.reading() as connection:
                 return read(connection)
         with self.reading() as connection:
             return read(connection)
 
     def get_metadata(self, name: str, connection: Connection | None = None) -> str | None:
-        """A small named value, or None."""
+        """A value of the workspace by its name; None if it was never set."""
         query = select(workspace_metadata.c.value).where(workspace_metadata.c.name == name)
         with self.reading(connection) as own:
             return own.execute(query).scalar_one_or_none()
 
     def set_metadata(self, connection: Connection, name: str, value: str) -> None:
-        """Set a small named value."""
-        changed = connection.execute(
+        """Set a value of the workspace by its name."""
+        updated = connection.execute(
             update(workspace_metadata).where(workspace_metadata.c.name == name).values(value=value)
         )
-        if changed.rowcount == 0:
+        if updated.rowcount == 0:
             connection.execute(insert(workspace_metadata).values(name=name, value=value))
 
     # --- deleted bytes ---------------------------------------------------------------------------------
 
     def new_keys(self, connection: Connection, count: int) -> range:
-        """Slots of new keys, for what this transaction writes."""
-        more = cast(cast(workspace_metadata.c.value, Integer) + count, String)
-        # Written before it is read: from then on nobody else can have these slots.
-        if (
-            connection.execute(
-                update(workspace_metadata).where(workspace_metadata.c.name == "slots").values(value=more)
-            ).rowcount
-            == 0
-        ):
+        """Create keys for the rows that this transaction writes; returns their slots."""
+        slots_row = workspace_metadata.c.name == "slots"
+        advanced = cast(cast(workspace_metadata.c.value, Integer) + count, String)
+        # Written before it is read: from then on no other writer can take these slots.
+        updated = connection.execute(update(workspace_metadata).where(slots_row).values(value=advanced))
+        if updated.rowcount == 0:
             self.set_metadata(connection, "slots", str(FIRST_SLOT + count))
         stop = int(self.get_metadata("slots", connection) or 0)
         slots = range(stop - count, stop)
-        self.keys.make(slots)
+        self.keys.create(slots)
         return slots
 
     def schedule_erasure(self, connection: Connection, slots: Iterable[int]) -> None:
-        """Note keys of what this transaction deletes; `erase` overwrites them after it."""
+        """Schedule the keys of rows that this transaction deletes; `erase` overwrites them after it."""
         for chunk in chunked({"slot": slot} for slot in slots):
             connection.execute(insert(_erasures), chunk)
 
     def erase(self) -> None:
-        """Overwrite the keys of everything that was deleted, so that no copy of it can be read."""
-        if slots := self.every(select(_erasures.c.slot), lambda row: row.slot):
+        """Overwrite the keys that are scheduled, so that no copy of what they encrypt can be read."""
+        if slots := self.fetch(select(_erasures.c.slot), lambda row: row.slot):
             self.keys.erase(slots)
             with self.transaction() as connection:
                 for chunk in chunked(slots):
                     connection.execute(delete(_erasures).where(_erasures.c.slot.in_(chunk)))
 
-    def opened(self) -> Iterator[tuple[str, bytes]]:
-        """Name of the table and content of everything sealed that can be read."""
-        columns = [column for table in tables.tables.values() for column in table.columns if column.info]
+    def decrypted_values(self) -> Iterator[tuple[str, bytes]]:
+        """Name of the table and decrypted content of every encrypted value whose key is not erased."""
+        columns = [column for table in schema.tables.values() for column in table.columns if column.info]
         for column in columns:
             what, slot = column.info["what"], column.table.c[column.info["slot"]]
             with self.reading() as connection:
@@ -241,42 +255,46 @@ class Database:
 
     @property
     def compaction_due(self) -> bool:
-        """Whether something was deleted since the database was last compacted."""
+        """Whether rows were deleted since the database was last compacted."""
         return self.get_metadata("compaction") in ("due", "under way")
 
     @property
-    def small(self) -> bool:
-        """Whether the database can be compacted at every deletion."""
-        with self._translated():
-            return self._reached.size() <= _SMALL
+    def quick_to_compact(self) -> bool:
+        """Whether the database is small enough to be compacted at every deletion."""
+        with self._translate_errors():
+            return self._backend.size() <= _QUICK_TO_COMPACT
 
-    def need_compaction(self, connection: Connection) -> None:
-        """Note that something was deleted."""
+    def mark_compaction_due(self, connection: Connection) -> None:
+        """Record that rows were deleted, in their transaction."""
         self.set_metadata(connection, "compaction", "due")
 
     def compact(self) -> None:
-        """Rewrite the database without the bytes of deleted rows. It stays due until that is done.
+        """Rewrite the database without the bytes of deleted rows. Compaction stays due until this is done.
 
         Raises:
             StorageError: there is no space for the rewritten file, or another program reads the old one.
         """
         with self.transaction() as connection:
             self.set_metadata(connection, "compaction", "under way")
-        with self._translated():
-            self._reached.rewrite(tables.tables)
+        with self._translate_errors():
+            self._backend.rewrite(schema.tables)
         with self.transaction() as connection:
-            if self.get_metadata("compaction", connection) == "under way":  # else something was deleted meanwhile
+            if self.get_metadata("compaction", connection) == "under way":  # else rows were deleted meanwhile
                 self.set_metadata(connection, "compaction", "done")
-        with self._translated():
-            self._reached.empty_log()
+        with self._translate_errors():
+            self._backend.empty_log()
 
     def writer_lock(self, wait: float) -> contextlib.AbstractContextManager[None]:
-        """Be the one writer, also among those who do not share the workspace's folder."""
-        return self._reached.writer_lock(wait)
+        """The lock of the one writer, also among processes that do not share the workspace's folder.
+
+        Args:
+            wait: seconds to wait for it.
+        """
+        return self._backend.writer_lock(wait)
 
 
 def chunked(items: Iterable[T]) -> Iterator[Sequence[T]]:
-    """Items in lists short enough for one SQL statement."""
+    """The items in lists that are short enough for one SQL statement."""
     iterator = iter(items)
     while chunk := list(itertools.islice(iterator, _IN_CHUNK)):
         yield chunk

@@ -1,9 +1,9 @@
-"""How a database is reached, and what only it can do: SQLite in a file, or a PostgreSQL server.
+"""Database backends: SQLite in a file, or a PostgreSQL server.
 
-Both give every connection one state to read from and refuse half-done transactions. They differ in how the bytes
-of deleted rows are removed, and in how a writer keeps others out. Transactions that change something come one
-after the other, each from its first statement on: so what one reads is still so when it writes, and none has to
-be repeated. Follows SQLAlchemy; knows nothing about tables, but for the one that it locks.
+Both give every connection one state to read from and commit transactions whole or not at all. They differ in how
+the bytes of deleted rows are removed and in how a writer excludes others. Transactions that write run one after
+the other, each from its first statement on: what one of them reads is still true when it writes, and none has to
+be repeated. Uses SQLAlchemy; knows no tables except the one that it locks.
 """
 
 from __future__ import annotations
@@ -20,22 +20,29 @@ from sqlalchemy.exc import ArgumentError, OperationalError
 
 from lmeraser.errors import ConfigError, CorruptError, LockedError, StorageError
 
-_WRITER = 0x6C6D6572  # key of the advisory lock, "lmer"
-_PATIENCE = 0.2  # seconds between two looks whether a lock is free
-_WAIT = 30  # seconds, for other programs that use an SQLite file
-_TURN = 0.002  # seconds between two tries to begin to write to one
+_ADVISORY_LOCK = 0x6C6D6572  # "lmer"
+_POLL_INTERVAL = 0.2  # seconds, while a lock is held or a log is read by others
+_SQLITE_TIMEOUT = 30  # seconds, for other programs that use the file
+_SQLITE_WRITE_INTERVAL = 0.002  # seconds between two attempts to begin a transaction that writes
 
 
 class DatabaseBackend(Protocol):
-    """A database that was found."""
+    """What differs between databases.
+
+    Attributes:
+        engine: SQLAlchemy's engine.
+        display_name: path or URL, without secrets.
+        advice_if_unavailable: next step when the database cannot be read or written.
+        advice_if_damaged: next step when its contents are damaged.
+    """
 
     engine: Engine
-    shown: str  # where it is, without secrets
-    trouble: str  # what to do when it refuses
-    rescue: str  # what to do when it is damaged
+    display_name: str
+    advice_if_unavailable: str
+    advice_if_damaged: str
 
     def size(self) -> int:
-        """Bytes that it takes."""
+        """Size in bytes."""
         ...
 
     def rewrite(self, tables: Iterable[str]) -> None:
@@ -43,15 +50,15 @@ class DatabaseBackend(Protocol):
         ...
 
     def empty_log(self) -> None:
-        """Remove what the log holds of earlier states, as far as that can be done."""
+        """Remove earlier states from the log, as far as it is under our control."""
         ...
 
     def writer_lock(self, wait: float) -> contextlib.AbstractContextManager[None]:
-        """Be the one writer, also among those who do not share the workspace's folder."""
+        """The lock of the one writer, also among processes that do not share the workspace's folder."""
         ...
 
     def write_transaction(self) -> contextlib.AbstractContextManager[Connection]:
-        """A transaction that others wait for who want to change something."""
+        """A transaction that writes; other writers wait for it."""
         ...
 
     def schema_transaction(self) -> contextlib.AbstractContextManager[Connection]:
@@ -59,38 +66,39 @@ class DatabaseBackend(Protocol):
         ...
 
 
-def reach(where: Path | str) -> DatabaseBackend:
-    """The database in this SQLite file, or at this URL."""
+def open_backend(where: Path | str) -> DatabaseBackend:
+    """The backend for the path of an SQLite file or the URL of a PostgreSQL database."""
     return SQLite(where) if isinstance(where, Path) else PostgreSQL(where)
 
 
 class SQLite:
-    """A file.
+    """An SQLite database.
 
     Args:
-        path: of it; made if it is missing.
+        path: of the file; created if it is missing.
     """
 
-    trouble = "free some space or check the permissions, then run the same command again"
-    rescue = "restore records.db from a backup"
+    advice_if_unavailable = "free some space or check the permissions, then run the same command again"
+    advice_if_damaged = "restore records.db from a backup"
 
     def __init__(self, path: Path) -> None:
-        self.shown, self._path = str(path), path
-        where = URL.create("sqlite", database=str(path))
-        self.engine = create_engine(where, connect_args={"timeout": _WAIT}, hide_parameters=True)
-        self._changing = self.engine.execution_options(changing=True)
+        self.display_name = str(path)
+        self._path = path
+        url = URL.create("sqlite", database=str(path))
+        self.engine = create_engine(url, connect_args={"timeout": _SQLITE_TIMEOUT}, hide_parameters=True)
+        self._writing = self.engine.execution_options(writing=True)
         event.listen(self.engine, "connect", _configure)
         event.listen(self.engine, "begin", _begin)
 
     def size(self) -> int:
-        """Bytes of the file."""
+        """Size of the file in bytes."""
         return self._path.stat().st_size
 
     def rewrite(self, tables: Iterable[str]) -> None:
-        """Rewrite all of the file.
+        """Rewrite the whole file.
 
-        ``secure_delete`` overwrites freed cells; only rewriting also removes copies that the B-tree left behind in
-        the gaps of pages that are still in use.
+        ``secure_delete`` overwrites freed cells, but the B-tree leaves copies in the gaps of pages that are still
+        in use; only rewriting removes them.
         """
         with self.engine.connect() as connection:
             connection.execution_options(isolation_level="AUTOCOMMIT").exec_driver_sql("VACUUM")
@@ -100,44 +108,49 @@ class SQLite:
         """Empty the write-ahead log.
 
         Raises:
-            StorageError: another program reads what is in it, and did not finish in time.
+            StorageError: another program was still reading it when the time ran out.
         """
         with self.engine.connect() as connection:
-            free = connection.execution_options(isolation_level="AUTOCOMMIT")
+            autocommit = connection.execution_options(isolation_level="AUTOCOMMIT")
 
-            def emptied() -> bool:
-                return not free.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()[0]
+            def truncate_log() -> bool:
+                return not autocommit.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()[0]
 
-            # SQLite waits for readers by itself, but not for the checkpoint that somebody's commit sets off.
-            if not _in_time(emptied, _WAIT, _PATIENCE):
+            # SQLite waits for readers by itself, but not for a checkpoint that another connection's commit
+            # started.
+            if not _retry_until(truncate_log, _SQLITE_TIMEOUT, _POLL_INTERVAL):
                 raise StorageError(
-                    "The database's log can be emptied, so that no deleted byte stays in it.",
-                    got=f"another program is reading {self.shown}",
+                    "Cannot empty the database's log, which may hold deleted bytes",
+                    got=f"another program is reading {self.display_name}",
                     next_step="let it finish, then run 'lmeraser purge'",
                 )
 
     @contextlib.contextmanager
     def writer_lock(self, wait: float) -> Iterator[None]:
-        """The workspace's lock file is enough."""
+        """Nothing to do: whoever can open the file shares the workspace's folder, and so its lock file."""
         yield
 
     def write_transaction(self) -> contextlib.AbstractContextManager[Connection]:
-        """A transaction that others wait for who want to change something."""
-        return self._changing.begin()
+        """A transaction that writes; other writers wait for it."""
+        return self._writing.begin()
 
     @contextlib.contextmanager
     def schema_transaction(self) -> Iterator[Connection]:
-        """A transaction in which a table can be replaced without its rows taking others along.
+        """A transaction in which a table can be replaced without cascading deletions in other tables.
 
         Raises:
-            CorruptError: rows are left without what they belong to; nothing was changed then.
+            CorruptError: rows would violate a foreign key; nothing was changed.
         """
         event.listen(self.engine, "connect", _without_foreign_keys)
         try:
             with self.engine.begin() as connection:
                 yield connection
-                if left := connection.exec_driver_sql("PRAGMA foreign_key_check").all():
-                    raise CorruptError("Every row has what it belongs to.", got=f"{len(left)} rows have not")
+                if orphans := connection.exec_driver_sql("PRAGMA foreign_key_check").all():
+                    raise CorruptError(
+                        "Rows violate a foreign key",
+                        got=f"{len(orphans)} rows in {self.display_name}",
+                        next_step=self.advice_if_damaged,
+                    )
         finally:
             event.remove(self.engine, "connect", _without_foreign_keys)
             self.engine.dispose()
@@ -146,9 +159,10 @@ class SQLite:
 def _configure(connection: Any, _record: Any) -> None:
     connection.isolation_level = None
     cursor = connection.cursor()
-    # Without foreign keys features would outlive their record; without secure_delete its bytes would.
-    # A cache of 32 MB holds the sums, so that their pages are written once. In larger pages, which are chosen when
-    # the file is made, several records' features fit, and rewriting takes a bit more than half of the time.
+    # Without foreign_keys, features would outlive their record; without secure_delete, its bytes would.
+    # A cache of 32 MB holds the sufficient statistics, so that their pages are written once. The page size is
+    # fixed when the file is created: larger pages hold several records' features, which nearly halves the time of
+    # rewriting.
     pragmas = ("page_size=16384", "journal_mode=WAL", "foreign_keys=ON", "secure_delete=ON", "synchronous=FULL")
     for pragma in (*pragmas, "cache_size=-32000"):
         cursor.execute(f"PRAGMA {pragma}")
@@ -162,23 +176,23 @@ def _without_foreign_keys(connection: Any, _record: Any) -> None:
 
 
 def _begin(connection: Connection) -> None:
-    # By itself the driver begins at the first change only, and what is read before may be of another state.
+    # By itself, the driver begins at the first change; what was read before that may be of another state.
     options = connection.get_execution_options()
     if options.get("isolation_level") == "AUTOCOMMIT":
         return
-    if options.get("changing"):
+    if options.get("writing"):
         _begin_to_write(connection)
     else:
         connection.exec_driver_sql("BEGIN")
 
 
 def _begin_to_write(connection: Connection) -> None:
-    """Begin a transaction that writes, as soon as the one before has ended.
+    """Begin a transaction that writes, as soon as the one before it has ended.
 
-    SQLite itself would look for that at ever longer intervals, and come up to a tenth of a second late.
+    SQLite's own waiting polls at ever longer intervals and would be up to a tenth of a second late.
     """
 
-    def begun() -> bool:
+    def begin() -> bool:
         try:
             connection.exec_driver_sql("BEGIN IMMEDIATE")
         except OperationalError as error:
@@ -189,34 +203,45 @@ def _begin_to_write(connection: Connection) -> None:
 
     connection.exec_driver_sql("PRAGMA busy_timeout=0")
     try:
-        if not _in_time(begun, _WAIT, _TURN):
-            connection.exec_driver_sql("BEGIN IMMEDIATE")  # says why not
+        if not _retry_until(begin, _SQLITE_TIMEOUT, _SQLITE_WRITE_INTERVAL):
+            connection.exec_driver_sql("BEGIN IMMEDIATE")  # raises the error
     finally:
-        connection.exec_driver_sql(f"PRAGMA busy_timeout={1000 * _WAIT}")
+        connection.exec_driver_sql(f"PRAGMA busy_timeout={1000 * _SQLITE_TIMEOUT}")
 
 
-def _in_time(attempt: Callable[[], bool], wait: float, pause: float) -> bool:
-    """Whether an attempt succeeds within ``wait`` seconds; it is repeated after each ``pause``."""
-    until = time.monotonic() + wait
+def _retry_until(attempt: Callable[[], bool], timeout: float, interval: float) -> bool:
+    """Repeat an attempt until it succeeds or time runs out.
+
+    Args:
+        attempt: whether it succeeded.
+        timeout: seconds after which no further attempt is made; there is always one.
+        interval: seconds between two attempts.
+
+    Returns:
+        Whether an attempt succeeded.
+    """
+    deadline = time.monotonic() + timeout
     while not attempt():
-        if time.monotonic() >= until:
+        if time.monotonic() >= deadline:
             return False
-        time.sleep(pause)
+        time.sleep(interval)
     return True
 
 
 class PostgreSQL:
-    """A database of a PostgreSQL server (extra ``postgresql``); one for each workspace.
+    """A database on a PostgreSQL server (extra ``postgresql``); each workspace has its own.
 
     Args:
-        url: ``postgresql://USER@HOST/NAME``. A password is better kept in ``~/.pgpass`` or ``PGPASSWORD``.
+        url: ``postgresql://USER@HOST/NAME``. Keep the password in ``~/.pgpass`` or ``PGPASSWORD``.
 
     Raises:
-        ConfigError: it is no such URL, or the driver is not installed.
+        ConfigError: it is not such a URL, or the driver is not installed.
     """
 
-    trouble = "see whether the server runs, has space and lets you in, then run the same command again"
-    rescue = "restore the database from a backup"
+    advice_if_unavailable = (
+        "check that the server runs, has space and accepts your login, then run the same command again"
+    )
+    advice_if_damaged = "restore the database from a backup"
 
     def __init__(self, url: str) -> None:
         try:
@@ -231,61 +256,72 @@ class PostgreSQL:
                 connect_args={"options": "-c lock_timeout=30000 -c synchronous_commit=on"},
             )
         except (ImportError, ValueError, ArgumentError) as error:
-            # What an ArgumentError says has the URL in it, password and all.
+            if isinstance(error, ImportError):
+                raise ConfigError(
+                    "PostgreSQL driver not installed",
+                    got=str(error),
+                    next_step="pip install 'lmeraser[postgresql]'",
+                ) from None
+            # The message of an ArgumentError contains the URL, password and all: it is not shown.
             raise ConfigError(
-                "storage.database is the URL of a PostgreSQL database, and psycopg is installed.",
-                got=str(error) if isinstance(error, ImportError) else "something else",
-                next_step="write postgresql://USER@HOST/NAME; pip install 'lmeraser[postgresql]'",
+                "storage.database is not the URL of a PostgreSQL database",
+                next_step="write it as postgresql://USER@HOST/NAME",
             ) from None
-        self.shown = parsed.render_as_string(hide_password=True)
+        self.display_name = parsed.render_as_string(hide_password=True)
 
     def size(self) -> int:
-        """Bytes of the database."""
+        """Size of the database in bytes."""
         with self.engine.connect() as connection:
             return int(connection.execute(text("SELECT pg_database_size(current_database())")).scalar_one())
 
     def rewrite(self, tables: Iterable[str]) -> None:
-        """Rewrite tables; what the server's log and its archive keep is out of reach, and sealed."""
+        """Rewrite tables. The server's log and its archive keep old bytes; content is encrypted there, too."""
         with self.engine.connect() as connection:
-            free = connection.execution_options(isolation_level="AUTOCOMMIT")
+            autocommit = connection.execution_options(isolation_level="AUTOCOMMIT")
             for table in tables:
-                free.exec_driver_sql(f'VACUUM (FULL) "{table}"')
+                autocommit.exec_driver_sql(f'VACUUM (FULL) "{table}"')
 
     def empty_log(self) -> None:
-        """The server's log is the server's business."""
+        """Nothing to do: a client cannot empty the server's log."""
 
     @contextlib.contextmanager
     def write_transaction(self) -> Iterator[Connection]:
-        """A transaction that others wait for who want to change something."""
+        """A transaction that writes; other writers wait for it."""
         with self.engine.begin() as connection:
-            # The one kind of lock that is taken before the transaction's state is fixed (REPEATABLE READ).
+            # LOCK TABLE is the one statement that runs before the transaction's snapshot is taken (REPEATABLE
+            # READ).
             connection.exec_driver_sql("LOCK TABLE facts IN SHARE ROW EXCLUSIVE MODE")
             yield connection
 
     def schema_transaction(self) -> contextlib.AbstractContextManager[Connection]:
-        """A transaction; tables are changed in it like rows."""
+        """An ordinary transaction: PostgreSQL's cover changes of tables, too."""
         return self.engine.begin()
 
     @contextlib.contextmanager
     def writer_lock(self, wait: float) -> Iterator[None]:
-        """Hold an advisory lock on a connection of its own; the server frees it when the process ends.
+        """An advisory lock, held by a connection of its own; the server releases it when the process ends.
+
+        Args:
+            wait: seconds to wait for it.
 
         Raises:
-            LockedError: somebody else holds it, and did not finish in time.
+            LockedError: another process still held it when the time ran out.
         """
         with self.engine.connect() as connection:
-            held = connection.execution_options(isolation_level="AUTOCOMMIT")
+            autocommit = connection.execution_options(isolation_level="AUTOCOMMIT")
 
-            def locked() -> bool:
-                return bool(held.execute(text(f"SELECT pg_try_advisory_lock({_WRITER})")).scalar_one())
+            def try_lock() -> bool:
+                return bool(
+                    autocommit.execute(text(f"SELECT pg_try_advisory_lock({_ADVISORY_LOCK})")).scalar_one()
+                )
 
-            if not _in_time(locked, wait, _PATIENCE):
+            if not _retry_until(try_lock, wait, _POLL_INTERVAL):
                 raise LockedError(
-                    "One process at a time changes a workspace.",
-                    got=f"another one is writing to {self.shown}",
+                    "Workspace is locked",
+                    got=f"another process is writing to {self.display_name}",
                     next_step="wait for it to finish, or give a longer --wait",
                 )
             try:
                 yield
             finally:
-                held.execute(text(f"SELECT pg_advisory_unlock({_WRITER})"))
+                autocommit.execute(text(f"SELECT pg_advisory_unlock({_ADVISORY_LOCK})"))

@@ -1,9 +1,10 @@
-"""Keys that can be forgotten: one file of fixed slots, and sealing under the keys in them.
+"""Crypto-shredding: a file of keys in fixed slots, encryption under these keys, and their erasure.
 
-Databases, their logs and backups keep copies of what was deleted: in free pages, in gaps of used ones, on other
-disks. So whatever tells something about a record is sealed under a key of its own (AES-256-GCM), and the key
-lies in one small file, in a slot that is never moved. Overwriting its 32 bytes makes every copy unreadable, at
-once and wherever it is. A slot is used once. Knows nothing about what is sealed or who forgets it.
+Databases, their logs and their backups keep copies of what was deleted: in free pages, in gaps of used ones, on
+other disks. So everything that says something about a record is encrypted under a key of its own (AES-256-GCM),
+and the key lies in one small file, in a slot that never moves. Overwriting its 32 bytes makes every copy
+unreadable, at once and wherever it is. A slot is used once. Knows nothing about the database; it decides which
+keys are erased and when.
 """
 
 from __future__ import annotations
@@ -23,33 +24,33 @@ from lmeraser.errors import CorruptError
 
 KEY_BYTES = 32
 FIRST_SLOT = 1
-_HEADER = b"lmeraser keys, format 1".ljust(KEY_BYTES - 1) + b"\n"  # in the place of slot 0
+_HEADER = b"lmeraser keys, format 1".ljust(KEY_BYTES - 1) + b"\n"  # occupies slot 0
 _ERASED = bytes(KEY_BYTES)
 _NONCE_BYTES = 12
 _MODE = 0o600
 
 
 class ErasedError(CorruptError):
-    """A key was erased; for what is still read, that means that it was deleted meanwhile."""
+    """A key was erased: what was encrypted under it has been deleted since the reader found it."""
 
 
 class KeyStore:
     """A file of keys.
 
     Args:
-        path: of the file; made with the first key.
+        path: of the file; created with the first key.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._mapped: mmap.mmap | None = None
         self._unflushed = False
-        self._changing = threading.Lock()
+        self._lock = threading.Lock()
 
     # --- changing --------------------------------------------------------------------------------------
 
-    def make(self, slots: range) -> None:
-        """Put random keys into slots; they are on the disk after `flush`.
+    def create(self, slots: range) -> None:
+        """Write random keys into slots; they are on the disk after `flush`.
 
         Raises:
             StorageError: the disk refused.
@@ -57,76 +58,80 @@ class KeyStore:
         self._write([(slots.start, secrets.token_bytes(KEY_BYTES * len(slots)))])
 
     def erase(self, slots: Iterable[int]) -> None:
-        """Overwrite keys, on the disk when this returns.
+        """Overwrite keys; they are gone from the disk when this returns.
 
         Raises:
-            StorageError: the disk refused; some may be overwritten, and erasing again is harmless.
+            StorageError: the disk refused. Some keys may be overwritten; erasing them again is harmless.
         """
         self._write([(slot, _ERASED) for slot in slots])
         self.flush()
 
     def flush(self) -> None:
-        """Wait until everything is on the disk."""
-        with self._changing:
+        """Wait until all changes are on the disk."""
+        with self._lock:
             if self._unflushed:
                 with storage_errors(self.path), self.path.open("rb") as file:
                     os.fsync(file.fileno())
                 self._unflushed = False
 
     def _write(self, parts: Sequence[tuple[int, bytes]]) -> None:
-        with self._changing, storage_errors(self.path):
-            fresh = not self.path.exists()
+        with self._lock, storage_errors(self.path):
+            is_new = not self.path.exists()
             handle = os.open(self.path, os.O_WRONLY | os.O_CREAT, _MODE)
             try:
-                for slot, data in [(0, _HEADER), *parts] if fresh else parts:
+                for slot, data in [(0, _HEADER), *parts] if is_new else parts:
                     if os.pwrite(handle, data, slot * KEY_BYTES) != len(data):
-                        raise OSError("a part of the keys was written")
+                        raise OSError("only a part of the keys was written")
             finally:
                 os.close(handle)
-            if fresh:
+            if is_new:
                 flush_folder(self.path.parent)
             self._unflushed = True
 
-    # --- sealing ---------------------------------------------------------------------------------------
+    # --- encryption ------------------------------------------------------------------------------------
 
     def encrypt(self, slot: int, what: str, data: bytes) -> bytes:
         """Encrypt under the key in a slot.
 
         Args:
             slot: of the key.
-            what: kind of the data; has to be the same when it is unsealed.
+            what: kind of the data; authenticated, so it has to be the same for decryption.
             data: any bytes.
+
+        Returns:
+            The nonce, followed by the ciphertext with its tag.
         """
         nonce = secrets.token_bytes(_NONCE_BYTES)
         return nonce + AESGCM(self.key(slot)).encrypt(nonce, data, what.encode())
 
-    def decrypt(self, slot: int, what: str, sealed: bytes) -> bytes:
-        """What was sealed.
+    def decrypt(self, slot: int, what: str, encrypted: bytes) -> bytes:
+        """Decrypt the return value of `encrypt`.
 
         Raises:
-            ErasedError: the key is gone.
-            CorruptError: the bytes or the key are not those of the sealing.
+            ErasedError: the key is erased.
+            CorruptError: bytes, slot or kind are not those of the encryption.
         """
+        nonce = encrypted[:_NONCE_BYTES]
         try:
-            return AESGCM(self.key(slot)).decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], what.encode())
+            return AESGCM(self.key(slot)).decrypt(nonce, encrypted[_NONCE_BYTES:], what.encode())
         except (InvalidTag, ValueError) as error:
-            raise self._unfit(f"{what} {slot} can't be read with its key") from error
+            raise self._mismatch(f"{what!r} in slot {slot} cannot be decrypted") from error
 
     def key(self, slot: int) -> bytes:
         """The key in a slot.
 
         Raises:
-            ErasedError: it is gone.
-            CorruptError: the file is missing, too short, or no file of keys.
+            ErasedError: the key is erased.
+            CorruptError: the file is missing, too short, or not a file of keys.
         """
         end = (slot + 1) * KEY_BYTES
         if self._mapped is None or len(self._mapped) < end:
             self._mapped = self._map()
         key = self._mapped[end - KEY_BYTES : end]
         if len(key) < KEY_BYTES:
-            raise self._unfit(f"{len(self._mapped) // KEY_BYTES} slots, and slot {slot} is needed")
+            raise self._mismatch(f"slot {slot} is missing; there are {len(self._mapped) // KEY_BYTES}")
         if key == _ERASED:
-            raise self._unfit(f"the key in slot {slot} is erased", kind=ErasedError)
+            raise self._mismatch(f"the key in slot {slot} is erased", error_type=ErasedError)
         return key
 
     def _map(self) -> mmap.mmap:
@@ -134,14 +139,14 @@ class KeyStore:
             with self.path.open("rb") as file:
                 mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except (OSError, ValueError) as error:
-            raise self._unfit(str(error)) from error
+            raise self._mismatch(str(error)) from error
         if mapped[:KEY_BYTES] != _HEADER:
-            raise self._unfit("a file with another beginning")
+            raise self._mismatch("not a file of keys")
         return mapped
 
-    def _unfit(self, got: str, kind: type[CorruptError] = CorruptError) -> CorruptError:
-        return kind(
-            f"{self.path.name} holds the keys of everything in the database.",
+    def _mismatch(self, got: str, error_type: type[CorruptError] = CorruptError) -> CorruptError:
+        return error_type(
+            "Keys and database do not match",
             got=f"{self.path}: {got}",
-            next_step="restore it and the database from where the workspace came from, both of the same time",
+            next_step="restore the file of keys and the database from the same backup",
         )

@@ -1,9 +1,9 @@
 """Blobs in a bucket of an S3 server, through fsspec (extra ``s3``).
 
-An object is there when the server has taken all of it, so nothing is renamed. Where the bucket keeps versions,
-`Bucket.sweep` deletes every one of them. The servers' refusals for load, and lost connections, are tried again by
-the library. Who may come in is told in the usual ways (``AWS_ACCESS_KEY_ID``, ``AWS_PROFILE``, a role), and so is
-another server than Amazon's (``AWS_ENDPOINT_URL``). Knows nothing about what the bytes or the names mean.
+An object exists once the server has received all of it, so nothing needs to be renamed. Where the bucket keeps
+versions, `Bucket.sweep` deletes every one of them. The library retries refusals for load and lost connections.
+Credentials are configured in the usual ways (``AWS_ACCESS_KEY_ID``, ``AWS_PROFILE``, a role), and so is a server
+other than Amazon's (``AWS_ENDPOINT_URL``). Knows nothing about what bytes and names mean.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from typing import Any
 
 from lmeraser.errors import ConfigError, StorageError
 
-_AT_ONCE = 1000  # objects that one call deletes; the protocol's limit
-_FEW = 32  # blobs that are asked for one by one, before all are listed
+_DELETE_BATCH = 1000  # objects per call; the protocol's limit
+_LIST_AFTER = 32  # calls of `exists` that each ask the server, before all objects are listed at once
 
 
 class Bucket:
-    """Objects of a bucket whose keys begin alike.
+    """The objects below one prefix of a bucket.
 
     Args:
         url: ``s3://BUCKET/FOLDER``; the folder may be missing.
-        part: of the folder that is used.
+        part: subfolder that holds the objects.
 
     Raises:
         ConfigError: s3fs is not installed.
@@ -34,72 +34,78 @@ class Bucket:
             from s3fs import S3FileSystem
         except ImportError as error:
             raise ConfigError(
-                "A workspace with storage.artifacts in a bucket needs s3fs.",
+                "s3fs not installed; storage.artifacts in a bucket needs it",
                 got=str(error),
                 next_step="pip install 'lmeraser[s3]'",
             ) from None
         self._bucket, _, folder = url.removeprefix("s3://").partition("/")
         self._prefix = "/".join([*filter(None, folder.split("/")), part, ""])
-        # One request for each object; several would only be faster for objects larger than artifacts are.
+        # One request per object: splitting pays off only for objects larger than artifacts are.
         self._files = S3FileSystem(use_listings_cache=False, max_concurrency=1)
-        self._asked = 0
-        self._listed: set[str] | None = None
+        self._exists_calls = 0
+        self._current_names: set[str] | None = None
 
-    def where(self, name: str) -> str:
+    def location(self, name: str) -> str:
         """The URL of a blob."""
         return f"s3://{self._path(name)}"
 
-    def has(self, name: str) -> bool:
-        """Whether there is such an object; after some calls all that there are are listed at once."""
-        self._asked += 1
-        with self._translated():
-            if self._asked > _FEW and self._listed is None:
-                self._listed = {name for name, _, kind in self._versions() if kind == "current"}
-            if self._listed is not None:
-                return name in self._listed
+    def exists(self, name: str) -> bool:
+        """Whether there is such an object; after some calls, all objects are listed at once."""
+        self._exists_calls += 1
+        with self._translate_errors():
+            if self._exists_calls > _LIST_AFTER and self._current_names is None:
+                self._current_names = {name for name, _, kind in self._versions() if kind == "current"}
+            if self._current_names is not None:
+                return name in self._current_names
             return bool(self._files.exists(self._path(name)))
 
     def write(self, name: str, data: bytes) -> None:
-        """Put an object."""
-        with self._translated():
+        """Store an object, or replace it."""
+        with self._translate_errors():
             self._files.pipe_file(self._path(name), data)
-        if self._listed is not None:
-            self._listed.add(name)
+        if self._current_names is not None:
+            self._current_names.add(name)
 
     def read(self, names: Sequence[str]) -> list[bytes]:
-        """The bytes of these objects, many at once."""
+        """The bytes of these objects, requested concurrently."""
         paths = [self._path(name) for name in names]
-        with self._translated(missing=True):
-            if len(paths) < 2:  # the library looks for folders if it is given one path
+        with self._translate_errors(missing=True):
+            if len(paths) < 2:  # given one path, the library would look for a folder
                 return [self._files.cat_file(path) for path in paths]
-            found = self._files.cat(paths)
-        return [found[path] for path in paths]
+            contents = self._files.cat(paths)
+        return [contents[path] for path in paths]
 
     def sweep(self, keep: Set[str], *, dry_run: bool = False) -> list[str]:
-        """Delete all objects but the current versions of these."""
-        with self._translated():
-            doomed = [(name, v) for name, v, kind in self._versions() if not (kind == "current" and name in keep)]
-            for start in range(0, 0 if dry_run else len(doomed), _AT_ONCE):
-                self._delete(doomed[start : start + _AT_ONCE])
-        self._asked, self._listed = 0, None
-        return sorted({self.where(name) for name, _ in doomed})
+        """Delete all objects except the current versions of these; returns their locations."""
+        with self._translate_errors():
+            unused = [
+                (name, version)
+                for name, version, kind in self._versions()
+                if not (kind == "current" and name in keep)
+            ]
+            if not dry_run:
+                for start in range(0, len(unused), _DELETE_BATCH):
+                    self._delete(unused[start : start + _DELETE_BATCH])
+        self._exists_calls = 0
+        self._current_names = None
+        return sorted({self.location(name) for name, _ in unused})
 
-    def opened(self) -> Iterator[tuple[str, bytes]]:
-        """Place and bytes of every version of every object."""
-        with self._translated():
+    def all_versions(self) -> Iterator[tuple[str, bytes]]:
+        """Location and bytes of every version of every object."""
+        with self._translate_errors():
             for name, version, kind in self._versions():
                 if kind != "marker":
-                    yield self.where(name), self._files.cat_file(self._path(name), version_id=version)
+                    yield self.location(name), self._files.cat_file(self._path(name), version_id=version)
 
     def _path(self, name: str) -> str:
         return f"{self._bucket}/{self._prefix}{name}"
 
     def _versions(self) -> Iterator[tuple[str, str, str]]:
-        """Name and version of every object, and whether it is current, older, or the marker of a deletion."""
-        place: dict[str, str] = {}
+        """Name and version of every object, and its kind: current, older, or (deletion) marker."""
+        page_start: dict[str, str] = {}
         while True:
             page: dict[str, Any] = self._files.call_s3(
-                "list_object_versions", Bucket=self._bucket, Prefix=self._prefix, **place
+                "list_object_versions", Bucket=self._bucket, Prefix=self._prefix, **page_start
             )
             for found in page.get("Versions", ()):
                 kind = "current" if found["IsLatest"] else "older"
@@ -108,21 +114,25 @@ class Bucket:
                 yield found["Key"].removeprefix(self._prefix), found["VersionId"], "marker"
             if not page.get("IsTruncated"):
                 return
-            place = {
+            page_start = {
                 name: page[f"Next{name}"] for name in ("KeyMarker", "VersionIdMarker") if page.get(f"Next{name}")
             }
 
-    def _delete(self, doomed: Sequence[tuple[str, str]]) -> None:
-        objects = [{"Key": self._prefix + name, "VersionId": version} for name, version in doomed]
-        answer = self._files.call_s3(
+    def _delete(self, versions: Sequence[tuple[str, str]]) -> None:
+        objects = [{"Key": self._prefix + name, "VersionId": version} for name, version in versions]
+        response = self._files.call_s3(
             "delete_objects", Bucket=self._bucket, Delete={"Objects": objects, "Quiet": True}
         )
-        for fault in answer.get("Errors", ()):
+        for fault in response.get("Errors", ()):
             raise PermissionError(f"{fault['Key']}, version {fault.get('VersionId')}: {fault.get('Message')}")
 
     @contextlib.contextmanager
-    def _translated(self, *, missing: bool = False) -> Iterator[None]:
-        """Turn the library's errors into ours, except, where that is asked for, that of a missing object."""
+    def _translate_errors(self, *, missing: bool = False) -> Iterator[None]:
+        """Turn the library's errors into lmeraser's.
+
+        Args:
+            missing: let the error of a missing object pass unchanged.
+        """
         from botocore.exceptions import BotoCoreError
 
         try:
@@ -131,8 +141,8 @@ class Bucket:
             if missing and isinstance(error, FileNotFoundError):
                 raise
             raise StorageError(
-                "The bucket of storage.artifacts can be listed, read, written and deleted from, versions too.",
+                "Cannot use the bucket of storage.artifacts",
                 got=f"s3://{self._bucket}/{self._prefix}: {error or type(error).__name__}",
-                next_step="check the bucket, the rights and AWS_ENDPOINT_URL, then run the same command again; "
-                "finished parts are kept",
+                next_step="check the bucket, AWS_ENDPOINT_URL and the permissions to list, read, write and delete "
+                "objects and versions, then run the same command again; finished parts are kept",
             ) from error

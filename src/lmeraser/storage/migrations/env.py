@@ -1,4 +1,4 @@
-"""What Alembic runs: the steps that are missing, in the transaction that it is given."""
+"""Alembic's environment: runs the missing steps in the transaction of the given connection."""
 
 from alembic import context
 
