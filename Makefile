@@ -1,7 +1,10 @@
 # Every target sets itself up: the first one that runs makes .venv and installs the pinned versions.
-# WORKERS: processes that run tests at once.
+# WORKERS: processes that run tests at once. SEED: of the examples that 'make test-long' draws.
 PYTHON ?= python3
 WORKERS ?= 2
+ifndef SEED
+SEED := $(shell od -An -N4 -tu4 /dev/urandom | tr -d ' ')
+endif
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
@@ -26,8 +29,8 @@ demo: $(INSTALLED) ## Train, unlearn and audit on handwritten digits; pictures a
 test: $(INSTALLED) ## Run the tests.
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not long"
 
-test-long: $(INSTALLED) ## Run all tests, those that take minutes too.
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+test-long: $(INSTALLED) ## Run all tests, those that take minutes too, on new random examples.
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --hypothesis-profile explore --hypothesis-seed $(SEED)
 
 lint: $(INSTALLED) ## Check style, types and the order of the rooms.
 	$(BIN)/ruff format --check .

@@ -1,4 +1,13 @@
-"""Fixtures shared by all tests: real handwritten digits, settings that run in seconds, real image data."""
+"""Fixtures shared by all tests: real handwritten digits, settings that run in seconds, real image data.
+
+How the suite is fast and never flaky:
+
+* Temporary folders lie in memory where there is room, so that flushing a file costs nothing.
+* A process loads the default backbone once.
+* Workspaces that many tests start from are trained once a session (`template`) and copied.
+* Hypothesis draws the same examples in every run (profile ``fast``); ``make test-long`` explores with new ones
+  (profile ``explore``) and prints its seed.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +16,19 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
-from functools import cache, partial
+from functools import cache, lru_cache, partial, wraps
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pytest
 from datasets import ClassLabel, Dataset, Features, Image, Value
+from filelock import FileLock
+from hypothesis import settings
 from PIL import Image as PillowImage
 from sklearn.datasets import load_digits
 from sqlalchemy import create_engine, text
@@ -25,9 +37,22 @@ import lmeraser.storage.engines
 from lmeraser import Columns, Eraser
 from lmeraser.cli import main as cli
 from lmeraser.config.schema import Config, parse
-from lmeraser.data.provenance import PROVENANCE, PUBLIC_DIGESTS, image_digests, listed, sorted_set
+from lmeraser.data.provenance import PROVENANCE, PUBLIC_DIGESTS, describe_public_digests, image_digests, sort_digests
 from lmeraser.data.records import Records
 from lmeraser.storage.engines import PostgreSQL
+
+if TYPE_CHECKING:
+    from lmeraser.models.backbones.base import Backbone
+
+
+MEMORY = Path("/dev/shm")
+DEFAULT_BACKBONE = "efficientnet-lite0"
+ROOM = 4 << 30  # bytes that have to be free there; a run needs less than one
+
+# `deadline` measures the machine, not the code; a database of examples would make a run depend on earlier ones.
+settings.register_profile("fast", derandomize=True, deadline=None, database=None)
+settings.register_profile("explore", deadline=None, database=None, print_blob=True)
+settings.load_profile("fast")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -36,6 +61,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "sqlite: looks into the files of a SQLite database")
+    if "TMPDIR" not in os.environ and MEMORY.is_dir() and shutil.disk_usage(MEMORY).free >= ROOM:
+        os.environ["TMPDIR"] = str(MEMORY)  # processes that tests start put their folders there, too
+        tempfile.tempdir = None
     if url := config.getoption("--postgresql"):
         setattr(lmeraser.storage.engines, "SQLite", partial(on_server, url))  # noqa: B010
 
@@ -43,6 +71,33 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if config.getoption("--postgresql"):
         items[:] = [item for item in items if not item.get_closest_marker("sqlite")]
+
+
+def pytest_runtest_setup() -> None:
+    load_backbones_once()
+
+
+def load_backbones_once() -> None:
+    """Let the executors of this process share a loaded EfficientNet-Lite0, as soon as they have been imported.
+
+    Loading takes as long as training on tens of records. What a folder holds is always loaded: tests change it.
+    """
+    local = sys.modules.get("lmeraser.pipeline.executors.local")
+    if local is None or hasattr(local.load_backbone, "__wrapped__"):
+        return
+    original = local.load_backbone
+
+    @lru_cache(maxsize=8)
+    def once(settings: str, device: str) -> Backbone:
+        return original(parse({"backbone": json.loads(settings), "compute": {"device": device}}))
+
+    @wraps(original)
+    def load(config: Config) -> Backbone:
+        if config.backbone.name != DEFAULT_BACKBONE:
+            return original(config)
+        return once(config.backbone.model_dump_json(), config.compute.device)
+
+    setattr(local, "load_backbone", load)  # noqa: B010
 
 
 def on_server(url: str, path: Path) -> PostgreSQL:
@@ -88,8 +143,8 @@ def listing(folder: Path, images: Sequence[bytes]) -> Path:
     """A backbone's folder with a list of its public images and nothing to compute with."""
     folder.mkdir(parents=True, exist_ok=True)
     digests = b"".join(digest for image in images for digest in image_digests(image))
-    (folder / PUBLIC_DIGESTS).write_bytes(sorted_set(digests))
-    told = {"public_records": listed(folder / PUBLIC_DIGESTS, len(images))}
+    (folder / PUBLIC_DIGESTS).write_bytes(sort_digests(digests))
+    told = {"public_records": describe_public_digests(folder / PUBLIC_DIGESTS, len(images))}
     (folder / PROVENANCE).write_text(json.dumps(told))
     return folder
 
@@ -129,12 +184,41 @@ def tiny_config(**changes: dict[str, Any]) -> Config:
     return parse(base)
 
 
+class Template(NamedTuple):
+    """Makes a folder once a session, however many processes run tests, for tests that work on copies of it."""
+
+    folder: Path
+
+    def __call__(self, name: str, make: Callable[[Path], object]) -> Path:
+        """The folder of this name, as ``make`` makes it at the path that it is given; only to be copied."""
+        self.folder.mkdir(exist_ok=True)
+        done = self.folder / name
+        with FileLock(self.folder / f"{name}.lock"):
+            if not done.exists():
+                part = self.folder / f"{name}.part"
+                shutil.rmtree(part, ignore_errors=True)  # a process may have been killed here
+                make(part)
+                part.rename(done)
+        return done
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Template:
+    base = tmp_path_factory.getbasetemp()
+    return Template((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "templates")
+
+
+def _train_tiny(root: Path) -> None:
+    with Eraser.create(root, tiny_config()) as eraser:
+        eraser.add(digits(range(40)), columns=DIGIT_COLUMNS)
+        eraser.train()
+
+
 @pytest.fixture
-def eraser(tmp_path: Path) -> Any:
+def eraser(template: Template, tmp_path: Path) -> Iterator[Eraser]:
     """A trained workspace of 40 digits; 12 of them shape the partition."""
-    with Eraser.create(tmp_path / "workspace", tiny_config()) as opened:
-        opened.add(digits(range(40)), columns=DIGIT_COLUMNS)
-        opened.train()
+    root = shutil.copytree(template("tiny", _train_tiny), tmp_path / "workspace")
+    with Eraser(root) as opened:
         yield opened
 
 
@@ -179,13 +263,9 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(template: Template, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A trained workspace of 40 digits; only read by the tests."""
-    root = tmp_path_factory.mktemp("trained") / "w"
-    with Eraser.create(root, tiny_config()) as eraser:
-        eraser.add(digits(range(40)), columns=DIGIT_COLUMNS)
-        eraser.train()
-    return root
+    return Path(shutil.copytree(template("tiny", _train_tiny), tmp_path_factory.mktemp("trained") / "w"))
 
 
 @pytest.fixture

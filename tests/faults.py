@@ -1,17 +1,19 @@
 """Stop a command at each of its durable operations in turn, and look at what is left.
 
-    python tests/faults.py SCENARIO MODE FOLDER      (without arguments: all of them, and the totals)
+    python tests/faults.py -     runs what lines on standard input ask for: [SCENARIO, MODE, FOLDER, STEP] as JSON
+    python tests/faults.py       runs everything and prints totals
 
-For n = 1, 2, ... a fresh copy of a prepared workspace is changed by a forked process that is stopped at its n-th
-durable operation (a write, flush, rename, removal, SQL statement or commit), until it runs through. After each
-stop the workspace is opened again as its user would, and has to be in the state before the command or after it.
-MODE is
+For n = 1, 2, ... (or every STEP-th n, beginning where scenario and mode say) a fresh copy of a prepared workspace
+is changed by a forked process that is stopped at its n-th durable operation (a write, flush, rename, removal, SQL
+statement or commit), until it runs through. After each stop the workspace is opened again as its user would, and
+has to be in the state before the command or after it. MODE is
 
     kill  the process ends at once (os._exit), a file that was being appended to is left half-written
     full  from that operation on, nothing more can be written (ENOSPC)
     deny  that one operation is not permitted (EACCES)
 
-Prints one JSON object: the points that were tried, and everything that was wrong.
+Answers with a JSON object a line: the points that were tried, and everything that was wrong. It is a process of
+its own because what forks may have no threads, and stays because importing takes as long as a scenario.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ import shutil
 import sqlite3
 import sys
 import tempfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -75,7 +78,7 @@ def rows(numbers: Sequence[int]) -> Source:
 
 def opened(root: Path) -> Eraser:
     eraser = Eraser(root, clock=lambda: NOW)
-    eraser.__dict__["_loaded"] = Fake()
+    eraser.session.executors.use(Fake())
     return eraser
 
 
@@ -129,7 +132,7 @@ def littered(eraser: Eraser) -> None:
     for path in ("reports/clusters.png", "artifacts/.tmp-left", "generations/00000099.json", ".tmp-left"):
         (root / path).write_bytes(picture(99))
     with eraser.workspace.database.transaction() as connection:
-        eraser.workspace.database.need_compaction(connection)
+        eraser.workspace.database.mark_compaction_due(connection)
 
 
 SCENARIOS = {
@@ -322,8 +325,8 @@ def repeated(root: Path, scenario: Scenario, oracle: dict[str, str]) -> list[str
         return wrong if eraser.check_ledger().sound else [*wrong, "given again: ledger"]
 
 
-def run(scenario: Scenario, mode: str, folder: Path) -> dict[str, Any]:
-    """Try every point of a scenario."""
+def run(scenario: Scenario, mode: str, folder: Path, points: Iterator[int]) -> dict[str, Any]:
+    """Try points of a scenario, until one lies behind the command's last operation."""
     base, work = folder / "base", folder / "work"
     Eraser.create(base, CONFIG, classes=CLASSES, clock=lambda: NOW).close()
     with opened(base) as eraser:
@@ -333,7 +336,7 @@ def run(scenario: Scenario, mode: str, folder: Path) -> dict[str, Any]:
         "after": fresh_digest(folder / "oracle", scenario.after, scenario.labels),
     }
     failures: list[str] = []
-    for at in itertools.count(1):
+    for tried, at in enumerate(points):
         shutil.rmtree(work, ignore_errors=True)
         shutil.copytree(base, work)
         code = stopped(work, scenario.command, mode, at)
@@ -345,20 +348,29 @@ def run(scenario: Scenario, mode: str, folder: Path) -> dict[str, Any]:
             wrong.append(f"cannot be opened: {error!r}")
         failures += [f"{mode} at operation {at}: {line}" for line in wrong]
         if code == 0:
-            return {"points": at - 1, "failures": failures}
+            return {"points": tried, "failures": failures}
     raise AssertionError
 
 
+def every(step: int, name: str, mode: str) -> Iterator[int]:
+    """Every ``step``-th point; the scenarios and modes begin at different ones."""
+    return itertools.count(1 + zlib.crc32(f"{name} {mode}".encode()) % step, step)
+
+
 def main() -> None:
-    """One scenario in one mode, or, without arguments, the totals of all."""
-    if len(sys.argv) == 4:
-        sys.stdout.write(json.dumps(run(SCENARIOS[sys.argv[1]], sys.argv[2], Path(sys.argv[3]))))
+    """What is asked for, or, without arguments, everything."""
+    if sys.argv[1:] == ["-"]:
+        for line in sys.stdin:
+            name, mode, folder, step = json.loads(line)
+            result = run(SCENARIOS[name], mode, Path(folder), every(step, name, mode))
+            sys.stdout.write(json.dumps(result) + "\n")
+            sys.stdout.flush()
         return
     for mode in ("kill", "full", "deny"):
         points, failures = 0, 0
         for scenario in SCENARIOS.values():
             with tempfile.TemporaryDirectory() as folder:
-                result = run(scenario, mode, Path(folder))
+                result = run(scenario, mode, Path(folder), itertools.count(1))
             points, failures = points + result["points"], failures + len(result["failures"])
         sys.stdout.write(f"{mode}: {points} points in {len(SCENARIOS)} scenarios, {failures} failures\n")
 

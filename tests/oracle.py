@@ -45,7 +45,7 @@ class Oracle:
 
 
 def _train_once(settings: dict[str, Any], numbers: list[int]) -> str:
-    from conftest import DIGIT_CLASSES, DIGIT_COLUMNS, digits
+    from conftest import DIGIT_CLASSES, DIGIT_COLUMNS, digits, load_backbones_once
     from lmeraser import Eraser
 
     with (
@@ -54,6 +54,7 @@ def _train_once(settings: dict[str, Any], numbers: list[int]) -> str:
     ):
         if numbers:
             eraser.add(digits(numbers), columns=DIGIT_COLUMNS)
+        load_backbones_once()
         eraser.train()
         return eraser.model_digest
 
