@@ -144,7 +144,8 @@ def test_requests_are_accepted_and_cancelled_while_rows_are_copied(
     restore(tmp_path / "backup.tar", tmp_path / "before")
     report = restore(tmp_path / "backup.tar", tmp_path / "after", newest=newest)
     with opened(tmp_path / "before") as before, opened(tmp_path / "after") as after:
-        assert before.workspace.requests.pending_selection().ids == (name(4),), "its key was copied before it was erased"
+        copied = before.workspace.requests.pending_selection()
+        assert copied.ids == (name(4),), "its key was copied before it was erased"
         assert after.workspace.requests.pending_selection().ids == ()
         assert len(report.requests_lost) == 1
 
@@ -242,7 +243,7 @@ def test_a_shortened_or_foreign_ledger_gives_no_workspace(work: Path, tmp_path: 
     lines = (work / "ledger").read_bytes().splitlines(keepends=True)
     for newest, told in (
         (b"".join(lines[:-1]), "shortened"),
-        (b"".join(lines)[:-1], "no end"),
+        (b"".join(lines)[:-1], "no line end"),
         (b"", "0 entries"),
     ):
         with pytest.raises(VerificationError, match=told):

@@ -298,7 +298,7 @@ def no_body(entries: list[Entry], data: bytes) -> bytes:
     ("attack", "told"),
     [
         (shortened, "it was shortened"),
-        (cut, "no end"),
+        (cut, "no line end"),
         (changed, "does not cover it"),
         (without_one, "has position"),
         (another_history, "of another history"),

@@ -211,11 +211,11 @@ def test_a_subject_whose_records_were_deleted_by_their_ids_holds_up_nobody(erase
 def test_failed_requests_are_left_alone_if_that_is_asked_for(
     eraser: Eraser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import lmeraser.unlearning.unlearn
+    import lmeraser.unlearning.completion
     from lmeraser.unlearning.unlearn import unlearn
 
     with monkeypatch.context() as patch:
-        patch.setattr(lmeraser.unlearning.unlearn, "_audit", lambda *_: {"identical": False})
+        patch.setattr(lmeraser.unlearning.completion, "_audit", lambda *_: {"identical": False})
         eraser.unlearn(ids=[name(1)], request=FIRST, audit=True)
     assert states(eraser) == {FIRST: "failed"}
     with pytest.raises(InputError, match="no request is open"):
