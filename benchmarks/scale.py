@@ -43,6 +43,7 @@ from lmeraser.unlearning.train import train
 from lmeraser.unlearning.unlearn import unlearn
 from lmeraser.workspace.purge import purge
 from lmeraser.workspace.requests.draft import RequestDraft, Selector
+from lmeraser.workspace.session import Session
 from lmeraser.workspace.status import status
 from lmeraser.workspace.workspace import Workspace
 from measuring import keep, parser_of, seconds
@@ -109,14 +110,16 @@ def main() -> None:
         config = parse({"partition": partition, "constituent": {"kind": "head"}, "tuning": {"epochs": 1}})
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
-        workspace, executor = Workspace.create(Path(folder) / "w", config), Simulated(config)
+        workspace = Workspace.create(Path(folder) / "w", config)
+        session = Session.of(workspace)
+        session.executors.use(Simulated(config))
 
         def step(name: str, function: Any) -> None:
             found[name] = seconds(function)
             print(f"{name:30} {found[name]:10.3f} s   {memory():6.2f} GB", flush=True)
 
         step("import", lambda: fill(workspace, options.records))
-        step("train", lambda: train(workspace, lambda: executor))
+        step("train", lambda: train(session))
         found["clusters"] = len(workspace.generations.require().clusters)
         found |= dict(sizes(workspace.root))
         names = [f"record-{number:09d}" for number in range(7, options.records, options.records // 40)]
@@ -124,8 +127,8 @@ def main() -> None:
         usual = [name for name in names if not workspace.records.derived.any_sampled(sampled, [name])]
         step("status", lambda: status(workspace))
         for what, work in (
-            ("plan", lambda name: dry_run(workspace, lambda: executor, Selector.of([name]))),
-            ("unlearn", lambda name: unlearn(workspace, lambda: executor, RequestDraft(Selector.of([name])))),
+            ("plan", lambda name: dry_run(session, Selector.of([name]))),
+            ("unlearn", lambda name: unlearn(session, RequestDraft(Selector.of([name])))),
         ):
             times = [seconds(functools.partial(work, name)) for name in usual[: options.requests]]
             found[f"{what}, median"] = statistics.median(times)

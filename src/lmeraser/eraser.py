@@ -9,8 +9,8 @@
     eraser.unlearn(ids=["cat/0001.jpg"])        # now the model that training without it gives
     assert eraser.audit().identical
 
-Every verb is a module of its own, imported when it is used, so that `status` is quick; this one wires them to a
-workspace and loads the backbone when it is needed.
+Every verb is a module of its own, imported when it is used, so that `status` is quick. Each takes the `Session`:
+the workspace, the executors that run the expensive stages, and the progress report.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -28,9 +27,9 @@ from lmeraser.core.digests import Digest
 from lmeraser.core.progress import Progress, silent
 from lmeraser.core.time import utc_now
 from lmeraser.evidence.dsse import SigningKey
-from lmeraser.workspace.freshness import same_settings
 from lmeraser.workspace.requests.draft import RequestDraft, Selector
 from lmeraser.workspace.requests.state import Regulation, Request
+from lmeraser.workspace.session import Session
 from lmeraser.workspace.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -39,19 +38,17 @@ if TYPE_CHECKING:
     from lmeraser.data.importing import ImportReport
     from lmeraser.data.sources import Columns
     from lmeraser.evidence.reconcile import LedgerReport
-    from lmeraser.inference.evaluate import Answering, EvaluationReport, TrainingSet
+    from lmeraser.inference.evaluate import EvaluationReport
     from lmeraser.inference.predictor import Prediction, Predictor
     from lmeraser.models.backbones import Backbone
-    from lmeraser.models.manifest import Model
     from lmeraser.models.partitions.cost import Cost
-    from lmeraser.pipeline.executors.base import Executor
     from lmeraser.pipeline.executors.local import LocalExecutor
-    from lmeraser.pipeline.executors.pool import PooledExecutor
     from lmeraser.unlearning.audit import AuditReport
+    from lmeraser.unlearning.completion import CompletionReport
     from lmeraser.unlearning.plan import Plan
     from lmeraser.unlearning.residue import ResidueReport
-    from lmeraser.unlearning.train import TrainReport
-    from lmeraser.unlearning.unlearn import CompletionReport, UnlearnReport
+    from lmeraser.unlearning.unlearn import UnlearnReport
+    from lmeraser.unlearning.update import TrainReport
     from lmeraser.workspace.status import Status
 
 _CHUNK = 256  # images in memory at once while they are classified
@@ -82,8 +79,8 @@ class Eraser:
         clock: Callable[[], datetime] = utc_now,
         backbone: Backbone | None = None,
     ) -> None:
-        self.workspace = Workspace(root, wait=wait, compute=compute, clock=clock)
-        self._progress, self._backbone = progress, backbone
+        workspace = Workspace(root, wait=wait, compute=compute, clock=clock)
+        self.session = Session.of(workspace, backbone=backbone, progress=progress)
 
     @classmethod
     def create(
@@ -121,6 +118,11 @@ class Eraser:
         return cls(root, wait=wait, progress=progress, clock=clock)
 
     @property
+    def workspace(self) -> Workspace:
+        """The workspace: records, requests, generations and the rest."""
+        return self.session.workspace
+
+    @property
     def classes(self) -> tuple[str, ...]:
         """Class names in the order of the labels."""
         return self.workspace.records.classes
@@ -153,7 +155,7 @@ class Eraser:
     ) -> ImportReport:
         """Add records: all of a source's or, if any is faulty, none. See `importing.import_records`."""
         from lmeraser.data.importing import import_records
-        from lmeraser.data.provenance import public_images
+        from lmeraser.data.provenance import open_public_images
         from lmeraser.data.sources import open_source
 
         opened = open_source(source, split=split, columns=columns)
@@ -166,9 +168,9 @@ class Eraser:
                 extend_classes=extend_classes,
                 allow_deleted=allow_deleted,
                 skip_bad=skip_bad,
-                public=public_images(self.workspace.config.backbone.name),
+                public=open_public_images(self.workspace.config.backbone.name),
                 refuse_public=refuse_public,
-                progress=self._progress,
+                progress=self.session.progress,
             )
 
     def extend_classes(self, names: Sequence[str]) -> tuple[str, ...]:
@@ -178,20 +180,16 @@ class Eraser:
         return self.classes
 
     def train(self, *, rederive: bool = False) -> TrainReport:
-        """Derive the model of the records and serve it; completes deletions under way. See `train.train`."""
-        from lmeraser.unlearning.unlearn import complete_pending
+        """Derive the model of the records and serve it; completes deletions in progress. See `train.train`."""
+        from lmeraser.unlearning.train import train
 
-        settled = complete_pending(
-            self.workspace, self.deriving, first=True, rederive=rederive, progress=self._progress
-        )
-        assert settled.training is not None
-        return settled.training
+        return train(self.session, rederive=rederive)
 
     def plan(self, *, ids: Iterable[str] = (), subjects: Iterable[str] = ()) -> Plan:
         """What `unlearn` would do, without doing it. See `dry_run.dry_run`."""
         from lmeraser.unlearning.dry_run import dry_run
 
-        return dry_run(self.workspace, self.deriving, Selector.of(ids, subjects), progress=self._progress)
+        return dry_run(self.session, Selector.of(ids, subjects))
 
     def unlearn(
         self,
@@ -219,9 +217,9 @@ class Eraser:
 
         draft = _draft(ids, subjects, request, regulation, received, audit)
         if not draft.selector.empty:
-            return unlearn(self.workspace, self.deriving, draft, audit=audit, progress=self._progress)
+            return unlearn(self.session, draft, audit=audit)
         only = [request] if request is not None else []
-        return unlearn(self.workspace, self.deriving, only=only, audit=audit, progress=self._progress)
+        return unlearn(self.session, only=only, audit=audit)
 
     def request(
         self,
@@ -254,11 +252,8 @@ class Eraser:
     def relabel(self, label: str, *, ids: Iterable[str]) -> CompletionReport:
         """Give records another label and bring the model up to date. See `relabel.relabel`."""
         from lmeraser.unlearning.relabel import relabel
-        from lmeraser.unlearning.unlearn import complete_pending
 
-        with self.workspace.writing("relabel"):
-            relabel(self.workspace, ids, label)
-            return complete_pending(self.workspace, self.deriving, progress=self._progress)
+        return relabel(self.session, label, ids=ids)
 
     def check_ledger(self, *, head: str | os.PathLike[str] | None = None) -> LedgerReport:
         """Check the ledger's chain and compare it with the records. See `ledger` and `reconcile`.
@@ -291,35 +286,33 @@ class Eraser:
         """
         from lmeraser.unlearning.residue import search
 
-        executor = self.executor if features else None
         files = [Path(probe) for probe in probes]
-        return search(self.workspace, files, ids, executor=executor, progress=self._progress)
+        return search(self.session, files, ids, features=features)
 
     def draw(self) -> list[Path]:
         """Draw the clusters and their sizes into the workspace's ``reports``; purged with every generation."""
         from lmeraser.workspace.figures import draw_clusters, draw_sizes
 
         workspace = self.workspace
-        model, paths = (
-            workspace.generations.require(),
-            [workspace.reports / n for n in ("clusters.png", "sizes.png")],
-        )
+        model = workspace.generations.require()
+        clusters = workspace.reports / "clusters.png"
+        sizes = workspace.reports / "sizes.png"
         with workspace.writing("draw"):
-            draw_clusters(workspace, model, paths[0])
-            draw_sizes(model, paths[1])
-        return paths
+            draw_clusters(workspace, model, clusters)
+            draw_sizes(model, sizes)
+        return [clusters, sizes]
 
     def audit(self, *, clusters: int | None = None) -> AuditReport:
         """Derive the model again from nothing and compare every digest. See `audit.audit`."""
         from lmeraser.unlearning.audit import audit
 
-        return audit(self.workspace, self.deriving, clusters=clusters, progress=self._progress)
+        return audit(self.session, clusters=clusters)
 
     def cost(self, *, hits: int = 8) -> Cost:
         """What requests cost on the records and settings held now, trained or not. See `simulation.simulate`."""
         from lmeraser.unlearning.cost_simulation import simulate
 
-        return simulate(self.workspace, self.deriving, hits=hits, progress=self._progress)
+        return simulate(self.session, hits=hits)
 
     def status(self) -> Status:
         """The state of the workspace. See `status.status`."""
@@ -341,13 +334,13 @@ class Eraser:
             ImageError: a file cannot be decoded; names it.
             NoModelError: there is nothing to predict with.
         """
-        from lmeraser.data.images import read_image
-
-        predictor, paths, answers = self.predictor(), list(images), []
+        predictor = self.predictor()
+        paths = list(images)
+        predictions: list[Prediction] = []
         for start in range(0, len(paths), _CHUNK):
-            answers += predictor.predict([read_image(image) for image in paths[start : start + _CHUNK]])
-            self._progress("predicting", len(answers), len(paths))
-        return answers
+            predictions += predictor.predict(paths[start : start + _CHUNK])
+            self.session.progress("predicting", len(predictions), len(paths))
+        return predictions
 
     def evaluate(
         self,
@@ -359,19 +352,9 @@ class Eraser:
     ) -> EvaluationReport:
         """Accuracy on labelled images, beside that of a linear classifier. See `evaluate.evaluate`."""
         from lmeraser.data.sources import open_source
-        from lmeraser.inference.evaluate import evaluate, training_set
+        from lmeraser.inference.evaluate import evaluate
 
-        def records() -> TrainingSet:
-            model = predictor.model
-            return training_set(self.workspace.records, model.config(), self._runs(model), self._progress)
-
-        predictor = self._answering()
-        return evaluate(
-            predictor,
-            open_source(source, split=split, columns=columns),
-            compared_with=records if linear else None,
-            progress=self._progress,
-        )
+        return evaluate(self.session, open_source(source, split=split, columns=columns), linear=linear)
 
     def predictor(self) -> Predictor:
         """The served model in memory; it does not follow later generations.
@@ -380,38 +363,19 @@ class Eraser:
             NoModelError: there is nothing to predict with.
             CorruptError: an artifact is missing or damaged.
         """
-        from lmeraser.inference.predictor import Predictor
-        from lmeraser.inference.quarantine import with_served
+        from lmeraser.inference.served import served_predictor
 
-        store = self.workspace.store
-        return with_served(
-            self.workspace,
-            lambda model, left_out: Predictor(model, store, self.executor_of(model), left_out),
-        )
-
-    def _answering(self) -> Answering:
-        """The served model, on the workers that ``[compute]`` names."""
-        from lmeraser.inference.distributed import Package, PooledPredictor
-        from lmeraser.inference.quarantine import with_served
-        from lmeraser.pipeline.executors.pool import PooledExecutor
-
-        store, runs = self.workspace.store, self._runs(self.workspace.generations.require())
-        if not isinstance(runs, PooledExecutor):
-            return self.predictor()
-        package = with_served(self.workspace, lambda model, left_out: Package.of(model, left_out, store))
-        return PooledPredictor(package, runs)
+        return served_predictor(self.session)
 
     def quarantined(self) -> frozenset[int]:
         """Clusters of the served model that predictions do not use, because a deletion from them was accepted."""
-        from lmeraser.inference.quarantine import waiting
+        from lmeraser.inference.quarantine import current_scope
 
-        return waiting(self.workspace, self.workspace.generations.require()).clusters
+        return current_scope(self.workspace, self.workspace.generations.require()).clusters
 
     def close(self) -> None:
-        """Release the workspace's database, and end workers."""
-        self.workspace.close()
-        if "_pool" in self.__dict__:
-            self._pool.close()
+        """Release the workspace's database and stop workers."""
+        self.session.close()
 
     def __enter__(self) -> Self:
         return self
@@ -420,38 +384,8 @@ class Eraser:
         self.close()
 
     def executor(self) -> LocalExecutor:
-        """The executor of this process with the workspace's backbone, loaded at the first use."""
-        return self._loaded
-
-    def deriving(self) -> Executor:
-        """What derives models: this process, or the workers that ``[compute]`` names, started at the first use."""
-        return self.executor() if self.workspace.config.compute.executor == "local" else self._pool
-
-    @cached_property
-    def _pool(self) -> PooledExecutor:
-        from lmeraser.pipeline.executors import pool_of
-
-        model = self.workspace.generations.current()
-        self._progress("starting workers", 0, None)
-        return pool_of(self.workspace.config, prefer=model.fingerprints if model else ())
-
-    @cached_property
-    def _loaded(self) -> LocalExecutor:
-        from lmeraser.pipeline.executors.local import LocalExecutor
-
-        self._progress("loading the backbone", 0, None)
-        return LocalExecutor(self.workspace.config, self._backbone)
-
-    def _runs(self, model: Model) -> Executor:
-        """Where a model's passes run: on workers if they have its settings."""
-        return self.deriving() if same_settings(self.workspace, model) else self.executor_of(model)
-
-    def executor_of(self, model: Model) -> LocalExecutor:
-        """The executor with a model's own settings, which lmeraser.toml may no longer hold."""
-        from lmeraser.pipeline.executors.local import LocalExecutor
-
-        same = same_settings(self.workspace, model)
-        return self.executor() if same else LocalExecutor(model.config(self.workspace.config.compute))
+        """The executor of this process with the workspace's backbone, loaded at first use."""
+        return self.session.executors.local()
 
 
 def _draft(

@@ -19,7 +19,7 @@ from lmeraser import Eraser
 from lmeraser.cli import main as cli
 from lmeraser.config.schema import parse, to_toml
 from lmeraser.core.digests import Digest
-from lmeraser.inference.evaluate import kept
+from lmeraser.inference.evaluate import load_summary
 
 COMMANDS = ["demo", "init", "add", "classes", "train", "status", "config", "doctor", "predict", "evaluate"]
 COMMANDS += [
@@ -188,10 +188,10 @@ def test_every_report_is_json_with_its_documented_keys(run: Run, tmp_path: Path,
     }  # fmt: skip
     assert {entry["name"] for entry in evaluated["per_class"]} <= set(DIGIT_CLASSES)
     digest = status["model_digest"]
-    found = kept(tmp_path / "w" / "reports", Digest(digest))
+    found = load_summary(tmp_path / "w" / "reports", Digest(digest))
     assert found is not None
     assert (found.accuracy, found.images) == (evaluated["accuracy"], evaluated["images"])
-    assert kept(tmp_path / "w" / "reports", Digest.of(b"another model")) is None
+    assert load_summary(tmp_path / "w" / "reports", Digest.of(b"another model")) is None
     planned = run(*w, "plan", "--id", "digit-0041", "--json").json
     assert planned.keys() == {
         "records", "already_deleted", "sample_hit", "affected", "clusters_to_tune", "records_to_tune",
@@ -261,7 +261,7 @@ def test_records_that_are_public_are_told_or_refused(run: Run, tmp_path: Path, p
     run(*w, "init", "--config", tmp_path / "mine.toml")
     source = (parquet, "--id-column", "id")
     refused(
-        run(*w, "add", *source, "--refuse-public"), "3:", "digit-0040", "digit-0042", "trained on this very file"
+        run(*w, "add", *source, "--refuse-public"), "3:", "digit-0040", "digit-0042", "trained on this file"
     )
     assert run(*w, "status", "--json").json["records"] == 0
     assert run(*w, "add", *source, "--refuse-public", "--skip-bad", "--json").json["public"] == 0
@@ -348,8 +348,8 @@ def test_a_preset_that_does_not_exist_is_refused(run: Run, tmp_path: Path) -> No
 
 def test_sources_that_cannot_be_used_are_refused(run: Run, work: Path, parquet: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    refused(run("-w", work, "add", tmp_path / "empty"), "one folder per class")
-    refused(run("-w", work, "add", tmp_path / "none" / "such"), "existing folder")
+    refused(run("-w", work, "add", tmp_path / "empty"), "No images in class folders")
+    refused(run("-w", work, "add", tmp_path / "none" / "such"), "Source not found")
     refused(run("-w", work, "add", parquet, "--label-column", "digit"), "missing: digit", "has id, writer")
     assert run("-w", work, "status", "--json").json["up_to_date"]
 

@@ -395,7 +395,7 @@ def test_a_certificate_says_whether_the_database_was_rewritten(
 ) -> None:
     told = []
     for number, limit in enumerate((64 << 20, 0)):
-        monkeypatch.setattr("lmeraser.storage.database._SMALL", limit)
+        monkeypatch.setattr("lmeraser.storage.database._QUICK_TO_COMPACT", limit)
         with Eraser.create(tmp_path / str(number), CONFIG, clock=lambda: NOW) as eraser:
             eraser.session.executors.use(Fake())
             eraser.add(digits(range(12)), columns=DIGIT_COLUMNS)

@@ -14,6 +14,7 @@ import pytest
 from conftest import DIGIT_CLASSES, DIGIT_COLUMNS, digits, tiny_config
 from lmeraser import Columns, Eraser
 from lmeraser.errors import CorruptError, SourceError
+from lmeraser.inference.served import distributed_predictor
 
 POOLED = {"executor": "processes", "processes": 2}
 IMAGES = digits(range(60, 100))
@@ -43,14 +44,14 @@ def test_the_report_is_that_of_one_process(root: Path, pooled: Eraser) -> None:
         expected = eraser.evaluate(IMAGES, columns=DIGIT_COLUMNS)
     assert pooled.evaluate(IMAGES, columns=DIGIT_COLUMNS) == expected
     assert expected.linear_accuracy is not None
-    assert "_loaded" not in pooled.__dict__, "this process needs no backbone for it"
+    assert not pooled.session.executors.is_loaded, "this process needs no backbone for it"
 
 
 def test_probabilities_are_the_same_bits_whatever_is_lost(root: Path, pooled: Eraser) -> None:
     payloads = [pooled.workspace.records.images(pooled.record_ids()[start::3]) for start in range(3)]
     with Eraser(root) as eraser:
         expected = list(eraser.predictor().batches(payloads))
-    answers = pooled._answering().batches(payloads * 2)
+    answers = distributed_predictor(pooled.session).batches(payloads * 2)
     found = [next(answers)]
     os.kill(multiprocessing.active_children()[0].pid or 0, 9)
     found += answers

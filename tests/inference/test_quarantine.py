@@ -39,7 +39,7 @@ def config_with(**changes: dict[str, Any]) -> Config:
 
 def opened(root: Path, network: LocalExecutor) -> Eraser:
     eraser = Eraser(root)
-    eraser.__dict__["_loaded"] = network
+    eraser.session.executors.use(network)
     return eraser
 
 
@@ -358,7 +358,7 @@ def test_sums_under_other_settings_are_not_asked(
     file = root / "lmeraser.toml"
     file.write_text(file.read_text().replace('views = ["clean"]', 'views = ["clean", "mirror"]'))
     with Eraser(root) as eraser:
-        eraser.__dict__["_loaded"] = LocalExecutor(eraser.workspace.config, network.network)
+        eraser.session.executors.use(LocalExecutor(eraser.workspace.config, network.network))
         interrupted(eraser, monkeypatch)
         assert left_out(eraser) == Quarantine()
         eraser.request(ids=[GONE])

@@ -19,9 +19,11 @@ from lmeraser.models.manifest import Model
 from lmeraser.pipeline.caches import InMemoryStatistics, ReadOnlyCache
 from lmeraser.pipeline.derive import Derivation, Pipeline, PipelineContext
 from lmeraser.storage.artifacts import MemoryStore
-from lmeraser.unlearning import train as training
-from lmeraser.unlearning.relabel import relabel
-from lmeraser.unlearning.train import inputs_of, train
+from lmeraser.unlearning import update
+from lmeraser.unlearning.context import training_inputs
+from lmeraser.unlearning.relabel import change_labels
+from lmeraser.unlearning.update import update_model
+from lmeraser.workspace.session import Session
 from lmeraser.workspace.workspace import Workspace
 
 COUNT = 24
@@ -53,14 +55,17 @@ KINDS: dict[str, dict[str, Any]] = {
 
 
 @contextmanager
-def workspace(kind: str) -> Iterator[tuple[Workspace, Fake]]:
+def workspace(kind: str) -> Iterator[tuple[Workspace, Session, Fake]]:
     with tempfile.TemporaryDirectory() as folder:
         made = Workspace.create(Path(folder) / "w", parse(KINDS[kind]), classes=("a", "b", "c"))
         with made.write_transaction() as connection:
             rows = [Record(i, None, int(i[1:]) % 3, f"image of {i}".encode()) for i in IDS]
             made.records.insert(connection, rows, entry=0)
             made.records.changes.record(connection)
-        yield made, Fake()
+        session = Session.of(made)
+        fake = Fake()
+        session.executors.use(fake)
+        yield made, session, fake
         made.close()
 
 
@@ -76,7 +81,7 @@ def from_nothing(made: Workspace) -> Derivation:
     tools = PipelineContext(
         MemoryStore(), ReadOnlyCache(), InMemoryStatistics(), lambda: fake, fetch, b"another secret"
     )
-    return Pipeline(inputs_of(made, fake.backbone), tools).derive()
+    return Pipeline(training_inputs(made, fake.backbone), tools).derive()
 
 
 def parts(found: Model | Derivation) -> Any:
@@ -94,29 +99,29 @@ def parts(found: Model | Derivation) -> Any:
 def test_any_deletions_and_corrections_give_what_training_on_the_rest_gives(
     kind: str, steps: list[tuple[bool, list[str]]]
 ) -> None:
-    with workspace(kind) as (made, fake):
-        train(made, lambda: fake)
+    with workspace(kind) as (made, session, _):
+        update_model(session)
         for corrects, names in steps:
             here = sorted(made.records.find(names))
             if corrects and here:
-                relabel(made, here, "b")
+                change_labels(made, here, "b")
             elif here:
                 delete(made, *here)
-            model = train(made, lambda: fake, everything=False).model
+            model = update_model(session, full=False).model
             assert parts(model) == parts(from_nothing(made))
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if "together" not in kind])
 def test_an_ordinary_request_looks_at_no_other_record(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with workspace(kind) as (made, fake):
-        first = train(made, lambda: fake).model
+    with workspace(kind) as (made, session, fake):
+        first = update_model(session).model
         ordinary = [i for i in IDS if not made.records.derived.any_sampled(first.partition.key, [i])]
         delete(made, ordinary[0])
         monkeypatch.setattr(Pipeline, "derive", None)
-        monkeypatch.setattr(training, "inputs_of", None)
+        monkeypatch.setattr(update, "training_inputs", None)
         fake.tuned.clear()
         fake.embedded.clear()
-        model = train(made, lambda: fake, everything=False).model
+        model = update_model(session, full=False).model
         assert model.records == COUNT - 1
         assert fake.embedded == []
         assert len(fake.tuned) <= (0 if "instant" in kind else 5)
@@ -128,12 +133,12 @@ def test_an_ordinary_request_looks_at_no_other_record(kind: str, monkeypatch: py
 
 @pytest.mark.parametrize("kind", ["sampled", "divided"])
 def test_a_hit_of_the_sample_looks_at_everything(kind: str) -> None:
-    with workspace(kind) as (made, fake):
-        first = train(made, lambda: fake).model
+    with workspace(kind) as (made, session, _):
+        first = update_model(session).model
         hit = next(i for i in IDS if made.records.derived.any_sampled(first.partition.key, [i]))
         delete(made, hit)
         assert made.records.changes.trie_keys(first.partition.key, since=first.revision) is None
-        model = train(made, lambda: fake, everything=False).model
+        model = update_model(session, full=False).model
         assert parts(model) == parts(from_nothing(made))
 
 
@@ -141,41 +146,43 @@ def test_new_records_settings_and_classes_look_at_everything(monkeypatch: pytest
     def touched(*_: object) -> None:
         raise AssertionError
 
-    with workspace("random") as (made, fake):
-        train(made, lambda: fake)
-        monkeypatch.setattr(training, "derive_incremental", touched)
+    with workspace("random") as (made, session, _):
+        update_model(session)
+        monkeypatch.setattr(update, "derive_incremental", touched)
         with made.write_transaction() as connection:
             made.records.insert(connection, [Record("new", None, 0, b"new")], entry=0)
             made.records.changes.record(connection)
-        assert train(made, lambda: fake, everything=False).model.records == COUNT + 1
+        assert update_model(session, full=False).model.records == COUNT + 1
         made.records.set_classes(["a", "b", "c", "d"])
-        assert parts(train(made, lambda: fake, everything=False).model) == parts(from_nothing(made))
+        assert parts(update_model(session, full=False).model) == parts(from_nothing(made))
         made.config.__dict__["seed"] = 1
-        assert parts(train(made, lambda: fake, everything=False).model) == parts(from_nothing(made))
+        assert parts(update_model(session, full=False).model) == parts(from_nothing(made))
 
 
 def test_an_interrupted_update_goes_on(tmp_path: Path) -> None:
-    with workspace("random") as (made, fake):
-        first = train(made, lambda: fake).model
+    with workspace("random") as (made, session, _):
+        first = update_model(session).model
         delete(made, IDS[0], IDS[1], IDS[2])
+        stopping = Session.of(made)
+        stopping.executors.use(Fake(stop_after=0))
         with pytest.raises(KeyboardInterrupt):
-            train(made, lambda: Fake(stop_after=0), everything=False)
+            update_model(stopping, full=False)
         assert made.generations.current() == first
-        assert parts(train(made, lambda: fake, everything=False).model) == parts(from_nothing(made))
-        assert train(made, lambda: fake, everything=False).changed is False
+        assert parts(update_model(session, full=False).model) == parts(from_nothing(made))
+        assert update_model(session, full=False).changed is False
 
 
 def test_a_crash_after_publishing_leaves_no_place_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     def crash(_: object) -> None:
         raise KeyboardInterrupt
 
-    with workspace("divided") as (made, fake):
-        train(made, lambda: fake)
+    with workspace("divided") as (made, session, _):
+        update_model(session)
         delete(made, IDS[0])
         with monkeypatch.context() as patch:
-            patch.setattr(training, "purge", crash)
+            patch.setattr(update, "purge", crash)
             with pytest.raises(KeyboardInterrupt):
-                train(made, lambda: fake, everything=False)
-        assert train(made, lambda: fake, everything=False).changed is False
+                update_model(session, full=False)
+        assert update_model(session, full=False).changed is False
         changes = made.records.changes
         assert changes.trie_keys(made.generations.require().partition.key, since=changes.revision - 1) is None

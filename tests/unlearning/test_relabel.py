@@ -21,6 +21,7 @@ from lmeraser.config.schema import parse
 from lmeraser.core.digests import Digest
 from lmeraser.errors import InputError, UnknownRecordError
 from lmeraser.models.manifest import Model
+from lmeraser.pipeline.executors.provider import ExecutorProvider
 
 CONFIG = parse({"partition": {"clusters": 4, "sample_size": 12}})
 
@@ -34,7 +35,7 @@ def labelled(numbers: Sequence[int], labels: Mapping[str, str]) -> Dataset:
 
 def opened(root: Path, fake: Fake) -> Eraser:
     eraser = Eraser(root, clock=lambda: NOW)
-    eraser.__dict__["_loaded"] = fake
+    eraser.session.executors.use(fake)
     return eraser
 
 
@@ -315,7 +316,8 @@ def test_a_class_that_was_added_on_purpose_may_be_given(eraser: Eraser) -> None:
 @pytest.fixture
 def run(run: Run, root: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """The command line on the workspace, without torch."""
-    monkeypatch.setattr(Eraser, "_loaded", Fake())
+    fake = Fake()
+    monkeypatch.setattr(ExecutorProvider, "local", lambda _: fake)
     return partial(run, "-w", root)
 
 

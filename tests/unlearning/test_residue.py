@@ -20,6 +20,7 @@ from fake import Fake
 from lmeraser import Eraser
 from lmeraser.config.schema import parse
 from lmeraser.errors import InputError
+from lmeraser.pipeline.executors.provider import ExecutorProvider
 from lmeraser.unlearning.residue import WINDOW, Find, ResidueReport, scan
 
 CONFIG = parse({"partition": {"clusters": 4, "sample_size": 12}})
@@ -261,7 +262,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A trained workspace of 40 digits; only copied by the tests."""
     root = tmp_path_factory.mktemp("residue") / "w"
     with Eraser.create(root, CONFIG, clock=lambda: NOW) as eraser:
-        eraser.__dict__["_loaded"] = Fake()
+        eraser.session.executors.use(Fake())
         eraser.add(digits(range(40)), columns=DIGIT_COLUMNS)
         eraser.train()
     return root
@@ -280,7 +281,7 @@ def fake() -> Fake:
 @pytest.fixture
 def eraser(root: Path, fake: Fake) -> Iterator[Eraser]:
     with Eraser(root, clock=lambda: NOW) as opened:
-        opened.__dict__["_loaded"] = fake
+        opened.session.executors.use(fake)
         yield opened
 
 
@@ -390,7 +391,8 @@ def test_a_scan_changes_nothing(eraser: Eraser, tmp_path: Path) -> None:
 @pytest.fixture
 def run(run: Run, root: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """The command line on the workspace, without torch."""
-    monkeypatch.setattr(Eraser, "_loaded", Fake())
+    fake = Fake()
+    monkeypatch.setattr(ExecutorProvider, "local", lambda _: fake)
     return partial(run, "-w", root)
 
 

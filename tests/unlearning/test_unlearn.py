@@ -59,7 +59,7 @@ def test_nothing_of_the_record_is_left_in_any_byte(
     eraser: Eraser, monkeypatch: pytest.MonkeyPatch, sampled: bool, rewritten: bool
 ) -> None:
     if not rewritten:
-        monkeypatch.setattr("lmeraser.storage.database._SMALL", 0)
+        monkeypatch.setattr("lmeraser.storage.database._QUICK_TO_COMPACT", 0)
     records, root = eraser.workspace.records, eraser.workspace.root
     ids = [record.id for record in records.index()]
     sample = sample_of(eraser)
@@ -125,7 +125,7 @@ def test_a_request_does_what_its_plan_said(eraser: Eraser) -> None:
 def test_a_plan_is_right_while_clusters_shrink_merge_and_vanish(tmp_path: Path, limit: int | None) -> None:
     config = tiny_config(partition={"clusters": 2, "sample_size": 4, "max_records": limit})
     with Eraser.create(tmp_path / "w", config) as eraser:
-        eraser.__dict__["_loaded"] = Fake()
+        eraser.session.executors.use(Fake())
         eraser.add(digits(range(40)), columns=DIGIT_COLUMNS)
         eraser.train()
         merged = 0

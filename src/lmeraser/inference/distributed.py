@@ -1,7 +1,6 @@
-"""Prediction on workers: each gets the served model once, and then images.
+"""Prediction on workers: each receives the served model once, and then images.
 
-The workers run `predict`, so the answers are those of one process, bit for bit. Follows `predict` and
-`executors.pooled`.
+The workers run the same `Predictor`, so the answers are those of one process, bit for bit.
 """
 
 from __future__ import annotations
@@ -14,36 +13,38 @@ from lmeraser.inference.quarantine import Quarantine
 from lmeraser.models.manifest import Model
 from lmeraser.pipeline.executors.local import LocalExecutor
 from lmeraser.pipeline.executors.pool import PooledExecutor
-from lmeraser.storage.artifacts import Artifacts, MemoryStore
+from lmeraser.storage.artifacts import ArtifactReader, MemoryStore
 
 
 @dataclass
-class Package:
-    """A served model with its artifacts, to be sent.
+class ModelPackage:
+    """A served model with its artifacts, to send to workers.
 
     Attributes:
         model: the manifest.
-        left_out: what predictions leave out.
+        quarantine: what predictions do not use.
         store: holds the artifacts that a prediction reads, and no others.
     """
 
     model: Model
-    left_out: Quarantine
+    quarantine: Quarantine
     store: MemoryStore
     _predictor: Predictor | None = field(default=None, init=False, repr=False)
 
     @classmethod
-    def of(cls, model: Model, left_out: Quarantine, store: Artifacts) -> Package:
+    def of(cls, model: Model, quarantine: Quarantine, store: ArtifactReader) -> ModelPackage:
         """Pack a model. Raises `FileNotFoundError` if one of its artifacts is gone."""
-        wanted = [
-            c.constituent.artifact for c in model.clusters if c.constituent and c.number not in left_out.clusters
+        needed = [
+            cluster.constituent.artifact
+            for cluster in model.clusters
+            if cluster.constituent and cluster.number not in quarantine.clusters
         ]
-        wanted += [part.artifact for part in (model.partition, model.global_head) if part]
-        return cls(model, left_out, MemoryStore(dict(zip(wanted, store.read_all(wanted), strict=True))))
+        needed += [result.artifact for result in (model.partition, model.global_head) if result]
+        return cls(model, quarantine, MemoryStore(dict(zip(needed, store.read_all(needed), strict=True))))
 
     def predictor(self, executor: LocalExecutor) -> Predictor:
-        """The model in memory, for this executor; made at the first call."""
-        self._predictor = self._predictor or Predictor(self.model, self.store, executor, self.left_out)
+        """The model in memory, for this executor; built at the first call."""
+        self._predictor = self._predictor or Predictor(self.model, self.store, executor, self.quarantine)
         return self._predictor
 
 
@@ -55,15 +56,16 @@ class PooledPredictor:
         pool: the workers.
     """
 
-    def __init__(self, package: Package, pool: PooledExecutor) -> None:
+    def __init__(self, package: ModelPackage, pool: PooledExecutor) -> None:
         self.model = package.model
-        self._package, self._pool = package, pool
+        self._package = package
+        self._pool = pool
 
     def batches(self, images: Iterable[Sequence[bytes]]) -> Iterator[Batch]:
         """Answers for lists of images, in their order."""
-        yield from self._pool.apply(answer, self._package, images)
+        yield from self._pool.apply(predict_batch, self._package, images)
 
 
-def answer(executor: LocalExecutor, package: Package, images: Sequence[bytes]) -> Batch:
-    """What a worker does."""
+def predict_batch(executor: LocalExecutor, package: ModelPackage, images: Sequence[bytes]) -> Batch:
+    """The function that workers apply."""
     return package.predictor(executor).batch(images)

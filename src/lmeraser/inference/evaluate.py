@@ -2,16 +2,15 @@
 
 The linear classifier (scikit-learn's logistic regression on the backbone's features, each scaled to root mean
 square 1, fitted on all retained records, its regularisation chosen on a fifth of them) is what a user would choose
-instead; it has no cheap exact unlearning. It is fitted for the comparison and thrown away. Evaluation images are
+instead; it has no cheap exact unlearning. It is fitted for the comparison and discarded. Evaluation images are
 read, never stored.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,19 +19,21 @@ from pydantic import BaseModel
 from lmeraser.config.schema import Config
 from lmeraser.core.atomic_files import write_atomic
 from lmeraser.core.digests import Digest
-from lmeraser.core.progress import Progress, counted, silent
+from lmeraser.core.progress import Progress, silent, track
 from lmeraser.core.sufficient_statistics import unit_rms
 from lmeraser.data.records import Records
-from lmeraser.data.sources import Example, Source, check, chunks
+from lmeraser.data.sources import Example, Source, check_row, chunks
 from lmeraser.errors import InputError, SourceError
-from lmeraser.inference.predictor import Batch
+from lmeraser.inference.predictor import Batch, BatchPredictor
+from lmeraser.inference.served import distributed_predictor
 from lmeraser.models.manifest import Model
 from lmeraser.pipeline.derive import feature_key
 from lmeraser.pipeline.executors.base import Executor
+from lmeraser.workspace.session import Session
 
 _REGULARISATION = (0.003, 0.01, 0.03, 0.1)  # scikit-learn's C; from 280 to 5,000 records the best lay in here
-_KEPT = "evaluation.json"
-_FEWEST = 10  # records on which fitting is worth anything
+_SUMMARY = "evaluation.json"
+_MIN_RECORDS = 10  # with fewer, fitting is not worthwhile
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class EvaluationReport:
     Attributes:
         images: number of images.
         accuracy: share of images whose most probable class is the label.
-        linear_accuracy: the same for a linear classifier on the same features; None if it was not asked for or
+        linear_accuracy: the same for a linear classifier on the same features; None if it was not requested or
             there are fewer than two classes or ten retained records.
         part_accuracy: of the constituents alone and of the global head alone, where the model has both.
         per_class: accuracy on each class that occurs.
@@ -72,14 +73,14 @@ class EvaluationReport:
         return asdict(self)
 
 
-class Kept(BaseModel):
-    """What is kept of an evaluation until the next generation, for those who look at the model.
+class EvaluationSummary(BaseModel):
+    """The part of an evaluation that is saved until the next generation, for the service's pages.
 
     Attributes:
         model_digest: of the model that was evaluated.
-        images: see `EvaluationReport`.
-        accuracy: the same.
-        linear_accuracy: the same.
+        images: as in `EvaluationReport`.
+        accuracy: as in `EvaluationReport`.
+        linear_accuracy: as in `EvaluationReport`.
     """
 
     model_digest: Digest
@@ -90,7 +91,7 @@ class Kept(BaseModel):
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """What the linear classifier is fitted on: features float32 [n, d] and labels int64 [n]."""
+    """The data that the linear classifier is fitted on: features float32 [n, d] and labels int64 [n]."""
 
     features: NDArray[np.float32]
     labels: NDArray[np.int64]
@@ -100,35 +101,46 @@ def training_set(records: Records, config: Config, executor: Executor, progress:
     """Features and labels of all records; features that are not stored are computed.
 
     Args:
-        records: where they are.
-        config: of the model.
+        records: the private records.
+        config: settings of the model.
         executor: with the model's backbone.
-        progress: told how far it is.
+        progress: receives progress reports.
     """
     index = records.index()
     ids = [record.id for record in index]
-    known = records.features(ids, key=feature_key(config, executor.backbone, executor.fingerprint))
+    known = records.derived.features(ids, key=feature_key(config, executor.backbone, executor.fingerprint))
     missing = [record_id for record_id in ids if record_id not in known]
     known |= executor.embed(missing, records.images, progress)
     labels = np.array([record.label for record in index], dtype=np.int64)
     return TrainingSet(np.stack([known[record_id] for record_id in ids]), labels)
 
 
-class Answering(Protocol):
-    """A served model that answers."""
+def evaluate(session: Session, source: Source, *, linear: bool = True) -> EvaluationReport:
+    """Accuracy of the served model on labelled images, beside that of a linear classifier.
 
-    @property
-    def model(self) -> Model:
-        """Its manifest."""
-        ...
+    Args:
+        session: the workspace, and what predicts.
+        source: labelled images.
+        linear: also fit the linear classifier, on the retained records.
 
-    def batches(self, images: Iterable[Sequence[bytes]]) -> Iterator[Batch]:
-        """Answers for lists of images, in their order."""
-        ...
+    Raises:
+        NoModelError: there is nothing to predict with.
+        SourceError: undecodable images, missing labels, or labels outside the known classes; all are listed.
+    """
+    predictor = distributed_predictor(session)
+    model = predictor.model
+
+    def records() -> TrainingSet:
+        executor = session.executors.for_model(model)
+        return training_set(session.workspace.records, model.config(), executor, session.progress)
+
+    return evaluate_predictor(
+        predictor, source, compared_with=records if linear else None, progress=session.progress
+    )
 
 
-def evaluate(
-    predictor: Answering,
+def evaluate_predictor(
+    predictor: BatchPredictor,
     source: Source,
     *,
     compared_with: Callable[[], TrainingSet] | None = None,
@@ -139,8 +151,8 @@ def evaluate(
     Args:
         predictor: the model.
         source: labelled images.
-        compared_with: gives the features and labels of the retained records; None: no linear classifier.
-        progress: told how far it is.
+        compared_with: returns features and labels of the retained records; None: no linear classifier.
+        progress: receives progress reports.
 
     Raises:
         SourceError: undecodable images, missing labels, or labels outside the known classes; all are listed.
@@ -150,9 +162,9 @@ def evaluate(
     classes = predictor.model.classes
 
     def images() -> Iterator[list[bytes]]:
-        """Those of good rows, as long as there is no bad one."""
-        for chunk in chunks(counted(source.rows, "evaluating", source.length, progress)):
-            checked = [check(row, source.classes, classes) for row in chunk]
+        """Images of the rows, until one has a fault; then only faults are collected."""
+        for chunk in chunks(track(source.rows, "evaluating", source.length, progress)):
+            checked = [check_row(row, source.classes, classes) for row in chunk]
             faults.extend(
                 f"row {row.position} (id {row.id!r}): {fault}"
                 for row, fault in zip(chunk, checked, strict=True)
@@ -166,12 +178,12 @@ def evaluate(
     batches = list(predictor.batches(images()))
     if faults:
         raise SourceError(
-            "Every image of an evaluation decodes and has a label among the model's classes.",
+            "Source has images that cannot be evaluated",
             faults=faults,
-            next_step=f"correct the source; the classes are: {', '.join(classes)}",
+            next_step=f"correct the source; the model's classes are: {', '.join(classes)}",
         )
     if not labels:
-        raise InputError("An evaluation needs at least one image.", got=f"{source.name} is empty")
+        raise InputError("No images to evaluate", got=f"{source.name} is empty", next_step="give another source")
     truth = np.array(labels)
     linear = None
     if compared_with is not None:
@@ -218,9 +230,9 @@ def linear_accuracy_of(
     from sklearn.model_selection import GridSearchCV, ShuffleSplit
     from threadpoolctl import threadpool_limits
 
-    if len(np.unique(training.labels)) < 2 or len(training.labels) < _FEWEST:
+    if len(np.unique(training.labels)) < 2 or len(training.labels) < _MIN_RECORDS:
         return None
-    # Chosen on the retained records alone: this is a baseline, and deserves to be a good one.
+    # Chosen on the retained records alone, so that the baseline is a good one and sees no evaluation image.
     split = ShuffleSplit(n_splits=1, test_size=0.2, random_state=0)
     search = GridSearchCV(LogisticRegression(tol=1e-3, max_iter=2000), {"C": _REGULARISATION}, cv=split)
     with threadpool_limits(1):  # many small products: handing them to several threads takes longer
@@ -228,21 +240,21 @@ def linear_accuracy_of(
     return float((search.predict(unit_rms(features)) == truth).mean())
 
 
-def keep(reports: Path, digest: Digest, report: EvaluationReport) -> None:
-    """Keep what was found in the folder of reports, which is purged with every generation."""
-    found = Kept(
+def save_summary(reports: Path, digest: Digest, report: EvaluationReport) -> None:
+    """Save a summary in the folder of reports, which is purged with every generation."""
+    summary = EvaluationSummary(
         model_digest=digest,
         images=report.images,
         accuracy=report.accuracy,
         linear_accuracy=report.linear_accuracy,
     )
-    write_atomic(reports / _KEPT, found.model_dump_json().encode())
+    write_atomic(reports / _SUMMARY, summary.model_dump_json().encode())
 
 
-def kept(reports: Path, digest: Digest) -> Kept | None:
-    """What the last evaluation found, if it was of the model with this digest."""
+def load_summary(reports: Path, digest: Digest) -> EvaluationSummary | None:
+    """The summary of the last evaluation, if it was of the model with this digest."""
     try:
-        found = Kept.model_validate_json((reports / _KEPT).read_bytes())
+        summary = EvaluationSummary.model_validate_json((reports / _SUMMARY).read_bytes())
     except (OSError, ValueError):  # pydantic's errors are ValueErrors
         return None
-    return found if found.model_digest == digest else None
+    return summary if summary.model_digest == digest else None

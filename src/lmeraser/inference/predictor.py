@@ -1,8 +1,8 @@
 """Prediction: embed the image, find its cluster, classify with the cluster's constituent and the global head.
 
-Where the partition gives an image several clusters, their answers are combined (`aggregation`); the global head's
-probabilities are mixed in with a fixed weight. Clusters with records whose deletion was accepted can be left out
-(quarantine), and the global head replaced by one without them. Reads only the manifest and artifacts, never the
+Where the partition gives an image several clusters, their answers are combined (`voting`); the global head's
+probabilities are mixed in with a fixed weight. Clusters with records whose deletion was accepted can be kept in
+quarantine, and the global head replaced by one without them. Reads only the manifest and artifacts, never the
 records.
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Protocol, Self
 
 import numpy as np
 import torch
@@ -22,19 +22,19 @@ from lmeraser.config.schema import View
 from lmeraser.core.lda import probabilities
 from lmeraser.core.sufficient_statistics import embedding
 from lmeraser.core.tensors import from_bytes
-from lmeraser.data.images import decode
+from lmeraser.data.images import ImageFile, load_image
 from lmeraser.errors import NoModelError
 from lmeraser.inference.quarantine import NOTHING, Quarantine
-from lmeraser.inference.voting import combined
+from lmeraser.inference.voting import combine
 from lmeraser.models.manifest import Cluster, Model
 from lmeraser.models.partitions import partition_of
 from lmeraser.models.partitions.base import Router
 from lmeraser.models.tuners import create_tuner
 from lmeraser.models.tuners.base import QueryBatch
 from lmeraser.pipeline.executors.local import LocalExecutor
-from lmeraser.storage.artifacts import Artifacts
+from lmeraser.storage.artifacts import ArtifactReader
 
-Seen = bytes | Image.Image  # an image file, or what `decode` made of one
+ImageInput = ImageFile | Image.Image  # an image file, or decoded
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ class Prediction:
         label: index of the most probable class.
         class_name: its name.
         probability: of that class.
-        clusters: numbers of the clusters that were asked.
-        rerouted: whether other clusters would have been asked, had they not been quarantined.
+        clusters: numbers of the clusters that answered.
+        rerouted: whether other clusters would have answered without the quarantine.
     """
 
     label: int
@@ -63,8 +63,8 @@ class Batch:
     Attributes:
         probabilities: float32 [n, classes].
         features: of the clean views, float32 [n, d].
-        clusters: cluster numbers that were asked, int64 [n, votes], -1 where there are fewer.
-        rerouted: whether quarantined clusters would have been asked, bool [n].
+        clusters: numbers of the clusters that answered, int64 [n, votes], -1 where there are fewer.
+        rerouted: whether other clusters would have answered without the quarantine, bool [n].
         parts: probabilities of the constituents alone and of the global head alone, where the model has them.
     """
 
@@ -75,6 +75,19 @@ class Batch:
     parts: Mapping[str, NDArray[np.float32]]
 
 
+class BatchPredictor(Protocol):
+    """A served model that classifies batches of image files."""
+
+    @property
+    def model(self) -> Model:
+        """Its manifest."""
+        ...
+
+    def batches(self, images: Iterable[Sequence[bytes]]) -> Iterator[Batch]:
+        """Answers for lists of images, in their order."""
+        ...
+
+
 class Predictor:
     """A served model in memory.
 
@@ -82,68 +95,72 @@ class Predictor:
         model: the manifest.
         store: holds its artifacts.
         executor: with the backbone of the model.
-        left_out: what is not used; each image goes to the nearest of the other clusters.
+        quarantine: what is not used; each image goes to the nearest of the other clusters.
 
     Raises:
-        NoModelError: nothing is left to answer, or the model belongs to another backbone.
+        NoModelError: nothing is left to predict with, or the model belongs to another backbone.
     """
 
     def __init__(
         self,
         model: Model,
-        store: Artifacts,
+        store: ArtifactReader,
         executor: LocalExecutor,
-        left_out: Quarantine = NOTHING,
+        quarantine: Quarantine = NOTHING,
     ) -> None:
         self.model = model
         self._config = model.config()
         self._executor = executor
         self._require_model()
         self._served = [cluster for cluster in model.clusters if cluster.constituent is not None]
-        self._loaded = [cluster for cluster in self._served if cluster.number not in left_out.clusters]
+        self._loaded = [cluster for cluster in self._served if cluster.number not in quarantine.clusters]
         self._own_head = None
-        if model.global_head is not None and not left_out.without_head:
+        if model.global_head is not None and not quarantine.without_head:
             self._own_head = from_bytes(store.read(model.global_head.artifact))
         self._partition = partition_of(self._config)
         self._fitted = from_bytes(store.read(model.partition.artifact))
-        self._route_served, self._served_numbers = self._router(self._served), _numbers(self._served)
-        constituents = [c.constituent.artifact for c in self._loaded if c.constituent]
-        self._answers = None
+        self._route_served = self._router(self._served)
+        self._served_numbers = _numbers(self._served)
+        constituents = [cluster.constituent.artifact for cluster in self._loaded if cluster.constituent]
+        self._constituents = None
         if constituents:
-            kind = create_tuner(self._config, executor.network)
-            numbered = zip(map(from_bytes, store.read_all(constituents)), self._loaded, strict=True)
-            self._answers = kind.predictor([kind.cluster_tensors(tensors, c.number) for tensors, c in numbered])
-        wanted: tuple[View, ...] = self._config.embedding.views if self._config.needs_statistics else ()
-        self._views: list[View] = ["clean", *(view for view in wanted if view != "clean")]
-        self._embedded = [self._views.index(view) for view in wanted]
-        self._leave_out(left_out)
+            tuner = create_tuner(self._config, executor.network)
+            loaded = zip(map(from_bytes, store.read_all(constituents)), self._loaded, strict=True)
+            self._constituents = tuner.predictor(
+                [tuner.cluster_tensors(tensors, cluster.number) for tensors, cluster in loaded]
+            )
+        embedded_views: tuple[View, ...] = self._config.embedding.views if self._config.needs_statistics else ()
+        self._views: list[View] = ["clean", *(view for view in embedded_views if view != "clean")]
+        self._embedded = [self._views.index(view) for view in embedded_views]  # their positions in the views
+        self._apply(quarantine)
 
-    def without(self, left_out: Quarantine) -> Self:
-        """The same model in the same memory, which leaves out other clusters; takes no time worth naming.
+    def without(self, quarantine: Quarantine) -> Self:
+        """The same model in the same memory with another quarantine; takes hardly any time.
 
         Args:
-            left_out: what is not used, besides what was left out when the model was loaded.
+            quarantine: what is not used, besides what was in quarantine when the model was loaded.
 
         Raises:
-            NoModelError: nothing is left to answer.
+            NoModelError: nothing is left to predict with.
         """
         other = copy.copy(self)
-        other._leave_out(left_out)
+        other._apply(quarantine)
         return other
 
-    def _leave_out(self, left_out: Quarantine) -> None:
-        places = [n for n, cluster in enumerate(self._loaded) if cluster.number not in left_out.clusters]
-        self._head = left_out.global_head
-        if self._head is None and not left_out.without_head:
+    def _apply(self, quarantine: Quarantine) -> None:
+        positions = [n for n, cluster in enumerate(self._loaded) if cluster.number not in quarantine.clusters]
+        self._head = quarantine.global_head
+        if self._head is None and not quarantine.without_head:
             self._head = self._own_head
-        if not places and self._head is None:
+        if not positions and self._head is None:
             raise NoModelError(
-                "A prediction needs a cluster or a global head that is not quarantined.",
-                got="all that would answer was made of records whose deletion was accepted",
+                "All parts of the model are in quarantine",
+                got="every part depends on records whose deletion was accepted",
                 next_step="carry the requests out with 'lmeraser unlearn'",
             )
-        self._used = [self._loaded[place] for place in places]
-        self._trie_keys, self._used_numbers = _and_none(places), _numbers(self._used)
+        self._used = [self._loaded[position] for position in positions]
+        self._used_positions = _with_none(positions)
+        self._used_numbers = _numbers(self._used)
         self._route_used = self._router(self._used)
 
     def _router(self, clusters: Sequence[Cluster]) -> Router:
@@ -152,85 +169,92 @@ class Predictor:
     def _require_model(self) -> None:
         if not self.model.clusters:
             raise NoModelError(
-                "A prediction needs at least one cluster.",
-                got="an empty model: no record is left to learn from",
+                "The model is empty",
+                got="no record is left to learn from",
                 next_step="add records and train again",
             )
-        present, needed = self._executor.backbone, self.model.backbone
+        present = self._executor.backbone
+        needed = self.model.backbone
         if present != needed:
             raise NoModelError(
-                "A model predicts with the backbone it was tuned on.",
+                "The model was tuned on another backbone",
                 got=f"backbone {present.short}; the model was tuned on {needed.short}",
                 next_step="restore the backbone's files, or run 'lmeraser train'",
             )
 
-    def predict(self, images: Sequence[Seen]) -> list[Prediction]:
-        """Class, probability and cluster of each image (bytes of an image file, or decoded)."""
+    def predict(self, images: Sequence[ImageInput]) -> list[Prediction]:
+        """Class, probability and clusters of each image."""
         if not images:
             return []
         batch = self.batch(images)
-        return [
-            Prediction(
-                label=int(label),
-                class_name=self.model.classes[label],
-                probability=float(shares[label]),
-                clusters=tuple(int(number) for number in numbers if number >= 0),
-                rerouted=bool(rerouted),
-            )
-            for shares, numbers, rerouted in zip(batch.probabilities, batch.clusters, batch.rerouted, strict=True)
-            for label in [int(shares.argmax())]
-        ]
+        rows = zip(batch.probabilities, batch.clusters, batch.rerouted, strict=True)
+        return [self._prediction(row, numbers, rerouted=bool(rerouted)) for row, numbers, rerouted in rows]
 
-    def batches(self, images: Iterable[Sequence[Seen]]) -> Iterator[Batch]:
+    def _prediction(self, row: NDArray[np.float32], numbers: NDArray[np.int64], *, rerouted: bool) -> Prediction:
+        label = int(row.argmax())
+        return Prediction(
+            label=label,
+            class_name=self.model.classes[label],
+            probability=float(row[label]),
+            clusters=tuple(int(number) for number in numbers if number >= 0),
+            rerouted=rerouted,
+        )
+
+    def batches(self, images: Iterable[Sequence[ImageInput]]) -> Iterator[Batch]:
         """Answers for lists of images, in their order."""
         yield from map(self.batch, images)
 
-    def batch(self, images: Sequence[Seen]) -> Batch:
+    def batch(self, images: Sequence[ImageInput]) -> Batch:
         """Probabilities, features and clusters of each image; at least one."""
         micro = self._config.backbone.micro_batch
-        parts = [images[start : start + micro] for start in range(0, len(images), micro)]
-        done = list(self._executor.stream(self._pass, parts))
+        chunks = [images[start : start + micro] for start in range(0, len(images), micro)]
+        batches = list(self._executor.stream(self._micro_batch, chunks))
         return Batch(
-            probabilities=np.concatenate([part.probabilities for part in done]),
-            features=np.concatenate([part.features for part in done]),
-            clusters=_stacked([part.clusters for part in done]),
-            rerouted=np.concatenate([part.rerouted for part in done]),
-            parts={name: np.concatenate([part.parts[name] for part in done]) for name in done[0].parts},
+            probabilities=np.concatenate([batch.probabilities for batch in batches]),
+            features=np.concatenate([batch.features for batch in batches]),
+            clusters=_concatenated([batch.clusters for batch in batches]),
+            rerouted=np.concatenate([batch.rerouted for batch in batches]),
+            parts={name: np.concatenate([batch.parts[name] for batch in batches]) for name in batches[0].parts},
         )
 
     @torch.inference_mode()
-    def _pass(self, images: Sequence[Seen]) -> Batch:
-        """At most one micro-batch, on one thread."""
-        decoded = [decode(image) if isinstance(image, bytes) else image for image in images]
+    def _micro_batch(self, images: Sequence[ImageInput]) -> Batch:
+        """Answers for at most one micro-batch, on one thread."""
+        decoded = [image if isinstance(image, Image.Image) else load_image(image) for image in images]
         inputs = [self._executor.look(decoded, view) for view in self._views]
         features = self._executor.features_of(inputs, len(images))
-        embedded = embedding(features[:, self._embedded]) if self._embedded else None
+        embeddings = embedding(features[:, self._embedded]) if self._embedded else None
         clean: NDArray[np.float32] = np.ascontiguousarray(features[:, 0])
         pixels: NDArray[np.float32] = inputs[0][: len(images)].float().cpu().numpy()
         routes = self._route_used(clean, pixels) if self._used else np.zeros((len(images), 0), np.int64)
-        parts = self._parts(QueryBatch(inputs[0], embedded), self._trie_keys[routes])
+        parts = self._parts(QueryBatch(inputs[0], embeddings), self._used_positions[routes])
         clusters = self._used_numbers[routes]
         rerouted = np.zeros(len(images), dtype=np.bool_)
         if len(self._used) < len(self._served):
-            wanted = self._served_numbers[self._route_served(clean, pixels)]
-            pairs = zip(clusters.tolist(), wanted.tolist(), strict=True)
+            served = self._served_numbers[self._route_served(clean, pixels)]
+            pairs = zip(clusters.tolist(), served.tolist(), strict=True)
             rerouted = np.array([{*one} - {-1} != {*other} - {-1} for one, other in pairs], dtype=np.bool_)
-        return Batch(self._mixed(parts), clean, clusters, rerouted, parts)
+        return Batch(self._mix(parts), clean, clusters, rerouted, parts)
 
-    def _parts(self, asked: QueryBatch, places: NDArray[np.int64]) -> dict[str, NDArray[np.float32]]:
-        """Probabilities of each part of the model that answers, for these places among the loaded clusters."""
+    def _parts(self, queries: QueryBatch, positions: NDArray[np.int64]) -> dict[str, NDArray[np.float32]]:
+        """Probabilities of each part of the model.
+
+        Args:
+            queries: at most one micro-batch of images.
+            positions: of the clusters of each image among the loaded ones, int64 [n, votes], -1 for none.
+        """
         parts = {}
-        if self._answers is not None and self._used:
-            answers = (self._answers.classify(asked, np.maximum(chosen, 0)) for chosen in places.T)
-            parts["constituents"] = combined(answers, places >= 0, self._config.aggregation.combine)
+        if self._constituents is not None and self._used:
+            answers = (self._constituents.classify(queries, np.maximum(chosen, 0)) for chosen in positions.T)
+            parts["constituents"] = combine(answers, positions >= 0, self._config.aggregation.combine)
         if self._head is not None:
-            assert asked.embeddings is not None
+            assert queries.embeddings is not None
             sharpness = self._config.global_head.sharpness
-            parts["global_head"] = probabilities(self._head["weight"][None], asked.embeddings, sharpness)
+            parts["global_head"] = probabilities(self._head["weight"][None], queries.embeddings, sharpness)
         return parts
 
-    def _mixed(self, parts: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
-        """Probabilities of the constituents and of the global head, mixed by the fixed weight."""
+    def _mix(self, parts: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
+        """Probabilities of the constituents and of the global head, mixed with the fixed weight."""
         if len(parts) == 1:
             (only,) = parts.values()
             return only
@@ -238,18 +262,18 @@ class Predictor:
         return weight * parts["global_head"] + (1 - weight) * parts["constituents"]
 
 
-def _stacked(parts: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
-    """Cluster numbers of several micro-batches, int64 [n, votes], filled up with -1 to the most votes."""
+def _concatenated(parts: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
+    """Cluster numbers of several micro-batches, int64 [n, votes], padded with -1 to the most votes."""
     votes = max(part.shape[1] for part in parts)
-    filled = [np.pad(part, ((0, 0), (0, votes - part.shape[1])), constant_values=-1) for part in parts]
-    return np.concatenate(filled)
+    padded = [np.pad(part, ((0, 0), (0, votes - part.shape[1])), constant_values=-1) for part in parts]
+    return np.concatenate(padded)
 
 
 def _numbers(clusters: Sequence[Cluster]) -> NDArray[np.int64]:
-    """Their numbers, for routes to be looked up in."""
-    return _and_none([cluster.number for cluster in clusters])
+    """Numbers of the clusters by their position, to be indexed with routes."""
+    return _with_none([cluster.number for cluster in clusters])
 
 
-def _and_none(numbers: Sequence[int]) -> NDArray[np.int64]:
-    """Numbers, and -1 in the last place, which is where position -1 points to."""
+def _with_none(numbers: Sequence[int]) -> NDArray[np.int64]:
+    """Numbers, followed by -1, which the position -1 (no cluster) then selects."""
     return np.array([*numbers, -1], dtype=np.int64)

@@ -1,68 +1,65 @@
-"""The cost of requests on the partition that a workspace would have: before any training, sample hits included.
+"""The cost of requests on the partition that a workspace would have, before any training, sample hits included.
 
-The partition is derived from features (stored ones, else the images are embedded), then some records of the
-clustering sample are taken away, one at a time, and it is derived again for real; they stand for the others.
-Reads a workspace and changes nothing.
+The partition is derived from features (stored ones, else the images are embedded). Then some records of the
+clustering sample are taken away, one at a time, and the partition is derived again without them; they stand for
+the others. Reads a workspace and changes nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
-from lmeraser.core.progress import Progress, silent
 from lmeraser.errors import InputError
 from lmeraser.models.partitions import partition_of
 from lmeraser.models.partitions.cost import Cost, cost_of
-from lmeraser.pipeline.caches import InMemoryStatistics, ReadOnlyCache
 from lmeraser.pipeline.derive import ClusterAssignment, Inputs, Pipeline, PipelineContext
-from lmeraser.pipeline.executors.base import Executor
-from lmeraser.storage.artifacts import MemoryStore
-from lmeraser.unlearning.train import inputs_of
-from lmeraser.workspace.workspace import Workspace
+from lmeraser.unlearning.context import temporary_context, training_inputs
+from lmeraser.workspace.session import Session
 
 
-def simulate(
-    workspace: Workspace, executor: Callable[[], Executor], *, hits: int = 8, progress: Progress = silent
-) -> Cost:
-    """The cost of requests on the partition that the workspace's records and settings give.
+def simulate(session: Session, *, hits: int = 8) -> Cost:
+    """The cost of requests on the partition of the workspace's records and settings.
 
     Args:
-        workspace: only read.
-        executor: gives the executor; computes features that are not stored.
+        session: the workspace, which is only read, and what computes features that are not stored.
         hits: how many hits of the sample to simulate.
-        progress: told how far it is.
 
     Raises:
         InputError: there are no records.
     """
-    inputs = inputs_of(workspace, executor().backbone)
+    workspace = session.workspace
+    inputs = training_inputs(workspace, session.executors.for_training().backbone)
     if not inputs.records:
-        raise InputError("A cost is that of a request on some records.", got="no records", next_step="add some")
-    tools = PipelineContext(
-        store=MemoryStore(),
-        cache=ReadOnlyCache(workspace.records),
-        statistics=InMemoryStatistics(),
-        executor=executor,
-        fetch=workspace.records.images,
-        secret=workspace.secret,
-        progress=progress,
-    )
-    division = Pipeline(inputs, tools).assign_clusters()
+        raise InputError(
+            "No records to simulate requests on",
+            got="the workspace holds none",
+            next_step="add records with 'lmeraser add SOURCE'",
+        )
+    context = temporary_context(session, features=workspace.records.derived)
+    assignment = Pipeline(inputs, context).assign_clusters()
     sample = partition_of(inputs.config).sample([record.id for record in inputs.records])
-    found = []
-    for done, record_id in enumerate(sample[:hits]):
-        progress("simulating sample hits", done, min(hits, len(sample)))
-        found.append(_hit(inputs, tools, division, record_id))
-    sizes = {path: len(members) for path, members in division.groups.items()}
-    kind, limit = inputs.config.constituent, inputs.config.partition.max_records
-    tuned = {"tuned": kind.kind != "none", "together": kind.together}
-    return cost_of(sizes, limit, sampled=len(sample), hits=found, **tuned)
+    simulated = sample[:hits]
+    tuned_by_hit = []
+    for done, record_id in enumerate(simulated):
+        session.progress("simulating sample hits", done, len(simulated))
+        tuned_by_hit.append(_records_tuned_again(inputs, context, assignment, record_id))
+    sizes = {path: len(members) for path, members in assignment.groups.items()}
+    constituent = inputs.config.constituent
+    return cost_of(
+        sizes,
+        inputs.config.partition.max_records,
+        sampled=len(sample),
+        hits=tuned_by_hit,
+        tuned=constituent.kind != "none",
+        together=constituent.together,
+    )
 
 
-def _hit(inputs: Inputs, tools: PipelineContext, before: ClusterAssignment, record_id: str) -> int:
-    """Records tuned again when this sampled one goes."""
+def _records_tuned_again(
+    inputs: Inputs, context: PipelineContext, before: ClusterAssignment, record_id: str
+) -> int:
+    """Number of records in clusters that change when this sampled record goes."""
     retained = [record for record in inputs.records if record.id != record_id]
-    after = Pipeline(replace(inputs, records=retained), tools).assign_clusters()
-    kept = {tuple(members) for members in before.groups.values()}
-    return sum(len(members) for members in after.groups.values() if tuple(members) not in kept)
+    after = Pipeline(replace(inputs, records=retained), context).assign_clusters()
+    unchanged = {tuple(members) for members in before.groups.values()}
+    return sum(len(members) for members in after.groups.values() if tuple(members) not in unchanged)

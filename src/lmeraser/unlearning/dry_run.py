@@ -1,23 +1,26 @@
-"""The dry run of a deletion: what would go, what would be tuned again, how long it would take.
+"""The dry run of a deletion: what would be deleted, what would be tuned again, and how long it would take.
 
-Reads the workspace and changes nothing. A request that misses the clustering sample is answered from the places
-of the records. After a sample hit the partition is derived for real, from stored features, so that the answer
-is exact; only then are numerical modules imported, and the backbone only if a feature is missing.
+Reads the workspace and changes nothing. A request that misses the clustering sample is answered from the trie keys
+of the records. After a sample hit the partition is derived again, from stored features, so that the answer is
+exact; only then are numerical modules imported, and the backbone is loaded only if a feature is missing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from lmeraser.core.digests import Digest
-from lmeraser.core.progress import Progress, silent
+from lmeraser.core.progress import Progress
+from lmeraser.errors import NoModelError
 from lmeraser.models.manifest import Model
 from lmeraser.models.partitions.trie import affected_paths, group, group_below, is_under
 from lmeraser.unlearning.plan import Plan, plan
 from lmeraser.workspace.freshness import current_model
 from lmeraser.workspace.requests.draft import Selector
 from lmeraser.workspace.requests.selection import resolve
+from lmeraser.workspace.session import Session
 from lmeraser.workspace.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -28,118 +31,138 @@ if TYPE_CHECKING:
     from lmeraser.pipeline.executors.base import Executor, Fetch, TuneResult, TuneTask, Vector
 
 
-def dry_run(
-    workspace: Workspace,
-    executor: Callable[[], Executor],
-    selector: Selector,
-    *,
-    progress: Progress = silent,
-) -> Plan:
+@dataclass(frozen=True)
+class _Clusters:
+    """Clusters before and after a deletion; those that keep their members may be missing.
+
+    Attributes:
+        before: number of each record's cluster.
+        after: the same without the deleted records.
+        removed: the deleted records, by the same names as in ``before``.
+    """
+
+    before: Mapping[str, int]
+    after: Mapping[str, int]
+    removed: set[str]
+
+
+def dry_run(session: Session, selector: Selector, *, compute_features: bool = True) -> Plan:
     """What `unlearn` would do with the same selector.
 
+    Args:
+        session: the workspace, which is only read, and what computes features that are not stored.
+        selector: the records to delete.
+        compute_features: whether features may be computed, which loads the backbone.
+
     Raises:
-        UnknownRecordError: names that this workspace never held, all of them listed.
-        NoModelError: there is no model, or it is not up to date.
+        UnknownRecordError: the workspace never held some of the names; all of them are listed.
+        NoModelError: there is no model, it is not up to date, or features are missing that may not be computed.
     """
+    workspace = session.workspace
     selection = resolve(workspace.records, selector)
     model = current_model(workspace)
     removed = set(selection.ids)
-    hit = workspace.records.any_sampled(model.partition.key, removed)
-    before: Mapping[str, int]
-    after: Mapping[str, int]
+    sample_hit = workspace.records.derived.any_sampled(model.partition.key, removed)
     if not model.tuned:
-        before, after, gone = {}, {}, removed
-    elif hit:
-        before, gone = model.cluster_numbers(workspace.records.trie_keys(model.partition.key)), removed
-        after = _divide_again(workspace, model, removed, executor, progress)
+        clusters = _Clusters({}, {}, removed)
+    elif sample_hit:
+        after = _assigned_again(session, model, removed, compute_features)
+        clusters = _Clusters(_served_numbers(workspace, model), after, removed)
     elif model.together:
-        before, gone = model.cluster_numbers(workspace.records.trie_keys(model.partition.key)), removed
-        after = _grouped_without(workspace, model, removed)
+        after = _regrouped(workspace, model, removed)
+        clusters = _Clusters(_served_numbers(workspace, model), after, removed)
     else:
-        before, after, gone = _touched(workspace, model, removed)
+        clusters = _affected_clusters(workspace, model, removed)
     return plan(
         model,
-        before,
-        after,
-        gone,
+        clusters.before,
+        clusters.after,
+        clusters.removed,
         retained=model.records - len(removed),
-        sample_hit=hit,
+        sample_hit=sample_hit,
         already_deleted=len(selection.already_deleted),
         speed=workspace.calibration.speed(workspace.config),
     )
 
 
-def _touched(
-    workspace: Workspace, model: Model, removed: set[str]
-) -> tuple[dict[str, int], dict[str, int], set[str]]:
-    """Clusters before and after, and what goes, by numbers of records, under the paths that a request touches."""
-    records, key, limit = workspace.records, model.partition.key, workspace.config.partition.max_records
+def _served_numbers(workspace: Workspace, model: Model) -> dict[str, int]:
+    """Number of the served cluster of every record."""
+    return model.cluster_numbers(workspace.records.derived.trie_keys(model.partition.key))
+
+
+def _affected_clusters(workspace: Workspace, model: Model, removed: set[str]) -> _Clusters:
+    """The clusters under the paths that a request affects, with record numbers for names."""
+    derived = workspace.records.derived
+    key = model.partition.key
+    limit = workspace.config.partition.max_records
     known = {cluster.path for cluster in model.clusters}
-    going = records.trie_keys(key, sorted(removed)).values()
+    removed_keys = derived.trie_keys(key, sorted(removed)).values()
 
-    def left(path: str) -> int:
-        return records.count_under(key, path) - sum(is_under(place, path) for place in going)
+    def count_after(path: str) -> int:
+        return derived.count_under(key, path) - sum(is_under(trie_key, path) for trie_key in removed_keys)
 
-    gone, before, after = records.numbers(removed), dict[str, int](), list[list[str]]()
-    for path in affected_paths(going, known, limit, left):
-        places = records.numbered(key, path)
-        before |= model.cluster_numbers(places)
-        after += group_below(path, {n: place for n, place in places.items() if n not in gone}, limit).values()
-    return before, {n: number for number, members in enumerate(after) for n in members}, gone
+    removed_numbers = derived.record_numbers(removed)
+    before: dict[str, int] = {}
+    groups_after: list[list[str]] = []
+    for path in affected_paths(removed_keys, known, limit, count_after):
+        trie_keys = derived.trie_keys_by_number(key, path)
+        before |= model.cluster_numbers(trie_keys)
+        retained = {n: trie_key for n, trie_key in trie_keys.items() if n not in removed_numbers}
+        groups_after += group_below(path, retained, limit).values()
+    after = {n: number for number, members in enumerate(groups_after) for n in members}
+    return _Clusters(before, after, removed_numbers)
 
 
-def _grouped_without(workspace: Workspace, model: Model, removed: set[str]) -> dict[str, int]:
-    """Clusters of all other records, where the partition stays."""
-    places = workspace.records.trie_keys(model.partition.key)
-    left = {i: place for i, place in places.items() if i not in removed}
-    groups = group(left, workspace.config.partition.max_records)
+def _regrouped(workspace: Workspace, model: Model, removed: set[str]) -> dict[str, int]:
+    """Cluster numbers of all other records under the served partition."""
+    trie_keys = workspace.records.derived.trie_keys(model.partition.key)
+    retained = {i: trie_key for i, trie_key in trie_keys.items() if i not in removed}
+    groups = group(retained, workspace.config.partition.max_records)
     return {i: number for number, members in enumerate(groups.values()) for i in members}
 
 
-def _divide_again(
-    workspace: Workspace,
-    model: Model,
-    removed: set[str],
-    executor: Callable[[], Executor],
-    progress: Progress,
+def _assigned_again(
+    session: Session, model: Model, removed: set[str], compute_features: bool
 ) -> Mapping[str, int]:
-    from lmeraser.pipeline.caches import InMemoryStatistics, ReadOnlyCache
-    from lmeraser.pipeline.derive import Inputs, Pipeline, PipelineContext
-    from lmeraser.storage.artifacts import MemoryStore
+    """Cluster numbers of all other records under a partition that is fitted without the deleted ones."""
+    from lmeraser.pipeline.derive import Inputs, Pipeline
+    from lmeraser.unlearning.context import temporary_context
 
+    workspace = session.workspace
     retained = [record for record in workspace.records.index() if record.id not in removed]
     inputs = Inputs(retained, workspace.config, len(model.classes), model.backbone)
-    lazy = _Borrowed(model.partition.fingerprint, model.backbone, executor)
-    tools = PipelineContext(
-        store=MemoryStore(),
-        cache=ReadOnlyCache(workspace.records),
-        statistics=InMemoryStatistics(),
-        executor=lambda: lazy,
-        fetch=workspace.records.images,
-        secret=workspace.secret,
-        progress=progress,
-    )
-    return Pipeline(inputs, tools).assign_clusters().numbers()
+    executor = _LazyExecutor(session, model, compute_features=compute_features)
+    context = temporary_context(session, features=workspace.records.derived)
+    return Pipeline(inputs, replace(context, executor=lambda: executor)).assign_clusters().numbers()
 
 
-class _Borrowed:
-    """An executor that knows its digests from the model and loads the real one only to embed."""
+class _LazyExecutor:
+    """An executor with the digests of the served model, which loads the real one only to compute."""
 
-    def __init__(self, fingerprint: Digest, backbone: Digest, real: Callable[[], Executor]) -> None:
-        self.fingerprint = fingerprint
-        self.backbone = backbone
-        self._real = real
+    def __init__(self, session: Session, model: Model, *, compute_features: bool) -> None:
+        self._session = session
+        self._compute_features = compute_features
+        self.fingerprint: Digest = model.partition.fingerprint
+        self.backbone: Digest = model.backbone
+
+    @property
+    def _real(self) -> Executor:
+        if not self._compute_features:
+            raise NoModelError(
+                "Features of some records are not stored", next_step="run 'lmeraser train', which computes them"
+            )
+        return self._session.executors.for_training()
 
     def describe(self) -> Mapping[str, Any]:
-        return self._real().describe()
+        return self._real.describe()
 
     def class_vectors(self) -> NDArray[np.float32]:
-        return self._real().class_vectors()
+        return self._real.class_vectors()
 
     def embed(
         self, ids: Sequence[str], fetch: Fetch, progress: Progress, views: Sequence[View] = ("clean",)
     ) -> Iterator[tuple[str, Vector]]:
-        return self._real().embed(ids, fetch, progress, views)
+        return self._real.embed(ids, fetch, progress, views)
 
     def tune(self, tasks: Sequence[TuneTask], fetch: Fetch, progress: Progress) -> Iterator[TuneResult]:
-        return self._real().tune(tasks, fetch, progress)
+        return self._real.tune(tasks, fetch, progress)

@@ -1,20 +1,32 @@
-"""Residue scan: does any byte of a workspace still come from a file that the operator holds?
+"""Residue scan: whether any byte of a workspace still comes from a file that the operator holds.
 
 Every 16-byte window of the probes is searched at every offset of every file of the workspace, in the files' names,
-in everything sealed in its database that can still be read, and in every version of artifacts in a bucket. Windows
-that hold hardly any information (half of their bytes are repeated) are passed over, and so are those that records
-which are still there hold as well: two images share headers and tables. What is left is residue.
+in every encrypted value of its database that can still be decrypted, and in every version of artifacts in a bucket.
+Windows that hold hardly any information (half of their bytes are repeated) are passed over, and so are those that
+retained records hold as well: two images share headers and tables. What is found of the rest is residue.
 
-The method: a window of 16 bytes, wherever it lies, covers one whole aligned word of 8, so only aligned words of
-the workspace have to be compared with words of the probes. Knows nothing about what the probes are.
+A window of 16 bytes, wherever it lies, covers one whole aligned word of 8, so only aligned words of the workspace
+have to be compared with words of the probes. Nothing here depends on what the probes are.
+
+Chance: encrypted pages and tensors are as good as random, and in so many random bytes any n bytes are expected
+``bytes / 256**n`` times. The report says so for every probe and text. The rule for texts:
+
+- A text that is expected more than 10**-6 times by chance is too short to tell: finding its bytes says nothing, and
+  not finding them hardly more. It is reported as too short, its occurrences are counted, and none is a find.
+- Such a text is found only where it stands as a value of its own: a whole string in JSON (as record ids and subjects
+  do in the database, once decrypted) or a whole name of a file or folder, with or without its suffix.
+- A scan is clean if nothing was found and no text was too short to tell.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,10 +36,10 @@ from lmeraser.core.digests import Digest
 from lmeraser.core.progress import Progress, silent
 from lmeraser.data.images import decode
 from lmeraser.errors import ImageError
-from lmeraser.pipeline.executors.base import Executor
-from lmeraser.workspace.workspace import Workspace
+from lmeraser.workspace.session import Session
 
 WINDOW = 16  # bytes
+CHANCE = 1e-6  # finds by chance beyond which a text is too short to tell
 _WORD = 8
 _CHUNK = 1 << 20  # words compared at once
 _SPREAD = WINDOW // 2  # different bytes that a window has to hold more than
@@ -43,15 +55,34 @@ class Find:
 
 
 @dataclass(frozen=True)
+class Chance:
+    """How often a probe or text would be found by chance if all that was searched were random bytes.
+
+    Attributes:
+        probe: name of the probe, or the text.
+        length: bytes that have to be equal: a window's, or the text's.
+        expected: number of places where they are expected by chance.
+        occurrences: of a text too short to tell, in all that was searched; None: it was long enough.
+    """
+
+    probe: str
+    length: int
+    expected: float
+    occurrences: int | None
+
+
+@dataclass(frozen=True)
 class ResidueReport:
     """What a scan found.
 
     Attributes:
-        clean: whether nothing was found.
+        clean: whether nothing was found and no text was too short to tell.
         finds: where, at most one for each probe and file.
         windows: how many different windows were searched for.
-        shared: how many windows of the probes records that are still there hold as well.
+        shared: how many windows of the probes retained records hold as well.
         not_searched: probes of which no window is left to search for.
+        too_short: texts too short to tell whether bytes that are equal come from them.
+        chance: how often each probe and text is expected by chance.
         held: records held now whose image is one of the probes, byte for byte.
         bytes_searched: in all files.
         files: how many.
@@ -62,6 +93,8 @@ class ResidueReport:
     windows: int
     shared: int
     not_searched: tuple[str, ...]
+    too_short: tuple[str, ...]
+    chance: tuple[Chance, ...]
     held: int
     bytes_searched: int
     files: int
@@ -84,11 +117,11 @@ def scan(
 
     Args:
         root: the folder; every file below it is read.
-        opened: what is sealed or lies elsewhere, each with a name; searched like a file.
+        opened: decrypted values and what lies elsewhere, each with a name; searched like a file.
         probes: bytes by name.
         names: texts that are searched for as they are, in files and in their names.
         retained: payloads that may share windows with the probes.
-        progress: told how many files were searched.
+        progress: gets the number of files searched so far.
     """
     owners: dict[bytes, tuple[str, ...]] = {}
     for name, data in probes.items():
@@ -97,7 +130,7 @@ def scan(
     shared = _shared(owners, retained)
     wanted = {window: names for window, names in owners.items() if window not in shared}
     words = np.unique(np.frombuffer(b"".join(_words(wanted)), dtype=np.uint64))
-    texts = {name: name.encode(errors="surrogateescape") for name in names if name}
+    texts = [_Text(name, name.encode(errors="surrogateescape")) for name in dict.fromkeys(names) if name]
     finds: set[Find] = set()
     total = 0
     with storage_errors(root):
@@ -106,45 +139,134 @@ def scan(
         for done, (shown, data) in enumerate(itertools.chain(read, opened)):
             total += len(data)
             finds |= {Find(name, shown, offset) for name, offset in _in(data, wanted, words).items()}
-            finds |= {Find(t, shown, at) for t, raw in texts.items() if (at := data.find(raw)) >= 0}
-            finds |= {Find(t, shown, -1) for t in texts if t in shown}
+            _search_texts(texts, shown, data)
             progress("searching files", min(done + 1, len(files)), len(files))
-    ordered = tuple(sorted(finds, key=lambda find: (find.file, find.offset, find.probe)))
-    unsearched = tuple(sorted(probes.keys() - set().union(*wanted.values())))
-    return ResidueReport(not finds, ordered, len(wanted), len(shared), unsearched, 0, total, len(files))
+    for text in texts:
+        finds |= text.whole if text.expected(total) > CHANCE else text.anywhere
+    counts = Counter(name for names in wanted.values() for name in names)
+    chance = [Chance(name, WINDOW, _expected(WINDOW, total) * counts[name], None) for name in probes]
+    chance += [text.chance(total) for text in texts]
+    too_short = tuple(each.probe for each in chance if each.occurrences is not None)
+    return ResidueReport(
+        clean=not finds and not too_short,
+        finds=tuple(sorted(finds, key=lambda find: (find.file, find.offset, find.probe))),
+        windows=len(wanted),
+        shared=len(shared),
+        not_searched=tuple(sorted(probes.keys() - set().union(*wanted.values()))),
+        too_short=too_short,
+        chance=tuple(chance),
+        held=0,
+        bytes_searched=total,
+        files=len(files),
+    )
+
+
+@dataclass
+class _Text:
+    """A text that is searched for, and where it was found.
+
+    Attributes:
+        name: the text.
+        raw: its bytes.
+        anywhere: first place in each file where its bytes stand, and file names that contain it.
+        whole: places where it stands as a value of its own.
+        occurrences: of its bytes.
+    """
+
+    name: str
+    raw: bytes
+    anywhere: set[Find] = field(default_factory=set)
+    whole: set[Find] = field(default_factory=set)
+    occurrences: int = 0
+
+    def expected(self, total: int) -> float:
+        """Number of places where it is expected by chance in so many random bytes."""
+        return _expected(len(self.raw), total)
+
+    def chance(self, total: int) -> Chance:
+        """The entry of the report, after so many bytes were searched."""
+        expected = self.expected(total)
+        return Chance(self.name, len(self.raw), expected, self.occurrences if expected > CHANCE else None)
+
+
+def _expected(length: int, total: int) -> float:
+    """Number of places where so many given bytes are expected in ``total`` random bytes."""
+    return total * 256.0**-length
+
+
+def _search_texts(texts: Sequence[_Text], shown: str, data: bytes) -> None:
+    """Search a file or value and its name for texts."""
+    path = PurePosixPath(shown)
+    names = {*path.parts, *(PurePosixPath(part).stem for part in path.parts)}
+    strings: set[str] | None = None
+    for text in texts:
+        if text.name in shown:
+            text.anywhere.add(Find(text.name, shown, -1))
+            if text.name in names:
+                text.whole.add(Find(text.name, shown, -1))
+        if (offset := data.find(text.raw)) >= 0:
+            text.anywhere.add(Find(text.name, shown, offset))
+            text.occurrences += data.count(text.raw)
+            strings = _strings(data) if strings is None else strings
+            if text.name in strings:
+                text.whole.add(Find(text.name, shown, offset))
+
+
+def _strings(data: bytes) -> set[str]:
+    """All strings of a JSON document or of lines of JSON; none of any other data."""
+    found: set[str] = set()
+
+    def visit(value: object) -> None:
+        if isinstance(value, str):
+            found.add(value)
+        elif isinstance(value, list):
+            for each in value:
+                visit(each)
+        elif isinstance(value, dict):
+            visit([*value, *value.values()])
+
+    if data[:1] in (b"[", b"{"):
+        with contextlib.suppress(ValueError, RecursionError):
+            text = data.decode(errors="surrogatepass")
+            try:
+                visit(json.loads(text))
+            except json.JSONDecodeError:
+                for line in text.splitlines():
+                    visit(json.loads(line))
+    return found
 
 
 def search(
-    workspace: Workspace,
+    session: Session,
     files: Iterable[Path],
     names: Iterable[str] = (),
     *,
-    executor: Callable[[], Executor] | None = None,
-    progress: Progress = silent,
+    features: bool = True,
 ) -> ResidueReport:
     """Scan a workspace for files and, where they are images, for their features.
 
     Args:
-        workspace: where to search.
+        session: the workspace to search, and what computes features.
         files: what to search for.
         names: texts to search for, for instance record ids.
-        executor: gives what computes features; None: they are not searched for.
-        progress: told how far it is.
+        features: also search for the features of files that are images; this loads the backbone.
     """
+    workspace = session.workspace
     probes = {str(path): read_file(path) for path in files}
-    if executor is not None:
+    if features:
         images = {name: data for name, data in probes.items() if _is_image(data)}
         if images:
-            found = executor().embed(list(images), lambda ids: [images[i] for i in ids], progress)
+            executor = session.executors.local()
+            found = executor.embed(list(images), lambda ids: [images[i] for i in ids], session.progress)
             probes |= {f"features of {name}": vector.tobytes() for name, vector in found}
     records = workspace.records
     searched = {Digest.of(data) for data in probes.values()}
     index = records.index()
     others = [record.id for record in index if record.image_digest not in searched]
     retained = (data for record_id in others for data in records.images([record_id]))
-    sealed = ((f"records.db, {table}", data) for table, data in workspace.database.opened())
-    opened = itertools.chain(sealed, workspace.bucket.opened() if workspace.bucket else ())
-    report = scan(workspace.root, probes, names, opened=opened, retained=retained, progress=progress)
+    sealed = ((f"records.db, {table}", data) for table, data in workspace.database.decrypted_values())
+    opened = itertools.chain(sealed, workspace.bucket.all_versions() if workspace.bucket else ())
+    report = scan(workspace.root, probes, names, opened=opened, retained=retained, progress=session.progress)
     return replace(report, held=len(index) - len(others))
 
 

@@ -1,0 +1,116 @@
+"""Complete the deletion requests in progress: bring the model up to date, audit it if asked to, certify.
+
+These are steps 3 to 5 of an unlearning (`unlearn`); training and rectification end with them, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lmeraser.core.atomic_files import storage_errors, write_atomic
+from lmeraser.core.digests import Digest
+from lmeraser.evidence.certificate import issue, render
+from lmeraser.unlearning.certify import statement
+from lmeraser.unlearning.update import TrainReport, update_model
+from lmeraser.workspace.purge import erase_deleted
+from lmeraser.workspace.requests.state import Request
+from lmeraser.workspace.session import Session
+from lmeraser.workspace.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class CompletionReport:
+    """What bringing the model up to date and completing requests did.
+
+    Attributes:
+        training: the derivation on the retained records; None before the first training.
+        requests: those that were in progress, as they are now.
+    """
+
+    training: TrainReport | None
+    requests: tuple[Request, ...]
+
+
+def complete_pending(session: Session, *, full: bool = False) -> CompletionReport:
+    """Bring the model up to date, then complete every request in progress.
+
+    Args:
+        session: the workspace, and what runs the stages.
+        full: train even if no model is served, and consider every record.
+    """
+    with session.workspace.writing("train"):
+        return update_and_complete(session, full=full)
+
+
+def update_and_complete(session: Session, *, full: bool = False) -> CompletionReport:
+    """As `complete_pending`, for callers that hold the writer's lock."""
+    if full or session.workspace.generations.current() is not None:
+        training = update_model(session, full=full)
+        return CompletionReport(training, complete_requests(session))
+    _drop_unfinished_training(session.workspace)
+    return CompletionReport(None, complete_requests(session))
+
+
+def complete_requests(session: Session) -> tuple[Request, ...]:
+    """Audit the served model if a request in progress asks for it, then complete those requests.
+
+    The caller holds the writer's lock and has brought the model up to date.
+
+    Returns:
+        The requests that were in progress, as they are now.
+    """
+    requests = session.workspace.requests.all("in_progress")
+    audit_report = _audit(session, requests)
+    return tuple(_complete(session, request, audit_report) for request in requests)
+
+
+def certificate_path(workspace: Workspace, request: Request) -> Path:
+    """The file of a request's certificate; a text version lies beside it."""
+    return workspace.certificates / f"{request.id}.json"
+
+
+def _audit(session: Session, requests: Sequence[Request]) -> dict[str, object] | None:
+    from lmeraser.unlearning.audit import audit
+
+    if session.workspace.generations.current() is None or not any(request.audit for request in requests):
+        return None
+    return audit(session).to_json()
+
+
+def _complete(session: Session, request: Request, audit_report: dict[str, object] | None) -> Request:
+    """Complete a request with a certificate, or mark it as failed if its audit found a difference."""
+    workspace = session.workspace
+    now = workspace.clock()
+    if audit_report is not None and not audit_report["identical"]:
+        return workspace.requests.fail(request, "the audit found a difference", now=now)
+    model = workspace.generations.current()
+    environment = None
+    if model is not None:
+        executor = session.executors.for_training()
+        environment = executor.describe() if model.fingerprints == (executor.fingerprint,) else None
+    facts = statement(
+        request,
+        model,
+        environment=environment,
+        audit=audit_report,
+        head=workspace.ledger.head,
+        rewritten=not workspace.database.compaction_due,
+        now=now,
+    )
+    envelope = issue(facts, workspace.signing_key)
+    path = certificate_path(workspace, request)
+    write_atomic(path, envelope.to_bytes())
+    write_atomic(path.with_suffix(".txt"), render(facts).encode())
+    completed = workspace.requests.complete(request, Digest.of(envelope.payload), now=now)
+    workspace.ledger.flush()
+    return completed
+
+
+def _drop_unfinished_training(workspace: Workspace) -> None:
+    """Before the first generation: remove what an interrupted training may have derived from the records."""
+    with storage_errors(workspace.root):
+        workspace.store.sweep(artifacts=set(), keys=set())
+    workspace.records.changes.discard(until=workspace.records.changes.revision)
+    erase_deleted(workspace.database)

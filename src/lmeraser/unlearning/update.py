@@ -1,0 +1,148 @@
+"""Bring the served generation up to date with the records and settings: derive, publish, purge.
+
+Steps, each of which may be interrupted and run again:
+1. derive the model: every finished stage is cached, so a second run continues;
+2. publish the new generation in one atomic step, unless it equals the served one;
+3. purge what only older generations used.
+
+The caller holds the writer's lock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lmeraser.core.digests import Digest
+from lmeraser.evidence.entries import GenerationPublished, events_of
+from lmeraser.models.manifest import Model
+from lmeraser.pipeline.derive import Derivation, Inputs, Pipeline, PipelineContext, embedding_key
+from lmeraser.pipeline.executors.base import Executor
+from lmeraser.pipeline.incremental import derive_incremental
+from lmeraser.unlearning.context import cached_context, training_inputs
+from lmeraser.workspace.purge import purge
+from lmeraser.workspace.session import Session
+from lmeraser.workspace.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class TrainReport:
+    """What a training did.
+
+    Attributes:
+        model: the generation that is served now.
+        changed: whether it is a new one.
+        stage_counts: how often each stage ran.
+        tuning_seconds: time spent on tuning.
+        purged: number of files removed.
+    """
+
+    model: Model
+    changed: bool
+    stage_counts: dict[str, int]
+    tuning_seconds: float
+    purged: int
+
+    def to_json(self) -> dict[str, object]:
+        """The report as JSON values; ``ran`` is the deprecated name of ``stage_counts``."""
+        return {
+            "generation": self.model.generation,
+            "model_digest": self.model.model_digest,
+            "changed": self.changed,
+            "records": self.model.records,
+            "clusters": len(self.model.clusters),
+            "stage_counts": self.stage_counts,
+            "ran": self.stage_counts,
+            "tuning_seconds": round(self.tuning_seconds, 3),
+            "purged": self.purged,
+        }
+
+
+def update_model(session: Session, *, full: bool = True, rederive: bool = False) -> TrainReport:
+    """Derive the model of the workspace's records and serve it.
+
+    Args:
+        session: the workspace, and what runs the stages.
+        full: consider every record, and run a stage again whose artifact is gone; else only what changed since the
+            served generation, if that is known.
+        rederive: run stages again whose results were made in another environment.
+    """
+    workspace = session.workspace
+    if rederive:
+        workspace.records.clear_derived()
+    workspace.fix_artifact_location()
+    revision = workspace.records.changes.revision
+    executor = session.executors.for_training()
+    context = cached_context(session, rederive=rederive)
+    derivation = None if full else _derive_changes(workspace, executor, context)
+    if derivation is None:
+        derivation = Pipeline(training_inputs(workspace, executor.backbone), context).derive()
+    model, changed = _publish(workspace, executor, derivation, revision)
+    session.progress("purging", 0, None)
+    purged = purge(workspace)
+    return TrainReport(model, changed, dict(derivation.stage_counts), derivation.tuning_seconds, len(purged))
+
+
+def _derive_changes(workspace: Workspace, executor: Executor, context: PipelineContext) -> Derivation | None:
+    """The model, from what changed since the served generation; None if that is unknown or settings changed."""
+    config = workspace.config
+    records = workspace.records
+    served = workspace.generations.current()
+    if served is None or not served.matches(config) or served.classes != records.classes:
+        return None
+    if config.constituent.together:  # any change tunes everything again
+        return None
+    trie_keys = records.changes.trie_keys(served.partition.key, since=served.revision)
+    if trie_keys is None or served.backbone != executor.backbone:
+        return None
+    key = embedding_key(config, executor.backbone, executor.fingerprint)
+    if config.needs_statistics and records.statistics.total(key=key) != records.count():
+        return None
+    inputs = Inputs((), config, len(served.classes), executor.backbone)
+    return derive_incremental(Pipeline(inputs, context), served, trie_keys, records)
+
+
+def _publish(
+    workspace: Workspace, executor: Executor, derivation: Derivation, revision: int
+) -> tuple[Model, bool]:
+    """Serve what was derived; the served generation, and whether it is a new one."""
+    config = workspace.config
+    served = workspace.generations.current()
+    records_tuned = derivation.stage_counts["tuned_records"] * config.tuning.epochs_run
+    workspace.calibration.note(config, records_tuned, derivation.tuning_seconds)
+    if served is not None:
+        last, parent = served.generation, served.model_digest
+    else:
+        last, parent = _last_published(workspace)
+    statistics_key = None
+    if derivation.global_head is not None:
+        statistics_key = embedding_key(config, executor.backbone, executor.fingerprint)
+    model = Model(
+        generation=last + 1,
+        parent=parent,
+        settings=config.model_settings(),
+        classes=workspace.records.classes,
+        backbone=executor.backbone,
+        backbone_name=config.backbone.name,
+        partition=derivation.partition,
+        global_head=derivation.global_head,
+        clusters=derivation.clusters,
+        code_key=statistics_key,
+        revision=revision,
+    )
+    if served is not None and _same(served, model):
+        return served, False
+    workspace.generations.publish(model)
+    workspace.recover()
+    return model, True
+
+
+def _last_published(workspace: Workspace) -> tuple[int, Digest | None]:
+    """Number and digest of the last generation in the ledger, where none is served: numbers only move forward."""
+    published = [event for _, event in events_of(workspace.ledger.entries(), GenerationPublished)]
+    return (published[-1].generation, published[-1].model) if published else (-1, None)
+
+
+def _same(served: Model, model: Model) -> bool:
+    """Whether two generations differ in nothing but their numbers and parents."""
+    ignored = {"generation", "parent"}
+    return served.model_dump(exclude=ignored) == model.model_dump(exclude=ignored)
