@@ -93,7 +93,7 @@ def test_sixteen_bit_grey_is_scaled_not_clipped() -> None:
 
 
 def test_integer_grey_beyond_sixteen_bits_is_refused() -> None:
-    with pytest.raises(ImageError, match="8 or 16 bits"):
+    with pytest.raises(ImageError, match="grey values: 0 to 70000"):
         decode(encoded(Image.fromarray(np.array([[0, 70000]], dtype=np.int32)), "TIFF"))
 
 
@@ -155,7 +155,7 @@ def test_a_changed_file_decodes_or_is_an_image_error(data: st.DataObject) -> Non
 
 
 def test_floating_point_pixels_are_refused() -> None:
-    with pytest.raises(ImageError, match="integer pixels"):
+    with pytest.raises(ImageError, match="floating-point pixels"):
         decode(encoded(Image.fromarray(np.zeros((4, 4), dtype=np.float32)), "TIFF"))
 
 

@@ -23,7 +23,7 @@ from sqlalchemy.engine import Engine
 from conftest import DIGIT_CLASSES, DIGIT_COLUMNS, NOW, digits, forget, listing, png
 from lmeraser import Columns
 from lmeraser.data.importing import ImportReport, import_records
-from lmeraser.data.provenance import PublicImages, public_images
+from lmeraser.data.provenance import PublicImages, open_public_images
 from lmeraser.data.records import Records
 from lmeraser.data.sources import Row, Source, open_source
 from lmeraser.errors import InputError, SourceError, StorageError
@@ -96,16 +96,16 @@ def test_every_fault_is_listed_and_nothing_is_added(records: Records) -> None:
     with pytest.raises(SourceError) as caught:
         add(records, *faulty)
     expected = [
-        "row 1 (id 'r1'): A record's image is a file that Pillow can open.",
+        "row 1 (id 'r1'): Not an image file",
         "row 2 (id 'r2'): no image",
         "row 3 (id 'r3'): no label",
         "row 4 (id 'r4'): label 7 is outside 0..1",
         "row 5 (id 'r5'): unknown label 'eel'",
         "row 6 (id 'r0'): the same id as row 0",
-        "row 7 (id ''): an id is 1 to 1024 printable characters",
+        "row 7 (id ''): an id must have 1 to 1024 printable characters",
         "row 8 (id 'xxx",
-        "row 9 (id 'two\\nlines'): an id is 1 to 1024 printable characters",
-        "row 10 (id 'r10'): A record's image is complete and decodes.",
+        "row 9 (id 'two\\nlines'): an id must have 1 to 1024 printable characters",
+        "row 10 (id 'r10'): Cannot decode image",
     ]
     assert len(caught.value.faults) == len(expected)
     for fault, beginning in zip(caught.value.faults, expected, strict=True):
@@ -223,7 +223,7 @@ def test_importing_twice_adds_nothing(records: Records) -> None:
 @pytest.mark.parametrize("change", [{"image": OTHER}, {"label": "dog"}, {"subject": "ada"}])
 def test_a_known_id_with_other_content_is_a_fault(records: Records, change: dict[str, Any]) -> None:
     add(records, row(0))
-    with pytest.raises(SourceError, match="in use with another"):
+    with pytest.raises(SourceError, match="exists with another"):
         add(records, row(0, **change), row(1))
     assert records.count() == 1
     assert counts(add(records, row(0, **change), row(1), skip_bad=True)) == (1, 0, 0, 1)
@@ -238,7 +238,7 @@ def test_the_same_image_under_two_ids_is_two_records(records: Records) -> None:
 
 def test_the_first_import_fixes_the_classes(records: Records) -> None:
     add(records, row(0))
-    with pytest.raises(InputError, match="unknown: eel; known: cat, dog"):
+    with pytest.raises(InputError, match=r"eel \(known: cat, dog\)"):
         add(records, row(1), classes=("cat", "eel"))
     assert records.classes == CLASSES
     assert add(records, row(1, label=0), classes=("dog",)).added == 1
@@ -309,7 +309,7 @@ def test_a_refused_restoration_lifts_nothing(records: Records) -> None:
 
 
 def public_of(tmp_path: Path, *images: bytes) -> PublicImages:
-    public = public_images(listing(tmp_path / "backbone", images))
+    public = open_public_images(listing(tmp_path / "backbone", images))
     assert public is not None
     return public
 
@@ -331,11 +331,11 @@ def test_public_records_are_refused_all_or_none(records: Records, tmp_path: Path
     with pytest.raises(SourceError) as caught:
         add(records, *rows, public=public, refuse_public=True)
     assert sorted(caught.value.faults) == [
-        "row 1 (id 'r1'): the backbone was trained on this very file",
+        "row 1 (id 'r1'): the backbone was trained on this file",
         "row 2 (id 'r2'): no image",
-        "row 3 (id 'r3'): the backbone was trained on this very file",
+        "row 3 (id 'r3'): the backbone was trained on this file",
     ]
-    assert "no public image" in str(caught.value)
+    assert "Nothing was added" in str(caught.value)
     assert records.count() == 0
     report = add(records, *rows, public=public, refuse_public=True, skip_bad=True)
     assert (counts(report), report.public) == ((1, 0, 0, 3), 0)

@@ -18,9 +18,9 @@ from lmeraser.data.provenance import (
     PUBLIC_DIGESTS,
     PublicImages,
     image_digests,
-    provenance,
-    public_images,
-    sorted_set,
+    open_public_images,
+    read_provenance,
+    sort_digests,
 )
 from lmeraser.errors import CorruptError, ImageError
 
@@ -33,7 +33,7 @@ def test_the_list_holds_exactly_its_digests(
     tmp_path_factory: pytest.TempPathFactory, held: list[bytes], others: list[bytes]
 ) -> None:
     path = tmp_path_factory.mktemp("list") / PUBLIC_DIGESTS
-    path.write_bytes(sorted_set(b"".join(held)))
+    path.write_bytes(sort_digests(b"".join(held)))
     found = PublicImages(path)
     assert len(found) == len(set(held))
     assert [found[place] for place in range(len(found))] == sorted(set(held))
@@ -49,7 +49,7 @@ def test_the_digests_are_of_the_bytes_and_of_the_pixels() -> None:
 
 
 def test_an_image_is_found_as_the_same_file_or_with_the_same_pixels(tmp_path: Path) -> None:
-    public = public_images(listing(tmp_path, [png(PIXELS)]))
+    public = open_public_images(listing(tmp_path, [png(PIXELS)]))
     assert public is not None
     saved_again, changed = io.BytesIO(), PIXELS.copy()
     Image.fromarray(PIXELS).save(saved_again, "BMP")
@@ -63,10 +63,10 @@ def test_an_image_is_found_as_the_same_file_or_with_the_same_pixels(tmp_path: Pa
 
 
 def test_what_is_not_known_is_not_claimed(tmp_path: Path) -> None:
-    assert provenance("efficientnet-lite0") is None
-    assert public_images(tmp_path / "missing") is None
+    assert read_provenance("efficientnet-lite0") is None
+    assert open_public_images(tmp_path / "missing") is None
     (tmp_path / PROVENANCE).write_text('{"made_by": "lmeraser convert"}')
-    assert public_images(tmp_path) is None
+    assert open_public_images(tmp_path) is None
 
 
 @pytest.mark.parametrize("damage", ["cut", "changed", "missing"])
@@ -77,7 +77,7 @@ def test_a_damaged_list_is_refused(tmp_path: Path, damage: str) -> None:
     if damage != "missing":
         path.write_bytes(data[:32] if damage == "cut" else bytes([data[0] ^ 1]) + data[1:])
     with pytest.raises(CorruptError, match="restore"):
-        public_images(tmp_path)
+        open_public_images(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"a": 1, "a": 2}', "\udcff", '{"public_records": 3}'])
@@ -85,4 +85,4 @@ def test_a_damaged_provenance_is_refused(tmp_path: Path, text: str) -> None:
     listing(tmp_path, [png(PIXELS)])
     (tmp_path / PROVENANCE).write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(CorruptError):
-        public_images(tmp_path)
+        open_public_images(tmp_path)

@@ -306,7 +306,7 @@ def test_a_reader_that_keeps_the_log_from_being_emptied_is_not_passed_over(
     records: Records, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """SQLite reports that a log could not be emptied, and raises nothing."""
-    monkeypatch.setattr("lmeraser.storage.engines._WAIT", 0.05)
+    monkeypatch.setattr("lmeraser.storage.engines._SQLITE_TIMEOUT", 0.05)
 
     def impatient(connection: Any, _record: Any) -> None:
         connection.execute("PRAGMA busy_timeout = 50")

@@ -1,9 +1,9 @@
-"""Image bytes to pixels: the payload of a record, from a file's bytes to the canvas that a backbone sees.
+"""Decoding of images: from the bytes of a file to the canvas that a backbone sees.
 
 A canvas is the largest centred square of the image, resized (bilinear, antialiased) to one fixed side, as RGB
-uint8. The clean view is the centre of the canvas; training may crop elsewhere. Decoding happens here and
-nowhere else, so that import, training, prediction and audit see the same pixels. Nothing is normalised with
-statistics of private data. Knows Pillow and numpy only.
+uint8. The clean view is the centre of the canvas; training may crop elsewhere. Images are decoded here and nowhere
+else, so that import, training, prediction and audit see the same pixels. Nothing is normalised with statistics of
+private data. Must not depend on torch.
 """
 
 from __future__ import annotations
@@ -19,19 +19,20 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from lmeraser.errors import ImageError, InputError
 
+ImageFile = str | os.PathLike[str] | bytes  # the path of an image file, or its content
 Canvas = NDArray[np.uint8]  # [side, side, 3]
 
-_NEXT = "replace the file by a PNG or JPEG that an image viewer opens"
+_NEXT_STEP = "replace the file by a PNG or JPEG that an image viewer opens"
 
 
 def decode(data: bytes) -> Image.Image:
-    """An RGB image from the bytes of an image file.
+    """Decode the bytes of an image file to RGB.
 
-    Grey, palette, CMYK and 1-bit images become RGB; transparent pixels are laid on white; 16-bit grey is
+    Grey, palette, CMYK and 1-bit images become RGB; transparent pixels are blended with white; 16-bit grey is
     scaled to 8 bits; the EXIF orientation is applied.
 
     Raises:
-        ImageError: the bytes are not an image, are truncated, or hold more pixels than Pillow's limit.
+        ImageError: the bytes are not an image or are truncated, or the image has more pixels than Pillow's limit.
     """
     try:
         image = Image.open(io.BytesIO(data))
@@ -40,15 +41,13 @@ def decode(data: bytes) -> Image.Image:
         return _rgb(ImageOps.exif_transpose(image))
     except UnidentifiedImageError as error:
         raise ImageError(
-            "A record's image is a file that Pillow can open.", got=f"{len(data)} bytes", next_step=_NEXT
+            "Not an image file", got=f"{len(data)} bytes in an unknown format", next_step=_NEXT_STEP
         ) from error
     except ImageError:
         raise
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, ValueError...
         raise ImageError(
-            "A record's image is complete and decodes.",
-            got=str(error) or type(error).__name__,
-            next_step=_NEXT,
+            "Cannot decode image", got=str(error) or type(error).__name__, next_step=_NEXT_STEP
         ) from error
 
 
@@ -64,14 +63,15 @@ def to_canvas(image: Image.Image, side: int) -> Canvas:
 
 
 class Canvases:
-    """The canvases of a list of records, decoded once as long as they fit in memory.
+    """The canvases of a list of records, decoded once if they fit in memory.
 
     Args:
-        ids: record ids; the position in this list is the index.
-        fetch: gives the image bytes of the ids it is handed, in their order.
+        ids: record ids; a canvas is addressed by the position in this list.
+        fetch: returns the image bytes of record ids, in their order.
         side: side of a canvas, px.
-        budget: bytes of decoded pixels that may be kept; beyond it an image is decoded at each use.
-        parallel: maps a function over the images that are decoded at once.
+        budget: bytes of decoded pixels that may be kept in memory; if they take more, images are decoded at each
+            use.
+        parallel: maps a function over images, possibly in parallel.
     """
 
     _CHUNK = 256
@@ -123,7 +123,7 @@ def _check_size(image: Image.Image) -> None:
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and image.width * image.height > limit:
         raise ImageError(
-            f"An image has at most {limit} pixels.",
+            f"Image has more than {limit} pixels",
             got=f"{image.width} x {image.height}",
             next_step="scale the image down",
         )
@@ -133,7 +133,7 @@ def _rgb(image: Image.Image) -> Image.Image:
     if image.mode in ("I;16", "I;16L", "I;16B", "I"):
         return _from_16_bit(image)
     if image.mode == "F":
-        raise ImageError("An image has integer pixels.", got="floating-point pixels (mode F)", next_step=_NEXT)
+        raise ImageError("Unsupported pixel format", got="floating-point pixels (mode F)", next_step=_NEXT_STEP)
     if image.has_transparency_data:
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
@@ -141,32 +141,32 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def _from_16_bit(image: Image.Image) -> Image.Image:
-    """16-bit grey scaled to 8 bits; Pillow's own conversion would clip everything above 255 to white."""
+    """Scale 16-bit grey to 8 bits; Pillow's own conversion would clip everything above 255 to white."""
     values = np.asarray(image).astype(np.int64)
     if values.min() < 0 or values.max() > 65535:
         raise ImageError(
-            "A grey image has 8 or 16 bits a pixel.",
-            got=f"values from {values.min()} to {values.max()}",
-            next_step=_NEXT,
+            "Unsupported range of grey values",
+            got=f"{values.min()} to {values.max()} (possible are 0 to 65535)",
+            next_step=_NEXT_STEP,
         )
     return Image.fromarray((values // 257).astype(np.uint8)).convert("RGB")
 
 
-def read_image(image: str | os.PathLike[str] | bytes) -> bytes:
-    """The bytes of an image file that can be decoded; bytes are given back as they are.
+def load_image(image: ImageFile) -> Image.Image:
+    """An RGB image from an image file.
 
     Raises:
         InputError: the file cannot be read.
-        ImageError: it cannot be decoded; names it.
+        ImageError: it cannot be decoded; names the path, if there is one.
     """
     if isinstance(image, bytes):
-        return image
+        return decode(image)
     path = Path(image)
     try:
-        data = path.read_bytes()
-        decode(data)
+        return decode(path.read_bytes())
     except OSError as error:
-        raise InputError("An image is a readable file.", got=f"{path}: {error.strerror}") from error
+        raise InputError(
+            "Cannot read the image", got=f"{path}: {error.strerror}", next_step="correct the path"
+        ) from error
     except ImageError as error:
         raise ImageError(error.message, got=f"{path}: {error.got}", next_step=error.next_step) from error
-    return data

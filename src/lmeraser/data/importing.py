@@ -1,14 +1,14 @@
-"""Adding records: from a source's rows to the database, all of them or none.
+"""Import of records: the rows of a source are added to the database, all of them or none.
 
 Rules:
-- one transaction per import: an interrupted or faulty import leaves nothing behind and can be repeated;
-- a row that is already there with the same content is counted, not added again;
-- a row whose id, subject or image was deleted here is refused (counted), unless that is allowed on purpose;
-- every fault of the source is collected before anything is refused;
-- a record whose image the backbone was trained on is counted, or a fault if that is asked for (paper, Eq. 2);
+- an import is one transaction: if it is interrupted or refused, it leaves nothing behind and can be repeated;
+- a row that exists already with the same content is counted as present, not added again;
+- a row whose id, subject or image was deleted here is counted as suppressed, unless adding it again is allowed;
+- all faults of a source are collected before it is refused;
+- a record whose image the backbone was trained on is counted, or a fault if requested (paper, Eq. 2);
 - the first import fixes the list of classes; later ones must fit it.
 
-Rows are streamed in chunks, so memory does not grow with the source. Knows nothing about where rows come from.
+Rows are streamed in chunks, so memory does not grow with the source.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from lmeraser.core.digests import Digest
 from lmeraser.core.progress import Progress, silent, track
 from lmeraser.data.provenance import PublicImages
 from lmeraser.data.records import Record, Records
-from lmeraser.data.sources import Row, Source, check, chunks
+from lmeraser.data.sources import Row, Source, check_row, chunks
 from lmeraser.data.suppression import SuppressedKind
 from lmeraser.errors import InputError, SourceError
 from lmeraser.evidence.entries import RecordsAdded
@@ -32,22 +32,23 @@ from lmeraser.evidence.reconcile import digest_of
 
 _LONGEST_NAME = 1024
 _PUBLIC = {
-    "file": "the backbone was trained on this very file",
-    "pixels": "the backbone was trained on these pixels, in another file",
+    "file": "the backbone was trained on this file",
+    "pixels": "the backbone was trained on the same pixels in another file",
 }
 
 
 @dataclass
 class ImportReport:
-    """What an import did, in records.
+    """Result of an import.
 
     Attributes:
-        added: new ones.
-        present: were there already.
-        suppressed: refused, because they were deleted here before.
-        skipped: faulty rows that were left out.
-        public: new ones whose image the backbone was trained on; None: it does not list its public images.
-        faults: what is wrong with rows.
+        added: number of new records.
+        present: number of rows that existed already.
+        suppressed: number of rows that were left out because they were deleted here before.
+        skipped: number of faulty rows that were left out.
+        public: number of new records whose image the backbone was trained on; None: unknown, because the backbone
+            does not list its public images.
+        faults: a line for each faulty row.
     """
 
     added: int = 0
@@ -78,31 +79,32 @@ def import_records(
     """Add the rows of ``source``.
 
     Args:
-        records: where to.
-        source: where from.
-        ledger: is told of it, in the same transaction.
+        records: of the workspace.
+        source: to import.
+        ledger: gets an entry in the same transaction.
         now: the time.
-        extend_classes: append classes that the source names and the workspace does not know.
+        extend_classes: append classes of the source that the workspace does not know.
         allow_deleted: add records again whose id, subject or image was deleted here.
         skip_bad: leave faulty rows out and count them, instead of refusing the source.
-        public: the images that the backbone was trained on; None: not known.
-        refuse_public: a new record whose image is one of them is a fault.
-        progress: told the number of rows read.
+        public: the images that the backbone was trained on; None: unknown.
+        refuse_public: treat new records whose image is one of them as faulty.
+        progress: called with the number of rows read.
 
     Raises:
-        SourceError: faults, all of them listed; nothing was added.
-        InputError: the classes of the source do not fit, or public images are to be refused and not known.
-        StorageError: the disk refused; nothing was added.
+        SourceError: the source has faulty rows (all are listed); nothing was added.
+        InputError: the classes of the source do not fit, or ``refuse_public`` without known public images.
+        StorageError: the database could not be written; nothing was added.
     """
     if refuse_public and public is None:
         raise InputError(
-            "Public images can be refused if the backbone lists those that it was trained on.",
-            got="a backbone without such a list",
-            next_step="use one that 'lmeraser pretrain' made, or add the records without --refuse-public",
+            "Public images of the backbone are unknown",
+            got="the backbone has no list of the images it was trained on",
+            next_step="use a backbone made by 'lmeraser pretrain', or add the records without --refuse-public",
         )
     report = ImportReport(public=None if public is None else 0)
     with records.database.transaction() as connection:
-        entry, commitments = ledger.next_position(connection), list[Digest]()
+        entry = ledger.next_position(connection)
+        commitments: list[Digest] = []
         classes = _fix_classes(records, source, connection, extend=extend_classes)
         checker = _Checker(records, source.classes, classes, allow_deleted, public, refuse_public)
         rows = track(source.rows, "importing records", source.length, progress)
@@ -112,10 +114,9 @@ def import_records(
             report.added += len(good)
         if report.faults and not skip_bad:
             raise SourceError(
-                f"Every row of a source is a decodable image with a known label and its own id"
-                f"{', and no public image' if refuse_public else ''} ({source.name}); nothing was added.",
+                "Nothing was added, because the source has faulty rows",
                 faults=report.faults,
-                next_step="correct the source, or leave these rows out with --skip-bad",
+                next_step=f"correct {source.name}, or leave these rows out with --skip-bad",
             )
         if report.added:
             records.changes.record(connection)
@@ -135,18 +136,18 @@ def _fix_classes(records: Records, source: Source, connection: Connection, *, ex
     if not known:
         if not source.classes:
             raise InputError(
-                "The list of classes is a public input, fixed before the first record is added.",
-                got=f"{source.name} names no classes, and neither does the workspace",
-                next_step="give them with 'lmeraser init --classes A,B,...' or 'lmeraser classes --add A,B,...'",
+                "The classes are unknown",
+                got=f"neither {source.name} nor the workspace names any",
+                next_step="set them with 'lmeraser init --classes A,B,...' or 'lmeraser classes --add A,B,...'",
             )
         records.set_classes(source.classes, connection)
         return source.classes
     if new := [name for name in source.classes if name not in known]:
         if not extend:
             raise InputError(
-                "The source's classes are among the workspace's.",
-                got=f"unknown: {', '.join(new)}; known: {', '.join(known)}",
-                next_step="extend the list on purpose with --extend-classes; all clusters will be tuned again",
+                "The source has classes that the workspace does not know",
+                got=f"{', '.join(new)} (known: {', '.join(known)})",
+                next_step="extend the list with --extend-classes; all clusters will be tuned again",
             )
         records.set_classes([*known, *new], connection)
         return (*known, *new)
@@ -154,13 +155,13 @@ def _fix_classes(records: Records, source: Source, connection: Connection, *, ex
 
 
 def _names(record: Record) -> dict[SuppressedKind, str]:
-    """Under what a record may be suppressed."""
+    """The names under which a record may be on the suppression list."""
     names: dict[SuppressedKind, str] = {"record": record.id, "image": str(Digest.of(record.image))}
     return names | ({"subject": record.subject} if record.subject else {})
 
 
 class _Checker:
-    """Turns rows into new records, and everything else into counts and faults."""
+    """Turns rows into new records, and counts or reports all others."""
 
     def __init__(
         self,
@@ -175,37 +176,39 @@ class _Checker:
         self._source_classes = source_classes
         self._classes = classes
         self._allow = allow_deleted
-        self._public, self._refuse_public = public, refuse_public
+        self._public = public
+        self._refuse_public = refuse_public
         self._seen: dict[str, int] = {}
         self.restored: dict[SuppressedKind, list[str]] = {"record": [], "subject": [], "image": []}
 
     def check(self, rows: Sequence[Row], report: ImportReport) -> list[Record]:
-        every = [(row, self._record(row)) for row in rows]
-        usable = [checked for _, checked in every if isinstance(checked, Record)]
+        """The new records among ``rows``; all other rows go into the report."""
+        pairs = [(row, self._record(row)) for row in rows]
+        usable = [checked for _, checked in pairs if isinstance(checked, Record)]
         known = self._records.find(record.id for record in usable)
         names = {record.id: _names(record) for record in usable}
-        gone = {kind: self._gone(kind, names.values()) for kind in self.restored}
+        suppressed = {kind: self._suppressed(kind, names.values()) for kind in self.restored}
         good = []
-        for row, checked in every:
+        for row, checked in pairs:
             if isinstance(checked, str):
                 report.faults.append(f"row {row.position} (id {row.id!r}): {checked}")
                 continue
             if row.id in known:
                 self._compare(checked, known[row.id], row, report)
                 continue
-            found = {kind: name for kind, name in names.get(row.id, {}).items() if name in gone[kind]}
+            found = {kind: name for kind, name in names.get(row.id, {}).items() if name in suppressed[kind]}
             if found and not self._allow:
                 report.suppressed += 1
                 continue
-            if self._refused(row, checked, report):
+            if self._is_refused_as_public(row, checked, report):
                 continue
             for kind, name in found.items():
                 self.restored[kind].append(name)
             good.append(checked)
         return good
 
-    def _refused(self, row: Row, record: Record, report: ImportReport) -> bool:
-        """Count a record whose image is public, or refuse it."""
+    def _is_refused_as_public(self, row: Row, record: Record, report: ImportReport) -> bool:
+        """Whether a record is refused because its image is public; if such images are allowed, it is counted."""
         match = self._public.find(record.image) if self._public is not None else None
         if match is None:
             return False
@@ -215,19 +218,19 @@ class _Checker:
         report.public = (report.public or 0) + 1
         return False
 
-    def _gone(self, kind: SuppressedKind, names: Iterable[Mapping[SuppressedKind, str]]) -> set[str]:
-        """Names of this kind that were deleted here before."""
-        return self._records.suppression.find(kind, {every[kind] for every in names if kind in every})
+    def _suppressed(self, kind: SuppressedKind, names: Iterable[Mapping[SuppressedKind, str]]) -> set[str]:
+        """Those names of one kind that are on the suppression list."""
+        return self._records.suppression.find(kind, {of_record[kind] for of_record in names if kind in of_record})
 
     def _record(self, row: Row) -> Record | str:
-        """The record of a row, or what is wrong with it."""
+        """The record of a row, or what is wrong with the row."""
         for what, name in (("an id", row.id), ("a subject", row.subject)):
             if name is not None and not (0 < len(name) <= _LONGEST_NAME and name.isprintable()):
-                return f"{what} is 1 to {_LONGEST_NAME} printable characters"
+                return f"{what} must have 1 to {_LONGEST_NAME} printable characters"
         if row.id in self._seen:
-            return f"the same id as row {self._seen[row.id]}; choose --id-column, or --positions"
+            return f"the same id as row {self._seen[row.id]}; choose another --id-column, or --positions"
         self._seen[row.id] = row.position
-        example = check(row, self._source_classes, self._classes)
+        example = check_row(row, self._source_classes, self._classes)
         return example if isinstance(example, str) else Record(row.id, row.subject, example.label, example.image)
 
     @staticmethod
@@ -236,5 +239,5 @@ class _Checker:
             report.present += 1
         else:
             report.faults.append(
-                f"row {row.position} (id {row.id!r}): this id is in use with another image, label or subject"
+                f"row {row.position} (id {row.id!r}): this id exists with another image, label or subject"
             )

@@ -1,13 +1,14 @@
-"""Where a backbone comes from, and whether a private image was among what it was trained on (paper, Eq. 2).
+"""Provenance of a backbone, and whether it was trained on a given private image (paper, Eq. 2).
 
-A backbone that `pretraining` or `backbones.checkpoints` made is a folder with ``provenance.json``: source,
-settings, versions, digests. A pre-trained one also has ``public.digests``: two SHA-256 digests of every public
-image, of its file's bytes and of its decoded pixels. So a private image that is public as well is found, even if
-it was saved again without loss. The file is what is left of a sorted set: 32 bytes a digest and nothing else.
-Half as large as hexadecimal lines, and searched by bisection where it lies, so that a question costs no memory.
+A backbone made by `models.pretraining` or `models.backbones.checkpoints` is a folder with ``provenance.json``:
+source, settings, versions, digests. A pre-trained one also has ``public.digests``: two SHA-256 digests of every
+public image, of its file's bytes and of its decoded pixels. A private image that is public as well is therefore
+found even if it was saved again without loss. The file holds the sorted digests, 32 bytes each and nothing else:
+half as large as lines of hexadecimal digits, and searched by bisection in a memory map, so that a look-up takes no
+memory.
 
-A digest that is not there says that the exact image was not used; a crop or a lossy copy is another image. Knows
-nothing about torch, records or workspaces.
+What it does not cover: a missing digest only means that this exact image was not used; a crop or a lossy copy is
+another image. Must not depend on torch.
 """
 
 from __future__ import annotations
@@ -30,37 +31,37 @@ PROVENANCE = "provenance.json"
 PUBLIC_DIGESTS = "public.digests"
 _SIZE = 32  # bytes of a digest
 
-_NEXT = "restore the backbone's folder from where it came from; a damaged list would miss images"
+_NEXT_STEP = "restore the backbone's folder from its origin; a damaged list would miss images"
 
-Found = Literal["file", "pixels"]
+PublicMatch = Literal["file", "pixels"]  # the same file, or the same pixels in another file
 
 
 def image_digests(data: bytes) -> tuple[bytes, bytes]:
     """SHA-256 of an image file's bytes, and of its decoded pixels.
 
-    The second is over the width, the height and the RGB pixels; the two kinds share no input, so they can lie in
-    one set.
+    The second covers the width, the height and the RGB pixels. No input gives the same digest of both kinds, so
+    both can be kept in one set.
 
     Raises:
-        ImageError: the bytes are no image.
+        ImageError: the bytes are not an image.
     """
     image = decode(data)
     shape = b"pixels %d %d:" % image.size
     return hashlib.sha256(data).digest(), hashlib.sha256(shape + image.tobytes()).digest()
 
 
-def sorted_set(digests: bytes) -> bytes:
-    """Digests one after the other in any order, as the content of a ``public.digests``: sorted, each once."""
+def sort_digests(digests: bytes) -> bytes:
+    """The content of a ``public.digests``: concatenated digests, sorted, each once."""
     return np.unique(np.frombuffer(digests, dtype=f"S{_SIZE}")).tobytes()
 
 
-def listed(path: Path, images: int) -> dict[str, Any]:
-    """What a provenance says about a ``public.digests``."""
+def describe_public_digests(path: Path, images: int) -> dict[str, Any]:
+    """The description of a ``public.digests`` in a provenance file."""
     return {"file": path.name, "images": images, "sha256": Digest.of_file(path)}
 
 
-def provenance(folder: str | Path) -> Mapping[str, Any] | None:
-    """What is known of a backbone's origin; None where ``folder`` is none, or a folder made elsewhere.
+def read_provenance(folder: str | Path) -> Mapping[str, Any] | None:
+    """The provenance of a backbone; None if ``folder`` is not a folder or has no provenance file.
 
     Raises:
         CorruptError: the file is damaged.
@@ -73,33 +74,34 @@ def provenance(folder: str | Path) -> Mapping[str, Any] | None:
         if not isinstance(value, dict):
             raise ValueError("not an object")
     except ValueError as error:
-        raise CorruptError("A provenance is a JSON object.", got=f"{path}: {error}", next_step=_NEXT) from error
+        raise CorruptError("Malformed provenance", got=f"{path}: {error}", next_step=_NEXT_STEP) from error
     return value
 
 
-def public_images(folder: str | Path) -> PublicImages | None:
-    """The list of a backbone's public images; None where it has none, so that nothing can be said about them.
+def open_public_images(folder: str | Path) -> PublicImages | None:
+    """The list of a backbone's public images; None if it has no list, so that they are unknown.
 
     Raises:
-        CorruptError: the list is missing or is not the one that the provenance names.
+        CorruptError: the list is missing, or its digest is not the one in the provenance.
     """
-    known = provenance(folder)
-    told = known.get("public_records") if known is not None else None
-    if told is None:
+    provenance = read_provenance(folder)
+    description = provenance.get("public_records") if provenance is not None else None
+    if description is None:
         return None
     path = Path(folder) / PUBLIC_DIGESTS
     found = Digest.of_file(path) if path.is_file() else "no such file"
-    if not isinstance(told, dict) or told.get("sha256") != found:
+    expected = description.get("sha256") if isinstance(description, dict) else None
+    if expected != found:
         raise CorruptError(
-            "The list of a backbone's public images is the one that its provenance names.",
-            got=f"{path}: {found}",
-            next_step=_NEXT,
+            "The list of the backbone's public images does not match its provenance",
+            got=f"{path}: {found} (expected {expected})",
+            next_step=_NEXT_STEP,
         )
     return PublicImages(path)
 
 
 class PublicImages:
-    """An opened ``public.digests``: a sorted sequence of digests.
+    """An open ``public.digests``: a sorted sequence of digests.
 
     Args:
         path: the file.
@@ -113,15 +115,15 @@ class PublicImages:
     def __len__(self) -> int:
         return self._length
 
-    def __getitem__(self, place: int) -> bytes:
-        return self._bytes[place * _SIZE : (place + 1) * _SIZE]
+    def __getitem__(self, position: int) -> bytes:
+        return self._bytes[position * _SIZE : (position + 1) * _SIZE]
 
     def __contains__(self, digest: bytes) -> bool:
-        place = bisect_left(self, digest)
-        return place < len(self) and self[place] == digest
+        position = bisect_left(self, digest)
+        return position < len(self) and self[position] == digest
 
-    def find(self, image: bytes) -> Found | None:
-        """Whether an image file is public: the same file, the same pixels in another file, or neither (None).
+    def find(self, image: bytes) -> PublicMatch | None:
+        """How an image matches a public one: the same file, the same pixels in another file, or not at all (None).
 
         Raises:
             ImageError: it cannot be decoded.

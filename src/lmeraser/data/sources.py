@@ -1,11 +1,11 @@
-"""Where records come from: a folder of class folders, parquet files, or anything ``datasets`` reads.
+"""Sources of records: a folder of class folders, parquet files, or anything that ``datasets`` reads.
 
-Every source is read as a stream of `Row`, with the image bytes exactly as given: nothing is decoded, cached or
-copied outside the workspace on the way (a ``datasets`` cache would keep private images after they were
-forgotten, so local files are always streamed). Knows nothing about the workspace.
+Every source is read as a stream of `Row`, with the image bytes exactly as given. Nothing is cached or copied
+outside the workspace: a ``datasets`` cache would keep private images after they were unlearned, so local files are
+always streamed.
 
-Record ids: the id column if one is named; else the image's path inside the source; else its position.
-Classes: the source's ClassLabel names or the folder names, where it has them.
+Record ids are taken from the id column if one is named, else from the image's path inside the source, else from
+the row's position. Classes are the names of the source's ClassLabel feature, or the names of its folders.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".p
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Which columns of a source hold what.
+    """The columns of a source.
 
     Attributes:
-        image: the image.
-        label: the class, as an index or a name.
-        id: the record id; None: the image's path, else the position.
-        subject: the person the record is about; None: unknown.
-        positions: take the position as the id even where images have paths.
+        image: column of the image.
+        label: column of the class, as an index or a name.
+        id: column of the record id; None: use the image's path, or the row's position if it has none.
+        subject: column of the person that the record is about; None: unknown.
+        positions: use the row's position as the id even if images have paths.
     """
 
     image: str = "image"
@@ -49,14 +49,14 @@ class Columns:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row of a source as read.
+    """One row of a source, as read.
 
     Attributes:
         position: 0, 1, 2, ... in the source.
         id: of the record.
-        subject: the person it is about.
-        label: an index, a name, or None when it is missing.
-        image: None when it is missing.
+        subject: the person that the record is about.
+        label: an index or a name; None if it is missing.
+        image: bytes of the image file; None if they are missing.
         fault: why the row cannot be used, if that is known already.
     """
 
@@ -70,13 +70,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Source:
-    """An opened source.
+    """An open source.
 
     Attributes:
-        name: what to call it in messages.
-        classes: its class names in label order; empty where it names none.
-        length: number of rows where it is known without reading them.
-        rows: the rows; can be iterated once for each call of `open_source`.
+        name: of the source in messages.
+        classes: class names in the order of their labels; empty if the source names none.
+        length: number of rows; None if it is unknown before reading them.
+        rows: can be iterated once for each call of `open_source`.
     """
 
     name: str
@@ -87,18 +87,18 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A row that can be used: the class index in the workspace's list, and the image bytes."""
+    """A usable row: the class index in the workspace's list, and the image bytes."""
 
     label: int
     image: bytes
 
 
-def check(row: Row, source_classes: Sequence[str], classes: Sequence[str]) -> Example | str:
+def check_row(row: Row, source_classes: Sequence[str], classes: Sequence[str]) -> Example | str:
     """The row as an `Example`, or what is wrong with it.
 
     Args:
         row: as read.
-        source_classes: what the source's label indices mean; empty: the same as ``classes``.
+        source_classes: class names by the source's label indices; empty: the same as ``classes``.
         classes: the workspace's classes.
     """
     if row.fault:
@@ -123,10 +123,10 @@ def chunks(items: Iterable[T], size: int = 256) -> Iterator[list[T]]:
 
 
 def image_files(paths: Iterable[Path]) -> list[Path]:
-    """Image files among ``paths``; folders are searched for them.
+    """The image files among ``paths`` and in the folders among them.
 
     Raises:
-        InputError: a path does not exist, or there is no image at all.
+        InputError: a path does not exist, or there is no image.
     """
     files: list[Path] = []
     for path in paths:
@@ -135,9 +135,9 @@ def image_files(paths: Iterable[Path]) -> list[Path]:
         elif path.is_file():
             files.append(path)
         else:
-            raise InputError("An image is an existing file.", got=str(path), next_step="check the path")
+            raise InputError("File not found", got=str(path), next_step="check the path")
     if not files:
-        raise InputError("At least one image is asked for.", got="folders without image files")
+        raise InputError("No image files", got="folders without image files", next_step="give at least one image")
     return files
 
 
@@ -152,11 +152,11 @@ def open_source(
     Args:
         source: a folder of class folders; a parquet file or a folder of them; a dataset's name for
             ``datasets.load_dataset``; or a ``datasets`` object.
-        split: which split of a dataset, or which sub-folder of a folder.
-        columns: which columns hold what (parquet files and datasets).
+        split: the split of a dataset, or a sub-folder of a folder.
+        columns: of parquet files and datasets.
 
     Raises:
-        InputError: there is no such source, or it lacks a column.
+        InputError: the source does not exist, cannot be read, or lacks a column.
     """
     columns = columns or Columns()
     if not isinstance(source, (str, os.PathLike)):
@@ -166,8 +166,8 @@ def open_source(
         return _from_parquet([path], columns, name=str(path), split=split)
     if path.is_file():
         raise InputError(
-            "A source is a folder, parquet files, or a dataset's name.",
-            got=f"the file {path}",
+            "Unsupported kind of source",
+            got=f"the file {path} (possible are a folder, parquet files, or the name of a dataset)",
             next_step="give the folder that holds one folder of images per class",
         )
     if path.is_dir():
@@ -175,7 +175,7 @@ def open_source(
         if files := sorted(folder.glob("*.parquet")):
             return _from_parquet(_of_split(files, split), columns, name=str(folder), split=split)
         if split and folder == path:
-            raise InputError("The split exists.", got=f"no folder {split!r} in {path}")
+            raise InputError("Split not found", got=f"no folder {split!r} in {path}", next_step="check --split")
         return _from_folder(folder)
     return _from_hub(str(source), columns, split=split)
 
@@ -199,18 +199,16 @@ def _from_folder(folder: Path) -> Source:
     ]
     if not files:
         raise InputError(
-            "A folder of records holds one folder per class with images in it.",
+            "No images in class folders",
             got=f"{folder}: {len(classes)} folders, no image files",
-            next_step=f"lay images out as {folder}/CLASS/FILE ({', '.join(sorted(IMAGE_SUFFIXES))})",
+            next_step=f"arrange images as {folder}/CLASS/FILE ({', '.join(sorted(IMAGE_SUFFIXES))})",
         )
 
     def rows() -> Iterator[Row]:
         for position, (label, path) in enumerate(files):
             name = path.relative_to(folder).as_posix()
-            if (
-                path.is_symlink() or (folder / label).is_symlink()
-            ):  # it may lead out of what the user meant to give
-                yield Row(position, name, None, label, None, "a symbolic link; give the file itself")
+            if path.is_symlink() or (folder / label).is_symlink():  # may lead to files outside the source
+                yield Row(position, name, None, label, None, "a symbolic link; replace it by the file")
                 continue
             yield Row(position, name, None, label, path.read_bytes())
 
@@ -229,7 +227,7 @@ def _from_parquet(files: list[Path], columns: Columns, *, name: str, split: str 
         )
     except (pyarrow.ArrowInvalid, OSError) as error:
         raise InputError(
-            "A parquet source is a readable parquet file.",
+            "Cannot read parquet file",
             got=f"{name}: {error}",
             next_step="check that the file is complete",
         ) from error
@@ -237,15 +235,15 @@ def _from_parquet(files: list[Path], columns: Columns, *, name: str, split: str 
 
 
 def _of_split(files: list[Path], split: str | None) -> list[Path]:
-    """The parquet files whose name begins with the split, as hub repositories name them."""
+    """The parquet files of a split, whose names begin with it, as in hub repositories."""
     splits = sorted({file.stem.split("-")[0] for file in files})
     if split is None and len(splits) > 1:
-        raise InputError(
-            "A source with several splits needs a choice.", got=_names(splits), next_step="give --split"
-        )
+        raise InputError("The source has several splits", got=_names(splits), next_step="choose one with --split")
     chosen = [file for file in files if split is None or file.stem.split("-")[0] == split]
     if not chosen:
-        raise InputError("The split exists.", got=f"{split!r}; there are: {_names(splits)}")
+        raise InputError(
+            "Split not found", got=f"{split!r} (there are: {_names(splits)})", next_step="check --split"
+        )
     return chosen
 
 
@@ -260,17 +258,16 @@ def _from_hub(name: str, columns: Columns, *, split: str | None) -> Source:
     try:
         dataset = load_dataset(name, split=split, streaming=True)
     except Exception as error:  # datasets raises many kinds: no network, no such name, no such split
+        cause = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
         raise InputError(
-            "A source is an existing folder, parquet file, or the name of a dataset that can be reached.",
-            got=f"{name}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
-            next_step="check the path; a dataset by name needs the network",
+            "Source not found",
+            got=f"{name}: not an existing file or folder, and not a reachable dataset ({cause})",
+            next_step="check the path; loading a dataset by name requires network access",
         ) from error
     if isinstance(dataset, IterableDatasetDict):
         if len(dataset) > 1:
             raise InputError(
-                "A source with several splits needs a choice.",
-                got=_names(dataset),
-                next_step="give --split",
+                "The source has several splits", got=_names(dataset), next_step="choose one with --split"
             )
         dataset = next(iter(dataset.values()))
     return _from_dataset(dataset, columns, name=name, split=split)
@@ -290,8 +287,8 @@ def _from_dataset(
 
     if not isinstance(dataset, (Dataset, IterableDataset)):
         raise InputError(
-            "A dataset is one split: a datasets.Dataset or IterableDataset.",
-            got=type(dataset).__name__,
+            "Unsupported type of dataset",
+            got=f"{type(dataset).__name__} (possible are datasets.Dataset and datasets.IterableDataset)",
             next_step="choose a split, for instance dataset['train']",
         )
     dataset = dataset.with_format(None)  # bytes and plain values, whatever format or transform was set
@@ -299,9 +296,9 @@ def _from_dataset(
     wanted = list(dict.fromkeys([columns.image, columns.label, *filter(None, (columns.id, columns.subject))]))
     if missing := [column for column in wanted if column not in features]:
         raise InputError(
-            "The source has the columns that are asked for.",
-            got=f"{name} has {_names(features)}; missing: {_names(missing)}",
-            next_step="choose with --image-column, --label-column, --id-column, --subject-column",
+            "The source lacks columns",
+            got=f"no {_names(missing)} in {name} (there are: {_names(features)})",
+            next_step="name the columns with --image-column, --label-column, --id-column, --subject-column",
         )
     label = features[columns.label]
     classes = tuple(label.names) if isinstance(label, ClassLabel) and label.names else ()
@@ -314,12 +311,12 @@ def _from_dataset(
 
 
 def _readable(rows: Iterable[Row], name: str) -> Iterator[Row]:
-    """Pass ``rows`` on; what goes wrong while they are read is a fault of the source."""
+    """Pass ``rows`` on; any error while they are read is reported as an error of the source."""
     try:
         yield from rows
     except Exception as error:  # datasets and pyarrow raise many kinds: damaged pages, no network, vanished files
         raise InputError(
-            "A source can be read to its end.",
+            "Cannot read source",
             got=f"{name}: {type(error).__name__}: {error}",
             next_step="check that its files are complete and readable",
         ) from error

@@ -12,7 +12,7 @@ import torch
 from lmeraser import __version__
 from lmeraser.config.schema import BackboneConfig
 from lmeraser.core.digests import Digest
-from lmeraser.data.provenance import PROVENANCE, provenance
+from lmeraser.data.provenance import PROVENANCE, read_provenance
 from lmeraser.errors import BackboneError, InputError
 from lmeraser.models.backbones.folder import check_free, pixel_statistics, versions, write_backbone
 from lmeraser.models.backbones.huggingface import HuggingFaceBackbone
@@ -38,7 +38,7 @@ def test_what_was_written_is_loaded_and_told(tmp_path: Path) -> None:
     given = parts(tmp_path)
     told = write_backbone(tmp_path / "out", **given, provenance={"made_by": "a test"})
     loaded = HuggingFaceBackbone(BackboneConfig(name=str(tmp_path / "out"), image_size=32), torch.device("cpu"))
-    assert told == provenance(tmp_path / "out")
+    assert told == read_provenance(tmp_path / "out")
     assert (told["made_by"], told["feature_dim"], told["class_vectors"]) == ("a test", 24, 7)
     assert (told["weights"], told["backbone"]) == (Digest.of(given["weights"]), loaded.digest)
     assert versions("torch").items() >= {"lmeraser": __version__, "torch": torch.__version__}.items()

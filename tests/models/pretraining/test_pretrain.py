@@ -20,7 +20,7 @@ from conftest import DIGIT_CLASSES, DIGIT_COLUMNS, NOW, Run, digits
 from lmeraser import Eraser
 from lmeraser.config.schema import BackboneConfig
 from lmeraser.core.digests import Digest
-from lmeraser.data.provenance import provenance, public_images
+from lmeraser.data.provenance import open_public_images, read_provenance
 from lmeraser.data.sources import Row, Source, open_source
 from lmeraser.errors import BackboneError, InputError, SourceError
 from lmeraser.models.backbones.huggingface import HuggingFaceBackbone
@@ -70,7 +70,7 @@ def test_the_folder_is_a_backbone_with_class_vectors_and_tells_its_origin(tmp_pa
     stored = load_file(tmp_path / "model.safetensors")
     assert backbone.class_vectors is not None
     np.testing.assert_array_equal(backbone.class_vectors, stored["classifier.weight"])
-    assert told == provenance(tmp_path)
+    assert told == read_provenance(tmp_path)
     assert (told["backbone"], told["weights"]) == (
         backbone.digest,
         Digest.of((tmp_path / "model.safetensors").read_bytes()),
@@ -112,7 +112,7 @@ def test_a_stopped_pre_training_goes_on_and_gives_the_same_weights(tmp_path: Pat
     straight = trained(tmp_path / "straight")
     with pytest.raises(KeyboardInterrupt):
         trained(tmp_path / "stopped", checkpoint_steps=2, progress=stopping(at))
-    assert provenance(tmp_path / "stopped") is None
+    assert read_provenance(tmp_path / "stopped") is None
     resumed = trained(tmp_path / "stopped", checkpoint_steps=2)
     assert (resumed["weights"], resumed["backbone"]) == (straight["weights"], straight["backbone"])
     for name in ("model.safetensors", "public.digests", "config.json"):
@@ -200,10 +200,10 @@ def test_the_command_trains_and_reports(run: Run, tmp_path: Path) -> None:
     command = ["pretrain", tmp_path, "--split", "train", "--held-out-split", "test", "--cpu", *options]
     result = run(*command, "--out", tmp_path / "backbone", "--json")
     assert result.code == 0, result
-    assert result.json == provenance(tmp_path / "backbone")
+    assert result.json == read_provenance(tmp_path / "backbone")
     assert result.json["trained_on"] == {"source": f"{tmp_path}, split train", "images": 40, "classes": 10}
     assert result.json["held_out"].items() >= {"source": f"{tmp_path}, split test", "images": 20}.items()
-    assert public_images(tmp_path / "backbone") is not None
+    assert open_public_images(tmp_path / "backbone") is not None
     refused = run(*command, "--out", tmp_path / "backbone")
     assert (refused.code, "finished backbone" in refused.err) == (2, True)
     refused = run(*command, "--out", tmp_path / "other", "--patch-size", 5)

@@ -16,8 +16,8 @@ import pyarrow as pa
 
 from lmeraser.core.atomic_files import TEMPORARY, flush_folder, storage_errors, write_atomic
 from lmeraser.core.progress import Progress, track
-from lmeraser.data.provenance import PUBLIC_DIGESTS, image_digests, sorted_set
-from lmeraser.data.sources import Example, Source, check, chunks
+from lmeraser.data.provenance import PUBLIC_DIGESTS, image_digests, sort_digests
+from lmeraser.data.sources import Example, Source, check_row, chunks
 from lmeraser.errors import SourceError
 
 _IMAGES = "images.arrow"
@@ -60,7 +60,7 @@ def write_arrow_dataset(source: Source, folder: Path, *, skip_bad: bool, progres
                     faults=faults,
                     next_step=f"correct {source.name}, or leave these rows out with --skip-bad",
                 )
-            write_atomic(folder / PUBLIC_DIGESTS, sorted_set(bytes(digests)))
+            write_atomic(folder / PUBLIC_DIGESTS, sort_digests(bytes(digests)))
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
             temporary.replace(path)  # last: where this file exists, so do the digests
@@ -71,7 +71,7 @@ def write_arrow_dataset(source: Source, folder: Path, *, skip_bad: bool, progres
 def _valid_examples(source: Source, faults: list[str], progress: Progress) -> Iterator[Example]:
     """Examples of the valid rows of a source; appends the faults of the others to ``faults``."""
     for row in track(source.rows, "reading public images", source.length, progress):
-        example = check(row, source.classes, source.classes)
+        example = check_row(row, source.classes, source.classes)
         if isinstance(example, str):
             faults.append(f"row {row.position} (id {row.id!r}): {example}")
         else:

@@ -26,8 +26,8 @@ from lmeraser.core.progress import Progress, silent, track
 from lmeraser.core.time import to_text, utc_now
 from lmeraser.data.crops import central_crop
 from lmeraser.data.images import decode, to_canvas
-from lmeraser.data.provenance import PUBLIC_DIGESTS, listed, provenance
-from lmeraser.data.sources import Example, Source, check, chunks
+from lmeraser.data.provenance import PUBLIC_DIGESTS, describe_public_digests, read_provenance
+from lmeraser.data.sources import Example, Source, check_row, chunks
 from lmeraser.errors import BackboneError, InputError, SourceError
 from lmeraser.models.backbones.folder import WEIGHTS, check_free, pixel_statistics, versions, write_backbone
 from lmeraser.models.environment import deterministic
@@ -102,7 +102,7 @@ def pretrain(
         }
         _finish(network, out, recipe, origin, trainer.seconds, clock)
     accelerator.wait_for_everyone()
-    return provenance(out) if is_main else None
+    return read_provenance(out) if is_main else None
 
 
 def _accelerator(cpu: bool) -> Any:
@@ -149,7 +149,7 @@ def _accuracy(
     correct = 0
     count = 0
     for chunk in chunks(track(source.rows, "measuring accuracy", source.length, progress)):
-        checked = [check(row, source.classes, classes) for row in chunk]
+        checked = [check_row(row, source.classes, classes) for row in chunk]
         examples = [example for example in checked if isinstance(example, Example)]
         if faults := [f"row {r.position}: {e}" for r, e in zip(chunk, checked, strict=True) if isinstance(e, str)]:
             raise SourceError(
@@ -191,7 +191,7 @@ def _finish(
         provenance={
             "made_by": "lmeraser pretrain",
             **origin,
-            "public_records": listed(out / PUBLIC_DIGESTS, origin["trained_on"]["images"]),
+            "public_records": describe_public_digests(out / PUBLIC_DIGESTS, origin["trained_on"]["images"]),
             "versions": versions("torch", "transformers", "accelerate", "numpy", "pillow"),
             "seconds": round(seconds, 1),
             "finished": to_text(clock()),
