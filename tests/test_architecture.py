@@ -1,4 +1,4 @@
-"""The package is laid out as the README says: one order of modules, imports upward only, torch where needed."""
+"""The package is laid out as the README says: few rooms, imports downwards only, torch only where tensors are."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import ast
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
@@ -14,89 +16,196 @@ import lmeraser
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "lmeraser"
+TESTS = ROOT / "tests"
+
+# Words that 0.1 had for these things; HOUSE.md and docs/adr/0019-rooms-and-words.md have the field's.
+OLD_CLASSES = {
+    *(
+        "Card",
+        "Cards",
+        "Counted",
+        "Sums",
+        "Memory",
+        "Forgetful",
+        "CountsAnew",
+        "Tools",
+        "Division",
+        "Kind",
+        "OnImages",
+    ),
+    *(
+        "Asked",
+        "Answers",
+        "Desk",
+        "Introduction",
+        "Engine",
+        "Intake",
+        "Served",
+        "Wish",
+        "Names",
+        "Before",
+        "Waiting",
+    ),
+    *("Reached", "Head", "Known", "Forgotten", "Used", "Cell", "Bench"),
+}
+OLD_MODULES = {
+    *(
+        "cards",
+        "counted",
+        "sums",
+        "memory",
+        "tools",
+        "touched",
+        "desk",
+        "intake",
+        "wish",
+        "names",
+        "before",
+        "waiting",
+    ),
+    *(
+        "spool",
+        "reapply",
+        "sections",
+        "grouping",
+        "discriminant",
+        "determinism",
+        "bucket",
+        "pooled",
+        "hier_cluster",
+    ),
+    *("doctor", "constituents", "descent", "optimizing", "cells", "bench"),
+}
+
+# What may load torch: everything that computes with tensors. All other modules answer without it, because loading
+# it takes about two seconds.
+USES_TORCH = (
+    "models.backbones*",
+    "models.environment",
+    "models.tuners*",
+    "models.pretraining.pretrain",
+    "models.pretraining.trainer",
+    "pipeline.self_test",
+    "pipeline.executors.local",
+    "inference.predictor",
+    "inference.distributed",
+    "inference.evaluate",
+    "inference.served",
+    "experiments.relearn",
+    "experiments.run",
+    "experiments.runner",
+    "experiments.studies*",
+    "service*",  # it predicts; its parts that do not are below
+)
+PLAIN = {
+    *(
+        "service.problems",
+        "service.limits",
+        "service.uploads",
+        "service.opendsr_requests",
+        "service.opendsr_responses",
+    ),
+    *(
+        "service.deriver",
+        "service.derivation_process",
+        "service.supervisor",
+        "service.callbacks",
+        "service.metrics",
+    ),
+    *("service.logs", "service.addresses", "service.dashboard.sessions", "service.dashboard.cluster_map"),
+}
+NOT_IMPORTED = {
+    "__main__",  # runs the command line
+    "storage.migrations.env",  # only Alembic can import it
+}
+
+# Test files that belong to no single module.
+ACROSS_MODULES = {
+    "test_architecture.py": "the package as a whole",
+    "test_readme.py": "README and docs",
+    "test_examples.py": "examples/",
+    "test_exactness.py": "the oracle: all modules together",
+    "test_golden_workspaces.py": "workspaces of earlier versions",
+    "test_faults.py": "every command, stopped at every durable operation",
+    "test_tamper.py": "every kind of file, changed",
+    "service/dashboard/test_browser.py": "the dashboard in a real browser",
+}
+FAMILY = "test_families.py"  # interchangeable parts of a folder, tested alike
 
 
-def tree() -> list[tuple[str, bool]]:
-    """Modules in the README's reading order, and whether each is marked as free of torch."""
-    text = (ROOT / "README.md").read_text()
-    block = text.split("    src/lmeraser/\n")[1].split("\n\n")[0]
-    lines = [re.fullmatch(r"      (\S+\.py) +(-?) .+", line) for line in block.splitlines()]
-    assert all(lines), "every line of the tree names a module and says what it does"
-    return [(line[1], line[2] == "-") for line in lines if line]
+def modules() -> Iterator[str]:
+    """Dotted names of all modules, without the package's own."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        if name:
+            yield name
 
 
-def imports(module: str) -> set[str]:
-    """Files of lmeraser's modules that this one imports, at any place but under TYPE_CHECKING."""
-    parsed = ast.parse((PACKAGE / module).read_text())
-    skipped = {
-        id(inner)
-        for node in ast.walk(parsed)
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
-        for inner in ast.walk(node)
-    }
-    found = set()
-    for node in ast.walk(parsed):
-        if isinstance(node, ast.ImportFrom) and node.module and id(node) not in skipped:
-            for alias in node.names:
-                found |= {as_file(f"{node.module}.{alias.name}"), as_file(node.module)}
-    return {file for file in found if file}
+def is_plain(name: str) -> bool:
+    """Whether a module must not load torch."""
+    if name in PLAIN:
+        return True
+    return name not in NOT_IMPORTED and not any(fnmatchcase(name, pattern) for pattern in USES_TORCH)
 
 
-def as_file(name: str) -> str:
-    path = name.removeprefix("lmeraser.").replace(".", "/")
-    return f"{path}.py" if name.startswith("lmeraser.") and (PACKAGE / f"{path}.py").exists() else ""
-
-
-def test_the_tree_in_the_readme_is_the_package() -> None:
-    ignored = {"__init__.py", "__main__.py", "_version.py"}
-    files = {str(p.relative_to(PACKAGE)) for p in PACKAGE.rglob("*.py") if p.name not in ignored}
-    assert sorted(name for name, _ in tree()) == sorted(files)
-
-
-def test_imports_go_upward_only() -> None:
-    order = [name for name, _ in tree()]
-    wrong = [
-        f"{module} imports {other}"
-        for position, module in enumerate(order)
-        for other in sorted(imports(module))
-        if other in order and order.index(other) >= position and other != module
-    ]
-    assert not wrong
-
-
-def test_modules_marked_as_free_of_torch_do_not_import_it() -> None:
-    names = [f"lmeraser.{name.removesuffix('.py').replace('/', '.')}" for name, free in tree() if free]
-    check = "importlib.import_module(n); assert 'torch' not in sys.modules, n"
-    code = f"import importlib, sys\nfor n in {names}: {check}"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-def test_every_test_file_is_named_after_its_module() -> None:
-    modules = {name.removesuffix(".py").split("/")[-1] for name, _ in tree()} | {
-        "architecture",  # the package as a whole
-        "backbones",  # folders are tested as families
-        "browser",  # the pages of the service in a real one
-        "exactness",  # the oracle: all modules together
-        "examples",
-        "executors",
-        "faults",  # every command, stopped at every durable operation
-        "init",
-        "partitions",
-        "readme",
-        "studies",
-        "tamper",  # every kind of file, changed
-    }
-    assert {p.stem.removeprefix("test_") for p in (ROOT / "tests").glob("test_*.py")} <= modules
-
-
-def test_no_module_is_long_and_no_function_needs_scrolling() -> None:
+def classes() -> Iterator[tuple[Path, str]]:
     for path in PACKAGE.rglob("*.py"):
-        text = path.read_text()
-        assert len(text.splitlines()) <= 450, path.name
-        for node in ast.walk(ast.parse(text)):
-            if isinstance(node, ast.FunctionDef) and node.end_lineno:
-                body = node.end_lineno - node.body[0].lineno + 1
-                assert body <= 60, f"{path.name}: {node.name} has {body} lines"
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef):
+                yield path, node.name
+
+
+def test_the_rooms_in_the_readme_are_the_packages() -> None:
+    table = (ROOT / "README.md").read_text().split("## Rooms")[1].split("\n## ")[0]
+    rooms = re.findall(r"^\| `([\w.]+)/?` \|", table, re.MULTILINE)
+    ignored = {"__init__.py", "__main__.py", "_version.py", "py.typed", "__pycache__"}
+    entries = {path.name for path in PACKAGE.iterdir()} - ignored
+    assert sorted(rooms) == sorted(entries)
+    assert len(entries) <= 15
+    layers = (ROOT / "pyproject.toml").read_text().split("layers = [")[1].split("]")[0]
+    assert re.findall(r'"(\w+)"', layers) == [room.removesuffix(".py") for room in reversed(rooms)]
+
+
+def test_imports_obey_the_contracts() -> None:
+    command = [sys.executable, "-c", "from importlinter.cli import lint_imports_command; lint_imports_command()"]
+    done = subprocess.run([*command, "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "0 broken" in done.stdout
+
+
+def test_only_modules_that_compute_with_tensors_load_torch() -> None:
+    assert set(modules()) >= PLAIN
+    names = [f"lmeraser.{name}" for name in modules() if is_plain(name)]
+    heavy = "{'torch', 'transformers', 'datasets', 'sklearn', 'matplotlib'}"
+    check = f"importlib.import_module(n); found = {heavy} & set(sys.modules); assert not found, (n, found)"
+    code = f"import importlib, sys\nfor n in {names}: {check}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_test_file_mirrors_a_module() -> None:
+    for path in TESTS.rglob("test_*.py"):
+        relative = path.relative_to(TESTS)
+        if str(relative) in ACROSS_MODULES:
+            continue
+        if relative.name == FAMILY:
+            assert (PACKAGE / relative.parent / "base.py").exists(), relative
+            continue
+        name = relative.stem.removeprefix("test_")
+        mirrored = PACKAGE / relative.parent / name
+        assert mirrored.with_suffix(".py").exists() or mirrored.is_dir(), relative
+
+
+def test_no_word_of_0_1_names_a_class_or_a_module() -> None:
+    assert not [f"{path.name}: {name}" for path, name in classes() if name in OLD_CLASSES]
+    names = {str(path.relative_to(PACKAGE)): path for path in [*PACKAGE.rglob("*.py"), *PACKAGE.rglob("*/")]}
+    assert not [name for name, path in names.items() if path.stem in OLD_MODULES]
+
+
+def test_a_worker_is_one_of_an_executor() -> None:
+    """0.1 had two classes named Worker; the other is the service's supervisor of derivations."""
+    assert [path.parent.name for path, name in classes() if name == "Worker"] == ["executors"]
 
 
 def test_public_names() -> None:
