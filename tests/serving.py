@@ -9,8 +9,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ def made(root: Path, config: Config, network: LocalExecutor | None = None) -> Pa
     """A trained workspace of two dozen digits."""
     with Eraser.create(root, config) as eraser:
         if network is not None:
-            eraser.__dict__["_loaded"] = network
+            eraser.session.executors.use(network)
         eraser.add(digits(HELD), columns=DIGIT_COLUMNS)
         eraser.train()
     return root
@@ -96,6 +97,14 @@ def problem(answer: httpx2.Response, status: int, kind: str) -> dict[str, Any]:
     return values
 
 
+def until(condition: Callable[[], object]) -> None:
+    """Wait for something that another thread or process does."""
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.05)
+
+
 @dataclass
 class Running:
     """A service, and somebody who calls it.
@@ -133,7 +142,7 @@ def running(root: Path, network: LocalExecutor | None = None, **changes: Any) ->
     set_service(root, **changes)
     with Eraser(root) as eraser:
         if network is not None:
-            eraser.__dict__["_loaded"] = network
+            eraser.session.executors.use(network)
         keys, now = eraser.workspace.api_keys, eraser.workspace.clock()
         texts: dict[str, str] = {scope: keys.create(scope, [scope], now=now)[1] for scope in SCOPES}
         service = Service(eraser)

@@ -20,7 +20,7 @@ from starlette.testclient import TestClient
 
 import lmeraser.pipeline.executors.local as local
 from lmeraser.pipeline.executors.local import LocalExecutor
-from lmeraser.service.access import needs
+from lmeraser.service.access import require_scope
 from lmeraser.service.app import make_app
 from serving import Running, config_of, made, running
 
@@ -80,7 +80,7 @@ def test_an_example_is_accepted_as_far_as_its_names_are_known(api: Running) -> N
 def test_more_routes_use_the_same_access_and_problems(api: Running) -> None:
     router = APIRouter()
 
-    @router.get("/more", dependencies=[Depends(needs("read"))])
+    @router.get("/more", dependencies=[Depends(require_scope("read"))])
     def more() -> dict[str, int]:
         return {"more": 1}
 
@@ -96,7 +96,7 @@ def test_the_package_is_imported_without_the_extra(tmp_path: Path) -> None:
 
     code = (
         "import sys\n"
-        "names = 'fastapi', 'starlette', 'uvicorn', 'httpx2', 'prometheus_client'\n"
+        "names = 'fastapi', 'starlette', 'uvicorn', 'httpx2', 'itsdangerous', 'prometheus_client'\n"
         "sys.modules |= dict.fromkeys(names)\n"
         "import lmeraser.eraser, lmeraser.cli.main\n"
         "sys.argv = ['lmeraser', '-w', sys.argv[1], 'serve']\n"

@@ -17,7 +17,7 @@ from faults import CLASSES, CONFIG, NOW, name, opened
 from lmeraser import Eraser
 from lmeraser.config.deployment import ServiceConfig
 from lmeraser.service import callbacks
-from lmeraser.service.callbacks import Callbacks, check_urls
+from lmeraser.service.callbacks import CallbackSender, check_urls
 from lmeraser.service.problems import Problem
 from serving import set_service
 
@@ -86,7 +86,7 @@ def subscribed(eraser: Eraser, url: str) -> None:
     eraser.unlearn()
 
 
-def telling(eraser: Eraser, *addresses: str) -> tuple[Callbacks, list[bool], list[str]]:
+def telling(eraser: Eraser, *addresses: str) -> tuple[CallbackSender, list[bool], list[str]]:
     """Callbacks with a name server of our own, whether they arrived, and the names that were looked up."""
     arrived, names = list[bool](), list[str]()
 
@@ -94,7 +94,7 @@ def telling(eraser: Eraser, *addresses: str) -> tuple[Callbacks, list[bool], lis
         names.append(host)
         return list(addresses)
 
-    return Callbacks(eraser.workspace, arrived.append, resolve=resolve), arrived, names
+    return CallbackSender(eraser.workspace, arrived.append, resolve=resolve), arrived, names
 
 
 # --- what is sent --------------------------------------------------------------------------------------------
@@ -104,8 +104,8 @@ def test_a_callback_is_signed_and_names_nobody(eraser: Eraser, receiver: Receive
     url = f"http://inside.example:{receiver.server_port}/told?about=them"
     subscribed(eraser, url)
     calls, arrived, names = telling(eraser, "127.0.0.1")
-    calls.tell()
-    calls.tell()
+    calls.send_due()
+    calls.send_due()
     ((headers, body),) = receiver.got
     assert (arrived, names) == ([True], ["inside.example"])
     assert headers["Host"] == f"inside.example:{receiver.server_port}"
@@ -126,10 +126,10 @@ def test_what_did_not_arrive_is_tried_again(
     calls, arrived, _ = telling(eraser, "127.0.0.1")
     for later in (0, 1, 2, 3, 4, 5, 6):
         eraser.workspace.clock = lambda later=later: NOW + timedelta(seconds=later)  # type: ignore[misc]
-        calls.tell()
+        calls.send_due()
     assert arrived == [False, False, True]
     assert len(receiver.got) == 3, "a redirect is not followed"
-    assert "will be tried again: status 500" in caplog.text
+    assert "will be retried: status 500" in caplog.text
     assert "secret-path" not in caplog.text
 
 
@@ -137,9 +137,9 @@ def test_after_days_it_is_given_up(eraser: Eraser, receiver: Receiver, caplog: p
     subscribed(eraser, f"http://inside.example:{receiver.server_port}/")
     receiver.statuses = [500] * 9
     calls, arrived, _ = telling(eraser, "127.0.0.1")
-    calls.tell()
+    calls.send_due()
     eraser.workspace.clock = lambda: NOW + timedelta(days=8)
-    calls.tell()
+    calls.send_due()
     assert (arrived, eraser.workspace.subscriptions.count()) == ([False, False], 0)
     assert "is given up" in caplog.text
 
@@ -147,10 +147,10 @@ def test_after_days_it_is_given_up(eraser: Eraser, receiver: Receiver, caplog: p
 def test_calls_are_made_in_a_thread_of_their_own(
     eraser: Eraser, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(callbacks, "_EVERY", 0.01)
+    monkeypatch.setattr(callbacks, "_POLL_SECONDS", 0.01)
     done = threading.Event()
     subscribed(eraser, f"http://inside.example:{receiver.server_port}/")
-    calls = Callbacks(eraser.workspace, lambda _: done.set(), resolve=lambda *_: ["127.0.0.1"])
+    calls = CallbackSender(eraser.workspace, lambda _: done.set(), resolve=lambda *_: ["127.0.0.1"])
     calls.start()
     assert done.wait(60)
     calls.stop()
@@ -173,8 +173,8 @@ def test_a_public_host_with_a_private_address_is_not_called(
     for addresses in ([address], ["93.184.216.34", address]):
         calls, arrived, _ = telling(eraser, *addresses)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Callbacks, "_post", None)
-            calls.tell()
+            patch.setattr(CallbackSender, "_post", None)
+            calls.send_due()
         assert arrived == [False]
         assert "private network" in caplog.text
         eraser.workspace.clock = lambda: NOW + timedelta(seconds=2)
@@ -186,13 +186,13 @@ def test_a_public_address_is_called_itself_not_its_name_again(
     subscribed(eraser, "https://public.example/told")
     called: list[str] = []
 
-    def post(_: Callbacks, notice: object, parts: object, address: str) -> str:
+    def post(_: CallbackSender, notice: object, parts: object, address: str) -> str:
         called.append(address)
         return ""
 
-    monkeypatch.setattr(Callbacks, "_post", post)
+    monkeypatch.setattr(CallbackSender, "_post", post)
     calls, arrived, names = telling(eraser, "93.184.216.34", "2606:2800:220:1::1")
-    calls.tell()
+    calls.send_due()
     assert (called, arrived, names) == (["93.184.216.34"], [True], ["public.example"])
 
 
@@ -201,7 +201,7 @@ def test_a_host_that_is_not_listed_any_more_is_not_called(eraser: Eraser, root: 
     set_service(root, callback_hosts=[], private_callback_hosts=[])
     with opened(root) as again:
         calls, arrived, names = telling(again, "93.184.216.34")
-        calls.tell()
+        calls.send_due()
     assert (arrived, names) == ([False], [])
 
 
@@ -211,8 +211,8 @@ def test_a_host_that_cannot_be_found_is_tried_again(eraser: Eraser, caplog: pyte
     def nowhere(host: str, port: int) -> list[str]:
         raise OSError(host)
 
-    Callbacks(eraser.workspace, lambda _: None, resolve=nowhere).tell()
-    assert "cannot be found" in caplog.text
+    CallbackSender(eraser.workspace, lambda _: None, resolve=nowhere).send_due()
+    assert "host not found" in caplog.text
     assert "public.example" not in caplog.text
 
 
@@ -238,7 +238,7 @@ def test_urls_that_are_not(url: str) -> None:
     with pytest.raises(Problem) as caught:
         check_urls(["https://one.example/", url], LISTED)
     assert [fault.where for fault in caught.value.faults] == ["status_callback_urls.1"]
-    assert not url or url not in caught.value.detail + caught.value.faults[0].rule
+    assert not url or url not in caught.value.detail + caught.value.faults[0].message
 
 
 def test_without_a_list_nobody_is_called() -> None:

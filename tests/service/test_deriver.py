@@ -13,6 +13,7 @@ import faults
 from fake import Fake
 from faults import CLASSES, CONFIG, NOW, name, opened
 from lmeraser import Eraser
+from lmeraser.pipeline.executors.provider import ExecutorProvider
 from lmeraser.service import deriver as deriving
 from lmeraser.service.deriver import Deriver
 
@@ -33,7 +34,7 @@ def said() -> list[dict[str, Any]]:
 
 @pytest.fixture
 def deriver(root: Path, said: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> Iterator[Deriver]:
-    monkeypatch.setattr(Eraser, "_loaded", property(lambda _: Fake()))
+    monkeypatch.setattr(ExecutorProvider, "local", lambda _: Fake())
     one = Deriver(root, said.append)
     yield one
     one.close()
@@ -48,7 +49,7 @@ def test_it_says_how_far_it_is_and_how_it_ended(deriver: Deriver, said: list[dic
     assert deriver.derive({}) == {
         "outcome": "refused",
         "error": "InputError",
-        "rule": "A deletion names records or subjects, or carries out requests that were accepted before.",
+        "message": "Nothing to delete",
     }
 
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lmeraser.service import limits
-from lmeraser.service.limits import BodyLimit, Buckets
+from lmeraser.service.limits import BodySizeLimit, RateLimiter
 from lmeraser.service.problems import Problem
 
 
@@ -23,7 +23,7 @@ class Clock:
         return self.now
 
 
-def taken(buckets: Buckets, name: str) -> bool:
+def taken(buckets: RateLimiter, name: str) -> bool:
     try:
         buckets.take(name)
     except Problem as problem:
@@ -33,7 +33,7 @@ def taken(buckets: Buckets, name: str) -> bool:
 
 def test_so_many_at_once_and_then_so_many_a_second() -> None:
     clock = Clock()
-    buckets = Buckets(2.0, 3, clock)
+    buckets = RateLimiter(2.0, 3, clock)
     assert [taken(buckets, "a") for _ in range(5)] == [True, True, True, False, False]
     assert taken(buckets, "b"), "others have their own"
     clock.now = 0.5
@@ -45,7 +45,7 @@ def test_so_many_at_once_and_then_so_many_a_second() -> None:
 @given(st.lists(st.floats(0, 5), min_size=1, max_size=60), st.floats(0.1, 5), st.integers(1, 5))
 def test_never_more_than_the_rate_allows(pauses: list[float], rate: float, burst: int) -> None:
     clock = Clock()
-    buckets, times = Buckets(rate, burst, clock), list[float]()
+    buckets, times = RateLimiter(rate, burst, clock), list[float]()
     for pause in pauses:
         clock.now += pause
         if taken(buckets, "a"):
@@ -56,13 +56,13 @@ def test_never_more_than_the_rate_allows(pauses: list[float], rate: float, burst
 
 
 def test_names_that_are_full_again_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "_MOST", 10)
+    monkeypatch.setattr(limits, "_MAX_BUCKETS", 10)
     clock = Clock()
-    buckets = Buckets(1.0, 2, clock)
+    buckets = RateLimiter(1.0, 2, clock)
     for number in range(100):
         clock.now += 1
         buckets.take(f"address {number}")
-    assert len(buckets._left) <= 11
+    assert len(buckets._buckets) <= 11
 
 
 async def echo(scope: Any, receive: Any, send: Any) -> None:
@@ -91,7 +91,7 @@ def answered(parts: list[bytes], headers: list[tuple[bytes, bytes]], path: str =
         sent.append(message)
 
     asyncio.run(
-        BodyLimit(echo, 10, {"/more": 1000})({"type": "http", "path": path, "headers": headers}, receive, send)
+        BodySizeLimit(echo, 10, {"/more": 1000})({"type": "http", "path": path, "headers": headers}, receive, send)
     )
     assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
     return sent[0]["status"], sent[1]["body"]

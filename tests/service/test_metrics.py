@@ -55,7 +55,7 @@ def test_derivations_and_their_cost_are_counted(eraser: Eraser) -> None:
     metrics = Metrics(eraser.workspace, {})
     done = {"outcome": "done", "seconds": 3.0, "requests": 4, "tuned_records": 50, "records": 6}
     for ended in (done, done, {"outcome": "died", "error": "x"}):
-        metrics.derived(ended)
+        metrics.record_derivation(ended)
     found = values(metrics)
     assert (found["lmeraser_derivations_total done"], found["lmeraser_derivations_total died"]) == (2, 1)
     assert found["lmeraser_derivation_seconds_sum"] == 6

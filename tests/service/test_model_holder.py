@@ -25,18 +25,18 @@ from lmeraser.core.lda import solve
 from lmeraser.data.images import decode
 from lmeraser.errors import CorruptError
 from lmeraser.inference.predictor import Predictor
-from lmeraser.inference.quarantine import QuarantineScope, waiting
+from lmeraser.inference.quarantine import QuarantineScope, current_scope
 from lmeraser.models.manifest import Model
 from lmeraser.pipeline.executors.local import LocalExecutor
 from lmeraser.service import model_holder as state
 from lmeraser.service.model_holder import ModelHolder
-from lmeraser.service.predictions import PredictionBatch
+from lmeraser.service.prediction_queue import PredictionBatch
 from lmeraser.service.service import Service
 from lmeraser.service.supervisor import DerivationSupervisor
 from lmeraser.workspace.requests.draft import RequestDraft, Selector
 from lmeraser.workspace.requests.state import Request
 from lmeraser.workspace.workspace import Workspace
-from serving import HELD, config_of, made
+from serving import HELD, config_of, made, until
 
 KINDS = ("prompts", "instant")
 
@@ -81,27 +81,27 @@ def test_what_another_process_accepts_and_publishes_is_followed(root: Path, serv
     before = served.current
     with opened(root) as beside:
         beside.request(ids=["digit-0003"])
-        served.follow()
-        assert served.current.waiting.clusters == beside.quarantined() != frozenset()
+        served.load_published()
+        assert served.current.quarantined.clusters == beside.quarantined() != frozenset()
         assert served.current.model is before.model
         beside.unlearn()
-        served.follow()
+        served.load_published()
         assert served.current.model.model_digest == beside.model_digest != before.model.model_digest
-    assert served.current.waiting.clusters == frozenset()
+    assert served.current.quarantined.clusters == frozenset()
 
 
 def test_what_another_process_accepts_is_left_out_by_the_next_prediction(root: Path, served: ModelHolder) -> None:
     with opened(root) as beside:
         request = beside.request(ids=["digit-0003"])
-        assert served.ready().waiting.clusters == beside.quarantined() != frozenset()
+        assert served.ready().quarantined.clusters == beside.quarantined() != frozenset()
         beside.cancel(request.id)
-        assert served.ready().waiting == QuarantineScope()
+        assert served.ready().quarantined == QuarantineScope()
 
 
 def test_nothing_is_read_again_while_nothing_changes(served: ModelHolder, monkeypatch: pytest.MonkeyPatch) -> None:
     current = served.current
-    monkeypatch.setattr(ModelHolder, "_found", None)
-    served.follow()
+    monkeypatch.setattr(ModelHolder, "_read_current", None)
+    served.load_published()
     served.refresh()
     assert served.current is current
 
@@ -112,23 +112,25 @@ def test_a_generation_that_is_published_while_it_is_looked_at_is_looked_at_again
     """Between the two, the old generation's clusters are forgotten, and nothing of it would be quarantined."""
 
     def slow(workspace: Workspace, model: Model) -> QuarantineScope:
-        monkeypatch.setattr(state, "waiting", waiting)
+        monkeypatch.setattr(state, "current_scope", current_scope)
         with opened(root) as beside:
             beside.unlearn(ids=["digit-0005"])
             beside.request(ids=["digit-0004"])
-        return waiting(workspace, model)
+        return current_scope(workspace, model)
 
     with opened(root) as beside:
         beside.request(ids=["digit-0003"])
-    monkeypatch.setattr(state, "waiting", slow)
+    monkeypatch.setattr(state, "current_scope", slow)
     served.refresh()
     with opened(root) as beside:
         assert served.current.model.model_digest == beside.model_digest
         served.refresh()
-        assert served.current.waiting.clusters == beside.quarantined() != frozenset()
+        assert served.current.quarantined.clusters == beside.quarantined() != frozenset()
 
 
-@pytest.mark.parametrize("load", [ModelHolder.follow, ModelHolder.refresh], ids=["ahead", "when it is needed"])
+@pytest.mark.parametrize(
+    "load", [ModelHolder.load_published, ModelHolder.refresh], ids=["ahead", "when it is needed"]
+)
 def test_what_was_purged_while_it_was_loaded_is_loaded_in_its_next_generation(
     root: Path, served: ModelHolder, monkeypatch: pytest.MonkeyPatch, load: Callable[[ModelHolder], None]
 ) -> None:
@@ -152,8 +154,8 @@ def test_artifacts_that_are_not_there_are_an_error_and_no_endless_search(root: P
         beside.unlearn(ids=["digit-0006"])
     for artifact in (root / "artifacts").rglob("*.safetensors"):
         artifact.unlink()
-    served.follow()
-    with pytest.raises(CorruptError, match="artifacts"):
+    served.load_published()
+    with pytest.raises(CorruptError, match="artifact of the served model is missing"):
         served.ready()
 
 
@@ -176,16 +178,16 @@ def test_the_head_is_solved_again_only_for_what_waits(
         one.refresh()
         assert solved == []
         first = beside.request(ids=["digit-0003"])
-        one.follow()
+        one.load_published()
         assert solved == []  # nobody has asked yet
         current = one.ready()
         assert len(solved) == 1
         beside.add(digits([30]), columns=DIGIT_COLUMNS)  # moves the ledger, not what waits
-        one.follow()
+        one.load_published()
         assert (one.ready(), len(solved)) == (current, 1)
         beside.cancel(first.id)
-        one.follow()
-        assert (one.ready().waiting, len(solved)) == (QuarantineScope(), 1)
+        one.load_published()
+        assert (one.ready().quarantined, len(solved)) == (QuarantineScope(), 1)
 
 
 # --- the property --------------------------------------------------------------------------------------------
@@ -222,7 +224,9 @@ class Log:
 
     def note(self, begun: float, found: PredictionBatch) -> None:
         asked = frozenset(number for one in found.predictions for number in one.clusters)
-        self.predictions.append(Event(begun, found.by.model.generation, asked, head_of(found.by.predictor)))
+        self.predictions.append(
+            Event(begun, found.served.model.generation, asked, head_of(found.served.predictor))
+        )
 
 
 def head_of(predictor: Predictor) -> bytes:
@@ -246,7 +250,7 @@ def live(root: Path, records: Sequence[str], pauses: Sequence[float], log: Log) 
 
         def ask() -> None:
             while not stop.is_set():
-                log.note(time.monotonic(), service.predictions.ask(images[:3]).result())
+                log.note(time.monotonic(), service.prediction_queue.submit(images[:3]).result())
 
         threads = [threading.Thread(target=work) for work in (ask, ask, derive)]
         for thread in threads:
@@ -255,9 +259,9 @@ def live(root: Path, records: Sequence[str], pauses: Sequence[float], log: Log) 
             time.sleep(pause)
             draft = RequestDraft(Selector.of([record]))
             now = eraser.workspace.clock()
-            service.intake.make(partial(accept, eraser, draft, now)).result(60)
+            service.request_writer.submit(partial(accept, eraser, draft, now)).result(60)
             log.accepted.append((time.monotonic(), record))
-        time.sleep(0.5)
+        until(lambda: len(log.predictions) > 10 and len({event.generation for event in log.predictions}) > 1)
         stop.set()
         for thread in threads:
             thread.join()

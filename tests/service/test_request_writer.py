@@ -32,7 +32,7 @@ def woken() -> list[int]:
 
 
 @pytest.fixture
-def intake(eraser: Eraser, woken: list[int]) -> RequestWriter:
+def writer(eraser: Eraser, woken: list[int]) -> RequestWriter:
     return RequestWriter(eraser.workspace, lambda: woken.append(1))
 
 
@@ -44,7 +44,7 @@ def accepting(eraser: Eraser, *ids: str) -> Any:
 
 
 def test_changes_that_wait_are_made_together_and_answered_after_the_commit(
-    eraser: Eraser, intake: RequestWriter, woken: list[int]
+    eraser: Eraser, writer: RequestWriter, woken: list[int]
 ) -> None:
     seen: list[set[str]] = []
 
@@ -52,42 +52,42 @@ def test_changes_that_wait_are_made_together_and_answered_after_the_commit(
         with opened(eraser.workspace.root) as other:
             seen.append({request.id for request in other.requests()})
 
-    made = [intake.make(accepting(eraser, name(number))) for number in range(5)]
-    wrong = intake.make(accepting(eraser, "nobody"))
-    assert intake.waiting == 6
+    made = [writer.submit(accepting(eraser, name(number))) for number in range(5)]
+    wrong = writer.submit(accepting(eraser, "nobody"))
+    assert writer.waiting == 6
     made[0].add_done_callback(look)
-    intake.start()
+    writer.start()
     ids = {one.result(10).id for one in made}
     with pytest.raises(UnknownRecordError):
         wrong.result(10)
-    intake.stop()
+    writer.stop()
     assert seen == [ids], "all of them are committed when the first is answered"
     assert woken == [1]
     assert {request.id for request in eraser.requests()} == ids
 
 
-def test_a_change_that_nobody_waits_for_any_more_is_not_made(eraser: Eraser, intake: RequestWriter) -> None:
-    given_up, kept = (intake.make(accepting(eraser, name(number))) for number in (1, 2))
+def test_a_change_that_nobody_waits_for_any_more_is_not_made(eraser: Eraser, writer: RequestWriter) -> None:
+    given_up, kept = (writer.submit(accepting(eraser, name(number))) for number in (1, 2))
     assert given_up.cancel()
-    intake.start()
-    intake.stop()
+    writer.start()
+    writer.stop()
     assert [request.id for request in eraser.requests()] == [kept.result().id]
 
 
 def test_if_the_disk_refuses_nobody_is_accepted_and_the_next_ones_are(
-    eraser: Eraser, intake: RequestWriter, monkeypatch: pytest.MonkeyPatch
+    eraser: Eraser, writer: RequestWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object, **__: object) -> None:
         raise StorageError("no space")
 
     with monkeypatch.context() as patch:
         patch.setattr(eraser.workspace.ledger, "note", full)
-        lost = [intake.make(accepting(eraser, name(number))) for number in (1, 2)]
-        intake.start()
+        lost = [writer.submit(accepting(eraser, name(number))) for number in (1, 2)]
+        writer.start()
         for one in lost:
             with pytest.raises(StorageError):
                 one.result(10)
-    assert intake.make(accepting(eraser, name(1))).result(10).state == "pending"
-    intake.stop()
+    assert writer.submit(accepting(eraser, name(1))).result(10).state == "pending"
+    writer.stop()
     assert len(eraser.requests()) == 1
     assert eraser.check_ledger().sound

@@ -25,20 +25,20 @@ def names() -> set[str]:
 
 
 def test_all_parts_start_and_stop(root: Path) -> None:
-    parts = {"predictions", "intake", "worker", "callbacks", "follower"}
+    parts = {"prediction-queue", "request-writer", "derivation-supervisor", "callback-sender", "workspace-poller"}
     with Eraser(root) as eraser:
-        eraser.__dict__["_loaded"] = LocalExecutor(config_of("instant"))
+        eraser.session.executors.use(LocalExecutor(config_of("instant")))
         with Service(eraser) as service:
             assert names() >= parts
-            assert service.served.current.model.generation == 0
+            assert service.model_holder.current.model.generation == 0
         assert not names() & parts
 
 
 def test_a_service_that_cannot_start_leaves_nothing_behind(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(served: ModelHolder) -> None:
+    def broken(holder: ModelHolder) -> None:
         raise BackboneError("no weights")
 
-    monkeypatch.setattr(ModelHolder, "_found", broken)
+    monkeypatch.setattr(ModelHolder, "_read_current", broken)
     before = names()
     with Eraser(root) as eraser, pytest.raises(BackboneError), Service(eraser):
         raise AssertionError("started")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
+import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,7 @@ import pytest
 from lmeraser import Eraser
 from lmeraser.service.supervisor import DerivationSupervisor
 from lmeraser.workspace.workspace import Workspace
-from serving import config_of, made, set_service
-
-_PATIENCE = 120.0  # seconds; a limit against hanging, not a measurement
+from serving import config_of, made, set_service, until
 
 
 @pytest.fixture
@@ -31,22 +29,12 @@ def ended() -> list[Mapping[str, Any]]:
 
 
 @pytest.fixture
-def worker(root: Path, ended: list[Mapping[str, Any]]) -> Iterator[DerivationSupervisor]:
+def supervisor(root: Path, ended: list[Mapping[str, Any]]) -> Iterator[DerivationSupervisor]:
     workspace = Workspace(root)
     one = DerivationSupervisor(workspace, ended.append)
-    one.start()
     yield one
     one.stop()
     workspace.close()
-
-
-def until(condition: Callable[[], object]) -> None:
-    """Wait for something that another process does."""
-    for _ in range(int(_PATIENCE / 0.05)):
-        if condition():
-            return
-        time.sleep(0.05)
-    raise AssertionError("it did not happen")
 
 
 def states(root: Path) -> set[str]:
@@ -55,24 +43,25 @@ def states(root: Path) -> set[str]:
 
 
 def test_what_waits_is_carried_out_together_by_a_process_that_stays(
-    root: Path, worker: DerivationSupervisor, ended: list[Mapping[str, Any]]
+    root: Path, supervisor: DerivationSupervisor, ended: list[Mapping[str, Any]]
 ) -> None:
     with Eraser(root) as eraser:
         for number in (3, 4):
             eraser.request(ids=[f"digit-{number:04d}"])
-        worker.wake()
+        supervisor.start()
         until(lambda: ended)
         assert ended[0]["outcome"] == "done"
         assert (ended[0]["requests"], ended[0]["records"]) == (2, 2)
-        process = worker.process
+        process = supervisor.process_id
         assert process not in (None, os.getpid())
         # What computes gives way; what writes to the database, while others wait for it, does not.
         assert os.getpriority(os.PRIO_PROCESS, process or 0) == os.getpriority(os.PRIO_PROCESS, 0)
-        assert json.loads(worker._order) == {"compute": {"nice": 10}}
+        assert json.loads(supervisor._command) == {"compute": {"nice": 10}}
         eraser.request(subjects=["w1"])
+        supervisor.check_now()
         until(lambda: len(ended) == 2)
-        assert worker.process == process, "it keeps the backbone"
-        assert worker.now.step == ""
+        assert supervisor.process_id == process, "it keeps the backbone"
+        assert supervisor.progress.step == ""
         assert eraser.status().up_to_date
         assert eraser.check_ledger().sound
         assert eraser.audit().identical
@@ -80,22 +69,34 @@ def test_what_waits_is_carried_out_together_by_a_process_that_stays(
 
 
 def test_a_process_that_is_killed_is_started_again_and_goes_on(
-    root: Path, worker: DerivationSupervisor, ended: list[Mapping[str, Any]]
+    root: Path,
+    supervisor: DerivationSupervisor,
+    ended: list[Mapping[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    ensure_process = supervisor._ensure_process
+
+    def kill_the_first() -> subprocess.Popen[str]:
+        process = ensure_process()
+        if not ended:
+            process.send_signal(signal.SIGKILL)
+        return process
+
+    monkeypatch.setattr(supervisor, "_ensure_process", kill_the_first)
     with Eraser(root) as eraser:
         eraser.request(ids=["digit-0003"])
-        worker.wake()
-        until(lambda: worker.process)
-        os.kill(worker.process or 0, signal.SIGKILL)
+        supervisor.start()
         until(lambda: any(one["outcome"] == "done" for one in ended))
     assert ended[0]["outcome"] == "died"
     assert states(root) == {"completed"}
 
 
-def test_a_worker_that_is_stopped_leaves_the_rest_to_the_next(root: Path, ended: list[Mapping[str, Any]]) -> None:
+def test_a_supervisor_that_is_stopped_leaves_the_rest_to_the_next(
+    root: Path, ended: list[Mapping[str, Any]]
+) -> None:
     with Eraser(root) as eraser:
         eraser.request(ids=["digit-0003"])
-    stopped_when(root, ended, lambda worker: worker.process)
+    stopped_when(root, ended, lambda supervisor: supervisor.process_id)
     stopped_when(root, ended, lambda _: ended)
     assert states(root) == {"completed"}
 
@@ -104,11 +105,11 @@ def stopped_when(
     root: Path, ended: list[Mapping[str, Any]], condition: Callable[[DerivationSupervisor], object]
 ) -> None:
     workspace = Workspace(root)
-    worker = DerivationSupervisor(workspace, ended.append)
-    worker.start()
-    until(lambda: condition(worker))
-    process = worker.process
-    worker.stop()
+    supervisor = DerivationSupervisor(workspace, ended.append)
+    supervisor.start()
+    until(lambda: condition(supervisor))
+    process = supervisor.process_id
+    supervisor.stop()
     workspace.close()
     with pytest.raises(ProcessLookupError):
         os.kill(process or 0, 0)
@@ -117,26 +118,26 @@ def stopped_when(
 def test_the_window_is_waited_for_and_what_was_left_in_progress_is_not(root: Path) -> None:
     set_service(root, batch_seconds=3600.0)
     workspace = Workspace(root)
-    worker = DerivationSupervisor(workspace, lambda ended: None)
-    assert worker._wait() is None
+    supervisor = DerivationSupervisor(workspace, lambda ended: None)
+    assert supervisor._seconds_until_start() is None
     with Eraser(root) as eraser:
         request = eraser.request(ids=["digit-0003"])
-        assert 3000 < (worker._wait() or 0) <= 3600
+        assert 3000 < (supervisor._seconds_until_start() or 0) <= 3600
         with eraser.workspace.writing("test"), eraser.workspace.write_transaction() as connection:
             eraser.workspace.requests.begin(connection, [request], None, now=eraser.workspace.clock())
-        assert (worker._wait() or 0) <= 0
+        assert (supervisor._seconds_until_start() or 0) <= 0
     workspace.close()
 
 
 def test_after_a_bad_end_it_waits_longer_each_time(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     workspace, ended = Workspace(root), list[Mapping[str, Any]]()
-    worker = DerivationSupervisor(workspace, ended.append)
+    supervisor = DerivationSupervisor(workspace, ended.append)
     ends = iter([{"outcome": "broken", "error": "OSError"}] * 8 + [{"outcome": "refused", "error": "LockedError"}])
-    monkeypatch.setattr(worker, "_ended", lambda: next(ends))
+    monkeypatch.setattr(supervisor, "_run_derivation", lambda: next(ends))
     delays = []
     for _ in range(9):
-        worker._derive()
-        delays.append(worker._delay)
+        supervisor._derive()
+        delays.append(supervisor._backoff)
     assert delays == [1, 2, 4, 8, 16, 32, 60, 60, 1]
     assert len(ended) == 9
     workspace.close()
@@ -147,7 +148,7 @@ def test_between_derivations_it_rests_in_proportion(root: Path, monkeypatch: pyt
     now = 1000.0
     monkeypatch.setattr("lmeraser.service.supervisor.time.monotonic", lambda: now)
     workspace = Workspace(root)
-    worker = DerivationSupervisor(workspace, lambda ended: None)
+    supervisor = DerivationSupervisor(workspace, lambda ended: None)
 
     def derive(seconds: float) -> Mapping[str, Any]:
         nonlocal now
@@ -156,12 +157,12 @@ def test_between_derivations_it_rests_in_proportion(root: Path, monkeypatch: pyt
 
     with Eraser(root) as eraser:
         request = eraser.request(ids=["digit-0003"])
-        assert worker._wait() == pytest.approx(0.3), "the first one has nothing to rest from"
+        assert supervisor._seconds_until_start() == pytest.approx(0.3), "the first one has nothing to rest from"
         for seconds, rest in ((10.0, 30.0), (3600.0, 60.0)):
-            monkeypatch.setattr(worker, "_ended", lambda seconds=seconds: derive(seconds))
-            worker._derive()
-            assert worker._wait() == pytest.approx(rest)
+            monkeypatch.setattr(supervisor, "_run_derivation", lambda seconds=seconds: derive(seconds))
+            supervisor._derive()
+            assert supervisor._seconds_until_start() == pytest.approx(rest)
         with eraser.workspace.writing("test"), eraser.workspace.write_transaction() as connection:
             eraser.workspace.requests.begin(connection, [request], None, now=eraser.workspace.clock())
-        assert worker._wait() == 0, "what a crash left is carried on"
+        assert supervisor._seconds_until_start() == 0, "what a crash left is carried on"
     workspace.close()

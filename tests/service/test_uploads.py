@@ -17,7 +17,7 @@ from PIL import Image
 
 from lmeraser.data.images import decode
 from lmeraser.service.problems import Problem
-from lmeraser.service.uploads import one_image
+from lmeraser.service.uploads import decode_upload
 
 MOST = 1_000_000
 PIXELS = np.random.default_rng(0).integers(0, 256, (40, 30, 3), dtype=np.uint8)
@@ -58,7 +58,7 @@ TYPES = {n: "image/png" if n in _PNG else "image/webp" if n in _WEBP else "image
 
 def refused(data: bytes, stated: str | None = None) -> Problem:
     with pytest.raises(Problem) as caught:
-        one_image(data, stated=stated, most_pixels=MOST)
+        decode_upload(data, declared_type=stated, max_pixels=MOST)
     assert 400 <= caught.value.status < 500
     assert len(caught.value.detail) > 10
     return caught.value
@@ -67,14 +67,14 @@ def refused(data: bytes, stated: str | None = None) -> Problem:
 @pytest.mark.parametrize("name", GOOD)
 def test_images_are_taken(name: str) -> None:
     for stated in (None, "", "application/octet-stream", TYPES[name], TYPES[name].upper() + "; charset=utf-8"):
-        found = one_image(GOOD[name], stated=stated, most_pixels=MOST)
+        found = decode_upload(GOOD[name], declared_type=stated, max_pixels=MOST)
         np.testing.assert_array_equal(np.asarray(found), np.asarray(decode(GOOD[name])))
 
 
 @pytest.mark.parametrize("name", GOOD)
 @pytest.mark.parametrize("tail", [b"\0", b"<script>", b"PK\x03\x04"])
 def test_nothing_may_follow_an_image(name: str, tail: bytes) -> None:
-    assert "follow its end" in refused(GOOD[name] + tail).detail
+    assert "after the end of the image" in refused(GOOD[name] + tail).detail
 
 
 @pytest.mark.parametrize("name", GOOD)
@@ -83,7 +83,7 @@ def test_an_archive_that_is_an_image_as_well_is_refused(name: str) -> None:
     with zipfile.ZipFile(buffer, "a") as archive:
         archive.writestr("evil.html", "<script>")
     assert zipfile.is_zipfile(io.BytesIO(buffer.getvalue()))
-    assert "nothing else" in refused(buffer.getvalue()).detail
+    assert "after the end of the image" in refused(buffer.getvalue()).detail
 
 
 @pytest.mark.parametrize("name", GOOD)
@@ -161,7 +161,7 @@ def test_damaged_images_are_taken_or_refused_and_nothing_else_happens(data: st.D
         warnings.simplefilter("ignore")
         status = 200
         try:
-            one_image(bytes(damaged), stated=None, most_pixels=MOST)
+            decode_upload(bytes(damaged), declared_type=None, max_pixels=MOST)
         except Problem as problem:
             status = problem.status
         assert status < 500

@@ -1,7 +1,7 @@
-"""Who calls, and whether they may: one dependency that every guarded route names its scopes to.
+"""Authentication and authorization of calls: one dependency that each protected route declares its scopes with.
 
-A key comes as ``Authorization: Bearer KEY``. Whether it is missing, malformed, unknown, revoked or right, the same
-work is done (`api_keys`). Failed calls are counted by address, others by key. Follows `api_keys` and `limits`.
+An API key is sent as ``Authorization: Bearer KEY``. Looking it up costs the same whether it is missing, malformed,
+unknown, revoked or valid (`api_keys`). Calls without a valid key are rate limited by address, all others by key.
 """
 
 from __future__ import annotations
@@ -17,25 +17,34 @@ from lmeraser.service.problems import Problem
 from lmeraser.service.service import Service, service_of
 from lmeraser.workspace.api_keys import ApiKey, Scope
 
-_bearer = HTTPBearer(auto_error=False, scheme_name="key", description="made with 'lmeraser keys create'")
+_bearer = HTTPBearer(auto_error=False, scheme_name="key", description="created with 'lmeraser keys create'")
 Credentials = Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]
 
 
-def needs(*scopes: Scope) -> Callable[[Request, Credentials], Awaitable[ApiKey]]:
-    """A dependency that lets keys with one of these scopes pass."""
+def require_scope(*scopes: Scope) -> Callable[[Request, Credentials], Awaitable[ApiKey]]:
+    """A dependency that admits API keys with one of these scopes."""
 
-    async def guard(request: Request, credentials: Credentials) -> ApiKey:
+    async def authorize(request: Request, credentials: Credentials) -> ApiKey:
         service: Service = service_of(request)
         presented = credentials.credentials if credentials is not None else ""
         key = await run_in_threadpool(service.workspace.api_keys.find, presented)
         if key is None:
-            service.buckets.take(f"address {request.client.host if request.client else ''}")
-            challenge = {"WWW-Authenticate": "Bearer"}
-            raise Problem(401, "key", "A call has a key: Authorization: Bearer KEY.", headers=challenge)
+            service.rate_limiter.take(client_address(request))
+            raise Problem(
+                401,
+                "key",
+                "API key missing or not valid; send it as 'Authorization: Bearer KEY'",
+                headers={"WWW-Authenticate": "Bearer"},
+            )
         request.state.key = key.id
-        service.buckets.take(key.id)
+        service.rate_limiter.take(key.id)
         if not key.may(scopes):
-            raise Problem(403, "scope", f"This needs a key with the scope {' or '.join(scopes)}.")
+            raise Problem(403, "scope", f"The API key lacks the required scope ({' or '.join(scopes)})")
         return key
 
-    return guard
+    return authorize
+
+
+def client_address(request: Request) -> str:
+    """The name under which calls without a valid key are rate limited."""
+    return f"address {request.client.host if request.client else ''}"

@@ -1,7 +1,7 @@
-"""The application: routes, the layers around them, and their description (OpenAPI).
+"""The ASGI application: routes, middleware, and their OpenAPI description.
 
-app = make_app(service)                      # an ASGI application; the caller starts the service
-app = make_app(service, [dashboard.router])  # more routes; `access.needs` and `service_of` are theirs
+app = make_app(service)                      # the caller starts the service
+app = make_app(service, [dashboard.router])  # with further routes, which use `access.require_scope`
 """
 
 from __future__ import annotations
@@ -16,22 +16,23 @@ from starlette.exceptions import HTTPException
 
 from lmeraser._version import __version__
 from lmeraser.errors import LmeraserError
-from lmeraser.service.limits import BodyLimit
-from lmeraser.service.logs import Logged
-from lmeraser.service.problems import Problem, ProblemDetails, answer
+from lmeraser.service.limits import BodySizeLimit
+from lmeraser.service.logs import AccessLog
+from lmeraser.service.problems import Problem, ProblemDetails, handle_exception
 from lmeraser.service.routes import erasure, events, operation, planning, prediction
 from lmeraser.service.service import Service
 
-_NAME_BYTES = 2048  # of one name in a request, generously
+_BYTES_PER_IDENTITY = 2048  # a generous bound for one identity in the body of a request
 
 ROUTERS = (erasure.router, events.router, planning.router, prediction.router, operation.router)
 
 _DESCRIPTION = """
-Exact unlearning over HTTP: deletion requests in the shape of OpenDSR 2.0, and predictions that leave out what is
-to be forgotten from the moment at which a request was accepted.
+Exact unlearning over HTTP: deletion requests in the format of OpenDSR 2.0, and predictions that exclude the
+clusters of records to be forgotten from the moment their request is accepted.
 
-A call has a key, `Authorization: Bearer KEY`; `lmeraser keys create` makes one. Scopes: `predict`, `request`,
-`read`, and `admin` for all of them. Errors are problem details (RFC 9457) and never repeat what was sent.
+Authenticate with an API key, `Authorization: Bearer KEY`; `lmeraser keys create` creates one. The scopes are
+`predict`, `request`, `read`, and `admin`, which includes the others. Errors are problem details (RFC 9457) and
+never repeat what was sent.
 """
 
 
@@ -46,21 +47,28 @@ def make_app(service: Service, more: Sequence[APIRouter] = ()) -> FastAPI:
     app.state.service = service
     for router in (*ROUTERS, *more):
         app.include_router(router)
-    for kind in (Problem, LmeraserError, RequestValidationError, HTTPException):
-        app.add_exception_handler(kind, answer)
-    larger = {"/predict": service.config.max_upload_mb << 20}
-    app.add_middleware(BodyLimit, most=service.config.max_names * _NAME_BYTES, larger=larger)
-    app.add_middleware(Logged, metrics=service.metrics)
-    app.openapi = lambda: _described(app)  # type: ignore[method-assign]
+    for exception_type in (Problem, LmeraserError, RequestValidationError, HTTPException):
+        app.add_exception_handler(exception_type, handle_exception)
+    app.add_middleware(
+        BodySizeLimit,
+        max_bytes=service.config.max_names * _BYTES_PER_IDENTITY,
+        max_bytes_by_path={"/predict": service.config.max_upload_mb << 20},
+    )
+    app.add_middleware(AccessLog, metrics=service.metrics)
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
 
 
-def _described(app: FastAPI) -> dict[str, Any]:
-    """OpenAPI with the schema of problems, which no route returns by its type."""
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI description, with the schema of problems, which no route declares as its return type."""
     if app.openapi_schema is None:
-        found = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
-        schema = ProblemDetails.model_json_schema(ref_template="#/components/schemas/{model}")
-        schemas = found.setdefault("components", {}).setdefault("schemas", {})
-        schemas |= {**schema.pop("$defs", {}), "ProblemDetails": schema}
-        app.openapi_schema = found
+        description = get_openapi(
+            title=app.title, version=app.version, description=app.description, routes=app.routes
+        )
+        problem = ProblemDetails.model_json_schema(
+            ref_template="#/components/schemas/{model}", mode="serialization"
+        )
+        schemas = description.setdefault("components", {}).setdefault("schemas", {})
+        schemas |= {**problem.pop("$defs", {}), "ProblemDetails": problem}
+        app.openapi_schema = description
     return app.openapi_schema

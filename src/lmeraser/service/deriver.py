@@ -1,7 +1,7 @@
-"""Deriving models of one workspace again and again, told in values that name no record.
+"""Repeated derivation of one workspace's model, reported in values that name no record.
 
-Between derivations the backbone stays in memory. What is said of an error is its kind, lmeraser's rule, and where
-it was raised. Follows `eraser` and `unlearn`; knows nothing about processes.
+The backbone stays in memory between derivations. Errors are reported by type, lmeraser's message, and the place
+where they were raised, never by their full text. Knows nothing about processes (`derivation_process`).
 """
 
 from __future__ import annotations
@@ -13,36 +13,38 @@ from pathlib import Path
 from typing import Any
 
 from lmeraser.config.schema import read
-from lmeraser.core.thread_priority import gently
+from lmeraser.core.thread_priority import run_with_lower_priority
 from lmeraser.eraser import Eraser
 from lmeraser.errors import LmeraserError
 from lmeraser.unlearning.unlearn import UnlearnReport, unlearn
 
-_EVERY = 0.2  # seconds between two lines about one step
+_REPORT_SECONDS = 0.2  # between two progress reports of the same step
 
-Say = Callable[[dict[str, Any]], None]
+Report = Callable[[dict[str, Any]], None]
 
 
 class Deriver:
     """Derives models of one workspace, one after the other.
 
     Args:
-        root: the workspace's folder.
-        say: tells how far it is.
+        root: folder of the workspace.
+        report: called with the progress.
     """
 
-    def __init__(self, root: Path, say: Say) -> None:
-        self._root, self._say = root, say
+    def __init__(self, root: Path, report: Report) -> None:
+        self._root = root
+        self._report = report
         self._eraser: Eraser | None = None
         self._compute: dict[str, Any] = {}
-        self._step, self._told = "", 0.0
+        self._step = ""
+        self._reported = 0.0
 
     def derive(self, compute: dict[str, Any]) -> dict[str, Any]:
-        """Carry out what is pending or in progress; how it ended, as JSON values."""
+        """Carry out pending and interrupted requests; the outcome, as JSON values."""
         try:
-            eraser = gently(lambda: self._opened(compute), compute.get("nice", 0))
-            report = unlearn(eraser.workspace, eraser.deriving, failed=False, progress=self._progress)
-            return {"outcome": "done", **_facts(report)}
+            eraser = run_with_lower_priority(lambda: self._open_eraser(compute), compute.get("nice", 0))
+            report = unlearn(eraser.session, retry_failed=False)
+            return {"outcome": "done", **_counts(report)}
         except LmeraserError as error:
             return {"outcome": "refused", "error": type(error).__name__, "message": error.message}
         except Exception as error:
@@ -55,28 +57,28 @@ class Deriver:
         if self._eraser is not None:
             self._eraser.close()
 
-    def _opened(self, compute: dict[str, Any]) -> Eraser:
-        """The workspace, ready; opened again only when its settings have changed: the backbone goes with it."""
-        known = self._eraser
-        if known is not None:
-            now = read(self._root / "lmeraser.toml").computed(compute)
-            if compute == self._compute and now == known.workspace.config:
-                return known
-            known.close()
+    def _open_eraser(self, compute: dict[str, Any]) -> Eraser:
+        """The workspace, ready to derive; reopened only for new settings, because that reloads the backbone."""
+        if self._eraser is not None:
+            config = read(self._root / "lmeraser.toml").computed(compute)
+            if compute == self._compute and config == self._eraser.workspace.config:
+                return self._eraser
+            self._eraser.close()
         self._compute = compute
-        self._eraser = Eraser(self._root, progress=self._progress, compute=compute)
-        self._eraser.deriving()
+        self._eraser = Eraser(self._root, progress=self._on_progress, compute=compute)
+        self._eraser.session.executors.for_training()
         return self._eraser
 
-    def _progress(self, step: str, done: int, total: int | None) -> None:
+    def _on_progress(self, step: str, done: int, total: int | None) -> None:
         now = time.monotonic()
-        if step != self._step or now - self._told >= _EVERY:
-            self._step, self._told = step, now
-            self._say({"step": step, "done": done, "total": total})
+        if step != self._step or now - self._reported >= _REPORT_SECONDS:
+            self._step = step
+            self._reported = now
+            self._report({"step": step, "done": done, "total": total})
 
 
-def _facts(report: UnlearnReport) -> dict[str, Any]:
-    """What is counted."""
+def _counts(report: UnlearnReport) -> dict[str, Any]:
+    """The counts of a report."""
     stage_counts = report.training.stage_counts if report.training else {}
     return {
         "requests": len(report.requests),

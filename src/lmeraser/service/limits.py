@@ -1,4 +1,4 @@
-"""How much a caller may send: calls in a time, and bytes in a call. Knows nothing about what is sent."""
+"""Rate limits and size limits of calls. Knows nothing about their content."""
 
 from __future__ import annotations
 
@@ -11,90 +11,95 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lmeraser.service.problems import Problem
 
-_MOST = 10_000  # names that are remembered; beyond, those that are full again are forgotten
+_MAX_BUCKETS = 10_000  # beyond, buckets that are full again are dropped
 
 
-class Buckets:
-    """Token buckets: each name may do ``burst`` things at once, and ``rate`` a second in the long run.
+class RateLimiter:
+    """Token buckets: each caller may make ``burst`` calls at once, and ``rate`` per second in the long run.
 
     Args:
-        rate: per second.
-        burst: at once.
-        clock: seconds that never go back.
+        rate: tokens per second.
+        burst: capacity of a bucket.
+        clock: monotonic seconds.
     """
 
     def __init__(self, rate: float, burst: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self._rate, self._burst, self._clock = rate, float(burst), clock
-        self._left: dict[str, tuple[float, float]] = {}  # tokens, and when that was
+        self._rate = rate
+        self._burst = float(burst)
+        self._clock = clock
+        self._buckets: dict[str, tuple[float, float]] = {}  # tokens, and the time at which they were counted
         self._lock = threading.Lock()
 
-    def take(self, name: str) -> None:
-        """Count one call.
+    def take(self, caller: str) -> None:
+        """Take one token from a caller's bucket.
 
         Raises:
-            Problem: too many; says when to come again.
+            Problem: the bucket is empty; has the time to wait as ``Retry-After``.
         """
         now = self._clock()
         with self._lock:
-            tokens, then = self._left.get(name, (self._burst, now))
-            tokens = min(self._burst, tokens + (now - then) * self._rate)
+            tokens, counted = self._buckets.get(caller, (self._burst, now))
+            tokens = min(self._burst, tokens + (now - counted) * self._rate)
             allowed = tokens >= 1
-            self._left[name] = (tokens - allowed, now)
-            if len(self._left) > _MOST:
-                self._forget(now)
+            self._buckets[caller] = (tokens - allowed, now)
+            if len(self._buckets) > _MAX_BUCKETS:
+                self._drop_full_buckets(now)
         if not allowed:
             wait = str(math.ceil((1 - tokens) / self._rate))
-            raise Problem(429, "rate", "A key makes so many calls a second.", headers={"Retry-After": wait})
+            raise Problem(429, "rate", "Too many requests; see Retry-After", headers={"Retry-After": wait})
 
-    def _forget(self, now: float) -> None:
-        full = (self._burst - 1) / self._rate
-        self._left = {name: one for name, one in self._left.items() if now - one[1] < full}
+    def _drop_full_buckets(self, now: float) -> None:
+        refill = (self._burst - 1) / self._rate
+        self._buckets = {name: bucket for name, bucket in self._buckets.items() if now - bucket[1] < refill}
 
 
-class BodyLimit:
-    """Refuses bodies that are too large, before they are read where their length is told.
+class BodySizeLimit:
+    """Middleware that rejects bodies that are too large, before they are read if their length is declared.
 
     Args:
-        app: what answers.
-        most: bytes, for every path that ``larger`` does not name. Such a body may be read before anybody knows
-            whether the caller has a key.
-        larger: bytes for single paths.
+        app: the application.
+        max_bytes: for every path that ``max_bytes_by_path`` does not name; such a body may be read before the
+            caller is authenticated.
+        max_bytes_by_path: limits of single paths.
     """
 
-    def __init__(self, app: ASGIApp, most: int, larger: Mapping[str, int]) -> None:
-        self._app, self._most, self._larger = app, most, larger
+    def __init__(self, app: ASGIApp, max_bytes: int, max_bytes_by_path: Mapping[str, int]) -> None:
+        self._app = app
+        self._max_bytes = max_bytes
+        self._max_bytes_by_path = max_bytes_by_path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one call."""
+        """Handle one call."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        most = self._larger.get(scope["path"], self._most)
-        told = dict(scope["headers"]).get(b"content-length", b"0")
-        if not told.isdigit() or int(told) > most:
-            await _refusal(most)(scope, receive, send)
+        limit = self._max_bytes_by_path.get(scope["path"], self._max_bytes)
+        declared = dict(scope["headers"]).get(b"content-length", b"0")
+        if not declared.isdigit() or int(declared) > limit:
+            await _too_large(limit)(scope, receive, send)
             return
-        seen, answered = 0, False
+        received = 0
+        rejected = False
 
-        async def counted() -> Message:
-            nonlocal seen
+        async def receive_counted() -> Message:
+            nonlocal received
             message = await receive()
-            seen += len(message.get("body", b""))
-            if seen > most:  # whoever reads is told that the body ends here, and its answer is replaced
+            received += len(message.get("body", b""))
+            if received > limit:  # the reader sees the body end here, and its answer is replaced
                 return {"type": "http.request", "body": b"", "more_body": False}
             return message
 
-        async def checked(message: Message) -> None:
-            nonlocal answered
-            if seen <= most:
+        async def send_checked(message: Message) -> None:
+            nonlocal rejected
+            if received <= limit:
                 await send(message)
-            elif not answered:
-                answered = True
-                await _refusal(most)(scope, receive, send)
+            elif not rejected:
+                rejected = True
+                await _too_large(limit)(scope, receive, send)
 
-        await self._app(scope, counted, checked)
+        await self._app(scope, receive_counted, send_checked)
 
 
-def _refusal(most: int) -> ASGIApp:
-    rule = f"This takes at most {most} bytes."
-    return Problem(413, "too-large", rule, headers={"Connection": "close"}).response()
+def _too_large(limit: int) -> ASGIApp:
+    detail = f"The request body exceeds the limit of {limit} bytes"
+    return Problem(413, "too-large", detail, headers={"Connection": "close"}).response()

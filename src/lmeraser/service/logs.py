@@ -1,8 +1,8 @@
-"""One line for each call, and nothing personal in any: the outermost layer of the service.
+"""The access log: one line per call, without personal data; the outermost middleware of the service.
 
-A line has the method, the route's template (never the path, into which callers may put anything), the status, the
-time, and the id of the key. An error that nobody expected becomes a problem; its line has the kind and where it
-was raised, never its text, which may quote what was sent. Follows `problems`.
+A line has the method, the route's template (never the path, which may contain anything a caller sends), the
+status, the duration, and the id of the API key. An unexpected exception becomes a problem; the log has its type
+and the place where it was raised, never its text, which may quote what was sent.
 """
 
 from __future__ import annotations
@@ -20,36 +20,38 @@ from lmeraser.service.problems import problem_of
 log = logging.getLogger("lmeraser.service")
 
 
-class Logged:
-    """Tells of every call.
+class AccessLog:
+    """Middleware that logs and measures every call.
 
     Args:
-        app: what answers.
-        metrics: told of it, too.
+        app: the application.
+        metrics: receives the durations.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        self._app, self._metrics = app, metrics
+        self._app = app
+        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one call."""
+        """Handle one call."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started, status = time.perf_counter(), 0
+        started = time.perf_counter()
+        status = 0
 
-        async def watched(message: Message) -> None:
+        async def send_observed(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
             await send(message)
 
         try:
-            await self._app(scope, receive, watched)
+            await self._app(scope, receive, send_observed)
         except Exception as error:
-            log.error("%s at %s", type(error).__name__, place_of(error))
+            log.error("%s at %s", type(error).__name__, location_of(error))
             if not status:
-                await problem_of(error).response()(scope, receive, watched)
+                await problem_of(error).response()(scope, receive, send_observed)
         finally:
             seconds = time.perf_counter() - started
             route = getattr(scope.get("route"), "path", "-")
@@ -59,7 +61,7 @@ class Logged:
             self._metrics.calls.labels(route, method, str(status)).observe(seconds)
 
 
-def place_of(error: BaseException) -> str:
-    """Where an error was raised, without its text."""
+def location_of(error: BaseException) -> str:
+    """Where an exception was raised, innermost frame first, without its text."""
     frames = traceback.extract_tb(error.__traceback__)[-5:]
     return " < ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in reversed(frames))

@@ -1,4 +1,7 @@
-"""What operators watch, for Prometheus: requests against their dates, cost, queues, latencies. Names no person."""
+"""Metrics for Prometheus: requests against their deadlines, cost, queues and latencies. They name no person.
+
+The names of metrics and labels are an interface (``deploy/alerts.yml``, ``docs/service.md``).
+"""
 
 from __future__ import annotations
 
@@ -13,75 +16,86 @@ from lmeraser.core.time import from_text
 from lmeraser.workspace.requests.state import State
 from lmeraser.workspace.workspace import Workspace
 
-_QUICK = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-_LONG = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 7200.0)
+_CALL_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # seconds
+_DERIVATION_BUCKETS = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 7200.0)  # seconds
+
+Gauges = Mapping[str, tuple[str, Callable[[], float]]]
 
 
 class Metrics:
     """The metrics of one service.
 
     Args:
-        workspace: where the requests are.
-        gauges: further values, by name without prefix, each with a text and a function that finds it.
+        workspace: holds the requests.
+        gauges: further values by name (without prefix): a description, and a function that returns the value.
     """
 
-    def __init__(self, workspace: Workspace, gauges: Mapping[str, tuple[str, Callable[[], float]]]) -> None:
+    def __init__(self, workspace: Workspace, gauges: Gauges) -> None:
         self._registry = CollectorRegistry()
-        self._registry.register(_Open(workspace, gauges))
-        many: dict[str, Any] = {"registry": self._registry, "namespace": "lmeraser"}
-        names = ["route", "method", "status"]
-        self.calls = Histogram("call_seconds", "Time to answer a call.", names, buckets=_QUICK, **many)
-        self.images = Counter("predicted_images", "Images answered.", **many)
-        self.rerouted = Counter("rerouted_images", "Of these, answered around a quarantined cluster.", **many)
-        self.callbacks = Counter("callbacks", "Callbacks, by whether they arrived.", ["arrived"], **many)
-        self._derivations = Histogram("derivation_seconds", "Time of a derivation.", buckets=_LONG, **many)
-        self._ended = Counter("derivations", "Derivations, by how they ended.", ["outcome"], **many)
-        self._requests = Counter("requests_carried_out", "Requests that derivations carried out.", **many)
-        self._tuned = Counter("records_tuned", "Records tuned again by derivations: their cost.", **many)
-        self._deleted = Counter("records_deleted", "Records that derivations deleted.", **many)
+        self._registry.register(_WorkspaceCollector(workspace, gauges))
+        common: dict[str, Any] = {"registry": self._registry, "namespace": "lmeraser"}
+        labels = ["route", "method", "status"]
+        self.calls = Histogram("call_seconds", "Time to answer a call.", labels, buckets=_CALL_BUCKETS, **common)
+        self.images = Counter("predicted_images", "Images classified.", **common)
+        self.rerouted = Counter("rerouted_images", "Images rerouted around a quarantined cluster.", **common)
+        self._callbacks = Counter("callbacks", "Callbacks by whether they arrived.", ["arrived"], **common)
+        self._derivation_seconds = Histogram(
+            "derivation_seconds", "Duration of a derivation.", buckets=_DERIVATION_BUCKETS, **common
+        )
+        self._derivations = Counter("derivations", "Derivations by outcome.", ["outcome"], **common)
+        self._requests = Counter("requests_carried_out", "Requests carried out by derivations.", **common)
+        self._tuned = Counter("records_tuned", "Records tuned again by derivations: their cost.", **common)
+        self._deleted = Counter("records_deleted", "Records deleted by derivations.", **common)
 
-    def derived(self, ended: Mapping[str, Any]) -> None:
-        """Count a derivation by what its process said of its end."""
-        self._ended.labels(ended["outcome"]).inc()
-        if ended["outcome"] == "done":
-            self._derivations.observe(ended["seconds"])
-            self._requests.inc(ended["requests"])
-            self._tuned.inc(ended["tuned_records"])
-            self._deleted.inc(ended["records"])
+    def count_callback(self, arrived: bool) -> None:
+        """Count an attempted callback."""
+        self._callbacks.labels(arrived).inc()
+
+    def record_derivation(self, outcome: Mapping[str, Any]) -> None:
+        """Count a derivation by the outcome that its process reported."""
+        self._derivations.labels(outcome["outcome"]).inc()
+        if outcome["outcome"] == "done":
+            self._derivation_seconds.observe(outcome["seconds"])
+            self._requests.inc(outcome["requests"])
+            self._tuned.inc(outcome["tuned_records"])
+            self._deleted.inc(outcome["records"])
 
     def text(self) -> bytes:
-        """All of them, in Prometheus' text format."""
+        """All metrics in Prometheus' text format."""
         return generate_latest(self._registry)
 
 
-class _Open(Collector):
-    """What is looked up when somebody asks."""
+class _WorkspaceCollector(Collector):
+    """Values that are computed when they are collected."""
 
-    def __init__(self, workspace: Workspace, gauges: Mapping[str, tuple[str, Callable[[], float]]]) -> None:
-        self._workspace, self._gauges = workspace, gauges
+    def __init__(self, workspace: Workspace, gauges: Gauges) -> None:
+        self._workspace = workspace
+        self._gauges = gauges
 
     def describe(self) -> Iterable[Metric]:
         return []
 
     def collect(self) -> Iterable[Metric]:
-        now, counts = self._workspace.clock(), dict.fromkeys(get_args(State), 0)
-        age, left = 0.0, float("inf")
+        now = self._workspace.clock()
+        counts = dict.fromkeys(get_args(State), 0)
+        oldest_age = 0.0
+        next_due = float("inf")
         for request in self._workspace.requests.all():
             counts[request.state] += 1
             if request.open:
-                age = max(age, (now - from_text(request.received)).total_seconds())
-                left = min(left, (from_text(request.due) - now).total_seconds())
+                oldest_age = max(oldest_age, (now - from_text(request.received)).total_seconds())
+                next_due = min(next_due, (from_text(request.due) - now).total_seconds())
         states = GaugeMetricFamily("lmeraser_requests", "Deletion requests by state.", labels=["state"])
         for state, count in counts.items():
             states.add_metric([state], count)
         yield states
         yield GaugeMetricFamily(
-            "lmeraser_oldest_request_age_seconds", "Age of the oldest open request.", value=age
+            "lmeraser_oldest_request_age_seconds", "Age of the oldest open request.", value=oldest_age
         )
         yield GaugeMetricFamily(
             "lmeraser_next_due_seconds",
-            "Until the first open request is due; negative: late; +Inf: none.",
-            value=left,
+            "Time until the first open request is due; negative: overdue; +Inf: no request is open.",
+            value=next_due,
         )
-        for name, (text, find) in self._gauges.items():
-            yield GaugeMetricFamily(f"lmeraser_{name}", text, value=find())
+        for name, (description, read) in self._gauges.items():
+            yield GaugeMetricFamily(f"lmeraser_{name}", description, value=read())

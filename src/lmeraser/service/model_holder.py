@@ -1,19 +1,20 @@
-"""The served model in memory: which generation answers, what it leaves out, and how both change at once.
+"""The served model in memory: which generation answers, what is quarantined, and how both change at once.
 
 Rules:
-1. a prediction takes `ModelHolder.current` when it begins and keeps it to its end; nobody waits for anybody;
-2. what is left out is always found out anew from the database, never changed step by step; so whoever looks last
-   has seen every acceptance that was committed before;
-3. it is found out for the generation that is published, before and after: while an older one is in memory, its
-   clusters may not be in the database any more;
-4. it is found out when a prediction begins, so none that begins after an acceptance was committed uses what that
-   quarantines, whoever accepted it; while the ledger does not move it is known already;
-5. if it cannot be found out, nothing answers;
-6. a model that nobody loaded yet, and a head without what was accepted, are made by the first prediction that
-   needs them, so no acceptance waits for them.
+1. a prediction takes `ModelHolder.current` when it begins and keeps it to its end; nothing blocks;
+2. the quarantine is always read anew from the database, never updated step by step, so that whoever reads last has
+   seen every acceptance committed before;
+3. it is read for the generation that is published both before and after reading: once a generation is superseded,
+   its clusters may be gone from the database;
+4. it is read when a prediction begins, so that no prediction that begins after an acceptance was committed uses
+   what that quarantines, whichever process accepted it; as long as the ledger's head is unchanged, the last result
+   holds;
+5. if it cannot be read, no prediction is made;
+6. loading a generation, and solving its head without the quarantined records, is left to the first prediction that
+   needs it, so that no acceptance waits for it.
 
-The process stays on one intra-operation thread with deterministic kernels, so predictions are the bits that
-`lmeraser predict` gives. Follows `quarantine` and `predict`; knows nothing about HTTP.
+The process uses one intra-operation thread and deterministic kernels, so that predictions equal those of `lmeraser
+predict` bit for bit. Knows nothing about HTTP.
 """
 
 from __future__ import annotations
@@ -29,51 +30,53 @@ from threadpoolctl import threadpool_limits
 from lmeraser.eraser import Eraser
 from lmeraser.errors import CorruptError, LmeraserError, NoModelError, StorageError
 from lmeraser.inference.predictor import Predictor
-from lmeraser.inference.quarantine import QuarantineScope, quarantine, waiting
+from lmeraser.inference.quarantine import QuarantineScope, current_scope, quarantine
 from lmeraser.models.environment import deterministic
 from lmeraser.models.manifest import Model
 
-_TRIES = 5  # at finding a generation that stays published while it is loaded, and what stays while it is solved
+_ATTEMPTS = 5  # at reading a state that other processes may change meanwhile
 
 
 @dataclass(frozen=True, eq=False)
 class _Generation:
-    """One generation, loaded when somebody needs it."""
+    """One generation, loaded on first use."""
 
     model: Model
     eraser: Eraser
 
     @cached_property
     def predictor(self) -> Predictor:
-        return Predictor(self.model, self.eraser.workspace.store, self.eraser.executor_of(self.model))
+        session = self.eraser.session
+        return Predictor(self.model, session.workspace.store, session.executors.local_for_model(self.model))
 
 
 @dataclass(frozen=True, eq=False)
-class Answering:
-    """What answers predictions.
+class ServedModel:
+    """A generation together with its quarantine.
 
     Attributes:
-        of: the generation.
-        waiting: what is left out of it.
+        generation: the generation.
+        quarantined: what is excluded from predictions.
     """
 
-    of: _Generation
-    waiting: QuarantineScope
+    generation: _Generation
+    quarantined: QuarantineScope
 
     @property
     def model(self) -> Model:
-        """Its manifest."""
-        return self.of.model
+        """The generation's manifest."""
+        return self.generation.model
 
     @cached_property
     def predictor(self) -> Predictor:
-        """The model without what is left out (rule 6).
+        """The model without what is quarantined (rule 6).
 
         Raises:
             NoModelError: nothing is left to predict with.
             FileNotFoundError: the generation was superseded and purged.
         """
-        return self.of.predictor.without(quarantine(self.of.eraser.workspace, self.model, self.waiting))
+        workspace = self.generation.eraser.workspace
+        return self.generation.predictor.without(quarantine(workspace, self.model, self.quarantined))
 
 
 class ModelHolder:
@@ -87,10 +90,8 @@ class ModelHolder:
         self._eraser = eraser
         self._lock = threading.Lock()
         self._published: _Generation | None = None
-        self._seen: tuple[str, Model | None] | None = None
-        self._current: Answering | LmeraserError = NoModelError(
-            "The service has looked for a model.", got="nothing so far"
-        )
+        self._read_at: tuple[str, Model | None] | None = None
+        self._current: ServedModel | LmeraserError = NoModelError("No model has been loaded yet")
         self._entered = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
@@ -102,94 +103,96 @@ class ModelHolder:
         self._entered.close()
 
     @property
-    def current(self) -> Answering:
-        """What answers a prediction that begins now.
+    def current(self) -> ServedModel:
+        """The model for a prediction that begins now.
 
         Raises:
-            LmeraserError: it is not known what does.
+            LmeraserError: there is none, or its quarantine is unknown.
         """
-        with contextlib.suppress(Exception):  # it has left its reason, without what may be personal
+        with contextlib.suppress(Exception):  # `refresh` stores the reason, without what may be personal
             self.refresh()
         if isinstance(self._current, LmeraserError):
-            raise self._current.with_traceback(None)  # or every caller would add to it
+            raise self._current.with_traceback(None)  # otherwise each raise would extend its traceback
         return self._current
 
-    def ready(self) -> Answering:
-        """What answers a prediction that begins now, able to.
+    def ready(self) -> ServedModel:
+        """The model for a prediction that begins now, loaded and solved.
 
         Raises:
             NoModelError: nothing is left to predict with.
             CorruptError: an artifact is missing.
-            LmeraserError: it is not known what answers.
+            LmeraserError: the quarantine is unknown.
         """
         failure: LmeraserError
-        for _ in range(_TRIES):
+        for _ in range(_ATTEMPTS):
             current = self.current
             try:
                 _ = current.predictor
                 return current
             except NoModelError as error:
                 failure = error
-                if self._current is current:  # else its sums may have gone with it
+                if self._current is current:  # otherwise its statistics may have been purged with it
                     break
             except FileNotFoundError as error:
                 failure = CorruptError(
-                    "The served model's artifacts are in the workspace.",
-                    got=f"{error.filename or error} is missing",
-                    next_step="run 'lmeraser train'; it will be derived again",
+                    "An artifact of the served model is missing",
+                    got=f"{error.filename or error}",
+                    next_step="run 'lmeraser train' to derive it again",
                 )
         raise failure
 
-    def follow(self) -> None:
-        """Load what another process published, before a prediction needs it."""
+    def load_published(self) -> None:
+        """Load a generation that another process published, before a prediction needs it."""
         model = self._eraser.workspace.generations.current()
         if model is not None and (self._published is None or self._published.model is not model):
-            with contextlib.suppress(NoModelError, FileNotFoundError):  # `ready` tells
+            with contextlib.suppress(NoModelError, FileNotFoundError):  # reported by `ready`
                 loaded = self._generation(model)
-                _ = loaded.predictor  # before anybody waits for it
+                _ = loaded.predictor  # outside the lock, so that nothing waits for it
                 with self._lock:
                     self._published = loaded
             self._eraser.workspace.records.statistics.release_memory()
         self.refresh()
 
     def refresh(self) -> None:
-        """Find out what answers from now on; at once if somebody did since the last change."""
+        """Read the published generation and its quarantine, unless both are unchanged since the last time."""
         with self._lock:
             try:
-                seen = self._ledger(), self._eraser.workspace.generations.current()
-                if seen == self._seen:
+                now_at = (self._ledger_head(), self._eraser.workspace.generations.current())
+                if now_at == self._read_at:
                     return
-                self._seen, self._current = seen, self._found()
+                self._read_at = now_at
+                self._current = self._read_current()
             except NoModelError as error:
-                self._seen, self._current = seen, error
+                self._current = error
             except BaseException:
-                self._seen = None  # so that `follow` tries again
-                self._current = NoModelError("Predictions wait until it is known what they leave out.")
+                self._read_at = None  # so that the next call tries again
+                self._current = NoModelError("Predictions are suspended until their quarantine can be read")
                 raise
 
-    def _found(self) -> Answering:
+    def _read_current(self) -> ServedModel:
         workspace = self._eraser.workspace
-        for _ in range(_TRIES):
+        for _ in range(_ATTEMPTS):
             model = workspace.generations.require()
-            found = waiting(workspace, model)
-            if workspace.generations.current() is model:
-                return self._answering(model, found)
+            scope = current_scope(workspace, model)
+            if workspace.generations.current() is model:  # rule 3
+                return self._served(model, scope)
         raise StorageError(
-            "A generation stays published for a moment.",
-            got=f"{_TRIES} newer ones while it was looked at",
-            next_step="let one process derive models",
+            "Generations are published faster than they can be read",
+            got=f"{_ATTEMPTS} attempts",
+            next_step="let only one process derive models",
         )
 
-    def _answering(self, model: Model, found: QuarantineScope) -> Answering:
-        known, self._published = self._current, self._generation(model)
-        if isinstance(known, Answering) and known.of is self._published and known.waiting == found:
+    def _served(self, model: Model, scope: QuarantineScope) -> ServedModel:
+        known = self._current
+        self._published = self._generation(model)
+        if isinstance(known, ServedModel) and known.generation is self._published and known.quarantined == scope:
             return known
-        return Answering(self._published, found)
+        return ServedModel(self._published, scope)
 
     def _generation(self, model: Model) -> _Generation:
         known = self._published
         return known if known is not None and known.model is model else _Generation(model, self._eraser)
 
-    def _ledger(self) -> str:
-        """Where the ledger ends; every acceptance moves it."""
+    def _ledger_head(self) -> str:
+        """The ledger's head, which every acceptance moves."""
         return str(self._eraser.workspace.ledger.head)

@@ -1,8 +1,8 @@
-"""Errors as callers get them: problem details (RFC 9457), which never hold anything that a caller sent.
+"""Error responses as problem details (RFC 9457), which never contain anything that a caller sent.
 
-What a person asked to be forgotten must not come back in an error, from where it gets into logs. So a problem has
-the rule that was broken and the name of the field, never the value; of lmeraser's own errors it takes the rule,
-not what was got. Knows nothing about routes.
+What a person wants forgotten must not come back in an error, from where it would get into logs. A problem
+therefore says what is wrong and with which field, never the value; from lmeraser's own errors it takes the
+message, not the value got. Knows nothing about routes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, computed_field
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
@@ -28,20 +28,20 @@ from lmeraser.errors import (
 
 MEDIA_TYPE = "application/problem+json"
 _TITLES = {
-    400: "The request cannot be understood",
-    401: "A valid key is needed",
-    403: "The key may not do this",
-    404: "There is nothing of this name",
-    405: "This is not done here",
-    409: "The request contradicts what is there",
-    413: "The request is too large",
-    415: "This kind of content is not taken",
-    422: "The request cannot be carried out",
-    429: "Too many calls",
-    500: "Something is wrong with this service",
-    503: "Not at the moment",
+    400: "Invalid request",
+    401: "Valid API key required",
+    403: "Permission denied",
+    404: "Not found",
+    405: "Method not allowed",
+    409: "Conflict with the current state",
+    413: "Content too large",
+    415: "Content type not supported",
+    422: "Request cannot be processed",
+    429: "Rate limit exceeded",
+    500: "Internal server error",
+    503: "Service temporarily unavailable",
 }
-_KINDS: tuple[tuple[type[LmeraserError], int, str], ...] = (
+_PROBLEMS_OF_ERRORS: tuple[tuple[type[LmeraserError], int, str], ...] = (
     (UnknownRecordError, 422, "unknown-identity"),
     (ImageError, 422, "image"),
     (InputError, 400, "input"),
@@ -53,19 +53,29 @@ _RETRY = {"Retry-After": "5"}
 
 
 class Fault(BaseModel):
-    """One field that is wrong.
+    """One invalid field.
 
     Attributes:
-        where: the field, with positions in lists.
-        rule: what has to hold for it.
+        where: path of the field, with the positions in lists.
+        message: what is wrong with it, without its value.
     """
 
-    where: str
-    rule: str
+    where: str = Field(description="Path of the field, with positions in lists.")
+    message: str = Field(description="What is wrong with the field.")
+
+    # Not `deprecated=True`, with which pydantic would warn whenever it serialises the field itself.
+    @computed_field(  # type: ignore[prop-decorator]
+        description="Deprecated, removed in the next release: use `message`.",
+        json_schema_extra={"deprecated": True},
+    )
+    @property
+    def rule(self) -> str:
+        """The name of ``message`` in 0.1, kept for one release."""
+        return self.message
 
 
 class ProblemDetails(BaseModel):
-    """What an error looks like (RFC 9457)."""
+    """An error (RFC 9457)."""
 
     type: str = Field(examples=["urn:lmeraser:problem:unknown-identity"])
     title: str
@@ -75,14 +85,14 @@ class ProblemDetails(BaseModel):
 
 
 class Problem(Exception):  # noqa: N818 - the word of RFC 9457
-    """An error that a caller is told of.
+    """An error that is returned to the caller.
 
     Args:
-        status: of HTTP.
-        kind: names the problem for programs.
-        detail: the rule that was broken, and what to do; nothing that a caller sent.
-        faults: single fields that are wrong.
-        headers: more of the answer.
+        status: HTTP status code.
+        kind: identifies the problem for programs.
+        detail: what is wrong and what to do; nothing that a caller sent.
+        faults: invalid fields.
+        headers: additional headers of the response.
     """
 
     def __init__(
@@ -95,75 +105,88 @@ class Problem(Exception):  # noqa: N818 - the word of RFC 9457
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(kind)
-        self.status, self.kind, self.detail = status, kind, detail
-        self.faults, self.headers = list(faults), dict(headers or {})
+        self.status = status
+        self.kind = kind
+        self.detail = detail
+        self.faults = list(faults)
+        self.headers = dict(headers or {})
 
     def response(self) -> Response:
-        """As an answer."""
-        body = ProblemDetails(
+        """The problem as an HTTP response."""
+        details = ProblemDetails(
             type=f"urn:lmeraser:problem:{self.kind}",
-            title=_TITLES.get(self.status, "Refused"),
+            title=_TITLES.get(self.status, "Request failed"),
             status=self.status,
             detail=self.detail,
             faults=self.faults,
         )
-        values = body.model_dump(exclude_defaults=True)
-        return JSONResponse(values, self.status, headers=self.headers, media_type=MEDIA_TYPE)
+        body = details.model_dump(exclude_defaults=True)
+        return JSONResponse(body, self.status, headers=self.headers, media_type=MEDIA_TYPE)
 
 
 def problem_of(error: Exception) -> Problem:
-    """What a caller is told of an error."""
+    """The problem that is returned for an exception."""
     if isinstance(error, Problem):
         return error
     if isinstance(error, RequestValidationError):
         return invalid(error.errors())
     if isinstance(error, HTTPException):
         kind = {400: "invalid", 404: "not-found", 405: "method"}.get(error.status_code, "http")
-        return Problem(error.status_code, kind, "What is answered here: /openapi.json.", headers=error.headers)
-    for raised, status, kind in _KINDS:
-        if isinstance(error, raised):
+        detail = "/openapi.json describes the available routes and methods"
+        return Problem(error.status_code, kind, detail, headers=error.headers)
+    for error_type, status, kind in _PROBLEMS_OF_ERRORS:
+        if isinstance(error, error_type):
             return Problem(status, kind, error.message, headers=_RETRY if status == 503 else None)
-    return Problem(500, "internal", "The operator finds more in the log of the service.")
+    return Problem(500, "internal", "Unexpected error; the service's log has more for its operator")
 
 
-async def answer(request: Request, error: Exception) -> Response:
-    """A problem as the handler of exceptions."""
+async def handle_exception(request: Request, error: Exception) -> Response:
+    """The exception handler of the application."""
     return problem_of(error).response()
 
 
 def invalid(errors: Sequence[Any]) -> Problem:
-    """What pydantic found wrong, without the values."""
-    faults = [Fault(where=_where(error["loc"]), rule=_rule(error)) for error in errors]
-    return Problem(400, "invalid", "Every field has the form that /openapi.json describes.", faults=faults)
+    """The problem for pydantic's validation errors, without the values."""
+    faults = [Fault(where=_path(error["loc"]), message=_message(error)) for error in errors]
+    return Problem(400, "invalid", "The request does not match the schema in /openapi.json", faults=faults)
 
 
-def _where(location: Sequence[int | str]) -> str:
-    """The field; names that a caller may have chosen are left out."""
+def _path(location: Sequence[int | str]) -> str:
+    """Path of a field; keys that a caller may have chosen are left out."""
     return ".".join(str(part) for part in location if isinstance(part, int) or part in _FIELDS) or "(body)"
 
 
-def _rule(error: Any) -> str:
-    """What has to hold; of pydantic's texts only those parts that it was told here."""
+def _message(error: Any) -> str:
+    """What is wrong with a field; of pydantic's texts only parts that come from the schema."""
     context = error.get("ctx", {})
     if error["type"] == "literal_error":
-        return f"one of {context['expected']}"
-    limit = next((context[name] for name in _LIMITS if name in context), None)
-    return str(error["type"]).replace("_", " ") + (f" ({limit})" if limit is not None else "")
+        return f"Must be {context['expected']}"
+    limits = [f" ({words} {context[name]})" for name, words in _LIMITS.items() if name in context]
+    return str(error["type"]).replace("_", " ").capitalize() + "".join(limits[:1])
 
 
-_LIMITS = ("max_length", "min_length", "ge", "le", "gt", "lt")
+_LIMITS = {
+    "max_length": "at most",
+    "min_length": "at least",
+    "ge": "at least",
+    "le": "at most",
+    "gt": "more than",
+    "lt": "less than",
+}
 _FIELDS: set[str] = set()
 
 
-def knows_fields(model: type[BaseModel]) -> type[BaseModel]:
-    """Names of a model's fields may be named in problems."""
+def name_fields_in_problems(model: type[BaseModel]) -> type[BaseModel]:
+    """A decorator: the names of this model's fields may appear in problems."""
     _FIELDS.update(model.model_fields)
     return model
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """For OpenAPI: these problems, and that there may be others."""
+    """OpenAPI responses: problems with these statuses, and possibly others."""
     schema = {"$ref": "#/components/schemas/ProblemDetails"}
     content = {"content": {MEDIA_TYPE: {"schema": schema}}}
-    found: dict[int | str, dict[str, Any]] = {s: {"description": _TITLES[s], **content} for s in statuses}
-    return {**found, "default": {"description": "Any other problem", **content}}
+    responses: dict[int | str, dict[str, Any]] = {
+        status: {"description": _TITLES[status], **content} for status in statuses
+    }
+    return {**responses, "default": {"description": "Any other problem", **content}}

@@ -1,9 +1,9 @@
-"""Accepting and cancelling requests: durable before they are answered.
+"""Acceptance and cancellation of requests: durable before they are acknowledged.
 
-One thread takes all changes that wait, makes them in one transaction of the database, which is flushed to the
-disk, and answers. So changes that come at the same time share the flush. One that is refused changes nothing and
-does not disturb the others. A prediction that begins later finds what it leaves out in the database (`state`).
-Follows `requests`; knows nothing about HTTP.
+One thread collects the waiting changes, applies them in one database transaction, which is flushed to disk, and
+resolves their futures. Changes that arrive at the same time thus share one flush. A change that is refused writes
+nothing and does not affect the others. A prediction that begins later reads the quarantine from the database
+(`model_holder`). Knows nothing about HTTP.
 """
 
 from __future__ import annotations
@@ -22,84 +22,87 @@ from lmeraser.workspace.workspace import Workspace
 
 T = TypeVar("T")
 
-_TOGETHER = 32  # changes in one transaction, while which others wait who want to write
+_MAX_CHANGES = 32  # in one transaction, which blocks other writers while it lasts
 
 
 @dataclass(frozen=True)
 class _Change:
-    make: Callable[[Connection], Any]
-    made: Future[Any] = field(default_factory=Future)
+    apply: Callable[[Connection], Any]
+    future: Future[Any] = field(default_factory=Future)
 
 
 class RequestWriter:
-    """Makes changes of requests, in a thread of its own.
+    """Applies changes to requests, in a thread of its own.
 
     Args:
-        workspace: where the requests are.
-        then: called after every round of changes.
+        workspace: holds the requests.
+        on_commit: called after each transaction.
     """
 
-    def __init__(self, workspace: Workspace, then: Callable[[], None]) -> None:
-        self._workspace, self._then = workspace, then
+    def __init__(self, workspace: Workspace, on_commit: Callable[[], None]) -> None:
+        self._workspace = workspace
+        self._on_commit = on_commit
         self._changes: queue.SimpleQueue[_Change | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="intake", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="request-writer", daemon=True)
 
     @property
     def waiting(self) -> int:
-        """Changes that wait."""
+        """Number of changes waiting."""
         return self._changes.qsize()
 
     def start(self) -> None:
-        """Begin to take changes."""
+        """Start applying changes."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Make what waits, then end."""
+        """Apply the waiting changes, then stop."""
         self._changes.put(None)
         self._thread.join()
 
-    def make(self, change: Callable[[Connection], T]) -> Future[T]:
-        """Make a change in the transaction that it is handed; an `InputError` it raises before it writes."""
-        one = _Change(change)
-        self._changes.put(one)
-        return one.made
+    def submit(self, change: Callable[[Connection], T]) -> Future[T]:
+        """Apply a change within a transaction; it may raise `InputError` before it writes."""
+        submitted = _Change(change)
+        self._changes.put(submitted)
+        return submitted.future
 
     def _run(self) -> None:
-        going = True
-        while going:
-            changes, going = self._taken()
+        running = True
+        while running:
+            changes, running = self._next_changes()
             if changes:
-                self._round(changes)
+                self._commit(changes)
 
-    def _taken(self) -> tuple[list[_Change], bool]:
-        changes, change = list[_Change](), self._changes.get()
+    def _next_changes(self) -> tuple[list[_Change], bool]:
+        """The waiting changes, at least one; whether there may be more later."""
+        changes = list[_Change]()
+        change = self._changes.get()
         while change is not None:
-            if change.made.set_running_or_notify_cancel():
+            if change.future.set_running_or_notify_cancel():
                 changes.append(change)
-            if len(changes) == _TOGETHER or self._changes.empty():
+            if len(changes) == _MAX_CHANGES or self._changes.empty():
                 return changes, True
             change = self._changes.get()
         return changes, False
 
-    def _round(self, changes: Sequence[_Change]) -> None:
-        answers: list[Callable[[], None]] = []
+    def _commit(self, changes: Sequence[_Change]) -> None:
+        resolutions: list[Callable[[], None]] = []
         try:
             with self._workspace.request_transaction("serve") as connection:
-                answers = [_made(change, connection) for change in changes]
+                resolutions = [_apply(change, connection) for change in changes]
         except Exception as error:
             for change in changes:
-                change.made.set_exception(error)
+                change.future.set_exception(error)
             return
-        for answer in answers:
-            answer()
-        self._then()
+        for resolve in resolutions:
+            resolve()
+        self._on_commit()
 
 
-def _made(change: _Change, connection: Connection) -> Callable[[], None]:
-    """Make a change; how to answer it later."""
+def _apply(change: _Change, connection: Connection) -> Callable[[], None]:
+    """Apply a change; a function that resolves its future, for after the commit."""
     try:
-        result = change.make(connection)
+        result = change.apply(connection)
     except InputError as error:
         refusal = error
-        return lambda: change.made.set_exception(refusal)
-    return lambda: change.made.set_result(result)
+        return lambda: change.future.set_exception(refusal)
+    return lambda: change.future.set_result(result)

@@ -1,16 +1,16 @@
-"""The service as a process that listens: safe defaults, TLS, and a clean end.
+"""The listening process: safe defaults, TLS, and graceful shutdown.
 
 Rules:
-1. it listens on this machine only, unless another address is asked for;
-2. every guarded route needs a key, also here: other users and web pages reach a loopback address, too;
-3. on another address it starts only with TLS (or behind a proxy that has it, if that is said) and with a key made.
+1. it listens on a loopback address unless another one is requested;
+2. every protected route requires an API key, on loopback too, which other users and web pages can reach;
+3. on any other address it starts only with TLS (or behind a proxy that terminates TLS, if so stated) and with at
+   least one active API key.
 """
 
 from __future__ import annotations
 
 import contextlib
 import gc
-import ipaddress
 import logging
 import signal
 import socket
@@ -23,16 +23,17 @@ import uvicorn
 from fastapi import FastAPI
 
 from lmeraser.errors import InputError
+from lmeraser.service.addresses import is_loopback
 from lmeraser.service.service import Service
 
-_GRACE = 10  # seconds for calls that are under way when the service is stopped
+_SHUTDOWN_SECONDS = 10  # for calls in progress when the service is stopped
 _BACKLOG = 1024
-_KEEP = 75  # seconds for which a connection without a call stays open; callers close theirs sooner
-_SWITCH = 0.0005  # seconds after which a thread hands over Python's lock; calls wait for predictions otherwise
+_KEEP_ALIVE_SECONDS = 75  # longer than clients keep idle connections, so that they close them first
+_SWITCH_INTERVAL = 0.0005  # seconds until a thread yields the GIL; otherwise calls wait for predictions
 
 
 class _Server(uvicorn.Server):
-    """Tells open streams to end, which would be waited for otherwise."""
+    """Ends open event streams at shutdown; uvicorn would wait for them."""
 
     def __init__(self, config: uvicorn.Config, service: Service) -> None:
         super().__init__(config)
@@ -44,97 +45,90 @@ class _Server(uvicorn.Server):
 
 
 def check_exposure(service: Service, host: str, *, tls: bool, behind_proxy: bool) -> None:
-    """Rule 3.
+    """Enforce rule 3.
 
     Raises:
-        InputError: it would be open to others without TLS or without keys.
+        InputError: the service would be exposed without TLS or without an API key.
     """
     if is_loopback(host):
         return
     if not tls and not behind_proxy:
         raise InputError(
-            "On an address that others reach, keys and images travel encrypted.",
-            got=f"{host} without TLS",
-            next_step="give --tls-certificate and --tls-key, or --behind-proxy if a proxy in front has TLS",
+            "Refusing to listen on a non-loopback address without TLS",
+            got=host,
+            next_step="give --tls-certificate and --tls-key, or --behind-proxy if a proxy terminates TLS",
         )
     if not service.workspace.api_keys.any_active():
         raise InputError(
-            "On an address that others reach, a service starts with a key.",
+            "Refusing to listen on a non-loopback address without an API key",
             got="no key, or all of them revoked",
-            next_step="make one with 'lmeraser keys create --name NAME --scope SCOPE'",
+            next_step="create one with 'lmeraser keys create --name NAME --scope SCOPE'",
         )
 
 
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address."""
-    with contextlib.suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return host == "localhost"
-
-
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens; port 0: a free one.
+    """A listening socket; port 0 selects a free one.
 
     Raises:
-        InputError: the address is in use, or not this machine's.
+        InputError: the address is in use or does not belong to this machine.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # With its protocol named, asyncio sends answers at once; else their parts wait 40 ms for each other.
-    opened = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    # asyncio sets TCP_NODELAY only on sockets that name their protocol; without it, answers are delayed by 40 ms.
+    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        opened.bind((host, port))
-        opened.listen(_BACKLOG)
+        listening.bind((host, port))
+        listening.listen(_BACKLOG)
     except OSError as error:
-        opened.close()
+        listening.close()
         raise InputError(
-            "A service listens on a free port of this machine.",
+            "Cannot listen on this address",
             got=f"{host}, port {port}: {error.strerror}",
             next_step="give another --host or --port",
         ) from error
-    return opened
+    return listening
 
 
 def run(
     app: FastAPI,
     service: Service,
-    opened: socket.socket,
+    listening: socket.socket,
     *,
     certificate: Path | None = None,
     key: Path | None = None,
     ready: Callable[[str], None],
 ) -> None:
-    """Answer until the process is told to stop.
+    """Serve until the process receives SIGTERM or SIGINT.
 
     Args:
-        app: what answers.
+        app: the application.
         service: not started yet.
-        opened: a socket that listens.
+        listening: a listening socket.
         certificate: PEM file with the chain of TLS certificates.
         key: PEM file with their private key.
-        ready: told the address once it answers.
+        ready: called with the URL once the service answers.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    logging.getLogger("httpx2").setLevel(logging.ERROR)  # it would log URLs
+    logging.getLogger("httpx2").setLevel(logging.ERROR)  # it would log the URLs of callbacks
     config = uvicorn.Config(
         app,
         log_config=None,
-        access_log=False,  # it would log paths, into which callers may put anything (`logs`)
+        access_log=False,  # it would log paths, which may contain anything a caller sends (`logs`)
         log_level="warning",
-        timeout_graceful_shutdown=_GRACE,
+        timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
         ssl_certfile=certificate,
         ssl_keyfile=key,
-        timeout_keep_alive=_KEEP,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         server_header=False,
         lifespan="off",
     )
-    host, port = opened.getsockname()[:2]
-    shown = f"[{host}]" if ":" in host else host
-    with service, contextlib.closing(opened):
-        for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises them again when it has ended
+    host, port = listening.getsockname()[:2]
+    url_host = f"[{host}]" if ":" in host else host
+    with service, contextlib.closing(listening):
+        for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises them again after its shutdown
             signal.signal(number, lambda *_: None)
         gc.collect()
-        gc.freeze()  # what is in memory now stays: libraries and the model
-        sys.setswitchinterval(_SWITCH)
-        ready(f"http{'s' if certificate else ''}://{shown}:{port}")
-        _Server(config, service).run(sockets=[opened])
+        gc.freeze()  # libraries and the model stay for good: exclude them from collections
+        sys.setswitchinterval(_SWITCH_INTERVAL)
+        ready(f"http{'s' if certificate else ''}://{url_host}:{port}")
+        _Server(config, service).run(sockets=[listening])

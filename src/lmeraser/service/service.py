@@ -1,11 +1,11 @@
-"""All parts of a running service together: made, started and stopped in one place, and found by routes.
+"""The components of a running service: created, started and stopped in one place, and looked up by routes.
 
-    calls ──> intake ──> database ──> worker ──> derivation (a process)
-                            │                        │
-                          served <───────────────────┘
-    calls ──> predictions ──┘
+    calls ──> request writer ──> database ──> derivation supervisor ──> derivation process
+                                    │                                          │
+                               model holder <──────────────────────────────────┘
+    calls ──> prediction queue ──┘
 
-A router gets what it needs by `service_of`. Knows nothing about single routes.
+Routes reach the components through `service_of`. Knows nothing about single routes.
 """
 
 from __future__ import annotations
@@ -20,69 +20,69 @@ from fastapi import Request
 
 from lmeraser.eraser import Eraser
 from lmeraser.errors import LmeraserError
-from lmeraser.service.callbacks import Callbacks
-from lmeraser.service.limits import Buckets
+from lmeraser.service.callbacks import CallbackSender
+from lmeraser.service.limits import RateLimiter
 from lmeraser.service.metrics import Metrics
 from lmeraser.service.model_holder import ModelHolder
-from lmeraser.service.predictions import Predictions
+from lmeraser.service.prediction_queue import PredictionQueue
 from lmeraser.service.request_writer import RequestWriter
 from lmeraser.service.supervisor import DerivationSupervisor
 from lmeraser.workspace.requests.subscriptions import Subscriptions
 
-_TOGETHER = 64  # images for which what is left out is found out once
-_FOLLOW = 0.5  # seconds between two looks at what other processes did
+_MIN_BATCH_IMAGES = 64  # the quarantine is determined once per batch, so small batches would waste time on it
+_POLL_SECONDS = 0.5  # between two checks for generations and requests from other processes
 
 
 class Service:
     """A service over one workspace; a context manager that starts and stops it.
 
     Args:
-        eraser: the workspace; it stays the caller's to close.
-        compute: settings of ``[compute]`` that differ where models are derived.
+        eraser: the workspace; closing it remains the caller's responsibility.
+        compute: overrides of the ``[compute]`` settings for derivations.
 
     Attributes:
-        served: what answers predictions.
-        intake: takes requests and cancellations.
-        predictions: answers images.
-        worker: carries requests out.
-        buckets: counts calls.
-        metrics: what is watched.
-        streams: how many callers follow requests now.
+        model_holder: the served model.
+        request_writer: accepts and cancels requests.
+        prediction_queue: classifies images.
+        supervisor: derives models that carry out requests.
+        rate_limiter: limits calls per API key.
+        metrics: what Prometheus collects.
+        open_streams: number of event streams that are open now.
         stopping: set when open connections have to end.
     """
 
     def __init__(self, eraser: Eraser, *, compute: Mapping[str, Any] | None = None) -> None:
-        self.eraser, self.workspace = eraser, eraser.workspace
+        self.eraser = eraser
+        self.workspace = eraser.workspace
         self.config = self.workspace.config.service
-        micro, workers = self.workspace.config.backbone.micro_batch, self.workspace.config.compute.workers
-        together = max(_TOGETHER, micro * (workers or os.cpu_count() or 1))
-        self.served = ModelHolder(eraser)
-        self.predictions = Predictions(
-            self.served,
-            together=together,
-            most_pixels=self.config.max_waiting_megapixels * 1e6,
-            most_seconds=self.config.max_waiting_seconds,
+        workers = self.workspace.config.compute.workers or os.cpu_count() or 1
+        self.model_holder = ModelHolder(eraser)
+        self.prediction_queue = PredictionQueue(
+            self.model_holder,
+            batch_images=max(_MIN_BATCH_IMAGES, self.workspace.config.backbone.micro_batch * workers),
+            max_pixels=self.config.max_waiting_megapixels * 1e6,
+            max_wait_seconds=self.config.max_waiting_seconds,
             nice=self.config.prediction_nice,
         )
-        self.worker = DerivationSupervisor(self.workspace, self._derived, compute)
-        self.intake = RequestWriter(self.workspace, self.worker.wake)
-        self.buckets = Buckets(self.config.requests_per_second, self.config.burst)
-        self.streams = 0
+        self.supervisor = DerivationSupervisor(self.workspace, self._on_derivation_finished, compute)
+        self.request_writer = RequestWriter(self.workspace, self.supervisor.check_now)
+        self.rate_limiter = RateLimiter(self.config.requests_per_second, self.config.burst)
+        self.open_streams = 0
         self.stopping = threading.Event()
         self.metrics = Metrics(self.workspace, self._gauges(self.workspace.subscriptions))
-        self.callbacks = Callbacks(self.workspace, lambda arrived: self.metrics.callbacks.labels(arrived).inc())
-        self._follower = threading.Thread(target=self._follow, name="follower", daemon=True)
+        self.callback_sender = CallbackSender(self.workspace, self.metrics.count_callback)
+        self._poller = threading.Thread(target=self._poll_workspace, name="workspace-poller", daemon=True)
         self._entered = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
-            stack.enter_context(self.served)
-            self.served.follow()
-            for part in (self.predictions, self.intake, self.worker, self.callbacks):
-                part.start()
-                stack.callback(part.stop)
-            self._follower.start()
-            stack.callback(self._follower.join)
+            stack.enter_context(self.model_holder)
+            self.model_holder.load_published()
+            for component in (self.prediction_queue, self.request_writer, self.supervisor, self.callback_sender):
+                component.start()
+                stack.callback(component.stop)
+            self._poller.start()
+            stack.callback(self._poller.join)
             stack.callback(self.stopping.set)
             self._entered = stack.pop_all()
         return self
@@ -90,38 +90,47 @@ class Service:
     def __exit__(self, *exception: object) -> None:
         self._entered.close()
 
-    def _derived(self, ended: Mapping[str, Any]) -> None:
-        self.metrics.derived(ended)
-        with contextlib.suppress(Exception):  # the follower tries again
-            self.served.follow()
+    def _on_derivation_finished(self, outcome: Mapping[str, Any]) -> None:
+        self.metrics.record_derivation(outcome)
+        with contextlib.suppress(Exception):  # the poller tries again
+            self.model_holder.load_published()
 
-    def _follow(self) -> None:
-        while not self.stopping.wait(_FOLLOW):
-            with contextlib.suppress(Exception):  # nothing answers while it is not known what to leave out
-                self.served.follow()
+    def _poll_workspace(self) -> None:
+        while not self.stopping.wait(_POLL_SECONDS):
+            with contextlib.suppress(Exception):  # predictions are refused until the quarantine is known again
+                self.model_holder.load_published()
 
     def _gauges(self, subscriptions: Subscriptions) -> dict[str, tuple[str, Any]]:
         return {
-            "waiting_images": ("Images that wait for their prediction.", lambda: self.predictions.waiting),
-            "waiting_changes": ("Requests and cancellations that wait.", lambda: self.intake.waiting),
-            "waiting_callbacks": ("Callers that are to be told of the end.", subscriptions.count),
-            "deriving": ("Whether a derivation is under way.", lambda: float(bool(self.worker.now.step))),
-            "generation": ("Of the served model; -1: none.", self._generation),
-            "quarantined_clusters": ("Clusters that predictions leave out.", self._quarantined),
+            "waiting_images": (
+                "Images waiting for their prediction.",
+                lambda: self.prediction_queue.waiting_images,
+            ),
+            "waiting_changes": (
+                "Requests and cancellations waiting to be written.",
+                lambda: self.request_writer.waiting,
+            ),
+            "waiting_callbacks": ("Callbacks not yet notified of the end of their request.", subscriptions.count),
+            "deriving": (
+                "Whether a derivation is running (0 or 1).",
+                lambda: float(bool(self.supervisor.progress.step)),
+            ),
+            "generation": ("Generation of the served model; -1: none.", self._generation),
+            "quarantined_clusters": ("Clusters excluded from predictions.", self._quarantined_clusters),
         }
 
     def _generation(self) -> float:
         model = self.workspace.generations.current()
         return -1 if model is None else model.generation
 
-    def _quarantined(self) -> float:
+    def _quarantined_clusters(self) -> float:
         try:
-            return len(self.served.current.waiting.clusters)
+            return len(self.model_holder.current.quarantined.clusters)
         except LmeraserError:
             return 0
 
 
 def service_of(request: Request) -> Service:
-    """The service that a call is for."""
+    """The service that handles a call."""
     service: Service = request.app.state.service
     return service

@@ -1,11 +1,11 @@
-"""Carrying out what was accepted: when to derive, and the process that does it (`derivation`).
+"""Scheduling of derivations, and supervision of the process that runs them (`derivation_process`).
 
-A derivation begins some seconds after the first request that waits, so that requests which come close together
-share one; what was left in progress by a crash is carried on at once. While requests keep coming, derivations rest
-in between and take a share of the time only: from its acceptance on, no record is used any more. The process may
-die at any moment: it is started again, and the workspace's own journal says what is left to do.
+A derivation starts some seconds after the first pending request, so that requests filed close together share one;
+requests that a crash left in progress are resumed at once. While requests keep arriving, derivations pause in
+between and use only a share of the time: their records are quarantined from acceptance on anyway. The process may
+die at any moment: it is restarted, and the workspace's own journal says what is left to do.
 
-Follows `requests`; knows nothing about HTTP.
+Knows nothing about HTTP.
 """
 
 from __future__ import annotations
@@ -24,24 +24,25 @@ from typing import Any
 from lmeraser.errors import LmeraserError
 from lmeraser.workspace.workspace import Workspace
 
-_LOOK = 0.5  # seconds between two looks at what is open; other processes accept requests, too
-_FIRST_DELAY, _LONGEST_DELAY = 1.0, 60.0  # seconds after a derivation that ended badly
+_POLL_SECONDS = 0.5  # between two checks for open requests; other processes accept requests, too
+_FIRST_BACKOFF = 1.0  # seconds to wait after a failed derivation, doubled up to
+_LONGEST_BACKOFF = 60.0
 _LONGEST_REST = 60.0  # seconds between two derivations
-_PATIENCE = 5.0  # seconds in which the process has to end
-_HARMLESS = ("InputError", "LockedError")  # cancelled meanwhile; somebody else is writing
+_TERMINATION_SECONDS = 5.0  # for the process to end before it is killed
+_EXPECTED_ERRORS = ("InputError", "LockedError")  # request cancelled meanwhile; another process is writing
 
 log = logging.getLogger("lmeraser.service")
 
 
 @dataclass(frozen=True)
-class Step:
-    """How far a derivation is.
+class DerivationProgress:
+    """Progress of a derivation.
 
     Attributes:
         number: of the derivation, counted from 1 since the service was started.
-        step: its name; '' while none is under way.
-        done: how much of it is done.
-        total: of how much; None: not known.
+        step: its current step; '' while no derivation is running.
+        done: units of the step that are done.
+        total: units of the step; None: unknown.
     """
 
     number: int = 0
@@ -51,149 +52,162 @@ class Step:
 
 
 class DerivationSupervisor:
-    """Carries requests out, in a thread of its own that watches a process.
+    """Carries requests out, in a thread that supervises a process.
 
     Args:
-        workspace: where the requests are.
-        then: called with how a derivation ended.
-        compute: settings of ``[compute]`` that differ.
+        workspace: holds the requests.
+        on_finished: called with the outcome of each derivation.
+        compute: overrides of the ``[compute]`` settings.
+
+    Attributes:
+        progress: of the derivation that is running.
     """
 
     def __init__(
         self,
         workspace: Workspace,
-        then: Callable[[Mapping[str, Any]], None],
+        on_finished: Callable[[Mapping[str, Any]], None],
         compute: Mapping[str, Any] | None = None,
     ) -> None:
-        self._workspace, self._then, self._config = workspace, then, workspace.config.service
-        # Its threads give way, not the process: a transaction that others wait for is not to be starved.
-        self._order = json.dumps({"compute": {"nice": self._config.nice, **(compute or {})}}) + "\n"
-        self.now = Step()
+        self._workspace = workspace
+        self._on_finished = on_finished
+        self._config = workspace.config.service
+        # Lowers the priority of the process's compute threads, not of the process: its database transactions,
+        # which others wait for, must not starve.
+        self._command = json.dumps({"compute": {"nice": self._config.nice, **(compute or {})}}) + "\n"
+        self.progress = DerivationProgress()
         self._process: subprocess.Popen[str] | None = None
-        self._woken, self._stopping = threading.Event(), threading.Event()
-        self._since: float | None = None
-        self._delay = 0.0
-        self._rested = time.monotonic()
-        self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
+        self._check = threading.Event()
+        self._stopping = threading.Event()
+        self._waiting_since: float | None = None
+        self._backoff = 0.0
+        self._rest_until = time.monotonic()
+        self._thread = threading.Thread(target=self._run, name="derivation-supervisor", daemon=True)
 
     def start(self) -> None:
-        """Begin to look for what is open."""
+        """Start checking for open requests."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End, and the process with it; finished parts are kept, and the next service goes on."""
+        """Stop, and terminate the process; finished parts are kept, and the next service resumes."""
         self._stopping.set()
-        self._woken.set()
+        self._check.set()
         while self._thread.is_alive():
-            self._end()
+            self._terminate()
             self._thread.join(0.1)
-        self._end()
-        self._forget()
+        self._terminate()
+        self._reap()
 
-    def wake(self) -> None:
-        """Look at once: something was accepted."""
-        self._woken.set()
+    def check_now(self) -> None:
+        """Check for open requests without waiting for the next poll."""
+        self._check.set()
 
     @property
-    def process(self) -> int | None:
-        """Id of the process that derives, if it runs."""
+    def process_id(self) -> int | None:
+        """Id of the derivation process, if it is running."""
         return self._process.pid if self._process is not None and self._process.poll() is None else None
 
     def _run(self) -> None:
         while not self._stopping.is_set():
-            wait = self._wait()
+            wait = self._seconds_until_start()
             if wait is None or wait > 0:
-                self._woken.wait(_LOOK if wait is None else min(wait, _LOOK))
-                self._woken.clear()
+                self._check.wait(_POLL_SECONDS if wait is None else min(wait, _POLL_SECONDS))
+                self._check.clear()
             else:
                 self._derive()
 
-    def _wait(self) -> float | None:
-        """Seconds until a derivation is to begin; None: there is nothing to do."""
+    def _seconds_until_start(self) -> float | None:
+        """Seconds until the next derivation starts; None: no request is open."""
         try:
             states = {request.state for request in self._workspace.requests.all("pending", "in_progress")}
         except LmeraserError as error:
-            log.error("requests cannot be read: %s", error.message)
-            return _LOOK
+            log.error("cannot read requests: %s", error.message)
+            return _POLL_SECONDS
         if not states:
-            self._since = None
+            self._waiting_since = None
             return None
         now = time.monotonic()
-        self._since = now if self._since is None else self._since
-        waited = now - self._since
+        if self._waiting_since is None:
+            self._waiting_since = now
+        waited = now - self._waiting_since
         if "in_progress" in states:
-            return self._delay - waited
-        return max(max(self._config.batch_seconds, self._delay) - waited, self._rested - now)
+            return self._backoff - waited
+        return max(max(self._config.batch_seconds, self._backoff) - waited, self._rest_until - now)
 
     def _derive(self) -> None:
-        self.now, began = Step(self.now.number + 1, "starting"), time.monotonic()
-        ended = self._ended()
-        self.now, now = Step(self.now.number), time.monotonic()
-        spent = ended.get("seconds", now - began)  # without the start of the process
-        self._rested = now + min(spent * (1 / self._config.deriving_share - 1), _LONGEST_REST)
-        self._since = None
+        began = time.monotonic()
+        self.progress = DerivationProgress(self.progress.number + 1, "starting")
+        outcome = self._run_derivation()
+        self.progress = DerivationProgress(self.progress.number)
+        now = time.monotonic()
+        spent = outcome.get("seconds", now - began)  # as reported, it excludes starting the process
+        self._rest_until = now + min(spent * (1 / self._config.deriving_share - 1), _LONGEST_REST)
+        self._waiting_since = None
         if self._stopping.is_set():
             return
-        if ended["outcome"] == "done":
-            self._delay = 0.0
-            log.info("derivation %d: %s", self.now.number, _words(ended))
+        if outcome["outcome"] == "done":
+            self._backoff = 0.0
+            log.info("derivation %d: %s", self.progress.number, _format_outcome(outcome))
         else:
-            harmless = ended.get("error") in _HARMLESS
-            longer = _FIRST_DELAY if harmless else min(max(2 * self._delay, _FIRST_DELAY), _LONGEST_DELAY)
-            self._delay = longer
-            log.log(logging.INFO if harmless else logging.ERROR, "derivation: %s", _words(ended))
-        self._then(ended)
+            expected = outcome.get("error") in _EXPECTED_ERRORS
+            longer = min(max(2 * self._backoff, _FIRST_BACKOFF), _LONGEST_BACKOFF)
+            self._backoff = _FIRST_BACKOFF if expected else longer
+            log.log(logging.INFO if expected else logging.ERROR, "derivation: %s", _format_outcome(outcome))
+        self._on_finished(outcome)
 
-    def _ended(self) -> Mapping[str, Any]:
-        """Have a model derived; how that ended."""
+    def _run_derivation(self) -> Mapping[str, Any]:
+        """Have the process derive a model; its outcome."""
         with contextlib.suppress(BrokenPipeError, OSError):
-            process = self._started()
+            process = self._ensure_process()
             assert process.stdin is not None
-            process.stdin.write(self._order)
+            process.stdin.write(self._command)
             process.stdin.flush()
-            for line in self._lines(process):
-                if "outcome" in line:
-                    return line
-                self.now = Step(self.now.number, line["step"], line["done"], line["total"])
-        return {"outcome": "died", "error": f"exit status {self._forget()}"}
+            for message in self._read_messages(process):
+                if "outcome" in message:
+                    return message
+                self.progress = DerivationProgress(
+                    self.progress.number, message["step"], message["done"], message["total"]
+                )
+        return {"outcome": "died", "error": f"exit status {self._reap()}"}
 
-    def _started(self) -> subprocess.Popen[str]:
-        if self.process is None:
-            self._forget()
+    def _ensure_process(self) -> subprocess.Popen[str]:
+        if self.process_id is None:
+            self._reap()
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "lmeraser.service.derivation", str(self._workspace.root)],
+                [sys.executable, "-m", "lmeraser.service.derivation_process", str(self._workspace.root)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,  # a library's traceback may name a record
+                stderr=subprocess.DEVNULL,  # a traceback of a library may name a record
                 text=True,
-                # A Ctrl-C at the terminal is for the service alone. No session of its own: Linux may share out its
-                # processors by sessions, and no thread would give way to one of another.
+                # Ctrl-C in the terminal is for the service alone. Not a session of its own: with autogrouping,
+                # Linux divides processors among sessions, and niceness has no effect between them.
                 process_group=0,
             )
         assert self._process is not None
         return self._process
 
     @staticmethod
-    def _lines(process: subprocess.Popen[str]) -> Iterator[dict[str, Any]]:
+    def _read_messages(process: subprocess.Popen[str]) -> Iterator[dict[str, Any]]:
         assert process.stdout is not None
         for line in process.stdout:
-            with contextlib.suppress(ValueError):  # cut off by a kill
+            with contextlib.suppress(ValueError):  # a line truncated by a kill
                 yield json.loads(line)
 
-    def _end(self) -> None:
+    def _terminate(self) -> None:
         process = self._process
         if process is None:
             return
         process.terminate()
         try:
-            process.wait(_PATIENCE)
+            process.wait(_TERMINATION_SECONDS)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
 
-    def _forget(self) -> int | None:
-        """Close what led to a process that has ended; its exit status."""
-        process, self._process = self._process, None
+    def _reap(self) -> int | None:
+        """Close the pipes of a process that has ended; its exit status."""
+        process = self._process
+        self._process = None
         if process is None:
             return None
         for pipe in (process.stdin, process.stdout):
@@ -203,5 +217,5 @@ class DerivationSupervisor:
         return process.wait()
 
 
-def _words(ended: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in ended.items())
+def _format_outcome(outcome: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in outcome.items())

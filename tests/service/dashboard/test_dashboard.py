@@ -51,7 +51,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, kind: str, network: LocalE
     """A workspace in which one record and one person have names that are markup."""
     root = tmp_path_factory.mktemp("trained") / "w"
     with Eraser.create(root, config_of(kind)) as eraser:
-        eraser.__dict__["_loaded"] = network
+        eraser.session.executors.use(network)
         eraser.add(digits(HELD).map(hostile), columns=DIGIT_COLUMNS)
         eraser.train()
     return root
@@ -128,9 +128,9 @@ def request_id(page: Page) -> str:
 def derive(api: Running) -> None:
     """Carry out what is open, as the service's process would."""
     with Eraser(api.service.workspace.root) as eraser:
-        eraser.__dict__["_loaded"] = api.service.eraser.executor()
+        eraser.session.executors.use(api.service.eraser.executor())
         eraser.unlearn()
-    api.service.served.follow()
+    api.service.model_holder.load_published()
 
 
 # --- who sees what -----------------------------------------------------------------------------------------
@@ -155,7 +155,7 @@ def test_every_page_for_every_scope(api: Running, scope: str) -> None:
         links = {a["href"] for a in Tags(page.text).all("a")}
         shown = {p for p in PAGES if p in links}
         assert shown == {p for p in PAGES if scope in PAGES[p] and "ID" not in p}
-    assert ("Take this request back" in one.get(f"/ui/requests/{filed}").text) == (scope != "read")
+    assert ("Cancel this request" in one.get(f"/ui/requests/{filed}").text) == (scope != "read")
     assert one.get("/").url.path == ("/ui/file" if scope == "request" else "/ui/requests")
 
 
@@ -185,8 +185,8 @@ def test_a_key_for_predictions_only_is_told_so(api: Running) -> None:
 
 
 def test_login_attempts_are_counted(api: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api.service.buckets, "_burst", 3.0)
-    monkeypatch.setattr(api.service.buckets, "_rate", 0.001)
+    monkeypatch.setattr(api.service.rate_limiter, "_burst", 3.0)
+    monkeypatch.setattr(api.service.rate_limiter, "_rate", 0.001)
     one = browser(api, None)
     page = one.get("/ui/login")
     answers = [one.send("/ui/login", page, key="wrong") for _ in range(5)]
@@ -277,7 +277,7 @@ def test_a_request_is_planned_filed_followed_and_verified(api: Running, kind: st
     assert api.service.eraser.requests() == [], "a plan files nothing"
     words = Tags(plan.text).words
     assert "2026-02-28" in words
-    assert "Records that are deleted1" in words
+    assert "Records to delete1" in words
     hidden = Tags(plan.text).hidden
     page = one.send("/ui/file", plan, ids=PLAIN)
     assert request_id(page) == hidden["request_id"]
@@ -285,12 +285,12 @@ def test_a_request_is_planned_filed_followed_and_verified(api: Running, kind: st
     again = one.send("/ui/file", plan, ids=PLAIN)
     assert request_id(again) == request_id(page), "confirmed twice, filed once"
     shown = one.get(f"/ui/requests/{request_id(page)}?plan=true")
-    assert "Clusters that are tuned again" in shown.text
+    assert "Clusters to tune again" in shown.text
     derive(api)
     done = one.get(page.url.path)
     words = Tags(done.text).words
-    assert "Valid: signed by this workspace" in words
-    assert "Unbroken, and tells of this certificate" in words
+    assert "Valid: signed with the key of this workspace" in words
+    assert "Valid: unbroken chain with an entry for this certificate" in words
     assert "follow.js" not in done.text
     assert ("Affected clusters" in words) or kind == "instant"
     got = one.get(f"{page.url.path}/certificate")
@@ -298,7 +298,7 @@ def test_a_request_is_planned_filed_followed_and_verified(api: Running, kind: st
     path = api.service.workspace.certificates / f"{request_id(page)}.json"
     assert got.content == path.read_bytes()
     path.write_bytes(got.content.replace(b'"payload": "', b'"payload": "e30', 1))
-    assert "Does not hold" in one.get(page.url.path).text
+    assert "Invalid: " in one.get(page.url.path).text
 
 
 def test_certificates_of_an_earlier_signing_key_hold_as_long_as_it_is_kept(api: Running) -> None:
@@ -312,7 +312,7 @@ def test_certificates_of_an_earlier_signing_key_hold_as_long_as_it_is_kept(api: 
     api.service.workspace.__dict__.pop("signing_key", None)  # as after a restart
     assert "Valid" in Tags(one.get(page.url.path).text).words
     (root / "signing-until-2026.pub").unlink()
-    assert "Does not hold" in one.get(page.url.path).text
+    assert "Invalid: " in one.get(page.url.path).text
     later = one.file(ids="digit-0005")
     derive(api)
     assert "Valid" in Tags(one.get(later.url.path).text).words
@@ -324,7 +324,7 @@ def test_a_pending_request_is_taken_back(api: Running) -> None:
     cancelled = one.send(f"{page.url.path}/cancel", page)
     assert "cancelled" in cancelled.text
     again = one.send(f"{page.url.path}/cancel", page)
-    assert (again.status_code, "taken back while it is pending" in again.text) == (409, True)
+    assert (again.status_code, "no longer be cancelled: it is not pending" in again.text) == (409, True)
     assert one.send(f"/ui/requests/{uuid.uuid4()}/cancel", page).status_code == 404
 
 
@@ -411,7 +411,7 @@ def test_late_requests_are_marked_in_words(api: Running, monkeypatch: pytest.Mon
     later = api.service.workspace.clock() + timedelta(days=60)
     monkeypatch.setattr(api.service.workspace, "clock", lambda: later)
     page = one.get("/ui/requests")
-    assert "late by" in Tags(page.text).words
+    assert "overdue by" in Tags(page.text).words
     assert 'class="late"' in page.text
 
 
@@ -421,7 +421,7 @@ def test_the_model_page_draws_clusters_or_says_that_there_are_none(api: Running,
     tags, model = Tags(page.text), api.service.workspace.generations.require()
     circles = tags.all("circle")
     assert len(circles) == (len(model.clusters) if kind == "prompts" else 0)
-    assert ("There are no clusters" in page.text) == (kind == "instant")
+    assert ("This model has no clusters" in page.text) == (kind == "instant")
     assert model.model_digest in page.text
     assert "lmeraser evaluate" in page.text
     if kind == "prompts":
@@ -446,20 +446,20 @@ def test_accuracy_is_shown_for_the_generation_that_was_evaluated(api: Running) -
 def test_the_ledger_is_checked_now(api: Running) -> None:
     one, path = browser(api, "read"), api.service.workspace.ledger.path
     page = one.get("/ui/ledger")
-    assert "Unbroken" not in page.text
-    assert "Unbroken: 3 entries" in Tags(one.send("/ui/ledger", page).text).words
+    assert "unbroken" not in page.text
+    assert "Valid: unbroken chain of 3 entries" in Tags(one.send("/ui/ledger", page).text).words
     path.write_bytes(path.read_bytes().replace(b'"records":24', b'"records":25', 1))
     for broken in (one.get("/ui/ledger"), one.send("/ui/ledger", page)):
-        assert "Does not hold" in broken.text
+        assert "Invalid: " in broken.text
         assert "entry 1" in broken.text
 
 
 def test_pages_before_the_first_training(tmp_path: Path, api: Running) -> None:
     (api.service.workspace.root / "generations" / "current").unlink()
     one = browser(api)
-    assert "No model is served" in one.get("/ui/model").text
+    assert "No model has been trained yet" in one.get("/ui/model").text
     plan = one.plan(ids=PLAIN)
-    assert "There is no plan now" in Tags(plan.text).words
+    assert "No plan available" in Tags(plan.text).words
     assert "pending" in one.send("/ui/file", plan, ids=PLAIN).text
     assert one.get("/ui/requests").status_code == 200
 

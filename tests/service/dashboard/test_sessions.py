@@ -38,7 +38,7 @@ def test_another_process_takes_no_cookie_and_no_token_of_this_one() -> None:
     one, other = Sessions(), Sessions()
     session, cookie = one.open(KEY)
     assert other.read(cookie) is None
-    assert not other.sent(session, one.token(session))
+    assert not other.verify_csrf_token(session, one.csrf_token(session))
 
 
 @given(st.data())
@@ -58,8 +58,8 @@ def test_what_is_no_cookie(cookie: str) -> None:
 def test_a_token_is_of_one_session() -> None:
     sessions = Sessions()
     (one, _), (other, _) = sessions.open(KEY), sessions.open(KEY)
-    assert sessions.sent(one, sessions.token(one))
-    assert not sessions.sent(other, sessions.token(one))
-    assert not sessions.sent(one, "")
-    assert not sessions.sent(one, "é")
-    assert not sessions.sent(one, one.id)
+    assert sessions.verify_csrf_token(one, sessions.csrf_token(one))
+    assert not sessions.verify_csrf_token(other, sessions.csrf_token(one))
+    assert not sessions.verify_csrf_token(one, "")
+    assert not sessions.verify_csrf_token(one, "é")
+    assert not sessions.verify_csrf_token(one, one.id)

@@ -152,7 +152,7 @@ def test_from_the_answer_on_predictions_are_those_without_the_record(api: Runnin
     assert api.file(GONE).status_code == 201
     after = api.service.model_holder.current
     assert after.model is before.model
-    assert after.waiting == QuarantineScope(frozenset([0]), (GONE,))
+    assert after.quarantined == QuarantineScope(frozenset([0]), (GONE,))
     assert head_of(after) != head_of(before)
     assert api.get("/model").json()["quarantined"] == [0]
 
@@ -176,7 +176,7 @@ def test_if_it_is_not_known_what_to_leave_out_requests_are_accepted_and_nothing_
 
     image = api.service.workspace.records.images([OTHER])[0]
     with monkeypatch.context() as patch:
-        patch.setattr(ModelHolder, "_found", broken)
+        patch.setattr(ModelHolder, "_read_current", broken)
         wanted = erasure(GONE)
         assert api.call("POST", "/requests", json=wanted).status_code == 201
         assert "patient" not in api.predict(image).text
@@ -227,14 +227,14 @@ def test_a_completed_request_has_a_certificate_that_verifies(api: Running, netwo
 def test_a_request_whose_audit_failed_is_still_in_progress_for_callers(
     api: Running, network: LocalExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import lmeraser.unlearning.unlearn
+    import lmeraser.unlearning.completion
 
     wanted = erasure(GONE, extensions={"lmeraser": {"audit": True}, "elsewhere.example": {"x": 1}})
     api.call("POST", "/requests", json=wanted)
     assert api.service.workspace.requests.require(wanted["subject_request_id"]).audit
     with Eraser(api.service.workspace.root) as beside, monkeypatch.context() as patch:
         beside.session.executors.use(network)
-        patch.setattr(lmeraser.unlearning.unlearn, "_audit", lambda *_: {"identical": False})
+        patch.setattr(lmeraser.unlearning.completion, "_audit", lambda *_: {"identical": False})
         beside.unlearn()
     status = api.get(f"/requests/{wanted['subject_request_id']}").json()
     assert (status["request_status"], status["extensions"]["lmeraser"]["state"]) == ("in_progress", "failed")

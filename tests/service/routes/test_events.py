@@ -11,7 +11,7 @@ import pytest
 from lmeraser import Eraser
 from lmeraser.pipeline.executors.local import LocalExecutor
 from lmeraser.service.routes import events
-from lmeraser.service.supervisor import DerivationSupervisor, Step
+from lmeraser.service.supervisor import DerivationProgress, DerivationSupervisor
 from serving import Running, erasure, fixtures, problem
 
 STATES = ["pending", "in_progress", "completed"]
@@ -45,12 +45,12 @@ def parsed(text: str) -> list[tuple[str, Any]]:
 def test_every_state_is_told_and_the_stream_ends_with_the_request(
     api: Running, network: LocalExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(events, "_LOOK", 0.01)
+    monkeypatch.setattr(events, "_POLL_SECONDS", 0.01)
     request, texts, workspace = filed(api), list[str](), api.service.workspace
     follower = threading.Thread(target=lambda: texts.append(api.get(f"/requests/{request}/events", "read").text))
     follower.start()
     with Eraser(workspace.root) as beside:
-        beside.__dict__["_loaded"] = network
+        beside.session.executors.use(network)
         beside.unlearn()
     follower.join(60)
     told = parsed(texts[0])
@@ -72,12 +72,17 @@ def test_one_that_has_ended_is_told_once(api: Running) -> None:
 def test_steps_are_told_while_it_is_in_progress(api: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     request = filed(api)
     steps = iter(
-        [Step(1, "starting"), Step(1, "tuning clusters", 1, 4), Step(1, "tuning clusters", 4, 4), Step(1)]
+        [
+            DerivationProgress(1, "starting"),
+            DerivationProgress(1, "tuning clusters", 1, 4),
+            DerivationProgress(1, "tuning clusters", 4, 4),
+            DerivationProgress(1),
+        ]
     )
 
     async def sleep(_: float) -> None:
-        api.service.worker.now = next(steps, Step(1))
-        if api.service.worker.now.step == "":
+        api.service.supervisor.progress = next(steps, DerivationProgress(1))
+        if api.service.supervisor.progress.step == "":
             api.service.stopping.set()
 
     monkeypatch.setattr("lmeraser.service.routes.events.anyio.sleep", sleep)
@@ -92,7 +97,7 @@ def test_steps_are_told_while_it_is_in_progress(api: Running, monkeypatch: pytes
 def test_silence_is_broken_and_the_stream_ends_with_the_service(
     api: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(events, "_SILENCE", -1.0)
+    monkeypatch.setattr(events, "_KEEPALIVE_SECONDS", -1.0)
     request, slept = filed(api), list[float]()
 
     async def sleep(seconds: float) -> None:
@@ -102,7 +107,7 @@ def test_silence_is_broken_and_the_stream_ends_with_the_service(
 
     monkeypatch.setattr("lmeraser.service.routes.events.anyio.sleep", sleep)
     text = api.get(f"/requests/{request}/events").text
-    assert text.count(": nothing new\n\n") == 3
+    assert text.count(": ping\n\n") == 3
     assert len(parsed(text)) == 1
 
 
@@ -111,6 +116,6 @@ def test_not_too_many_follow_at_once(api: Running) -> None:
     api.call("DELETE", f"/requests/{request}")
     for _ in range(5):
         assert api.get(f"/requests/{request}/events").status_code == 200
-    assert api.service.streams == 0, "those that ended made room"
-    api.service.streams = 2
+    assert api.service.open_streams == 0, "those that ended made room"
+    api.service.open_streams = 2
     problem(api.get(f"/requests/{request}/events"), 503, "busy")

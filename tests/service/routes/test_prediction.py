@@ -46,7 +46,7 @@ def test_many_callers_share_passes_and_nobody_gets_anothers_answer(api: Running)
     alone = [api.predict(one).json()["answers"] for one in some]
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(lambda one: api.predict(one).json()["answers"], some)) == alone
-    assert api.service.predictions.waiting == 0
+    assert api.service.prediction_queue.waiting_images == 0
 
 
 def test_a_faulty_image_is_named_and_does_not_disturb_others(api: Running) -> None:
@@ -82,7 +82,7 @@ def test_too_many_bytes_and_too_many_pixels(
         problem(api.predict(b"x" * (1 << 20)), 413, "too-large")
         problem(api.predict(png([[0] * 101] * 100)), 413, "image-size")
         assert api.predict(png([[0] * 60] * 60)).status_code == 200, "one alone may be larger than what may wait"
-        api.service.predictions._pixels = 500
+        api.service.prediction_queue._pixels = 500
         busy = api.predict(png([[0] * 60] * 60))
         assert problem(busy, 503, "busy")
         assert busy.headers["Retry-After"] == "1"

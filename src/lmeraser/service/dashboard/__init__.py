@@ -1,1 +1,1 @@
-"""The pages of the service, for people."""
+"""The web pages of the service."""

@@ -1,8 +1,8 @@
-"""The clusters of a model on a plane: their places in the space of features, from the side that shows most.
+"""A two-dimensional map of a model's clusters: their positions in feature space, projected by PCA.
 
-A cluster's point is its prototype or, with a class tree, the sum of the half steps on the way down to it. The
-plane is that of the first two principal components. Areas of the circles are proportional to the numbers of
-records. Pure functions; know nothing about drawing.
+The point of a cluster is its prototype or, with a class tree, the sum of the half steps along the path to it. The
+plane is that of the first two principal components. The area of a circle is proportional to the number of records.
+Pure functions; know nothing about drawing.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from numpy.typing import NDArray
 from lmeraser.core.tensors import Array
 from lmeraser.models.manifest import Cluster
 
-WIDTH, HEIGHT = 640, 400  # of the picture
-_LARGEST = 34.0  # radius of the largest circle
-_SMALLEST = 3.0
+WIDTH, HEIGHT = 640, 400  # of the map, pixels
+_LARGEST_RADIUS = 34.0
+_SMALLEST_RADIUS = 3.0
 _MARGIN = 40.0
 
 
 @dataclass(frozen=True)
-class Dot:
-    """A cluster in the picture.
+class ClusterCircle:
+    """A cluster on the map.
 
     Attributes:
         number: of the cluster.
-        records: its members.
-        x: from the left.
-        y: from the top.
-        radius: of the circle.
+        records: number of its records.
+        x: pixels from the left.
+        y: pixels from the top.
+        radius: of the circle, pixels.
     """
 
     number: int
@@ -41,8 +41,8 @@ class Dot:
     radius: float
 
 
-def cluster_map(clusters: tuple[Cluster, ...], fitted: Mapping[str, Array]) -> list[Dot]:
-    """Where to draw the clusters, the largest first; none where clusters have no place (divided by hash).
+def cluster_map(clusters: tuple[Cluster, ...], fitted: Mapping[str, Array]) -> list[ClusterCircle]:
+    """The circles of clusters, the largest first; none if clusters have no position (partition by hash).
 
     Args:
         clusters: of a model.
@@ -51,36 +51,38 @@ def cluster_map(clusters: tuple[Cluster, ...], fitted: Mapping[str, Array]) -> l
     points = _points(clusters, fitted)
     if points is None or not len(points):
         return []
-    plane = _spread(_principal(points))
+    positions = _fit_to_map(_first_two_components(points))
     largest = max(cluster.records for cluster in clusters)
-    dots = [
-        Dot(
+    circles = [
+        ClusterCircle(
             cluster.number,
             cluster.records,
             round(float(x), 1),
             round(float(y), 1),
-            round(max(_SMALLEST, _LARGEST * (cluster.records / largest) ** 0.5), 1),
+            round(max(_SMALLEST_RADIUS, _LARGEST_RADIUS * (cluster.records / largest) ** 0.5), 1),
         )
-        for cluster, (x, y) in zip(clusters, plane, strict=True)
+        for cluster, (x, y) in zip(clusters, positions, strict=True)
     ]
-    return sorted(dots, key=lambda dot: (-dot.records, dot.number))
+    return sorted(circles, key=lambda circle: (-circle.records, circle.number))
 
 
 def _points(clusters: tuple[Cluster, ...], fitted: Mapping[str, Array]) -> NDArray[np.float64] | None:
-    """A point for each cluster, float64 [n, d]."""
+    """One point per cluster, float64 [n, d]; None if they have no position."""
     paths = [cluster.path.partition("/") for cluster in clusters]
     if "directions" in fitted:
-        return np.array([_way(bits, fitted) for _, _, bits in paths])
+        return np.array([_tree_point(bits, fitted) for _, _, bits in paths])
     if fitted.get("prototypes") is None or not fitted["prototypes"].size:
         return None
     points: NDArray[np.float64] = fitted["prototypes"].astype(np.float64)[[int(head) for head, _, _ in paths]]
     return points
 
 
-def _way(bits: str, fitted: Mapping[str, Array]) -> NDArray[np.float64]:
-    """Where a way down a class tree leads; bits below a single class lead nowhere."""
-    directions, children = fitted["directions"].astype(np.float64), fitted["children"]
-    point, node = np.zeros(directions.shape[1]), 0
+def _tree_point(bits: str, fitted: Mapping[str, Array]) -> NDArray[np.float64]:
+    """The point that a path down a class tree leads to, float64 [d]; bits below a single class do not move it."""
+    directions = fitted["directions"].astype(np.float64)
+    children = fitted["children"]
+    point = np.zeros(directions.shape[1])
+    node = 0
     for bit in map(int, bits):
         if node < 0:
             break
@@ -89,21 +91,22 @@ def _way(bits: str, fitted: Mapping[str, Array]) -> NDArray[np.float64]:
     return point
 
 
-def _principal(points: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Along the first two principal components, float64 [n, 2]; the largest value of each is positive."""
+def _first_two_components(points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Coordinates on the first two principal axes, float64 [n, 2]; the largest absolute one is positive."""
     centred = points - points.mean(axis=0)
     left, values, _ = np.linalg.svd(centred, full_matrices=False)
     plane = np.zeros((len(points), 2))
-    shown = min(2, len(values))
-    plane[:, :shown] = left[:, :shown] * values[:shown]
-    turned: NDArray[np.float64] = np.where(plane.max(axis=0) >= -plane.min(axis=0), 1.0, -1.0) * plane
-    return turned
+    components = min(2, len(values))
+    plane[:, :components] = left[:, :components] * values[:components]
+    oriented: NDArray[np.float64] = np.where(plane.max(axis=0) >= -plane.min(axis=0), 1.0, -1.0) * plane
+    return oriented
 
 
-def _spread(plane: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Into the picture, with the same scale both ways."""
+def _fit_to_map(plane: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Positions on the map, in pixels, float64 [n, 2]; both axes have the same scale."""
     size = np.array([WIDTH, HEIGHT]) - 2 * _MARGIN
-    low, extent = plane.min(axis=0), np.ptp(plane, axis=0)
+    low = plane.min(axis=0)
+    extent = np.ptp(plane, axis=0)
     scale = float(np.min(size / np.maximum(extent, 1e-12))) if extent.any() else 0.0
-    placed: NDArray[np.float64] = (plane - low - extent / 2) * scale + np.array([WIDTH, HEIGHT]) / 2
-    return placed
+    positions: NDArray[np.float64] = (plane - low - extent / 2) * scale + np.array([WIDTH, HEIGHT]) / 2
+    return positions

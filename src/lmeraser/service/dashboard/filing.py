@@ -1,7 +1,7 @@
-"""Pages: file a request. First what it would do and cost; then, confirmed, it is accepted.
+"""Pages: file a request. First its plan is shown; once confirmed, it is accepted.
 
-Names travel in the bodies of forms only, never in an address. The request's id is made with the plan, so that
-confirming twice files one request.
+Names are sent in the bodies of forms only, never in an address. The request's id is generated with the plan, so
+that confirming twice files one request.
 """
 
 from __future__ import annotations
@@ -18,33 +18,33 @@ from starlette.responses import RedirectResponse, Response
 
 from lmeraser.core.time import to_text
 from lmeraser.errors import InputError, NoModelError, UnknownRecordError
-from lmeraser.service.dashboard.pages import HOME, PageRoute, page
-from lmeraser.service.dashboard.visitors import Visitor, genuine, needs
+from lmeraser.service.dashboard.authorization import User, check_csrf_token, require_scope
+from lmeraser.service.dashboard.pages import HOME, PageRoute, render
+from lmeraser.service.opendsr_requests import ErasureRequest
 from lmeraser.service.problems import Problem, invalid
 from lmeraser.service.routes import erasure
-from lmeraser.service.routes.planning import planned
+from lmeraser.service.routes.planning import plan_deletion
 from lmeraser.service.service import Service, service_of
-from lmeraser.service.wire import ErasureRequest
 from lmeraser.unlearning.plan import Plan
 from lmeraser.workspace.requests.draft import Selector
 from lmeraser.workspace.requests.state import Regulation, parse_id
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
-Filer = Annotated[Visitor, Depends(needs("request"))]
-LAWS = {"gdpr": "GDPR", "ccpa": "CCPA", "other": "another law, or none"}
+RequestUser = Annotated[User, Depends(require_scope("request"))]
+REGULATIONS = {"gdpr": "GDPR", "ccpa": "CCPA", "other": "another one, or none"}
 
 
 @dataclass(frozen=True)
-class Filled:
-    """The form, as it was filled in.
+class RequestForm:
+    """The form as the user filled it in.
 
     Attributes:
-        subjects: people, one a line.
-        ids: records, one a line.
-        regulation: which law it appeals to.
-        asked: the day on which the person asked; '' for today.
-        audit: whether the model is to be audited.
+        subjects: names of subjects, one per line.
+        ids: record ids, one per line.
+        regulation: under which the request is made.
+        asked: the day on which the subject made the request; '' for today.
+        audit: whether to audit the model.
     """
 
     subjects: str = ""
@@ -53,20 +53,20 @@ class Filled:
     asked: str = ""
     audit: bool = False
 
-    def wanted(self, request_id: str, now: datetime, service: Service) -> ErasureRequest:
-        """The request as it goes over the wire.
+    def to_request(self, request_id: str, now: datetime, service: Service) -> ErasureRequest:
+        """The request in the format of the API.
 
         Raises:
-            Problem: it names nothing, or the form was filled in otherwise than it can be.
+            Problem: the form is empty or invalid.
         """
-        named = [("controller_customer_id", self.subjects), ("lmeraser_record_id", self.ids)]
+        fields = [("controller_customer_id", self.subjects), ("lmeraser_record_id", self.ids)]
         identities = [
-            {"identity_type": kind, "identity_value": name, "identity_format": "raw"}
-            for kind, text in named
+            {"identity_type": identity_type, "identity_value": name, "identity_format": "raw"}
+            for identity_type, text in fields
             for name in _lines(text)
         ]
         if not identities:
-            raise Problem(400, "input", "Name a person or a record, one a line.")
+            raise Problem(400, "input", "Enter at least one person or record, one per line")
         values = {
             "regulation": self.regulation,
             "subject_request_id": request_id,
@@ -76,96 +76,104 @@ class Filled:
             "extensions": {"lmeraser": {"audit": self.audit}},
         }
         try:
-            wanted = ErasureRequest.model_validate(values)
+            request = ErasureRequest.model_validate(values)
         except ValidationError as error:
             raise invalid(error.errors()) from None
-        erasure.check(wanted, service)
-        return wanted
+        erasure.check_supported(request, service)
+        return request
 
     def _submitted(self, now: datetime) -> datetime:
         try:
             day = datetime.combine(date.fromisoformat(self.asked), time(tzinfo=UTC)) if self.asked else now
         except ValueError:
-            raise Problem(400, "input", "A day is written as 2026-01-31.") from None
+            raise Problem(400, "input", "Invalid date; enter it as in 2026-01-31") from None
         if day > now:
-            raise Problem(400, "input", "The day on which somebody asked is not in the future.")
+            raise Problem(400, "input", "The day of the request is in the future")
         return day
 
 
-def filled(
+def read_form(
     subjects: Annotated[str, Form()] = "",
     ids: Annotated[str, Form()] = "",
     regulation: Annotated[Regulation, Form()] = "gdpr",
     asked: Annotated[str, Form(max_length=20)] = "",
     audit: Annotated[bool, Form()] = False,
-) -> Filled:
-    """A dependency: the form that was sent."""
-    return Filled(subjects, ids, regulation, asked, audit)
+) -> RequestForm:
+    """A dependency: the submitted form."""
+    return RequestForm(subjects, ids, regulation, asked, audit)
 
 
-Sent = Annotated[Filled, Depends(filled)]
+SubmittedForm = Annotated[RequestForm, Depends(read_form)]
 
 
 @router.get(f"{HOME}/file")
-def empty_form(call: Call, visitor: Filer) -> Response:
-    """The form, empty."""
-    return _form(call, Filled())
+def show_empty_form(call: Call, user: RequestUser) -> Response:
+    """Show an empty form."""
+    return _render_form(call, RequestForm())
 
 
-@router.post(f"{HOME}/file/change", dependencies=[Depends(genuine)])
-def change(call: Call, visitor: Filer, sent: Sent) -> Response:
-    """The form, as it was filled in."""
-    return _form(call, sent)
+@router.post(f"{HOME}/file/change", dependencies=[Depends(check_csrf_token)])
+def change(call: Call, user: RequestUser, form: SubmittedForm) -> Response:
+    """Show the form again, as it was filled in."""
+    return _render_form(call, form)
 
 
-@router.post(f"{HOME}/file/plan", dependencies=[Depends(genuine)])
-def plan(call: Call, visitor: Filer, sent: Sent) -> Response:
-    """What the request would do, cost, and until when it would be due; nothing is filed."""
-    service, now, request_id = service_of(call), service_of(call).workspace.clock(), str(uuid.uuid4())
+@router.post(f"{HOME}/file/plan", dependencies=[Depends(check_csrf_token)])
+def plan(call: Call, user: RequestUser, form: SubmittedForm) -> Response:
+    """Show what the request would do and cost, and when it would be due; files nothing."""
+    service = service_of(call)
+    now = service.workspace.clock()
+    request_id = str(uuid.uuid4())
     try:
-        draft = sent.wanted(request_id, now, service).draft(now)
+        draft = form.to_request(request_id, now, service).draft(now)
         found = _plan(service, draft.selector)
     except Problem as problem:
-        return _form(call, sent, problem.detail, code=problem.status)
+        return _render_form(call, form, problem.detail, code=problem.status)
     except InputError as error:
-        return _form(call, sent, error.summary, code=422)
-    due = draft.due(service.workspace.config.requests, now=now)
-    return page(
-        call, "plan.html", filled=sent, selector=draft.selector, plan=found, due=to_text(due), request_id=request_id, laws=LAWS
+        return _render_form(call, form, error.summary, code=422)
+    return render(
+        call,
+        "plan.html",
+        form=form,
+        selector=draft.selector,
+        plan=found,
+        due=to_text(draft.due(service.workspace.config.requests, now=now)),
+        request_id=request_id,
+        regulations=REGULATIONS,
     )
 
 
-@router.post(f"{HOME}/file", dependencies=[Depends(genuine)])
-def confirm(call: Call, visitor: Filer, sent: Sent, request_id: Annotated[UUID4, Form()]) -> Response:
-    """File the request; it is on the disk, and quarantined, when this answers."""
+@router.post(f"{HOME}/file", dependencies=[Depends(check_csrf_token)])
+def confirm(call: Call, user: RequestUser, form: SubmittedForm, request_id: Annotated[UUID4, Form()]) -> Response:
+    """File the request; when this responds, it is on disk, and its records are quarantined."""
     service = service_of(call)
-    wanted = sent.wanted(str(request_id), service.workspace.clock(), service)
+    request = form.to_request(str(request_id), service.workspace.clock(), service)
     try:
-        erasure.filed(service, wanted).result()
+        erasure.submit_request(service, request).result()
     except UnknownRecordError as error:
-        return _form(call, sent, error.summary, code=422)
+        return _render_form(call, form, error.summary, code=422)
     return RedirectResponse(f"{HOME}/requests/{request_id}", 303)
 
 
-@router.post(f"{HOME}/find", dependencies=[Depends(genuine)])
-def find(call: Call, visitor: Filer, request_id: Annotated[str, Form(max_length=50)] = "") -> Response:
-    """Go to a request by its id, for those who may not list them all."""
+@router.post(f"{HOME}/find", dependencies=[Depends(check_csrf_token)])
+def find(call: Call, user: RequestUser, request_id: Annotated[str, Form(max_length=50)] = "") -> Response:
+    """Go to a request by its id, for users who may not list requests."""
     try:
-        request = erasure.found(service_of(call), parse_id(request_id.strip()))
+        request = erasure.find_request(service_of(call), parse_id(request_id.strip()))
     except (InputError, Problem):
-        return _form(call, Filled(), "No request with this id was filed here.", code=404)
+        return _render_form(call, RequestForm(), "Request not found", code=404)
     return RedirectResponse(f"{HOME}/requests/{request.id}", 303)
 
 
-def _form(call: Call, sent: Filled, fault: str = "", *, code: int = 200) -> Response:
+def _render_form(call: Call, form: RequestForm, error: str = "", *, code: int = 200) -> Response:
     today = service_of(call).workspace.clock().date().isoformat()
-    return page(call, "file.html", code=code, filled=sent, fault=fault, laws=LAWS, today=today)
+    return render(call, "file.html", code=code, form=form, error=error, regulations=REGULATIONS, today=today)
 
 
 def _plan(service: Service, selector: Selector) -> Plan | str:
     """The plan, or why there is none."""
     try:
-        return planned(service, selector)
+        return plan_deletion(service, selector)
     except NoModelError as error:
         return error.message
 

@@ -1,4 +1,4 @@
-"""Pages: in and out. The key is sent once, in the body of a form, and kept nowhere."""
+"""Pages: log in and out. The API key is sent once, in the body of a form, and stored nowhere."""
 
 from __future__ import annotations
 
@@ -7,72 +7,89 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Form, Request
 from starlette.responses import RedirectResponse, Response
 
-from lmeraser.service.dashboard.pages import HOME, LOGIN, STATIC, PageRoute, page, sessions_of, static
-from lmeraser.service.dashboard.visitors import Visitor, genuine, give_cookie, needs, session_of, take_cookie
+from lmeraser.service.access import client_address
+from lmeraser.service.dashboard.authorization import (
+    User,
+    check_csrf_token,
+    delete_session_cookie,
+    require_scope,
+    session_of,
+    set_session_cookie,
+)
+from lmeraser.service.dashboard.pages import (
+    HOME,
+    LOGIN,
+    STATIC_FILES,
+    PageRoute,
+    read_static_file,
+    render,
+    sessions_of,
+)
 from lmeraser.service.problems import Problem
 from lmeraser.service.service import service_of
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
-_REFUSED = "This key is not known here, or it was revoked."
-_OF_NO_USE = "This key is for predictions only. These pages need one with the scope read, request or admin."
+_UNKNOWN_KEY = "This API key is not valid or was revoked"
+_INSUFFICIENT_SCOPE = "This API key is for predictions only; these pages need the scope read, request or admin"
 
 
 @router.get(HOME)
-def home(visitor: Annotated[Visitor, Depends(needs("read", "request"))]) -> Response:
-    """Go to the first page that the key may see."""
-    return RedirectResponse(f"{HOME}/requests" if visitor.reads else f"{HOME}/file", 303)
+def redirect_to_first_page(user: Annotated[User, Depends(require_scope("read", "request"))]) -> Response:
+    """Redirect to the first page that the user may see."""
+    return RedirectResponse(f"{HOME}/requests" if user.can_read else f"{HOME}/file", 303)
 
 
 @router.get(LOGIN)
-def ask(request: Request) -> Response:
-    """Ask for a key."""
-    return _form(request)
+def show_login(request: Request) -> Response:
+    """Ask for an API key."""
+    return _render_form(request)
 
 
-@router.post(LOGIN, dependencies=[Depends(genuine)])
+@router.post(LOGIN, dependencies=[Depends(check_csrf_token)])
 def login(request: Request, key: Annotated[str, Form(max_length=200)] = "") -> Response:
-    """Open a session for a key."""
+    """Open a session for an API key."""
     service = service_of(request)
-    found = service.workspace.api_keys.find(key.strip())
-    if found is None:
-        service.buckets.take(f"address {request.client.host if request.client else ''}")
-        return _form(request, _REFUSED)
-    service.buckets.take(found.id)
-    if not found.may(["read", "request"]):
-        return _form(request, _OF_NO_USE)
-    if (before := session_of(request)) is not None:
-        sessions_of(request).end(before)
-    _, cookie = sessions_of(request).open(found.id)
+    api_key = service.workspace.api_keys.find(key.strip())
+    if api_key is None:
+        service.rate_limiter.take(client_address(request))
+        return _render_form(request, _UNKNOWN_KEY)
+    service.rate_limiter.take(api_key.id)
+    if not api_key.may(["read", "request"]):
+        return _render_form(request, _INSUFFICIENT_SCOPE)
+    if (anonymous := session_of(request)) is not None:
+        sessions_of(request).end(anonymous)
+    _, cookie = sessions_of(request).open(api_key.id)
     response = RedirectResponse(HOME, 303)
-    give_cookie(request, response, cookie)
+    set_session_cookie(request, response, cookie)
     return response
 
 
-@router.post(f"{HOME}/logout", dependencies=[Depends(genuine)])
+@router.post(f"{HOME}/logout", dependencies=[Depends(check_csrf_token)])
 def logout(request: Request) -> Response:
     """End the session."""
     if (session := session_of(request)) is not None:
         sessions_of(request).end(session)
     response = RedirectResponse(LOGIN, 303)
-    take_cookie(request, response)
+    delete_session_cookie(request, response)
     return response
 
 
 @router.get(f"{HOME}/static/{{name}}")
 def static_file(name: str) -> Response:
-    """A file that pages need."""
-    if name not in STATIC:
-        raise Problem(404, "not-found", "Pages need no other file.")
-    return Response(static(name), media_type=STATIC[name])
+    """A static file of the pages."""
+    if name not in STATIC_FILES:
+        raise Problem(404, "not-found", "There is no such file")
+    return Response(read_static_file(name), media_type=STATIC_FILES[name])
 
 
-def _form(request: Request, refusal: str = "") -> Response:
-    session, cookie = session_of(request), None
+def _render_form(request: Request, error: str = "") -> Response:
+    session = session_of(request)
+    new_cookie = None
     if session is None or session.key is not None:
-        session, cookie = sessions_of(request).open()
+        session, new_cookie = sessions_of(request).open()
     request.state.session = session
-    response = page(request, "login.html", code=403 if refusal else 200, refusal=refusal)
-    if cookie is not None:  # else the forms of other windows would not be taken any more
-        give_cookie(request, response, cookie)
+    response = render(request, "login.html", code=403 if error else 200, error=error)
+    if new_cookie is not None:  # a session is kept if there is one: its forms in other windows stay valid
+        set_session_cookie(request, response, new_cookie)
     return response

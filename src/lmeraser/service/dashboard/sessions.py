@@ -1,37 +1,40 @@
-"""Who is logged in, by a signed cookie: which key they came with, until when, and the token of their forms.
+"""Sessions of the web pages, in cookies signed with itsdangerous, and the CSRF tokens of their forms.
 
-A cookie names the key by its id; the key itself is in no cookie. It is signed under a random key of this process,
-so a restart ends all sessions, and it ends after some hours. A form's token is derived from the session, so
-another site cannot make it (cross-site request forgery). Sessions are opened before login as well, so that the
-form of the login has a token; logging in opens a new one. Knows nothing about HTTP.
+A cookie holds the id of an API key, never the key. It is signed under a random key of this process, so that a
+restart ends all sessions, and it expires after some hours. The CSRF token of a session's forms is derived from its
+id, so that another site cannot forge it. There is a session before login, too, so that the login form has a token;
+logging in opens a new one (against session fixation). Knows nothing about HTTP.
 """
 
 from __future__ import annotations
 
-import hmac
+import hashlib
 import secrets
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
+
+from itsdangerous import BadData, Signer, URLSafeSerializer
 
 LIFETIME = 8 * 3600  # seconds
-_NOBODY = "-"
+_SIGNER: dict[str, Any] = {"key_derivation": "hmac", "digest_method": hashlib.sha256}
 
 
 @dataclass(frozen=True)
 class Session:
-    """Somebody who uses the pages.
+    """A session of a browser.
 
     Attributes:
         id: random.
-        key: id of the API key that they logged in with; None before.
-        until: seconds since 1970 at which it ends.
+        key: id of the API key that was used to log in; None before login.
+        expires: seconds since 1970.
     """
 
     id: str
     key: str | None
-    until: int
+    expires: int
 
 
 class Sessions:
@@ -43,39 +46,41 @@ class Sessions:
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
-        self._secret = secrets.token_bytes(32)
-        self._ended: dict[str, int] = {}
+        secret = secrets.token_bytes(32)
+        self._cookies = URLSafeSerializer(secret, salt="session", signer_kwargs=_SIGNER)
+        self._csrf = Signer(secret, salt="form", **_SIGNER)
+        self._ended: dict[str, int] = {}  # the expiry of sessions that were ended before it
         self._lock = threading.Lock()
 
     def open(self, key: str | None = None) -> tuple[Session, str]:
         """A new session, and its cookie."""
         session = Session(secrets.token_hex(16), key, int(self._clock()) + LIFETIME)
-        text = f"{session.id}.{session.key or _NOBODY}.{session.until}"
-        return session, f"{text}.{self._sign('session', text)}"
+        return session, self._encode(session)
 
     def read(self, cookie: str) -> Session | None:
-        """The session of a cookie, if it was signed here and has not ended."""
-        text, _, signature = cookie.rpartition(".")
-        if not cookie.isascii() or not hmac.compare_digest(signature, self._sign("session", text)):
+        """The session of a cookie, if this process signed it and it has not ended."""
+        try:
+            session = Session(*self._cookies.loads(cookie))
+        except BadData:
             return None
-        name, key, until = text.split(".")
-        session = Session(name, None if key == _NOBODY else key, int(until))
-        return session if session.until > self._clock() and session.id not in self._ended else None
+        if self._encode(session) != cookie:  # base64 has several spellings of the same signature
+            return None
+        return session if session.expires > self._clock() and session.id not in self._ended else None
 
     def end(self, session: Session) -> None:
         """End a session now."""
         with self._lock:
             now = self._clock()
-            self._ended = {name: until for name, until in self._ended.items() if until > now}
-            self._ended[session.id] = session.until
+            self._ended = {session_id: expires for session_id, expires in self._ended.items() if expires > now}
+            self._ended[session.id] = session.expires
 
-    def token(self, session: Session) -> str:
-        """What every form of a session holds."""
-        return self._sign("form", session.id)
+    def csrf_token(self, session: Session) -> str:
+        """The token that every form of a session contains."""
+        return self._csrf.get_signature(session.id).decode("ascii")
 
-    def sent(self, session: Session, token: str) -> bool:
-        """Whether a form with this token is of this session."""
-        return token.isascii() and hmac.compare_digest(token, self.token(session))
+    def verify_csrf_token(self, session: Session, token: str) -> bool:
+        """Whether a token belongs to a session."""
+        return secrets.compare_digest(token.encode(), self.csrf_token(session).encode())
 
-    def _sign(self, what: str, text: str) -> str:
-        return hmac.digest(self._secret, f"{what} {text}".encode(), "sha256").hex()
+    def _encode(self, session: Session) -> str:
+        return str(self._cookies.dumps([session.id, session.key, session.expires]))

@@ -1,1 +1,1 @@
-"""What the service answers, one module for each kind of caller."""
+"""The routes of the HTTP API, one module per kind of caller."""

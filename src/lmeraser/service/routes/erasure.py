@@ -1,4 +1,4 @@
-"""Deletion requests: file, follow, take back, and get the certificate."""
+"""Routes: file, list, follow and cancel deletion requests, and get their certificates."""
 
 from __future__ import annotations
 
@@ -16,28 +16,29 @@ from starlette.responses import Response
 
 from lmeraser.core.time import from_text
 from lmeraser.errors import InputError
-from lmeraser.service.access import needs
-from lmeraser.service.answers import (
+from lmeraser.service.access import require_scope
+from lmeraser.service.callbacks import check_urls, signature_headers
+from lmeraser.service.opendsr_requests import ErasureRequest
+from lmeraser.service.opendsr_responses import (
     Cancellation,
     Discovery,
     Receipt,
     RequestStatus,
     Status,
     StatusList,
-    status_of,
+    opendsr_status,
 )
-from lmeraser.service.callbacks import check_urls, headers
 from lmeraser.service.problems import Problem, documented
+from lmeraser.service.routes.planning import check_identity_count
 from lmeraser.service.service import Service, service_of
-from lmeraser.service.wire import ErasureRequest
 from lmeraser.workspace.api_keys import ApiKey
 from lmeraser.workspace.requests.state import Request
 
 router = APIRouter(tags=["deletion requests"])
 
-Filing = Annotated[ApiKey, Depends(needs("request"))]
-Following = Annotated[ApiKey, Depends(needs("request", "read"))]
-Reading = Annotated[ApiKey, Depends(needs("read"))]
+RequestKey = Annotated[ApiKey, Depends(require_scope("request"))]
+FollowKey = Annotated[ApiKey, Depends(require_scope("request", "read"))]
+ReadKey = Annotated[ApiKey, Depends(require_scope("read"))]
 
 _CERTIFICATE = {
     "description": "The certificate, a DSSE envelope",
@@ -47,93 +48,109 @@ _CERTIFICATE = {
 
 @router.post(
     "/requests",
+    summary="File a request",
     status_code=201,
     response_model=Receipt,
     responses={
-        200: {"model": Receipt, "description": "Accepted before"},
+        200: {"model": Receipt, "description": "This request was accepted before"},
         **documented(400, 401, 403, 409, 413, 422, 429, 503),
     },
 )
-async def file_request(wanted: ErasureRequest, call: Call, key: Filing) -> Response:
+async def file_request(body: ErasureRequest, call: Call, key: RequestKey) -> Response:
     """File a deletion request (scope `request`).
 
-    It is on the disk before this answers, and from then on no prediction uses the clusters or the global head that
-    hold its records. Repeat it with the same id if no answer came.
+    When this responds, the request is on disk, and no prediction that begins later uses clusters or global heads
+    with its records. If no response arrives, file it again with the same id.
     """
     service = service_of(call)
-    body = await call.body()
-    check(wanted, service)
+    sent = await call.body()
+    check_supported(body, service)
     try:
-        request, new = await asyncio.wrap_future(filed(service, wanted))
+        request, new = await asyncio.wrap_future(submit_request(service, body))
     except InputError as error:
         raise _conflict(error) from None
-    return signed(Receipt.of(request, body, service.config), service, 201 if new else 200)
+    return signed_response(Receipt.of(request, sent, service.config), service, 201 if new else 200)
 
 
-@router.get("/requests", response_model=StatusList, responses=documented(400, 401, 403, 429, 503))
+@router.get(
+    "/requests",
+    summary="List requests",
+    response_model=StatusList,
+    responses=documented(400, 401, 403, 429, 503),
+)
 def list_requests(
     call: Call,
-    key: Reading,
-    status: Annotated[Status | None, Query(description="only those of this status")] = None,
-    limit: Annotated[int, Query(ge=1, le=1000, description="at most so many")] = 100,
+    key: ReadKey,
+    status: Annotated[Status | None, Query(description="only requests with this status")] = None,
+    limit: Annotated[int, Query(ge=1, le=1000, description="maximum number of requests")] = 100,
 ) -> Response:
     """List requests, the earliest due first (scope `read`)."""
     service = service_of(call)
-    now, found = service.workspace.clock(), service.workspace.requests.all()
-    chosen = [one for one in found if status is None or status_of(one.state) == status][:limit]
-    return signed(StatusList(requests=[RequestStatus.of(one, service.config, now) for one in chosen]), service)
+    now = service.workspace.clock()
+    requests = [
+        request
+        for request in service.workspace.requests.all()
+        if status is None or opendsr_status(request.state) == status
+    ]
+    statuses = [RequestStatus.of(request, service.config, now) for request in requests[:limit]]
+    return signed_response(StatusList(requests=statuses), service)
 
 
 @router.get(
     "/requests/{subject_request_id}",
+    summary="Get a request",
     response_model=RequestStatus,
     responses=documented(400, 401, 403, 404, 429, 503),
 )
-def follow_request(subject_request_id: UUID4, call: Call, key: Following) -> Response:
-    """Tell how far a request is (scope `request` or `read`)."""
+def follow_request(subject_request_id: UUID4, call: Call, key: FollowKey) -> Response:
+    """Get the status of a request (scope `request` or `read`)."""
     service = service_of(call)
-    request = found(service, str(subject_request_id))
-    return signed(RequestStatus.of(request, service.config, service.workspace.clock()), service)
+    request = find_request(service, str(subject_request_id))
+    return signed_response(RequestStatus.of(request, service.config, service.workspace.clock()), service)
 
 
 @router.delete(
     "/requests/{subject_request_id}",
+    summary="Cancel a request",
     status_code=202,
     response_model=Cancellation,
     responses=documented(400, 401, 403, 404, 409, 429, 503),
 )
-async def cancel_request(subject_request_id: UUID4, call: Call, key: Filing) -> Response:
-    """Take a request back while it is pending (scope `request`)."""
+async def cancel_request(subject_request_id: UUID4, call: Call, key: RequestKey) -> Response:
+    """Cancel a request that is still pending (scope `request`)."""
     service = service_of(call)
-    name = str(subject_request_id)
-    await run_in_threadpool(found, service, name)
+    request_id = str(subject_request_id)
+    await run_in_threadpool(find_request, service, request_id)
     try:
-        request = await asyncio.wrap_future(cancelled(service, name))
+        request = await asyncio.wrap_future(submit_cancellation(service, request_id))
     except InputError:
-        raise Problem(409, "not-pending", "A request can be taken back while it is pending.") from None
-    return signed(Cancellation.of(request, service.config, from_text(request.changed)), service, 202)
+        raise not_pending() from None
+    return signed_response(Cancellation.of(request, service.config, from_text(request.changed)), service, 202)
 
 
 @router.get(
     "/requests/{subject_request_id}/certificate",
+    summary="Get a certificate",
     response_class=Response,
     responses={200: _CERTIFICATE, **documented(400, 401, 403, 404, 429, 503)},
 )
-def certificate(subject_request_id: UUID4, call: Call, key: Following) -> Response:
-    """Get the certificate of a completed request (scope `request` or `read`); `lmeraser verify` checks it."""
-    data = certificate_of(service_of(call), str(subject_request_id))
+def certificate(subject_request_id: UUID4, call: Call, key: FollowKey) -> Response:
+    """Get the certificate of a completed request (scope `request` or `read`); `lmeraser verify` verifies it."""
+    data = read_certificate(service_of(call), str(subject_request_id))
     return Response(data, media_type="application/json")
 
 
-@router.get("/discovery", response_model=Discovery, responses=documented(500))
+@router.get("/discovery", summary="Discovery", response_model=Discovery, responses=documented(500))
 def discovery(call: Call) -> Response:
-    """Tell what is supported; needs no key."""
+    """Describe what this processor supports; needs no key."""
     service = service_of(call)
-    return signed(Discovery(processor_certificate=f"https://{service.config.domain}/signing.pub"), service)
+    public_key = f"https://{service.config.domain}/signing.pub"
+    return signed_response(Discovery(processor_certificate=public_key), service)
 
 
 @router.get(
     "/signing.pub",
+    summary="Get the public key",
     response_class=Response,
     responses={200: {"description": "PEM", "content": {"application/x-pem-file": {"schema": {"type": "string"}}}}},
 )
@@ -142,75 +159,82 @@ def signing_key(call: Call) -> Response:
     return Response(service_of(call).workspace.signing_key.public.pem, media_type="application/x-pem-file")
 
 
-def signed(answer: BaseModel, service: Service, status: int = 200) -> Response:
-    """An answer with its signature."""
-    body = answer.model_dump_json().encode()
-    more = headers(body, service.workspace.signing_key, service.config)
-    return Response(body, status, headers={"Cache-Control": "no-store", **more}, media_type="application/json")
+def signed_response(body: BaseModel, service: Service, status: int = 200) -> Response:
+    """A response with its signature."""
+    encoded = body.model_dump_json().encode()
+    signature = signature_headers(encoded, service.workspace.signing_key, service.config)
+    headers = {"Cache-Control": "no-store", **signature}
+    return Response(encoded, status, headers=headers, media_type="application/json")
 
 
-def found(service: Service, request_id: str) -> Request:
-    """A request.
+def find_request(service: Service, request_id: str) -> Request:
+    """A request by its id.
 
     Raises:
         Problem: there is none.
     """
     request = service.workspace.requests.get(request_id)
     if request is None:
-        raise Problem(404, "unknown-request", "A request is one that was filed here.")
+        raise Problem(404, "unknown-request", "Request not found")
     return request
 
 
-def certificate_of(service: Service, request_id: str) -> bytes:
+def read_certificate(service: Service, request_id: str) -> bytes:
     """The certificate of a request.
 
     Raises:
         Problem: there is no such request, or it is not completed.
     """
-    request = found(service, request_id)
+    request = find_request(service, request_id)
     path = service.workspace.certificates / f"{request.id}.json"
     if request.state != "completed" or not path.is_file():
-        raise Problem(404, "no-certificate", "A request has a certificate when it is completed.")
+        raise Problem(404, "no-certificate", "No certificate: the request is not completed")
     return path.read_bytes()
 
 
-def filed(service: Service, wanted: ErasureRequest) -> Future[tuple[Request, bool]]:
-    """File a request that was checked; whether it is a new one."""
-    return service.intake.make(partial(_accepted, service, wanted))
+def submit_request(service: Service, body: ErasureRequest) -> Future[tuple[Request, bool]]:
+    """Accept a request that `check_supported` has passed; the request, and whether it is new."""
+    return service.request_writer.submit(partial(_accept, service, body))
 
 
-def cancelled(service: Service, request_id: str) -> Future[Request]:
-    """Take a request back; an `InputError` if it is not pending."""
+def submit_cancellation(service: Service, request_id: str) -> Future[Request]:
+    """Cancel a request; fails with `InputError` if it is not pending."""
     now = service.workspace.clock()
-    return service.intake.make(lambda c: service.workspace.requests.cancel(c, request_id, now=now))
+    return service.request_writer.submit(
+        lambda connection: service.workspace.requests.cancel(connection, request_id, now=now)
+    )
 
 
-def check(wanted: ErasureRequest, service: Service) -> None:
-    """Whether this service carries such a request out.
+def not_pending() -> Problem:
+    """The problem of a cancellation that comes too late."""
+    return Problem(409, "not-pending", "The request can no longer be cancelled: it is not pending")
+
+
+def check_supported(body: ErasureRequest, service: Service) -> None:
+    """Check what this service supports beyond the format.
 
     Raises:
-        Problem: it does not.
+        Problem: the request is not supported.
     """
-    if wanted.subject_request_type != "erasure":
-        rule = "Only erasure is carried out: a model holds no copy of anything that could be handed out."
-        raise Problem(422, "request-type", rule)
-    if len(wanted.subject_identities) > service.config.max_names:
-        raise Problem(422, "too-many", f"A request names at most {service.config.max_names} identities.")
-    check_urls(wanted.status_callback_urls, service.config)
+    if body.subject_request_type != "erasure":
+        detail = "Request type not supported; only erasure is, because a model holds no copy of data to hand out"
+        raise Problem(422, "request-type", detail)
+    check_identity_count(len(body.subject_identities), service)
+    check_urls(body.status_callback_urls, service.config)
 
 
-def _accepted(service: Service, wanted: ErasureRequest, connection: Connection) -> tuple[Request, bool]:
-    """Accept a request; whether it is a new one."""
+def _accept(service: Service, body: ErasureRequest, connection: Connection) -> tuple[Request, bool]:
+    """Accept a request; the request, and whether it is new."""
     workspace = service.workspace
     now = workspace.clock()
-    new = workspace.requests.get(str(wanted.subject_request_id), connection) is None
-    request = workspace.requests.accept(wanted.draft(now), now=now, connection=connection)
+    new = workspace.requests.get(str(body.subject_request_id), connection) is None
+    request = workspace.requests.accept(body.draft(now), now=now, connection=connection)
     if new:
-        workspace.subscriptions.add(connection, request.id, wanted.status_callback_urls, now=now)
+        workspace.subscriptions.add(connection, request.id, body.status_callback_urls, now=now)
     return request, new
 
 
 def _conflict(error: InputError) -> Exception:
-    if type(error) is InputError:  # what else it could be was checked before
-        return Problem(409, "other-names", "A request's id belongs to one request: repeated, it names the same.")
+    if type(error) is InputError:  # everything else that raises it was checked before
+        return Problem(409, "other-names", "This subject_request_id belongs to a request with other identities")
     return error

@@ -1,9 +1,10 @@
-"""Following a request live: server-sent events (WHATWG HTML, 9.2) of its states and of the derivation's steps.
+"""Live status of a request: server-sent events (WHATWG HTML, 9.2) of its states and the derivation's progress.
 
-    event: status      data: as of GET /requests/ID      at first, and when the state changes
-    event: progress    data: {"step", "done", "total"}   while it is in progress
+    event: status      data: as of GET /requests/ID      first, and whenever the state changes
+    event: progress    data: {"step", "done", "total"}   while the request is in progress
 
-The stream ends with the request. A reader that lost it connects again: the first event tells all there is to know.
+The stream ends when the request is closed. A client that loses the connection reconnects; the first event has the
+complete status, so no event has to be replayed.
 """
 
 from __future__ import annotations
@@ -17,81 +18,93 @@ from typing import Annotated, Any
 import anyio
 from fastapi import APIRouter, Depends
 from fastapi import Request as Call
+from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
 from pydantic import UUID4
 from starlette.concurrency import run_in_threadpool
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
-from lmeraser.service.access import needs
-from lmeraser.service.answers import RequestStatus
+from lmeraser.service.access import require_scope
+from lmeraser.service.opendsr_responses import RequestStatus
 from lmeraser.service.problems import Problem, documented
-from lmeraser.service.routes.erasure import found
+from lmeraser.service.routes.erasure import find_request
 from lmeraser.service.service import Service, service_of
 from lmeraser.workspace.api_keys import ApiKey
 
 router = APIRouter(tags=["deletion requests"])
 
-Following = Annotated[ApiKey, Depends(needs("request", "read"))]
-MEDIA_TYPE = "text/event-stream"
-_LOOK = 0.3  # seconds between two looks
-_SILENCE = 15.0  # seconds after which something is sent, so that nobody takes the connection for dead
+FollowKey = Annotated[ApiKey, Depends(require_scope("request", "read"))]
+_POLL_SECONDS = 0.3  # between two checks for changes
+_KEEPALIVE_SECONDS = 15.0  # of silence after which a comment is sent, so that proxies keep the connection open
+# Events contain the status of a request, so no cache may store them; nginx must not buffer them.
+_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 
 @router.get(
     "/requests/{subject_request_id}/events",
+    summary="Follow a request",
     response_class=Response,
     responses={
-        200: {"description": "Events", "content": {MEDIA_TYPE: {"schema": {"type": "string"}}}},
+        200: {
+            "description": "Server-sent events",
+            "content": {EventSourceResponse.media_type: {"schema": {"type": "string"}}},
+        },
         **documented(400, 401, 403, 404, 429, 503),
     },
 )
-async def follow_events(subject_request_id: UUID4, call: Call, key: Following) -> Response:
-    """Follow a request live (scope `request` or `read`)."""
+async def follow_events(subject_request_id: UUID4, call: Call, key: FollowKey) -> Response:
+    """Receive the status of a request live (scope `request` or `read`)."""
     service = service_of(call)
-    await run_in_threadpool(found, service, str(subject_request_id))
+    await run_in_threadpool(find_request, service, str(subject_request_id))
     return stream(service, str(subject_request_id))
 
 
+# Not a generator route: FastAPI sends those with "Cache-Control: no-cache", which lets caches store the events.
 def stream(service: Service, request_id: str) -> Response:
-    """An answer that goes on until a request ends.
+    """A response that lasts until a request is closed.
 
     Raises:
-        Problem: too many follow already.
+        Problem: too many streams are open.
     """
-    if service.streams >= service.config.max_streams:
-        raise Problem(503, "busy", "Not too many callers follow at once.", headers={"Retry-After": "5"})
-    body = _counted(service, request_id)
-    return StreamingResponse(body, media_type=MEDIA_TYPE, headers={"Cache-Control": "no-store"})
+    if service.open_streams >= service.config.max_streams:
+        raise Problem(503, "busy", "Too many event streams are open", headers={"Retry-After": "5"})
+    return EventSourceResponse(_counted_events(service, request_id), headers=_HEADERS)
 
 
-async def _counted(service: Service, request_id: str) -> AsyncIterator[str]:
-    service.streams += 1  # here, where it is sure to end: a caller may be gone before the first event
+async def _counted_events(service: Service, request_id: str) -> AsyncIterator[bytes]:
+    service.open_streams += 1  # not earlier: a generator that is never started would never count down
     try:
         async for event in events(service, request_id):
             yield event
     finally:
-        service.streams -= 1
+        service.open_streams -= 1
 
 
-async def events(service: Service, request_id: str) -> AsyncIterator[str]:
-    """The events of one request, until it ends or the service is stopped."""
-    state, step, spoken = "", service.worker.now, time.monotonic()
+async def events(service: Service, request_id: str) -> AsyncIterator[bytes]:
+    """The encoded events of one request, until it is closed or the service is stopped."""
+    state = ""
+    reported = service.supervisor.progress
+    last_sent = time.monotonic()
     while not service.stopping.is_set():
-        request = await run_in_threadpool(found, service, request_id)
+        request = await run_in_threadpool(find_request, service, request_id)
         if request.state != state:
-            state, spoken = request.state, time.monotonic()
+            state = request.state
+            last_sent = time.monotonic()
             status = RequestStatus.of(request, service.config, service.workspace.clock())
-            yield _event("status", status.model_dump(mode="json"))
+            yield _encode("status", status.model_dump(mode="json"))
         if not request.open:
             return
-        now = service.worker.now
-        if state == "in_progress" and now.step and now != step:
-            step, spoken = now, time.monotonic()
-            yield _event("progress", {name: value for name, value in asdict(now).items() if name != "number"})
-        if time.monotonic() - spoken > _SILENCE:
-            spoken = time.monotonic()
-            yield ": nothing new\n\n"
-        await anyio.sleep(_LOOK)
+        progress = service.supervisor.progress
+        if state == "in_progress" and progress.step and progress != reported:
+            reported = progress
+            last_sent = time.monotonic()
+            yield _encode(
+                "progress", {name: value for name, value in asdict(progress).items() if name != "number"}
+            )
+        if time.monotonic() - last_sent > _KEEPALIVE_SECONDS:
+            last_sent = time.monotonic()
+            yield KEEPALIVE_COMMENT
+        await anyio.sleep(_POLL_SECONDS)
 
 
-def _event(name: str, data: Mapping[str, Any]) -> str:
-    return f"event: {name}\ndata: {json.dumps(data)}\n\n"
+def _encode(event: str, data: Mapping[str, Any]) -> bytes:
+    return format_sse_event(event=event, data_str=json.dumps(data))

@@ -1,4 +1,4 @@
-"""For those who run the service: is it alive, can it answer, what does it do."""
+"""Routes for operators: liveness, readiness and metrics."""
 
 from __future__ import annotations
 
@@ -10,36 +10,36 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from lmeraser.errors import LmeraserError
-from lmeraser.service.access import needs
+from lmeraser.service.access import require_scope
 from lmeraser.service.problems import Problem, documented
 from lmeraser.service.service import service_of
 from lmeraser.workspace.api_keys import ApiKey
 
 router = APIRouter(tags=["operation"])
 
-Reading = Annotated[ApiKey, Depends(needs("read"))]
+ReadKey = Annotated[ApiKey, Depends(require_scope("read"))]
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class Health(BaseModel):
-    """That all is well."""
+    """A healthy service."""
 
     status: str = "ok"
 
 
-@router.get("/healthz")
+@router.get("/healthz", summary="Liveness")
 def healthz() -> Health:
-    """Tell that the process answers; needs no key."""
+    """Check that the process responds; needs no key."""
     return Health()
 
 
-@router.get("/readyz", responses=documented(503))
+@router.get("/readyz", summary="Readiness", responses=documented(503))
 def readyz(call: Call) -> Health:
-    """Tell whether requests and predictions are answered; needs no key."""
+    """Check that requests can be accepted and predictions made; needs no key."""
     service = service_of(call)
     try:
         service.workspace.database.get_metadata("ledger")
-        service.served.ready()
+        service.model_holder.ready()
     except LmeraserError as error:
         raise Problem(503, "not-ready", error.message) from error
     return Health()
@@ -47,12 +47,13 @@ def readyz(call: Call) -> Health:
 
 @router.get(
     "/metrics",
+    summary="Metrics",
     response_class=Response,
     responses={
         200: {"description": "Prometheus' text format", "content": {MEDIA_TYPE: {"schema": {"type": "string"}}}},
         **documented(401, 403, 429, 503),
     },
 )
-def metrics(call: Call, key: Reading) -> Response:
-    """Give what Prometheus collects (scope `read`)."""
+def metrics(call: Call, key: ReadKey) -> Response:
+    """Get the metrics for Prometheus (scope `read`)."""
     return Response(service_of(call).metrics.text(), headers={"Content-Type": MEDIA_TYPE})

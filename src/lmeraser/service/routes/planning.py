@@ -1,18 +1,17 @@
-"""What a deletion would cost, before anybody files it."""
+"""Route: the effect and cost of a deletion, before it is filed."""
 
 from __future__ import annotations
 
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 from fastapi import APIRouter, Depends
 from fastapi import Request as Call
 from pydantic import BaseModel, ConfigDict, Field
 
-from lmeraser.errors import NoModelError
-from lmeraser.service.access import needs
-from lmeraser.service.problems import Problem, documented, knows_fields
+from lmeraser.service.access import require_scope
+from lmeraser.service.opendsr_requests import Identity, selector_of
+from lmeraser.service.problems import Problem, documented, name_fields_in_problems
 from lmeraser.service.service import Service, service_of
-from lmeraser.service.wire import Identity, selector_of
 from lmeraser.unlearning.dry_run import dry_run
 from lmeraser.unlearning.plan import Plan
 from lmeraser.workspace.api_keys import ApiKey
@@ -20,12 +19,12 @@ from lmeraser.workspace.requests.draft import Selector
 
 router = APIRouter(tags=["deletion requests"])
 
-Filing = Annotated[ApiKey, Depends(needs("request"))]
+RequestKey = Annotated[ApiKey, Depends(require_scope("request"))]
 
 
-@knows_fields
+@name_fields_in_problems
 class PlanRequest(BaseModel):
-    """Whose deletion is to be planned."""
+    """The identities whose deletion is to be planned."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -46,21 +45,21 @@ class PlanRequest(BaseModel):
     subject_identities: list[Identity] = Field(min_length=1)
 
 
-class Affected(BaseModel):
-    """A cluster whose members change."""
+class AffectedCluster(BaseModel):
+    """A cluster that loses records."""
 
     cluster: int
     records_before: int
     records_forgotten: int
 
 
-class Planned(BaseModel):
-    """What a deletion would do; see `plan.Plan`."""
+class PlanResponse(BaseModel):
+    """The effect and cost of a deletion; see `plan.Plan`."""
 
     records: int
     already_deleted: int
     sample_hit: bool
-    affected: list[Affected]
+    affected: list[AffectedCluster]
     clusters_to_tune: int
     records_to_tune: int
     share_to_tune: float
@@ -68,21 +67,31 @@ class Planned(BaseModel):
     expected_share: float
 
 
-@router.post("/plan", response_model=Planned, responses=documented(400, 401, 403, 413, 422, 429, 503))
-def plan(wanted: PlanRequest, call: Call, key: Filing) -> Planned:
-    """Tell what a deletion would do and cost; changes nothing (scope `request`)."""
+@router.post(
+    "/plan",
+    summary="Plan a deletion",
+    response_model=PlanResponse,
+    responses=documented(400, 401, 403, 413, 422, 429, 503),
+)
+def plan(body: PlanRequest, call: Call, key: RequestKey) -> PlanResponse:
+    """Estimate the effect and cost of a deletion; changes nothing (scope `request`)."""
     service = service_of(call)
-    if len(wanted.subject_identities) > service.config.max_names:
-        raise Problem(422, "too-many", f"A request names at most {service.config.max_names} identities.")
-    found = planned(service, selector_of(wanted.subject_identities))
-    return Planned.model_validate(found.to_json(), from_attributes=True)
+    check_identity_count(len(body.subject_identities), service)
+    found = plan_deletion(service, selector_of(body.subject_identities))
+    return PlanResponse.model_validate(found.to_json(), from_attributes=True)
 
 
-def planned(service: Service, selector: Selector) -> Plan:
-    """The plan of a request. Raises as `dry_run.dry_run`."""
-    return dry_run(service.workspace, _nobody, selector)
+def check_identity_count(count: int, service: Service) -> None:
+    """Enforce the limit of identities in one request.
+
+    Raises:
+        Problem: there are too many.
+    """
+    if count > service.config.max_names:
+        raise Problem(422, "too-many", f"Too many identities in one request (at most {service.config.max_names})")
 
 
-def _nobody() -> NoReturn:
-    """Features that a plan needs are stored; the backbone is for predictions."""
-    raise NoModelError("A plan needs the features of all records.", next_step="run 'lmeraser train'")
+def plan_deletion(service: Service, selector: Selector) -> Plan:
+    """The plan of a deletion. Raises as `dry_run.dry_run`."""
+    # Stored features only: computing others would take the backbone from predictions.
+    return dry_run(service.eraser.session, selector, compute_features=False)

@@ -1,4 +1,4 @@
-"""Predictions, and what answers them."""
+"""Routes: classify images, and describe the served model."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from lmeraser.inference.predictor import Prediction
-from lmeraser.service.access import needs
+from lmeraser.service.access import require_scope
 from lmeraser.service.problems import Fault, Problem, documented
 from lmeraser.service.service import Service, service_of
-from lmeraser.service.uploads import one_image
+from lmeraser.service.uploads import decode_upload
 from lmeraser.workspace.api_keys import ApiKey
 from lmeraser.workspace.freshness import up_to_date
 
 router = APIRouter(tags=["predictions"])
 
-Asking = Annotated[ApiKey, Depends(needs("predict"))]
-Looking = Annotated[ApiKey, Depends(needs("predict", "read"))]
+PredictKey = Annotated[ApiKey, Depends(require_scope("predict"))]
+PredictOrReadKey = Annotated[ApiKey, Depends(require_scope("predict", "read"))]
 
 _FORM: dict[str, Any] = {
     "requestBody": {
@@ -45,15 +45,15 @@ _FORM: dict[str, Any] = {
 }
 
 
-class PredictionResponse(BaseModel):
-    """The answer for one image.
+class ImagePrediction(BaseModel):
+    """The prediction for one image.
 
     Attributes:
         label: index of the most probable class.
         class_name: its name.
-        probability: of that class.
-        clusters: numbers of the clusters that were asked.
-        rerouted: whether others would have been asked, were they not quarantined.
+        probability: its probability.
+        clusters: numbers of the clusters whose constituents voted.
+        rerouted: whether other clusters would have voted if they were not quarantined.
     """
 
     label: int
@@ -63,18 +63,18 @@ class PredictionResponse(BaseModel):
     rerouted: bool
 
     @classmethod
-    def of(cls, prediction: Prediction) -> PredictionResponse:
-        """Of a prediction."""
+    def of(cls, prediction: Prediction) -> ImagePrediction:
+        """The response for a prediction."""
         return cls(**{**prediction.__dict__, "clusters": list(prediction.clusters)})
 
 
-class Answered(BaseModel):
-    """The answers for the images of one call, all of one generation.
+class PredictionResponse(BaseModel):
+    """The predictions for the images of one call, all by one generation.
 
     Attributes:
-        generation: that answered.
-        model_digest: of it.
-        answers: in the order of the images.
+        generation: of the model that made them.
+        model_digest: of that model.
+        answers: the predictions, in the order of the images.
     """
 
     model_config = ConfigDict(
@@ -94,21 +94,21 @@ class Answered(BaseModel):
 
     generation: int
     model_digest: str
-    answers: list[PredictionResponse]
+    answers: list[ImagePrediction]
 
 
-class ServedModel(BaseModel):
-    """The model that answers.
+class ModelDescription(BaseModel):
+    """The served model.
 
     Attributes:
         generation: its number.
-        model_digest: of all of its tensors and settings; equal digests are equal models.
-        fingerprints: the environments that it was made in.
-        classes: names, in the order of the labels.
-        records: that it was derived from.
-        clusters: how many it has.
-        quarantined: numbers of those that are not asked now.
-        up_to_date: whether it is the model of the records and settings held now.
+        model_digest: of all its tensors and settings; models with equal digests are equal.
+        fingerprints: of the environments in which it was derived.
+        classes: their names, in the order of the labels.
+        records: number of records that it was derived from.
+        clusters: number of its clusters.
+        quarantined: numbers of the clusters that are excluded from predictions.
+        up_to_date: whether it is the model of the present records and settings.
     """
 
     model_config = ConfigDict(protected_namespaces=())
@@ -125,75 +125,84 @@ class ServedModel(BaseModel):
 
 @router.post(
     "/predict",
-    response_model=Answered,
+    summary="Classify images",
+    response_model=PredictionResponse,
     openapi_extra=_FORM,
     responses=documented(400, 401, 403, 413, 415, 422, 429, 503),
 )
-async def predict(call: Call, key: Asking) -> Answered:
-    """Classify images (scope `predict`): one or many files named `images`, as a form.
+async def predict(call: Call, key: PredictKey) -> PredictionResponse:
+    """Classify one or more files named `images`, sent as a form (scope `predict`).
 
-    No cluster and no global head answers that holds a record whose deletion was accepted before the call began.
+    Clusters and global heads with a record whose deletion was accepted before the call began are not used.
     """
     service = service_of(call)
-    uploads, most = await _uploads(call, service), service.config.max_megapixels * 1e6
-    images = [await run_in_threadpool(_image, n, *upload, most_pixels=most) for n, upload in enumerate(uploads)]
-    answers = await asyncio.wrap_future(service.predictions.ask(images))
+    max_pixels = service.config.max_megapixels * 1e6
+    images = [
+        await run_in_threadpool(_decode, number, data, content_type, max_pixels=max_pixels)
+        for number, (data, content_type) in enumerate(await _read_uploads(call, service))
+    ]
+    batch = await asyncio.wrap_future(service.prediction_queue.submit(images))
     service.metrics.images.inc(len(images))
-    service.metrics.rerouted.inc(sum(one.rerouted for one in answers.predictions))
-    model = answers.by.model
-    return Answered(
+    service.metrics.rerouted.inc(sum(prediction.rerouted for prediction in batch.predictions))
+    model = batch.served.model
+    return PredictionResponse(
         generation=model.generation,
         model_digest=model.model_digest,
-        answers=[PredictionResponse.of(one) for one in answers.predictions],
+        answers=[ImagePrediction.of(prediction) for prediction in batch.predictions],
     )
 
 
-@router.get("/model", response_model=ServedModel, responses=documented(401, 403, 429, 503))
-def model(call: Call, key: Looking) -> ServedModel:
-    """Tell which model answers (scope `predict` or `read`)."""
+@router.get(
+    "/model",
+    summary="Describe the served model",
+    response_model=ModelDescription,
+    responses=documented(401, 403, 429, 503),
+)
+def describe_model(call: Call, key: PredictOrReadKey) -> ModelDescription:
+    """Describe the model that makes predictions now (scope `predict` or `read`)."""
     service = service_of(call)
-    current = service.served.current
-    found = current.model
-    return ServedModel(
-        generation=found.generation,
-        model_digest=found.model_digest,
-        fingerprints=list(found.fingerprints),
-        classes=list(found.classes),
-        records=found.records,
-        clusters=len(found.clusters),
-        quarantined=sorted(current.waiting.clusters),
-        up_to_date=up_to_date(service.workspace, found),
+    served = service.model_holder.current
+    model = served.model
+    return ModelDescription(
+        generation=model.generation,
+        model_digest=model.model_digest,
+        fingerprints=list(model.fingerprints),
+        classes=list(model.classes),
+        records=model.records,
+        clusters=len(model.clusters),
+        quarantined=sorted(served.quarantined.clusters),
+        up_to_date=up_to_date(service.workspace, model),
     )
 
 
-async def _uploads(call: Call, service: Service) -> list[tuple[bytes, str | None]]:
-    """The files of a form, with their stated types; they stay in memory.
+async def _read_uploads(call: Call, service: Service) -> list[tuple[bytes, str | None]]:
+    """The files of a form with their declared content types; they stay in memory.
 
     Raises:
-        Problem: it is no such form, or has too many files.
+        Problem: the form is invalid or has too many files.
     """
     if not call.headers.get("content-type", "").lower().startswith("multipart/form-data"):
-        raise Problem(415, "form", "Images come as a form: multipart/form-data.")
-    most = service.config.max_images
-    parser = MultiPartParser(call.headers, call.stream(), max_files=most, max_fields=0)
-    parser.spool_max_size = service.config.max_upload_mb << 20  # beyond, they would be put on the disk
+        raise Problem(415, "form", "The content type is not multipart/form-data; send images as a form")
+    max_files = service.config.max_images
+    parser = MultiPartParser(call.headers, call.stream(), max_files=max_files, max_fields=0)
+    parser.spool_max_size = service.config.max_upload_mb << 20  # larger files would be written to disk
     try:
         form = await parser.parse()
     except (MultiPartException, KeyError, ValueError) as error:
-        rule = f"A form has at most {most} files named 'images', nothing else, and is complete."
-        raise Problem(400, "form", rule) from error
+        detail = f"Malformed form; send at most {max_files} files named 'images' and nothing else"
+        raise Problem(400, "form", detail) from error
     try:
         if not form or set(form) != {"images"}:
-            raise Problem(400, "form", "A form has one or more files named 'images', and nothing else.")
+            raise Problem(400, "form", "Unexpected fields in the form; send files named 'images' and nothing else")
         files = [value for value in form.getlist("images") if isinstance(value, UploadFile)]
         return [(await file.read(), file.content_type) for file in files]
     finally:
         await form.close()
 
 
-def _image(number: int, data: bytes, stated: str | None, *, most_pixels: float) -> Image.Image:
+def _decode(number: int, data: bytes, declared_type: str | None, *, max_pixels: float) -> Image.Image:
     try:
-        return one_image(data, stated=stated, most_pixels=most_pixels)
+        return decode_upload(data, declared_type=declared_type, max_pixels=max_pixels)
     except Problem as problem:
-        problem.faults.append(Fault(where=f"images.{number}", rule=problem.detail))
+        problem.faults.append(Fault(where=f"images.{number}", message=problem.detail))
         raise

@@ -1,52 +1,52 @@
-// Follows a request: says each step, moves the bar, and takes the page anew when the state changes.
+// Follows a request: announces each step, updates the progress bar, and reloads the content when the state changes.
 "use strict";
 
-const shown = document.getElementById("request");
-const spoken = document.getElementById("spoken");
+const content = document.getElementById("request");
+const announcement = document.getElementById("announcement");
 
-function say(text) {
-  spoken.textContent = text;
+function announce(text) {
+  announcement.textContent = text;
 }
 
-async function renew() {
-  const answer = await fetch(location.pathname, { credentials: "same-origin" });
-  const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+async function reloadContent() {
+  const response = await fetch(location.pathname, { credentials: "same-origin" });
+  const page = new DOMParser().parseFromString(await response.text(), "text/html");
   const fresh = page.getElementById("request");
   if (fresh === null) {
     location.reload(); // the session ended
     return;
   }
-  shown.replaceChildren(...fresh.childNodes);
-  shown.dataset.state = fresh.dataset.state;
-  say("The request is " + fresh.dataset.state.replace("_", " ") + ".");
+  content.replaceChildren(...fresh.childNodes);
+  content.dataset.state = fresh.dataset.state;
+  announce("The request is " + fresh.dataset.state.replace("_", " ") + ".");
 }
 
-function move(step) {
+function showProgress(progress) {
   const text = document.getElementById("step");
   const bar = document.getElementById("bar");
   if (text === null || bar === null) {
     return;
   }
-  if (text.textContent !== step.step) {
-    text.textContent = step.step;
-    say(step.step);
+  if (text.textContent !== progress.step) {
+    text.textContent = progress.step;
+    announce(progress.step);
   }
-  if (step.total) {
-    bar.max = step.total;
-    bar.value = step.done;
+  if (progress.total) {
+    bar.max = progress.total;
+    bar.value = progress.done;
   } else {
     bar.removeAttribute("value");
   }
 }
 
-const source = new EventSource(shown.dataset.events);
-source.addEventListener("progress", (event) => move(JSON.parse(event.data)));
+const source = new EventSource(content.dataset.events);
+source.addEventListener("progress", (event) => showProgress(JSON.parse(event.data)));
 source.addEventListener("status", async (event) => {
   const state = JSON.parse(event.data).extensions.lmeraser.state;
   if (["completed", "cancelled", "failed"].includes(state)) {
-    source.close(); // else the browser would connect again
+    source.close(); // otherwise the browser would reconnect
   }
-  if (state !== shown.dataset.state) {
-    await renew();
+  if (state !== content.dataset.state) {
+    await reloadContent();
   }
 });

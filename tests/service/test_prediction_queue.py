@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from lmeraser.inference.predictor import Prediction
-from lmeraser.service.predictions import Predictions
+from lmeraser.service.prediction_queue import PredictionQueue
 from lmeraser.service.problems import Problem
 
 IMAGE = Image.new("RGB", (10, 10))
@@ -47,59 +47,75 @@ def model() -> Model:
     return Model()
 
 
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 @pytest.fixture
-def predictions(model: Model) -> Iterator[Predictions]:
-    one = Predictions(model, together=3, most_pixels=1e4, most_seconds=0.2, nice=7)  # type: ignore[arg-type]
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def predictions(model: Model, clock: Clock) -> Iterator[PredictionQueue]:
+    one = PredictionQueue(model, batch_images=3, max_pixels=1e4, max_wait_seconds=5.0, nice=7, clock=clock)  # type: ignore[arg-type]
     one.start()
     yield one
     model.let.release(100)
     one.stop()
 
 
-def test_what_waits_is_asked_together_and_answered_apart(model: Model, predictions: Predictions) -> None:
-    first = predictions.ask([IMAGE])
+def test_what_waits_is_asked_together_and_answered_apart(model: Model, predictions: PredictionQueue) -> None:
+    first = predictions.submit([IMAGE])
     assert model.began.acquire(timeout=30)
-    waiting = [predictions.ask([Image.new("RGB", (side, 2))] * 2) for side in (4, 5, 6)]
-    assert predictions.waiting == 7
+    waiting = [predictions.submit([Image.new("RGB", (side, 2))] * 2) for side in (4, 5, 6)]
+    assert predictions.waiting_images == 7
     model.let.release(3)
     labels = [[one.label for one in job.result(30).predictions] for job in (first, *waiting)]
     assert labels == [[10], [4, 4], [5, 5], [6, 6]]
     assert model.asked == [1, 4, 2]  # at least three at once where so many wait
 
 
-def test_an_error_is_that_of_all_who_were_asked_together(model: Model, predictions: Predictions) -> None:
+def test_an_error_is_that_of_all_who_were_asked_together(model: Model, predictions: PredictionQueue) -> None:
     model.let.release(2)
     with pytest.raises(ValueError, match="too small"):
-        predictions.ask([Image.new("RGB", (1, 1))]).result(30)
-    assert len(predictions.ask([IMAGE]).result(30).predictions) == 1
+        predictions.submit([Image.new("RGB", (1, 1))]).result(30)
+    assert len(predictions.submit([IMAGE]).result(30).predictions) == 1
 
 
-def test_who_would_wait_too_long_is_sent_away(model: Model, predictions: Predictions) -> None:
-    asked = [predictions.ask([IMAGE])]
+def test_who_would_wait_too_long_is_sent_away(model: Model, predictions: PredictionQueue, clock: Clock) -> None:
+    asked = [predictions.submit([IMAGE])]
     assert model.began.acquire(timeout=30)
-    asked.append(predictions.ask([IMAGE]))
-    threading.Event().wait(0.3)
+    asked.append(predictions.submit([IMAGE]))
+    clock.now += 5.0
+    asked.append(predictions.submit([IMAGE]))
+    clock.now += 0.1
     with pytest.raises(Problem) as caught:
-        predictions.ask([IMAGE])
+        predictions.submit([IMAGE])
     assert (caught.value.status, caught.value.headers["Retry-After"]) == (503, "1")
     model.let.release(100)
-    assert [len(job.result(30).predictions) for job in asked] == [1, 1]
-    assert len(predictions.ask([IMAGE]).result(30).predictions) == 1  # nobody waits any more
+    assert [len(job.result(30).predictions) for job in asked] == [1, 1, 1]
+    assert len(predictions.submit([IMAGE]).result(30).predictions) == 1  # nobody waits any more
 
 
 def test_what_waits_is_answered_before_the_end(model: Model) -> None:
-    one = Predictions(model, together=1, most_pixels=1e4, most_seconds=9)  # type: ignore[arg-type]
+    one = PredictionQueue(model, batch_images=1, max_pixels=1e4, max_wait_seconds=60.0)  # type: ignore[arg-type]
     one.start()
-    asked = [one.ask([IMAGE]) for _ in range(3)]
+    asked = [one.submit([IMAGE]) for _ in range(3)]
     model.let.release(100)
     one.stop()
     assert all(job.done() for job in asked)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has priorities of threads")
-def test_answering_gives_way_and_the_rest_of_the_process_does_not(model: Model, predictions: Predictions) -> None:
+def test_answering_gives_way_and_the_rest_of_the_process_does_not(
+    model: Model, predictions: PredictionQueue
+) -> None:
     before = os.getpriority(os.PRIO_PROCESS, 0)
     model.let.release()
-    predictions.ask([IMAGE]).result(30)
+    predictions.submit([IMAGE]).result(30)
     assert model.nice == [max(7, before)]
     assert os.getpriority(os.PRIO_PROCESS, 0) == before

@@ -1,10 +1,10 @@
-"""What callers ask of deletion requests, in the shape of OpenDSR 2.0; `answers` has what they are told.
+"""Deletion requests in the format of OpenDSR 2.0; `opendsr_responses` has the responses.
 
-OpenDSR (github.com/opengdpr/OpenDSR, ``specification.md``) is the one open format in which controllers tell
-processors of requests. What differs here: the type of a record id, ``lmeraser_record_id``, besides
-``controller_customer_id``, which is a subject; 'other' as a regulation; erasure is the only type of request,
-because a model holds no copy that could be handed out; and signatures are Ed25519, by the key that signs
-certificates, over the SHA-256 digest of a body. Follows `deletion`; knows nothing about HTTP.
+OpenDSR (github.com/opengdpr/OpenDSR, ``specification.md``) is the one open format in which controllers forward
+requests to processors. Deviations: the identity type ``lmeraser_record_id``, besides ``controller_customer_id``,
+which is a subject; 'other' as a regulation; erasure is the only supported type of request, because a model holds
+no copy of data that could be handed out; and signatures are Ed25519, by the key that signs certificates, over the
+SHA-256 digest of a body. Knows nothing about HTTP.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import UUID4, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
-from lmeraser.service.problems import knows_fields
+from lmeraser.service.problems import name_fields_in_problems
 from lmeraser.workspace.requests.draft import RequestDraft, Selector
 from lmeraser.workspace.requests.state import Regulation
 
@@ -29,18 +29,18 @@ Url = Annotated[str, StringConstraints(min_length=1, max_length=2000)]
 
 
 def example(**values: Any) -> ConfigDict:
-    """Settings of a model that is described with this example."""
+    """The configuration of a pydantic model whose schema has this example."""
     return ConfigDict(json_schema_extra={"examples": [values]})
 
 
-@knows_fields
+@name_fields_in_problems
 class Identity(BaseModel):
-    """Who or what is to be erased.
+    """A subject or a record to be erased.
 
     Attributes:
-        identity_type: a subject, or a single record.
-        identity_value: as it was given at import.
-        identity_format: digests cannot be looked up, so they are not taken.
+        identity_type: a subject (`controller_customer_id`) or a single record (`lmeraser_record_id`).
+        identity_value: its name or id, as given when the records were added.
+        identity_format: digests are not supported, because they cannot be looked up.
     """
 
     identity_type: IdentityType
@@ -48,37 +48,37 @@ class Identity(BaseModel):
     identity_format: Literal["raw"]
 
 
-@knows_fields
+@name_fields_in_problems
 class RequestOptions(BaseModel):
-    """What only lmeraser knows to do.
+    """Options that OpenDSR does not have.
 
     Attributes:
-        audit: derive the model again from nothing and compare, before the request is completed.
+        audit: train a model from scratch and compare, before the request is completed.
     """
 
     audit: bool = False
 
 
-@knows_fields
+@name_fields_in_problems
 class Extensions(BaseModel):
-    """Fields of processors, by their name; those of others are passed over."""
+    """Extensions by the name of their processor; those of other processors are ignored."""
 
     lmeraser: RequestOptions = RequestOptions()
 
 
-@knows_fields
+@name_fields_in_problems
 class ErasureRequest(BaseModel):
     """A deletion request.
 
     Attributes:
-        regulation: which law it appeals to.
-        subject_request_id: made by the caller; repeating a request is harmless.
-        subject_request_type: only erasure is carried out.
-        submitted_time: when the person asked; the period of the law begins then.
+        regulation: under which the request is made.
+        subject_request_id: chosen by the caller; filing the same request again has no effect.
+        subject_request_type: only erasure is supported.
+        submitted_time: when the subject made the request; its statutory period begins then.
         subject_identities: what is to be erased.
-        api_version: that the caller speaks.
-        status_callback_urls: told of every change of state; their hosts are on a list of the operator's.
-        extensions: of processors.
+        api_version: version of the format.
+        status_callback_urls: called at every change of state; their hosts must be listed by the operator.
+        extensions: by the name of their processor.
     """
 
     model_config = example(
@@ -90,7 +90,7 @@ class ErasureRequest(BaseModel):
             {"identity_type": "controller_customer_id", "identity_value": "patient 17", "identity_format": "raw"}
         ],
         api_version=API_VERSION,
-        status_callback_urls=["https://controller.example/told"],
+        status_callback_urls=["https://controller.example/callback"],
     )
 
     regulation: Regulation
@@ -103,7 +103,7 @@ class ErasureRequest(BaseModel):
     extensions: Extensions = Extensions()
 
     def draft(self, now: datetime) -> RequestDraft:
-        """The request in the words of the workspace, received now."""
+        """The draft of this request, received now."""
         return RequestDraft(
             selector=selector_of(self.subject_identities),
             request_id=str(self.subject_request_id),

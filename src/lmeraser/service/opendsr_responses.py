@@ -1,7 +1,4 @@
-"""What callers are answered about deletion requests, in the shape of OpenDSR 2.0 (`wire`).
-
-Knows nothing about HTTP.
-"""
+"""Responses to deletion requests, in the format of OpenDSR 2.0 (`opendsr_requests`). Knows nothing about HTTP."""
 
 from __future__ import annotations
 
@@ -13,13 +10,13 @@ from pydantic import BaseModel
 
 from lmeraser.config.deployment import ServiceConfig
 from lmeraser.core.time import from_text, to_text
-from lmeraser.service.wire import API_VERSION, EXAMPLE_ID, IdentityType, RequestType, example
+from lmeraser.service.opendsr_requests import API_VERSION, EXAMPLE_ID, IdentityType, RequestType, example
 from lmeraser.workspace.requests.state import Request, State
 
 Status = Literal["pending", "in_progress", "completed", "cancelled"]
 
 _EXTENSION = "lmeraser"
-_SHOWN: dict[str, Any] = {
+_EXAMPLE: dict[str, Any] = {
     "controller_id": "controller",
     "subject_request_id": EXAMPLE_ID,
     "api_version": API_VERSION,
@@ -27,10 +24,19 @@ _SHOWN: dict[str, Any] = {
 
 
 class Receipt(BaseModel):
-    """The answer to a request that was accepted. Don't log it: it holds the request."""
+    """The response to an accepted request. Do not log it: it contains the request.
+
+    Attributes:
+        controller_id: of the controller whose request it is.
+        subject_request_id: id of the request.
+        received_time: when the request was received.
+        expected_completion_time: when the request is due.
+        encoded_request: the body of the request, base64.
+        api_version: version of the format.
+    """
 
     model_config = example(
-        **_SHOWN,
+        **_EXAMPLE,
         received_time="2026-01-31T12:00:01Z",
         expected_completion_time="2026-02-28T12:00:00Z",
         encoded_request="eyJyZWd1bGF0aW9uIjogImdkcHIifQ==",
@@ -45,7 +51,7 @@ class Receipt(BaseModel):
 
     @classmethod
     def of(cls, request: Request, body: bytes, config: ServiceConfig) -> Self:
-        """For a request and the bytes in which it came."""
+        """The receipt for a request and the body in which it was sent."""
         return cls(
             controller_id=config.controller_id,
             subject_request_id=request.id,
@@ -55,14 +61,14 @@ class Receipt(BaseModel):
         )
 
 
-class OurStatus(BaseModel):
-    """What OpenDSR has no field for.
+class LmeraserStatus(BaseModel):
+    """Status fields that OpenDSR does not have.
 
     Attributes:
-        state: as lmeraser says; 'failed' (its audit found a difference) is in progress for OpenDSR.
-        seconds_left: until the answer is due; negative when that is over.
-        records_deleted: how many records went.
-        already_deleted: how many names had been deleted before.
+        state: lmeraser's state; 'failed' (its audit found a difference) is 'in_progress' in OpenDSR.
+        seconds_left: until the request is due; negative: overdue; null: closed.
+        records_deleted: number of records deleted.
+        already_deleted: number of identities that had been deleted before.
         certificate: digest of the certificate's payload.
     """
 
@@ -74,26 +80,26 @@ class OurStatus(BaseModel):
 
 
 class StatusExtensions(BaseModel):
-    """Fields of processors, by their name."""
+    """Extensions by the name of their processor."""
 
-    lmeraser: OurStatus
+    lmeraser: LmeraserStatus
 
 
 class RequestStatus(BaseModel):
-    """How far a request is.
+    """The status of a request.
 
     Attributes:
-        controller_id: whose request it is.
-        subject_request_id: its id.
-        request_status: in the words of OpenDSR.
-        expected_completion_time: when the answer is due.
-        results_count: how many records were deleted; None before.
-        api_version: of the wire format.
-        extensions: what OpenDSR has no field for.
+        controller_id: of the controller whose request it is.
+        subject_request_id: id of the request.
+        request_status: OpenDSR's status.
+        expected_completion_time: when the request is due.
+        results_count: number of records deleted; null until completion.
+        api_version: version of the format.
+        extensions: fields that OpenDSR does not have.
     """
 
     model_config = example(
-        **{**_SHOWN, "request_status": "completed", "expected_completion_time": "2026-02-28T12:00:00Z"},
+        **{**_EXAMPLE, "request_status": "completed", "expected_completion_time": "2026-02-28T12:00:00Z"},
         results_count=3,
         extensions={
             _EXTENSION: {
@@ -116,9 +122,9 @@ class RequestStatus(BaseModel):
 
     @classmethod
     def of(cls, request: Request, config: ServiceConfig, now: datetime) -> Self:
-        """Of a request."""
+        """The status of a request."""
         left = int((from_text(request.due) - now).total_seconds()) if request.open else None
-        ours = OurStatus(
+        extension = LmeraserStatus(
             state=request.state,
             seconds_left=left,
             records_deleted=request.records,
@@ -128,10 +134,10 @@ class RequestStatus(BaseModel):
         return cls(
             controller_id=config.controller_id,
             subject_request_id=request.id,
-            request_status=status_of(request.state),
+            request_status=opendsr_status(request.state),
             expected_completion_time=request.due,
             results_count=request.records,
-            extensions=StatusExtensions(lmeraser=ours),
+            extensions=StatusExtensions(lmeraser=extension),
         )
 
 
@@ -142,9 +148,16 @@ class StatusList(BaseModel):
 
 
 class Cancellation(BaseModel):
-    """The answer to a request that was taken back."""
+    """The response to the cancellation of a request.
 
-    model_config = example(**_SHOWN, received_time="2026-01-31T12:00:01Z")
+    Attributes:
+        controller_id: of the controller whose request it is.
+        subject_request_id: id of the request.
+        received_time: when it was cancelled.
+        api_version: version of the format.
+    """
+
+    model_config = example(**_EXAMPLE, received_time="2026-01-31T12:00:01Z")
 
     controller_id: str
     subject_request_id: str
@@ -153,18 +166,18 @@ class Cancellation(BaseModel):
 
     @classmethod
     def of(cls, request: Request, config: ServiceConfig, now: datetime) -> Self:
-        """Of a request that was cancelled now."""
+        """The response for a request that was cancelled now."""
         return cls(controller_id=config.controller_id, subject_request_id=request.id, received_time=to_text(now))
 
 
-class NotificationStatus(RequestStatus):
-    """What a callback tells."""
+class StatusCallback(RequestStatus):
+    """The body of a callback: the status, and the URL that is called."""
 
     status_callback_url: str
 
 
 class SupportedIdentity(BaseModel):
-    """A kind of identity that is taken."""
+    """A supported type of identity."""
 
     identity_type: IdentityType
     identity_format: Literal["raw"] = "raw"
@@ -174,11 +187,11 @@ class Discovery(BaseModel):
     """What this processor supports.
 
     Attributes:
-        api_version: of the wire format.
-        supported_identities: that are taken.
-        supported_subject_request_types: that are carried out.
-        processor_certificate: where the key is that verifies signatures.
-        signature_algorithm: what they are.
+        api_version: version of the format.
+        supported_identities: supported types of identities.
+        supported_subject_request_types: supported types of requests.
+        processor_certificate: URL of the public key that verifies signatures.
+        signature_algorithm: how bodies are signed.
     """
 
     api_version: str = API_VERSION
@@ -193,6 +206,6 @@ class Discovery(BaseModel):
     )
 
 
-def status_of(state: State) -> Status:
-    """A state in the words of OpenDSR."""
+def opendsr_status(state: State) -> Status:
+    """OpenDSR's status for a state."""
     return "in_progress" if state == "failed" else state

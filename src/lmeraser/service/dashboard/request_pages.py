@@ -1,0 +1,153 @@
+"""Pages: the list of requests, and the details of one request."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends
+from fastapi import Request as Call
+from pydantic import UUID4
+from starlette.responses import RedirectResponse, Response
+
+from lmeraser.errors import InputError, LmeraserError, VerificationError
+from lmeraser.evidence.certificate import verify, verify_in_ledger
+from lmeraser.evidence.dsse import Envelope, PublicKey
+from lmeraser.service.dashboard.authorization import User, check_csrf_token, require_scope
+from lmeraser.service.dashboard.pages import HOME, PageRoute, render, time_left
+from lmeraser.service.routes import erasure, events
+from lmeraser.service.routes.planning import plan_deletion
+from lmeraser.service.service import Service, service_of
+from lmeraser.unlearning.plan import Plan
+from lmeraser.workspace.requests.draft import Selector
+from lmeraser.workspace.requests.state import Request
+from lmeraser.workspace.workspace import Workspace
+
+router = APIRouter(route_class=PageRoute, include_in_schema=False)
+
+ReadUser = Annotated[User, Depends(require_scope("read"))]
+FollowUser = Annotated[User, Depends(require_scope("request", "read"))]
+RequestUser = Annotated[User, Depends(require_scope("request"))]
+_MAX_CLOSED = 100  # closed requests on the list
+
+
+@dataclass(frozen=True)
+class CertificateCheck:
+    """The result of verifying a certificate.
+
+    Attributes:
+        facts: what it states; None if its signature is invalid.
+        signature_error: what is wrong with its signature; '' if it is valid.
+        ledger_error: what is wrong with its entry in the ledger; '' if it is valid.
+    """
+
+    facts: dict[str, Any] | None
+    signature_error: str
+    ledger_error: str
+
+
+@router.get(f"{HOME}/requests")
+def list_requests(call: Call, user: ReadUser) -> Response:
+    """List requests: open ones, the earliest due first; closed ones, the last closed first."""
+    service = service_of(call)
+    now = service.workspace.clock()
+    requests = service.workspace.requests.all()
+    open_requests = [(request, *time_left(request.due, now)) for request in requests if request.open]
+    closed = [request for request in requests if not request.open]
+    closed.sort(key=lambda request: (request.changed, request.id), reverse=True)
+    return render(
+        call,
+        "requests.html",
+        open_requests=open_requests,
+        closed=closed[:_MAX_CLOSED],
+        closed_count=len(closed),
+    )
+
+
+@router.get(f"{HOME}/requests/{{request_id}}")
+def show_request(request_id: UUID4, call: Call, user: FollowUser, plan: bool = False) -> Response:
+    """Show the progress of a request, the clusters it affects, and its verified certificate."""
+    service = service_of(call)
+    request = erasure.find_request(service, str(request_id))
+    overdue, time_text = time_left(request.due, service.workspace.clock())
+    return render(
+        call,
+        "request.html",
+        request=request,
+        overdue=overdue,
+        time_text=time_text,
+        progress=service.supervisor.progress,
+        clusters=_affected_clusters(service, request),
+        plan=_plan(service, request) if plan and request.state == "pending" else None,
+        certificate=_check_certificate(service, request) if request.state == "completed" else None,
+    )
+
+
+@router.post(f"{HOME}/requests/{{request_id}}/cancel", dependencies=[Depends(check_csrf_token)])
+def cancel(request_id: UUID4, call: Call, user: RequestUser) -> Response:
+    """Cancel a request."""
+    service = service_of(call)
+    request = erasure.find_request(service, str(request_id))
+    try:
+        erasure.submit_cancellation(service, request.id).result()
+    except InputError:
+        raise erasure.not_pending() from None
+    return RedirectResponse(f"{HOME}/requests/{request_id}", 303)
+
+
+@router.get(f"{HOME}/requests/{{request_id}}/certificate")
+def download_certificate(request_id: UUID4, call: Call, user: FollowUser) -> Response:
+    """Download the certificate."""
+    data = erasure.read_certificate(service_of(call), str(request_id))
+    disposition = f'attachment; filename="certificate-{request_id}.json"'
+    return Response(data, media_type="application/json", headers={"Content-Disposition": disposition})
+
+
+@router.get(f"{HOME}/requests/{{request_id}}/events")
+def follow(request_id: UUID4, call: Call, user: FollowUser) -> Response:
+    """Send the page the events of its request."""
+    service = service_of(call)
+    erasure.find_request(service, str(request_id))
+    return events.stream(service, str(request_id))
+
+
+def _affected_clusters(service: Service, request: Request) -> list[int] | None:
+    """The clusters that its records are or were in; None if there are none or they are unknown."""
+    if request.before is not None:
+        return list(request.before.clusters)
+    model = service.workspace.generations.current()
+    if request.state != "pending" or model is None or not model.tuned:
+        return None
+    ids = service.workspace.requests.selection(request).ids
+    trie_keys = service.workspace.records.derived.trie_keys(model.partition.key, ids)
+    return sorted(set(model.cluster_numbers(trie_keys).values()))
+
+
+def _plan(service: Service, request: Request) -> Plan | str:
+    """The plan of a pending request, or why there is none."""
+    try:
+        ids = service.workspace.requests.selection(request).ids
+        return plan_deletion(service, Selector.of(ids=ids)) if ids else "All of its records have been deleted"
+    except LmeraserError as error:
+        return error.message
+
+
+def _check_certificate(service: Service, request: Request) -> CertificateCheck:
+    workspace = service.workspace
+    try:
+        data = erasure.read_certificate(service, request.id)
+        facts = verify(data, _verification_key(workspace, data))
+    except LmeraserError as error:
+        return CertificateCheck(None, error.summary, "not checked")
+    try:
+        verify_in_ledger(data, facts, b"".join(entry.line() for entry in workspace.ledger.entries()))
+    except VerificationError as error:
+        return CertificateCheck(facts, "", error.summary)
+    return CertificateCheck(facts, "", "")
+
+
+def _verification_key(workspace: Workspace, data: bytes) -> PublicKey:
+    """The earlier key of this workspace that a certificate names as its signer; else the present key."""
+    earlier = [PublicKey.read(path) for path in sorted(workspace.root.glob("signing-*.pub"))]
+    signer = Envelope.parse(data).key_id
+    return next((key for key in earlier if key.key_id == signer), workspace.signing_key.public)

@@ -1,0 +1,157 @@
+"""The queue of images to classify: images that wait at the same time share passes through the backbone.
+
+One thread takes the waiting images, runs the served model once, and resolves all futures. An image's prediction
+does not depend on its neighbours (`predictor`), so batching changes no bit; each pass has the size of a
+micro-batch whether it is full or not. The thread, and those it starts, run at a lower priority, so that cheap
+calls are not delayed by many images. Images that would wait too long are rejected at once. Knows nothing about
+HTTP.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+from PIL import Image
+
+from lmeraser.core.thread_priority import lower_priority
+from lmeraser.inference.predictor import Prediction
+from lmeraser.service.model_holder import ModelHolder, ServedModel
+from lmeraser.service.problems import Problem
+
+
+@dataclass(frozen=True)
+class PredictionBatch:
+    """The predictions for the images of one call, all by one model.
+
+    Attributes:
+        predictions: in the order of the images.
+        served: the model that made them.
+    """
+
+    predictions: list[Prediction]
+    served: ServedModel
+
+
+@dataclass(frozen=True)
+class _Job:
+    images: Sequence[Image.Image]
+    submitted: float
+    future: Future[PredictionBatch] = field(default_factory=Future)
+
+    @property
+    def pixels(self) -> int:
+        return sum(image.width * image.height for image in self.images)
+
+
+class PredictionQueue:
+    """Classifies images, in a thread of its own.
+
+    Args:
+        model_holder: the served model.
+        batch_images: a batch takes waiting calls until it has at least this many images.
+        max_pixels: of all images that are waiting.
+        max_wait_seconds: longest time that the oldest image may have waited when another one is submitted.
+        nice: by how much to lower the priority of classification (Linux).
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        model_holder: ModelHolder,
+        *,
+        batch_images: int,
+        max_pixels: float,
+        max_wait_seconds: float,
+        nice: int = 0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._model_holder = model_holder
+        self._batch_images = batch_images
+        self._max_pixels = max_pixels
+        self._max_wait_seconds = max_wait_seconds
+        self._nice = nice
+        self._clock = clock
+        self._jobs: deque[_Job] = deque()
+        self._changed = threading.Condition()
+        self._stopping = False
+        self._pixels = 0
+        self._images = 0
+        self._thread = threading.Thread(target=self._run, name="prediction-queue", daemon=True)
+
+    @property
+    def waiting_images(self) -> int:
+        """Number of images that are waiting or being classified."""
+        return self._images
+
+    def start(self) -> None:
+        """Start classifying."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Classify the waiting images, then stop."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
+        self._thread.join()
+
+    def submit(self, images: Sequence[Image.Image]) -> Future[PredictionBatch]:
+        """Classify images (RGB), at least one.
+
+        Raises:
+            Problem: too many pixels are waiting, or an image has waited too long.
+        """
+        job = _Job(images, self._clock())
+        with self._changed:
+            late = self._jobs and job.submitted - self._jobs[0].submitted > self._max_wait_seconds
+            if late or (self._pixels and self._pixels + job.pixels > self._max_pixels):
+                raise Problem(503, "busy", "Too many images are waiting", headers={"Retry-After": "1"})
+            self._count(job, 1)
+            self._jobs.append(job)
+            self._changed.notify()
+        return job.future
+
+    def _count(self, job: _Job, sign: int) -> None:
+        self._pixels += sign * job.pixels
+        self._images += sign * len(job.images)
+
+    def _run(self) -> None:
+        lower_priority(self._nice)
+        while jobs := self._next_jobs():
+            try:
+                self._predict(jobs)
+            except Exception as error:
+                _fail(jobs, error)
+            finally:
+                with self._changed:
+                    for job in jobs:
+                        self._count(job, -1)
+
+    def _next_jobs(self) -> list[_Job]:
+        """The jobs of the next batch; none: the queue is stopping."""
+        jobs = list[_Job]()
+        images = 0
+        with self._changed:
+            self._changed.wait_for(lambda: self._jobs or self._stopping)
+            while self._jobs and images < self._batch_images:
+                jobs.append(self._jobs.popleft())
+                images += len(jobs[-1].images)
+        return jobs
+
+    def _predict(self, jobs: Sequence[_Job]) -> None:
+        served = self._model_holder.ready()
+        predictions = iter(served.predictor.predict([image for job in jobs for image in job.images]))
+        for job in jobs:
+            batch = PredictionBatch([next(predictions) for _ in job.images], served)
+            if job.future.set_running_or_notify_cancel():
+                job.future.set_result(batch)
+
+
+def _fail(jobs: Sequence[_Job], error: Exception) -> None:
+    for job in jobs:
+        if job.future.set_running_or_notify_cancel():
+            job.future.set_exception(error)

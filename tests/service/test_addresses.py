@@ -1,0 +1,27 @@
+"""Loopback addresses are this machine's alone, and public ones are those of the Internet."""
+
+from __future__ import annotations
+
+import pytest
+
+from lmeraser.service.addresses import is_loopback, is_public
+from service.test_callbacks import PRIVATE
+
+
+@pytest.mark.parametrize(
+    ("host", "alone"),
+    [("127.0.0.1", True), ("::1", True), ("localhost", True), ("127.5.5.5", True), ("0.0.0.0", False),
+     ("::", False), ("192.168.1.5", False), ("eraser.example", False), ("", False)],
+)  # fmt: skip
+def test_loopback_is_this_machine_alone(host: str, alone: bool) -> None:
+    assert is_loopback(host) == alone
+
+
+@pytest.mark.parametrize("address", PRIVATE)
+def test_private_addresses_are_not_public(address: str) -> None:
+    assert not is_public(address)
+
+
+@pytest.mark.parametrize("address", ["93.184.216.34", "2606:2800:220:1::1", "::ffff:93.184.216.34"])
+def test_public_addresses(address: str) -> None:
+    assert is_public(address)
