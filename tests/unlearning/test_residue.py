@@ -186,12 +186,82 @@ def test_a_find_is_told_once_for_each_probe_and_file_in_order() -> None:
 # --- names -------------------------------------------------------------------------------------------------
 
 
-@given(st.binary(max_size=50), st.sampled_from(["digit-0007", "Ada", "Zoë Grün", "日本", "a b/c", "x"]))
+@given(st.binary(max_size=50), st.sampled_from(["digit-0007", "Ada L.", "Zoë Grün", "日本", "a b/c"]))
 @settings(deadline=None)
 def test_a_name_is_found_in_contents_at_its_first_offset(before: bytes, name: str) -> None:
     data = before + name.encode() + b"." + name.encode()
     report = scanned({"-": data}, {}, names=[name, "nobody", ""])
     assert report.finds == (Find(name, "-", data.find(name.encode())),)
+    assert report.too_short == ()
+    lengths = {each.probe: each.length for each in report.chance}
+    assert lengths == {name: len(name.encode()), "nobody": 6}
+
+
+@pytest.mark.parametrize(
+    ("length", "size", "told"), [(2, 65, False), (3, 16, True), (3, 17, False), (4, 4294, True)]
+)
+def test_a_text_expected_more_than_a_millionth_time_by_chance_is_too_short(
+    length: int, size: int, told: bool
+) -> None:
+    name = "nameless"[:length]
+    report = scanned({"file": name.encode() * 2 + bytes(size - 2 * length)}, {}, names=[name])
+    (chance,) = report.chance
+    assert (chance.probe, chance.length) == (name, length)
+    assert chance.expected == pytest.approx(size / 256**length)
+    assert (chance.expected <= 1e-6) == told
+    assert chance.occurrences == (None if told else 2)
+    assert report.too_short == (() if told else (name,))
+    assert report.finds == ((Find(name, "file", 0),) if told else ())
+    assert not report.clean
+
+
+def test_a_short_text_that_stands_nowhere_is_not_clean_either() -> None:
+    report = scanned({"file": bytes(9999)}, {}, names=["w2"])
+    assert (report.clean, report.finds, report.too_short) == (False, (), ("w2",))
+
+
+@pytest.mark.parametrize(
+    ("data", "found"),
+    [
+        (b'["id", "w2", null]', True),
+        (b'{"a": [{"subject": "w2"}]}', True),
+        (b'{"w2": 1}', True),
+        (b'{"a": 1}\n{"b": "w2"}\n', True),
+        (b'["w22", "aw2"]', False),
+        (b'["w2", ', False),
+        (b'["w2"]\xff', False),
+        (b"w2", False),
+        (b"[" * 5000 + b'"w2"', False),
+    ],
+)
+def test_a_short_text_is_found_where_it_is_a_whole_value(data: bytes, found: bool) -> None:
+    report = scanned({"file": data, "rest": bytes(9999)}, {}, names=["w2"])
+    assert report.finds == ((Find("w2", "file", data.find(b"w2")),) if found else ())
+
+
+@pytest.mark.parametrize(("name", "found"), [("w2", True), ("a/w2/b", True), ("w2.png", True), ("aw2", False)])
+def test_a_short_text_is_found_where_it_is_a_whole_name(name: str, found: bool) -> None:
+    report = scanned({name: bytes(9999)}, {}, names=["w2"])
+    assert report.finds == ((Find("w2", name, -1),) if found else ())
+
+
+def test_random_bytes_are_no_find() -> None:
+    data = noise(300_000, 1)
+    names = [f"{first}{second}" for first in "aw" for second in range(10)]
+    report = scanned({"file": data}, {}, names=names)
+    assert (report.finds, report.too_short) == ((), tuple(names))
+    assert sum(each.occurrences or 0 for each in report.chance) == sum(data.count(name.encode()) for name in names)
+
+
+def test_the_chance_of_a_probe_is_that_of_its_windows() -> None:
+    report = scanned({"file": bytes(1000)}, {"probe": noise(25, 1), "empty": b""})
+    assert [(each.probe, each.length, each.occurrences) for each in report.chance] == [
+        ("probe", WINDOW, None),
+        ("empty", WINDOW, None),
+    ]
+    assert report.chance[0].expected == pytest.approx(10 * 1000 / 256**16)
+    assert report.chance[1].expected == 0
+    assert report.clean
 
 
 def test_a_name_is_found_in_the_names_of_files_and_folders() -> None:
@@ -317,9 +387,11 @@ def test_a_record_is_found_while_it_is_held_and_not_after_it_is_unlearned(
 
 
 def test_a_person_is_found_while_one_record_of_theirs_is_held(eraser: Eraser) -> None:
-    files = {find.file for find in eraser.residue(ids=["w2"]).finds if find.offset >= 0}
-    assert files == {"records.db, records"}
+    report = eraser.residue(ids=["w2"])
+    assert report.too_short == ("w2",)
+    assert {find.file for find in report.finds} == {"records.db, records"}
     eraser.unlearn(subjects=["w2"])
+    assert eraser.residue(ids=["w2"]).finds == ()
     assert eraser.residue(ids=[f"digit-{number:04d}" for number in range(2, 40, 5)]).clean
 
 
@@ -408,7 +480,8 @@ def test_the_exit_status_tells_whether_something_was_found(run: Run, root: Path,
     code, out, _ = run(*search, "--json")
     report = json.loads(out)
     assert code == 1
-    keys = {"clean", "finds", "windows", "shared", "not_searched", "held", "bytes_searched", "files"}
+    keys = {"clean", "finds", "windows", "shared", "not_searched", "too_short", "chance", "held"}
+    keys |= {"bytes_searched", "files"}
     assert report.keys() == keys
     assert (report["clean"], len(report["finds"])) == (False, 3)
     assert all(find.keys() == {"probe", "file", "offset"} for find in report["finds"])
@@ -417,6 +490,25 @@ def test_the_exit_status_tells_whether_something_was_found(run: Run, root: Path,
     assert (code, "nothing found" in out, "FOUND" in out) == (0, True, False)
     code, out, _ = run(*search, "--json")
     assert (code, json.loads(out)["clean"], json.loads(out)["finds"]) == (0, True, [])
+
+
+def test_the_exit_status_tells_that_an_id_is_too_short(run: Run) -> None:
+    code, out, _ = run("residue", "--id", "w2")
+    assert (code, "FOUND w2 in records.db, records" in out, "TOO SHORT TO TELL w2: " in out) == (1, True, True)
+    assert run("unlearn", "--subject", "w2")[0] == 0
+    code, out, _ = run("residue", "--id", "w2")
+    assert (code, "nothing found" in out, "FOUND" in out, "TOO SHORT TO TELL w2: " in out) == (
+        3,
+        True,
+        False,
+        True,
+    )
+    code, out, _ = run("residue", "--id", "w2", "--json")
+    report = json.loads(out)
+    assert (code, report["clean"], report["finds"], report["too_short"]) == (3, False, [], ["w2"])
+    assert report["chance"][0]["expected"] == report["bytes_searched"] / 256**2
+    code, out, _ = run("residue", "--id", "digit-0002")
+    assert (code, "digit-0002: " in out, "finds expected by chance" in out) == (0, True, True)
 
 
 def test_a_scan_for_nothing_and_a_missing_probe_are_refused(run: Run, tmp_path: Path) -> None:
@@ -442,7 +534,6 @@ def test_two_probes_with_the_same_bytes_are_both_found(tmp_path: Path) -> None:
 
 
 def test_a_name_that_is_not_utf_8_is_searched_as_its_bytes(tmp_path: Path) -> None:
-    (tmp_path / "file").write_bytes(b"abc\xff\xfedef")
-    assert [find.offset for find in scan(tmp_path, {}, [b"\xff\xfe".decode(errors="surrogateescape")]).finds] == [
-        3
-    ]
+    (tmp_path / "file").write_bytes(b"abc\xff\xfe\xfd\xfcdef")
+    name = b"\xff\xfe\xfd\xfc".decode(errors="surrogateescape")
+    assert [find.offset for find in scan(tmp_path, {}, [name]).finds] == [3]

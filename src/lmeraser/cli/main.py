@@ -2,8 +2,8 @@
 
 Every command that prints a report takes ``--json``. An `LmeraserError` is printed as one message (what is wrong,
 the value, the next step) with exit status 2, or 1 if evidence does not verify. An audit, residue scan or self-test
-that fails exits with 1. An interrupted command exits with 130 and can be run again. Heavy modules are imported
-inside the commands, so that ``--help`` is fast.
+that fails exits with 1, a residue scan for an id that is too short to tell with 3. An interrupted command exits
+with 130 and can be run again. Heavy modules are imported inside the commands, so that ``--help`` is fast.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """Residue scan: whether any byte of a workspace still comes from a file that the operator holds.
 
 Every 16-byte window of the probes is searched at every offset of every file of the workspace, in the files' names,
-in every encrypted value of its database that can still be decrypted, and in every version of artifacts in a bucket.
-Windows that hold hardly any information (half of their bytes are repeated) are passed over, and so are those that
-retained records hold as well: two images share headers and tables. What is found of the rest is residue.
+in every encrypted value of its database that can still be decrypted, and in every version of artifacts in a
+bucket. Windows that hold hardly any information (half of their bytes are repeated) are passed over, and so are
+those that retained records hold as well: two images share headers and tables. What is found of the rest is
+residue.
 
 A window of 16 bytes, wherever it lies, covers one whole aligned word of 8, so only aligned words of the workspace
 have to be compared with words of the probes. Nothing here depends on what the probes are.
@@ -11,10 +12,10 @@ have to be compared with words of the probes. Nothing here depends on what the p
 Chance: encrypted pages and tensors are as good as random, and in so many random bytes any n bytes are expected
 ``bytes / 256**n`` times. The report says so for every probe and text. The rule for texts:
 
-- A text that is expected more than 10**-6 times by chance is too short to tell: finding its bytes says nothing, and
-  not finding them hardly more. It is reported as too short, its occurrences are counted, and none is a find.
-- Such a text is found only where it stands as a value of its own: a whole string in JSON (as record ids and subjects
-  do in the database, once decrypted) or a whole name of a file or folder, with or without its suffix.
+- A text that is expected more than 10**-6 times by chance is too short to tell: finding its bytes says nothing. It
+  is reported as too short, its occurrences are counted, and none of them is a find.
+- Such a text is found only where it stands as a value of its own: a whole string in JSON (as record ids and
+  subjects do in the database, once decrypted) or a whole name of a file or folder, with or without its suffix.
 - A scan is clean if nothing was found and no text was too short to tell.
 """
 

@@ -71,6 +71,9 @@ def verify(
     typer.echo("verified: signature" + (" and entry in the ledger" if ledger else ""))
 
 
+_EXIT_FOUND, _EXIT_CANNOT_TELL = 1, 3
+
+
 def residue(
     probe: Annotated[
         list[Path] | None,
@@ -82,7 +85,10 @@ def residue(
     features: Annotated[bool, typer.Option(help="Search for the features of images as well.")] = True,
     as_json: AsJson = False,
 ) -> None:
-    """Search every byte of the workspace for remains of files or ids; exit with 1 if any are found."""
+    """Search every byte of the workspace for remains of files or ids.
+
+    Exits with 1 if any are found, and with 3 if none are but an id is too short to tell.
+    """
     from dataclasses import asdict
 
     if not probe and not ids:
@@ -96,11 +102,18 @@ def residue(
             typer.echo("FOUND {probe} in {file} at {offset}".format(**asdict(find)))
         typer.echo(
             f"{report.windows} windows and {len(ids or [])} names searched in {report.bytes_searched} bytes of "
-            f"{report.files} files: {'nothing found' if report.clean else f'{len(report.finds)} finds'}"
+            f"{report.files} files: {f'{len(report.finds)} finds' if report.finds else 'nothing found'}"
             + (f"; {report.shared} more are shared with retained records" if report.shared else "")
         )
         if report.held:
             typer.echo(f"{report.held} records that are held now have one of these files as their image")
         for name in report.not_searched:
             typer.echo(f"not searched: {name} holds nothing that is its own")
-    raise typer.Exit(0 if report.clean else 1)
+        for each in report.chance:
+            expected = f"{each.probe}: {each.expected:.2g} finds expected by chance"
+            if each.occurrences is None:
+                typer.echo(expected)
+            else:
+                count = f"{each.occurrences} occurrences"
+                typer.echo(f"TOO SHORT TO TELL {expected}, {count}; only whole values count as found")
+    raise typer.Exit(_EXIT_FOUND if report.finds else 0 if report.clean else _EXIT_CANNOT_TELL)
