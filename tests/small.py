@@ -1,6 +1,6 @@
 """A backbone that takes microseconds, and the training loop that a PyTorch user would write for it.
 
-The loop shares no code with the product but the coins of `determinism`: it is what tuning is compared with.
+Tuning is compared with this loop, which shares no code with it but the hashed randomness of `core.seeding`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,12 @@ class Pool(nn.Module):
 
 
 class Small(Backbone):
-    """A frozen convolution and a mean over the image; differentiable like any other."""
+    """A frozen convolution and a mean over the image, differentiable like any other backbone.
+
+    Args:
+        micro_batch: images in every pass.
+        garbage: added to the features of black images, which are padding.
+    """
 
     def __init__(self, micro_batch: int = 4, garbage: float = 0.0) -> None:
         torch.manual_seed(0)
@@ -62,7 +67,7 @@ class Small(Backbone):
 
 
 def config(**changes: Any) -> Config:
-    """Settings for it; the tuning's are merged with those given."""
+    """Settings for this backbone; those of ``tuning`` are merged with the defaults."""
     tuning = {"epochs": 3, "batch_size": 8, "head_learning_rate": 0.05, "prompt_learning_rate": 0.05}
     base = {
         "backbone": {"image_size": SIZE, "resize": SIDE, "micro_batch": 4},
@@ -74,7 +79,7 @@ def config(**changes: Any) -> Config:
 
 
 def members(count: int, labels: list[int] | None = None) -> Members[Canvases]:
-    """So many records of noise."""
+    """Records with images of noise."""
     pixels = np.random.default_rng(0).integers(0, 256, (count, SIDE, SIDE, 3), dtype=np.uint8)
     images = {f"r{number:02d}": png(picture) for number, picture in enumerate(pixels)}
     canvases = Canvases(tuple(images), lambda ids: [images[i] for i in ids], side=SIDE, budget=10**8)
@@ -89,14 +94,15 @@ def tuned(
     parallel: Any = serial_map,
     **options: Any,
 ) -> dict[str, Any]:
-    """A constituent of the kind that the settings name."""
+    """The constituent that `create_tuner` tunes for these members."""
     with deterministic():
         return create_tuner(chosen, backbone or Small()).tune(known, classes=CLASSES, parallel=parallel, **options)
 
 
 def linear_head(chosen: Config) -> tuple[nn.Linear, list[dict[str, Any]]]:
     """A head of zeros and its parameter groups."""
-    tuning, head = chosen.tuning, nn.Linear(FEATURES, CLASSES)
+    tuning = chosen.tuning
+    head = nn.Linear(FEATURES, CLASSES)
     nn.init.zeros_(head.weight)
     nn.init.zeros_(head.bias)
     rate, decay = tuning.head_learning_rate, tuning.head_weight_decay
@@ -104,10 +110,10 @@ def linear_head(chosen: Config) -> tuple[nn.Linear, list[dict[str, Any]]]:
     return head, [weight, {"params": [head.bias], "lr": rate, "weight_decay": 0.0}]
 
 
-def torchs_own(
+def torch_optimizer(
     groups: list[dict[str, Any]], chosen: Config, count: int
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    """torch's optimiser and scheduler for tuning so many records."""
+    """torch's optimiser and scheduler for ``count`` records."""
     tuning = chosen.tuning
     optimizer: torch.optim.Optimizer = torch.optim.AdamW(groups)
     if tuning.optimizer == "sgd":
@@ -131,9 +137,9 @@ def plain_loop(
     groups: list[dict[str, Any]],
     logits: Callable[[Tensor, list[str]], Tensor],
 ) -> None:
-    """Whole batches, torch's optimiser, scheduler and cross-entropy; changes the values in ``groups``."""
+    """Tunes the values in ``groups``: whole batches, torch's optimiser, scheduler and cross-entropy."""
     tuning = chosen.tuning
-    optimizer, scheduler = torchs_own(groups, chosen, len(known.ids))
+    optimizer, scheduler = torch_optimizer(groups, chosen, len(known.ids))
     for epoch in range(tuning.epochs):
         shuffled = order(0, "order", known.ids, epoch)
         for first in range(0, len(shuffled), tuning.batch_size):

@@ -18,7 +18,7 @@ from lmeraser.models.environment import deterministic
 from lmeraser.models.tuners.base import Members, QueryBatch
 from lmeraser.models.tuners.class_means import class_means
 from lmeraser.models.tuners.head import HeadPredictor, HeadTuner
-from small import torchs_own
+from small import torch_optimizer
 
 CLASSES, FEATURES = 3, 40
 
@@ -55,8 +55,8 @@ def members(
     return Members(tuple(ids(count)), tuple(classes if classes is not None else labels(count)), quantized)
 
 
-def asked(images: Any, heads: HeadPredictor, chosen: Any) -> Any:
-    """What heads say of embeddings."""
+def classified(images: Any, heads: HeadPredictor, chosen: Any) -> Any:
+    """Class probabilities of embeddings by the heads chosen for them."""
     return heads.classify(QueryBatch(torch.empty(0), images), chosen)
 
 
@@ -68,7 +68,7 @@ def plain_loop(count: int, chosen: Config) -> Any:
     nn.init.zeros_(head.weight)
     rate, decay = tuning.head_learning_rate, tuning.head_weight_decay
     group = {"params": [head.weight], "lr": rate, "weight_decay": decay}
-    optimizer, scheduler = torchs_own([group], chosen, count)
+    optimizer, scheduler = torch_optimizer([group], chosen, count)
     for epoch in range(tuning.epochs):
         shuffled = [int(record_id[1:]) for record_id in order(0, "order", ids(count), epoch)]
         for first in range(0, count, tuning.batch_size):
@@ -122,7 +122,7 @@ def test_separable_embeddings_are_separated() -> None:
         head = HeadTuner(config(epochs=20)).tune(members(count, quantize(points)), classes=CLASSES)
     fresh = embeddings(count, seed=1)
     fresh[np.arange(count), labels(count)] += 8
-    shares = asked(fresh, HeadPredictor([head]), np.zeros(count, np.int64))
+    shares = classified(fresh, HeadPredictor([head]), np.zeros(count, np.int64))
     assert shares.argmax(axis=1).tolist() == labels(count)
 
 
@@ -222,7 +222,7 @@ def some_heads(count: int) -> list[dict[str, Any]]:
 
 def test_each_image_is_classified_by_the_head_of_its_own_cluster() -> None:
     heads, images, chosen = some_heads(4), embeddings(6), [2, 0, 3, 3, 1, 2]
-    shares = asked(images, HeadPredictor(heads), np.array(chosen))
+    shares = classified(images, HeadPredictor(heads), np.array(chosen))
     assert shares.shape == (6, CLASSES)
     assert shares.dtype == np.float32
     for row, image, position in zip(shares, images, chosen, strict=True):
@@ -234,17 +234,17 @@ def test_each_image_is_classified_by_the_head_of_its_own_cluster() -> None:
 def test_an_image_does_not_see_its_neighbours() -> None:
     heads, images = HeadPredictor(some_heads(4)), embeddings(9)
     chosen = np.arange(9) % 4
-    together = asked(images, heads, chosen)
-    np.testing.assert_array_equal(asked(images[::-1], heads, chosen[::-1]), together[::-1])
+    together = classified(images, heads, chosen)
+    np.testing.assert_array_equal(classified(images[::-1], heads, chosen[::-1]), together[::-1])
     for place in range(9):
-        alone = asked(images[place : place + 1], heads, chosen[place : place + 1])
+        alone = classified(images[place : place + 1], heads, chosen[place : place + 1])
         np.testing.assert_array_equal(alone[0], together[place])
         strangers = np.concatenate([embeddings(5, seed=place + 1), images[place : place + 1]])
-        elsewhere = asked(strangers, heads, np.array([3, 3, 0, 1, 2, chosen[place]]))
+        elsewhere = classified(strangers, heads, np.array([3, 3, 0, 1, 2, chosen[place]]))
         np.testing.assert_array_equal(elsewhere[-1], together[place])
 
 
 def test_large_scores_are_probabilities_too() -> None:
     heads = HeadPredictor([{"weight": np.full((CLASSES, FEATURES + 1), 1e3, np.float32) * [[1], [2], [-3]]}])
-    shares = asked(np.full((1, FEATURES), 30, np.float32), heads, np.zeros(1, np.int64))
+    shares = classified(np.full((1, FEATURES), 30, np.float32), heads, np.zeros(1, np.int64))
     np.testing.assert_array_equal(shares, [[0, 1, 0]])

@@ -87,9 +87,9 @@ def test_the_outputs_of_the_members_may_be_public_classes(outputs: str) -> None:
 
 
 def test_there_are_as_many_outputs_as_classes() -> None:
-    kind = MappedPromptTuner(Small(), settings())
+    tuner = MappedPromptTuner(Small(), settings())
     with deterministic(), pytest.raises(BackboneError, match=f"{FEATURES} outputs for 9 classes"):
-        kind.tune(members(3), classes=9)
+        tuner.tune(members(3), classes=9)
 
 
 def test_public_classes_have_to_be_there() -> None:
@@ -100,5 +100,5 @@ def test_public_classes_have_to_be_there() -> None:
 
 
 def test_without_prompt_nothing_would_be_tuned() -> None:
-    with pytest.raises(ConfigError, match="nothing but a prompt"):
+    with pytest.raises(ConfigError, match="tunes only a prompt"):
         parse({"constituent": {"kind": "mapping"}, "prompt": {"kind": "none"}})

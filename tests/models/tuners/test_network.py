@@ -71,9 +71,9 @@ def test_threads_change_no_bit_and_the_backbone_stays_as_it_was() -> None:
 @pytest.mark.parametrize("start", ["public", "random"])
 def test_a_tuning_leaves_nothing_behind_for_the_next(start: str) -> None:
     chosen, known = settings(network={"start": start}), members(9)
-    kind = NetworkTuner(Small(), chosen)
+    tuner = NetworkTuner(Small(), chosen)
     with deterministic():
-        first, again = (kind.tune(known, classes=3) for _ in range(2))
+        first, again = (tuner.tune(known, classes=3) for _ in range(2))
     assert all(np.array_equal(first[name], again[name]) for name in NAMES)
 
 
@@ -86,21 +86,21 @@ def test_what_goes_on_starts_from_all_weights() -> None:
 
 def test_networks_answer_one_after_the_other_and_images_do_not_see_each_other() -> None:
     backbone, chosen = Small(), settings()
-    made = [tuned(members(count), chosen, backbone) for count in (5, 9, 13)]
+    constituents = [tuned(members(count), chosen, backbone) for count in (5, 9, 13)]
     pixels = members(4).inputs[range(4)][:, 1:-1, 1:-1]
-    choice = np.array([2, 0, 1, 2])
+    chosen_heads = np.array([2, 0, 1, 2])
     with deterministic(), torch.inference_mode():
-        answers = NetworkTuner(backbone, chosen).predictor(made)
-        together = answers.classify(QueryBatch(to_input(pixels, backbone)), choice)
-        for place in range(4):
-            alone = to_input(pixels[place : place + 1], backbone)
-            found = answers.classify(QueryBatch(alone), choice[place : place + 1])
-            np.testing.assert_array_equal(found[0], together[place])
+        predictor = NetworkTuner(backbone, chosen).predictor(constituents)
+        together = predictor.classify(QueryBatch(to_input(pixels, backbone)), chosen_heads)
+        for row in range(4):
+            alone = to_input(pixels[row : row + 1], backbone)
+            result = predictor.classify(QueryBatch(alone), chosen_heads[row : row + 1])
+            np.testing.assert_array_equal(result[0], together[row])
             network = backbone.network()
-            tensors = {name: torch.from_numpy(value) for name, value in made[choice[place]].items()}
+            tensors = {name: torch.from_numpy(value) for name, value in constituents[chosen_heads[row]].items()}
             network.load_state_dict({n[8:]: v for n, v in tensors.items() if n.startswith("network.")})
             logits = nn.functional.linear(network(alone)[0], tensors["head.weight"], tensors["head.bias"])
-            np.testing.assert_allclose(together[place], logits.softmax(0).numpy(), rtol=1e-4, atol=1e-6)
+            np.testing.assert_allclose(together[row], logits.softmax(0).numpy(), rtol=1e-4, atol=1e-6)
 
 
 def backbones(folder: Path, name: str) -> Backbone:

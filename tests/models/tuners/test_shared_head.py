@@ -27,26 +27,27 @@ def settings(**changes: Any) -> Config:
     return config(constituent={"kind": "shared_head"}, **changes)
 
 
-def grouped(count: int, parts: int) -> Any:
-    return replace(members(count), cluster_numbers=tuple(n * n % parts for n in range(count)), cluster_count=parts)
+def members_of_clusters(count: int, clusters: int) -> Any:
+    numbers = tuple(n * n % clusters for n in range(count))
+    return replace(members(count), cluster_numbers=numbers, cluster_count=clusters)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
-@pytest.mark.parametrize(("count", "parts"), [(1, 1), (7, 3), (21, 2)])
+@pytest.mark.parametrize(("count", "clusters"), [(1, 1), (7, 3), (21, 2)])
 @pytest.mark.filterwarnings("ignore:.*lr_scheduler.*")
-def test_it_is_what_a_plain_training_loop_gives(optimizer: str, count: int, parts: int) -> None:
-    chosen, known = settings(tuning={"optimizer": optimizer}), grouped(count, parts)
+def test_it_is_what_a_plain_training_loop_gives(optimizer: str, count: int, clusters: int) -> None:
+    chosen, known = settings(tuning={"optimizer": optimizer}), members_of_clusters(count, clusters)
     ours = tuned(known, chosen)
     network, (head, groups) = Small().features_network, linear_head(chosen)
     mask = torch.ones(SIZE, SIZE, dtype=torch.bool)
     mask[3:-3, 3:-3] = False
-    prompts = nn.Parameter(torch.zeros(parts, 3, SIZE, SIZE))
+    prompts = nn.Parameter(torch.zeros(clusters, 3, SIZE, SIZE))
     prompts.data[:, :, mask] = torch.from_numpy(PromptShape.of(chosen).initial(0, 0.1))
     own = {"params": [prompts], "lr": chosen.tuning.prompt_learning_rate, "weight_decay": 0.0}
-    place = {record_id: known.cluster_numbers[index] for index, record_id in enumerate(known.ids)}
+    cluster = {record_id: known.cluster_numbers[index] for index, record_id in enumerate(known.ids)}
 
     def logits(images: Any, ids: list[str]) -> Any:
-        return head(network(images + prompts[[place[i] for i in ids]] * mask))
+        return head(network(images + prompts[[cluster[i] for i in ids]] * mask))
 
     plain_loop(known, chosen, [own, *groups], logits)
     np.testing.assert_allclose(ours["prompts"], prompts.data[:, :, mask].numpy(), rtol=2e-3, atol=2e-4)
@@ -56,21 +57,22 @@ def test_it_is_what_a_plain_training_loop_gives(optimizer: str, count: int, part
 
 def test_each_cluster_answers_with_its_prompt_and_the_one_head() -> None:
     backbone, chosen = Small(), settings()
-    made = tuned(grouped(13, 3), chosen, backbone)
-    kind, pixels = SharedHeadTuner(backbone, chosen), members(3).inputs[range(3)][:, 1:-1, 1:-1]
+    tensors = tuned(members_of_clusters(13, 3), chosen, backbone)
+    tuner = SharedHeadTuner(backbone, chosen)
+    pixels = members(3).inputs[range(3)][:, 1:-1, 1:-1]
     with deterministic(), torch.inference_mode():
-        answers = kind.predictor([kind.cluster_tensors(made, number) for number in (2, 0)])
-        asked = QueryBatch(to_input(pixels, backbone))
-        found = answers.classify(asked, np.array([0, 1, 0]))
-        for place, number in enumerate((2, 0, 2)):
-            painted = PromptShape.of(chosen).paint(torch.from_numpy(made["prompts"][number])[None], [(0, 0)])
-            features = backbone.features(asked.clean + painted)[place].numpy()
-            logits = made["head.weight"] @ features + made["head.bias"]
+        predictor = tuner.predictor([tuner.cluster_tensors(tensors, number) for number in (2, 0)])
+        queries = QueryBatch(to_input(pixels, backbone))
+        result = predictor.classify(queries, np.array([0, 1, 0]))
+        for row, number in enumerate((2, 0, 2)):
+            painted = PromptShape.of(chosen).paint(torch.from_numpy(tensors["prompts"][number])[None], [(0, 0)])
+            features = backbone.features(queries.clean + painted)[row].numpy()
+            logits = tensors["head.weight"] @ features + tensors["head.bias"]
             expected = np.exp(logits - logits.max())
-            np.testing.assert_allclose(found[place], expected / expected.sum(), rtol=1e-4, atol=1e-6)
+            np.testing.assert_allclose(result[row], expected / expected.sum(), rtol=1e-4, atol=1e-6)
 
 
-def test_any_deletion_tunes_everything_and_everybody_says_so(tmp_path: Path) -> None:
+def test_any_deletion_tunes_everything_and_reports_say_so(tmp_path: Path) -> None:
     chosen = tiny_config(
         constituent={"kind": "shared_head"}, partition={"method": "random", "clusters": 3, "sample_size": 12}
     )

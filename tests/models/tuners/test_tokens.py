@@ -31,9 +31,9 @@ def save(folder: Path, family: str) -> Path:
     if family == "dinov2":
         model: Any = Dinov2Model(Dinov2Config(**shape, num_attention_heads=2))
     else:
-        made = {"vit": (ViTConfig, ViTModel), "deit": (DeiTConfig, DeiTModel)}[family]
-        settings_ = made[0](**shape, num_attention_heads=2, intermediate_size=48)
-        model = made[1](settings_, add_pooling_layer=False)
+        config_class, model_class = {"vit": (ViTConfig, ViTModel), "deit": (DeiTConfig, DeiTModel)}[family]
+        model_config = config_class(**shape, num_attention_heads=2, intermediate_size=48)
+        model = model_class(model_config, add_pooling_layer=False)
     model.save_pretrained(folder)
     return folder
 
@@ -60,15 +60,15 @@ def hooked(where: Path, tokens: Tensor, images: Tensor) -> Tensor:
         def hook(module: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Any, ...]:
             hidden, *others = arguments
             old = COUNT if number else 0
-            own = tokens[number].expand(len(hidden), -1, -1)
-            return torch.cat([hidden[:, :1], own, hidden[:, 1 + old :]], dim=1), *others
+            learned = tokens[number].expand(len(hidden), -1, -1)
+            return torch.cat([hidden[:, :1], learned, hidden[:, 1 + old :]], dim=1), *others
 
         return hook
 
     for number in range(len(tokens)):
         layers[number].register_forward_pre_hook(insert(number))
-    found: Tensor = model(pixel_values=images).last_hidden_state[:, 0]
-    return found
+    class_tokens: Tensor = model(pixel_values=images).last_hidden_state[:, 0]
+    return class_tokens
 
 
 @pytest.mark.parametrize("deep", [False, True])
@@ -101,20 +101,20 @@ def test_it_is_what_a_plain_training_loop_gives(where: Path, deep: bool, count: 
 def test_tokens_of_several_clusters_share_a_pass_and_images_do_not_see_each_other(where: Path, deep: bool) -> None:
     chosen = settings(where, tokens={"deep": deep}, tuning={"epochs": 1})
     backbone = load_backbone(chosen)
-    made = [tuned(members(count), chosen, backbone) for count in (5, 9)]
-    pixels, choice = members(4).inputs[range(4)][:, 1:-1, 1:-1], np.array([1, 0, 0, 1])
+    constituents = [tuned(members(count), chosen, backbone) for count in (5, 9)]
+    pixels, chosen_heads = members(4).inputs[range(4)][:, 1:-1, 1:-1], np.array([1, 0, 0, 1])
     with deterministic(), torch.inference_mode():
-        answers = TokenTuner(backbone, chosen).predictor(made)
-        together = answers.classify(QueryBatch(to_input(pixels, backbone)), choice)
-        for place in range(4):
-            alone = to_input(pixels[place : place + 1], backbone)
-            found = answers.classify(QueryBatch(alone), choice[place : place + 1])
-            np.testing.assert_array_equal(found[0], together[place])
-            tensors = made[choice[place]]
+        predictor = TokenTuner(backbone, chosen).predictor(constituents)
+        together = predictor.classify(QueryBatch(to_input(pixels, backbone)), chosen_heads)
+        for row in range(4):
+            alone = to_input(pixels[row : row + 1], backbone)
+            result = predictor.classify(QueryBatch(alone), chosen_heads[row : row + 1])
+            np.testing.assert_array_equal(result[0], together[row])
+            tensors = constituents[chosen_heads[row]]
             features = hooked(where, torch.from_numpy(tensors["tokens"]), alone)[0].numpy()
             logits = tensors["head.weight"] @ features + tensors["head.bias"]
             expected = np.exp(logits - logits.max())
-            np.testing.assert_allclose(together[place], expected / expected.sum(), rtol=1e-3, atol=1e-5)
+            np.testing.assert_allclose(together[row], expected / expected.sum(), rtol=1e-3, atol=1e-5)
 
 
 def embedded(_: Path) -> Backbone:
