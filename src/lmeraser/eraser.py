@@ -60,13 +60,16 @@ class Eraser:
     Args:
         root: the workspace's folder.
         wait: how many seconds a writer waits for another one.
-        progress: told how far long work is.
-        compute: settings of ``[compute]`` that differ this time.
+        progress: receives progress reports.
+        compute: settings of ``[compute]`` to use instead of those in lmeraser.toml.
         clock: tells the time.
-        backbone: the network that the settings name, where a caller has loaded it already.
+        backbone: the network that the settings name, if the caller has loaded it already.
+
+    Attributes:
+        session: what the verbs take, for callers that use their modules directly.
 
     Raises:
-        WorkspaceError: there is no workspace; make one with `create`.
+        WorkspaceError: the folder is not a workspace; create one with `create`.
     """
 
     def __init__(
@@ -95,17 +98,17 @@ class Eraser:
         progress: Progress = silent,
         clock: Callable[[], datetime] = utc_now,
     ) -> Self:
-        """Make a workspace in an empty or missing folder.
+        """Create a workspace in an empty or missing folder.
 
         Args:
             root: the folder.
             config: settings, or a nested dictionary of those that differ from the preset.
             preset: 'instant' (nothing is tuned), 'prompts' (one for each cluster), 'paper' (its settings), or a
-                method to compare with (`presets`).
-            classes: class names; needed where sources don't name them.
+                method to compare with (`config.presets`).
+            classes: class names; needed if sources don't name them.
             signing_key: PEM file with an Ed25519 private key for certificates; None: a new key.
             wait: how many seconds a writer waits for another one.
-            progress: told how far long work is.
+            progress: receives progress reports.
             clock: tells the time.
 
         Raises:
@@ -137,7 +140,7 @@ class Eraser:
         return [record.id for record in self.workspace.records.index()]
 
     def sampled_ids(self) -> list[str]:
-        """Ids of the records that shape the partition; forgetting one of them derives the partition again."""
+        """Ids of the records that shape the partition; unlearning one of them derives the partition again."""
         from lmeraser.models.partitions import partition_of
 
         return partition_of(self.workspace.config).sample(self.record_ids())
@@ -174,7 +177,7 @@ class Eraser:
             )
 
     def extend_classes(self, names: Sequence[str]) -> tuple[str, ...]:
-        """Append class names on purpose; every head gets a new shape, so all clusters will be tuned again."""
+        """Append class names; every head changes its shape, so all clusters will be tuned again."""
         with self.workspace.writing("classes"):
             self.workspace.records.set_classes([*self.classes, *names])
         return self.classes
@@ -201,16 +204,16 @@ class Eraser:
         received: datetime | None = None,
         audit: bool = False,
     ) -> UnlearnReport:
-        """Forget records exactly: accept a request and carry it out. See `unlearn.unlearn`.
+        """Unlearn records exactly: accept a request and carry it out. See `unlearn.unlearn`.
 
         Without ids and subjects, the requests that were accepted before are carried out, in one derivation.
 
         Args:
             ids: record ids.
-            subjects: people whose records all go.
+            subjects: people whose records are all deleted.
             request: the request's UUID; None: a new one. Repeating it is harmless.
-            regulation: which law it appeals to.
-            received: when it came; None: now.
+            regulation: the law that it invokes.
+            received: when it was received; None: now.
             audit: audit the model before the request is completed.
         """
         from lmeraser.unlearning.unlearn import unlearn
@@ -233,8 +236,8 @@ class Eraser:
     ) -> Request:
         """Accept a deletion request without carrying it out; arguments as of `unlearn`.
 
-        It waits for nobody: requests are accepted while a model is derived, too.
-        From now on `predict` does not use the clusters of these records, unless quarantine is switched off.
+        Requests are accepted while a model is being derived, too. From now on `predict` does not use the clusters
+        of these records, unless quarantine is switched off.
         """
         draft = _draft(ids, subjects, request, regulation, received, audit)
         with self.workspace.request_transaction("request") as connection:
@@ -245,7 +248,7 @@ class Eraser:
         return self.workspace.requests.all()
 
     def cancel(self, request: str) -> Request:
-        """Take back a request that is pending."""
+        """Cancel a pending request."""
         with self.workspace.request_transaction("cancel") as connection:
             return self.workspace.requests.cancel(connection, request, now=self.workspace.clock())
 
@@ -256,13 +259,13 @@ class Eraser:
         return relabel(self.session, label, ids=ids)
 
     def check_ledger(self, *, head: str | os.PathLike[str] | None = None) -> LedgerReport:
-        """Check the ledger's chain and compare it with the records. See `ledger` and `reconcile`.
+        """Check the ledger's chain and compare it with the records. See `evidence.reconcile`.
 
         Args:
-            head: file with a head that was exported earlier; the ledger has to contain it.
+            head: file with a head that was exported earlier, which the ledger has to contain.
 
         Raises:
-            VerificationError: the chain is broken; says where.
+            VerificationError: the chain is broken; the error says where.
         """
         from lmeraser.evidence.hash_chain import LedgerHead
         from lmeraser.evidence.reconcile import LedgerReport, differences
@@ -277,11 +280,11 @@ class Eraser:
     def residue(
         self, probes: Iterable[str | os.PathLike[str]] = (), *, ids: Iterable[str] = (), features: bool = True
     ) -> ResidueReport:
-        """Search every byte of the workspace for what came from files that you still hold. See `residue.scan`.
+        """Search every byte of the workspace for content of files that you still hold. See `residue.scan`.
 
         Args:
             probes: files.
-            ids: record ids and subjects, searched for as texts.
+            ids: record ids and subjects, searched for as text.
             features: also search for the features of probes that are images; this loads the backbone.
         """
         from lmeraser.unlearning.residue import search
@@ -290,7 +293,7 @@ class Eraser:
         return search(self.session, files, ids, features=features)
 
     def draw(self) -> list[Path]:
-        """Draw the clusters and their sizes into the workspace's ``reports``; purged with every generation."""
+        """Draw the clusters and their sizes into the workspace's ``reports``, which every generation purges."""
         from lmeraser.workspace.figures import draw_clusters, draw_sizes
 
         workspace = self.workspace
@@ -309,7 +312,7 @@ class Eraser:
         return audit(self.session, clusters=clusters)
 
     def cost(self, *, hits: int = 8) -> Cost:
-        """What requests cost on the records and settings held now, trained or not. See `simulation.simulate`."""
+        """The cost of requests on the current records and settings. See `cost_simulation.simulate`."""
         from lmeraser.unlearning.cost_simulation import simulate
 
         return simulate(self.session, hits=hits)
@@ -331,7 +334,7 @@ class Eraser:
         """Classify image files (paths, or their bytes).
 
         Raises:
-            ImageError: a file cannot be decoded; names it.
+            ImageError: a file cannot be decoded; the error names it.
             NoModelError: there is nothing to predict with.
         """
         predictor = self.predictor()
@@ -368,7 +371,7 @@ class Eraser:
         return served_predictor(self.session)
 
     def quarantined(self) -> frozenset[int]:
-        """Clusters of the served model that predictions do not use, because a deletion from them was accepted."""
+        """Numbers of the served model's clusters that are in quarantine, so that predictions do not use them."""
         from lmeraser.inference.quarantine import current_scope
 
         return current_scope(self.workspace, self.workspace.generations.require()).clusters

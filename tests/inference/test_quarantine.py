@@ -225,7 +225,10 @@ def test_quarantine_can_be_switched_off(eraser: Eraser, images: list[bytes]) -> 
 
 @pytest.mark.parametrize(
     ("step", "accepted"),
-    [("lmeraser.unlearning.unlearn.train", False), ("lmeraser.workspace.registry.Generations.publish", True)],
+    [
+        ("lmeraser.unlearning.completion.update_model", False),
+        ("lmeraser.workspace.registry.Generations.publish", True),
+    ],
     ids=["before the training", "before it is published"],
 )
 def test_after_an_interruption_predictions_do_not_use_the_record_any_more(
@@ -260,7 +263,7 @@ def test_another_request_while_one_is_in_progress_is_left_out_too(
     eraser: Eraser, images: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr("lmeraser.unlearning.unlearn.train", interrupt)
+        patched.setattr("lmeraser.unlearning.completion.update_model", interrupt)
         with pytest.raises(KeyboardInterrupt):
             eraser.unlearn(ids=[GONE])
     first = quarantined_head(eraser)
@@ -363,7 +366,7 @@ def test_sums_under_other_settings_are_not_asked(
         assert left_out(eraser) == Quarantine()
         eraser.request(ids=[GONE])
         assert left_out(eraser) == Quarantine(frozenset({0}), without_head=True)
-        with pytest.raises(NoModelError, match="made of records whose deletion was accepted"):
+        with pytest.raises(NoModelError, match="depends on records whose deletion was accepted"):
             eraser.predict(images)
         eraser.unlearn()
         assert eraser.predict(images)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lmeraser.config.schema import parse
-from lmeraser.pipeline.calibration import LEAST_SECONDS, Calibration
+from lmeraser.pipeline.calibration import MIN_SECONDS, Calibration
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def test_settings_that_change_the_speed_have_their_own(calibration: Calibration)
 
 
 def test_what_is_too_short_to_tell_is_passed_over(calibration: Calibration) -> None:
-    calibration.note(parse({}), records=3, seconds=LEAST_SECONDS / 2)
+    calibration.note(parse({}), records=3, seconds=MIN_SECONDS / 2)
     calibration.note(parse({}), records=0, seconds=5.0)
     assert calibration.speed(parse({})) is None
 

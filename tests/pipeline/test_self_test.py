@@ -6,15 +6,15 @@ import pytest
 import torch
 
 from conftest import tiny_config
-from lmeraser.pipeline.calibration import LEAST_SECONDS
+from lmeraser.pipeline.calibration import MIN_SECONDS
 from lmeraser.pipeline.executors.local import LocalExecutor
-from lmeraser.pipeline.self_test import examine, measure
+from lmeraser.pipeline.self_test import measure, run_checks
 
 
 @pytest.mark.parametrize(("kind", "checks"), [("prompt_head", 6), ("network", 6), ("shared_head", 6), ("head", 5)])
 def test_this_machine_keeps_the_promise(kind: str, checks: int) -> None:
     config = tiny_config(constituent={"kind": kind})
-    report = examine(LocalExecutor(config), config)
+    report = run_checks(LocalExecutor(config), config)
     assert report.sound
     assert len(report.checks) == checks
     assert report.to_json()["sound"] is True
@@ -27,7 +27,7 @@ def test_speeds_are_measured_on_noise() -> None:
     assert speeds.embedding > 0
     assert speeds.tuning is not None
     assert speeds.tuning == speeds.measured / speeds.seconds
-    assert speeds.seconds >= LEAST_SECONDS
+    assert speeds.seconds >= MIN_SECONDS
     bare = config.model_copy(update={"constituent": config.constituent.model_copy(update={"kind": "none"})})
     assert measure(LocalExecutor(bare), bare).tuning is None
 
@@ -40,7 +40,7 @@ def test_a_backbone_that_looks_at_the_batch_is_found() -> None:
         return real(images, prompt) + real(images, prompt).mean(dim=0)
 
     executor.network.features = mixing  # type: ignore[method-assign]
-    report = examine(executor, tiny_config())
+    report = run_checks(executor, tiny_config())
     assert not report.sound
     assert [check.passed for check in report.checks][:1] == [True]
     assert not report.checks[2].passed

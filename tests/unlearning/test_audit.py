@@ -53,7 +53,7 @@ def test_some_clusters_drawn_at_random(eraser: Eraser) -> None:
 
 
 def test_at_least_one_cluster_is_checked(eraser: Eraser) -> None:
-    with pytest.raises(InputError, match="at least one"):
+    with pytest.raises(InputError, match="at least 1"):
         eraser.audit(clusters=0)
 
 

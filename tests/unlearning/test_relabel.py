@@ -279,7 +279,7 @@ def test_an_unknown_label_is_refused_and_the_classes_are_listed(eraser: Eraser, 
 
 def test_a_correction_of_nothing_is_refused(eraser: Eraser) -> None:
     before = state(eraser)
-    with pytest.raises(InputError, match="names records"):
+    with pytest.raises(InputError, match="No record named"):
         eraser.relabel("1", ids=[])
     assert state(eraser) == before
 

@@ -1,9 +1,9 @@
-"""What a deletion would do and cost, before anything is done. A dry run; needs no torch.
+"""The plan of a deletion: what it would do and cost. Pure functions of cluster memberships; needs no torch.
 
-When the request misses the clustering sample, only the clusters of the named records are tuned again. When it
-hits the sample, the partition is derived again (from stored features) and only clusters whose *members* differ
-are tuned again. Where clusters are tuned together, all of them are. The global head's sums lose the record, which
-takes no time worth planning; where there is nothing else, nothing is tuned.
+If the request misses the clustering sample, only the clusters of the named records are tuned again. If it hits the
+sample, the partition is derived again (from stored features) and only clusters whose *members* differ are tuned
+again. Where clusters are tuned together, all of them are. The sufficient statistics of the global head lose the
+record, which takes hardly any time; where there is nothing else, nothing is tuned.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class AffectedCluster:
 
 @dataclass(frozen=True)
 class Plan:
-    """A dry run.
+    """What a deletion would do and cost.
 
     Attributes:
         records: records that would be deleted.
@@ -41,8 +41,9 @@ class Plan:
         clusters_to_tune: clusters that would be tuned again.
         records_to_tune: their members.
         share_to_tune: of the retained records.
-        estimated_seconds: of tuning, from the measured speed; None before anything was measured.
-        expected_share: of the records, tuned again by one uniform request that misses the sample, to compare with.
+        estimated_seconds: of tuning, from the measured speed; None if it was not measured yet.
+        expected_share: for comparison, the share of the records that one uniformly drawn request tunes again if it
+            misses the sample.
     """
 
     records: int
@@ -79,26 +80,27 @@ def plan(
         model: the served generation.
         before: cluster number of every record.
         after: cluster number of every retained record.
-        removed: ids that go.
+        removed: the deleted records, by the same names.
         retained: number of all retained records.
         sample_hit: whether one of them is in the clustering sample.
         already_deleted: names in the request that were deleted before.
         speed: of tuning on this machine, records x epochs per second, if it was measured.
     """
-    gone = set(removed)
-    old, new = _members(before), _members(after)
-    unchanged = set(old.values()) & set(new.values())
-    everything = bool(gone) and model.together
-    to_tune = [len(members) for members in new.values() if everything or members not in unchanged]
+    deleted = set(removed)
+    members_before = _members(before)
+    members_after = _members(after)
+    unchanged = set(members_before.values()) & set(members_after.values())
+    all_tuned = bool(deleted) and model.together
+    to_tune = [len(members) for members in members_after.values() if all_tuned or members not in unchanged]
     affected = tuple(
-        AffectedCluster(number, len(members), len(members & gone))
-        for number, members in sorted(old.items())
+        AffectedCluster(number, len(members), len(members & deleted))
+        for number, members in sorted(members_before.items())
         if members not in unchanged
     )
     tuning = model.settings["tuning"]
     epochs = int(tuning.get("stop_after") or tuning["epochs"])
     return Plan(
-        records=len(gone),
+        records=len(deleted),
         already_deleted=already_deleted,
         sample_hit=sample_hit,
         affected=affected,

@@ -152,11 +152,12 @@ def draw() -> None:
 def doctor(as_json: AsJson = False) -> None:
     """Test whether this machine computes reproducibly to the bit; exit with 1 if not."""
     from lmeraser.core.console import print_facts, print_rows
-    from lmeraser.pipeline.self_test import examine, measure
+    from lmeraser.pipeline.self_test import measure, run_checks
 
     with open_eraser() as eraser:
         config = eraser.workspace.config
-        report, speeds = examine(eraser.executor(), config), measure(eraser.executor(), config)
+        report = run_checks(eraser.executor(), config)
+        speeds = measure(eraser.executor(), config)
         eraser.workspace.calibration.note(config, speeds.measured, speeds.seconds)
     rates = {"embedding": round(speeds.embedding, 1), "tuning": speeds.tuning and round(speeds.tuning, 1)}
     if as_json:

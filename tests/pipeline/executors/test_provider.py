@@ -1,0 +1,101 @@
+"""Which executor is chosen, when it is started, and how it is replaced."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from fake import Fake
+from lmeraser.config.schema import Config, parse
+from lmeraser.core.digests import Digest
+from lmeraser.models.manifest import Model, StageResult
+from lmeraser.pipeline.executors import local, provider
+from lmeraser.pipeline.executors.provider import ExecutorProvider
+
+
+class Started:
+    """Stands in for an executor that is expensive to start; counts them."""
+
+    def __init__(self, config: Config, backbone: object = None) -> None:
+        self.config = config
+        self.backbone = backbone
+        self.closed = False
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[Started]:
+    """What was started so far, in this process or as a pool."""
+    every: list[Started] = []
+
+    def start(config: Config, backbone: object = None, **_: object) -> Started:
+        every.append(Started(config, backbone))
+        return every[-1]
+
+    monkeypatch.setattr(local, "LocalExecutor", start)
+    monkeypatch.setattr(provider, "worker_pool", start)
+    return every
+
+
+def of(**settings: Any) -> Callable[[], Config]:
+    return lambda: parse(settings)
+
+
+def model(config: Config) -> Model:
+    stage = StageResult(key=Digest.of(b"key"), artifact=Digest.of(b"artifact"), fingerprint=Digest.of(b"here"))
+    return Model(
+        generation=0,
+        parent=None,
+        settings=config.model_settings(),
+        classes=("a",),
+        backbone=Digest.of(b"backbone"),
+        backbone_name=config.backbone.name,
+        partition=stage,
+        clusters=(),
+        revision=0,
+    )
+
+
+def test_the_backbone_is_loaded_at_first_use_and_once(started: list[Started]) -> None:
+    steps: list[str] = []
+    executors = ExecutorProvider(of(), progress=lambda step, *_: steps.append(step))
+    assert (started, executors.is_loaded) == ([], False)
+    assert executors.local() is executors.for_training() is started[0]
+    assert executors.is_loaded
+    assert (len(started), steps) == (1, ["loading the backbone"])
+    executors.close()
+    assert not started[0].closed
+
+
+def test_a_pool_trains_where_the_settings_name_one_and_is_closed(started: list[Started]) -> None:
+    executors = ExecutorProvider(of(compute={"executor": "processes"}))
+    executors.close()
+    assert started == [], "nothing was started, so there is nothing to stop"
+    assert executors.for_training() is executors.for_training() is started[0]
+    assert not executors.is_loaded, "this process needs no backbone for it"
+    executors.close()
+    assert started[0].closed
+
+
+@pytest.mark.parametrize("where", ["local", "processes"])
+def test_a_model_with_other_settings_runs_in_this_process_with_its_own(started: list[Started], where: str) -> None:
+    settings = of(compute={"executor": where, "workers": 2})
+    executors = ExecutorProvider(settings)
+    same, other = model(settings()), model(parse({"seed": 7}))
+    assert executors.for_model(same) is executors.for_training()
+    assert executors.local_for_model(same) is executors.local()
+    before = len(started)
+    assert executors.for_model(other) is started[before]  # type: ignore[comparison-overlap]
+    assert started[before].config.seed == 7
+    assert started[before].config.compute.workers == 2
+
+
+def test_another_executor_is_used_instead(started: list[Started]) -> None:
+    executors, fake = ExecutorProvider(of()), Fake()
+    executors.use(fake)
+    assert executors.local() is executors.for_training() is fake  # type: ignore[comparison-overlap]
+    assert started == []
