@@ -5,8 +5,9 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from lmeraser import Columns, Eraser
 from lmeraser.errors import BackboneError, UnknownRecordError
 from lmeraser.pipeline.derive import feature_key
 from lmeraser.storage.database import Database
+from lmeraser.workspace.lock import WriterLock
 
 _WINDOW = 16  # bytes
 
@@ -218,6 +220,7 @@ def test_after_an_interrupted_first_training_nothing_derived_from_the_record_sta
 _KILLED_UNLEARN = """
 import os, sys
 from pathlib import Path
+from typing import Any
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 from lmeraser import Eraser
@@ -322,6 +325,33 @@ def test_with_slices_a_deletion_starts_from_a_checkpoint_and_is_as_exact(tmp_pat
     with Eraser.create(tmp_path / "w", config, classes=DIGIT_CLASSES) as eraser:
         eraser.add(digits(range(24)), columns=DIGIT_COLUMNS)
         assert eraser.train().stage_counts["tuned"] == 6
-        stage_counts = [eraser.unlearn(ids=[record_id]).to_json()["ran"] for record_id in eraser.record_ids()[:4]]
+        stage_counts = [eraser.unlearn(ids=[record_id]).to_json()["stage_counts"] for record_id in eraser.record_ids()[:4]]
         assert min(each["tuned"] for each in stage_counts if isinstance(each, dict)) < 3
         assert eraser.audit().identical
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        lambda eraser: eraser.train(),
+        lambda eraser: eraser.unlearn(ids=["digit-0001"]),
+        lambda eraser: eraser.relabel("7", ids=["digit-0001"]),
+    ],
+    ids=["train", "unlearn", "relabel"],
+)
+def test_a_verb_takes_the_writers_lock_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: Callable[[Eraser], object]
+) -> None:
+    with Eraser.create(tmp_path / "w", tiny_config()) as eraser:
+        eraser.session.executors.use(Fake())
+        eraser.add(digits(range(20)), columns=DIGIT_COLUMNS)
+        eraser.train()
+        real, commands = WriterLock.held, list[str]()
+
+        def held(self: WriterLock, command: str, *, wait: float) -> Any:
+            commands.append(command)
+            return real(self, command, wait=wait)
+
+        monkeypatch.setattr(WriterLock, "held", held)
+        verb(eraser)
+        assert len(commands) == 1
