@@ -48,7 +48,7 @@ Subjects = Annotated[
 ]
 RequestId = Annotated[str | None, typer.Option("--request", help="UUID of the request. Default: a new one.")]
 RegulationName = Annotated[
-    str, typer.Option("--regulation", help="Regulation, which sets the deadline: gdpr, ccpa or other.")
+    str, typer.Option("--regulation", help="Regulation that sets the deadline, for example gdpr.")
 ]
 Received = Annotated[str | None, typer.Option(help="Time of receipt, RFC 3339. Default: now.")]
 Audit = Annotated[bool, typer.Option("--audit", help="Audit the new model before completing the request.")]
