@@ -1,1 +1,1 @@
-"""The training function F: its stages, their caches, and where the expensive ones run."""
+"""The training function: its stages, their caches, and where the expensive ones run."""

@@ -123,6 +123,9 @@ def print_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=1))
 
 
+_DEPRECATED = {"ran", "rewriting_due"}  # names of 0.1, which JSON still has
+
+
 def print_report(title: str, values: Mapping[str, object], *, as_json: bool) -> None:
     """Print a report as JSON or as a table; JSON output does not load the table library."""
     if as_json:
@@ -130,4 +133,4 @@ def print_report(title: str, values: Mapping[str, object], *, as_json: bool) -> 
         return
     from lmeraser.core.console import print_facts
 
-    print_facts(title, values)
+    print_facts(title, {name: value for name, value in values.items() if name not in _DEPRECATED})
