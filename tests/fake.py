@@ -1,4 +1,4 @@
-"""An executor without torch, for tests that need F's bookkeeping many times and not its numbers."""
+"""An executor without torch, for tests that need the pipeline's bookkeeping many times and not its numbers."""
 
 from __future__ import annotations
 

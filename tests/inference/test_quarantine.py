@@ -197,7 +197,7 @@ def test_with_every_record_left_out_there_is_nothing_to_predict_with(eraser: Era
     with pytest.raises(NoModelError) as caught:
         eraser.predict(images[:1])
     for part in (
-        "A prediction needs records that are not quarantined.",
+        "All records are in quarantine",
         "the deletion of every record was accepted",
         "carry the requests out with 'lmeraser unlearn'",
     ):

@@ -1,4 +1,4 @@
-"""What F remembers where nothing may be remembered: an audit's memory and counts."""
+"""The caches of an audit, which start empty: nothing is stored, and statistics stay in memory."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def vector(value: float) -> Vector:
 
 
 class Known:
-    """A memory that knows the features of one record, and must not be written to or asked for places."""
+    """A cache with the features of one record, which must not be written to or asked for trie keys."""
 
     def features(self, ids: Sequence[str], *, key: str) -> dict[str, Vector]:
         return {"a": vector(1)} if key == "features" and "a" in ids else {}
@@ -30,35 +30,35 @@ class Known:
         raise AssertionError("stored features")
 
     def trie_keys(self, partition: Digest, ids: Sequence[str] | None = None) -> dict[str, str]:
-        raise AssertionError("asked for places")
+        raise AssertionError("asked for trie keys")
 
-    def store_trie_keys(self, places: Mapping[str, str], *, partition: Digest, sampled: bool = False) -> None:
-        raise AssertionError("stored places")
+    def store_trie_keys(self, trie_keys: Mapping[str, str], *, partition: Digest, sampled: bool = False) -> None:
+        raise AssertionError("stored trie keys")
 
 
 @pytest.mark.parametrize("known", [None, Known()], ids=["from nothing", "with known features"])
 def test_the_forgetful_remember_nothing(known: Known | None) -> None:
-    memory = ReadOnlyCache(known)
-    memory.store_features({"b": vector(2)}, key="features")
-    memory.store_trie_keys({"b": "0"}, partition=KEY)
-    memory.store_trie_keys({"c": "1"}, partition=KEY, sampled=True)
-    assert memory.features(["b"], key="features") == {}
-    assert memory.trie_keys(KEY) == {}
-    assert memory.trie_keys(KEY, ["b", "c"]) == {}
+    cache = ReadOnlyCache(known)
+    cache.store_features({"b": vector(2)}, key="features")
+    cache.store_trie_keys({"b": "0"}, partition=KEY)
+    cache.store_trie_keys({"c": "1"}, partition=KEY, sampled=True)
+    assert cache.features(["b"], key="features") == {}
+    assert cache.trie_keys(KEY) == {}
+    assert cache.trie_keys(KEY, ["b", "c"]) == {}
 
 
 def test_the_forgetful_pass_on_features_that_are_known() -> None:
-    memory = ReadOnlyCache(Known())
-    found = memory.features(["a", "b"], key="features")
+    cache = ReadOnlyCache(Known())
+    found = cache.features(["a", "b"], key="features")
     assert list(found) == ["a"]
     np.testing.assert_array_equal(found["a"], vector(1))
-    assert memory.features(["a"], key="of other settings") == {}
-    assert memory.features(["b"], key="features") == {}
+    assert cache.features(["a"], key="of other settings") == {}
+    assert cache.features(["b"], key="features") == {}
     assert ReadOnlyCache().features(["a"], key="features") == {}
 
 
-def codes(*numbers: int) -> dict[str, Any]:
-    """A code for each of these records: noise of its own, and the constant."""
+def embeddings(*numbers: int) -> dict[str, Any]:
+    """A quantized embedding of each of these records: noise of its own, and the constant."""
     return {
         f"r{number}": np.append(np.random.default_rng(number).integers(-3000, 3000, 4), 1024).astype(np.int16)
         for number in numbers
@@ -66,11 +66,11 @@ def codes(*numbers: int) -> dict[str, Any]:
 
 
 def total(known: Mapping[str, Any], labels: Sequence[int], classes: int) -> tuple[Any, Any]:
-    """The sums by their definition, record by record, in Python's integers."""
+    """The statistics by their definition, record by record, in Python's integers."""
     width = len(next(iter(known.values())))
     gram, moments = np.zeros((width, width), object), np.zeros((width, classes), object)
-    for code, label in zip(known.values(), labels, strict=True):
-        exact = np.array([int(value) for value in code], object)
+    for embedding, label in zip(known.values(), labels, strict=True):
+        exact = np.array([int(value) for value in embedding], object)
         gram += np.outer(exact, exact)
         moments[:, label] += exact
     return gram, moments
@@ -95,7 +95,7 @@ def test_counts_start_with_no_record() -> None:
 
 
 def test_records_are_counted() -> None:
-    counts, known = InMemoryStatistics(), codes(3, 1, 2)
+    counts, known = InMemoryStatistics(), embeddings(3, 1, 2)
     counts.include(known, [0, 2, 2], 4, key="key")
     assert counts.ids(key="key") == {"r1", "r2", "r3"}
     assert counts.quantized_embeddings(["r2", "r3"]) == [known["r2"].tobytes(), known["r3"].tobytes()]
@@ -103,17 +103,17 @@ def test_records_are_counted() -> None:
         stack_quantized(counts.quantized_embeddings(["r2", "r3"])), [known["r2"], known["r3"]]
     )
     assert_sums(counts.current(), known, [0, 2, 2], 4)
-    sums = counts.current()
-    assert sums is not None
-    assert sums.records_by_class == (1, 0, 2, 0)
+    statistics = counts.current()
+    assert statistics is not None
+    assert statistics.records_by_class == (1, 0, 2, 0)
 
 
 def test_records_counted_one_after_the_other_are_counted_as_at_once() -> None:
     at_once, in_parts = InMemoryStatistics(), InMemoryStatistics()
-    known, labels = codes(*range(9)), [number % 3 for number in range(9)]
+    known, labels = embeddings(*range(9)), [number % 3 for number in range(9)]
     at_once.include(known, labels, 3, key="key")
     for number in (7, 2, 8, 0, 1, 6, 5, 3, 4):
-        in_parts.include(codes(number), [labels[number]], 3, key="key")
+        in_parts.include(embeddings(number), [labels[number]], 3, key="key")
     one, other = at_once.current(), in_parts.current()
     assert one is not None
     assert other is not None
@@ -124,6 +124,6 @@ def test_records_counted_one_after_the_other_are_counted_as_at_once() -> None:
 
 def test_two_counts_do_not_share_records() -> None:
     first, second = InMemoryStatistics(), InMemoryStatistics()
-    first.include(codes(1), [0], 2, key="key")
+    first.include(embeddings(1), [0], 2, key="key")
     assert second.ids(key="key") == set()
     assert second.current() is None

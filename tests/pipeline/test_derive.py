@@ -30,7 +30,7 @@ from lmeraser.storage.artifacts import MemoryStore
 
 
 class FeatureCache:
-    """What is remembered of single records, in dictionaries."""
+    """Features and trie keys of single records, in dictionaries."""
 
     def __init__(self) -> None:
         self.vectors: dict[tuple[str, str], Vector] = {}
@@ -43,10 +43,10 @@ class FeatureCache:
         self.vectors |= {(key, i): vector for i, vector in vectors.items()}
 
     def trie_keys(self, partition: Digest, ids: Sequence[str] | None = None) -> dict[str, str]:
-        return {i: place for (key, i), place in self.known.items() if key == partition}
+        return {i: trie_key for (key, i), trie_key in self.known.items() if key == partition}
 
-    def store_trie_keys(self, places: Mapping[str, str], *, partition: Digest, sampled: bool = False) -> None:
-        self.known |= {(partition, i): place for i, place in places.items()}
+    def store_trie_keys(self, trie_keys: Mapping[str, str], *, partition: Digest, sampled: bool = False) -> None:
+        self.known |= {(partition, i): trie_key for i, trie_key in trie_keys.items()}
 
     def forget(self, record_id: str) -> None:
         self.vectors = {key: value for key, value in self.vectors.items() if key[1] != record_id}
@@ -54,7 +54,7 @@ class FeatureCache:
 
 
 class Statistics(InMemoryStatistics):
-    """Sums that a record can be subtracted from, as the workspace's can."""
+    """Statistics that a record can be subtracted from, as the workspace's can."""
 
     def forget(self, record_id: str, label: int) -> None:
         if record_id in self._embeddings:
@@ -66,7 +66,7 @@ class Statistics(InMemoryStatistics):
 
 @dataclass
 class World:
-    """Records that a test edits, and everything F needs beside them."""
+    """Records that a test edits, and everything else that the pipeline needs."""
 
     config: Config
     labels: dict[str, int] = field(default_factory=dict)
@@ -75,8 +75,10 @@ class World:
     secret: bytes = b"secret"
 
     def __post_init__(self) -> None:
-        self.store, self.memory, self.executor = MemoryStore(), FeatureCache(), Fake()
-        self.counts = Statistics()
+        self.store = MemoryStore()
+        self.cache = FeatureCache()
+        self.executor = Fake()
+        self.statistics = Statistics()
 
     def add(self, *ids: str) -> World:
         for record_id in ids:
@@ -86,9 +88,9 @@ class World:
 
     def delete(self, *ids: str) -> World:
         for record_id in ids:
-            self.counts.forget(record_id, self.labels.pop(record_id))
+            self.statistics.forget(record_id, self.labels.pop(record_id))
             del self.images[record_id]
-            self.memory.forget(record_id)
+            self.cache.forget(record_id)
         return self
 
     def inputs(self) -> Inputs:
@@ -102,14 +104,14 @@ class World:
         def fetch(ids: Sequence[str]) -> list[bytes]:
             return [self.images[record_id] for record_id in ids]
 
-        context = PipelineContext(self.store, self.memory, self.counts, executor, fetch, self.secret)
+        context = PipelineContext(self.store, self.cache, self.statistics, executor, fetch, self.secret)
         return Pipeline(self.inputs(), replace(context, **changes)).derive()
 
     def sample(self) -> list[str]:
         return partition_of(self.config).sample(sorted(self.labels))
 
-    def fresh(self) -> World:
-        """The same records with nothing remembered, under another secret."""
+    def with_empty_caches(self) -> World:
+        """The same records with empty caches, under another secret."""
         other = World(self.config, dict(self.labels), dict(self.images), self.classes, b"another secret")
         assert other.store is not self.store
         return other
@@ -167,7 +169,7 @@ def test_an_unsampled_record_touches_its_cluster_and_nothing_else() -> None:
     assert "embedded" not in derivation.stage_counts
     assert "fitted" not in derivation.stage_counts
     assert len(known.executor.tuned) == 1
-    assert artifacts(derivation) == artifacts(known.fresh().derive())
+    assert artifacts(derivation) == artifacts(known.with_empty_caches().derive())
 
 
 def test_a_sampled_record_tunes_exactly_the_clusters_whose_members_changed() -> None:
@@ -177,9 +179,9 @@ def test_a_sampled_record_tunes_exactly_the_clusters_whose_members_changed() -> 
     for gone in known.sample()[:4]:
         known.executor = Fake()
         derivation = known.delete(gone).derive()
-        fresh = known.fresh()
-        assert artifacts(derivation) == artifacts(fresh.derive())
-        after = {frozenset(ids) for ids in fresh.executor.tuned}
+        other = known.with_empty_caches()
+        assert artifacts(derivation) == artifacts(other.derive())
+        after = {frozenset(ids) for ids in other.executor.tuned}
         assert {frozenset(ids) for ids in known.executor.tuned} == after - before
         assert derivation.stage_counts["fitted"] == 1
         assert "embedded" not in derivation.stage_counts
@@ -192,7 +194,7 @@ def test_an_added_record_is_the_only_one_that_is_embedded() -> None:
     known.executor = Fake()
     derivation = known.add("new").derive()
     assert known.executor.embedded == ["new"]
-    assert artifacts(derivation) == artifacts(known.fresh().derive())
+    assert artifacts(derivation) == artifacts(known.with_empty_caches().derive())
 
 
 def test_a_corrected_label_tunes_one_cluster() -> None:
@@ -251,7 +253,7 @@ def test_an_interrupted_derivation_continues_with_the_rest() -> None:
     derivation = known.derive()
     assert known.executor.embedded == []
     assert not set(done) & set(known.executor.tuned)
-    assert artifacts(derivation) == artifacts(known.fresh().derive())
+    assert artifacts(derivation) == artifacts(known.with_empty_caches().derive())
 
 
 def test_results_of_another_environment_are_kept_unless_asked() -> None:
@@ -268,7 +270,7 @@ def test_results_of_another_environment_are_kept_unless_asked() -> None:
 
 def test_keys_depend_on_the_secret_and_artifacts_do_not() -> None:
     known = world()
-    ours, theirs = known.derive(), known.fresh().derive()
+    ours, theirs = known.derive(), known.with_empty_caches().derive()
     assert artifacts(ours) == artifacts(theirs)
     assert ours.partition.key != theirs.partition.key
     mine, others = ({c.constituent.key for c in d.clusters if c.constituent} for d in (ours, theirs))
@@ -309,10 +311,10 @@ def test_any_history_gives_what_deriving_once_gives(
             known.add(*(ids - known.labels.keys()))
         else:
             known.delete(*(ids & known.labels.keys()))
-        assert artifacts(known.derive()) == artifacts(known.fresh().derive())
+        assert artifacts(known.derive()) == artifacts(known.with_empty_caches().derive())
 
 
-# --- codes, sums and the global head -----------------------------------------------------------------------
+# --- statistics and the global head -------------------------------------------------------------------------
 
 
 class KeyedCounts(Statistics):
@@ -336,7 +338,7 @@ class Mixed(World):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.counts = KeyedCounts()
+        self.statistics = KeyedCounts()
 
     def add(self, *ids: str) -> World:
         super().add(*ids)
@@ -345,7 +347,7 @@ class Mixed(World):
 
     def correct(self, *ids: str) -> World:
         for record_id in ids:
-            self.counts.forget(record_id, self.labels[record_id])
+            self.statistics.forget(record_id, self.labels[record_id])
             self.labels[record_id] = (self.labels[record_id] + 1) % 3
         return self
 
@@ -403,7 +405,7 @@ def test_the_first_derivation_counts_every_record_and_solves_once(mode: str) -> 
 def test_without_a_part_that_needs_codes_nothing_is_counted() -> None:
     known = world()
     assert known.derive().global_head is None
-    assert known.counts.current() is None
+    assert known.statistics.current() is None
 
 
 def test_the_global_head_is_the_linear_discriminant_analysis_of_the_records_codes() -> None:
@@ -412,10 +414,12 @@ def test_the_global_head_is_the_linear_discriminant_analysis_of_the_records_code
     assert head is not None
     for record_id, label in known.labels.items():
         by_class[label] = np.vstack([by_class[label], code_of(known, record_id)])
-    means = [codes.mean(axis=0) for codes in by_class]
-    scatter = sum((codes - mean).T @ (codes - mean) for codes, mean in zip(by_class, means, strict=True))
+    means = [embeddings.mean(axis=0) for embeddings in by_class]
+    scatter = sum(
+        (embeddings - mean).T @ (embeddings - mean) for embeddings, mean in zip(by_class, means, strict=True)
+    )
     inverse = 30 * np.linalg.inv(scatter + (5 * np.trace(scatter) / 30 + 1) * np.eye(6))
-    shares = [len(codes) / 30 for codes in by_class]
+    shares = [len(embeddings) / 30 for embeddings in by_class]
     expected = [
         [*(inverse @ mean), np.log(share) - mean @ inverse @ mean / 2]
         for mean, share in zip(means, shares, strict=True)
@@ -446,7 +450,7 @@ def test_an_ordinary_deletion_embeds_and_counts_nothing(mode: str) -> None:
     assert derivation.stage_counts["assigned"] == 0
     assert derivation.stage_counts.get("solved", 0) == (1 if "global_head" in _MODES[mode] else 0)
     assert derivation.stage_counts["tuned"] == len(known.executor.tuned) == (0 if mode == "instant" else 1)
-    assert everything(derivation) == everything(known.fresh().derive())
+    assert everything(derivation) == everything(known.with_empty_caches().derive())
     assert everything(derivation) != everything(first)
 
 
@@ -459,7 +463,7 @@ def test_a_deletion_from_the_sample_embeds_and_counts_nothing(mode: str) -> None
     derivation = known.delete(*gone).derive()
     assert known.executor.embedded == []
     assert "counted" not in derivation.stage_counts
-    assert everything(derivation) == everything(known.fresh().derive())
+    assert everything(derivation) == everything(known.with_empty_caches().derive())
 
 
 @_modes
@@ -470,7 +474,7 @@ def test_an_added_record_is_the_only_one_that_is_counted(mode: str) -> None:
     derivation = known.add("r77").derive()
     assert derivation.stage_counts["counted"] == 1
     assert set(known.executor.embedded) == {"r77"}
-    assert everything(derivation) == everything(known.fresh().derive())
+    assert everything(derivation) == everything(known.with_empty_caches().derive())
 
 
 @_modes
@@ -481,7 +485,7 @@ def test_a_corrected_label_is_counted_anew(mode: str) -> None:
     derivation = known.correct("r07").derive()
     assert derivation.stage_counts["counted"] == 1
     assert known.executor.embedded == ["r07"]
-    assert everything(derivation) == everything(known.fresh().derive())
+    assert everything(derivation) == everything(known.with_empty_caches().derive())
 
 
 @_global_modes
@@ -494,7 +498,7 @@ def test_another_penalty_solves_again_and_tunes_nothing(mode: str) -> None:
     assert (known.executor.embedded, known.executor.tuned) == ([], [])
     assert artifacts(derivation) == artifacts(first)
     assert everything(derivation) != everything(first)
-    assert everything(derivation) == everything(known.fresh().derive())
+    assert everything(derivation) == everything(known.with_empty_caches().derive())
 
 
 @pytest.mark.parametrize(
@@ -528,13 +532,13 @@ def test_other_views_count_anew_and_tune_what_is_tuned_on_codes(mode: str) -> No
     heads = known.config.constituent.kind == "head"
     assert derivation.stage_counts["tuned"] == len(known.executor.tuned) == (len(first.clusters) if heads else 0)
     assert derivation.stage_counts.get("solved", 0) == (1 if "global_head" in _MODES[mode] else 0)
-    assert everything(derivation) == everything(known.fresh().derive())
+    assert everything(derivation) == everything(known.with_empty_caches().derive())
     assert everything(derivation) != everything(first)
 
 
 def test_a_global_head_may_come_and_go_and_leaves_the_constituents_alone() -> None:
     known = world()
-    known.counts = KeyedCounts()
+    known.statistics = KeyedCounts()
     without = known.derive()
     known.executor, known.config = Fake(), settings_of("prompts and global head")
     both = known.derive()
@@ -556,12 +560,12 @@ def test_no_records_have_no_global_head(mode: str) -> None:
 def test_all_records_may_go_and_come_back(mode: str) -> None:
     known = mixed(mode)
     first, names = known.derive(), sorted(known.labels)
-    assert everything(known.delete(*names).derive()) == everything(known.fresh().derive())
+    assert everything(known.delete(*names).derive()) == everything(known.with_empty_caches().derive())
     assert known.derive().global_head is None
     known.executor = Fake()
     again = known.add(*reversed(names)).derive()
     assert again.stage_counts["counted"] == 30
-    assert "solved" not in again.stage_counts, "the sums are the first ones, to the bit"
+    assert "solved" not in again.stage_counts, "the statistics are the first ones, to the bit"
     assert everything(again) == everything(first)
 
 
@@ -571,7 +575,7 @@ def test_one_record_is_enough(mode: str) -> None:
     known.derive()
     derivation = known.delete("r00", "r02").derive()
     assert [cluster.records for cluster in derivation.clusters] == [1]
-    assert everything(derivation) == everything(known.fresh().derive())
+    assert everything(derivation) == everything(known.with_empty_caches().derive())
 
 
 @_global_modes
@@ -582,7 +586,7 @@ def test_a_class_added_to_the_list_counts_nothing_again(mode: str) -> None:
     derivation = known.derive()
     assert "counted" not in derivation.stage_counts
     assert derivation.stage_counts["solved"] == 1
-    assert everything(derivation) == everything(known.fresh().derive())
+    assert everything(derivation) == everything(known.with_empty_caches().derive())
 
 
 @_global_modes
@@ -595,10 +599,10 @@ def test_sums_that_are_not_those_of_the_records_are_refused(mode: str, damage: s
     elif damage == "another class":
         known.labels["r05"] = (known.labels["r05"] + 1) % 3
     else:
-        sums = known.counts.current()
-        assert sums is not None
-        known.counts._statistics = sums.plus(
-            stack_quantized(known.counts.quantized_embeddings(["r05"])), [known.labels["r05"]], sign=-1
+        statistics = known.statistics.current()
+        assert statistics is not None
+        known.statistics._statistics = statistics.plus(
+            stack_quantized(known.statistics.quantized_embeddings(["r05"])), [known.labels["r05"]], sign=-1
         )
     with pytest.raises(CorruptError, match="--rederive"):
         known.derive()
@@ -619,7 +623,7 @@ def test_in_another_environment_codes_are_counted_anew_and_the_same_sums_keep_th
 
 def test_the_key_of_a_global_head_depends_on_the_secret() -> None:
     known = mixed("instant")
-    ours, theirs = known.derive().global_head, known.fresh().derive().global_head
+    ours, theirs = known.derive().global_head, known.with_empty_caches().derive().global_head
     assert ours is not None
     assert theirs is not None
     assert ours.artifact == theirs.artifact
@@ -636,7 +640,7 @@ def test_an_interrupted_derivation_with_heads_counts_nothing_twice() -> None:
     derivation = known.derive()
     assert known.executor.embedded == []
     assert not set(done) & set(known.executor.tuned)
-    assert everything(derivation) == everything(known.fresh().derive())
+    assert everything(derivation) == everything(known.with_empty_caches().derive())
 
 
 _CHANGES = st.sampled_from(["add", "delete", "correct"])
@@ -663,4 +667,4 @@ def test_any_history_gives_the_codes_and_the_global_head_of_deriving_once(
             known.delete(*(ids & known.labels.keys()))
         else:
             known.correct(*(ids & known.labels.keys()))
-        assert everything(known.derive()) == everything(known.fresh().derive())
+        assert everything(known.derive()) == everything(known.with_empty_caches().derive())

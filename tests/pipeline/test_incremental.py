@@ -75,13 +75,13 @@ def delete(made: Workspace, *ids: str) -> None:
 
 
 def from_nothing(made: Workspace) -> Derivation:
-    """F with nothing remembered, on another fake machine."""
+    """The model derived with empty caches, on another fake machine."""
     fake = Fake()
     fetch = made.records.images
-    tools = PipelineContext(
+    context = PipelineContext(
         MemoryStore(), ReadOnlyCache(), InMemoryStatistics(), lambda: fake, fetch, b"another secret"
     )
-    return Pipeline(training_inputs(made, fake.backbone), tools).derive()
+    return Pipeline(training_inputs(made, fake.backbone), context).derive()
 
 
 def parts(found: Model | Derivation) -> Any:

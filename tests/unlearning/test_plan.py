@@ -127,10 +127,10 @@ def test_what_is_tuned_is_what_brute_force_finds(
 ) -> None:
     before, after, removed = deletion
     made = compare(before, after, removed, sample_hit=hit)
-    fresh = [members for members in groups(after) if members not in groups(before)]
-    assert made.clusters_to_tune == len(fresh)
-    assert made.records_to_tune == sum(map(len, fresh))
-    assert made.share_to_tune == (sum(map(len, fresh)) / len(after) if after else 0)
+    changed = [members for members in groups(after) if members not in groups(before)]
+    assert made.clusters_to_tune == len(changed)
+    assert made.records_to_tune == sum(map(len, changed))
+    assert made.share_to_tune == (sum(map(len, changed)) / len(after) if after else 0)
     assert made.records == len(removed)
     lost = {
         number

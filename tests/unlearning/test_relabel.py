@@ -205,16 +205,16 @@ def test_what_came_from_the_old_label_is_purged(eraser: Eraser) -> None:
     old = before.stages[f"cluster {number}"]
     root = eraser.workspace.root
 
-    def places(digest: Digest) -> list[str]:
+    def files_with(digest: Digest) -> list[str]:
         files = (path for path in root.rglob("*") if path.is_file())
         return [path.name for path in files if digest.hex in path.name or digest.hex.encode() in path.read_bytes()]
 
-    assert places(old.artifact)
-    assert places(old.key)
+    assert files_with(old.artifact)
+    assert files_with(old.key)
     eraser.relabel(another(eraser, "digit-0003"), ids=["digit-0003"])
     eraser.close()
-    assert places(old.artifact) == []
-    assert places(old.key) == []
+    assert files_with(old.artifact) == []
+    assert files_with(old.key) == []
     assert sorted(path.name for path in (root / "generations").iterdir()) == ["00000001.json", "current"]
 
 
@@ -225,13 +225,13 @@ def test_the_ledger_tells_of_it_without_names_and_stays_sound(eraser: Eraser) ->
     new = eraser.workspace.records.commitments.by_entry()
     report = eraser.check_ledger()
     assert report.sound
-    told, generation = report.entries[-2:]
-    assert (told.kind, generation.kind) == ("relabelled", "generation")
-    assert told.body["records"] == 3
+    entry, generation = report.entries[-2:]
+    assert (entry.kind, generation.kind) == ("relabelled", "generation")
+    assert entry.body["records"] == 3
     (added,) = old
-    assert told.body["removed"] == {str(added): sorted(set(old[added]) - set(new[added]))}
-    assert new.keys() == {added, told.position}
-    assert not set(new[told.position]) & set(old[added]), "the new commitments are under new keys"
+    assert entry.body["removed"] == {str(added): sorted(set(old[added]) - set(new[added]))}
+    assert new.keys() == {added, entry.position}
+    assert not set(new[entry.position]) & set(old[added]), "the new commitments are under new keys"
     ledger = (eraser.workspace.root / "ledger").read_bytes()
     assert b"digit" not in ledger
 

@@ -325,7 +325,9 @@ def test_with_slices_a_deletion_starts_from_a_checkpoint_and_is_as_exact(tmp_pat
     with Eraser.create(tmp_path / "w", config, classes=DIGIT_CLASSES) as eraser:
         eraser.add(digits(range(24)), columns=DIGIT_COLUMNS)
         assert eraser.train().stage_counts["tuned"] == 6
-        stage_counts = [eraser.unlearn(ids=[record_id]).to_json()["stage_counts"] for record_id in eraser.record_ids()[:4]]
+        stage_counts = [
+            eraser.unlearn(ids=[record_id]).to_json()["stage_counts"] for record_id in eraser.record_ids()[:4]
+        ]
         assert min(each["tuned"] for each in stage_counts if isinstance(each, dict)) < 3
         assert eraser.audit().identical
 

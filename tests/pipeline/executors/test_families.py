@@ -77,19 +77,19 @@ def test_an_image_that_does_not_decode_stops_the_work() -> None:
 
 
 def test_leaving_early_leaves_no_work_and_no_thread_behind() -> None:
-    before, told = threading.active_count(), 0
+    before, reports = threading.active_count(), 0
 
     def progress(step: str, done: int, total: int | None) -> None:
-        nonlocal told
-        told += 1
+        nonlocal reports
+        reports += 1
 
     mine = executor(2)
     stream = mine.tune([task(IDS[:9]), task(IDS[9:20]), task(IDS[20:])], fetch, progress)
     next(stream)
     stream.close()  # type: ignore[attr-defined]
-    told_at_the_end = told
+    reports_at_the_end = reports
     time.sleep(0.3)
-    assert told == told_at_the_end
+    assert reports == reports_at_the_end
     del mine, stream
     gc.collect()
     deadline = time.monotonic() + 10
