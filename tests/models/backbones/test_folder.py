@@ -14,7 +14,12 @@ from lmeraser.config.schema import BackboneConfig
 from lmeraser.core.digests import Digest
 from lmeraser.data.provenance import PROVENANCE, read_provenance
 from lmeraser.errors import BackboneError, InputError
-from lmeraser.models.backbones.folder import check_free, pixel_statistics, versions, write_backbone
+from lmeraser.models.backbones.folder import (
+    check_output_folder,
+    package_versions,
+    pixel_statistics,
+    write_backbone,
+)
 from lmeraser.models.backbones.huggingface import HuggingFaceBackbone
 
 
@@ -41,7 +46,7 @@ def test_what_was_written_is_loaded_and_told(tmp_path: Path) -> None:
     assert told == read_provenance(tmp_path / "out")
     assert (told["made_by"], told["feature_dim"], told["class_vectors"]) == ("a test", 24, 7)
     assert (told["weights"], told["backbone"]) == (Digest.of(given["weights"]), loaded.digest)
-    assert versions("torch").items() >= {"lmeraser": __version__, "torch": torch.__version__}.items()
+    assert package_versions("torch").items() >= {"lmeraser": __version__, "torch": torch.__version__}.items()
     white = loaded.normalize(torch.full((1, 3, 1, 1), 255, dtype=torch.uint8)).flatten()
     torch.testing.assert_close(white, torch.tensor([0.9 / 0.4, 0.8 / 0.5, 0.7 / 0.6]))
 
@@ -55,16 +60,16 @@ def test_what_cannot_be_read_back_is_not_left_there(tmp_path: Path, damage: str)
 
 
 def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
-    check_free(tmp_path / "missing")
-    check_free(tmp_path)
+    check_output_folder(tmp_path / "missing")
+    check_output_folder(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"of an interrupted run")
-    check_free(tmp_path)
+    check_output_folder(tmp_path)
     (tmp_path / "begun").mkdir()
-    check_free(tmp_path, kept="begun")
+    check_output_folder(tmp_path, allowed="begun")
     with pytest.raises(InputError, match="other files"):
-        check_free(tmp_path)
+        check_output_folder(tmp_path)
     (tmp_path / PROVENANCE).write_text("{}")
     with pytest.raises(InputError, match="finished backbone"):
-        check_free(tmp_path, kept="begun")
+        check_output_folder(tmp_path, allowed="begun")
     with pytest.raises(InputError, match="other files"):
-        check_free(tmp_path / PROVENANCE)
+        check_output_folder(tmp_path / PROVENANCE)

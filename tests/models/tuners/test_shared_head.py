@@ -92,7 +92,7 @@ def test_any_deletion_tunes_everything_and_reports_say_so(tmp_path: Path) -> Non
         assert len(plan.affected) == 1, "the others keep their members"
         eraser.request(ids=["digit-0003"])
         assert eraser.quarantined() == {0, 1, 2}
-        with pytest.raises(NoModelError, match="all that would answer"):
+        with pytest.raises(NoModelError, match="All parts of the model are in quarantine"):
             eraser.predict(eraser.workspace.records.images(["digit-0005"]))
         report = eraser.unlearn()
         assert report.training is not None

@@ -30,7 +30,12 @@ from lmeraser.core.atomic_files import read_file
 from lmeraser.core.digests import Digest
 from lmeraser.core.time import to_text, utc_now
 from lmeraser.errors import BackboneError, InputError, listing
-from lmeraser.models.backbones.folder import check_free, pixel_statistics, versions, write_backbone
+from lmeraser.models.backbones.folder import (
+    check_output_folder,
+    package_versions,
+    pixel_statistics,
+    write_backbone,
+)
 from lmeraser.models.backbones.huggingface import POOLING
 
 Family = Literal["vit", "swin"]
@@ -145,7 +150,7 @@ def convert(
             got=f"{arch!r} (there are: {', '.join(PUBLISHED_CHECKPOINTS)})",
             next_step="choose one of these with --arch",
         )
-    check_free(out)
+    check_output_folder(out)
     published = PUBLISHED_CHECKPOINTS[arch]
     data = read_file(file)
     md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
@@ -173,7 +178,7 @@ def convert(
             "file_md5": md5,
             "checked": "unverified" if md5 != published.md5 else "MD5, as the README of the paper's code gives it",
             "classifier": "left out: all of its weights are 0" if is_zero else "as in the file",
-            "versions": versions("torch", "transformers"),
+            "versions": package_versions("torch", "transformers"),
             "finished": to_text(clock()),
         },
     )

@@ -32,17 +32,17 @@ _PIXELS = "preprocessor_config.json"
 _FORMAT = 1
 
 
-def check_free(out: Path, *, kept: str = "") -> None:
+def check_output_folder(out: Path, *, allowed: str = "") -> None:
     """Check that a folder is free for a backbone: missing, empty, or left by an interrupted `write_backbone`.
 
     Args:
         out: the folder.
-        kept: name of another entry that it may have.
+        allowed: name of another entry that it may have.
 
     Raises:
         InputError: it holds a finished backbone or other files.
     """
-    parts = {_CONFIG, WEIGHTS, _PIXELS, PUBLIC_DIGESTS, kept}
+    parts = {_CONFIG, WEIGHTS, _PIXELS, PUBLIC_DIGESTS, allowed}
     names = {path.name for path in out.iterdir()} if out.is_dir() else set()
     foreign = {name for name in names - parts if not name.startswith(TEMPORARY)}
     if foreign or (out.exists() and not out.is_dir()):
@@ -74,7 +74,7 @@ def write_backbone(
     """Write a backbone, load it as a check, and write its provenance.
 
     Args:
-        out: the folder, after `check_free`.
+        out: the folder, after `check_output_folder`.
         config: content of ``config.json``.
         weights: content of ``model.safetensors``.
         pixels: content of ``preprocessor_config.json`` (`pixel_statistics`).
@@ -112,7 +112,7 @@ def write_backbone(
     return content
 
 
-def versions(*packages: str) -> dict[str, str]:
+def package_versions(*packages: str) -> dict[str, str]:
     """Versions of Python, lmeraser and these packages, for a provenance."""
     return {
         "python": platform.python_version(),

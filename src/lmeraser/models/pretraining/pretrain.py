@@ -29,7 +29,13 @@ from lmeraser.data.images import decode, to_canvas
 from lmeraser.data.provenance import PUBLIC_DIGESTS, describe_public_digests, read_provenance
 from lmeraser.data.sources import Example, Source, check_row, chunks
 from lmeraser.errors import BackboneError, InputError, SourceError
-from lmeraser.models.backbones.folder import WEIGHTS, check_free, pixel_statistics, versions, write_backbone
+from lmeraser.models.backbones.folder import (
+    WEIGHTS,
+    check_output_folder,
+    package_versions,
+    pixel_statistics,
+    write_backbone,
+)
 from lmeraser.models.environment import deterministic
 from lmeraser.models.pretraining.arrow_dataset import ArrowDataset, write_arrow_dataset
 from lmeraser.models.pretraining.recipe import Recipe
@@ -121,7 +127,7 @@ def _accelerator(cpu: bool) -> Any:
 
 def _prepare_folder(out: Path, work: Path, source: Source, recipe: Recipe) -> None:
     """Create the folder of a training, or check that the stopped training in it is the same."""
-    check_free(out, kept=_UNFINISHED)
+    check_output_folder(out, allowed=_UNFINISHED)
     if len(source.classes) < 2:
         raise InputError(
             "The source names fewer than two classes",
@@ -192,7 +198,7 @@ def _finish(
             "made_by": "lmeraser pretrain",
             **origin,
             "public_records": describe_public_digests(out / PUBLIC_DIGESTS, origin["trained_on"]["images"]),
-            "versions": versions("torch", "transformers", "accelerate", "numpy", "pillow"),
+            "versions": package_versions("torch", "transformers", "accelerate", "numpy", "pillow"),
             "seconds": round(seconds, 1),
             "finished": to_text(clock()),
         },
