@@ -1,7 +1,7 @@
-"""Two real alternatives to this library's tuning of one cluster, as their authors would write them.
+"""Baselines for the tuning of one cluster: the published implementation, and a plain PyTorch loop.
 
-``reference``  what the paper's published implementation does for a batch: a pass of the unprompted images to find
-               each one's cluster, a loop over images that adds the prompt of its cluster (built from four strips
+``reference``  the steps of the paper's published implementation for a batch: a pass of the unprompted images to
+               find the cluster of each, a loop over images that adds the prompt of its cluster (built from four strips
                by concatenation), a loop over images through a list of heads, one SGD over the parameters of all
                clusters.
 ``plain``      what a competent PyTorch user writes for one cluster: a `DataLoader` that decodes and resizes, one
@@ -28,7 +28,7 @@ LEARNING_RATE = 1e-2
 
 @dataclass(frozen=True)
 class Work:
-    """What every way of tuning is given.
+    """The input of every implementation.
 
     Attributes:
         images: bytes of image files.
@@ -117,7 +117,8 @@ def reference(network: nn.Module, dimension: int, work: Work, clusters: int = 10
 
 def plain(network: nn.Module, dimension: int, work: Work) -> None:
     """Tune the prompt and head of one cluster in an ordinary loop."""
-    frame, head = Frame(work.size, work.width), nn.Linear(dimension, work.classes)
+    frame = Frame(work.size, work.width)
+    head = nn.Linear(dimension, work.classes)
     optimizer = torch.optim.Adam([*frame.parameters(), *head.parameters()], lr=LEARNING_RATE)
     loader = DataLoader(Pictures(work), batch_size=work.batch, shuffle=True)
     for _ in range(work.epochs):

@@ -1,9 +1,9 @@
-"""Has anything become slower? Compares what benchmarks found on this machine with the results that are committed.
+"""Check for slowdowns: compare benchmark results of this machine with the committed ones.
 
     python benchmarks/check.py --out bench
 
-Only ratios and shares are compared, since they are taken in one run; each may sink to 80 % of the committed value.
-Exits with 1 if one sank further, and with 0 where no results of such a machine are committed.
+Only ratios and shares are compared, since both of their terms are measured in one run; each may fall to 80 % of
+the committed value. Exits with 1 if one fell further, and with 0 if no results of such a machine are committed.
 """
 
 from __future__ import annotations

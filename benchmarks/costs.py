@@ -2,10 +2,10 @@
 
     python benchmarks/costs.py --out bench
 
-It takes its constants from what was measured on the machine whose results lie in ``--out`` (`scale.py` with
-1,000,000 records, with and without ``--heads``; `tuning.py`; `prediction.py`), and multiplies. What it cannot know
-is assumed, given as options and printed with the result: the size of an image, and prices. Requests name one
-record each, drawn uniformly; those of a day are carried out in a number of batches.
+Its constants are measurements of the machine whose results are in ``--out`` (`scale.py` with
+1,000,000 records, with and without ``--heads``; `tuning.py`; `prediction.py`), multiplied. The rest is assumed,
+set by options and printed with the result: the size of an image, and prices. Requests name one record each, drawn
+uniformly; those of a day are carried out in a number of batches.
 """
 
 from __future__ import annotations

@@ -5,9 +5,10 @@
 
 ``PATH/TO/DATA`` holds ``cifar10``, ``cifar100`` and ``gtsrb``, each with ``train.parquet`` and
 ``test.parquet``, and ``weights/vit-small-saliency``. Every trial leaves one JSON file in ``--out``; an interrupted
-run continues from there, and an interrupted training from its workspace. A seed chooses other training records and
-other coins; the test images stay the same. ``share`` is the expected share of the records that one uniform request
-tunes again, sample hits included (for GTSRB also of a request that names a physical sign, all of its pictures).
+run continues from there, and an interrupted training from its workspace. A seed selects other training records and
+other random choices; the test images stay the same. ``share`` is the expected share of the records that one
+uniform request tunes again, sample hits included (for GTSRB also of a request that names a physical sign, all of
+its pictures).
 """
 
 from __future__ import annotations
@@ -204,8 +205,10 @@ def linear(root: Path, eraser: Eraser, trial: Trial) -> float:
     """Accuracy of a linear classifier on the embedding of the settings' views."""
     from lmeraser.core.sufficient_statistics import embedding
 
-    config, records = eraser.workspace.config, eraser.workspace.records
-    executor, views = eraser.executor(), config.embedding.views
+    config = eraser.workspace.config
+    records = eraser.workspace.records
+    executor = eraser.executor()
+    views = config.embedding.views
     images = [row["image"]["bytes"] for row in stream(root, trial, "test")]
     truth = np.array([row["label"] for row in stream(root, trial, "test")])
     index = records.index()
@@ -274,7 +277,8 @@ def draw(cells: dict[tuple[str, int, str], list[dict[str, Any]]], file: Path) ->
             share = statistics.mean(max(cell["share"], 1e-3) for cell in found)
             right = [cell["accuracy"] for cell in found]
             error = statistics.stdev(right) if len(right) > 1 else 0
-            colour, mean = f"C{GROUPS.index(row.split()[0])}", statistics.mean(right)
+            colour = f"C{GROUPS.index(row.split()[0])}"
+            mean = statistics.mean(right)
             axes.errorbar(share, mean, yerr=error, fmt="o", color=colour, label=f"{number} {row}")
             aside = (5, -2) if number % 2 else (-11, -2)  # neighbours of the same cost stand close together
             axes.annotate(str(number), (share, mean), fontsize=7, xytext=aside, textcoords="offset points")

@@ -1,9 +1,9 @@
-"""How time grows: training with the number of records, planning with it, a request with the records it affects.
+"""Growth of times: training and planning with the number of records, a request with the records it affects.
 
     python benchmarks/growth.py --out bench                 # up to 16,000 records
     python benchmarks/growth.py --out bench --most 60000    # up to 60,000
 
-Real embedding and tuning of small pictures (32 px, one epoch), so that counts matter and constants don't. Prints
+Real embedding and tuning of small pictures (32 px, one epoch), so that counts dominate constants. Prints
 the exponent of a power law fitted to each curve (1: linear, 0: flat), and draws them. A request's curve has a
 constant part, its bookkeeping, which makes its exponent smaller than 1; beside it stands the exponent of what
 exceeds the request with the fewest affected records.

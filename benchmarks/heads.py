@@ -1,4 +1,4 @@
-"""What heads on frozen features can do: ridge heads pooled with clusters, votes, overlap, views. Nothing is tuned.
+"""Accuracy of heads on frozen features: ridge heads pooled with clusters, votes, overlap, views. Nothing is tuned.
 
     python benchmarks/heads.py --data PATH/TO/cifar10 --records 5000 --test 2000
 
@@ -83,7 +83,8 @@ def views_table(train: Features, test: Features, classes: int) -> None:
     """Which views help, by the accuracy of a global head on them."""
     rows = []
     for views in ENSEMBLES:
-        fitted, asked = train.codes(views), test.codes(views)
+        fitted = train.codes(views)
+        asked = test.codes(views)
         heads = [solved(fitted, train.labels, classes, penalty) for penalty in (0.1, 0.4, 1.6)]
         heads.append(ridge(fitted, np.eye(classes)[train.labels], 1000.0))
         rows.append([" + ".join(views), *(accuracy(asked @ head, test) for head in heads)])
@@ -123,7 +124,9 @@ def solved(codes: Matrix, labels: NDArray[np.int64], classes: int, penalty: floa
 def clusters_table(train: Features, test: Features, classes: int) -> None:
     """Whether clusters add anything to a global head, however they are asked."""
     views: tuple[View, ...] = ("clean", "whole", "near")
-    fitted, asked, targets = train.codes(views), test.codes(views), np.eye(classes)[train.labels]
+    fitted = train.codes(views)
+    asked = test.codes(views)
+    targets = np.eye(classes)[train.labels]
     every = fitted.T @ fitted, fitted.T @ targets
     alone = asked @ ridge(fitted, targets, 1000.0)
     rows = [["global head alone", 1, 0.0, accuracy(alone, test), None]]
@@ -149,7 +152,8 @@ def cells(
     members: list[NDArray[np.int64]], scores: Matrix, alone: Matrix, train: Features, test: Features
 ) -> list[Any]:
     """K, share, accuracy, accuracy together with the global head."""
-    total, count = len(train.ids), np.zeros(len(train.ids))
+    total = len(train.ids)
+    count = np.zeros(len(train.ids))
     touched = np.zeros(len(train.ids))
     for m in members:
         touched[m] += len(m)
@@ -173,7 +177,8 @@ def grouped(settings: dict[str, Any], train: Features) -> tuple[Any, dict[str, l
     share = settings.get("max_records")
     limit = {"max_records": round(share * len(train.ids))} if share else {}
     config = parse({"partition": {**settings, **limit}})
-    partition, clean = partition_of(config), np.ascontiguousarray(train.views[:, 0])
+    partition = partition_of(config)
+    clean = np.ascontiguousarray(train.views[:, 0])
     sample = partition.sample(train.ids)
     points = EXECUTOR.class_vectors() if config.partition.public else clean[[int(i) for i in sample]]
     fitted = partition.fit(points)

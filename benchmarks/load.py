@@ -3,10 +3,11 @@
     python benchmarks/load.py --out bench --seconds 120 --predictions 50 --requests 5 --kills 3
 
 Starts the service over a workspace of handwritten digits (preset ``instant``, by default with one view of an
-image) as a process, calls it over loopback at these rates whatever the answers take, and kills it with SIGKILL at
-even times; it is started again at once. Callers and service share the machine. A caller without an answer repeats
-its request with the same id, as callers should. Reports the time to an acceptance (of first tries), what became of
-every accepted request, and how many predictions a second were answered beside a derivation and without one.
+image) as a process, calls it over loopback at these rates regardless of response times, and kills it with SIGKILL
+at even times; it is started again at once. Callers and service share the machine. A caller without an answer
+repeats its request with the same id, as callers should. Reports the time to an acceptance (of first tries), the
+outcome of every accepted request, and how many predictions a second were answered beside a derivation and without
+one.
 """
 
 from __future__ import annotations
@@ -114,7 +115,8 @@ def erasure(record: str) -> dict[str, Any]:
 
 async def at_rate(rate: float, seconds: float, call: Callable[[int], Awaitable[None]]) -> None:
     """Start calls at a rate, whatever they take; wait for all of them."""
-    started, calls = time.monotonic(), list[asyncio.Task[None]]()
+    started = time.monotonic()
+    calls = list[asyncio.Task[None]]()
     for number in range(int(rate * seconds)):
         await asyncio.sleep(max(0.0, started + number / rate - time.monotonic()))
         calls.append(asyncio.ensure_future(call(number)))
@@ -123,7 +125,9 @@ async def at_rate(rate: float, seconds: float, call: Callable[[int], Awaitable[N
 
 async def file(client: httpx2.AsyncClient, record: str, seen: Seen) -> None:
     """File a request until it is accepted."""
-    wanted, first, until = erasure(record), True, time.monotonic() + TIMEOUT
+    wanted = erasure(record)
+    first = True
+    until = time.monotonic() + TIMEOUT
     while time.monotonic() < until:
         started = time.monotonic()
         try:
@@ -176,7 +180,8 @@ async def load(
 ) -> Seen:
     """Everything at once."""
     choice = random.Random(0).choice
-    seen, limits = Seen(), httpx2.Limits(max_connections=200, max_keepalive_connections=50)
+    seen = Seen()
+    limits = httpx2.Limits(max_connections=200, max_keepalive_connections=50)
     async with httpx2.AsyncClient(base_url=process.url, headers=headers, timeout=TIMEOUT, limits=limits) as client:
         await asyncio.gather(
             at_rate(options.requests, options.seconds, lambda n: file(client, records[n], seen)),
@@ -190,7 +195,8 @@ async def load(
 def carried_out(process: Process, headers: dict[str, str], accepted: Sequence[str]) -> list[str]:
     """Accepted requests that are not completed in the end."""
     with httpx2.Client(base_url=process.url, headers=headers, timeout=TIMEOUT) as client:
-        until, left = time.monotonic() + TIMEOUT, list(accepted)
+        until = time.monotonic() + TIMEOUT
+        left = list(accepted)
         while left and time.monotonic() < until:
             answers = ((one, client.get(f"/requests/{one}")) for one in left)
             left = [one for one, a in answers if a.status_code != 200 or a.json()["request_status"] != "completed"]
@@ -233,12 +239,14 @@ def main() -> None:
             ids = eraser.record_ids()
             images = eraser.workspace.records.images(ids[:100])
         random.Random(0).shuffle(ids)
-        headers, process = {"Authorization": f"Bearer {key}"}, Process(root)
+        headers = {"Authorization": f"Bearer {key}"}
+        process = Process(root)
         seen = asyncio.run(load(process, headers, ids, images, options))
         left = carried_out(process, headers, seen.accepted)
         process.end()
         with Eraser(root) as eraser:
-            known, sound = {request.id for request in eraser.requests()}, eraser.check_ledger().sound
+            known = {request.id for request in eraser.requests()}
+            sound = eraser.check_ledger().sound
             identical = eraser.audit().identical
     latencies = [seconds for _, seconds in seen.answered]
     rows: dict[str, Any] = {

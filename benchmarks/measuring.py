@@ -1,4 +1,4 @@
-"""How benchmarks time, compare and keep what they found: medians of alternating pairs, in one file per machine."""
+"""Shared parts of the benchmarks: timing, medians of alternating pairs, one result file per machine."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from lmeraser.core.atomic_files import write_atomic
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two ways to do the same, timed in turn.
+    """Our implementation and a baseline, timed alternately.
 
     Attributes:
-        seconds: median of our way.
-        baseline_seconds: median of the other.
-        ratio: of the medians, other over ours.
+        seconds: median of ours.
+        baseline_seconds: median of the baseline.
+        ratio: ratio of the medians, baseline over ours.
         low, high: quartiles of the ratios of the pairs.
-        pairs: how many.
+        pairs: number of pairs.
     """
 
     seconds: float
@@ -40,7 +40,7 @@ class Comparison:
 
 
 def seconds(function: Callable[[], object]) -> float:
-    """How long one call takes."""
+    """Duration of one call."""
     started = time.perf_counter()
     function()
     return time.perf_counter() - started
@@ -49,7 +49,7 @@ def seconds(function: Callable[[], object]) -> float:
 def compare(
     ours: Callable[[], object], baselines: Mapping[str, Callable[[], object]], pairs: int = 5
 ) -> dict[str, Comparison]:
-    """Run all in turn, after one run of each that is not counted; ours against each baseline."""
+    """Compare ours with each baseline: all run alternately, after one warm-up run of each."""
     ways = [ours, *baselines.values()]
     for way in ways:
         way()
@@ -58,14 +58,14 @@ def compare(
 
 
 def comparison(ours: Sequence[float], others: Sequence[float]) -> Comparison:
-    """Seconds of two ways that were run in turn."""
+    """Compare the durations of two implementations that ran alternately."""
     mine, theirs = statistics.median(ours), statistics.median(others)
     low, _, high = statistics.quantiles([other / own for own, other in zip(ours, others, strict=True)], n=4)
     return Comparison(mine, theirs, theirs / mine, low, high, len(ours))
 
 
 def device() -> str:
-    """The machine in a word, for the file's name."""
+    """Short name of the machine, for the name of the result file."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name(0).lower().replace(" ", "-")
     return f"{platform.machine()}-{torch.backends.cpu.get_cpu_capability().lower()}-{os.cpu_count()}-cores"
@@ -79,7 +79,7 @@ def parser_of(description: str | None) -> argparse.ArgumentParser:
 
 
 def keep(options: argparse.Namespace, name: str, rows: dict[str, Any], **more: object) -> None:
-    """Print the rows of a benchmark, and put them with its settings into the machine's file in ``--out``."""
+    """Print the rows of a benchmark, and store them with its settings in the machine's file in ``--out``."""
     out = options.out
     settings = {key: value for key, value in vars(options).items() if key != "out"} | more
     file = out / f"{device()}.json"

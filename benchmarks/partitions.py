@@ -1,9 +1,9 @@
-"""What deletions cost on different partitions of the same records, before anything is tuned.
+"""Cost of deletions on different partitions of the same records, before anything is tuned.
 
     python benchmarks/partitions.py --data PATH/TO/train.parquet --records 5000
 
 Prints, for each partition, the number of clusters K, the expected share of the records that one uniform request
-tunes again (sample hits included with their probability, some of them simulated for real), the same times K (1
+tunes again (sample hits included with their probability, some of them actually carried out), the same times K (1
 would be as cheap as possible), and percentiles in records. Features are computed once.
 """
 
@@ -56,7 +56,8 @@ def filled(root: Path, options: argparse.Namespace) -> None:
     columns = Columns(image=options.image_column, label=options.label_column, positions=True)
     with Eraser.create(root, config_of({"clusters": 50}, options.records)) as eraser:
         eraser.add(stream.take(options.records), columns=columns)
-        executor, records = eraser.executor(), eraser.workspace.records
+        executor = eraser.executor()
+        records = eraser.workspace.records
         key = feature_key(eraser.workspace.config, executor.backbone, executor.fingerprint)
         found = executor.embed(eraser.record_ids(), records.images, lambda *_: None)
         records.derived.store_features(dict(found), key=key)

@@ -1,4 +1,4 @@
-"""Predicting for a mixed batch, against two plain passes through the backbone; and starting the command line.
+"""Prediction for a mixed batch, compared with two plain passes through the backbone; start-up of the command line.
 
     python benchmarks/prediction.py --out bench
 
@@ -43,7 +43,8 @@ def main() -> None:
         eraser.add(digits, columns=Columns(id="id"))
         eraser.train()
         predictor = Predictor(eraser.workspace.generations.require(), eraser.workspace.store, eraser.executor())
-        network, micro = eraser.executor().network, config.backbone.micro_batch
+        network = eraser.executor().network
+        micro = config.backbone.micro_batch
         frame = torch.randn(1, 3, network.image_size, network.image_size)
         parts = [images[start : start + micro] for start in range(0, len(images), micro)]
         executor = eraser.executor()

@@ -1,4 +1,4 @@
-"""Where the time of a tuning step goes, by operation, on one core.
+"""Profile of a tuning step by operation, on one core.
 
     python benchmarks/profiling.py
 

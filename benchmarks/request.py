@@ -1,4 +1,4 @@
-"""What a deletion request costs, against training from scratch on the retained records in the same run.
+"""Cost of a deletion request, compared with training from scratch on the retained records in the same run.
 
     python benchmarks/request.py --out bench --records 600 --pairs 5
 
@@ -68,7 +68,7 @@ def main() -> None:
             requests.append(seconds(lambda gone=gone: eraser.unlearn(ids=[gone])))  # type: ignore[misc]
             scratch, digest = from_scratch(config, Path(folder) / str(pair), digits)
             trainings.append(scratch)
-            assert digest == eraser.model_digest, "a benchmark of something that is not exact is worth nothing"
+            assert digest == eraser.model_digest, "unlearned and retrained models differ"
         share = eraser.status().expected_share
     found = comparison(requests, trainings)
     rows = {"request against training anew": found, "1 / expected share": 1 / share}

@@ -3,13 +3,13 @@
     python benchmarks/scale.py --out bench --records 1000000
     python benchmarks/scale.py --out bench --records 1000000 --heads 130     # 10,000 clusters, heads really tuned
 
-Nothing is embedded: the executor makes up features (768 numbers around one of many centres). Nothing is tuned
-either, every cluster gets a constituent of one number, so that what is left is the product's own work. With
+Nothing is embedded: the executor generates features (768 numbers around one of many centres). Nothing is tuned
+either, every cluster gets a constituent of one number, so that only the bookkeeping is measured. With
 ``--heads N`` the partition is a class tree with at most N records in a cluster, records are counted, and each
 cluster gets a head of its own, tuned for an epoch.
 
-Prints seconds of each step (the last is the rewriting of the database in a quiet hour), the sizes of files, and
-the most memory that the process ever held.
+Prints seconds of each step (the last is the compaction of the database), the sizes of files, and the
+peak memory of the process.
 """
 
 from __future__ import annotations

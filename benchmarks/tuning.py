@@ -1,4 +1,4 @@
-"""Tuning one cluster, against what the paper's code does and what a competent PyTorch user would write.
+"""Tuning one cluster, compared with the paper's code and with a plain PyTorch loop.
 
     python benchmarks/tuning.py --out bench
 
@@ -6,7 +6,7 @@ The same images, epochs, batch and prompt for all three (`baselines`); each deco
 share of the machine's matrix product rate that tuning a ViT-B/16 reaches: the network's floating-point operations
 (forward, and backward to the input; products with weights and attention) over the time, by the best rate of
 torch's matrix product and of the packed one in the same run, on the same cores; and the same for the operations
-that are done, which leave out what the class token doesn't need.
+that are done, which omit what the class token does not need.
 """
 
 from __future__ import annotations
@@ -90,7 +90,8 @@ def measure(name: str, size: int, micro: int, records: int, epochs: int, pairs: 
     )
     with torch.inference_mode():
         torch.testing.assert_close(ours.executor.network.features(probe), network(probe), rtol=1e-3, atol=1e-3)
-    work, dimension = ours.work(), network.dimension
+    work = ours.work()
+    dimension = network.dimension
     others = {
         "against the reference step": lambda: reference(network, dimension, work),
         "against a plain loop": lambda: plain(network, dimension, work),

@@ -1,12 +1,12 @@
-"""Tuning on one worker and on two, in processes and on Ray; and what the measured times mean for many workers.
+"""Tuning on one worker and on two, in processes and on Ray, and a simulation of many workers from these times.
 
     python benchmarks/workers.py --out bench
 
 Sixteen clusters of one size are tuned by one single-threaded worker and by two; the efficiency is the time of one
 over twice the time of two (medians, after a warm-up that starts the workers). ``dispatch``
-is what a task costs where it is handed out: reading, sending, receiving, checking its digest. With these two
-numbers a training of many clusters on many workers is simulated: the biggest cluster first to whoever is free, and
-one task at a time handed out.
+is the cost of a task at the dispatcher: reading, sending, receiving, checking its digest. With these two
+numbers a training of many clusters on many workers is simulated: the largest cluster first to the
+next free worker, one task dispatched at a time.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Train on CIFAR-10 (or any labelled images), forget records three times, audit.
+"""Train on CIFAR-10 (or any labelled images), unlearn records three times, and audit.
 
     python examples/cifar10.py --data PATH/TO/cifar10 --records 5000 --test 2000
 
 ``--data`` is a folder with ``train.parquet`` and ``test.parquet``, or the name of a data set for
-``datasets.load_dataset``. Nothing is cached outside the workspace. The last audit derives the whole model again
-from nothing, which is also how long training from scratch takes.
+``datasets.load_dataset``. Nothing is cached outside the workspace. The audit derives the whole model again from
+scratch; its duration is that of training from scratch.
 """
 
 from __future__ import annotations

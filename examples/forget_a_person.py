@@ -3,8 +3,8 @@
     python examples/forget_a_person.py --data PATH/TO/orl_faces --person 7
 
 ``--data`` is a folder with ``train.parquet`` and ``test.parquet`` whose column ``subject`` names the person. After
-the person is forgotten, the model is the one that never saw them: it gives their held-out pictures to somebody
-else, and goes on recognising everyone else.
+the person is forgotten, the model is the one that never saw them: it takes their held-out pictures for someone
+else's, and still recognises everyone else.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def held_out(data: str) -> Dataset:
 
 
 def show(eraser: Eraser, pictures: Dataset, person: str) -> None:
-    """Print what the model says of the person's held-out pictures and of everyone else's."""
+    """Print the predictions for the person's held-out pictures, and the accuracy on everyone else's."""
     rows = list(pictures.cast_column("image", Image(decode=False)))
     answers = eraser.predict([row["image"]["bytes"] for row in rows])
     theirs = [answer for row, answer in zip(rows, answers, strict=True) if str(row["subject"]) == person]
@@ -49,8 +49,8 @@ def show(eraser: Eraser, pictures: Dataset, person: str) -> None:
         for row, answer in zip(rows, answers, strict=True)
         if str(row["subject"]) != person
     ]
-    said = ", ".join(f"{answer.class_name} ({answer.probability:.2f})" for answer in theirs)
-    print(f"  pictures of person {person}: {said}")
+    predictions = ", ".join(f"{answer.class_name} ({answer.probability:.2f})" for answer in theirs)
+    print(f"  pictures of person {person}: {predictions}")
     print(f"  everyone else's {len(right)} pictures: {share(right)} right")
 
 

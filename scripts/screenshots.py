@@ -1,4 +1,4 @@
-"""Take the pictures of the pages that the docs show: a small service in a real browser, in both schemes.
+"""Take the screenshots of the dashboard for the docs: a small service in a real browser, in light and dark.
 
 python scripts/screenshots.py --out docs/pictures          # needs Chromium and the extras 'service' and 'dev'
 """
@@ -32,14 +32,16 @@ SETTINGS = {
     "tuning": {"epochs": 1, "batch_size": 16},
     "service": {"batch_seconds": 4.0},
 }
-RECORDS, PEOPLE = 300, 40
+RECORDS = 300
+PEOPLE = 40
 COLOURS = 48  # in a picture; its text stays sharp, and the file small
 SIZE: Mapping[str, int] = {"width": 1000, "height": 900}
 
 
 def digits() -> Dataset:
     """Handwritten digits, by forty people who never were."""
-    found, rows = load_digits(), list[dict[str, Any]]()
+    found = load_digits()
+    rows = list[dict[str, Any]]()
     for number in range(RECORDS):
         buffer = io.BytesIO()
         pixels = (found.images[number] * 255 / 16).round().astype("uint8")

@@ -65,8 +65,11 @@ def test_alerts_go_off_when_they_should_and_only_then() -> None:
 
 
 def test_links_to_files_are_alive() -> None:
-    root, places = Path(__file__).parents[1], r"`((?:docs|tests|examples|deploy|scripts|benchmarks)/[\w./]*)"
-    for text in (README, *DOCS.values()):
+    root = Path(__file__).parents[1]
+    places = r"`((?:docs|tests|examples|deploy|scripts|benchmarks|src)/[\w./]*)`"
+    contributing = (root / "CONTRIBUTING.md").read_text()
+    decisions = [path.read_text() for path in (root / "docs" / "adr").glob("*.md")]
+    for text in (README, contributing, *DOCS.values(), *decisions):
         for name in re.findall(places, text):
             assert list(root.glob(f"{name.rstrip('./')}*")), name
         for name in re.findall(r"!\[[^]]*\]\((\S+)\)", text):

@@ -261,9 +261,7 @@ def test_records_that_are_public_are_told_or_refused(run: Run, tmp_path: Path, p
     w = ("-w", tmp_path / "w")
     run(*w, "init", "--config", tmp_path / "mine.toml")
     source = (parquet, "--id-column", "id")
-    refused(
-        run(*w, "add", *source, "--refuse-public"), "3:", "digit-0040", "digit-0042", "trained on this file"
-    )
+    refused(run(*w, "add", *source, "--refuse-public"), "3:", "digit-0040", "digit-0042", "trained on this file")
     assert run(*w, "status", "--json").json["records"] == 0
     assert run(*w, "add", *source, "--refuse-public", "--skip-bad", "--json").json["public"] == 0
     told = run(*w, "add", *source)

@@ -45,7 +45,8 @@ def test_the_curve_rises_from_what_the_model_knows(trained: Eraser) -> None:
 
 
 def test_nothing_in_the_workspace_changes_and_it_is_the_same_again(trained: Eraser) -> None:
-    digest, records = trained.model_digest, forgotten(range(100, 104))
+    digest = trained.model_digest
+    records = forgotten(range(100, 104))
     first = relearn_curve(trained, records, 2)
     assert trained.model_digest == digest
     assert trained.audit().identical

@@ -90,7 +90,8 @@ def _fetch(config: Config, executor: LocalExecutor, records: ForgottenRecords) -
     """Look up images by record id, or quantized embeddings for heads that are tuned on those."""
     by_id: Mapping[str, Any] = dict(zip(records.ids, records.images, strict=True))
     if config.constituent.tuned_on == "quantized_embeddings":
-        images, views = by_id, config.embedding.views
+        images = by_id
+        views = config.embedding.views
         stream = executor.embed(records.ids, lambda ids: [images[i] for i in ids], silent, views)
         vectors = np.stack([vector for _, vector in stream]).reshape(len(records.ids), len(views), -1)
         by_id = dict(zip(records.ids, quantize(embedding(vectors)), strict=True))
@@ -102,7 +103,8 @@ def _with_constituents(model: Model, store: MemoryStore, constituents: Mapping[i
     clusters = []
     for cluster in model.clusters:
         if cluster.number in constituents and cluster.constituent is not None:
-            data, old = constituents[cluster.number], cluster.constituent
+            data = constituents[cluster.number]
+            old = cluster.constituent
             entry = store.put(Digest.of(data), data, fingerprint=old.fingerprint, seconds=0.0)
             cluster = cluster.model_copy(
                 update={"constituent": old.model_copy(update={"artifact": entry.artifact})}

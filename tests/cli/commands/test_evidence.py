@@ -106,7 +106,8 @@ def test_ones_own_signing_key(run: Run, tmp_path: Path) -> None:
 def test_residue_exits_with_1_where_something_is_left(run: Run, work: Path, tmp_path: Path) -> None:
     with Eraser(work) as eraser:
         (tmp_path / "probe.png").write_bytes(eraser.workspace.records.images(["digit-0002"])[0])
-    w, probe = ("-w", work), ("--probe", tmp_path / "probe.png", "--id", "digit-0002")
+    w = ("-w", work)
+    probe = ("--probe", tmp_path / "probe.png", "--id", "digit-0002")
     found = run(*w, "residue", *probe)
     assert (found.code, "FOUND digit-0002" in found.out) == (1, True)
     run(*w, "unlearn", "--id", "digit-0002")
@@ -130,7 +131,8 @@ def test_relabelling_and_drawing(run: Run, work: Path) -> None:
 def test_what_was_deleted_comes_back_only_on_purpose(run: Run, work: Path, tmp_path: Path) -> None:
     source = tmp_path / "digits.parquet"
     digits(range(40)).to_parquet(source)
-    w, add = ("-w", work), ("add", source, "--id-column", "id", "--subject-column", "writer")
+    w = ("-w", work)
+    add = ("add", source, "--id-column", "id", "--subject-column", "writer")
     run(*w, "unlearn", "--id", "digit-0002")
     refused = run(*w, *add)
     assert "1 rejected: deleted here before" in refused.out

@@ -9,7 +9,8 @@ from conftest import Run
 
 
 def test_back_up_delete_restore(run: Run, work: Path, tmp_path: Path) -> None:
-    w, archive = ("-w", work), tmp_path / "backup.tar"
+    w = ("-w", work)
+    archive = tmp_path / "backup.tar"
     made = run(*w, "backup", archive, "--json")
     assert (made.code, made.json["records"]) == (0, 40)
     assert run(*w, "unlearn", "--subject", "w2", "--json").json["records_deleted"] == 8

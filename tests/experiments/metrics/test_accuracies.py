@@ -43,7 +43,8 @@ def test_accuracy_refuses_labels_of_other_classes() -> None:
 @given(st.integers(0, 10**6), st.integers(1, 20), st.integers(1, 5))
 def test_the_order_of_images_does_not_matter(seed: int, count: int, classes: int) -> None:
     coins = np.random.default_rng(seed)
-    probabilities, labels = coins.dirichlet(np.ones(classes), count), coins.integers(0, classes, count)
+    probabilities = coins.dirichlet(np.ones(classes), count)
+    labels = coins.integers(0, classes, count)
     order = coins.permutation(count)
     assert accuracy(probabilities[order], labels[order]) == accuracy(probabilities, labels)
 

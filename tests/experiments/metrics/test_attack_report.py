@@ -174,7 +174,8 @@ def test_the_interval_holds_the_auc_and_keeps_within_0_and_1(auc: float, members
 def test_the_interval_holds_the_truth_as_often_as_it_says(shift: float, members: int, others: int) -> None:
     coins = np.random.default_rng(0)
     truth = norm.cdf(shift / math.sqrt(2))  # of two normal distributions so far apart
-    runs, flags = 400, np.arange(members + others) < members
+    runs = 400
+    flags = np.arange(members + others) < members
     held = 0
     for _ in range(runs):
         report = attack_report(coins.standard_normal(members + others) + shift * flags, flags)

@@ -82,14 +82,16 @@ def test_equal_images_have_no_diversity() -> None:
 
 @given(_seeds, st.integers(2, 14), st.integers(1, 100))
 def test_the_order_of_images_does_not_matter(seed: int, count: int, pairs: int) -> None:
-    layers, ids = layers_of(seed, count), [f"image {number}" for number in range(count)]
+    layers = layers_of(seed, count)
+    ids = [f"image {number}" for number in range(count)]
     order = np.random.default_rng(seed).permutation(count)
     moved = diversity([layer[order] for layer in layers], [ids[place] for place in order], pairs=pairs, seed=seed)
     assert moved == pytest.approx(diversity(layers, ids, pairs=pairs, seed=seed))
 
 
 def test_a_sample_of_pairs_is_close_to_all_of_them() -> None:
-    layers, ids = layers_of(1, 60), [str(number) for number in range(60)]
+    layers = layers_of(1, 60)
+    ids = [str(number) for number in range(60)]
     assert diversity(layers, ids, pairs=1000) == pytest.approx(diversity(layers, ids, pairs=1770), rel=0.02)
 
 

@@ -207,7 +207,8 @@ def world() -> tuple[Any, Any, Any]:
     which records each was trained on. Model 0 is the one to attack; model 1 was trained on other records only.
     """
     coins = np.random.default_rng(0)
-    points, labels = coins.standard_normal((5 * HALF, 200)), coins.integers(0, 10, 5 * HALF)
+    points = coins.standard_normal((5 * HALF, 200))
+    labels = coins.integers(0, 10, 5 * HALF)
     records, others, population = np.split(np.arange(5 * HALF), [2 * HALF, 3 * HALF])
     seen = np.array([coins.permutation(2 * HALF) < HALF for _ in range(MODELS)])
     seen[1] = False
@@ -255,7 +256,8 @@ def test_reference_models_tell_easy_records_from_members() -> None:
     The confidence alone wins a pair with probability Phi(2 / (sqrt(2) sqrt(3^2 + 0.5^2))) = 0.68.
     """
     coins = np.random.default_rng(0)
-    ease, seen = 3 * coins.standard_normal(2000), coins.random((9, 2000)) < 0.5
+    ease = 3 * coins.standard_normal(2000)
+    seen = coins.random((9, 2000)) < 0.5
     seen[8] = False
     said = logistic(ease + 0.5 * coins.standard_normal((9, 2000)) + 2 * seen)
     records = Confidences(said[0], said[1:], seen[1:])

@@ -90,9 +90,9 @@ def test_one_retrained_model_has_no_spread() -> None:
 
 @pytest.mark.parametrize("confidence", [0.0, 0.49, 0.99999, 1.0, 95.0, math.nan])
 def test_a_confidence_is_a_share(confidence: float) -> None:
-    with pytest.raises(InputError, match="(?i)confidence"):
+    with pytest.raises(InputError, match=r"(?i)confidence"):
         spread([1.0, 2.0], confidence=confidence)
-    with pytest.raises(InputError, match="(?i)confidence"):
+    with pytest.raises(InputError, match=r"(?i)confidence"):
         verdict([1.0], [1.0, 2.0], confidence=confidence)
 
 

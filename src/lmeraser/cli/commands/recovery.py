@@ -54,7 +54,8 @@ def restore(
     if ledger is not None and no_newer_ledger:
         raise InputError("Conflicting options: --ledger and --no-newer-ledger", next_step="give one of them")
     newest = read_file(ledger) if ledger else None
-    root, wait = global_options.workspace, global_options.wait
+    root = global_options.workspace
+    wait = global_options.wait
     report = unpack(archive, root, newest=newest, head=_head(head), wait=wait)
     _finish("restored", report, as_json=as_json)
 
