@@ -36,7 +36,7 @@ from lmeraser.service.supervisor import DerivationSupervisor
 from lmeraser.workspace.requests.draft import RequestDraft, Selector
 from lmeraser.workspace.requests.state import Request
 from lmeraser.workspace.workspace import Workspace
-from serving import HELD, config_of, made, until
+from serving import HELD, PATIENCE, config_of, made, until
 
 KINDS = ("prompts", "instant")
 
@@ -255,16 +255,18 @@ def live(root: Path, records: Sequence[str], pauses: Sequence[float], log: Log) 
         threads = [threading.Thread(target=work) for work in (ask, ask, derive)]
         for thread in threads:
             thread.start()
-        for record, pause in zip(records, pauses, strict=True):
-            time.sleep(pause)
-            draft = RequestDraft(Selector.of([record]))
-            now = eraser.workspace.clock()
-            service.request_writer.submit(partial(accept, eraser, draft, now)).result(60)
-            log.accepted.append((time.monotonic(), record))
-        until(lambda: len(log.predictions) > 10 and len({event.generation for event in log.predictions}) > 1)
-        stop.set()
-        for thread in threads:
-            thread.join()
+        try:
+            for record, pause in zip(records, pauses, strict=True):
+                time.sleep(pause)
+                draft = RequestDraft(Selector.of([record]))
+                now = eraser.workspace.clock()
+                service.request_writer.submit(partial(accept, eraser, draft, now)).result(PATIENCE)
+                log.accepted.append((time.monotonic(), record))
+            until(lambda: len(log.predictions) > 10 and len({event.generation for event in log.predictions}) > 1)
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
 
 
 def accept(eraser: Eraser, draft: RequestDraft, now: datetime, connection: Connection) -> Request:
@@ -298,7 +300,7 @@ def heads(root: Path, records: Sequence[str]) -> list[bytes]:
     with opened(root) as eraser:
         model = eraser.workspace.generations.require()
         for count in range(len(records) + 1):
-            left = eraser.workspace.records.statistics.without(records[:count], key=str(model.code_key))
+            left = eraser.workspace.records.statistics.without(records[:count], key=str(model.embedding_key))
             assert left is not None
             found.append(solve(left, model.config().global_head.penalty)["weight"].tobytes())
     assert len(set(found)) == len(found)

@@ -56,6 +56,16 @@ def test_what_is_published_is_served_as_it_was(tmp_path: Path) -> None:
     assert [path.name for path in generations.outdated()] == ["00000000.json", "00000001.json"]
 
 
+def test_a_manifest_keeps_the_field_names_of_its_format(tmp_path: Path) -> None:
+    key = Digest.of(b"embeddings")
+    generations = Generations(tmp_path / "generations")
+    generations.publish(model(0, embedding_key=key))
+    stored = json.loads((tmp_path / "generations" / "00000000.json").read_bytes())
+    assert stored["code_key"] == key
+    assert "embedding_key" not in stored
+    assert generations.require().embedding_key == key
+
+
 @pytest.mark.parametrize("write", [1, 2])
 def test_a_publication_that_fails_leaves_the_served_generation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: int

@@ -219,7 +219,8 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _prompt_fits_input(self) -> Self:
-        width, size = self.prompt_width, self.backbone.image_size
+        width = self.prompt_width
+        size = self.backbone.image_size
         limit = size // 2 if self.prompt.kind == "padding" else size
         if self.prompt.kind != "none" and width > limit:
             raise ValueError(f"prompt.width ({width}) must be at most {limit} for an input of {size} px")
@@ -227,7 +228,8 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _something_answers(self) -> Self:
-        weight, kind = self.global_head.weight, self.constituent.kind
+        weight = self.global_head.weight
+        kind = self.constituent.kind
         if (kind == "none") != (weight == 1):
             raise ValueError(
                 "global_head.weight must be 1 if constituent.kind is 'none', and less than 1 otherwise "

@@ -79,11 +79,11 @@ def quarantine(workspace: Workspace, model: Model, scope: QuarantineScope | None
         NoModelError: the deletion of every record was accepted.
     """
     scope = scope if scope is not None else current_scope(workspace, model)
-    if not scope.clusters or model.global_head is None or model.code_key is None:
+    if not scope.clusters or model.global_head is None or model.embedding_key is None:
         return Quarantine(scope.clusters)
     from lmeraser.core.lda import solve
 
-    statistics = workspace.records.statistics.without(scope.records, key=model.code_key)
+    statistics = workspace.records.statistics.without(scope.records, key=model.embedding_key)
     if statistics is None:  # an interrupted training has begun to compute them under other settings
         return Quarantine(scope.clusters, without_head=True)
     if not any(statistics.records_by_class):

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from lmeraser.config.deployment import ComputeConfig
 from lmeraser.config.schema import Config
@@ -70,11 +70,12 @@ class Model(BaseModel):
         partition: prototypes and the sample's clusters.
         global_head: fitted on all records; None where the settings ask for none, or there are no records.
         clusters: those with members, by number.
-        code_key: keyed digest of the inputs of quantized embeddings; not part of the model.
+        embedding_key: digest of what quantized embeddings depend on besides the image; not part of the model, and
+            called ``code_key`` in the stored manifest.
         revision: of the records that the model was derived from.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
     format: int = 1
     generation: int
@@ -86,7 +87,7 @@ class Model(BaseModel):
     partition: StageResult
     global_head: StageResult | None = None
     clusters: tuple[Cluster, ...]
-    code_key: Digest | None = None
+    embedding_key: Digest | None = Field(default=None, alias="code_key")
     revision: int
 
     @property

@@ -126,7 +126,7 @@ def _publish(
         partition=derivation.partition,
         global_head=derivation.global_head,
         clusters=derivation.clusters,
-        code_key=statistics_key,
+        embedding_key=statistics_key,
         revision=revision,
     )
     if served is not None and _same(served, model):

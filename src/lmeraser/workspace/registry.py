@@ -65,7 +65,7 @@ class Generations:
     def publish(self, model: Model) -> None:
         """Make ``model`` the served generation."""
         name = f"{model.generation:08d}.json"
-        data = model.model_dump_json(indent=1).encode() + b"\n"
+        data = model.model_dump_json(indent=1, by_alias=True).encode() + b"\n"
         write_atomic(self._folder / name, data)
         write_atomic(self._current, f"{name} {Digest.of(data)}\n".encode())
 
