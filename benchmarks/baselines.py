@@ -1,9 +1,9 @@
 """Baselines for the tuning of one cluster: the published implementation, and a plain PyTorch loop.
 
 ``reference``  the steps of the paper's published implementation for a batch: a pass of the unprompted images to
-               find the cluster of each, a loop over images that adds the prompt of its cluster (built from four strips
-               by concatenation), a loop over images through a list of heads, one SGD over the parameters of all
-               clusters.
+               find the cluster of each, a loop over images that adds the prompt of its cluster (built from four
+               strips by concatenation), a loop over images through a list of heads, one SGD over the parameters
+               of all clusters.
 ``plain``      what a competent PyTorch user writes for one cluster: a `DataLoader` that decodes and resizes, one
                prompt, one linear layer, `loss.backward()`, Adam.
 

@@ -2,7 +2,7 @@
 # Try the job files on a real Slurm of one machine:  sudo scripts/slurm/try.sh
 # Installs slurmctld, slurmd and munge from the distribution (Debian, Ubuntu) where they are missing, starts them with two
 # small nodes on loopback, runs each job file on CPUs, requeues one in the middle, and compares the models' digests with
-# that of a training in one process. Run it where lmeraser is on the PATH, with the extra 'ray'. Stops what it started.
+# that of a training in one process. Run it where lmeraser is on the PATH, with the extra 'ray'. Stops everything it started.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 work=$(mktemp -d)
