@@ -193,7 +193,8 @@ class Pipeline:
 
     def _complete_statistics(self) -> None:
         """Add the records that the statistics lack; their clean features are stored on the way."""
-        inputs, context = self.inputs, self.context
+        inputs = self.inputs
+        context = self.context
         executor = context.executor()
         key = embedding_key(inputs.config, inputs.backbone, executor.fingerprint)
         labels = {record.id: record.label for record in inputs.records}
