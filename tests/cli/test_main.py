@@ -79,10 +79,10 @@ def test_help_names_every_command_and_explains_it(run: Run) -> None:
     }
     assert registered == {*COMMANDS, *DEPRECATED}
     for command in cli.app.registered_commands:
-        assert command.hidden == (command.callback.__name__ in DEPRECATED)
+        name = command.name or getattr(command.callback, "__name__", "")
+        assert command.hidden == (name in DEPRECATED)
         if command.hidden:
             continue
-        name = command.name or getattr(command.callback, "__name__", "")
         first_words = " ".join((getattr(command.callback, "__doc__", "") or "").split()[:3])
         line = next(line for line in shown.out.splitlines() if line.strip("│ ").startswith(f"{name} "))
         assert first_words in line
@@ -176,7 +176,7 @@ def test_every_report_is_json_with_its_documented_keys(run: Run, tmp_path: Path,
         "records", "subjects", "classes", "generation", "model_digest", "parent", "up_to_date", "clusters",
         "largest_cluster", "expected_share", "p50", "p95", "max", "sample_hit_probability",
         "fitted_on", "constituents", "global_head", "backbone", "fingerprint", "fingerprints",
-        "open_requests", "next_due", "rewriting_due",
+        "open_requests", "next_due", "compaction_due", "rewriting_due",
     }  # fmt: skip
     assert (status["model_digest"], status["up_to_date"]) == (training["model_digest"], True)
     image = next(pictures(tmp_path / "new", range(60, 62)).rglob("*.png"))

@@ -402,9 +402,9 @@ def test_a_certificate_says_whether_the_database_was_rewritten(
             eraser.train()
             (path,) = eraser.unlearn(ids=["digit-0001"]).certificates
             told.append(verify(Path(path).read_bytes(), eraser.workspace.signing_key.public)["purged"]["database"])
-            assert eraser.status().rewriting_due is (limit == 0)
+            assert eraser.status().compaction_due is (limit == 0)
             eraser.purge()
-            assert not eraser.status().rewriting_due
+            assert not eraser.status().compaction_due
     assert told[0] == "keys overwritten; rewritten without free pages, log emptied"
     assert told[1].startswith("keys overwritten; rows without content")
 
