@@ -1,9 +1,9 @@
 """The exceptions of lmeraser, classed by what their reader can do about them.
 
     LmeraserError
-    ├── InputError            what was handed in cannot be used: change the input
+    ├── InputError            the input cannot be used: change it
     │   ├── ConfigError       settings: unknown keys, values out of range
-    │   ├── SourceError       a source of records: every fault of it at once
+    │   ├── SourceError       a source of records, with all of its faults
     │   ├── ImageError        one image file
     │   └── UnknownRecordError  record ids or subjects that the workspace does not hold
     ├── WorkspaceError        the folder on disk is not in the state the command needs
@@ -11,28 +11,28 @@
     │   ├── LockedError       another process is writing
     │   ├── CorruptError      bytes on disk do not match their digest
     │   ├── NoModelError      nothing has been trained, or nothing is left to predict with
-    │   └── StorageError      the disk refused (full, read-only)
+    │   └── StorageError      a disk or server refused (full, read-only, unavailable)
     ├── VerificationError     evidence does not hold: a signature, chain or digest does not match
     ├── BackboneError         weights cannot be found or loaded
     ├── WorkerError           workers in other processes or on other machines cannot do the work
     └── StoppedError         the user stopped it; running it again continues
 
-Every error says what is wrong, the value got and the next step. What is wrong never holds a value that a caller
-sent, so that it can be shown where such values must not appear (HTTP answers, logs). Imports no other module.
+Every error says what is wrong, the value got and the next step. What is wrong never contains a value that a caller
+sent, so that it can be shown where such values must not appear (HTTP responses, logs). Imports no other module.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-_SHOWN = 20
+_LISTED = 20  # items that `listing` shows in full
 
 
 class LmeraserError(Exception):
     """Base of every error that lmeraser raises on purpose.
 
     Args:
-        message: what is wrong, without a full stop; holds nothing that a caller sent.
+        message: what is wrong, without a full stop; contains no value that a caller sent.
         got: the value that is wrong, and what is possible instead.
         next_step: what the reader can do now.
 
@@ -63,7 +63,7 @@ class LmeraserError(Exception):
 
 
 class InputError(LmeraserError):
-    """What was handed in cannot be used."""
+    """The input cannot be used."""
 
 
 class ConfigError(InputError):
@@ -113,7 +113,7 @@ class NoModelError(WorkspaceError):
 
 
 class StorageError(WorkspaceError):
-    """The operating system refused to store bytes; nothing was half-written."""
+    """A disk or server refused to store or read bytes; nothing was written in part."""
 
 
 class VerificationError(LmeraserError):
@@ -131,20 +131,20 @@ class WorkerError(LmeraserError):
 
 
 class StoppedError(LmeraserError):
-    """The user stopped the work; finished parts are kept."""
+    """The user stopped the work; finished parts are kept, and running it again continues."""
 
     exit_code = 130
 
 
 def listing(items: Sequence[str]) -> str:
-    """How many items there are, then one a line: the first few in full, the rest as a count.
+    """The number of items, then one item per line: the first ones in full, the rest as a count.
 
     >>> print(listing(["a", "b"]))
     2
       - a
       - b
     """
-    shown = [f"  - {item}" for item in items[:_SHOWN]]
-    if len(items) > _SHOWN:
-        shown.append(f"  ... and {len(items) - _SHOWN} more")
-    return "\n".join([str(len(items)), *shown])
+    lines = [f"  - {item}" for item in items[:_LISTED]]
+    if len(items) > _LISTED:
+        lines.append(f"  ... and {len(items) - _LISTED} more")
+    return "\n".join([str(len(items)), *lines])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -94,3 +95,12 @@ def test_a_keyed_digest_needs_the_secret(secret: bytes, other: bytes, value: Any
     assert digest != Digest.of_json(value)
     padded = [key.ljust(64, b"\0") for key in (secret, other)]  # HMAC itself pads short keys with zeros
     assert (digest == keyed_digest(other, value)) == (padded[0] == padded[1])
+
+
+@pytest.mark.parametrize("size", [0, 1, 2**18 + 1])
+def test_the_digest_of_a_file_is_that_of_its_bytes(tmp_path: Path, size: int) -> None:
+    data = bytes(range(256)) * (size // 256 + 1)
+    (tmp_path / "file").write_bytes(data[:size])
+    assert Digest.of_file(tmp_path / "file") == Digest.of(data[:size])
+    with pytest.raises(FileNotFoundError):
+        Digest.of_file(tmp_path / "missing")

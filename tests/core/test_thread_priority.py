@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from lmeraser.core.thread_priority import run_with_lower_priority, lower_priority
+from lmeraser.core.thread_priority import lower_priority, run_with_lower_priority
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has priorities of threads")
 

@@ -1,1 +1,1 @@
-"""What everything else stands on: digests, seeding, tensors as bytes, atomic files, exact sums."""
+"""Foundations that no other room is needed for: digests, seeding, tensors as bytes, atomic files, exact sums."""

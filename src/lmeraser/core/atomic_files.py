@@ -1,8 +1,7 @@
-"""Writing files so that a reader sees the old bytes or the new ones, never half of them.
+"""Atomic and durable writing of files: a reader sees the old bytes or the new ones, never half of them.
 
-Write under a temporary name beside the target, flush to the disk, rename, flush the folder. A temporary file
-that a killed process left behind has the prefix `TEMPORARY` and is removed by the next purge. Knows nothing
-about what the bytes mean.
+Steps: write under a temporary name beside the target, flush to the disk, rename, flush the folder. Names of
+    temporary files begin with `TEMPORARY`; the next purge removes those that a killed process left behind.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ TEMPORARY = ".tmp-"
 
 
 def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
-    """Replace the file at ``path`` by ``data``; on any failure the old file stays and nothing else is left.
+    """Replace the file at ``path``; after any failure the old file is there and no temporary one.
 
     Raises:
         StorageError: the operating system refused, for instance because the disk is full.
@@ -42,43 +41,43 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
 
 
 def read_file(path: Path) -> bytes:
-    """The bytes of a file that the user names.
+    """Read a file that the user named.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: the file cannot be read.
     """
     try:
         return path.read_bytes()
     except OSError as error:
         raise InputError(
-            "The file can be read.", got=f"{path}: {error.strerror}", next_step="check the path"
+            "Cannot read file", got=f"{path}: {error.strerror}", next_step="check the path and its permissions"
         ) from error
 
 
 def append(path: Path, data: bytes) -> None:
-    """Add ``data`` to the end of a file and flush it; a crash may leave a part of it there.
+    """Append ``data`` to a file and flush it; a crash may leave a part of it there.
 
     Raises:
         StorageError: the operating system refused.
     """
     with storage_errors(path):
-        fresh = not path.exists()
+        is_new = not path.exists()
         with path.open("ab") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        if fresh:
+        if is_new:
             flush_folder(path.parent)
 
 
 @contextlib.contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
-    """Turn an `OSError` of writing below ``path`` into a `StorageError`."""
+    """Turn an `OSError` of reading or writing ``path`` into a `StorageError`."""
     try:
         yield
     except OSError as error:
         raise StorageError(
-            "The workspace's disk takes what is written to it.",
+            "Cannot read or write the workspace's disk",
             got=f"{path}: {error.strerror or error}",
             next_step="free some space or check the permissions, then run the same command again; "
             "finished parts are kept",
@@ -86,7 +85,7 @@ def storage_errors(path: Path) -> Iterator[None]:
 
 
 def flush_folder(folder: Path) -> None:
-    """Wait until the names in a folder are on the disk."""
+    """Wait until the directory entries of a folder are on the disk."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,7 +1,7 @@
-"""What a person sees: progress on standard error while work goes on, tables on standard output when it is done.
+"""Output for people: progress on standard error during the work, tables on standard output after it.
 
 On a terminal, progress is a bar with an estimate of the time left; elsewhere (a log, a pipe) it is a line every
-ten seconds. Reports are printed as tables; `--json` bypasses them. Knows nothing about how anything is computed.
+ten seconds. Reports are printed as tables; `--json` bypasses this module.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-_LOG_EVERY = 10.0  # seconds
+_LOG_INTERVAL = 10.0  # seconds
 _UNITS = ((86400, "days"), (3600, "h"), (60, "min"), (1, "s"))
 
 
@@ -48,7 +48,8 @@ class Display:
         )
         self._task: TaskID | None = None
         self._step = ""
-        self._started = self._logged = time.monotonic()
+        self._started = time.monotonic()
+        self._logged = self._started
         self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
@@ -63,18 +64,19 @@ class Display:
             self._bars.stop()
 
     def __call__(self, step: str, done: int, total: int | None) -> None:
-        """Show how far a step is; a new step replaces the one before."""
+        """Show the progress of a step; a new step replaces the previous one."""
         with self._lock:
             if step != self._step:
                 self._begin(step, total)
             if self._task is not None:
                 self._bars.update(self._task, completed=done, total=total)
-            elif time.monotonic() - self._logged >= _LOG_EVERY:
+            elif time.monotonic() - self._logged >= _LOG_INTERVAL:
                 self._log(done, total)
 
     def _begin(self, step: str, total: int | None) -> None:
         self._step = step
-        self._started = self._logged = time.monotonic()
+        self._started = time.monotonic()
+        self._logged = self._started
         if self._console.is_terminal:
             if self._task is not None:
                 self._bars.remove_task(self._task)
@@ -82,13 +84,13 @@ class Display:
 
     def _log(self, done: int, total: int | None) -> None:
         self._logged = time.monotonic()
-        passed = self._logged - self._started
-        left = f", about {passed * (total - done) / done:.0f} s left" if total and done else ""
+        elapsed = self._logged - self._started
+        left = f", about {elapsed * (total - done) / done:.0f} s left" if total and done else ""
         self._console.print(f"{self._step}: {done} of {total or 'unknown'}{left}", highlight=False)
 
 
 def print_facts(title: str, facts: Mapping[str, object]) -> None:
-    """A table of names and values."""
+    """Print a table of names and values."""
     table = Table(title=title, title_justify="left", show_header=False, box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
@@ -98,20 +100,27 @@ def print_facts(title: str, facts: Mapping[str, object]) -> None:
 
 
 def print_rows(
-    title: str, header: Sequence[str], rows: Sequence[Sequence[object]], *, whole: Collection[str] = ()
+    title: str, header: Sequence[str], rows: Sequence[Sequence[object]], *, unfolded: Collection[str] = ()
 ) -> None:
-    """A table with a header; numbers are set to the right, and columns in ``whole`` are never folded."""
+    """Print a table with a header.
+
+    Args:
+        title: above the table.
+        header: names of the columns; columns of numbers are aligned to the right.
+        rows: one value per column.
+        unfolded: names of columns whose values are never broken into several lines.
+    """
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for index, name in enumerate(header):
         numeric = bool(rows) and all(isinstance(row[index], (int, float)) for row in rows)
-        table.add_column(name, justify="right" if numeric else "left", overflow="fold", no_wrap=name in whole)
+        table.add_column(name, justify="right" if numeric else "left", overflow="fold", no_wrap=name in unfolded)
     for row in rows:
         table.add_row(*(format_value(value) for value in row))
     Console().print(table)
 
 
 def format_duration(seconds: object) -> str:
-    """A span of time for people.
+    """A duration in its largest whole unit; negative ones are late.
 
     >>> format_duration(200000)
     '2 days'
@@ -119,12 +128,12 @@ def format_duration(seconds: object) -> str:
     if not isinstance(seconds, int):
         return "-"
     size, unit = next(((s, u) for s, u in _UNITS if abs(seconds) >= s), _UNITS[-1])
-    shown = f"{abs(seconds) // size} {unit}"
-    return f"{shown} late" if seconds < 0 else shown
+    duration = f"{abs(seconds) // size} {unit}"
+    return f"{duration} late" if seconds < 0 else duration
 
 
 def format_value(value: object) -> str:
-    """A value as tables show it."""
+    """A value as it is printed in tables."""
     if value is None:
         return "-"
     if isinstance(value, bool):

@@ -1,7 +1,7 @@
-"""Digests and canonical JSON: the one notion of identity in lmeraser.
+"""Digests and canonical JSON: how lmeraser identifies content.
 
-Two things are the same when their digests are the same. A plain digest names public content (tensors,
-settings); a keyed digest names private content (which records are in a cluster), so that nobody without the
+Two things are the same if their digests are the same. A plain digest identifies public content (tensors,
+settings); a keyed digest identifies private content (which records are in a cluster), so that nobody without the
 workspace's secret can test a guess against it. Canonical JSON follows RFC 8785.
 """
 
@@ -35,7 +35,11 @@ class Digest(str):
     def __new__(cls, text: str) -> Self:
         """Parse ``text``; raises `InputError` unless it is a well-formed digest."""
         if not _PATTERN.fullmatch(text):
-            raise InputError("A digest is 'sha256:' and 64 lower-case hexadecimal digits.", got=repr(text))
+            raise InputError(
+                "Malformed digest",
+                got=repr(text),
+                next_step="give 'sha256:' followed by 64 lower-case hexadecimal digits",
+            )
         return super().__new__(cls, text)
 
     @classmethod
@@ -45,7 +49,11 @@ class Digest(str):
 
     @classmethod
     def of_file(cls, path: Path) -> Self:
-        """Digest of a file's bytes, read in pieces."""
+        """Digest of a file's bytes, read in pieces.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
         with path.open("rb") as file:
             return cls("sha256:" + hashlib.file_digest(file, "sha256").hexdigest())
 
@@ -76,23 +84,24 @@ def canonical_json(value: Any) -> bytes:
 
 
 def parse_json(data: bytes) -> Any:
-    """JSON from others: a name that stands twice in an object, or anything nested too deeply, is refused.
+    """Parse JSON from an untrusted source; repeated names in an object and extreme nesting are refused.
 
-    Readers disagree on which of two equal names counts, so what is verified might not be what is read.
+    Parsers disagree on which of two equal names counts, so what one of them verified might not be what another
+    reads.
 
     Raises:
-        ValueError: it is not such JSON.
+        ValueError: the data is not such JSON.
     """
     try:
-        return json.loads(data, object_pairs_hook=_unrepeated)
+        return json.loads(data, object_pairs_hook=_unique_names)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
 
 
-def _unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) != len(pairs):
-        raise ValueError(f"a name stands twice among {', '.join(name for name, _ in pairs)}")
+        raise ValueError(f"repeated name among {', '.join(name for name, _ in pairs)}")
     return values
 
 

@@ -1,8 +1,8 @@
-"""The nearest of some points, found fast and exactly.
+"""Exact nearest neighbours among a few points, at the speed of a matrix product.
 
-A matrix product gives all squared distances within a known error; where only one point can be the nearest, it
-is. The rest is settled by scipy's `cdist`, pair by pair. So the answer is that of `cdist` alone, whatever the
-product's library, threads and shapes do to its last bits. Pure functions.
+A matrix product gives all squared distances within a known error. Where that leaves only one candidate, it is the
+nearest point; the other rows are decided by scipy's `cdist`, pair by pair. The result is therefore that of `cdist`
+alone, whatever the product's library, threads and shapes do to its last bits. Pure functions on numpy arrays.
 """
 
 from __future__ import annotations
@@ -14,32 +14,45 @@ Matrix = NDArray[np.float64]
 
 
 def nearest(rows: Matrix, points: Matrix) -> NDArray[np.int64]:
-    """Position of the point nearest to each row; the first of equally near ones.
+    """Index of the point nearest to each row; the first of several equally near ones.
 
     Args:
         rows: float64 [n, d].
         points: float64 [k, d], at least one.
+
+    Returns:
+        int64 [n].
     """
     from scipy.spatial.distance import cdist
 
     with np.errstate(invalid="ignore", over="ignore"):
-        squares, lengths = np.square(points).sum(axis=1), np.square(rows).sum(axis=1)
-        distances = squares - 2 * (rows @ points.T)  # without the row's own square, which shifts all alike
-        low = distances.min(axis=1, initial=np.inf)
-        limit = low + _error(lengths, squares.max(), rows.shape[1])
-        settled = ((distances <= limit[:, None]).sum(axis=1) == 1) & np.isfinite(limit)
-    found: NDArray[np.int64] = distances.argmin(axis=1)
-    if not settled.all():
-        found[~settled] = cdist(rows[~settled], points).argmin(axis=1)
-    return found
+        point_squares = np.square(points).sum(axis=1)
+        row_squares = np.square(rows).sum(axis=1)
+        distances = point_squares - 2 * (rows @ points.T)  # less the row's own square, the same for all points
+        smallest = distances.min(axis=1, initial=np.inf)
+        limit = smallest + _error_bound(row_squares, point_squares.max(), rows.shape[1])
+        decided = ((distances <= limit[:, None]).sum(axis=1) == 1) & np.isfinite(limit)
+    indices: NDArray[np.int64] = distances.argmin(axis=1)
+    if not decided.all():
+        indices[~decided] = cdist(rows[~decided], points).argmin(axis=1)
+    return indices
 
 
-def _error(lengths: Matrix, longest: float, terms: int) -> Matrix:
-    """More than two squared distances, each computed in either way, can be off against each other.
+def _error_bound(row_squares: Matrix, largest_point_square: float, terms: int) -> Matrix:
+    """Upper bound of the error in comparing two squared distances, each computed in either way.
 
-    A sum of d products is off by at most d eps of the sum of their magnitudes (Higham, Accuracy and Stability,
-    section 3.1), here by (d + 8) eps (|x| + |p|)^2; four of these, and eight times that for good measure.
+    The error of a sum of d products is at most d eps times the sum of their magnitudes (Higham, Accuracy and
+    Stability of Numerical Algorithms, section 3.1), here (d + 8) eps (|x| + |p|)^2. A comparison involves four
+    such errors; the bound is eight times their sum, as a margin.
+
+    Args:
+        row_squares: squared norms of the rows, float64 [n].
+        largest_point_square: largest squared norm of a point.
+        terms: d.
+
+    Returns:
+        float64 [n].
     """
     limits = np.finfo(np.float64)
-    sizes: Matrix = (np.sqrt(lengths) + np.sqrt(longest)) ** 2
-    return 32 * (terms + 8) * (limits.eps * sizes + limits.tiny)  # tiny: where squares underflow
+    magnitudes: Matrix = (np.sqrt(row_squares) + np.sqrt(largest_point_square)) ** 2
+    return 32 * (terms + 8) * (limits.eps * magnitudes + limits.tiny)  # tiny: where squares underflow

@@ -1,6 +1,6 @@
-"""How long work tells its caller how far it is: one callable, so that a program needs no library for it.
+"""Progress reporting for long-running work: one callable, so that callers need no particular library.
 
-The default says nothing. The command line shows a bar with an estimate of the time left (`cli`).
+By default nothing is reported. The command line shows a bar with an estimate of the time left (`console`).
 """
 
 from __future__ import annotations
@@ -12,10 +12,16 @@ T = TypeVar("T")
 
 
 class Progress(Protocol):
-    """Called with the name of a step, how much of it is done, and its total (None: not known)."""
+    """A function to which long-running work reports its progress."""
 
     def __call__(self, step: str, done: int, total: int | None) -> None:
-        """Report."""
+        """Take a report.
+
+        Args:
+            step: name of the step.
+            done: how much of it is done.
+            total: how much there is to do; None: unknown.
+        """
         ...
 
 
@@ -24,7 +30,14 @@ def silent(step: str, done: int, total: int | None) -> None:
 
 
 def track(items: Iterable[T], step: str, total: int | None, progress: Progress) -> Iterator[T]:
-    """Pass ``items`` on and report each."""
+    """Iterate over ``items`` and report each one when it has been consumed.
+
+    Args:
+        items: to iterate over.
+        step: name of the step.
+        total: number of items; None: unknown.
+        progress: receives the reports.
+    """
     progress(step, 0, total)
     for done, item in enumerate(items, start=1):
         yield item

@@ -1,7 +1,8 @@
-"""Tensors to bytes and back: the same tensors always give the same bytes.
+"""Serialization of tensors: equal tensors always give equal bytes.
 
-The format is safetensors, which sorts its header by name and holds no code. Metadata is never written, because
-it would be part of the digest. Knows numpy only, so that predictions, audits and verifiers share one reader.
+The format is safetensors, which sorts its header by name and holds no code. Metadata is never written, because it
+would become part of the digest. Uses numpy only, so that predictions, audits and verifiers share one reader
+without importing torch.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ Array = NDArray[Any]
 
 
 def to_bytes(tensors: Mapping[str, Array]) -> bytes:
-    """Tensors as safetensors bytes; equal tensors give equal bytes."""
+    """Serialize tensors as safetensors, sorted by name and in C order."""
     return save({name: np.asarray(tensors[name], order="C") for name in sorted(tensors)})
 
 
 def from_bytes(data: bytes) -> dict[str, Array]:
-    """The tensors in ``data``.
+    """Read the tensors from safetensors bytes.
 
     Raises:
         CorruptError: ``data`` is not a safetensors file.
@@ -34,5 +35,5 @@ def from_bytes(data: bytes) -> dict[str, Array]:
         return load(data)
     except SafetensorError as error:
         raise CorruptError(
-            "An artifact is a safetensors file.", got=str(error), next_step="restore it from a backup"
+            "Artifact is not a safetensors file", got=str(error), next_step="restore it from a backup"
         ) from error

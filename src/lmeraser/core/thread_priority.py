@@ -1,7 +1,7 @@
-"""How much threads give way to others, so that what somebody waits for is not late because much is computed.
+"""Thread priorities: background computation yields the CPU to threads that answer requests.
 
-Linux only, where every thread has a priority of its own; elsewhere nothing happens. It cannot be taken back
-without privileges: what is to be fast stays in a thread that never gave way. Knows nothing about what threads do.
+On Linux, every thread has a priority of its own; elsewhere these functions change nothing. Without privileges, a
+lowered priority cannot be raised again, so work that has to be fast stays in a thread that never lowered its own.
 """
 
 from __future__ import annotations
@@ -20,14 +20,19 @@ def lower_priority(nice: int) -> None:
     """Lower the priority of this thread, and of those that it starts from now on.
 
     Args:
-        nice: 0 (not at all) to 19; what it gave way before is kept if that is more.
+        nice: 0 (unchanged) to 19 (lowest); a thread that is already lower stays there.
     """
     if sys.platform == "linux":
-        mine = threading.get_native_id()
-        os.setpriority(os.PRIO_PROCESS, mine, max(nice, os.getpriority(os.PRIO_PROCESS, mine)))
+        thread_id = threading.get_native_id()
+        os.setpriority(os.PRIO_PROCESS, thread_id, max(nice, os.getpriority(os.PRIO_PROCESS, thread_id)))
 
 
 def run_with_lower_priority(function: Callable[[], T], nice: int) -> T:
-    """What a function returns, called in a thread that gives way; this thread waits for it and does not."""
+    """Call a function in a thread of lower priority and wait for its result; this thread keeps its priority.
+
+    Args:
+        function: to call.
+        nice: see `lower_priority`.
+    """
     with ThreadPoolExecutor(1, initializer=lower_priority, initargs=(nice,)) as pool:
         return pool.submit(function).result()

@@ -1,7 +1,7 @@
-"""Moments and periods: RFC 3339 text in UTC, and the periods in which the law wants an answer.
+"""Times and legal periods: RFC 3339 text in UTC, and the periods within which the law requires an answer.
 
-A period in months ends on the same day of a later month, or on its last day if that day is missing there
-(Regulation (EEC, Euratom) No 1182/71, Article 3). The clock itself is read at the edge and handed in.
+A period in months ends on the same day of a later month, or on its last day if that day does not exist there
+(Regulation (EEC, Euratom) No 1182/71, Article 3). The clock is read at the edge of the program and passed in.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from lmeraser.errors import InputError
 
 
 def utc_now() -> datetime:
-    """The clock, in whole seconds."""
+    """The current time, in whole seconds."""
     return datetime.now(UTC).replace(microsecond=0)
 
 
 def to_text(moment: datetime) -> str:
-    """RFC 3339 in UTC.
+    """Format a time as RFC 3339 in UTC.
 
     >>> to_text(datetime(2026, 1, 31, 12, tzinfo=UTC))
     '2026-01-31T12:00:00Z'
@@ -27,22 +27,22 @@ def to_text(moment: datetime) -> str:
 
 
 def from_text(text: str) -> datetime:
-    """A moment from RFC 3339 text; without an offset it is taken as UTC.
+    """Parse RFC 3339 text; without an offset it is taken as UTC.
 
     Raises:
-        InputError: it is not a moment.
+        InputError: the text is not a time.
     """
     try:
         moment = datetime.fromisoformat(text)
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC).replace(microsecond=0)
     except (ValueError, OverflowError) as error:
         raise InputError(
-            "A time is written as in RFC 3339.", got=repr(text), next_step="for instance 2026-01-31T12:00:00Z"
+            "Malformed time", got=repr(text), next_step="write it as in RFC 3339: 2026-01-31T12:00:00Z"
         ) from error
 
 
 def add_months(moment: datetime, months: int) -> datetime:
-    """The same day some months later, or the last day of that month.
+    """The same day a number of months later, or the last day of that month.
 
     >>> add_months(datetime(2026, 1, 31, tzinfo=UTC), 1).date().isoformat()
     '2026-02-28'

@@ -1,1 +1,1 @@
-"""What an auditor checks: signatures, the ledger, certificates."""
+"""Evidence for auditors: signatures, the ledger and certificates."""

@@ -1,1 +1,1 @@
-"""Where bytes lie: databases, encryption keys, blobs and content-addressed artifacts."""
+"""Storage of bytes: databases, encryption keys, blobs and content-addressed artifacts."""
