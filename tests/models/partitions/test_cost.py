@@ -102,7 +102,7 @@ def test_no_record_shapes_a_class_tree(added: Eraser) -> None:
 @pytest.mark.parametrize("added", [_PRIVATE], indirect=True)
 def test_without_records_there_is_no_cost(added: Eraser, tmp_path: Path) -> None:
     added.unlearn(ids=added.record_ids())
-    with pytest.raises(InputError, match="no records"):
+    with pytest.raises(InputError, match="No records"):
         added.cost()
     Eraser.create(tmp_path / "empty", parse({})).close()
     with faults.opened(tmp_path / "empty") as empty, pytest.raises(NoModelError):
