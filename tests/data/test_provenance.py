@@ -36,7 +36,7 @@ def test_the_list_holds_exactly_its_digests(
     path.write_bytes(sort_digests(b"".join(held)))
     found = PublicImages(path)
     assert len(found) == len(set(held))
-    assert [found[place] for place in range(len(found))] == sorted(set(held))
+    assert [found[position] for position in range(len(found))] == sorted(set(held))
     assert all(digest in found for digest in held)
     assert all((digest in found) == (digest in held) for digest in others)
 

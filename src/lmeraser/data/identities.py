@@ -102,19 +102,23 @@ class RecordIndex:
         )
 
     def select_by_id(
-        self, query: Any, ids: Iterable[str], each: Callable[[str, Any], T], connection: Connection | None = None
+        self,
+        query: Any,
+        ids: Iterable[str],
+        convert: Callable[[str, Any], T],
+        connection: Connection | None = None,
     ) -> Iterator[T]:
         """Run a query for these record ids.
 
         Args:
             query: with the column ``id`` of the table ``records``.
             ids: record ids; unknown ones are left out.
-            each: called with the id and the row of every record found; its results are returned.
+            convert: called with the id and the row of every record found; its results are returned.
             connection: an open one to use.
         """
         for chunk in chunked(ids):
             names = {self.lookup_digest("id", name): name for name in chunk}
-            with_name = partial(lambda names, row: each(names[row.id], row), names)
+            with_name = partial(lambda names, row: convert(names[row.id], row), names)
             yield from self.database.fetch_where_in(query, records_table.c.id, names, with_name, connection)
 
     def numbers(self, ids: Iterable[str], connection: Connection | None = None) -> dict[str, int]:
