@@ -553,7 +553,7 @@ def test_verify_prints_the_certificate_and_ends_with_0(run: Run, eraser: Eraser,
     good = (one.path, "--key", root / "signing.pub")
     text = one.path.with_suffix(".txt").read_text()
     assert run("verify", *good) == (0, f"{text}\nverified: signature\n", "")
-    shown = f"{text}\nverified: signature and place in the ledger\n"
+    shown = f"{text}\nverified: signature and entry in the ledger\n"
     assert run("verify", *good, "--ledger", root / "ledger") == (0, shown, "")
     code, out, _ = run("verify", *good, "--ledger", root / "ledger", "--json")
     assert (code, json.loads(out)) == (0, {"verified": True, "in_ledger": True, **one.facts})

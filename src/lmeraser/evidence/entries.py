@@ -38,6 +38,19 @@ class Event(BaseModel):
         return self.model_dump(mode="json", exclude={"kind"})
 
 
+class _Addition(Event):
+    """Base of events after which records are held that were not held before.
+
+    Attributes:
+        records: how many.
+        commitments: digest of their commitments (`reconcile.digest_of`).
+    """
+
+    kind: str
+    records: _Count
+    commitments: Digest
+
+
 class _Removal(Event):
     """Base of events after which records are no longer held.
 
@@ -67,23 +80,21 @@ class WorkspaceCreated(Event):
     key: Digest
 
 
-class RecordsAdded(Event):
+class RecordsAdded(_Addition):
     """Records were imported.
 
     Attributes:
         records: how many.
         deleted_before: how many of them had been deleted at some time and were let in again.
-        commitments: digest of their commitments (`reconcile.digest_of`).
+        commitments: digest of their commitments.
     """
 
     kind: Literal["added"] = "added"
-    records: _Count
     deleted_before: _Count
-    commitments: Digest
 
 
-class RecordsRelabelled(_Removal):
-    """Records got another label: their old commitments are removed, and new ones added.
+class RecordsRelabelled(_Addition, _Removal):
+    """Records got another label: their old commitments are removed, and new ones are added.
 
     Attributes:
         records: how many.
@@ -92,8 +103,6 @@ class RecordsRelabelled(_Removal):
     """
 
     kind: Literal["relabelled"] = "relabelled"
-    records: _Count
-    commitments: Digest
 
 
 class RequestAccepted(Event):
