@@ -299,7 +299,7 @@ def test_making_it_twice_is_refused(run: Run, tmp_path: Path) -> None:
     assert run("-w", tmp_path / "w", "init", "--classes", "a, b").code == 0
     assert run("-w", tmp_path / "w", "classes", "--json").json == ["a", "b"]
     assert run("-w", tmp_path / "w", "classes", "--add", "c").out == "a\nb\nc\n"
-    refused(run("-w", tmp_path / "w", "classes", "--add", "a"), "different")
+    refused(run("-w", tmp_path / "w", "classes", "--add", "a"), "repeated")
     refused(run("-w", tmp_path / "w", "init"), "a workspace")
 
 
@@ -359,7 +359,7 @@ def test_unknown_names_are_all_listed(run: Run, work: Path, tmp_path: Path) -> N
     (tmp_path / "ids.txt").write_text("nobody\n# comment\ndigit-0001\nno-one\n")
     for command in ("plan", "unlearn"):
         result = run("-w", work, command, "--ids-file", tmp_path / "ids.txt", "--subject", "w9", "--id", "none")
-        refused(result, "4:", "'nobody'", "'no-one'", "'none'", "'w9'")
+        refused(result, "nothing was deleted: 4\n", "'nobody'", "'no-one'", "'none'", "'w9'")
         refused(run("-w", work, command), "--ids-file")
         refused(run("-w", work, command, "--ids-file", tmp_path / "none.txt"), "none.txt")
     assert run("-w", work, "status", "--json").json["records"] == 40
