@@ -55,6 +55,12 @@ settings.register_profile("explore", deadline=None, database=None, print_blob=Tr
 settings.load_profile("fast")
 
 
+def examples(fast: int, explore: int) -> settings:
+    """As many examples as the profile has time for."""
+    exploring = settings.get_current_profile_name() == "explore"
+    return settings(max_examples=explore if exploring else fast)
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--postgresql", metavar="URL", help="keep records on this server instead of in SQLite files")
 

@@ -21,9 +21,10 @@ import pytest
 from starlette.testclient import TestClient
 
 import lmeraser.pipeline.executors.local as local
-from conftest import DIGIT_COLUMNS, digits, tiny_config
+from conftest import DIGIT_COLUMNS, Template, digits, tiny_config
 from lmeraser import Eraser
 from lmeraser.config.schema import Config
+from lmeraser.core.digests import Digest
 from lmeraser.pipeline.executors.local import LocalExecutor
 from lmeraser.service.app import make_app
 from lmeraser.service.service import Service
@@ -154,7 +155,7 @@ def fixtures(kind: str, **service: Any) -> tuple[Any, Any, Any, Any]:
     """The fixtures ``network``, ``trained``, ``root`` and ``api`` of a module that calls a running service.
 
     Args:
-        kind: of the workspace, trained once for the module; every test has a copy of it, at ``root``.
+        kind: of the workspace, trained once a session; every test has a copy of it, at ``root``.
         service: settings of the service.
     """
 
@@ -163,8 +164,10 @@ def fixtures(kind: str, **service: Any) -> tuple[Any, Any, Any, Any]:
         return LocalExecutor(config_of(kind))
 
     @pytest.fixture(scope="module")
-    def trained(tmp_path_factory: pytest.TempPathFactory, network: LocalExecutor) -> Path:
-        return made(tmp_path_factory.mktemp("trained") / "w", config_of(kind, **service), network)
+    def trained(template: Template, network: LocalExecutor) -> Path:
+        config = config_of(kind, **service)
+        name = f"served-{Digest.of(config.model_dump_json().encode()).hex[:16]}"
+        return template(name, lambda root: made(root, config, network))
 
     @pytest.fixture
     def root(trained: Path, tmp_path: Path) -> Path:

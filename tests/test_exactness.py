@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from conftest import DIGIT_CLASSES, DIGIT_COLUMNS, digits
+from conftest import DIGIT_CLASSES, DIGIT_COLUMNS, digits, examples
 from lmeraser import Eraser
 from lmeraser.config.presets import PRESETS
 from oracle import Oracle
@@ -122,13 +122,13 @@ def apply(eraser: Eraser, retained: set[int], verb: str, numbers: list[int]) -> 
             retained -= {number for number in retained if number % 5 == writer}
 
 
+@pytest.mark.parametrize("variant", _VARIANTS)
 @given(
-    variant=st.sampled_from(list(_VARIANTS)),
     first=st.sets(st.integers(0, 39), min_size=1, max_size=30),
     history=st.lists(_step, min_size=1, max_size=4),
     shuffle=st.randoms(use_true_random=False),
 )
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(examples(fast=2, explore=8), suppress_health_check=list(HealthCheck))
 def test_any_history_gives_the_model_of_training_once(
     oracle: Oracle,
     variant: str,

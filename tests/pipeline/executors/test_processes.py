@@ -79,7 +79,7 @@ def test_stopping_ends_what_is_running(backend: Processes) -> None:
     pid = handle.submit("say").result(60).value[1]
     handle.submit("sleep")
     backend.stop()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while any(child.pid == pid and child.is_alive() for child in multiprocessing.active_children()):
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -105,7 +105,7 @@ def config(method: str, executor: str) -> Config:
     return tiny_config(**_METHODS[method], compute={"executor": executor, "processes": 2})
 
 
-@pytest.mark.parametrize("method", _METHODS)
+@pytest.mark.parametrize("method", ["prompts and global head", pytest.param("SISA", marks=pytest.mark.long)])
 def test_a_training_that_loses_a_process_and_a_deletion_give_the_same_model(tmp_path: Path, method: str) -> None:
     killed: list[int] = []
 

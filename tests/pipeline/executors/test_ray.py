@@ -63,7 +63,7 @@ def digest_of(folder: Path, compute: dict[str, Any], progress: Callable[..., Non
         return [*digests, eraser.model_digest]
 
 
-@pytest.mark.parametrize("loss", ["worker", "node"])
+@pytest.mark.parametrize("loss", ["worker", pytest.param("node", marks=pytest.mark.long)])
 def test_a_loss_in_the_middle_of_a_training_changes_no_bit(tmp_path: Path, cluster: Cluster, loss: str) -> None:
     head, other = cluster.list_all_nodes()
     lost: list[Any] = []
@@ -91,13 +91,23 @@ def test_the_command_line_trains_on_a_cluster(tmp_path: Path, cluster: Cluster) 
         eraser.add(digits(range(20)), columns=DIGIT_COLUMNS)
     program = [sys.executable, "-m", "lmeraser", "-w", str(tmp_path / "w")]
     cluster_options = ["--executor", "ray", "--address", cluster.address]
-    subprocess.run([*program, "train", *cluster_options], check=True, capture_output=True, timeout=120)
-    subprocess.run([*program, "audit"], check=True, capture_output=True, timeout=120)
+    subprocess.run([*program, "train", *cluster_options], check=True, capture_output=True, timeout=280)
+    with Eraser(tmp_path / "w") as eraser:
+        assert eraser.audit().identical
+
+
+@pytest.mark.long
+def test_the_command_line_evaluates_on_a_cluster(tmp_path: Path, cluster: Cluster) -> None:
+    with Eraser.create(tmp_path / "w", tiny_config(**SETTINGS, compute={"workers": 1})) as eraser:
+        eraser.add(digits(range(20)), columns=DIGIT_COLUMNS)
+        eraser.train()
+    program = [sys.executable, "-m", "lmeraser", "-w", str(tmp_path / "w")]
+    cluster_options = ["--executor", "ray", "--address", cluster.address]
     digits(range(20, 40)).to_parquet(tmp_path / "test.parquet")
     reports = []
     for options in ([], cluster_options):
         evaluate = [*program, "evaluate", str(tmp_path / "test.parquet"), "--json", *options]
-        reports.append(subprocess.run(evaluate, check=True, capture_output=True, timeout=120).stdout)
+        reports.append(subprocess.run(evaluate, check=True, capture_output=True, timeout=280).stdout)
     assert reports[0] == reports[1]
 
 
