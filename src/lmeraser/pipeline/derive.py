@@ -40,7 +40,8 @@ from lmeraser.core.tensors import from_bytes, to_bytes
 from lmeraser.data.references import RecordRef
 from lmeraser.errors import CorruptError
 from lmeraser.models.manifest import Cluster, StageResult
-from lmeraser.models.partitions import Fitted, partition_of
+from lmeraser.models.partitions import partition_of
+from lmeraser.models.partitions.base import Fitted
 from lmeraser.models.partitions.trie import group
 from lmeraser.pipeline.caches import FeatureCache, Statistics
 from lmeraser.pipeline.executors.base import Executor, Fetch, TuneTask

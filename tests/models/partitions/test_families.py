@@ -16,7 +16,8 @@ from sklearn.metrics import adjusted_rand_score
 from lmeraser.config.schema import parse
 from lmeraser.core.tensors import from_bytes, to_bytes
 from lmeraser.errors import ConfigError
-from lmeraser.models.partitions import Partition, partition_of
+from lmeraser.models.partitions import partition_of
+from lmeraser.models.partitions.base import Partition
 from lmeraser.models.partitions.hierarchical import expected_share
 from lmeraser.models.partitions.trie import group
 
