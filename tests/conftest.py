@@ -37,7 +37,13 @@ import lmeraser.storage.engines
 from lmeraser import Columns, Eraser
 from lmeraser.cli import main as cli
 from lmeraser.config.schema import Config, parse
-from lmeraser.data.provenance import PROVENANCE, PUBLIC_DIGESTS, describe_public_digests, image_digests, sort_digests
+from lmeraser.data.provenance import (
+    PROVENANCE,
+    PUBLIC_DIGESTS,
+    describe_public_digests,
+    image_digests,
+    sort_digests,
+)
 from lmeraser.data.records import Records
 from lmeraser.storage.engines import PostgreSQL
 
@@ -45,6 +51,7 @@ if TYPE_CHECKING:
     from lmeraser.models.backbones.base import Backbone
 
 
+CHECKOUT = Path(__file__).parents[1]
 MEMORY = Path("/dev/shm")
 DEFAULT_BACKBONE = "efficientnet-lite0"
 ROOM = 4 << 30  # bytes that have to be free there; a run needs less than one
@@ -230,9 +237,9 @@ def eraser(template: Template, tmp_path: Path) -> Iterator[Eraser]:
 
 @pytest.fixture(scope="session")
 def data() -> Path:
-    """The folder of real image data sets, or a skip: set LMERASER_DATA to where it is."""
-    default = Path(__file__).parents[2] / "shared" / "data"
-    folder = Path(os.environ.get("LMERASER_DATA", default))
+    """The folder of real image data sets: LMERASER_DATA, or shared/data beside the checkout or in it; else a skip."""
+    beside, inside = (parent / "shared" / "data" for parent in (CHECKOUT.parent, CHECKOUT))
+    folder = Path(os.environ.get("LMERASER_DATA", beside if beside.is_dir() else inside))
     if not folder.is_dir():
         pytest.skip("needs real image data; set LMERASER_DATA to its folder")
     return folder

@@ -501,11 +501,11 @@ def test_control_c_stops_a_training_and_lets_go_of_the_workspace(run: Run, tmp_p
     # A shell's background job, and all that it starts, ignores Ctrl-C; so may this suite.
     heeds = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heeds) as process:
-        limit = time.monotonic() + 60
+        limit = time.monotonic() + 120
         while not artifacts(root) and time.monotonic() < limit:
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
-        _, error = process.communicate(timeout=60)
+        _, error = process.communicate(timeout=120)
     assert process.returncode == 130, error
     assert "run the same command again" in error
     assert "Traceback" not in error

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from threadpoolctl import threadpool_info, threadpool_limits
 
+from conftest import examples
 from lmeraser.core.lda import probabilities, solve
 from lmeraser.core.sufficient_statistics import (
     SCALE,
@@ -78,7 +79,7 @@ class Penalised:
 
 
 @given(_seeds, st.integers(10, 60), st.integers(1, 16), st.integers(3, 5), st.floats(1e-3, 10))
-@settings(max_examples=40, deadline=None)
+@settings(examples(fast=13, explore=40))
 def test_the_head_is_that_of_another_implementation(
     seed: int, count: int, width: int, classes: int, penalty: float
 ) -> None:
@@ -95,7 +96,7 @@ def test_the_head_is_that_of_another_implementation(
 
 
 @given(_seeds, st.integers(1, 40), st.integers(1, 16), st.integers(1, 5), st.floats(1e-3, 10))
-@settings(max_examples=40, deadline=None)
+@settings(examples(fast=13, explore=40))
 def test_the_head_is_that_of_its_formula(seed: int, count: int, width: int, classes: int, penalty: float) -> None:
     """By hand, from the records themselves instead of their statistics."""
     quantized, labels = quantized_of(seed, count, width, classes)
@@ -115,7 +116,7 @@ def test_the_head_is_that_of_its_formula(seed: int, count: int, width: int, clas
 
 
 @given(_seeds, st.integers(1, 24), st.data())
-@settings(max_examples=40, deadline=None)
+@settings(examples(fast=13, explore=40))
 def test_any_history_that_leaves_the_same_records_gives_the_same_bytes(
     seed: int, count: int, data: st.DataObject
 ) -> None:

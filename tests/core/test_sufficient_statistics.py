@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import lmeraser.core.sufficient_statistics as module
+from conftest import examples
 from lmeraser.core.sufficient_statistics import (
     SCALE,
     QuantizedEmbeddings,
@@ -279,7 +280,7 @@ def test_quantizing_a_dequantized_embedding_gives_it_back(seed: int) -> None:
 
 
 @given(_seeds, st.integers(1, 6), st.integers(1, 9))
-@settings(max_examples=25)
+@settings(examples(fast=8, explore=25))
 def test_stored_embeddings_come_back_as_one_matrix(seed: int, count: int, width: int) -> None:
     quantized: QuantizedEmbeddings = (
         np.random.default_rng(seed).integers(-LARGEST, LARGEST + 1, (count, width)).astype(np.int16)

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from conftest import png
+from conftest import examples, png
 from lmeraser.data.images import Canvases, decode, to_canvas
 from lmeraser.errors import ImageError
 
@@ -142,7 +142,7 @@ def test_a_damaged_file_is_refused() -> None:
         decode(bytes(data))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(examples(fast=20, explore=60))
 @given(st.data())
 def test_a_changed_file_decodes_or_is_an_image_error(data: st.DataObject) -> None:
     file = bytearray(

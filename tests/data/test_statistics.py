@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection
 
 import lmeraser.storage.database as database
-from conftest import forget
+from conftest import examples, forget
 from lmeraser.core.sufficient_statistics import SCALE, SufficientStatistics
 from lmeraser.data.records import Record, Records
 from lmeraser.data.statistics import StatisticsStore
@@ -554,5 +554,5 @@ class History(RuleBasedStateMachine):
 
 TestAnyHistory = History.TestCase
 TestAnyHistory.settings = settings(
-    max_examples=10, stateful_step_count=14, deadline=None, suppress_health_check=list(HealthCheck)
+    examples(fast=4, explore=10), stateful_step_count=14, suppress_health_check=list(HealthCheck)
 )

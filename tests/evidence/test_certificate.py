@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from make_evidence import FOLDER, KEY, NEW, OLD, REQUEST, make, named
 
-from conftest import DIGIT_COLUMNS, NOW, Run, digits
+from conftest import DIGIT_COLUMNS, NOW, Run, digits, examples
 from fake import Fake
 from lmeraser import Eraser, __version__
 from lmeraser.config.schema import parse
@@ -434,7 +434,7 @@ PLACES = st.integers(0, len(GOLDEN))
 @given(
     PLACES, PLACES, st.one_of(st.binary(max_size=40), st.sampled_from([GOLDEN[5:90], b'"', b"}", b"[", b"1e9"]))
 )
-@settings(max_examples=200, deadline=None)
+@settings(examples(fast=66, explore=200))
 def test_whatever_is_cut_out_or_put_in_the_facts_are_the_same_or_refused(start: int, end: int, new: bytes) -> None:
     holds(GOLDEN[: min(start, end)] + new + GOLDEN[max(start, end) :], GOLDEN_KEY, GOLDEN_FACTS)
 
@@ -447,7 +447,7 @@ JSON = st.recursive(
 
 
 @given(st.sampled_from(["payload", "payloadType", "signatures", "keyid", "sig"]), JSON)
-@settings(max_examples=200, deadline=None)
+@settings(examples(fast=66, explore=200))
 def test_an_envelope_with_anything_in_a_field_is_refused(name: str, value: Any) -> None:
     values = json.loads(GOLDEN)
     (values if name in values else values["signatures"][0])[name] = value

@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.serialization import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from conftest import examples
 from lmeraser.core.digests import Digest
 from lmeraser.errors import InputError, VerificationError
 from lmeraser.evidence.dsse import Envelope, PublicKey, SigningKey
@@ -263,7 +264,7 @@ def test_what_is_no_json_of_an_envelope_is_refused(data: bytes) -> None:
 
 
 @given(st.integers(0, len(DATA) - 1), st.integers(1, 255))
-@settings(max_examples=1000, deadline=None)
+@settings(examples(fast=200, explore=1000))
 def test_a_changed_byte_is_refused_or_harmless(position: int, flip: int) -> None:
     forged = bytearray(DATA)
     forged[position] ^= flip
@@ -275,7 +276,7 @@ def test_a_changed_byte_is_refused_or_harmless(position: int, flip: int) -> None
 
 
 @given(st.binary(max_size=100), st.binary(max_size=100))
-@settings(max_examples=50, deadline=None)
+@settings(examples(fast=10, explore=50))
 def test_a_signature_fits_no_other_payload(payload: bytes, other: bytes) -> None:
     signed = KEY.sign(payload, payload_type=TYPE)
     forged = Envelope(other, TYPE, signed.key_id, signed.signature)

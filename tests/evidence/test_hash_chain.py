@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chains import SIX, TIME, chain, head_of, written
+from conftest import examples
 from lmeraser.core.digests import Digest
 from lmeraser.errors import InputError, VerificationError
 from lmeraser.evidence.hash_chain import Entry, LedgerHead, check
@@ -260,7 +261,7 @@ def test_a_head_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
 
 
 @given(st.data())
-@settings(max_examples=300, deadline=None)
+@settings(examples(fast=100, explore=300))
 def test_whatever_is_cut_out_or_put_in_is_found(data: st.DataObject) -> None:
     whole = written(SIX)
     places = st.integers(0, len(whole))

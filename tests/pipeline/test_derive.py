@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from conftest import examples
 from fake import Fake
 from lmeraser.config.schema import Config, parse
 from lmeraser.core.digests import Digest
@@ -300,7 +301,7 @@ _IDS = st.integers(0, 24).map(lambda number: f"r{number:02d}")
     partition=st.sampled_from(_PARTITIONS),
     history=st.lists(st.tuples(st.booleans(), st.sets(_IDS, min_size=1, max_size=8)), min_size=1, max_size=8),
 )
-@settings(max_examples=150, deadline=None)
+@settings(examples(fast=50, explore=150))
 def test_any_history_gives_what_deriving_once_gives(
     partition: dict[str, Any], history: list[tuple[bool, set[str]]]
 ) -> None:
@@ -652,7 +653,7 @@ _SLICED = {f"{mode}, in slices": {**_MODES[mode], "tuning": {"slices": 3}} for m
     partition=st.sampled_from(_PARTITIONS),
     history=st.lists(st.tuples(_CHANGES, st.sets(_IDS, min_size=1, max_size=8)), min_size=1, max_size=8),
 )
-@settings(max_examples=60, deadline=None)
+@settings(examples(fast=20, explore=60))
 def test_any_history_gives_the_codes_and_the_global_head_of_deriving_once(
     mode: str, partition: dict[str, Any], history: list[tuple[str, set[str]]]
 ) -> None:

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from conftest import examples
 from fake import Fake
 from lmeraser.config.schema import parse
 from lmeraser.data.records import Record
@@ -90,7 +91,7 @@ def parts(found: Model | Derivation) -> Any:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=12, deadline=None)
+@settings(examples(fast=4, explore=12))
 @given(
     steps=st.lists(
         st.tuples(st.booleans(), st.lists(st.sampled_from(IDS), min_size=1, max_size=4, unique=True)), max_size=5

@@ -19,6 +19,7 @@ from schemathesis.specs.openapi.checks import status_code_conformance
 from starlette.testclient import TestClient
 
 import lmeraser.pipeline.executors.local as local
+from conftest import examples
 from lmeraser.pipeline.executors.local import LocalExecutor
 from lmeraser.service.access import require_scope
 from lmeraser.service.app import make_app
@@ -46,7 +47,7 @@ def test_calls_made_from_the_description_are_answered_as_it_says(api: Running, m
     for operation in operations:
 
         @given(case=operation.as_strategy(generation_mode=mode))
-        @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+        @settings(examples(fast=10, explore=30), suppress_health_check=list(HealthCheck))
         def answered(case: schemathesis.Case[Any]) -> None:
             case.call_and_validate(checks=CHECKS, headers=headers)
 

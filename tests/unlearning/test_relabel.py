@@ -14,7 +14,7 @@ from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conftest import DIGIT_COLUMNS, NOW, Run, digits
+from conftest import DIGIT_COLUMNS, NOW, Run, digits, examples
 from fake import Fake
 from lmeraser import Eraser
 from lmeraser.config.schema import parse
@@ -137,7 +137,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @given(steps=STEPS)
-@settings(max_examples=12, deadline=None)
+@settings(examples(fast=4, explore=12))
 def test_any_corrections_in_any_order_give_what_the_last_labels_give(
     small: Path, tmp_path_factory: pytest.TempPathFactory, steps: Sequence[tuple[list[str], str]]
 ) -> None:

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lmeraser.unlearning.residue as residue
-from conftest import DIGIT_COLUMNS, NOW, Run, digits
+from conftest import DIGIT_COLUMNS, NOW, Run, digits, examples
 from fake import Fake
 from lmeraser import Eraser
 from lmeraser.config.schema import parse
@@ -64,7 +64,7 @@ def scanned(files: Mapping[str, bytes], probes: Mapping[str, bytes], **options: 
 
 
 @given(WINDOWS, st.integers(0, 3000), st.integers(0, 3000), st.integers(0, 9))
-@settings(max_examples=300, deadline=None)
+@settings(examples(fast=100, explore=300))
 def test_a_window_is_found_at_any_offset_of_a_file_of_any_size(
     window: bytes, before: int, after: int, seed: int
 ) -> None:
@@ -94,7 +94,7 @@ def test_every_offset_of_small_files_is_searched(size: int) -> None:
 
 
 @given(WINDOWS, st.integers(1, 5), st.integers(0, 200), st.integers(0, 200))
-@settings(max_examples=200, deadline=None)
+@settings(examples(fast=66, explore=200))
 def test_windows_across_the_boundary_of_chunks_are_found(
     window: bytes, chunk: int, before: int, after: int
 ) -> None:
@@ -122,7 +122,7 @@ PAYLOADS = PIECES.map(b"".join)
 
 
 @given(st.lists(PAYLOADS, max_size=3), PAYLOADS, st.lists(PAYLOADS, max_size=2))
-@settings(max_examples=300, deadline=None)
+@settings(examples(fast=100, explore=300))
 def test_a_scan_finds_what_comparing_all_windows_with_all_windows_finds(
     files: Sequence[bytes], probe: bytes, retained: Sequence[bytes]
 ) -> None:

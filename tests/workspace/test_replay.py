@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from conftest import examples
 from faults import ALL, CLASSES, CONFIG, NOW, REQUEST, SAMPLED, add, name, opened, rows
 from lmeraser import Eraser
 from lmeraser.data.importing import import_records
@@ -81,7 +82,7 @@ def test_records_that_were_deleted_since_are_deleted_again(lost: Path, old: Path
     assert same(lost, old)
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(examples(fast=4, explore=12), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.sets(st.integers(0, 11), min_size=1, max_size=4), max_size=3), st.integers(0, 3))
 def test_any_deletions_before_and_after_the_copy(
     base: Path, tmp_path_factory: pytest.TempPathFactory, batches: list[set[int]], copied_after: int

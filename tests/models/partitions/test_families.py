@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from sklearn.cluster import AgglomerativeClustering
 from sklearn.metrics import adjusted_rand_score
 
+from conftest import examples
 from lmeraser.config.schema import parse
 from lmeraser.core.tensors import from_bytes, to_bytes
 from lmeraser.errors import ConfigError
@@ -39,7 +40,7 @@ def roots(partition: Partition, fitted: Any, ids: list[str], features: Any) -> N
 
 
 @given(seed=seeds, linkage=st.sampled_from(["average", "complete", "ward"]), clusters=st.integers(1, 12))
-@settings(deadline=None, max_examples=40)
+@settings(examples(fast=13, explore=40))
 def test_a_wanted_number_of_clusters_is_what_scikit_learn_finds(seed: int, linkage: str, clusters: int) -> None:
     features = points(seed)
     fitted = hier(linkage=linkage, clusters=clusters).fit(features)
@@ -50,7 +51,7 @@ def test_a_wanted_number_of_clusters_is_what_scikit_learn_finds(seed: int, linka
 
 
 @given(seed=seeds, linkage=st.sampled_from(["average", "complete", "ward"]), threshold=st.floats(0.5, 8))
-@settings(deadline=None, max_examples=40)
+@settings(examples(fast=13, explore=40))
 def test_a_threshold_is_where_scikit_learn_stops_merging(seed: int, linkage: str, threshold: float) -> None:
     features = points(seed)
     fitted = hier(linkage=linkage, threshold=threshold).fit(features)
@@ -207,7 +208,7 @@ def test_the_settings_say_what_the_partition_is_fitted_on(settings: dict[str, An
 
 
 @given(seed=seeds, clusters=st.integers(1, 12), share=st.sampled_from([None, 0.1, 0.3]))
-@settings(deadline=None, max_examples=40)
+@settings(examples(fast=13, explore=40))
 def test_no_cluster_of_the_sample_holds_more_than_its_share(seed: int, clusters: int, share: float | None) -> None:
     numbers = hier(clusters=clusters, max_share=share).fit(points(seed))["sample_clusters"]
     sizes = np.bincount(numbers)
@@ -218,7 +219,7 @@ def test_no_cluster_of_the_sample_holds_more_than_its_share(seed: int, clusters:
 
 
 @given(seed=seeds, share=st.floats(0.03, 1))
-@settings(deadline=None, max_examples=40)
+@settings(examples(fast=13, explore=40))
 def test_a_wanted_expected_share_gives_the_fewest_clusters_that_keep_it(seed: int, share: float) -> None:
     numbers = hier(expected_share=share).fit(points(seed))["sample_clusters"]
     count = len(np.bincount(numbers))
@@ -289,7 +290,7 @@ def test_every_descent_ends_at_a_class_and_goes_on_by_hash() -> None:
 
 
 @given(seed=seeds)
-@settings(deadline=None, max_examples=25)
+@settings(examples(fast=8, explore=25))
 def test_a_trie_key_does_not_depend_on_the_other_records(seed: int) -> None:
     fitted, features = TREE.fit(VECTORS), points(seed, count=20)
     together = TREE.trie_keys(fitted, IDS[:20], features)
@@ -298,7 +299,7 @@ def test_a_trie_key_does_not_depend_on_the_other_records(seed: int) -> None:
 
 
 @given(seed=seeds, limit=st.integers(1, 12))
-@settings(deadline=None, max_examples=25)
+@settings(examples(fast=8, explore=25))
 def test_an_image_goes_to_the_cluster_of_records_with_its_features(seed: int, limit: int) -> None:
     fitted, features = TREE.fit(VECTORS), points(seed, count=60)
     groups = group(dict(zip(IDS, TREE.trie_keys(fitted, IDS[:60], features), strict=False)), limit)

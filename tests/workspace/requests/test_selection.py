@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from conftest import forget, png
+from conftest import examples, forget, png
 from lmeraser.data.records import Record, Records
 from lmeraser.errors import InputError, UnknownRecordError
 from lmeraser.storage.database import Database
@@ -37,7 +37,7 @@ _ids = st.lists(st.sampled_from(list(OWNER)), max_size=6)
 _subjects = st.lists(st.sampled_from(["s0", "s1", "s2"]), max_size=4)
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(examples(fast=20, explore=60), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(_ids, _subjects)
 def test_ids_and_subjects_mix_and_repeat(records: Records, ids: list[str], subjects: list[str]) -> None:
     if not ids and not subjects:

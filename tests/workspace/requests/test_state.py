@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 import faults
+from conftest import examples
 from faults import CLASSES, CONFIG, Crash, Fault, add, fresh_digest, name, opened
 from lmeraser import Eraser
 from lmeraser.core.time import to_text
@@ -390,5 +391,5 @@ class History(RuleBasedStateMachine):
 
 TestAnyHistory = History.TestCase
 TestAnyHistory.settings = settings(
-    max_examples=12, stateful_step_count=14, deadline=None, suppress_health_check=list(HealthCheck)
+    examples(fast=4, explore=12), stateful_step_count=14, suppress_health_check=list(HealthCheck)
 )
