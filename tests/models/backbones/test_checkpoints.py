@@ -235,7 +235,7 @@ def test_features_are_those_of_the_papers_code(tmp_path: Path, what: str, monkey
     arch, state_of, network = STATES[what]
     state = state_of()
     file = known(monkeypatch, arch, saved(tmp_path / "checkpoint.pth", {"model": state}))
-    told = convert(file, tmp_path / "out", arch, clock=lambda: NOW)
+    origin = convert(file, tmp_path / "out", arch, clock=lambda: NOW)
     backbone = load(tmp_path / "out")
     images = probe_images(backbone, 1)
     expected = network(state, images)
@@ -247,9 +247,13 @@ def test_features_are_those_of_the_papers_code(tmp_path: Path, what: str, monkey
     white = backbone.normalize(torch.full((1, 3, 1, 1), 255, dtype=torch.uint8)).flatten().tolist()
     imagenet = [(1 - m) / s for m, s in ((0.485, 0.229), (0.456, 0.224), (0.406, 0.225))]
     assert white == pytest.approx([1.0] * 3 if arch.startswith("vit") else imagenet)
-    assert (told["backbone"], told["published_as"], told["file"]) == (backbone.digest, arch, "checkpoint.pth")
-    assert (told["checked"][:3], told["classifier"]) == ("MD5", "as in the file")
-    assert told["file_sha256"] == Digest.of(file.read_bytes())
+    assert (origin["backbone"], origin["published_as"], origin["file"]) == (
+        backbone.digest,
+        arch,
+        "checkpoint.pth",
+    )
+    assert (origin["checked"][:3], origin["classifier"]) == ("MD5", "as in the file")
+    assert origin["file_sha256"] == Digest.of(file.read_bytes())
 
 
 def test_the_class_token_can_be_had_without_what_follows_it(tmp_path: Path) -> None:
@@ -271,15 +275,15 @@ def test_the_containers_of_the_papers_code_are_opened(tmp_path: Path, wrapped: s
     else:
         held = {"plain": state, "both": {"module": {"model": state}}}.get(wrapped, {wrapped: state})
         torch.save(held, file)
-    told = convert(file, tmp_path / "out", "swin-b-22k", unverified=True)
-    assert (told["checked"], told["class_vectors"]) == ("unverified", CLASSES)
+    origin = convert(file, tmp_path / "out", "swin-b-22k", unverified=True)
+    assert (origin["checked"], origin["class_vectors"]) == ("unverified", CLASSES)
 
 
 def test_an_empty_classifier_is_left_out_and_told(tmp_path: Path) -> None:
     state = vit_state(representation=True)
     state |= {name: torch.zeros_like(tensor) for name, tensor in state.items() if name.startswith("head.")}
-    told = convert(saved(tmp_path / "c.pth", state), tmp_path / "out", "vit-b-22k", unverified=True)
-    assert (told["class_vectors"], told["classifier"][:8]) == (0, "left out")
+    origin = convert(saved(tmp_path / "c.pth", state), tmp_path / "out", "vit-b-22k", unverified=True)
+    assert (origin["class_vectors"], origin["classifier"][:8]) == (0, "left out")
     assert load(tmp_path / "out").class_vectors is None
 
 
@@ -365,8 +369,8 @@ def test_the_command_converts_and_refuses(run: Run, tmp_path: Path) -> None:
     file = saved(tmp_path / "c.pth", swin_state())
     refused = run("convert", file, "--arch", "swin-b-22k", "--out", tmp_path / "out")
     assert (refused.code, refused.out, "bf9cc182ae5e417f97390e2b21a0eb09" in refused.err) == (2, "", True)
-    made = run("convert", file, "--arch", "swin-b-22k", "--out", tmp_path / "out", "--any", "--json")
-    assert (made.code, made.json["feature_dim"]) == (0, 24)
+    result = run("convert", file, "--arch", "swin-b-22k", "--out", tmp_path / "out", "--any", "--json")
+    assert (result.code, result.json["feature_dim"]) == (0, 24)
     refused = run("convert", file, "--arch", "swin-b-22k", "--out", tmp_path / "out", "--any")
     assert (refused.code, "finished backbone" in refused.err) == (2, True)
     refused = run("convert", file, "--arch", "resnet", "--out", tmp_path / "other")

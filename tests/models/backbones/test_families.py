@@ -1,4 +1,4 @@
-"""Every family of backbones keeps the promise that F rests on, and none executes or invents weights."""
+"""Every family of backbones is as deterministic as training requires; none executes or invents weights."""
 
 from __future__ import annotations
 
@@ -145,10 +145,10 @@ def test_packing_changes_results_by_rounding_only(tmp_path: Path, family: str, s
         "swin": lambda: tokens.mean(dim=1),
         "resnet": lambda: tokens.mean(dim=(2, 3)),
     }[family]()
-    found = ours.features(images, prompt) if shared else ours.features(images + prompt)
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
-    weights = torch.linspace(-1, 1, found.shape[1])
-    gradients = [torch.autograd.grad((f * weights).sum(), prompt)[0] for f in (found, expected)]
+    features = ours.features(images, prompt) if shared else ours.features(images + prompt)
+    torch.testing.assert_close(features, expected, rtol=1e-4, atol=1e-5)
+    weights = torch.linspace(-1, 1, features.shape[1])
+    gradients = [torch.autograd.grad((f * weights).sum(), prompt)[0] for f in (features, expected)]
     torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-5)
 
 
@@ -187,10 +187,10 @@ def test_half_precision_is_near_and_another_model(tmp_path: Path, family: str) -
     name = family if family == "efficientnet-lite0" else str(save(tmp_path / family, family))
     exact, near = load(name), load(name, precision="bf16")
     images = probe_images(exact, 1)
-    found, expected = near.features(images), exact.features(images)
-    assert found.dtype == torch.float32
-    assert torch.nn.functional.cosine_similarity(found, expected).min() > 0.98
-    assert not torch.equal(found, expected)
+    features, expected = near.features(images), exact.features(images)
+    assert features.dtype == torch.float32
+    assert torch.nn.functional.cosine_similarity(features, expected).min() > 0.98
+    assert not torch.equal(features, expected)
     settings = [parse({"backbone": {"precision": p}}).model_settings() for p in ("fp32", "bf16")]
     assert settings[0] != settings[1]
 

@@ -1,4 +1,4 @@
-"""A backbone's folder is whole and told of, or not there."""
+"""A backbone folder is complete and has a provenance, or is not there."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ def parts(tmp_path: Path) -> dict[str, Any]:
 
 def test_what_was_written_is_loaded_and_told(tmp_path: Path) -> None:
     given = parts(tmp_path)
-    told = write_backbone(tmp_path / "out", **given, provenance={"made_by": "a test"})
+    origin = write_backbone(tmp_path / "out", **given, provenance={"made_by": "a test"})
     loaded = HuggingFaceBackbone(BackboneConfig(name=str(tmp_path / "out"), image_size=32), torch.device("cpu"))
-    assert told == read_provenance(tmp_path / "out")
-    assert (told["made_by"], told["feature_dim"], told["class_vectors"]) == ("a test", 24, 7)
-    assert (told["weights"], told["backbone"]) == (Digest.of(given["weights"]), loaded.digest)
+    assert origin == read_provenance(tmp_path / "out")
+    assert (origin["made_by"], origin["feature_dim"], origin["class_vectors"]) == ("a test", 24, 7)
+    assert (origin["weights"], origin["backbone"]) == (Digest.of(given["weights"]), loaded.digest)
     assert package_versions("torch").items() >= {"lmeraser": __version__, "torch": torch.__version__}.items()
     white = loaded.normalize(torch.full((1, 3, 1, 1), 255, dtype=torch.uint8)).flatten()
     torch.testing.assert_close(white, torch.tensor([0.9 / 0.4, 0.8 / 0.5, 0.7 / 0.6]))

@@ -63,40 +63,42 @@ def stopping(at: int) -> Callable[..., None]:
 
 
 def test_the_folder_is_a_backbone_with_class_vectors_and_tells_its_origin(tmp_path: Path) -> None:
-    told = trained(tmp_path)
+    origin = trained(tmp_path)
     names = {"config.json", "model.safetensors", "preprocessor_config.json", "provenance.json", "public.digests"}
     assert {path.name for path in tmp_path.iterdir()} == names
     backbone = HuggingFaceBackbone(BackboneConfig(name=str(tmp_path), image_size=16), torch.device("cpu"))
     stored = load_file(tmp_path / "model.safetensors")
     assert backbone.class_vectors is not None
     np.testing.assert_array_equal(backbone.class_vectors, stored["classifier.weight"])
-    assert told == read_provenance(tmp_path)
-    assert (told["backbone"], told["weights"]) == (
+    assert origin == read_provenance(tmp_path)
+    assert (origin["backbone"], origin["weights"]) == (
         backbone.digest,
         Digest.of((tmp_path / "model.safetensors").read_bytes()),
     )
-    assert told["trained_on"] == {"source": "dataset", "images": 100, "classes": 10}
+    assert origin["trained_on"] == {"source": "dataset", "images": 100, "classes": 10}
     how: dict[str, Any] = {**RECIPE, "epochs": 2, "device": "cpu", "precision": "fp32"}
-    assert told["recipe"].items() >= how.items()
-    assert (told["held_out"], told["finished"], told["public_records"]["images"]) == (
+    assert origin["recipe"].items() >= how.items()
+    assert (origin["held_out"], origin["finished"], origin["public_records"]["images"]) == (
         None,
         "2026-01-31T12:00:00Z",
         100,
     )
-    assert told["versions"].keys() >= {"torch", "transformers", "accelerate", "lmeraser"}
+    assert origin["versions"].keys() >= {"torch", "transformers", "accelerate", "lmeraser"}
     assert json.loads((tmp_path / "config.json").read_text())["id2label"]["3"] == "3"
 
 
 def test_it_learns(tmp_path: Path) -> None:
-    told = trained(tmp_path, public(range(600)), held_out=public(range(600, 800)), epochs=12, learning_rate=0.003)
-    assert told["held_out"]["accuracy"] > 0.25, "0.38 where this was written, and 0.1 by chance"
+    origin = trained(
+        tmp_path, public(range(600)), held_out=public(range(600, 800)), epochs=12, learning_rate=0.003
+    )
+    assert origin["held_out"]["accuracy"] > 0.25, "0.38 where this was written, and 0.1 by chance"
 
 
 def test_accuracy_is_that_of_the_saved_network(tmp_path: Path) -> None:
     """Counted again with transformers' own loader on images cut by hand."""
     from transformers import ViTForImageClassification
 
-    told = trained(tmp_path, held_out=public(range(100, 150)), epochs=6)
+    origin = trained(tmp_path, held_out=public(range(100, 150)), epochs=6)
     network = ViTForImageClassification.from_pretrained(tmp_path).eval()
     right = 0
     for row in digits(range(100, 150)):
@@ -104,7 +106,7 @@ def test_accuracy_is_that_of_the_saved_network(tmp_path: Path) -> None:
         x = torch.from_numpy(image.copy()).permute(2, 0, 1)[None] / 127.5 - 1
         with torch.no_grad():
             right += int(network(pixel_values=x).logits.argmax()) == row["label"]
-    assert told["held_out"]["accuracy"] == right / 50
+    assert origin["held_out"]["accuracy"] == right / 50
 
 
 @pytest.mark.parametrize("at", [0, 20, 100, 200])
@@ -218,15 +220,15 @@ def test_two_processes_share_a_step(tmp_path: Path) -> None:
     pretrain = ["-m", "lmeraser", "pretrain", str(tmp_path / "digits.parquet"), "--arch", "vit-tiny", "--cpu"]
     pretrain += ["--image-size", "16", "--patch-size", "8", "--epochs", "2", "--batch-size", "16", "--json"]
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    told, weights = [], []
+    results, weights = [], []
     for name, command in (("one", pretrain), ("two", [*launch, *pretrain])):
         arguments = [sys.executable, *command, "--out", str(tmp_path / name)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         ended = subprocess.run(arguments, check=True, env=environment, stdout=subprocess.PIPE)
-        told.append(json.loads(ended.stdout))
+        results.append(json.loads(ended.stdout))
         weights.append(load_file(tmp_path / name / "model.safetensors"))
-    assert [each["recipe"]["processes"] for each in told] == [1, 2]
-    assert told[0]["public_records"] == told[1]["public_records"]
-    assert told[0]["weights"] != told[1]["weights"]
+    assert [each["recipe"]["processes"] for each in results] == [1, 2]
+    assert results[0]["public_records"] == results[1]["public_records"]
+    assert results[0]["weights"] != results[1]["weights"]
     for name in weights[0]:
         np.testing.assert_allclose(weights[0][name], weights[1][name], atol=1e-3)

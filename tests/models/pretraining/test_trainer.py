@@ -76,7 +76,7 @@ def test_initial_weights_come_from_the_seed_and_no_generator() -> None:
 def test_a_step_is_torchs_own_on_the_hashed_batch(images: ArrowDataset, tmp_path: Path) -> None:
     """The same, written down without accelerate, checkpoints or threads."""
     given = how(epochs=2, warmup_epochs=0.5)
-    found = weights(trained(images, given, tmp_path / "checkpoint"))
+    trained_weights = weights(trained(images, given, tmp_path / "checkpoint"))
     network = build_network(given, DIGIT_CLASSES)
     matrices = [p for p in network.parameters() if p.ndim in (2, 4)]
     others = [p for p in network.parameters() if p.ndim not in (2, 4)]
@@ -108,7 +108,7 @@ def test_a_step_is_torchs_own_on_the_hashed_batch(images: ArrowDataset, tmp_path
                     group["lr"] = 0.01 * factors[step]
                 optimizer.step()
             step += 1
-    for one, other in zip(found, weights(network), strict=True):
+    for one, other in zip(trained_weights, weights(network), strict=True):
         np.testing.assert_allclose(one, other, atol=2e-5)
 
 

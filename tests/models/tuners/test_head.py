@@ -198,21 +198,21 @@ def test_the_given_embeddings_stay_as_they_were() -> None:
     HeadTuner(config()).tune(members(9, quantized), classes=CLASSES)
 
 
-def test_steps_are_told_and_may_stop_the_work() -> None:
+def test_steps_are_reported_and_may_stop_the_work() -> None:
     counts: list[int] = []
     tuned(19, on_step=counts.append)
     assert counts == [8, 8, 3] * 4
     assert sum(counts) == 19 * 4
-    told: list[int] = []
+    steps: list[int] = []
 
     def stop(records: int) -> None:
-        told.append(records)
-        if len(told) == 2:
+        steps.append(records)
+        if len(steps) == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         tuned(19, on_step=stop)
-    assert told == [8, 8]
+    assert steps == [8, 8]
 
 
 def some_heads(count: int) -> list[dict[str, Any]]:

@@ -63,14 +63,16 @@ def test_activity_looks_at_no_record() -> None:
 def test_members_are_given_the_outputs_that_they_activate_most_by_trying_all(seed: int) -> None:
     coins = np.random.default_rng(seed)
     outputs, labels = coins.standard_normal((9, 5)).astype(np.float32), coins.integers(0, 3, 9).tolist()
-    found = assign_outputs(outputs, labels, 3)
-    assert len(set(found.tolist())) == 3
+    chosen_outputs = assign_outputs(outputs, labels, 3)
+    assert len(set(chosen_outputs.tolist())) == 3
 
     def gain(chosen: Any) -> float:
         means = [outputs[np.array(labels) == c].mean(axis=0) - outputs.mean(axis=0) for c in sorted(set(labels))]
         return float(sum(mean[chosen[c]] for c, mean in zip(sorted(set(labels)), means, strict=True)))
 
-    assert gain(found) == pytest.approx(max(gain(chosen) for chosen in permutations(range(5), 3)), abs=1e-5)
+    assert gain(chosen_outputs) == pytest.approx(
+        max(gain(chosen) for chosen in permutations(range(5), 3)), abs=1e-5
+    )
 
 
 @pytest.mark.parametrize("outputs", ["features", "classes"])

@@ -93,9 +93,9 @@ def test_the_mapping_of_micro_batches_to_workers_changes_no_bit() -> None:
 
 @pytest.mark.parametrize("schedule", ["constant", "cosine"])
 def test_tuning_may_stop_early_on_the_schedule_of_all_epochs(schedule: str) -> None:
-    known, told = members(9), list[int]()
-    early = tuned(known, config(tuning={"stop_after": 2, "schedule": schedule}), on_step=told.append)
-    assert sum(told) == 2 * 9
+    known, steps = members(9), list[int]()
+    early = tuned(known, config(tuning={"stop_after": 2, "schedule": schedule}), on_step=steps.append)
+    assert sum(steps) == 2 * 9
     shorter = tuned(known, config(tuning={"epochs": 2, "schedule": schedule}))
     same = all(np.array_equal(early[name], shorter[name]) for name in early)
     assert same == (schedule == "constant"), "with a cosine, the rates are those of three epochs"
@@ -153,7 +153,7 @@ def test_one_class_is_learnt() -> None:
     assert tensors["head.bias"].argmax() == 1
 
 
-def test_steps_are_told_and_may_stop_the_work() -> None:
+def test_steps_are_reported_and_may_stop_the_work() -> None:
     counts: list[int] = []
     tuned(members(19), config(), on_step=counts.append)
     assert counts == [8, 8, 3] * 3
