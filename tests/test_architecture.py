@@ -128,6 +128,7 @@ ACROSS_MODULES = {
     "test_golden_workspaces.py": "workspaces of earlier versions",
     "test_faults.py": "every command, stopped at every durable operation",
     "test_tamper.py": "every kind of file, changed",
+    "core/test_doctests.py": "the examples in docstrings of this room",
     "service/dashboard/test_browser.py": "the dashboard in a real browser",
 }
 FAMILY = "test_families.py"  # interchangeable parts of a folder, tested alike

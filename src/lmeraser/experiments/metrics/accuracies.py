@@ -143,7 +143,7 @@ def nomus(test_accuracy: float, attack_accuracy: float, *, weight: float = 0.5) 
 
     Args:
         test_accuracy: of the model in question.
-        attack_accuracy: share of forget and test records that a membership attack tells apart.
+        attack_accuracy: share of forget and test records that a membership attack classifies correctly.
         weight: of the test accuracy.
 
     Raises:
