@@ -89,7 +89,7 @@ def views_table(train: Features, test: Features, classes: int) -> None:
         heads.append(ridge(fitted, np.eye(classes)[train.labels], 1000.0))
         rows.append([" + ".join(views), *(accuracy(asked @ head, test) for head in heads)])
     header = ["global head on", "discriminants, penalty 0.1", "0.4", "1.6", "ridge, penalty 1000"]
-    print_rows("views", header, rows, whole=header)
+    print_rows("views", header, rows, unfolded=header)
 
 
 def draws_table(train: Features, test: Features, classes: int) -> None:
@@ -109,7 +109,7 @@ def draws_table(train: Features, test: Features, classes: int) -> None:
             [records, *(float(((codes[others] @ h).argmax(axis=1) == labels[others]).mean()) for h in both)]
         )
     header = ["records", "discriminants", "ridge"]
-    print_rows("penalty 0.4, of ridge 1000", header, rows, whole=header)
+    print_rows("penalty 0.4, of ridge 1000", header, rows, unfolded=header)
 
 
 def solved(codes: Matrix, labels: NDArray[np.int64], classes: int, penalty: float = 0.4) -> Matrix:
@@ -145,7 +145,7 @@ def clusters_table(train: Features, test: Features, classes: int) -> None:
             scores = voted(asked, heads, routes(settings, train, test, distances, 1))
             rows.append([f"{name}: pooled, beta {beta:g}", *cells(members, scores, alone, train, test)])
     header = ["ridge heads", "K", "share", "accuracy", "with global head"]
-    print_rows("clusters", header, rows, whole=header)
+    print_rows("clusters", header, rows, unfolded=header)
 
 
 def cells(

@@ -77,7 +77,7 @@ def main() -> None:
             times = cost.expected_share * cost.clusters
             rows.append([name, cost.clusters, cost.expected_share, times, hit, cost.p50, cost.p95, cost.max])
     header = ["partition", "K", "share", "times K", "at a hit", "p50", "p95", "max"]
-    print_rows(f"{options.records} records", header, rows, whole=header)
+    print_rows(f"{options.records} records", header, rows, unfolded=header)
 
 
 if __name__ == "__main__":

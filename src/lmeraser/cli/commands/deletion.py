@@ -84,7 +84,7 @@ def requests(context: typer.Context, as_json: AsJson = False) -> None:
     header = ["request", "law", "state", "age", "left"]
     ages = ((format_duration(r["age_seconds"]), format_duration(r["seconds_left"])) for r in found)
     rows = [[r["id"], r["regulation"], r["state"], *age] for r, age in zip(found, ages, strict=True)]
-    print_rows("deletion requests", header, rows, whole=header)
+    print_rows("deletion requests", header, rows, unfolded=header)
 
 
 def accept(

@@ -103,7 +103,7 @@ def keys(context: typer.Context, as_json: AsJson = False) -> None:
     from lmeraser.core.console import print_rows
 
     header = ["id", "name", "scopes", "made", "revoked"]
-    print_rows("keys", header, [[key[name] for name in header] for key in found], whole=["id"])
+    print_rows("keys", header, [[key[name] for name in header] for key in found], unfolded=["id"])
 
 
 def create(
