@@ -43,7 +43,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         shutil.chown(folder, "postgres")
     data = folder / "data"
     run: dict[str, Any] = {"capture_output": True, "cwd": folder, **who}
-    make = [program("initdb"), "-D", data, "-A", "trust", "-U", "tester", "-E", "UTF8", "--locale=C.UTF-8"]
+    make = [program("initdb"), "-D", str(data), "-A", "trust", "-U", "tester", "-E", "UTF8", "--locale=C.UTF-8"]
     subprocess.run(make, check=True, **run)
     for _ in range(5):
         with socket.socket() as probe:
