@@ -237,7 +237,7 @@ def eraser(template: Template, tmp_path: Path) -> Iterator[Eraser]:
 
 @pytest.fixture(scope="session")
 def data() -> Path:
-    """The folder of real image data sets: LMERASER_DATA, or shared/data beside the checkout or in it; else a skip."""
+    """The folder of real image data: LMERASER_DATA, or shared/data beside the checkout or in it; else a skip."""
     beside, inside = (parent / "shared" / "data" for parent in (CHECKOUT.parent, CHECKOUT))
     folder = Path(os.environ.get("LMERASER_DATA", beside if beside.is_dir() else inside))
     if not folder.is_dir():
