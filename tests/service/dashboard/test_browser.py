@@ -101,7 +101,7 @@ def test_a_request_from_its_plan_to_its_verified_certificate(
     page.get_by_role("button", name="Show the plan").click()
     expect(page.get_by_text("Records to delete")).to_be_visible()
     expect(page.get_by_role("listitem").filter(has_text="digit-0009")).to_be_visible()
-    page.get_by_role("button", name="File it").click()
+    page.get_by_role("button", name="File the request").click()
     expect(page.locator("#request .state")).to_contain_text("completed")
     expect(page.get_by_role("status")).to_have_text("The request is completed.")
     expect(page.get_by_text("Valid: signed with the key of this workspace")).to_be_visible()
@@ -164,7 +164,7 @@ def test_a_request_by_keyboard_alone(browser: Browser, site: Watched) -> None:
     tab_to(page, "Show the plan")
     page.keyboard.press("Enter")
     page.wait_for_url("**/ui/file/plan")
-    tab_to(page, "File it")
+    tab_to(page, "File the request")
     page.keyboard.press("Enter")
     page.wait_for_url("**/ui/requests/*")
     expect(page.locator("#request .state")).to_contain_text("pending")
@@ -183,7 +183,7 @@ def test_everything_works_without_scripts(browser: Browser, site: Watched) -> No
     page.get_by_role("link", name="File a request").click()
     page.get_by_label("Single records").fill("digit-0010")
     page.get_by_role("button", name="Show the plan").click()
-    page.get_by_role("button", name="File it").click()
+    page.get_by_role("button", name="File the request").click()
     expect(page.locator("#request .state")).to_contain_text("completed")  # the page renews itself
     context.close()
 

@@ -12,7 +12,7 @@ from lmeraser import Eraser
 from lmeraser.pipeline.executors.local import LocalExecutor
 from lmeraser.service.routes import events
 from lmeraser.service.supervisor import DerivationProgress, DerivationSupervisor
-from serving import Running, erasure, fixtures, problem
+from serving import PATIENCE, Running, erasure, fixtures, problem
 
 STATES = ["pending", "in_progress", "completed"]
 
@@ -52,7 +52,7 @@ def test_every_state_is_told_and_the_stream_ends_with_the_request(
     with Eraser(workspace.root) as beside:
         beside.session.executors.use(network)
         beside.unlearn()
-    follower.join(60)
+    follower.join(PATIENCE)
     told = parsed(texts[0])
     states = [status["request_status"] for _, status in told]
     assert states == [state for state in STATES if state in states], "each once, in their order"
