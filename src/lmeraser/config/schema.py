@@ -296,7 +296,7 @@ def preset(name: PresetName) -> Config:
     return Config.model_validate(PRESETS[name])
 
 
-def parse(values: dict[str, Any], *, origin: str = "the settings", base: PresetName = "prompts") -> Config:
+def parse(values: dict[str, Any], *, origin: str = "", base: PresetName = "prompts") -> Config:
     """Settings from nested dictionaries, on top of a preset: each given key replaces the preset's value.
 
     Raises:
@@ -308,9 +308,10 @@ def parse(values: dict[str, Any], *, origin: str = "the settings", base: PresetN
     try:
         return Config.model_validate(merged)
     except ValidationError as error:
+        faults = listing([_fault(fault) for fault in error.errors()])
         raise ConfigError(
-            f"Invalid settings in {origin}",
-            got=listing([_fault(fault) for fault in error.errors()]),
+            "Invalid settings",
+            got=f"{origin}: {faults}" if origin else faults,
             next_step="correct or remove these keys; 'lmeraser config' prints all settings",
         ) from error
 
