@@ -76,7 +76,7 @@ def test_an_older_workspace_is_refused_until_it_is_upgraded(
     later(tmp_path, monkeypatch)
     refused = run("-w", filled, "status")
     assert refused.code == 2
-    assert "got: version 0002" in refused.err
+    assert "older version of lmeraser: version 0002 in" in refused.err
     assert "backup" in refused.err
     assert "lmeraser upgrade" in refused.err
     assert "upgraded" in run("-w", filled, "upgrade").out
