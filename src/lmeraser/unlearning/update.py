@@ -109,10 +109,7 @@ def _publish(
     served = workspace.generations.current()
     records_tuned = derivation.stage_counts["tuned_records"] * config.tuning.epochs_run
     workspace.calibration.note(config, records_tuned, derivation.tuning_seconds)
-    if served is not None:
-        last, parent = served.generation, served.model_digest
-    else:
-        last, parent = _last_published(workspace)
+    last, parent = _last_published(workspace, served)
     statistics_key = None
     if derivation.global_head is not None:
         statistics_key = embedding_key(config, executor.backbone, executor.fingerprint)
@@ -136,8 +133,10 @@ def _publish(
     return model, True
 
 
-def _last_published(workspace: Workspace) -> tuple[int, Digest | None]:
-    """Number and digest of the last generation in the ledger, where none is served: numbers only move forward."""
+def _last_published(workspace: Workspace, served: Model | None) -> tuple[int, Digest | None]:
+    """Number and digest of the served generation, else of the ledger's last one: numbers only move forward."""
+    if served is not None:
+        return served.generation, served.model_digest
     published = [event for _, event in events_of(workspace.ledger.entries(), GenerationPublished)]
     return (published[-1].generation, published[-1].model) if published else (-1, None)
 

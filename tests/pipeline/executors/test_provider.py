@@ -28,11 +28,11 @@ class Started:
 
 
 @pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> list[Started]:
+def started(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What was started so far, in this process or as a pool."""
-    every: list[Started] = []
+    every: list[Any] = []
 
-    def start(config: Config, backbone: object = None, **_: object) -> Started:
+    def start(config: Config, backbone: object = None, **_: object) -> Any:
         every.append(Started(config, backbone))
         return every[-1]
 
@@ -60,9 +60,9 @@ def model(config: Config) -> Model:
     )
 
 
-def test_the_backbone_is_loaded_at_first_use_and_once(started: list[Started]) -> None:
+def test_the_backbone_is_loaded_at_first_use_and_once(started: list[Any]) -> None:
     steps: list[str] = []
-    executors = ExecutorProvider(of(), progress=lambda step, *_: steps.append(step))
+    executors: Any = ExecutorProvider(of(), progress=lambda step, *_: steps.append(step))
     assert (started, executors.is_loaded) == ([], False)
     assert executors.local() is executors.for_training() is started[0]
     assert executors.is_loaded
@@ -71,8 +71,8 @@ def test_the_backbone_is_loaded_at_first_use_and_once(started: list[Started]) ->
     assert not started[0].closed
 
 
-def test_a_pool_trains_where_the_settings_name_one_and_is_closed(started: list[Started]) -> None:
-    executors = ExecutorProvider(of(compute={"executor": "processes"}))
+def test_a_pool_trains_where_the_settings_name_one_and_is_closed(started: list[Any]) -> None:
+    executors: Any = ExecutorProvider(of(compute={"executor": "processes"}))
     executors.close()
     assert started == [], "nothing was started, so there is nothing to stop"
     assert executors.for_training() is executors.for_training() is started[0]
@@ -82,20 +82,21 @@ def test_a_pool_trains_where_the_settings_name_one_and_is_closed(started: list[S
 
 
 @pytest.mark.parametrize("where", ["local", "processes"])
-def test_a_model_with_other_settings_runs_in_this_process_with_its_own(started: list[Started], where: str) -> None:
+def test_a_model_with_other_settings_runs_in_this_process_with_its_own(started: list[Any], where: str) -> None:
     settings = of(compute={"executor": where, "workers": 2})
     executors = ExecutorProvider(settings)
     same, other = model(settings()), model(parse({"seed": 7}))
     assert executors.for_model(same) is executors.for_training()
     assert executors.local_for_model(same) is executors.local()
     before = len(started)
-    assert executors.for_model(other) is started[before]  # type: ignore[comparison-overlap]
+    assert executors.for_model(other) is started[before]
     assert started[before].config.seed == 7
     assert started[before].config.compute.workers == 2
 
 
-def test_another_executor_is_used_instead(started: list[Started]) -> None:
-    executors, fake = ExecutorProvider(of()), Fake()
+def test_another_executor_is_used_instead(started: list[Any]) -> None:
+    executors = ExecutorProvider(of())
+    fake: Any = Fake()
     executors.use(fake)
-    assert executors.local() is executors.for_training() is fake  # type: ignore[comparison-overlap]
+    assert executors.local() is executors.for_training() is fake
     assert started == []
