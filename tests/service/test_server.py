@@ -143,7 +143,7 @@ def test_tls_a_key_made_while_it_runs_and_a_clean_end_with_a_stream_open(root: P
                 assert one.end(signal.SIGTERM) == 0
                 assert any("pending" in line for line in lines)
     log = (tmp_path / "log").read_text()
-    assert "every call is refused until 'lmeraser keys create' makes one" in log
+    assert "all calls are rejected until 'lmeraser keys create' makes one" in log
     assert "Traceback" not in log
 
 
