@@ -98,7 +98,7 @@ def load_backbones_once() -> None:
     local = sys.modules.get("lmeraser.pipeline.executors.local")
     if local is None or hasattr(local.load_backbone, "__wrapped__"):
         return
-    original = local.load_backbone
+    original: Callable[[Config], Backbone] = local.load_backbone
 
     @lru_cache(maxsize=8)
     def once(settings: str, device: str) -> Backbone:

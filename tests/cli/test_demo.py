@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from datasets import Dataset
 from PIL import Image
 
 import lmeraser.cli.demo as demo
@@ -14,7 +15,7 @@ from lmeraser.config.presets import PresetName
 from lmeraser.config.schema import Config
 from lmeraser.errors import InputError
 
-original = demo.demo_config
+original, original_digits = demo.demo_config, demo.handwritten_digits
 
 
 def quick(preset: PresetName) -> Config:
@@ -23,9 +24,15 @@ def quick(preset: PresetName) -> Config:
     return config.model_copy(update={"tuning": config.tuning.model_copy(update={"epochs": 1})})
 
 
+@pytest.mark.parametrize("records", [600, pytest.param(10**6, marks=pytest.mark.long, id="all")])
 def test_the_demo_from_end_to_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], records: int
 ) -> None:
+    def some_digits() -> tuple[Dataset, Dataset]:
+        private, held_out = original_digits()
+        return private.take(min(records, len(private))), held_out.take(min(records, len(held_out)))
+
+    monkeypatch.setattr(demo, "handwritten_digits", some_digits)
     monkeypatch.setattr(demo, "demo_config", quick)
     out = tmp_path / "demo"
     report = demo.run_demo(out)
