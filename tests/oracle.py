@@ -1,11 +1,12 @@
 """The independent oracle: trains once, from nothing, on a list of records, in a process of its own.
 
-Reads one JSON request a line (settings, numbers of digits in the order in which they are added) and answers with
-the model digest. It is started with another number of threads than the tests run with.
+Reads one JSON request a line (its number, settings, numbers of digits in the order in which they are added) and
+answers with the number and the model digest. It is started with another number of threads than the tests run with.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -23,15 +24,22 @@ class Oracle:
         self._process = subprocess.Popen(
             [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
+        self._requests = itertools.count()
 
     def digest(self, settings: dict[str, Any], numbers: list[int]) -> str:
         """Digest of the model that one training on these digits gives."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps({"settings": settings, "numbers": numbers}) + "\n")
+        request = next(self._requests)
+        self._process.stdin.write(
+            json.dumps({"request": request, "settings": settings, "numbers": numbers}) + "\n"
+        )
         self._process.stdin.flush()
-        answer: dict[str, str] = json.loads(self._process.stdout.readline())
-        return answer["digest"]
+        for line in self._process.stdout:
+            answer: dict[str, Any] = json.loads(line)
+            if answer["request"] == request:  # others were asked for by a test that did not wait for the answer
+                return str(answer["digest"])
+        raise RuntimeError("the oracle has ended")
 
     def __enter__(self) -> Oracle:
         return self
@@ -63,7 +71,7 @@ def _serve() -> None:
     for line in sys.stdin:
         request = json.loads(line)
         digest = _train_once(request["settings"], request["numbers"])
-        sys.stdout.write(json.dumps({"digest": digest}) + "\n")
+        sys.stdout.write(json.dumps({"request": request["request"], "digest": digest}) + "\n")
         sys.stdout.flush()
 
 
