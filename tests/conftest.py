@@ -11,6 +11,7 @@ How the suite is fast and never flaky:
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import os
@@ -108,7 +109,8 @@ def load_backbones_once() -> None:
     def load(config: Config) -> Backbone:
         if config.backbone.name != DEFAULT_BACKBONE:
             return original(config)
-        return once(config.backbone.model_dump_json(), config.compute.device)
+        # A copy, so that what one test replaces in its backbone no other test gets.
+        return copy.copy(once(config.backbone.model_dump_json(), config.compute.device))
 
     setattr(local, "load_backbone", load)  # noqa: B010
 

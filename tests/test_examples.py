@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
@@ -16,6 +18,7 @@ def run(name: str, *arguments: str) -> str:
     return finished.stdout
 
 
+@pytest.mark.long
 def test_cifar10(data: Path, tmp_path: Path) -> None:
     options = [
         "--records",
@@ -35,6 +38,7 @@ def test_cifar10(data: Path, tmp_path: Path) -> None:
     assert "linear classifier on the same features" in output
 
 
+@pytest.mark.long
 def test_forget_a_person(data: Path) -> None:
     options = ["--person", "7", "--prompts", "--clusters", "4", "--epochs", "2", "--image-size", "32"]
     output = run("forget_a_person.py", "--data", str(data / "orl_faces"), *options)

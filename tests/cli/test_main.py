@@ -428,10 +428,10 @@ def test_a_damaged_workspace_is_a_message(run: Run, work: Path, tmp_path: Path) 
     contents = {path: path.read_bytes() for path in artifacts(work)}
     for path in contents:
         path.write_bytes(b"\x00")
-    refused(run("-w", work, "predict", image), "digest in its name")
+    refused(run("-w", work, "predict", image), "does not match its digest")
     for path in contents:
         path.unlink()
-    refused(run("-w", work, "predict", image), "is missing", "lmeraser train")
+    refused(run("-w", work, "predict", image), "are missing", "lmeraser train")
     for path, data in contents.items():
         path.write_bytes(data)
     for path in (work / "generations").glob("*.json"):

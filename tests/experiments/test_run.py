@@ -36,6 +36,7 @@ def check_removal(out: Path) -> None:
     assert all(row["ToW"] == 1 and row["JS divergence"] == 0 for row in unlearned)
 
 
+@pytest.mark.long
 def test_removal_in_miniature(pictures: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     ran = run_experiments(["removal"], out, profile="tiny", root=pictures)

@@ -61,14 +61,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 QUICK = (
     "data/test_records.py",
-    "data/test_statistics.py",
     "data/test_changelog.py",
-    "workspace/requests/test_selection.py",
-    "evidence/test_ledger.py",
-    "storage/test_migrate.py",
     "workspace/requests/test_repository.py",
 )
 LONG = (
+    "data/test_statistics.py",
+    "workspace/requests/test_selection.py",
+    "evidence/test_ledger.py",
+    "storage/test_migrate.py",
     "data/test_importing.py",
     "pipeline/test_incremental.py",
     "unlearning/test_relabel.py",
