@@ -26,6 +26,11 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: $(INSTALLED) ## Train, unlearn and audit on handwritten digits; pictures and report in demo/.
 	$(BIN)/lmeraser demo --out demo
 
+# Tests run in WORKERS processes at once, so the threads of a library's own would only wait for each other.
+test test-long: export OMP_NUM_THREADS := 1
+test test-long: export OPENBLAS_NUM_THREADS := 1
+test test-long: export MKL_NUM_THREADS := 1
+
 test: $(INSTALLED) ## Run the tests.
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not long"
 

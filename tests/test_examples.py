@@ -46,10 +46,14 @@ def test_forget_a_person(data: Path) -> None:
     assert "7 pictures deleted" in output
 
 
-def test_by_default_nothing_is_tuned(data: Path, tmp_path: Path) -> None:
+@pytest.mark.long
+def test_forget_a_person_by_default(data: Path) -> None:
     faces = run("forget_a_person.py", "--data", str(data / "orl_faces"), "--image-size", "32")
     assert "7 pictures deleted, nothing tuned again" in faces
     assert "identical to retraining without person 7: yes" in faces
+
+
+def test_by_default_nothing_is_tuned(data: Path, tmp_path: Path) -> None:
     options = ["--records", "60", "--test", "30", "--image-size", "32"]
     output = run("cifar10.py", "--data", str(data / "cifar10"), "--workspace", str(tmp_path), *options)
     assert "forgot 20 records at once: nothing tuned again" in output

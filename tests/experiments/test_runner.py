@@ -32,6 +32,7 @@ def runner(tmp_path: Path) -> TrialRunner:
 TRIAL = Trial("cifar10", "lmeraser")
 
 
+@pytest.mark.long
 def test_unlearned_and_retrained_models_are_the_same(runner: TrialRunner) -> None:
     for forget in ("random", "class", "cluster", "sampled", "outliers"):
         unlearned, retrained = runner.unlearned(TRIAL, forget), runner.trained(TRIAL.vary(without=forget))

@@ -32,7 +32,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def pooled(root: Path) -> Iterator[Eraser]:
     with Eraser(root, compute=POOLED) as eraser:
         yield eraser

@@ -87,6 +87,7 @@ def test_the_folder_is_a_backbone_with_class_vectors_and_tells_its_origin(tmp_pa
     assert json.loads((tmp_path / "config.json").read_text())["id2label"]["3"] == "3"
 
 
+@pytest.mark.long
 def test_it_learns(tmp_path: Path) -> None:
     origin = trained(
         tmp_path, public(range(600)), held_out=public(range(600, 800)), epochs=12, learning_rate=0.003

@@ -12,25 +12,11 @@ from typing import Any
 import pytest
 
 from conftest import DIGIT_CLASSES, DIGIT_COLUMNS, digits, tiny_config
+from echo import Echo
 from lmeraser import Eraser
 from lmeraser.config.schema import Config
 from lmeraser.errors import BackboneError
 from lmeraser.pipeline.executors.processes import Processes
-
-
-class Echo:
-    """Repeats its arguments."""
-
-    def __init__(self, settings: str) -> None:
-        if settings == "broken":
-            raise BackboneError("Weights not found", got="none", next_step="find them")
-        self.settings = settings
-
-    def say(self, *words: Any) -> tuple[Any, ...]:
-        return (self.settings, os.getpid(), os.environ.get("CUDA_VISIBLE_DEVICES"), *words)
-
-    def sleep(self) -> None:
-        time.sleep(600)
 
 
 @pytest.fixture

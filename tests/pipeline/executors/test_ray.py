@@ -89,6 +89,7 @@ def test_a_loss_in_the_middle_of_a_training_changes_no_bit(tmp_path: Path, clust
     assert found == digest_of(tmp_path / "local", {"workers": 1})
 
 
+@pytest.mark.long
 def test_the_command_line_trains_on_a_cluster(tmp_path: Path, cluster: Cluster) -> None:
     with Eraser.create(tmp_path / "w", tiny_config(**SETTINGS, compute={"workers": 1})) as eraser:
         eraser.add(digits(range(20)), columns=DIGIT_COLUMNS)
