@@ -24,7 +24,7 @@ def quick(preset: PresetName) -> Config:
     return config.model_copy(update={"tuning": config.tuning.model_copy(update={"epochs": 1})})
 
 
-@pytest.mark.parametrize("records", [250, pytest.param(10**6, marks=pytest.mark.long, id="all")])
+@pytest.mark.parametrize("records", [400, pytest.param(10**6, marks=pytest.mark.long, id="all")])
 def test_the_demo_from_end_to_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], records: int
 ) -> None:
