@@ -140,3 +140,15 @@ def test_sampled_ids_are_those_whose_plan_hits_the_sample(eraser: Eraser) -> Non
     assert len(sampled) == 12
     for record_id in eraser.record_ids()[:10]:
         assert eraser.plan(ids=[record_id]).sample_hit == (record_id in sampled)
+
+
+def test_a_list_that_happens_to_be_empty_carries_nothing_out(eraser: Eraser) -> None:
+    accepted = eraser.request(ids=["digit-0001"])
+    given: list[dict[str, list[str]]] = [{"ids": []}, {"subjects": []}, {"ids": [], "subjects": []}]
+    for names in given:
+        with pytest.raises(InputError, match="No record or subject named"):
+            eraser.unlearn(ids=names.get("ids"), subjects=names.get("subjects"))
+        with pytest.raises(InputError, match="No record or subject named"):
+            eraser.request(ids=names.get("ids"), subjects=names.get("subjects"))
+    assert [(request.id, request.state) for request in eraser.requests()] == [(accepted.id, "pending")]
+    assert [request.state for request in eraser.unlearn().requests] == ["completed"]

@@ -188,17 +188,17 @@ class Eraser:
 
         return train(self.session, rederive=rederive)
 
-    def plan(self, *, ids: Iterable[str] = (), subjects: Iterable[str] = ()) -> Plan:
+    def plan(self, *, ids: Iterable[str] | None = None, subjects: Iterable[str] | None = None) -> Plan:
         """What `unlearn` would do, without doing it. See `dry_run.dry_run`."""
         from lmeraser.unlearning.dry_run import dry_run
 
-        return dry_run(self.session, Selector.of(ids, subjects))
+        return dry_run(self.session, Selector.of(ids or (), subjects or ()))
 
     def unlearn(
         self,
         *,
-        ids: Iterable[str] = (),
-        subjects: Iterable[str] = (),
+        ids: Iterable[str] | None = None,
+        subjects: Iterable[str] | None = None,
         request: str | None = None,
         regulation: Regulation = "other",
         received: datetime | None = None,
@@ -206,7 +206,9 @@ class Eraser:
     ) -> UnlearnReport:
         """Unlearn records exactly: accept a request and carry it out. See `unlearn.unlearn`.
 
-        Without ids and subjects, the requests that were accepted before are carried out, in one derivation.
+        If both ids and subjects are left out, the requests that were accepted before are carried out, in one
+        derivation. An empty list is not left out: it is an error, so that a list that happens to be empty never
+        carries out what was only accepted.
 
         Args:
             ids: record ids.
@@ -218,17 +220,16 @@ class Eraser:
         """
         from lmeraser.unlearning.unlearn import unlearn
 
-        draft = _draft(ids, subjects, request, regulation, received, audit)
-        if not draft.selector.empty:
-            return unlearn(self.session, draft, audit=audit)
-        only = [request] if request is not None else []
-        return unlearn(self.session, only=only, audit=audit)
+        if ids is None and subjects is None:
+            only = [request] if request is not None else []
+            return unlearn(self.session, only=only, audit=audit)
+        return unlearn(self.session, _draft(ids, subjects, request, regulation, received, audit), audit=audit)
 
     def request(
         self,
         *,
-        ids: Iterable[str] = (),
-        subjects: Iterable[str] = (),
+        ids: Iterable[str] | None = None,
+        subjects: Iterable[str] | None = None,
         request: str | None = None,
         regulation: Regulation = "other",
         received: datetime | None = None,
@@ -392,8 +393,8 @@ class Eraser:
 
 
 def _draft(
-    ids: Iterable[str],
-    subjects: Iterable[str],
+    ids: Iterable[str] | None,
+    subjects: Iterable[str] | None,
     request: str | None,
     regulation: Regulation,
     received: datetime | None,
@@ -401,7 +402,7 @@ def _draft(
 ) -> RequestDraft:
     """The request that the arguments of `Eraser.unlearn` and `Eraser.request` describe."""
     return RequestDraft(
-        selector=Selector.of(ids, subjects),
+        selector=Selector.of(ids or (), subjects or ()),
         request_id=request,
         regulation=regulation,
         received=received,

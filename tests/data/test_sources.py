@@ -256,8 +256,18 @@ def test_a_name_that_cannot_be_reached_is_an_input_error(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(datasets, "load_dataset", unreachable)
     with pytest.raises(InputError, match="nobody/nothing") as caught:
-        open_source("nobody/nothing")
+        open_source("hub:nobody/nothing")
     assert "network" in str(caught.value)
+
+
+def test_a_path_that_does_not_exist_is_never_taken_for_a_dataset(monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    monkeypatch.setattr(datasets, "load_dataset", None)
+    for name in ("patients/record-0017", "patients/ward3.parquet", "nobody/nothing"):
+        with pytest.raises(InputError, match="hub:OWNER/NAME") as caught:
+            open_source(name)
+        assert name in caught.value.got
 
 
 # --- rows --------------------------------------------------------------------------------------------------

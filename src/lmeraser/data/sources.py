@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+HUB = "hub:"  # begins the name of a dataset of the Hugging Face hub
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 
 
@@ -150,8 +151,8 @@ def open_source(
     """Open a source of records.
 
     Args:
-        source: a folder of class folders; a parquet file or a folder of them; a dataset's name for
-            ``datasets.load_dataset``; or a ``datasets`` object.
+        source: a folder of class folders; a parquet file or a folder of them; ``hub:OWNER/NAME``, a dataset of the
+            Hugging Face hub; or a ``datasets`` object.
         split: the split of a dataset, or a sub-folder of a folder.
         columns: of parquet files and datasets.
 
@@ -177,7 +178,14 @@ def open_source(
         if split and folder == path:
             raise InputError("Split not found", got=f"no folder {split!r} in {path}", next_step="check --split")
         return _from_folder(folder)
-    return _from_hub(str(source), columns, split=split)
+    if str(source).startswith(HUB):
+        return _from_hub(str(source).removeprefix(HUB), columns, split=split)
+    # Never guessed to be a dataset's name: a mistyped private path would be sent to a public server.
+    raise InputError(
+        "Source not found",
+        got=f"no file or folder {source}",
+        next_step=f"check the path; a dataset of the Hugging Face hub is named {HUB}OWNER/NAME",
+    )
 
 
 def _label(label: int | str | None, names: Sequence[str], classes: Sequence[str]) -> int | str:
@@ -261,8 +269,8 @@ def _from_hub(name: str, columns: Columns, *, split: str | None) -> Source:
         cause = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
         raise InputError(
             "Source not found",
-            got=f"{name}: not an existing file or folder, and not a reachable dataset ({cause})",
-            next_step="check the path; loading a dataset by name requires network access",
+            got=f"no reachable dataset {name} ({cause})",
+            next_step="check the name; loading a dataset of the hub requires network access",
         ) from error
     if isinstance(dataset, IterableDatasetDict):
         if len(dataset) > 1:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -76,10 +79,57 @@ def test_a_request_for_nothing_is_refused(records: Records) -> None:
         resolve(records, Selector())
 
 
-def test_an_ids_file_has_one_id_a_line(tmp_path: Path) -> None:
+def test_a_line_of_an_ids_file_is_an_id_literally(tmp_path: Path) -> None:
     path = tmp_path / "ids.txt"
-    path.write_text("a/1.png\n\n  b \r\n# a comment\n  # another\nc#d\ntwo words", encoding="utf-8")
-    assert read_ids(path) == ["a/1.png", "b", "c#d", "two words"]
+    path.write_bytes(b"a/1.png\n\n  b \r\n#1001\n  # another\nc#d\ntwo words\xe2\x80\xa8")
+    assert read_ids(path) == ["a/1.png", "  b ", "#1001", "  # another", "c#d", "two words\u2028"]
+
+
+_names = st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\r\n"), min_size=1), min_size=1)
+
+
+@settings(examples(fast=30, explore=200), suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(_names, st.sampled_from(["\n", "\r\n"]))
+def test_every_format_of_an_ids_file_names_exactly_what_is_in_it(
+    tmp_path: Path, names: list[str], end: str
+) -> None:
+    if not names[0].startswith("\ufeff"):  # a byte order mark, in a file
+        (tmp_path / "ids").write_bytes(end.join([*names, ""]).encode())
+        assert read_ids(tmp_path / "ids") == names
+    (tmp_path / "ids.jsonl").write_bytes(end.join(map(json.dumps, names)).encode())
+    assert read_ids(tmp_path / "ids.jsonl") == names
+    with (tmp_path / "ids.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("label", "id"), *(("x", name) for name in names)])
+    assert read_ids(tmp_path / "ids.csv") == names
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "part"),
+    [
+        ("ids", b"", "No record id"),
+        ("ids", b"\n\r\n", "No record id"),
+        ("ids.jsonl", b"", "No record id"),
+        ("ids.jsonl", b'"a"\n1.5\n', "line 2"),
+        ("ids.jsonl", b'""\n', "line 1"),
+        ("ids.jsonl", b"true\n", "line 1"),
+        ("ids.jsonl", b"a\n", "Cannot read"),
+        ("ids.csv", b"", "no column 'id' (there are: none)"),
+        ("ids.csv", b"a,b\n1,2\n", "no column 'id' (there are: a, b)"),
+        ("ids.csv", b"id,b\n1,2\n,3\n", "row 2"),
+        ("ids.csv", b"id\n", "No record id"),
+    ],
+)
+def test_an_ids_file_without_ids_or_in_another_format_is_an_error(
+    tmp_path: Path, name: str, content: bytes, part: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=re.escape(part)):
+        read_ids(tmp_path / name)
+
+
+def test_whole_numbers_in_json_lines_are_ids(tmp_path: Path) -> None:
+    (tmp_path / "ids.JSONL").write_text('17\n"17 "\n')
+    assert read_ids(tmp_path / "ids.JSONL") == ["17", "17 "]
 
 
 def test_an_ids_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:

@@ -52,7 +52,13 @@ RegulationName = Annotated[
 ]
 Received = Annotated[str | None, typer.Option(help="Time of receipt, RFC 3339. Default: now.")]
 Audit = Annotated[bool, typer.Option("--audit", help="Audit the new model before completing the request.")]
-IdsFile = Annotated[Path | None, typer.Option("--ids-file", help="Text file with one record id per line.")]
+IdsFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--ids-file",
+        help="File with one record id per line, literally; or .csv (column id), or .jsonl.",
+    ),
+]
 ExecutorName = Annotated[
     str | None,
     typer.Option("--executor", help="local, processes or ray. Default: the setting in lmeraser.toml."),
@@ -99,11 +105,13 @@ def make_columns(image: str, label: str, record_id: str | None, subject: str | N
     return Columns(image=image, label=label, id=record_id, subject=subject, positions=positions)
 
 
-def collect_ids(ids: list[str] | None, ids_file: Path | None) -> list[str]:
-    """Record ids given as options and in a file."""
+def collect_ids(ids: list[str] | None, ids_file: Path | None) -> list[str] | None:
+    """Record ids given as options and in a file; None: neither option was given."""
     from lmeraser.workspace.requests.selection import read_ids
 
-    return [*(ids or []), *(read_ids(ids_file) if ids_file else [])]
+    if ids_file is None:
+        return ids
+    return [*(ids or []), *read_ids(ids_file)]
 
 
 def split_names(names: str | None) -> list[str]:

@@ -34,7 +34,7 @@ T = TypeVar("T")
 def plan(ids: Ids = None, subjects: Subjects = None, ids_file: IdsFile = None, as_json: AsJson = False) -> None:
     """Show what a deletion would do and cost, without changing anything."""
     with open_eraser(quiet=as_json) as eraser:
-        report = eraser.plan(ids=collect_ids(ids, ids_file), subjects=subjects or [])
+        report = eraser.plan(ids=collect_ids(ids, ids_file), subjects=subjects)
     if as_json:
         print_json(report.to_json())
         return
@@ -126,7 +126,7 @@ def _call(
 
     return verb(
         ids=collect_ids(ids, ids_file),
-        subjects=subjects or [],
+        subjects=subjects,
         request=request,
         regulation=parse_regulation(regulation),
         received=parse_time(received),

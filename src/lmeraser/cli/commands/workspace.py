@@ -54,7 +54,7 @@ def init(
 
 
 def add(
-    source: Annotated[str, typer.Argument(help="Folder of class folders, parquet file, or dataset name.")],
+    source: Annotated[str, typer.Argument(help="Folder of class folders, parquet files, or hub:OWNER/NAME.")],
     split: Split = None,
     image_column: ImageColumn = "image",
     label_column: LabelColumn = "label",
@@ -136,7 +136,7 @@ def relabel(
 ) -> None:
     """Correct the label of records, and derive the model that training with it would give."""
     with open_eraser() as eraser:
-        settled = eraser.relabel(label, ids=collect_ids(ids, ids_file))
+        settled = eraser.relabel(label, ids=collect_ids(ids, ids_file) or [])
     print_report("relabelled", settled.training.to_json() if settled.training else {}, as_json=as_json)
 
 

@@ -6,10 +6,13 @@ never held is one, because it is probably a typing error; all of them are report
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import csv
+import io
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lmeraser.core.digests import parse_json
 from lmeraser.data.records import Records
 from lmeraser.errors import InputError, UnknownRecordError, listing
 from lmeraser.workspace.requests.draft import Selector
@@ -96,17 +99,53 @@ def _selection(selector: Selector, held: set[str], of_subjects: Mapping[str, Seq
 
 
 def read_ids(path: Path) -> list[str]:
-    """Record ids from a text file, one per line; empty lines and lines that begin with ``#`` are skipped.
+    """Record ids from a file; what is in it is what is named, nothing is trimmed and nothing is a comment.
+
+    - ``NAME.csv``: the column ``id`` of a CSV file with a header;
+    - ``NAME.jsonl``: a JSON text or whole number per line;
+    - any other file: every line is one id, without its line end; empty lines are skipped.
 
     Raises:
-        InputError: the file cannot be read as UTF-8 text.
+        InputError: the file cannot be read in its format, or holds no id.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        text = path.read_bytes().decode("utf-8-sig")
+        ids = _FORMATS.get(path.suffix.lower(), _lines)(text)
+    except (OSError, ValueError, csv.Error) as error:
         raise InputError(
             "Cannot read the file of record ids",
             got=f"{path}: {error}",
-            next_step="give a UTF-8 text file with one record id per line",
+            next_step="give a UTF-8 text file with one record id per line, or a .csv or .jsonl file",
         ) from error
-    return [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    if not ids:
+        raise InputError(
+            "No record id in the file; nothing was done",
+            got=str(path),
+            next_step="give a file with ids; leave --ids-file out to carry out accepted requests",
+        )
+    return ids
+
+
+def _lines(text: str) -> list[str]:
+    return [line.removesuffix("\r") for line in text.split("\n") if line.removesuffix("\r")]
+
+
+def _csv_column(text: str) -> list[str]:
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    if "id" not in (reader.fieldnames or ()):
+        raise ValueError(f"no column 'id' (there are: {', '.join(reader.fieldnames or ()) or 'none'})")
+    ids = [row["id"] for row in reader]
+    if not all(ids):
+        raise ValueError(f"row {[bool(one) for one in ids].index(False) + 1} has no id")
+    return ids
+
+
+def _json_lines(text: str) -> list[str]:
+    ids = [parse_json(line.encode()) for line in _lines(text)]
+    for number, one in enumerate(ids, 1):
+        if isinstance(one, bool) or not isinstance(one, (str, int)) or one == "":
+            raise ValueError(f"line {number} is neither a text nor a whole number")
+    return [str(one) for one in ids]
+
+
+_FORMATS: dict[str, Callable[[str], list[str]]] = {".csv": _csv_column, ".jsonl": _json_lines}
