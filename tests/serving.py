@@ -20,11 +20,11 @@ import httpx2
 import pytest
 from starlette.testclient import TestClient
 
+import faults
 import lmeraser.pipeline.executors.local as local
 from conftest import DIGIT_COLUMNS, Template, digits, tiny_config
 from lmeraser import Eraser
 from lmeraser.config.schema import Config
-from lmeraser.core.digests import Digest
 from lmeraser.pipeline.executors.local import LocalExecutor
 from lmeraser.service.app import make_app
 from lmeraser.service.service import Service
@@ -56,6 +56,29 @@ def made(root: Path, config: Config, network: LocalExecutor | None = None) -> Pa
             eraser.session.executors.use(network)
         eraser.add(digits(HELD), columns=DIGIT_COLUMNS)
         eraser.train()
+    return root
+
+
+def prepared(template: Template, kind: str = "prompts", network: LocalExecutor | None = None) -> Path:
+    """A trained workspace of a kind, made once a session; only to be copied."""
+    return template(f"served-{kind}", lambda root: made(root, config_of(kind), network))
+
+
+def fake_workspace(template: Template, folder: Path) -> Path:
+    """A copy, in a folder, of a workspace of random pictures that was trained on a fake backbone."""
+
+    def make(root: Path) -> None:
+        Eraser.create(root, faults.CONFIG, classes=faults.CLASSES, clock=lambda: faults.NOW).close()
+        with faults.opened(root) as eraser:
+            faults.trained(eraser)
+
+    return Path(shutil.copytree(template("served-fake", make), folder / "w"))
+
+
+def copied(trained: Path, folder: Path, **service: Any) -> Path:
+    """A copy of a workspace in a folder, with other settings of its service."""
+    root = Path(shutil.copytree(trained, folder / "w"))
+    set_service(root, **service)
     return root
 
 
@@ -165,13 +188,11 @@ def fixtures(kind: str, **service: Any) -> tuple[Any, Any, Any, Any]:
 
     @pytest.fixture(scope="module")
     def trained(template: Template, network: LocalExecutor) -> Path:
-        config = config_of(kind, **service)
-        name = f"served-{Digest.of(config.model_dump_json().encode()).hex[:16]}"
-        return template(name, lambda root: made(root, config, network))
+        return prepared(template, kind, network)
 
     @pytest.fixture
     def root(trained: Path, tmp_path: Path) -> Path:
-        return Path(shutil.copytree(trained, tmp_path / "w"))
+        return copied(trained, tmp_path, **service)
 
     @pytest.fixture
     def api(root: Path, network: LocalExecutor, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:

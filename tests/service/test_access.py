@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,11 +11,12 @@ import pytest
 from fastapi.routing import APIRoute
 
 import lmeraser.pipeline.executors.local as local
+from conftest import Template
 from lmeraser.pipeline.executors.local import LocalExecutor
 from lmeraser.service.app import ROUTERS
 from lmeraser.service.routes import prediction
 from lmeraser.workspace.api_keys import SCOPES
-from serving import Running, config_of, erasure, made, problem, running
+from serving import Running, config_of, copied, erasure, prepared, problem, running
 
 NOBODY = str(uuid.uuid4())
 OPEN = {("GET", "/discovery"), ("GET", "/signing.pub"), ("GET", "/healthz"), ("GET", "/readyz")}
@@ -40,15 +40,16 @@ def network() -> LocalExecutor:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, network: LocalExecutor) -> Path:
-    return made(tmp_path_factory.mktemp("trained") / "w", config_of("instant"), network)
+def trained(template: Template, network: LocalExecutor) -> Path:
+    return prepared(template, "instant", network)
 
 
 @pytest.fixture(scope="module")
-def api(trained: Path, network: LocalExecutor) -> Iterator[Running]:
+def api(trained: Path, tmp_path_factory: pytest.TempPathFactory, network: LocalExecutor) -> Iterator[Running]:
+    root = copied(trained, tmp_path_factory.mktemp("api"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(local, "load_backbone", lambda config: network.network)
-        with running(trained, network, burst=100_000) as one:
+        with running(root, network, burst=100_000) as one:
             yield one
 
 
@@ -97,7 +98,7 @@ def test_a_revoked_key_ends_at_once(api: Running) -> None:
 def test_each_key_has_its_own_rate_and_wrong_ones_share_that_of_their_address(
     trained: Path, tmp_path: Path, network: LocalExecutor
 ) -> None:
-    root = Path(shutil.copytree(trained, tmp_path / "w"))
+    root = copied(trained, tmp_path)
     with running(root, network, burst=3, requests_per_second=0.01) as api:
         answers = [api.get("/requests", "read") for _ in range(5)]
         assert [answer.status_code for answer in answers] == [200, 200, 200, 429, 429]

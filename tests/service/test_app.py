@@ -19,19 +19,19 @@ from schemathesis.specs.openapi.checks import status_code_conformance
 from starlette.testclient import TestClient
 
 import lmeraser.pipeline.executors.local as local
-from conftest import examples
+from conftest import Template, examples
 from lmeraser.pipeline.executors.local import LocalExecutor
 from lmeraser.service.access import require_scope
 from lmeraser.service.app import make_app
-from serving import Running, config_of, made, running
+from serving import Running, config_of, copied, prepared, running
 
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 
 
 @pytest.fixture(scope="module")
-def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+def api(template: Template, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     network = LocalExecutor(config_of("instant"))
-    root = made(tmp_path_factory.mktemp("trained") / "w", config_of("instant", burst=100_000), network)
+    root = copied(prepared(template, "instant", network), tmp_path_factory.mktemp("api"), burst=100_000)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(local, "load_backbone", lambda config: network.network)
         with running(root, network) as one:
@@ -47,7 +47,7 @@ def test_calls_made_from_the_description_are_answered_as_it_says(api: Running, m
     for operation in operations:
 
         @given(case=operation.as_strategy(generation_mode=mode))
-        @settings(examples(fast=10, explore=30), suppress_health_check=list(HealthCheck))
+        @settings(examples(fast=4, explore=30), suppress_health_check=list(HealthCheck))
         def answered(case: schemathesis.Case[Any]) -> None:
             case.call_and_validate(checks=CHECKS, headers=headers)
 

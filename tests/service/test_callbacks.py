@@ -13,13 +13,14 @@ from pathlib import Path
 import pytest
 
 import faults
-from faults import CLASSES, CONFIG, NOW, name, opened
+from conftest import Template
+from faults import NOW, name, opened
 from lmeraser import Eraser
 from lmeraser.config.deployment import ServiceConfig
 from lmeraser.service import callbacks
 from lmeraser.service.callbacks import CallbackSender, check_urls
 from lmeraser.service.problems import Problem
-from serving import set_service
+from serving import copied, fake_workspace, set_service
 
 LISTED = ServiceConfig(
     callback_hosts=("one.example", "two.example:8443", "inside.example:9000", "intranet"),
@@ -61,11 +62,8 @@ def receiver() -> Iterator[Receiver]:
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
-    Eraser.create(tmp_path / "w", CONFIG, classes=CLASSES, clock=lambda: NOW).close()
-    with opened(tmp_path / "w") as eraser:
-        faults.trained(eraser)
-    return tmp_path / "w"
+def root(template: Template, tmp_path: Path) -> Path:
+    return fake_workspace(template, tmp_path)
 
 
 @pytest.fixture
@@ -74,6 +72,22 @@ def eraser(root: Path, receiver: Receiver) -> Iterator[Eraser]:
     set_service(
         root, callback_hosts=[host, "public.example"], private_callback_hosts=[host], domain="eraser.example"
     )
+    with opened(root) as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def completed(template: Template, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace with a completed request of which a public host is not yet told; only to be copied."""
+    root = fake_workspace(template, tmp_path_factory.mktemp("completed"))
+    with opened(root) as eraser:
+        subscribed(eraser, "https://public.example/told")
+    return root
+
+
+@pytest.fixture
+def untold(completed: Path, tmp_path: Path) -> Iterator[Eraser]:
+    root = copied(completed, tmp_path, callback_hosts=["public.example"], domain="eraser.example")
     with opened(root) as one:
         yield one
 
@@ -167,23 +181,21 @@ PRIVATE = [
 
 @pytest.mark.parametrize("address", PRIVATE)
 def test_a_public_host_with_a_private_address_is_not_called(
-    eraser: Eraser, receiver: Receiver, caplog: pytest.LogCaptureFixture, address: str
+    untold: Eraser, caplog: pytest.LogCaptureFixture, address: str
 ) -> None:
-    subscribed(eraser, "https://public.example/told")
     for addresses in ([address], ["93.184.216.34", address]):
-        calls, arrived, _ = telling(eraser, *addresses)
+        calls, arrived, _ = telling(untold, *addresses)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(CallbackSender, "_post", None)
             calls.send_due()
         assert arrived == [False]
         assert "private network" in caplog.text
-        eraser.workspace.clock = lambda: NOW + timedelta(seconds=2)
+        untold.workspace.clock = lambda: NOW + timedelta(seconds=2)
 
 
 def test_a_public_address_is_called_itself_not_its_name_again(
-    eraser: Eraser, monkeypatch: pytest.MonkeyPatch
+    untold: Eraser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    subscribed(eraser, "https://public.example/told")
     called: list[str] = []
 
     def post(_: CallbackSender, notice: object, parts: object, address: str) -> str:
@@ -191,27 +203,25 @@ def test_a_public_address_is_called_itself_not_its_name_again(
         return ""
 
     monkeypatch.setattr(CallbackSender, "_post", post)
-    calls, arrived, names = telling(eraser, "93.184.216.34", "2606:2800:220:1::1")
+    calls, arrived, names = telling(untold, "93.184.216.34", "2606:2800:220:1::1")
     calls.send_due()
     assert (called, arrived, names) == (["93.184.216.34"], [True], ["public.example"])
 
 
-def test_a_host_that_is_not_listed_any_more_is_not_called(eraser: Eraser, root: Path) -> None:
-    subscribed(eraser, "https://public.example/told")
-    set_service(root, callback_hosts=[], private_callback_hosts=[])
-    with opened(root) as again:
+def test_a_host_that_is_not_listed_any_more_is_not_called(untold: Eraser) -> None:
+    set_service(untold.workspace.root, callback_hosts=[], private_callback_hosts=[])
+    with opened(untold.workspace.root) as again:
         calls, arrived, names = telling(again, "93.184.216.34")
         calls.send_due()
     assert (arrived, names) == ([False], [])
 
 
-def test_a_host_that_cannot_be_found_is_tried_again(eraser: Eraser, caplog: pytest.LogCaptureFixture) -> None:
-    subscribed(eraser, "https://public.example/told")
+def test_a_host_that_cannot_be_found_is_tried_again(untold: Eraser, caplog: pytest.LogCaptureFixture) -> None:
 
     def nowhere(host: str, port: int) -> list[str]:
         raise OSError(host)
 
-    CallbackSender(eraser.workspace, lambda _: None, resolve=nowhere).send_due()
+    CallbackSender(untold.workspace, lambda _: None, resolve=nowhere).send_due()
     assert "host not found" in caplog.text
     assert "public.example" not in caplog.text
 

@@ -9,22 +9,21 @@ from typing import Any
 
 import pytest
 
-import faults
+from conftest import Template
 from fake import Fake
-from faults import CLASSES, CONFIG, NOW, name, opened
-from lmeraser import Eraser
+from faults import name, opened
 from lmeraser.pipeline.executors.provider import ExecutorProvider
 from lmeraser.service import deriver as deriving
 from lmeraser.service.deriver import Deriver
+from serving import fake_workspace
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
-    Eraser.create(tmp_path / "w", CONFIG, classes=CLASSES, clock=lambda: NOW).close()
-    with opened(tmp_path / "w") as eraser:
-        faults.trained(eraser)
+def root(template: Template, tmp_path: Path) -> Path:
+    root = fake_workspace(template, tmp_path)
+    with opened(root) as eraser:
         eraser.request(ids=[name(4)], subjects=["person-3"])
-    return tmp_path / "w"
+    return root
 
 
 @pytest.fixture

@@ -10,16 +10,16 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 import faults
-from faults import CLASSES, CONFIG, NOW, name, opened
+from conftest import Template
+from faults import NOW, name, opened
 from lmeraser import Eraser
 from lmeraser.service.metrics import Metrics
+from serving import fake_workspace
 
 
 @pytest.fixture
-def eraser(tmp_path: Path) -> Iterator[Eraser]:
-    Eraser.create(tmp_path / "w", CONFIG, classes=CLASSES, clock=lambda: NOW).close()
-    with opened(tmp_path / "w") as one:
-        faults.trained(one)
+def eraser(template: Template, tmp_path: Path) -> Iterator[Eraser]:
+    with opened(fake_workspace(template, tmp_path)) as one:
         yield one
 
 

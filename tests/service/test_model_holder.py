@@ -19,7 +19,7 @@ import torch
 from sqlalchemy import Connection
 
 import lmeraser.pipeline.executors.local as local
-from conftest import DIGIT_COLUMNS, digits
+from conftest import DIGIT_COLUMNS, Template, digits
 from lmeraser import Eraser
 from lmeraser.core.lda import solve
 from lmeraser.data.images import decode
@@ -36,7 +36,7 @@ from lmeraser.service.supervisor import DerivationSupervisor
 from lmeraser.workspace.requests.draft import RequestDraft, Selector
 from lmeraser.workspace.requests.state import Request
 from lmeraser.workspace.workspace import Workspace
-from serving import HELD, PATIENCE, config_of, made, until
+from serving import HELD, PATIENCE, config_of, prepared, until
 
 KINDS = ("prompts", "instant")
 
@@ -52,10 +52,8 @@ def loaded_once(monkeypatch: pytest.MonkeyPatch, network: LocalExecutor) -> None
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, network: LocalExecutor) -> dict[str, Path]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(local, "load_backbone", lambda config: network.network)
-        return {kind: made(tmp_path_factory.mktemp(kind) / "w", config_of(kind)) for kind in KINDS}
+def trained(template: Template, network: LocalExecutor) -> dict[str, Path]:
+    return {kind: prepared(template, kind, network) for kind in KINDS}
 
 
 def opened(root: Path) -> Eraser:
@@ -273,7 +271,7 @@ def accept(eraser: Eraser, draft: RequestDraft, now: datetime, connection: Conne
     return eraser.workspace.requests.accept(draft, now=now, connection=connection)
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.long)])
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_prediction_after_an_acceptance_uses_what_it_quarantines(
     trained: dict[str, Path], tmp_path: Path, kind: str, seed: int, monkeypatch: pytest.MonkeyPatch

@@ -9,20 +9,19 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection
 
-import faults
-from faults import CLASSES, CONFIG, NOW, name, opened
+from conftest import Template
+from faults import NOW, name, opened
 from lmeraser import Eraser
 from lmeraser.errors import StorageError, UnknownRecordError
 from lmeraser.service.request_writer import RequestWriter
 from lmeraser.workspace.requests.draft import RequestDraft, Selector
 from lmeraser.workspace.requests.state import Request
+from serving import fake_workspace
 
 
 @pytest.fixture
-def eraser(tmp_path: Path) -> Iterator[Eraser]:
-    Eraser.create(tmp_path / "w", CONFIG, classes=CLASSES, clock=lambda: NOW).close()
-    with opened(tmp_path / "w") as one:
-        faults.trained(one)
+def eraser(template: Template, tmp_path: Path) -> Iterator[Eraser]:
+    with opened(fake_workspace(template, tmp_path)) as one:
         yield one
 
 

@@ -21,22 +21,17 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from conftest import Run
+from conftest import Run, Template
 from lmeraser import Eraser
-from lmeraser.errors import InputError
+from lmeraser.errors import InputError, LockedError
 from lmeraser.service.server import check_exposure, listen
 from lmeraser.service.service import Service
-from serving import HELD, PATIENCE, Process, config_of, erasure, made, set_service, until
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return made(tmp_path_factory.mktemp("trained") / "w", config_of("instant"))
+from serving import HELD, PATIENCE, Process, copied, erasure, prepared, set_service, until
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return made(tmp_path / "w", config_of("instant", batch_seconds=0.2))
+def root(template: Template, tmp_path: Path) -> Path:
+    return copied(prepared(template, "instant"), tmp_path, batch_seconds=0.2)
 
 
 def key_of(root: Path, *scopes: str) -> dict[str, str]:
@@ -75,14 +70,14 @@ def test_others_reach_it_only_with_tls_and_a_key(root: Path) -> None:
             check_exposure(service, "0.0.0.0", tls=True, behind_proxy=False)
 
 
-def test_what_the_command_refuses(trained: Path, run: Run) -> None:
+def test_what_the_command_refuses(root: Path, run: Run) -> None:
     for options, words in (
         (["--host", "0.0.0.0"], "--tls-certificate"),
         (["--host", "0.0.0.0", "--behind-proxy"], "keys create"),
         (["--tls-key", "x"], "give both"),
         (["--host", "203.0.113.1", "--behind-proxy"], "keys create"),
     ):
-        refused = run("-w", trained, "serve", *options)
+        refused = run("-w", root, "serve", *options)
         assert refused.code == 2
         assert words in refused.err
 
@@ -147,9 +142,15 @@ def test_tls_a_key_made_while_it_runs_and_a_clean_end_with_a_stream_open(root: P
     assert "Traceback" not in log
 
 
-@pytest.mark.parametrize("moments", [(1.2,), pytest.param((0.05, 1.2, 3.0), marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    ("moments", "again"),
+    [
+        pytest.param((1.2,), False, id="continued by a command"),
+        pytest.param((0.05, 1.2, 3.0), True, marks=pytest.mark.long, id="continued by the next service"),
+    ],
+)
 def test_killed_at_several_moments_no_accepted_request_is_lost(
-    root: Path, tmp_path: Path, moments: tuple[float, ...]
+    root: Path, tmp_path: Path, moments: tuple[float, ...], again: bool
 ) -> None:
     headers, log = key_of(root, "request"), tmp_path / "log"
     accepted: list[str] = []
@@ -175,11 +176,11 @@ def test_killed_at_several_moments_no_accepted_request_is_lost(
             one.end(signal.SIGKILL)
             stop.set()
             filing.join()
-    with process(root, log) as one, httpx2.Client(base_url=one.url, headers=headers, timeout=PATIENCE) as client:
-        for request in accepted:
-            until(partial(_completed, client, request))
-            assert client.get(f"/requests/{request}/certificate").status_code == 200
-        assert one.end(signal.SIGTERM) == 0
+    if again:
+        _continue_by_service(root, log, headers, accepted)
+    else:
+        until(partial(_continue_by_command, root))
+        assert all((root / "certificates" / f"{request}.json").exists() for request in accepted)
     assert len(accepted) >= len(moments)
     with Eraser(root) as eraser:
         assert eraser.check_ledger().sound
@@ -188,6 +189,22 @@ def test_killed_at_several_moments_no_accepted_request_is_lost(
         assert {request.state for request in eraser.requests()} == {"completed"}
         assert eraser.status().records == len(HELD) - sum(request.records or 0 for request in eraser.requests())
     assert "digit-" not in log.read_text()
+
+
+def _continue_by_service(root: Path, log: Path, headers: dict[str, str], accepted: list[str]) -> None:
+    with process(root, log) as one, httpx2.Client(base_url=one.url, headers=headers, timeout=PATIENCE) as client:
+        for request in accepted:
+            until(partial(_completed, client, request))
+            assert client.get(f"/requests/{request}/certificate").status_code == 200
+        assert one.end(signal.SIGTERM) == 0
+
+
+def _continue_by_command(root: Path) -> bool:
+    """Carry out what is open, unless the killed service's derivation is still doing so; whether all is done."""
+    with Eraser(root) as eraser:
+        with contextlib.suppress(LockedError, InputError):  # it finishes what it has begun
+            eraser.unlearn()
+        return not eraser.workspace.requests.all("pending", "in_progress")
 
 
 def _longer(names: list[str], length: int) -> bool:

@@ -7,17 +7,18 @@ from pathlib import Path
 
 import pytest
 
+from conftest import Template
 from lmeraser import Eraser
 from lmeraser.errors import BackboneError
 from lmeraser.pipeline.executors.local import LocalExecutor
 from lmeraser.service.model_holder import ModelHolder
 from lmeraser.service.service import Service
-from serving import config_of, made
+from serving import config_of, copied, prepared
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return made(tmp_path / "w", config_of("instant"))
+def root(template: Template, tmp_path: Path) -> Path:
+    return copied(prepared(template, "instant"), tmp_path)
 
 
 def names() -> set[str]:

@@ -12,15 +12,16 @@ from typing import Any
 
 import pytest
 
+from conftest import Template
 from lmeraser import Eraser
 from lmeraser.service.supervisor import DerivationSupervisor
 from lmeraser.workspace.workspace import Workspace
-from serving import config_of, made, set_service, until
+from serving import copied, prepared, set_service, until
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return made(tmp_path / "w", config_of("instant", batch_seconds=0.3))
+def root(template: Template, tmp_path: Path) -> Path:
+    return copied(prepared(template, "instant"), tmp_path, batch_seconds=0.3)
 
 
 @pytest.fixture
@@ -68,36 +69,24 @@ def test_what_waits_is_carried_out_together_by_a_process_that_stays(
     assert states(root) == {"completed"}
 
 
-def test_a_process_that_is_killed_is_started_again_and_goes_on(
-    root: Path,
-    supervisor: DerivationSupervisor,
-    ended: list[Mapping[str, Any]],
-    monkeypatch: pytest.MonkeyPatch,
+def test_one_that_is_stopped_leaves_the_rest_to_the_next_whose_process_is_started_again_when_it_is_killed(
+    root: Path, ended: list[Mapping[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ensure_process = supervisor._ensure_process
+    ensure_process = DerivationSupervisor._ensure_process
 
-    def kill_the_first() -> subprocess.Popen[str]:
-        process = ensure_process()
+    def kill_the_first(supervisor: DerivationSupervisor) -> subprocess.Popen[str]:
+        process = ensure_process(supervisor)
         if not ended:
             process.send_signal(signal.SIGKILL)
         return process
 
-    monkeypatch.setattr(supervisor, "_ensure_process", kill_the_first)
-    with Eraser(root) as eraser:
-        eraser.request(ids=["digit-0003"])
-        supervisor.start()
-        until(lambda: any(one["outcome"] == "done" for one in ended))
-    assert ended[0]["outcome"] == "died"
-    assert states(root) == {"completed"}
-
-
-def test_a_supervisor_that_is_stopped_leaves_the_rest_to_the_next(
-    root: Path, ended: list[Mapping[str, Any]]
-) -> None:
     with Eraser(root) as eraser:
         eraser.request(ids=["digit-0003"])
     stopped_when(root, ended, lambda supervisor: supervisor.process_id)
-    stopped_when(root, ended, lambda _: ended)
+    assert ended == []
+    monkeypatch.setattr(DerivationSupervisor, "_ensure_process", kill_the_first)
+    stopped_when(root, ended, lambda _: any(one["outcome"] == "done" for one in ended))
+    assert ended[0]["outcome"] == "died"
     assert states(root) == {"completed"}
 
 

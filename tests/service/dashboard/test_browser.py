@@ -5,20 +5,28 @@ Needs Chromium, as Debian's package `chromium` or where LMERASER_CHROMIUM says; 
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import shutil
 import signal
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+import uvicorn
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from conftest import Run
+from conftest import Run, Template
 from lmeraser import Eraser
-from serving import Process, config_of, made
+from lmeraser.service.app import make_app
+from lmeraser.service.dashboard.dashboard import add_dashboard
+from lmeraser.service.server import listen
+from lmeraser.service.service import Service
+from serving import Process, copied, prepared
 
 CHROMIUM = os.environ.get("LMERASER_CHROMIUM") or shutil.which("chromium")
 PATIENCE = 120_000.0  # milliseconds; a limit against hanging, not a measurement
@@ -35,6 +43,7 @@ class Watched:
         url: of the service.
         root: of the workspace.
         key: with the scope admin.
+        patient: whether requests wait until a test has them carried out.
         complaints: errors on the console and in scripts.
         hosts: that something was asked of.
     """
@@ -42,6 +51,7 @@ class Watched:
     url: str
     root: Path
     key: str
+    patient: bool
     complaints: list[str] = field(default_factory=list)
     hosts: set[str] = field(default_factory=set)
 
@@ -62,17 +72,53 @@ def browser() -> Iterator[Browser]:
         opened.close()
 
 
-@pytest.fixture(scope="module", params=[2.0], ids=["prompt"])
-def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
-    """A service that gathers requests for so many seconds before it carries them out."""
-    folder = tmp_path_factory.mktemp("site")
-    root = made(folder / "w", config_of("prompts", batch_seconds=request.param))
+@pytest.fixture(scope="module", params=["here", pytest.param("process", marks=pytest.mark.long)])
+def site(
+    request: pytest.FixtureRequest, template: Template, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Watched]:
+    """A service in this process, where tests carry requests out, or one of its own, which does so itself."""
+    folder, here = tmp_path_factory.mktemp("site"), request.param == "here"
+    root = copied(prepared(template), folder, batch_seconds=3600.0 if here else 2.0)
     with Eraser(root) as eraser:
         _, key = eraser.workspace.api_keys.create("officer", ["admin"], now=eraser.workspace.clock())
-    process = Process(root, folder / "log")
-    yield Watched(process.url, root, key)
-    assert process.end(signal.SIGTERM) == 0
+    with (served_here if here else served_by_a_process)(root, folder / "log") as url:
+        yield Watched(url, root, key, here)
     assert "digit-" not in (folder / "log").read_text()
+
+
+@contextlib.contextmanager
+def served_by_a_process(root: Path, log: Path) -> Iterator[str]:
+    process = Process(root, log)
+    yield process.url
+    assert process.end(signal.SIGTERM) == 0
+
+
+@contextlib.contextmanager
+def served_here(root: Path, log: Path) -> Iterator[str]:
+    logger, handler = logging.getLogger("lmeraser"), logging.FileHandler(log)
+    logger.addHandler(handler)
+    try:
+        with (
+            Eraser(root) as eraser,
+            Service(eraser) as service,
+            contextlib.closing(listen("127.0.0.1", 0)) as opened,
+        ):
+            app = make_app(service)
+            add_dashboard(app)
+            server = uvicorn.Server(
+                uvicorn.Config(
+                    app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=10
+                )
+            )
+            thread = threading.Thread(target=server.run, kwargs={"sockets": [opened]})
+            thread.start()
+            yield f"http://127.0.0.1:{opened.getsockname()[1]}"
+            service.stopping.set()
+            server.should_exit = True
+            thread.join()
+    finally:
+        logger.removeHandler(handler)
+        handler.close()
 
 
 @pytest.fixture(autouse=True)
@@ -83,6 +129,13 @@ def nothing_is_wrong(site: Watched) -> Iterator[None]:
     yield
     assert site.complaints == []
     assert site.hosts == {urlsplit(site.url).netloc}
+
+
+def carry_out(site: Watched) -> None:
+    """Have carried out what was filed."""
+    if site.patient:
+        with Eraser(site.root) as eraser:
+            eraser.unlearn()
 
 
 def log_in(page: Page, site: Watched) -> None:
@@ -102,6 +155,8 @@ def test_a_request_from_its_plan_to_its_verified_certificate(
     expect(page.get_by_text("Records to delete")).to_be_visible()
     expect(page.get_by_role("listitem").filter(has_text="digit-0009")).to_be_visible()
     page.get_by_role("button", name="File the request").click()
+    expect(page.locator("#request .state")).to_contain_text("pending" if site.patient else "completed")
+    carry_out(site)
     expect(page.locator("#request .state")).to_contain_text("completed")
     expect(page.get_by_role("status")).to_have_text("The request is completed.")
     expect(page.get_by_text("Valid: signed with the key of this workspace")).to_be_visible()
@@ -142,9 +197,7 @@ def tab_to(page: Page, text: str) -> None:
     raise AssertionError(text)
 
 
-@pytest.mark.parametrize(
-    "site", [3600.0], indirect=True, ids=["patient"]
-)  # it has to be pending when it is cancelled
+@pytest.mark.parametrize("site", ["here"], indirect=True)  # it has to be pending when it is cancelled
 def test_a_request_by_keyboard_alone(browser: Browser, site: Watched) -> None:
     page = site.follow(browser.new_page())
     page.goto(site.url)
@@ -184,6 +237,8 @@ def test_everything_works_without_scripts(browser: Browser, site: Watched) -> No
     page.get_by_label("Single records").fill("digit-0010")
     page.get_by_role("button", name="Show the plan").click()
     page.get_by_role("button", name="File the request").click()
+    expect(page.locator("#request .state")).to_contain_text("pending" if site.patient else "completed")
+    carry_out(site)
     expect(page.locator("#request .state")).to_contain_text("completed")  # the page renews itself
     context.close()
 

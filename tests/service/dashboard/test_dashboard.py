@@ -19,7 +19,7 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 import lmeraser.pipeline.executors.local as local
-from conftest import DIGIT_COLUMNS, digits
+from conftest import DIGIT_COLUMNS, Template, digits
 from lmeraser import Eraser
 from lmeraser.evidence.dsse import SigningKey
 from lmeraser.pipeline.executors.local import LocalExecutor
@@ -28,6 +28,7 @@ from serving import HELD, Running, config_of, running
 
 RECORD, PERSON = '<script>alert("3")</script>', 'w"><img src=x onerror=alert(1)>'
 PLAIN = "digit-0004"
+KINDS = ("instant", "prompts")
 OURS = "lmeraser.service"
 Page = Any  # a response of the library that the test client uses
 
@@ -36,7 +37,7 @@ def hostile(row: dict[str, Any]) -> dict[str, Any]:
     return {**row, "id": RECORD, "writer": PERSON} if row["id"] == "digit-0003" else row
 
 
-@pytest.fixture(scope="module", params=["instant", "prompts"])
+@pytest.fixture(scope="module", params=["instant", pytest.param("prompts", marks=pytest.mark.long)])
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -47,14 +48,16 @@ def network(kind: str) -> LocalExecutor:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, kind: str, network: LocalExecutor) -> Path:
+def trained(template: Template, kind: str, network: LocalExecutor) -> Path:
     """A workspace in which one record and one person have names that are markup."""
-    root = tmp_path_factory.mktemp("trained") / "w"
-    with Eraser.create(root, config_of(kind)) as eraser:
-        eraser.session.executors.use(network)
-        eraser.add(digits(HELD).map(hostile), columns=DIGIT_COLUMNS)
-        eraser.train()
-    return root
+
+    def make(root: Path) -> None:
+        with Eraser.create(root, config_of(kind)) as eraser:
+            eraser.session.executors.use(network)
+            eraser.add(digits(HELD).map(hostile), columns=DIGIT_COLUMNS)
+            eraser.train()
+
+    return template(f"hostile-{kind}", make)
 
 
 @pytest.fixture
@@ -271,6 +274,7 @@ def test_a_form_is_sent_from_its_page(api: Running, token: str) -> None:
     assert [request.state for request in api.service.eraser.requests()] == ["pending"]
 
 
+@pytest.mark.parametrize("kind", KINDS, indirect=True, scope="module")
 def test_a_request_is_planned_filed_followed_and_verified(api: Running, kind: str) -> None:
     one = browser(api, "request")
     plan = one.plan(ids=PLAIN, regulation="gdpr", asked="2026-01-31")
@@ -415,6 +419,7 @@ def test_late_requests_are_marked_in_words(api: Running, monkeypatch: pytest.Mon
     assert 'class="late"' in page.text
 
 
+@pytest.mark.parametrize("kind", KINDS, indirect=True, scope="module")
 def test_the_model_page_draws_clusters_or_says_that_there_are_none(api: Running, kind: str) -> None:
     one = browser(api, "read")
     page = one.get("/ui/model")

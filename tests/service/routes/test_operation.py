@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from serving import Running, erasure, fixtures, problem
+from serving import Running, erasure, fixtures, problem, until
 
 network, trained, root, api = fixtures("prompts")
 
@@ -26,6 +26,7 @@ def test_ready_is_not_said_when_nothing_is_left_to_predict_with(api: Running) ->
 def test_metrics_tell_of_requests_images_and_calls(api: Running) -> None:
     api.file("digit-0003")
     api.predict(*api.service.workspace.records.images(["digit-0001", "digit-0002"]))
+    until(lambda: not api.service.prediction_queue.waiting_images)  # the answer comes before they are taken off
     text = api.get("/metrics", "read").text
     for line in (
         'lmeraser_requests{state="pending"} 1.0',
