@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from conftest import DIGIT_CLASSES, DIGIT_COLUMNS, digits, examples
+from conftest import DIGIT_CLASSES, DIGIT_COLUMNS, Template, digits, examples
 from lmeraser import Eraser
 from lmeraser.config.presets import PRESETS
 from oracle import Oracle
@@ -85,6 +86,13 @@ _VARIANTS: dict[str, dict[str, Any]] = {
     },
 }
 _WITH_GLOBAL_HEAD = [variant for variant, values in _VARIANTS.items() if "global_head" in values]
+_METHODS = ["SISA", "DAM-VP", "mapped to public classes by members", "shared head"]
+# These have histories of their own in the fast suite, below: with a global head, and of every method.
+_ANY_HISTORY = [
+    pytest.param(variant, marks=pytest.mark.long) if variant in (*_WITH_GLOBAL_HEAD, *_METHODS) else variant
+    for variant in _VARIANTS
+]
+_MOST = 30 if settings.get_current_profile_name() == "explore" else 20  # records of the first training
 
 _numbers = st.lists(st.integers(0, 39), min_size=1, max_size=6, unique=True)
 _step = st.tuples(st.sampled_from(["unlearn", "unlearn a writer", "add"]), _numbers)
@@ -124,9 +132,9 @@ def apply(eraser: Eraser, retained: set[int], verb: str, numbers: list[int]) -> 
             retained -= {number for number in retained if number % 5 == writer}
 
 
-@pytest.mark.parametrize("variant", _VARIANTS)
+@pytest.mark.parametrize("variant", _ANY_HISTORY)
 @given(
-    first=st.sets(st.integers(0, 39), min_size=1, max_size=30),
+    first=st.sets(st.integers(0, 39), min_size=1, max_size=_MOST),
     history=st.lists(_step, min_size=1, max_size=4),
     shuffle=st.randoms(use_true_random=False),
 )
@@ -154,12 +162,23 @@ def test_any_history_gives_the_model_of_training_once(
         assert eraser.model_digest == oracle.digest(other, left)
 
 
-@pytest.fixture
-def trained(tmp_path: Path) -> Iterator[Eraser]:
-    with Eraser.create(tmp_path / "w", settings_of("default"), classes=DIGIT_CLASSES, preset="prompts") as eraser:
-        eraser.add(digits(range(40)), columns=DIGIT_COLUMNS)
+def _train_default(root: Path, records: int) -> None:
+    with Eraser.create(root, settings_of("default"), classes=DIGIT_CLASSES, preset="prompts") as eraser:
+        eraser.add(digits(range(records)), columns=DIGIT_COLUMNS)
         eraser.train()
+
+
+@pytest.fixture
+def trained(template: Template, tmp_path: Path) -> Iterator[Eraser]:
+    made = template("exactness-40", lambda root: _train_default(root, 40))
+    with Eraser(shutil.copytree(made, tmp_path / "w")) as eraser:
         yield eraser
+
+
+@pytest.fixture
+def twelve(template: Template) -> Path:
+    """A trained workspace of 12 records, only to be copied."""
+    return template("exactness-12", lambda root: _train_default(root, 12))
 
 
 def sampled(eraser: Eraser) -> list[int]:
@@ -204,12 +223,10 @@ def test_one_record_is_left_then_none(trained: Eraser, oracle: Oracle) -> None:
     assert trained.audit().identical
 
 
-def test_requests_in_any_order_and_together_give_the_same_model(tmp_path: Path) -> None:
+def test_requests_in_any_order_and_together_give_the_same_model(twelve: Path, tmp_path: Path) -> None:
     digests = set()
     for run, requests in enumerate([[[1], [2], [3]], [[3], [1, 2]], [[1, 2, 3]]]):
-        with Eraser.create(tmp_path / str(run), settings_of("default"), preset="prompts") as eraser:
-            eraser.add(digits(range(20)), columns=DIGIT_COLUMNS)
-            eraser.train()
+        with Eraser(shutil.copytree(twelve, tmp_path / str(run))) as eraser:
             for request in requests:
                 eraser.unlearn(ids=[name(number) for number in request])
             digests.add(eraser.model_digest)
@@ -225,11 +242,9 @@ def test_forgetting_and_adding_again_gives_the_first_model(trained: Eraser) -> N
     assert trained.model_digest == first
 
 
-def test_the_same_image_under_two_ids_is_two_records(tmp_path: Path) -> None:
+def test_the_same_image_under_two_ids_is_two_records(twelve: Path, tmp_path: Path) -> None:
     twin = digits([7]).map(lambda row: {"id": "twin"})
-    with Eraser.create(tmp_path / "w", settings_of("default"), preset="prompts") as eraser:
-        eraser.add(digits(range(12)), columns=DIGIT_COLUMNS)
-        eraser.train()
+    with Eraser(shutil.copytree(twelve, tmp_path / "w")) as eraser:
         alone = eraser.model_digest
         eraser.add(twin, columns=DIGIT_COLUMNS)
         eraser.train()
@@ -240,9 +255,9 @@ def test_the_same_image_under_two_ids_is_two_records(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("variant", _WITH_GLOBAL_HEAD)
 def test_a_global_head_after_a_history(tmp_path: Path, oracle: Oracle, variant: str) -> None:
-    chosen, retained = settings_of(variant), set(range(20))
+    chosen, retained = settings_of(variant), set(range(14))
     with Eraser.create(tmp_path / "w", chosen, classes=DIGIT_CLASSES, preset="prompts") as eraser:
-        eraser.add(digits(range(20)), columns=DIGIT_COLUMNS)
+        eraser.add(digits(range(14)), columns=DIGIT_COLUMNS)
         eraser.train()
         first = eraser.workspace.generations.require()
         apply(eraser, retained, "unlearn", [3, 4])
@@ -259,9 +274,6 @@ def test_a_global_head_after_a_history(tmp_path: Path, oracle: Oracle, variant: 
         assert report.records == len(retained)
 
 
-_METHODS = ["SISA", "DAM-VP", "mapped to public classes by members", "shared head"]
-
-
 _VPT: dict[str, dict[str, Any]] = {
     f"VPT {name}": {
         "partition": {"method": "random", "clusters": 2},
@@ -272,7 +284,7 @@ _VPT: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("variant", [*_METHODS, *_VPT])
+@pytest.mark.parametrize("variant", [*_METHODS, pytest.param("VPT shallow", marks=pytest.mark.long), "VPT deep"])
 def test_a_method_keeps_every_promise(tmp_path: Path, oracle: Oracle, variant: str) -> None:
     """Interrupted deletions, other numbers of workers, plan, cost, quarantine, predictions, audit."""
     interrupted, chosen = False, {**_COMMON, **{**_VARIANTS, **_VPT}[variant]}
@@ -288,17 +300,17 @@ def test_a_method_keeps_every_promise(tmp_path: Path, oracle: Oracle, variant: s
 
     options: Any = {"classes": DIGIT_CLASSES, "preset": "prompts", "progress": progress}
     with Eraser.create(tmp_path / "w", chosen, **options) as eraser:
-        eraser.add(digits(range(24)), columns=DIGIT_COLUMNS)
+        eraser.add(digits(range(16)), columns=DIGIT_COLUMNS)
         eraser.train()
-        assert eraser.model_digest == oracle.digest({**chosen, "compute": {"workers": 3}}, list(range(24)))
-        images = eraser.workspace.records.images(eraser.record_ids()[:5])
+        assert eraser.model_digest == oracle.digest({**chosen, "compute": {"workers": 3}}, list(range(16)))
+        images = eraser.workspace.records.images(eraser.record_ids()[:3])
         together = eraser.predictor().batch(images)
         for place, image in enumerate(images):
             alone = eraser.predictor().batch([image])
             assert alone.probabilities[0].tobytes() == together.probabilities[place].tobytes()
         plan, before = eraser.plan(ids=[name(3)]), eraser.workspace.generations.require()
-        assert 0 < plan.records_to_tune <= 23
-        assert eraser.cost().ordinary_share == pytest.approx(before.expected_share, abs=1 / 23)
+        assert 0 < plan.records_to_tune <= 15
+        assert eraser.cost().ordinary_share == pytest.approx(before.expected_share, abs=1 / 15)
         eraser.request(ids=[name(3)])
         held = eraser.quarantined()
         assert held
@@ -308,7 +320,7 @@ def test_a_method_keeps_every_promise(tmp_path: Path, oracle: Oracle, variant: s
         assert eraser.quarantined() == held
         report = eraser.unlearn()
         assert report.training is not None
-        left = [number for number in range(24) if number != 3]
+        left = [number for number in range(16) if number != 3]
         assert eraser.model_digest == oracle.digest(chosen, left[::-1])
         kept = [cluster.constituent for cluster in before.clusters]
         changed = [c for c in report.training.model.clusters if c.constituent not in kept]
