@@ -51,7 +51,7 @@ class BackboneConfig(Section):
     name: str = Field(
         default="efficientnet-lite0",
         description="'efficientnet-lite0' (bundled), an alias (vit-b-22k, vit-b-1k, swin-b-22k, swin-b-1k), "
-        "a hub name, or a local folder of a transformers image model",
+        "a local folder of a transformers image model, or hub:OWNER/NAME",
     )
     image_size: int = Field(default=96, ge=16, le=1024, description="side of the input, px")
     resize: int | None = Field(

@@ -301,10 +301,26 @@ def test_a_missing_folder_or_an_unreachable_name_says_which_file_to_put_where(
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    for name in (str(tmp_path / "nowhere"), "nobody/nothing", "vit-b-22k"):
+    for name in (str(tmp_path / "nowhere"), "nobody/nothing", "hub:nobody/nothing", "vit-b-22k"):
         with pytest.raises(BackboneError, match=r"model\.safetensors") as caught:
             load(name, size=224)
         assert "backbone.name" in str(caught.value)
+
+
+def test_only_a_name_that_says_so_is_looked_for_on_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers import AutoModel
+
+    asked: dict[str, bool] = {}
+
+    def refuse(name: str, *, local_files_only: bool, **_: Any) -> None:
+        asked[name] = not local_files_only
+        raise OSError("not here")
+
+    monkeypatch.setattr(AutoModel, "from_pretrained", refuse)
+    for name in ("patients/ward-3", "hub:nobody/nothing", "vit-b-22k"):
+        with pytest.raises(BackboneError, match="hub:OWNER/NAME"):
+            load(name, size=224)
+    assert asked == {"patients/ward-3": False, "nobody/nothing": True, ALIASES["vit-b-22k"]: True}
 
 
 def test_a_model_that_does_not_take_colour_images_is_refused(tmp_path: Path) -> None:

@@ -1,14 +1,15 @@
 """Backbones from image models of ``transformers``: ViT, Swin, DINOv2, ConvNeXt, ResNet...
 
-Weights are loaded from a model name on the hub or a local folder, as safetensors only: no code is unpickled and
-none is fetched. The features are the class token where there is one (ViT), else the model's own pooling (Swin:
-mean of the tokens), unless a folder's ``config.json`` names another pooling (`checkpoints`). Pixel statistics are
-read from the model's ``preprocessor_config.json``.
+Weights are loaded from a local folder, or from the hub if the name says so, as safetensors only: no code is
+unpickled and none is fetched. The features are the class token where there is one (ViT), else the model's own
+pooling (Swin: mean of the tokens), unless a folder's ``config.json`` names another pooling (`checkpoints`). Pixel
+statistics are read from the model's ``preprocessor_config.json``.
 """
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ ALIASES = {
     "swin-b-22k": "microsoft/swin-base-patch4-window7-224-in22k",
     "swin-b-1k": "microsoft/swin-base-patch4-window7-224",
 }
+HUB = "hub:"  # begins the name of a model of the Hugging Face hub
 _CLASS_TOKEN = frozenset({"vit", "deit", "dinov2", "dinov2_with_registers", "beit", "data2vec-vision", "vit_mae"})
 _INTERPOLATING = frozenset({"vit", "deit"})  # the others adapt to the size of the input without an argument
 _CLASSIFIER = "classifier.weight"  # name of the class vectors in transformers' image classifiers
@@ -37,11 +39,50 @@ POOLING = "lmeraser_pooling"  # key in config.json: the pooling for its classifi
 _DEFAULT_MEAN = _DEFAULT_STD = (0.5, 0.5, 0.5)
 
 
+@dataclass(frozen=True)
+class _Location:
+    """Where a model is loaded from.
+
+    Attributes:
+        name: a folder, or a model's name on the hub.
+        local_files_only: ask no server. Only a name that says so is looked for on the hub: the path of a folder
+            that does not exist may be private, and would be sent there.
+    """
+
+    name: str
+    local_files_only: bool
+
+    @classmethod
+    def of(cls, name: str) -> _Location:
+        """The location that ``backbone.name`` means; a name without prefix is a folder, or in the hub's cache."""
+        if name in ALIASES:
+            return cls(ALIASES[name], local_files_only=False)
+        if name.startswith(HUB):
+            return cls(name.removeprefix(HUB), local_files_only=False)
+        return cls(name, local_files_only=True)
+
+    def file(self, name: str) -> str | None:
+        """The path of one of the model's files; None if it has none of this name.
+
+        Raises:
+            OSError: the hub cannot be reached.
+        """
+        from transformers.utils import cached_file
+
+        path: str | None = cached_file(
+            self.name,
+            name,
+            local_files_only=self.local_files_only,
+            _raise_exceptions_for_missing_entries=False,
+        )
+        return path
+
+
 class HuggingFaceBackbone(Backbone):
     """A frozen ``transformers`` image model."""
 
     def __init__(self, config: BackboneConfig, device: torch.device) -> None:
-        location = ALIASES.get(config.name, config.name)
+        location = _Location.of(config.name)
         model, missing = _load(location, config.name)
         model_type = str(model.config.model_type)
         natural = _natural_pooling(model.config)
@@ -159,15 +200,14 @@ class _ClassTokenLayer(nn.Module):
         return result
 
 
-def _classifier(location: str) -> NDArray[np.float32] | None:
+def _classifier(location: _Location) -> NDArray[np.float32] | None:
     """Weights of the checkpoint's own classifier, float32 [classes, d], which `AutoModel` does not load.
 
     None where there are none, or where the checkpoint is split into several files.
     """
     from safetensors import safe_open
-    from transformers.utils import cached_file
 
-    path = cached_file(location, "model.safetensors", _raise_exceptions_for_missing_entries=False)
+    path = location.file("model.safetensors")
     if path is None:
         return None
     with safe_open(path, framework="numpy") as file:
@@ -199,11 +239,11 @@ def _check_complete(model: Any, missing: set[str], name: str) -> None:
         )
 
 
-def _load(location: str, name: str) -> tuple[Any, set[str]]:
+def _load(location: _Location, name: str) -> tuple[Any, set[str]]:
     """The model, and the names of the weights that its checkpoint lacks.
 
     Args:
-        location: folder, or model name on the hub.
+        location: where it is.
         name: ``backbone.name``, for errors.
     """
     from transformers import AutoModel
@@ -214,7 +254,8 @@ def _load(location: str, name: str) -> tuple[Any, set[str]]:
     try:
         # Safetensors only, and never code from the model's folder: loading must not execute anything.
         model, report = AutoModel.from_pretrained(
-            location,
+            location.name,
+            local_files_only=location.local_files_only,
             use_safetensors=True,
             trust_remote_code=False,
             dtype=torch.float32,
@@ -225,8 +266,8 @@ def _load(location: str, name: str) -> tuple[Any, set[str]]:
         raise BackboneError(
             "The backbone cannot be loaded",
             got=f"{name!r} (possible: 'efficientnet-lite0', a folder saved by transformers, "
-            f"or a model name on the hub): {first}",
-            next_step=f"without network, put config.json and model.safetensors of {location} into a folder "
+            f"or {HUB}OWNER/NAME on the Hugging Face hub): {first}",
+            next_step=f"without network, put config.json and model.safetensors of {location.name} into a folder "
             "and set backbone.name to that folder's path",
         ) from error
     # A mismatched key is a name whose shapes differ; its weights would be random as well.
@@ -234,12 +275,10 @@ def _load(location: str, name: str) -> tuple[Any, set[str]]:
     return model, {*report["missing_keys"], *mismatched}
 
 
-def _pixel_statistics(location: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _pixel_statistics(location: _Location) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation that pixels from 0 to 1 are normalised with, by channel."""
-    from transformers.utils import cached_file
-
     try:
-        path = cached_file(location, "preprocessor_config.json", _raise_exceptions_for_missing_entries=False)
+        path = location.file("preprocessor_config.json")
     except OSError:
         path = None
     values = json.loads(Path(path).read_text(encoding="utf-8")) if path else {}
