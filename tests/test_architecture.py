@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -150,11 +151,15 @@ def is_plain(name: str) -> bool:
     return name not in NOT_IMPORTED and not any(fnmatchcase(name, pattern) for pattern in USES_TORCH)
 
 
-def classes() -> Iterator[tuple[Path, str]]:
-    for path in PACKAGE.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.ClassDef):
-                yield path, node.name
+@cache
+def classes() -> list[tuple[Path, str]]:
+    """All classes of the package with their files."""
+    return [
+        (path, node.name)
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef)
+    ]
 
 
 def test_the_rooms_in_the_readme_are_the_packages() -> None:

@@ -102,14 +102,11 @@ def test_what_cannot_run_is_refused_and_leaves_nothing(pictures: Path, tmp_path:
         assert not out.exists()
 
 
-def test_a_folder_holds_one_run(pictures: Path, tmp_path: Path) -> None:
+def test_a_folder_with_other_files_is_refused(pictures: Path, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "letter.txt").write_text("text")
     with pytest.raises(InputError, match="Output folder is not empty"):
         run_experiments(["clustering"], tmp_path / "other", profile="tiny", root=pictures)
-    run_experiments(["clustering"], tmp_path / "out", profile="tiny", root=pictures)
-    with pytest.raises(InputError, match="profile: tiny"):
-        run_experiments(["clustering"], tmp_path / "out", profile="small", root=pictures)
 
 
 def test_the_command_line_runs_and_lists_them(run: Run, pictures: Path, tmp_path: Path) -> None:
@@ -117,6 +114,8 @@ def test_the_command_line_runs_and_lists_them(run: Run, pictures: Path, tmp_path
     command = ("experiments", "run", "clustering", "--profile", "tiny", "--data", pictures, "--out", out)
     assert set(run(*command, "--json").json["seconds"]) == {"clustering"}
     assert "report" in run(*command).out
+    with pytest.raises(InputError, match="profile: tiny"):  # a folder holds one run
+        run_experiments(["clustering"], out, profile="small", root=pictures)
     listed = run("experiments", "list", "--json").json
     assert set(listed["experiments"]) == {study.name for study in STUDIES}
     assert {"lmeraser", "sisa", "retrain"} <= set(listed["methods"])

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from conftest import digits
+from conftest import Template, digits
 from lmeraser.experiments.profiles import PROFILES
 from lmeraser.experiments.runner import TrialRunner
 from lmeraser.experiments.trials import Trial
@@ -19,17 +20,23 @@ TINY = replace(
 )
 
 
-@pytest.fixture
-def runner(tmp_path: Path) -> TrialRunner:
-    """A runner on digits in the place of CIFAR-10."""
-    folder = tmp_path / "data" / "cifar10"
+TRIAL = Trial("cifar10", "lmeraser")
+
+
+def _train_trial(root: Path) -> None:
+    """Digits in the place of CIFAR-10, and the trial's model of them."""
+    folder = root / "data" / "cifar10"
     folder.mkdir(parents=True)
     digits(range(30)).to_parquet(folder / "train.parquet")
     digits(range(30, 40)).to_parquet(folder / "test.parquet")
+    TrialRunner(root / "out", TINY, root=root / "data").trained(TRIAL)
+
+
+@pytest.fixture
+def runner(template: Template, tmp_path: Path) -> TrialRunner:
+    """A runner that finds the trial's trained model in its cache."""
+    shutil.copytree(template("trial", _train_trial), tmp_path, dirs_exist_ok=True)
     return TrialRunner(tmp_path / "out", TINY, root=tmp_path / "data")
-
-
-TRIAL = Trial("cifar10", "lmeraser")
 
 
 @pytest.mark.long
@@ -53,8 +60,6 @@ def test_results_are_cached(runner: TrialRunner, tmp_path: Path, monkeypatch: py
 
 
 def test_a_removed_workspace_is_trained_again_to_the_same_model(runner: TrialRunner, tmp_path: Path) -> None:
-    import shutil
-
     digest = runner.trained(TRIAL).facts["digest"]
     shutil.rmtree(tmp_path / "out" / "workspaces")
     with runner.open_trained(TRIAL) as eraser:

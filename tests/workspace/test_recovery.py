@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
+from conftest import Template
 from faults import CLASSES, CONFIG, NOW, opened, trained
 from lmeraser import Eraser
 from lmeraser.workspace.recovery import Recovery, forget_recorded_generation
@@ -16,13 +18,16 @@ def kinds(eraser: Eraser) -> list[str]:
     return [entry.kind for entry in eraser.check_ledger().entries]
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    """A trained workspace."""
-    Eraser.create(tmp_path / "w", CONFIG, classes=CLASSES, clock=lambda: NOW).close()
-    with opened(tmp_path / "w") as eraser:
+def _train(root: Path) -> None:
+    Eraser.create(root, CONFIG, classes=CLASSES, clock=lambda: NOW).close()
+    with opened(root) as eraser:
         trained(eraser)
-    return tmp_path / "w"
+
+
+@pytest.fixture
+def root(template: Template, tmp_path: Path) -> Path:
+    """A trained workspace."""
+    return Path(shutil.copytree(template("recovery", _train), tmp_path / "w"))
 
 
 def test_recovery_of_a_complete_workspace_changes_nothing(root: Path) -> None:
