@@ -59,12 +59,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     subprocess.run([program("pg_ctl"), "-D", data, "-m", "immediate", "stop"], check=True, **run)
 
 
-QUICK = (
-    "data/test_records.py",
+QUICK = (  # where several connections meet; the other tests of this module add, derive, delete and upgrade
     "data/test_changelog.py",
     "workspace/requests/test_repository.py",
 )
 LONG = (
+    "data/test_records.py",
     "data/test_statistics.py",
     "workspace/requests/test_selection.py",
     "evidence/test_ledger.py",
