@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 
+from lmeraser import Eraser
+from lmeraser.pipeline.executors.local import LocalExecutor
 from serving import Running, erasure, fixtures, problem, until
 
 PERSONAL = re.compile(r"digit-\d{4}|\bw[0-4]\b|mallory|4111-1111|patient")
 
 
-network, trained, root, api = fixtures("instant", batch_seconds=0.0)
+network, trained, root, api = fixtures("instant")
 
 
 def wrong_calls(api: Running) -> list[Any]:
@@ -58,10 +60,14 @@ def test_errors_do_not_repeat_what_was_sent(api: Running, caplog: pytest.LogCapt
     assert not PERSONAL.search(ours)
 
 
+@pytest.mark.parametrize("where", ["here", pytest.param("process", marks=pytest.mark.long)])
 def test_a_whole_life_of_a_request_leaves_nothing_personal_in_logs_answers_or_arguments(
-    api: Running, caplog: pytest.LogCaptureFixture
+    api: Running, network: LocalExecutor, caplog: pytest.LogCaptureFixture, where: str
 ) -> None:
     caplog.set_level(logging.INFO, "lmeraser")
+    if where == "process":
+        supervisor = api.service.supervisor
+        supervisor._config = supervisor._config.model_copy(update={"batch_seconds": 0.0})
     wanted = erasure("digit-0003", subjects=["w1"])
     assert api.call("POST", "/requests", json=wanted).status_code == 201
     path, told = f"/requests/{wanted['subject_request_id']}", []
@@ -73,6 +79,11 @@ def test_a_whole_life_of_a_request_leaves_nothing_personal_in_logs_answers_or_ar
             told.append(Path(f"/proc/{process}/cmdline").read_text())
         return bool(api.get(path).json()["request_status"] == "completed")
 
+    if where == "here":
+        assert not completed()
+        with Eraser(api.service.workspace.root) as beside:
+            beside.session.executors.use(network)
+            beside.unlearn()
     until(completed)
     told += [api.get(one).text for one in (path, f"{path}/events", "/requests", "/metrics")]
     certificate = api.get(f"{path}/certificate").json()
