@@ -54,7 +54,7 @@ def test_forget_a_person_by_default(data: Path) -> None:
 
 
 def test_by_default_nothing_is_tuned(data: Path, tmp_path: Path) -> None:
-    options = ["--records", "60", "--test", "30", "--image-size", "32"]
+    options = ["--records", "40", "--test", "10", "--image-size", "32"]
     output = run("cifar10.py", "--data", str(data / "cifar10"), "--workspace", str(tmp_path), *options)
     assert "forgot 20 records at once: nothing tuned again" in output
     assert "identical to retraining: yes" in output

@@ -21,7 +21,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
 from conftest import DIGIT_CLASSES, DIGIT_COLUMNS, NOW, digits, forget, listing, png
-from lmeraser import Columns
+from lmeraser import Columns, Eraser
 from lmeraser.data.importing import ImportReport, import_records
 from lmeraser.data.provenance import PublicImages, open_public_images
 from lmeraser.data.records import Records
@@ -411,9 +411,9 @@ def test_no_copy_of_an_image_is_left_outside_the_workspace(tmp_path: Path) -> No
     dataset.to_parquet(tmp_path / "digits.parquet")
     names = ("HOME", "HF_HOME", "HF_DATASETS_CACHE", "XDG_CACHE_HOME", "TMPDIR")
     environment = {**os.environ, **dict.fromkeys(names, str(home))}
-    program = [sys.executable, "-m", "lmeraser", "-w", str(work)]
-    for arguments in (["init"], ["add", str(tmp_path / "digits.parquet"), "--id-column", "id"]):
-        subprocess.run([*program, *arguments], env=environment, check=True, capture_output=True)
+    Eraser.create(work).close()
+    command = [sys.executable, "-m", "lmeraser", "-w", str(work), "add", str(tmp_path / "digits.parquet")]
+    subprocess.run([*command, "--id-column", "id"], env=environment, check=True, capture_output=True)
     piece = NOISE[len(NOISE) // 2 :][:32]
     opened = Database(work / "records.db")
     assert any(piece in data for _, data in opened.decrypted_values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 from datasets import Image
 
-from conftest import DIGIT_COLUMNS, digits, tiny_config
+from conftest import DIGIT_COLUMNS, Template, digits, tiny_config
 from lmeraser import Eraser
 from lmeraser.experiments.relearn import ForgottenRecords, relearn_curve
 
@@ -25,13 +26,16 @@ def forgotten(numbers: range) -> ForgottenRecords:
 
 
 @pytest.fixture(params=["prompts", "head"])
-def trained(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Eraser]:
-    values: dict[str, Any] = {**TUNED, "partition": {"method": "single", "clusters": None}}
-    if request.param == "head":
-        values["constituent"] = {"kind": "head"}
-    with Eraser.create(tmp_path / "ws", tiny_config(**values)) as eraser:
-        eraser.add(digits(NUMBERS), columns=DIGIT_COLUMNS)
-        eraser.train()
+def trained(request: pytest.FixtureRequest, template: Template, tmp_path: Path) -> Iterator[Eraser]:
+    def train(root: Path) -> None:
+        values: dict[str, Any] = {**TUNED, "partition": {"method": "single", "clusters": None}}
+        if request.param == "head":
+            values["constituent"] = {"kind": "head"}
+        with Eraser.create(root, tiny_config(**values)) as eraser:
+            eraser.add(digits(NUMBERS), columns=DIGIT_COLUMNS)
+            eraser.train()
+
+    with Eraser(shutil.copytree(template(f"relearn-{request.param}", train), tmp_path / "ws")) as eraser:
         yield eraser
 
 

@@ -391,5 +391,5 @@ class History(RuleBasedStateMachine):
 
 TestAnyHistory = History.TestCase
 TestAnyHistory.settings = settings(
-    examples(fast=4, explore=12), stateful_step_count=14, suppress_health_check=list(HealthCheck)
+    examples(fast=2, explore=12), stateful_step_count=14, suppress_health_check=list(HealthCheck)
 )
