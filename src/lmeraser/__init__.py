@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lmeraser._version import __version__
+from lmeraser.core import moved_modules
 from lmeraser.errors import LmeraserError
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from lmeraser.eraser import Eraser
 
 __all__ = ["Columns", "Config", "Eraser", "LmeraserError", "__version__"]
+
+moved_modules.install()
 
 _HOMES = {"Columns": "data.sources", "Config": "config.schema", "Eraser": "eraser"}
 
