@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,22 +19,28 @@ from lmeraser.errors import InputError
 original, original_digits = demo.demo_config, demo.handwritten_digits
 
 
-def quick(preset: PresetName) -> Config:
-    """The demo's settings with one epoch."""
+def quick(preset: PresetName, records: int) -> Config:
+    """The demo's settings with one epoch, and a sample that leaves out a quarter of the records at least."""
     config = original(preset)
-    return config.model_copy(update={"tuning": config.tuning.model_copy(update={"epochs": 1})})
+    sample_size = min(config.partition.sample_size, records * 3 // 4)
+    return config.model_copy(
+        update={
+            "tuning": config.tuning.model_copy(update={"epochs": 1}),
+            "partition": config.partition.model_copy(update={"sample_size": sample_size}),
+        }
+    )
 
 
-@pytest.mark.parametrize("records", [400, pytest.param(10**6, marks=pytest.mark.long, id="all")])
+@pytest.mark.parametrize("records", [160, pytest.param(10**6, marks=pytest.mark.long, id="all")])
 def test_the_demo_from_end_to_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], records: int
 ) -> None:
     def some_digits() -> tuple[Dataset, Dataset]:
         private, held_out = original_digits()
-        return private.take(min(records, len(private))), held_out.take(min(records, len(held_out)))
+        return private.take(min(records, len(private))), held_out.take(min(records * 3 // 8, len(held_out)))
 
     monkeypatch.setattr(demo, "handwritten_digits", some_digits)
-    monkeypatch.setattr(demo, "demo_config", quick)
+    monkeypatch.setattr(demo, "demo_config", partial(quick, records=records))
     out = tmp_path / "demo"
     report = demo.run_demo(out)
     assert report.identical
