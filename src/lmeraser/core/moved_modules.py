@@ -1,7 +1,7 @@
 """Import paths of version 0.1, which work for one more release and warn.
 
 The modules have moved into the packages of their purposes (`docs/adr/0019-rooms-and-words.md`). Names inside them
-may have changed as well; the public names are those of `lmeraser` itself. Remove this module with the next release.
+may have changed as well; the public names are those of `lmeraser` itself. To be removed with the next release.
 """
 
 from __future__ import annotations
