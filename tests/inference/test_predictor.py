@@ -70,7 +70,7 @@ def softmax(logits: Any) -> Any:
 
 def test_clusters_of_a_random_partition_vote(tmp_path: Path) -> None:
     with Eraser.create(tmp_path / "w", tiny_config(partition={"method": "random", "clusters": 3})) as eraser:
-        eraser.add(digits(range(30)), columns=DIGIT_COLUMNS)
+        eraser.add(digits(range(20)), columns=DIGIT_COLUMNS)
         eraser.train()
         image = eraser.workspace.records.images(["digit-0005"])
         model = eraser.workspace.generations.require()
@@ -90,10 +90,10 @@ def test_clusters_of_a_random_partition_vote(tmp_path: Path) -> None:
 def test_other_aggregations_serve_the_same_constituents(tmp_path: Path, aggregation: dict[str, str]) -> None:
     random = {"method": "random", "clusters": 3}
     with Eraser.create(tmp_path / "w", tiny_config(partition=random, aggregation=aggregation)) as eraser:
-        eraser.add(digits(range(30)), columns=DIGIT_COLUMNS)
+        eraser.add(digits(range(20)), columns=DIGIT_COLUMNS)
         eraser.train()
         predictor = eraser.predictor()
-        images = eraser.workspace.records.images(eraser.record_ids()[:10])
+        images = eraser.workspace.records.images(eraser.record_ids()[:8])
         together = predictor.batch(images)
         asked_ = {tuple(row) for row in together.clusters.tolist()}
         assert asked_ == ({(0, 1, 2)} if "combine" in aggregation else {(0,), (1,), (2,)})

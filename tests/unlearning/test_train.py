@@ -63,7 +63,7 @@ def test_an_interrupted_training_continues(tmp_path: Path) -> None:
 
     config = tiny_config(compute={"workers": 1})
     with Eraser.create(tmp_path / "w", config, progress=stop) as eraser:
-        eraser.add(digits(range(40)), columns=DIGIT_COLUMNS)
+        eraser.add(digits(range(24)), columns=DIGIT_COLUMNS)
         with pytest.raises(KeyboardInterrupt):
             eraser.train()
         assert eraser.status().generation is None
@@ -73,7 +73,7 @@ def test_an_interrupted_training_continues(tmp_path: Path) -> None:
         assert "embedded" not in report.stage_counts
         assert eraser.audit().identical
     with Eraser.create(tmp_path / "straight", config) as straight:
-        straight.add(digits(range(40)), columns=DIGIT_COLUMNS)
+        straight.add(digits(range(24)), columns=DIGIT_COLUMNS)
         assert straight.train().model.model_digest == report.model.model_digest
 
 

@@ -123,7 +123,7 @@ def test_a_request_does_what_its_plan_said(eraser: Eraser) -> None:
         assert report.training.stage_counts["tuned_records"] == plan.records_to_tune
 
 
-@pytest.mark.parametrize("limit", [3, 7, None])
+@pytest.mark.parametrize("limit", [3, pytest.param(7, marks=pytest.mark.long), None])
 def test_a_plan_is_right_while_clusters_shrink_merge_and_vanish(tmp_path: Path, limit: int | None) -> None:
     config = tiny_config(partition={"clusters": 2, "sample_size": 4, "max_records": limit})
     with Eraser.create(tmp_path / "w", config) as eraser:
@@ -285,7 +285,9 @@ def noise(number: int) -> bytes:
     return png(np.random.default_rng(number).integers(0, 256, (32, 32, 3)))
 
 
-@pytest.mark.parametrize("which", ["sampled", "ordinary", "subject", "all but one"])
+@pytest.mark.parametrize(
+    "which", ["sampled", pytest.param("ordinary", marks=pytest.mark.long), "subject", "all but one"]
+)
 def test_no_window_of_a_random_image_nor_its_id_nor_its_features_are_left(tmp_path: Path, which: str) -> None:
     ids = [f"unmistakable-{number:06x}" for number in range(1000, 1024)]
     rows = [{"id": i, "person": f"nobody-{n % 6}", "image": noise(n), "label": n % 3} for n, i in enumerate(ids)]

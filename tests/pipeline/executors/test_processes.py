@@ -106,7 +106,7 @@ def test_a_training_that_loses_a_process_and_a_deletion_give_the_same_model(tmp_
         options = {"progress": progress} if progress else {}
         folder = tmp_path / executor
         with Eraser.create(folder, config(method, executor), classes=DIGIT_CLASSES, **options) as eraser:  # type: ignore[arg-type]
-            eraser.add(digits(range(30)), columns=DIGIT_COLUMNS)
+            eraser.add(digits(range(20)), columns=DIGIT_COLUMNS)
             eraser.train()
             digests = [eraser.model_digest]
             eraser.unlearn(ids=["digit-0003", *eraser.sampled_ids()[:1]])
