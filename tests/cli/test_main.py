@@ -489,7 +489,7 @@ def test_an_interrupted_command_says_that_it_can_be_run_again(
 def test_control_c_stops_a_training_and_lets_go_of_the_workspace(run: Run, tmp_path: Path) -> None:
     root = tmp_path / "w"
     with Eraser.create(root, tiny_config(tuning={"epochs": 100})) as eraser:
-        eraser.add(digits(range(16)), columns=DIGIT_COLUMNS)
+        eraser.add(digits(range(40)), columns=DIGIT_COLUMNS)
     command = [sys.executable, "-m", "lmeraser", "-w", str(root), "train"]
     # A shell's background job, and all that it starts, ignores Ctrl-C; so may this suite.
     heeds = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
