@@ -245,7 +245,7 @@ def test_after_an_interruption_predictions_do_not_use_the_record_any_more(
             eraser.request(ids=[GONE])
         patched.setattr(step, interrupt)
         with pytest.raises(KeyboardInterrupt):
-            eraser.unlearn(ids=() if accepted else [GONE])
+            eraser.unlearn(ids=None if accepted else [GONE])
     with opened(root, network) as again:
         assert GONE not in again.record_ids()
         assert [request.state for request in again.requests()] == ["in_progress"]
