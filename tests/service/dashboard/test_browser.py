@@ -201,7 +201,8 @@ def tab_to(page: Page, text: str) -> None:
 def test_a_request_by_keyboard_alone(browser: Browser, site: Watched) -> None:
     page = site.follow(browser.new_page())
     page.goto(site.url)
-    page.keyboard.type(site.key)  # the field has the focus
+    expect(page.locator("input:focus")).to_have_count(1)  # by itself, once the page is there
+    page.keyboard.type(site.key)
     page.keyboard.press("Enter")
     page.wait_for_url("**/ui/requests")
     page.keyboard.press("Tab")
