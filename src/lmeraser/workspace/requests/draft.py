@@ -1,8 +1,8 @@
 """A deletion request before it is accepted: which records it selects, and its options.
 
 Every edge maps what it is handed to a `RequestDraft` in one place: the command line (`cli.commands.deletion`), the
-facade (`eraser`), HTTP (`service.wire`) and the pages (`service.dashboard.filing`, by way of HTTP's model). A dry
-run needs no more than the `Selector`.
+facade (`eraser`), HTTP (`service.opendsr_requests`) and the pages (`service.dashboard.filing`, by way of HTTP's
+model). A dry run needs no more than the `Selector`.
 """
 
 from __future__ import annotations
