@@ -1,7 +1,7 @@
 # Every target sets itself up: the first one that runs makes .venv and installs the pinned versions.
-# WORKERS: processes that run tests at once. SEED: of the examples that 'make test-long' draws.
+# WORKERS: processes that run tests at once (one waits for a server or a disk now and then). SEED: of the examples that 'make test-long' draws.
 PYTHON ?= python3
-WORKERS ?= 2
+WORKERS ?= 3
 ifndef SEED
 SEED := $(shell od -An -N4 -tu4 /dev/urandom | tr -d ' ')
 endif
@@ -30,6 +30,8 @@ demo: $(INSTALLED) ## Train, unlearn and audit on handwritten digits; pictures a
 test test-long: export OMP_NUM_THREADS := 1
 test test-long: export OPENBLAS_NUM_THREADS := 1
 test test-long: export MKL_NUM_THREADS := 1
+# Tests start a hundred processes, and each would compile the modules again where nothing may be kept.
+test test-long: export PYTHONDONTWRITEBYTECODE :=
 
 test: $(INSTALLED) ## Run the tests.
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not long"

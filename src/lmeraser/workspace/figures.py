@@ -9,12 +9,15 @@ import io
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lmeraser.core.atomic_files import storage_errors
 from lmeraser.data.images import decode, to_canvas
 from lmeraser.models.manifest import Model
 from lmeraser.workspace.workspace import Workspace
 
 _SIDE = 48  # pixels of one image in the figure
+_CELL = 54  # pixels from one image to the next
 _PER_CLUSTER = 12
 _MAX_ROWS = 60
 
@@ -32,15 +35,19 @@ def clusters_png(workspace: Workspace, model: Model) -> bytes:
     ):
         rows.setdefault(number, []).append(record_id)
     largest = sorted(sorted(rows.items(), key=lambda row: (-len(row[1]), row[0]))[:_MAX_ROWS])
-    figure = _figure(_PER_CLUSTER * 0.5 + 1.2, max(1, len(largest)) * 0.5)
-    axes = figure.subplots(max(1, len(largest)), _PER_CLUSTER, squeeze=False)
-    for line, (number, ids) in zip(axes, largest, strict=False):
-        shown = ids[:_PER_CLUSTER]
-        line[0].text(-0.3, 0.5, f"{number}: {len(ids)}", ha="right", va="center", transform=line[0].transAxes)
-        for axis, data in zip(line, workspace.records.images(shown), strict=False):
-            axis.imshow(to_canvas(decode(data), _SIDE))
-    for axis in axes.flat:
-        axis.set_axis_off()
+    height = max(1, len(largest))
+    # One picture of all: an axis for each record's would take seconds to lay out.
+    mosaic = np.full((height * _CELL, _PER_CLUSTER * _CELL, 3), 255, np.uint8)
+    for row, (_, ids) in enumerate(largest):
+        for column, data in enumerate(workspace.records.images(ids[:_PER_CLUSTER])):
+            top, left = row * _CELL, column * _CELL
+            mosaic[top : top + _SIDE, left : left + _SIDE] = to_canvas(decode(data), _SIDE)
+    figure = _figure(_PER_CLUSTER * 0.5 + 1.2, height * 0.5)
+    axis = figure.subplots()
+    axis.imshow(mosaic)
+    for row, (number, ids) in enumerate(largest):
+        axis.text(-_SIDE / 3, row * _CELL + _SIDE / 2, f"{number}: {len(ids)}", ha="right", va="center")
+    axis.set_axis_off()
     return _png(figure)
 
 
