@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Sequence
+import random
+import zlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,9 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from conftest import examples, png
-from lmeraser.data.images import Canvases, decode, to_canvas
+from lmeraser.data import images
+from lmeraser.data.images import Canvases, Header, decode, read_header, to_canvas
 from lmeraser.errors import ImageError
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -118,6 +122,98 @@ def test_usual_formats_are_read(kind: str) -> None:
     np.testing.assert_allclose(pixels(data)[4, 4], RED, atol=6)
 
 
+def test_of_several_pictures_the_first_is_taken() -> None:
+    first, second = Image.new("RGB", (8, 8), RED), Image.new("RGB", (8, 8), BLUE)
+    photo = encoded(first, "MPO", save_all=True, append_images=[second])
+    np.testing.assert_array_equal(pixels(photo), pixels(encoded(first, "JPEG")))
+
+
+def photo(kind: str, **options: Any) -> bytes:
+    """A photo taken with the camera turned, with all sorts of metadata beside the orientation."""
+    exif = Image.Exif()
+    exif[0x010F] = "a maker of cameras"  # before the orientation in the directory
+    exif[0x0112] = 6
+    exif[0x0132] = "2026:01:31 12:00:00"
+    exif.get_ifd(0x8769)[0x927C] = b"FUJIFILM" + bytes(40)
+    return encoded(Image.fromarray(noise(8, 10)), kind, exif=exif, **options)
+
+
+def odd_texts() -> PngInfo:
+    texts = PngInfo()
+    texts.add_text("Workflow", "x" * 1_200_000, zip=True)
+    texts.add_itxt("Prompt", "y" * 1_200_000, zip=True)
+    return texts
+
+
+TURNED = [
+    ("JPEG", {"icc_profile": bytes(300), "comment": b"hello"}),
+    ("MPO", {"save_all": True, "append_images": [Image.new("RGB", (8, 8))]}),
+    ("PNG", {"icc_profile": bytes(300), "pnginfo": odd_texts()}),
+    ("WEBP", {"lossless": True}),
+]
+
+
+@pytest.mark.parametrize(("kind", "options"), TURNED)
+def test_metadata_beside_the_orientation_do_not_matter(kind: str, options: dict[str, Any]) -> None:
+    """Bytes are changed in all that describes the picture, but not in what it consists of."""
+    upright = np.rot90(
+        pixels(encoded(Image.fromarray(noise(8, 10)), kind.replace("MPO", "JPEG"), lossless=True)), 3
+    )
+    data = photo(kind, **options)
+    np.testing.assert_array_equal(pixels(data), upright)
+    rng = random.Random(kind)
+    for name, start, end in described(data):
+        for _ in range(12):
+            damaged = bytearray(data)
+            for _ in range(rng.randint(1, 4)):
+                damaged[rng.randrange(start, end)] = rng.choice([0, 255, rng.randrange(256)])
+            found = pixels(bytes(damaged))
+            if name != "exif":
+                np.testing.assert_array_equal(found, upright)
+
+
+def described(data: bytes) -> Iterator[tuple[str, int, int]]:
+    """Where the metadata of a PNG, JPEG or WebP file lie: name, start, end."""
+    if data.startswith(b"RIFF"):
+        yield "exif", data.index(b"EXIF") + 8, len(data)
+        return
+    png_file = data.startswith(b"\x89PNG")
+    at = 8 if png_file else 2
+    while at + 4 < len(data) and (png_file or data[at + 1] != 0xDA):
+        length = int.from_bytes(data[at : at + 4] if png_file else data[at + 2 : at + 4], "big")
+        start, end = (at + 8, at + 8 + length) if png_file else (at + 4, at + 2 + length)
+        if data[at + 4 : at + 5].islower() if png_file else 0xE0 <= data[at + 1] <= 0xEF or data[at + 1] == 0xFE:
+            yield "exif" if b"maker of cameras" in data[start:end] else "other", start, end
+        at = end + 4 if png_file else end
+
+
+def test_an_orientation_beside_a_tag_that_leads_nowhere_is_applied() -> None:
+    data = bytearray(photo("JPEG"))
+    maker = data.index(bytes.fromhex("010f0002"))
+    data[maker + 8 : maker + 12] = b"\xff\xff\xff\xf0"  # the text lies beyond the end of the metadata
+    assert decode(bytes(data)).size == (8, 10)
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "CMYK", "1"])
+def test_large_images_are_converted_in_bands(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = encoded(Image.fromarray(noise(50, 31)).convert(mode), "TIFF")
+    whole = pixels(data)
+    monkeypatch.setattr(images, "_BAND", 100)
+    np.testing.assert_array_equal(pixels(data), whole)
+
+
+def test_large_transparent_and_sixteen_bit_images_are_converted_in_bands(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = [
+        encoded(Image.fromarray(np.dstack([noise(50, 31), noise(50, 31, 1)[..., :1]]))),
+        encoded(Image.fromarray(noise(50, 31)).quantize(8), transparency=3),
+        encoded(Image.fromarray(noise(50, 31)[..., 0].astype(np.uint16) * 257)),
+    ]
+    whole = [pixels(data) for data in files]
+    monkeypatch.setattr(images, "_BAND", 100)
+    for data, expected in zip(files, whole, strict=True):
+        np.testing.assert_array_equal(pixels(data), expected)
+
+
 # --- what is refused ---------------------------------------------------------------------------------------
 
 
@@ -125,6 +221,24 @@ def test_usual_formats_are_read(kind: str) -> None:
 def test_other_bytes_are_refused(data: bytes) -> None:
     with pytest.raises(ImageError, match="PNG or JPEG"):
         decode(data)
+
+
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n showpage\n%%EOF\n"
+
+
+@pytest.mark.parametrize(
+    "data", [EPS, encoded(Image.new("RGB", (8, 8)), "ICO"), encoded(Image.new("L", (8, 8)), "PCX")]
+)
+def test_formats_that_are_not_listed_are_refused_unopened(data: bytes) -> None:
+    with pytest.raises(ImageError, match="unknown format"):
+        decode(data)
+
+
+def test_text_that_unpacks_to_gigabytes_is_refused() -> None:
+    texts = PngInfo()
+    texts.add(b"zTXt", b"bomb\0\0" + zlib.compress(bytes(65 << 20), 1))
+    with pytest.raises(ImageError):
+        decode(encoded(Image.new("RGB", (8, 8)), pnginfo=texts))
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "BMP"])
@@ -166,6 +280,14 @@ def test_too_many_pixels_are_refused(monkeypatch: pytest.MonkeyPatch, side: int)
     assert decode(png(np.zeros((10, 10)))).size == (10, 10)
     with pytest.raises(ImageError, match="pixels"):
         decode(png(np.zeros((side, side))))
+
+
+def test_pixels_are_counted_before_they_are_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "_load", None)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
+    assert read_header(png(np.zeros((6, 7)))) == Header("PNG", 7, 6)
+    with pytest.raises(ImageError, match="more than 50 pixels"):
+        decode(png(np.zeros((7, 8))))
 
 
 # --- canvases ----------------------------------------------------------------------------------------------

@@ -4,55 +4,251 @@ A canvas is the largest centred square of the image, resized (bilinear, antialia
 uint8. The clean view is the centre of the canvas; training may crop elsewhere. Images are decoded here and nowhere
 else, so that import, training, prediction and audit see the same pixels. Nothing is normalised with statistics of
 private data. Must not depend on torch.
+
+Rules for files from anywhere:
+1. only `FORMATS` are opened, by their content; Pillow hands other formats to external programs;
+2. the number of pixels is read in the header and limited, before any of them is decoded;
+3. metadata never decide whether a photo is complete: what cannot be read beside the pixels is passed over.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import io
 import os
-from collections.abc import Callable, Iterable, Sequence
+import struct
+import zlib
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
+import PIL.ImageFile
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 from lmeraser.errors import ImageError, InputError
+
+T = TypeVar("T")
 
 ImageFile = str | os.PathLike[str] | bytes  # the path of an image file, or its content
 Canvas = NDArray[np.uint8]  # [side, side, 3]
 
+# Pillow knows more, and hands some to external programs (EPS to Ghostscript). All of these are decoded inside this
+# process.
+FORMATS = (
+    "AVIF",
+    "BMP",
+    "DIB",
+    "GIF",
+    "JPEG",  # and MPO, a JPEG file with further pictures; the first one counts
+    "JPEG2000",
+    "PNG",
+    "PPM",
+    "TIFF",
+    "WEBP",
+    "TGA",  # last, because it has no signature
+)
+
 _NEXT_STEP = "replace the file by a PNG or JPEG that an image viewer opens"
+_BAND = 1 << 20  # pixels that are converted at once, so that converting takes little memory beside the image
+_EXIF = b"Exif\0\0"  # begins EXIF data
+_ORIENTATION = 0x0112  # EXIF 2.32, 4.6.4
+_TRANSPOSED = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def decode(data: bytes) -> Image.Image:
     """Decode the bytes of an image file to RGB.
 
     Grey, palette, CMYK and 1-bit images become RGB; transparent pixels are blended with white; 16-bit grey is
-    scaled to 8 bits; the EXIF orientation is applied.
+    scaled to 8 bits; the EXIF orientation is applied. Of several pictures in a file, the first is taken. Other
+    metadata do not matter: a photo whose metadata are damaged, odd or long is decoded as if it had none.
 
     Raises:
-        ImageError: the bytes are not an image or are truncated, or the image has more pixels than Pillow's limit.
+        ImageError: the bytes are not an image of one of `FORMATS` or are truncated, or the image has more pixels
+            than Pillow's limit, which is checked before any of them is decoded.
     """
+    return _despite_metadata(_decode, data)
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What an image file says about itself before its pixels.
+
+    Attributes:
+        format: one of `FORMATS`.
+        width: px.
+        height: px.
+    """
+
+    format: str
+    width: int
+    height: int
+
+
+def read_header(data: bytes, formats: Sequence[str] = FORMATS) -> Header:
+    """Read the header of an image file; no pixel is decoded.
+
+    Args:
+        data: the bytes of the file.
+        formats: those that are recognised, of `FORMATS`.
+
+    Raises:
+        ImageError: the bytes are not an image of one of these formats.
+    """
+
+    def read(data: bytes) -> Header:
+        with _image_errors(data), _open(data, formats) as image:
+            image_format = "JPEG" if image.format == "MPO" else image.format
+            if image_format is None or image_format not in formats:
+                raise UnidentifiedImageError(str(image_format))
+            return Header(image_format, image.width, image.height)
+
+    return _despite_metadata(read, data)
+
+
+def _despite_metadata(read: Callable[[bytes], T], data: bytes) -> T:
+    """Read an image file or, if that fails, what is left of it without metadata."""
     try:
-        image = Image.open(io.BytesIO(data))
+        return read(data)
+    except ImageError as error:
+        core = without_metadata(data)
+        if core is None:
+            raise
+        try:
+            return read(core)
+        except ImageError:
+            raise error from error.__cause__  # about the file as it is
+
+
+def _decode(data: bytes) -> Image.Image:
+    with _image_errors(data):
+        image = _open(data, FORMATS)
         _check_size(image)
-        image.load()
-        return _rgb(ImageOps.exif_transpose(image))
+        _load(image)
+        return _rgb(_upright(image))
+
+
+@contextlib.contextmanager
+def _image_errors(data: bytes) -> Iterator[None]:
+    """Turn whatever Pillow's decoders raise into an `ImageError`."""
+    try:
+        yield
     except UnidentifiedImageError as error:
         raise ImageError(
             "Not an image file", got=f"{len(data)} bytes in an unknown format", next_step=_NEXT_STEP
         ) from error
     except ImageError:
         raise
-    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, ValueError...
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise _too_many_pixels(str(error)) from error
+    except Exception as error:  # OSError, SyntaxError, struct.error, ValueError...
         raise ImageError(
             "Cannot decode image", got=str(error) or type(error).__name__, next_step=_NEXT_STEP
         ) from error
 
 
-def to_canvas(image: Image.Image, side: int) -> Canvas:
-    """The largest centred square of an RGB image, resized to ``side`` px: uint8 [side, side, 3]."""
+def _open(data: bytes, formats: Sequence[str]) -> Image.Image:
+    """Read the header."""
+    return Image.open(io.BytesIO(data), formats=[name for name in formats if name in _available_formats()])
+
+
+@functools.cache
+def _available_formats() -> frozenset[str]:
+    """Those of `FORMATS` that this version of Pillow knows."""
+    Image.init()
+    return frozenset(FORMATS) & set(Image.OPEN)
+
+
+def _load(image: Image.Image) -> None:
+    """Decode the pixels."""
+    if isinstance(image, TiffImageFile):
+        # A TIFF file is turned upright at the end of loading, when its pixels are complete; what fails there are
+        # metadata. `_upright` applies the orientation if that was not done yet.
+        finish = image.load_end
+
+        def load_end() -> None:
+            with contextlib.suppress(Exception):
+                finish()
+
+        image.load_end = load_end  # type: ignore[method-assign]
+    image.load()
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Apply the orientation that the metadata state.
+
+    `PIL.ImageOps.exif_transpose` does the same, but also rewrites all other metadata, which fails if they are odd.
+    """
+    try:
+        method = _TRANSPOSED.get(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # metadata that Pillow does not understand, or a warning that is treated as an error
+        method = _TRANSPOSED.get(_orientation_tag(image.info.get("exif")))
+    return image if method is None else image.transpose(method)
+
+
+def _orientation_tag(exif: object) -> int:
+    """The orientation in the first directory of EXIF data, whatever else is in them."""
+    if not isinstance(exif, bytes):
+        return 1
+    tiff = exif.removeprefix(_EXIF)
+    order = "<" if tiff.startswith(b"II") else ">"
+    try:
+        (start,) = struct.unpack_from(f"{order}4xI", tiff)
+        (count,) = struct.unpack_from(f"{order}H", tiff, start)
+        for entry in range(count):
+            tag, kind, values, value = struct.unpack_from(f"{order}HHIH", tiff, start + 2 + 12 * entry)
+            if (tag, kind, values) == (_ORIENTATION, 3, 1):
+                return int(value)
+    except struct.error:
+        pass
+    return 1
+
+
+@dataclass(frozen=True)
+class ReducedImage:
+    """An image of which only its canvases are kept, so that its size in memory is bounded.
+
+    Attributes:
+        canvases: by their side in px, uint8 [side, side, 3].
+    """
+
+    canvases: Mapping[int, Canvas]
+
+
+def reduce_image(image: Image.Image, sides: Collection[int]) -> Image.Image | ReducedImage:
+    """An RGB image reduced to its canvases, where these have fewer pixels than the image itself.
+
+    `to_canvas` gives the same bits for the result as for the image.
+
+    Args:
+        image: decoded.
+        sides: of the canvases that will be asked for, px.
+    """
+    if image.width * image.height <= sum(side * side for side in sides):
+        return image
+    return ReducedImage({side: to_canvas(image, side) for side in sides})
+
+
+def to_canvas(image: Image.Image | ReducedImage, side: int) -> Canvas:
+    """The largest centred square of an RGB image, resized to ``side`` px: uint8 [side, side, 3].
+
+    Raises:
+        KeyError: the image was reduced to canvases of other sides.
+    """
+    if isinstance(image, ReducedImage):
+        return image.canvases[side]
     width, height = image.size
     square = min(width, height)
     left, top = (width - square) // 2, (height - square) // 2
@@ -122,48 +318,199 @@ class Canvases:
 def _check_size(image: Image.Image) -> None:
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and image.width * image.height > limit:
-        raise ImageError(
-            f"Image has more than {limit} pixels",
-            got=f"{image.width} x {image.height}",
-            next_step="scale the image down",
-        )
+        raise _too_many_pixels(f"{image.width} x {image.height}")
+
+
+def _too_many_pixels(got: str) -> ImageError:
+    return ImageError(
+        f"Image has more than {Image.MAX_IMAGE_PIXELS} pixels", got=got, next_step="scale the image down"
+    )
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode in ("I;16", "I;16L", "I;16B", "I"):
-        return _from_16_bit(image)
     if image.mode == "F":
         raise ImageError("Unsupported pixel format", got="floating-point pixels (mode F)", next_step=_NEXT_STEP)
-    if image.has_transparency_data:
-        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
+    if image.mode in _SIXTEEN_BIT:
+        convert = _from_16_bit
+        _check_grey_values(image)
+    else:
+        convert = _on_white if image.has_transparency_data else _to_rgb
+    width, height = image.size
+    rows = max(1, _BAND // max(1, width))
+    if height <= rows:
+        return convert(image)
+    result = Image.new("RGB", image.size)
+    for top in range(0, height, rows):
+        result.paste(convert(image.crop((0, top, width, min(height, top + rows)))), (0, top))
+    return result
+
+
+_SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I")
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+    return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
 
 
 def _from_16_bit(image: Image.Image) -> Image.Image:
     """Scale 16-bit grey to 8 bits; Pillow's own conversion would clip everything above 255 to white."""
-    values = np.asarray(image).astype(np.int64)
+    return Image.fromarray((np.asarray(image).astype(np.int64) // 257).astype(np.uint8)).convert("RGB")
+
+
+def _check_grey_values(image: Image.Image) -> None:
+    values = np.asarray(image)
     if values.min() < 0 or values.max() > 65535:
         raise ImageError(
             "Unsupported range of grey values",
             got=f"{values.min()} to {values.max()} (possible are 0 to 65535)",
             next_step=_NEXT_STEP,
         )
-    return Image.fromarray((values // 257).astype(np.uint8)).convert("RGB")
 
 
-def load_image(image: ImageFile) -> Image.Image:
-    """An RGB image from an image file.
+# --- metadata ------------------------------------------------------------------------------------------------
+
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PNG_KEPT = (b"tRNS", b"eXIf")  # ancillary chunks that change what is seen: transparency and orientation
+_MOST_TEXT = 64 << 20  # bytes of unpacked text in a PNG; more is no text but an attack
+_APP1 = 0xE1  # JPEG marker of EXIF data and XMP
+_JPEG_DROPPED = {*range(0xE2, 0xEE), 0xEF, 0xFE}  # APP2 to APP13, APP15, comments; not JFIF, APP1 and Adobe's
+
+
+def without_metadata(data: bytes) -> bytes | None:
+    """An image file without what its pixels do not depend on; orientation and transparency stay.
+
+    Args:
+        data: of the file.
+
+    Returns:
+        The smaller file; None if it is neither PNG nor JPEG, has no such metadata, or more than is plausible.
+    """
+    if data.startswith(_PNG_SIGNATURE):
+        core = _png_core(data)
+    elif data.startswith(b"\xff\xd8"):
+        core = _jpeg_core(data)
+    else:
+        return None
+    return None if core == data else core
+
+
+def _png_core(data: bytes) -> bytes | None:
+    """The critical chunks (PNG specification, 5.4) and those in `_PNG_KEPT`."""
+    kept = [_PNG_SIGNATURE]
+    text = 0
+    at = len(_PNG_SIGNATURE)
+    while at + 12 <= len(data):
+        end = at + 12 + int.from_bytes(data[at : at + 4], "big")
+        name = data[at + 4 : at + 8]
+        intact = zlib.crc32(data[at + 4 : end - 4]) == int.from_bytes(data[end - 4 : end], "big")
+        if name[0] & 0x20 and not (name in _PNG_KEPT and intact):
+            text += _unpacked_size(name, data[at + 8 : end - 4], _MOST_TEXT - text)
+            if text >= _MOST_TEXT:
+                return None
+        else:
+            kept.append(data[at:end])
+        at = end
+    return b"".join([*kept, data[at:]])
+
+
+def _unpacked_size(name: bytes, chunk: bytes, most: int) -> int:
+    """Size of the text in a PNG chunk, bytes; at most about ``most``."""
+    keyword, _, rest = chunk.partition(b"\0")
+    if name == b"iTXt" and rest[:1] == b"\1":
+        rest = rest[1:].partition(b"\0")[2].partition(b"\0")[2]
+    elif name == b"zTXt":
+        rest = rest[1:]
+    else:
+        return len(chunk)
+    try:
+        return len(keyword) + len(zlib.decompressobj().decompress(rest, most))
+    except zlib.error:
+        return len(chunk)
+
+
+def _jpeg_core(data: bytes) -> bytes | None:
+    """The segments before the first scan without those in `_JPEG_DROPPED`, and everything from the scan on."""
+    kept = [data[:2]]
+    at = 2
+    while at + 4 <= len(data) and data[at] == 0xFF:
+        if data[at + 1] == 0xFF:  # fill byte
+            at += 1
+            continue
+        if data[at + 1] == 0xDA:  # start of scan
+            return b"".join([*kept, data[at:]])
+        end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        content = data[at + 4 : end]
+        if data[at + 1] == _APP1 and content.startswith(_EXIF):
+            kept.append(_exif_segment(_orientation_tag(content)))
+        elif data[at + 1] not in _JPEG_DROPPED:
+            kept.append(data[at:end])
+        at = end
+    return None
+
+
+def _exif_segment(orientation: int) -> bytes:
+    """A JPEG segment with EXIF data that hold an orientation and nothing else."""
+    directory = struct.pack(">HHHIHxxI", 1, _ORIENTATION, 3, 1, orientation, 0)
+    content = _EXIF + b"MM\0\x2a" + (8).to_bytes(4, "big") + directory
+    return struct.pack(">BBH", 0xFF, _APP1, 2 + len(content)) + content
+
+
+def _from_memory(image: Image.Image) -> Image.Image:
+    with _image_errors(b""):
+        if isinstance(image, PIL.ImageFile.ImageFile):
+            _check_size(image)
+            _load(image)
+            return _rgb(_upright(image))
+        return image if image.mode == "RGB" else _rgb(image)
+
+
+def _from_array(pixels: NDArray[Any]) -> Image.Image:
+    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or pixels.shape[2:] not in ((), (3,), (4,)):
+        raise ImageError(
+            "Unsupported array of pixels",
+            got=f"{pixels.dtype} {list(pixels.shape)}",
+            next_step="give uint8 values from 0 to 255, [height, width] or [height, width, 3 or 4]",
+        )
+    if pixels.size == 0:
+        raise ImageError("Image has no pixels", got=f"an array {list(pixels.shape)}", next_step="give an image")
+    return Image.fromarray(np.ascontiguousarray(pixels))
+
+
+def load_image(image: ImageFile | Image.Image | NDArray[Any]) -> Image.Image:
+    """An RGB image from an image file, or from an image in memory.
+
+    An image that Pillow has opened is decoded like its file. Any other stays upright as it is and becomes RGB.
+
+    Args:
+        image: path of a file or its bytes; an image of Pillow in any mode; or an array, uint8 [h, w] (grey),
+            [h, w, 3] (RGB) or [h, w, 4] (RGBA).
 
     Raises:
-        InputError: the file cannot be read.
+        InputError: the file cannot be read, or this is no image at all.
         ImageError: it cannot be decoded; names the path, if there is one.
     """
-    if isinstance(image, bytes):
-        return decode(image)
+    if isinstance(image, np.ndarray):
+        image = _from_array(image)
+    if isinstance(image, Image.Image):
+        return _from_memory(image)
+    if isinstance(image, bytes | bytearray | memoryview):
+        return decode(bytes(image))
+    if not isinstance(image, str | os.PathLike):
+        raise InputError(
+            "Not an image",
+            got=f"a value of type {type(image).__name__}",
+            next_step="give the path of an image file, its bytes, a Pillow image, or an array (uint8, [h, w, 3])",
+        )
     path = Path(image)
     try:
         return decode(path.read_bytes())
+    except ValueError as error:  # a zero byte in the path
+        raise InputError("Cannot read the image", got=f"{path}: {error}", next_step="correct the path") from error
     except OSError as error:
         raise InputError(
             "Cannot read the image", got=f"{path}: {error.strerror}", next_step="correct the path"
