@@ -61,7 +61,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def predictions(model: Model, clock: Clock) -> Iterator[PredictionQueue]:
-    one = PredictionQueue(model, batch_images=3, max_pixels=1e4, max_wait_seconds=5.0, nice=7, clock=clock)  # type: ignore[arg-type]
+    one = PredictionQueue(model, batch_images=3, max_wait_seconds=5.0, nice=7, clock=clock)  # type: ignore[arg-type]
     one.start()
     yield one
     model.let.release(100)
@@ -102,7 +102,7 @@ def test_who_would_wait_too_long_is_sent_away(model: Model, predictions: Predict
 
 
 def test_what_waits_is_answered_before_the_end(model: Model) -> None:
-    one = PredictionQueue(model, batch_images=1, max_pixels=1e4, max_wait_seconds=60.0)  # type: ignore[arg-type]
+    one = PredictionQueue(model, batch_images=1, max_wait_seconds=60.0)  # type: ignore[arg-type]
     one.start()
     asked = [one.submit([IMAGE]) for _ in range(3)]
     model.let.release(100)

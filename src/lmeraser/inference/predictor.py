@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from lmeraser.config.schema import View
 from lmeraser.core.lda import probabilities
 from lmeraser.core.sufficient_statistics import embedding
 from lmeraser.core.tensors import from_bytes
-from lmeraser.data.images import ImageFile, load_image
+from lmeraser.data.images import ImageFile, ReducedImage, load_image
 from lmeraser.errors import NoModelError
 from lmeraser.inference.quarantine import NOTHING, Quarantine
 from lmeraser.inference.voting import combine
@@ -34,7 +34,7 @@ from lmeraser.models.tuners.base import QueryBatch
 from lmeraser.pipeline.executors.local import LocalExecutor
 from lmeraser.storage.artifacts import ArtifactReader
 
-ImageInput = ImageFile | Image.Image  # an image file, or decoded
+ImageInput = ImageFile | Image.Image | ReducedImage | NDArray[Any]  # as `load_image` takes it, or reduced
 
 
 @dataclass(frozen=True)
@@ -220,7 +220,7 @@ class Predictor:
     @torch.inference_mode()
     def _micro_batch(self, images: Sequence[ImageInput]) -> Batch:
         """Answers for at most one micro-batch, on one thread."""
-        decoded = [image if isinstance(image, Image.Image) else load_image(image) for image in images]
+        decoded = [image if isinstance(image, ReducedImage) else load_image(image) for image in images]
         inputs = [self._executor.look(decoded, view) for view in self._views]
         features = self._executor.features_of(inputs, len(images))
         embeddings = embedding(features[:, self._embedded]) if self._embedded else None

@@ -1,17 +1,18 @@
 """Authentication and authorization of calls: one dependency that each protected route declares its scopes with.
 
 An API key is sent as ``Authorization: Bearer KEY``. Looking it up costs the same whether it is missing, malformed,
-unknown, revoked or valid (`api_keys`). Calls without a valid key are rate limited by address, all others by key.
+unknown, revoked or valid (`api_keys`), and nothing else runs in the threads that do it. Calls without a valid key
+are rate limited by address, all others by key.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Annotated
 
 from fastapi import Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from starlette.concurrency import run_in_threadpool
 
 from lmeraser.service.problems import Problem
 from lmeraser.service.service import Service, service_of
@@ -27,7 +28,8 @@ def require_scope(*scopes: Scope) -> Callable[[Request, Credentials], Awaitable[
     async def authorize(request: Request, credentials: Credentials) -> ApiKey:
         service: Service = service_of(request)
         presented = credentials.credentials if credentials is not None else ""
-        key = await run_in_threadpool(service.workspace.api_keys.find, presented)
+        loop = asyncio.get_running_loop()
+        key = await loop.run_in_executor(service.key_lookups, service.workspace.api_keys.find, presented)
         if key is None:
             service.rate_limiter.take(client_address(request))
             raise Problem(

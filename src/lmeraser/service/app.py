@@ -18,12 +18,15 @@ from lmeraser._version import __version__
 from lmeraser.errors import LmeraserError
 from lmeraser.service.limits import BodySizeLimit
 from lmeraser.service.logs import AccessLog
+from lmeraser.service.opendsr_requests import ErasureRequest
 from lmeraser.service.problems import Problem, ProblemDetails, handle_exception
 from lmeraser.service.routes import erasure, events, operation, planning, prediction
+from lmeraser.service.routes.planning import PlanRequest
 from lmeraser.service.service import Service
 
 _BYTES_PER_IDENTITY = 2048  # a generous bound for one identity in the body of a request
 
+JSON_BODIES = (ErasureRequest, PlanRequest)
 ROUTERS = (erasure.router, events.router, planning.router, prediction.router, operation.router)
 
 _DESCRIPTION = """
@@ -60,7 +63,7 @@ def make_app(service: Service, more: Sequence[APIRouter] = ()) -> FastAPI:
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:
-    """The OpenAPI description, with the schema of problems, which no route declares as its return type."""
+    """The OpenAPI description, with the schemas of problems and bodies, which no route declares to FastAPI."""
     if app.openapi_schema is None:
         description = get_openapi(
             title=app.title, version=app.version, description=app.description, routes=app.routes
@@ -70,5 +73,8 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
         )
         schemas = description.setdefault("components", {}).setdefault("schemas", {})
         schemas |= {**problem.pop("$defs", {}), "ProblemDetails": problem}
+        for body in JSON_BODIES:
+            schema = body.model_json_schema(ref_template="#/components/schemas/{model}")
+            schemas |= {**schema.pop("$defs", {}), body.__name__: schema}
         app.openapi_schema = description
     return app.openapi_schema

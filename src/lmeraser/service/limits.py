@@ -1,17 +1,29 @@
-"""Rate limits and size limits of calls. Knows nothing about their content."""
+"""Limits of calls: their rate, the size of their bodies, and what all of them together may hold in memory.
+
+Knows nothing about the content of calls.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import math
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
+from typing import ParamSpec, Self, TypeVar
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lmeraser.service.problems import Problem
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
 _MAX_BUCKETS = 10_000  # beyond, buckets that are full again are dropped
+_BYTES_PER_TOKEN = 64 << 10  # of a body: reading and checking it costs about as much as a small call
 
 
 class RateLimiter:
@@ -28,29 +40,137 @@ class RateLimiter:
         self._burst = float(burst)
         self._clock = clock
         self._buckets: dict[str, tuple[float, float]] = {}  # tokens, and the time at which they were counted
+        self._crowded = _MAX_BUCKETS  # number of buckets at which full ones are dropped
         self._lock = threading.Lock()
 
-    def take(self, caller: str) -> None:
-        """Take one token from a caller's bucket.
+    def take(self, caller: str, tokens: int = 1) -> None:
+        """Take tokens from a caller's bucket; a call that costs more than a whole bucket costs a whole one.
 
         Raises:
-            Problem: the bucket is empty; has the time to wait as ``Retry-After``.
+            Problem: the bucket has too few; has the time to wait as ``Retry-After``.
         """
         now = self._clock()
+        cost = min(float(tokens), self._burst)
         with self._lock:
-            tokens, counted = self._buckets.get(caller, (self._burst, now))
-            tokens = min(self._burst, tokens + (now - counted) * self._rate)
-            allowed = tokens >= 1
-            self._buckets[caller] = (tokens - allowed, now)
-            if len(self._buckets) > _MAX_BUCKETS:
+            left, counted = self._buckets.get(caller, (self._burst, now))
+            left = min(self._burst, left + (now - counted) * self._rate)
+            allowed = left >= cost
+            self._buckets[caller] = (left - cost if allowed else left, now)
+            if len(self._buckets) > self._crowded:
                 self._drop_full_buckets(now)
         if not allowed:
-            wait = str(math.ceil((1 - tokens) / self._rate))
+            wait = str(max(1, math.ceil((cost - left) / self._rate)))
             raise Problem(429, "rate", "Too many requests; see Retry-After", headers={"Retry-After": wait})
 
     def _drop_full_buckets(self, now: float) -> None:
         refill = (self._burst - 1) / self._rate
         self._buckets = {name: bucket for name, bucket in self._buckets.items() if now - bucket[1] < refill}
+        self._crowded = max(_MAX_BUCKETS, 2 * len(self._buckets))  # so that a call costs no more with many callers
+
+
+def tokens_of_body(size: int) -> int:
+    """Tokens that a body of this many bytes costs besides its call."""
+    return size // _BYTES_PER_TOKEN
+
+
+class Budget:
+    """An amount of memory or work that all calls share.
+
+    Args:
+        total: that may be reserved at the same time.
+        share: that one caller may hold; None: all of it.
+    """
+
+    def __init__(self, total: int, share: int | None = None) -> None:
+        self.total = total
+        self.share = total if share is None else share
+        self._held: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    @property
+    def held(self) -> int:
+        """How much is reserved now."""
+        return sum(self._held.values())
+
+    def reserve(self, caller: str, amount: int = 0) -> Reservation:
+        """Reserve an amount for a caller until the reservation is released.
+
+        Raises:
+            Problem: there is not enough left.
+        """
+        reservation = Reservation(self, caller)
+        reservation.add(amount)
+        return reservation
+
+    def _change(self, caller: str, amount: int) -> None:
+        with self._lock:
+            if amount > 0 and (self.held + amount > self.total or self._held[caller] + amount > self.share):
+                raise Problem(503, "busy", "Too much is waiting; see Retry-After", headers={"Retry-After": "1"})
+            self._held[caller] += amount
+            if self._held[caller] <= 0:
+                del self._held[caller]
+
+
+class Reservation:
+    """What one call has reserved of a budget; a context manager that releases it."""
+
+    def __init__(self, budget: Budget, caller: str) -> None:
+        self._budget = budget
+        self._caller = caller
+        self._amount = 0
+
+    def add(self, amount: int) -> None:
+        """Reserve more. Raises as `Budget.reserve`."""
+        self._budget._change(self._caller, amount)
+        self._amount += amount
+
+    def release(self) -> None:
+        """Give it back; harmless to repeat."""
+        amount = self._amount
+        self._amount = 0
+        self._budget._change(self._caller, -amount)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.release()
+
+
+class SharedThread:
+    """One thread for work that is long, in a queue in which no caller can take all places.
+
+    Args:
+        name: of the thread.
+        places: in the queue, of which one caller may have half.
+    """
+
+    def __init__(self, name: str, places: int) -> None:
+        self._budget = Budget(places, places // 2)
+        self._executor = ThreadPoolExecutor(1, name)
+
+    async def run(self, caller: str, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call a function there, and wait for its result without blocking the event loop.
+
+        Raises:
+            Problem: the queue is full.
+        """
+        with self._budget.reserve(caller, 1):
+            return await asyncio.wrap_future(self._executor.submit(function, *args, **kwargs))
+
+    def run_blocking(self, caller: str, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """As `run`, for callers in a thread of their own."""
+        with self._budget.reserve(caller, 1):
+            return self._executor.submit(function, *args, **kwargs).result()
+
+    def stop(self) -> None:
+        """Drop what waits, and end the thread."""
+        self._executor.shutdown(cancel_futures=True)
 
 
 class BodySizeLimit:
@@ -58,8 +178,7 @@ class BodySizeLimit:
 
     Args:
         app: the application.
-        max_bytes: for every path that ``max_bytes_by_path`` does not name; such a body may be read before the
-            caller is authenticated.
+        max_bytes: for every path that ``max_bytes_by_path`` does not name.
         max_bytes_by_path: limits of single paths.
     """
 

@@ -33,6 +33,7 @@ from lmeraser.inference.predictor import Predictor
 from lmeraser.inference.quarantine import QuarantineScope, current_scope, quarantine
 from lmeraser.models.environment import deterministic
 from lmeraser.models.manifest import Model
+from lmeraser.models.tuners.views import canvas_sides
 
 _ATTEMPTS = 5  # at reading a state that other processes may change meanwhile
 
@@ -48,6 +49,10 @@ class _Generation:
     def predictor(self) -> Predictor:
         session = self.eraser.session
         return Predictor(self.model, session.workspace.store, session.executors.local_for_model(self.model))
+
+    @cached_property
+    def canvas_sides(self) -> frozenset[int]:
+        return canvas_sides(self.model.config())
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +71,11 @@ class ServedModel:
     def model(self) -> Model:
         """The generation's manifest."""
         return self.generation.model
+
+    @property
+    def canvas_sides(self) -> frozenset[int]:
+        """Sides of the canvases that its predictions are made from, px."""
+        return self.generation.canvas_sides
 
     @cached_property
     def predictor(self) -> Predictor:

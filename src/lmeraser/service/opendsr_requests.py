@@ -25,6 +25,7 @@ EXAMPLE_ID = "00000000-0000-4000-8000-000000000001"
 IdentityType = Literal["controller_customer_id", "lmeraser_record_id"]
 RequestType = Literal["erasure", "access", "portability"]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
+MAX_IDENTITIES = 100_000  # the highest value of the setting `service.max_names`
 Url = Annotated[str, StringConstraints(min_length=1, max_length=2000)]
 
 
@@ -97,7 +98,7 @@ class ErasureRequest(BaseModel):
     subject_request_id: UUID4
     subject_request_type: RequestType
     submitted_time: AwareDatetime
-    subject_identities: list[Identity] = Field(min_length=1)
+    subject_identities: list[Identity] = Field(min_length=1, max_length=MAX_IDENTITIES)
     api_version: Annotated[str, StringConstraints(max_length=20)] | None = None
     status_callback_urls: list[Url] = Field(default=[], max_length=10)
     extensions: Extensions = Extensions()
@@ -110,7 +111,7 @@ class ErasureRequest(BaseModel):
             regulation=self.regulation,
             received=now,
             audit=self.extensions.lmeraser.audit,
-            period_began=self.submitted_time,
+            asked=self.submitted_time,
         )
 
 

@@ -19,9 +19,12 @@ from dataclasses import dataclass, field
 from PIL import Image
 
 from lmeraser.core.thread_priority import lower_priority
+from lmeraser.data.images import ReducedImage
 from lmeraser.inference.predictor import Prediction
 from lmeraser.service.model_holder import ModelHolder, ServedModel
 from lmeraser.service.problems import Problem
+
+_RETRY = {"Retry-After": "1"}
 
 
 @dataclass(frozen=True)
@@ -37,15 +40,12 @@ class PredictionBatch:
     served: ServedModel
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Job:
-    images: Sequence[Image.Image]
+    images: Sequence[Image.Image | ReducedImage]
+    sides: frozenset[int] | None
     submitted: float
     future: Future[PredictionBatch] = field(default_factory=Future)
-
-    @property
-    def pixels(self) -> int:
-        return sum(image.width * image.height for image in self.images)
 
 
 class PredictionQueue:
@@ -54,7 +54,6 @@ class PredictionQueue:
     Args:
         model_holder: the served model.
         batch_images: a batch takes waiting calls until it has at least this many images.
-        max_pixels: of all images that are waiting.
         max_wait_seconds: longest time that the oldest image may have waited when another one is submitted.
         nice: by how much to lower the priority of classification (Linux).
         clock: monotonic seconds.
@@ -65,21 +64,18 @@ class PredictionQueue:
         model_holder: ModelHolder,
         *,
         batch_images: int,
-        max_pixels: float,
         max_wait_seconds: float,
         nice: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._model_holder = model_holder
         self._batch_images = batch_images
-        self._max_pixels = max_pixels
         self._max_wait_seconds = max_wait_seconds
         self._nice = nice
         self._clock = clock
         self._jobs: deque[_Job] = deque()
         self._changed = threading.Condition()
         self._stopping = False
-        self._pixels = 0
         self._images = 0
         self._thread = threading.Thread(target=self._run, name="prediction-queue", daemon=True)
 
@@ -99,25 +95,26 @@ class PredictionQueue:
             self._changed.notify()
         self._thread.join()
 
-    def submit(self, images: Sequence[Image.Image]) -> Future[PredictionBatch]:
+    def submit(
+        self, images: Sequence[Image.Image | ReducedImage], sides: frozenset[int] | None = None
+    ) -> Future[PredictionBatch]:
         """Classify images (RGB), at least one.
 
+        Args:
+            images: to classify.
+            sides: of the canvases that they were reduced to, px; None: no image was reduced.
+
         Raises:
-            Problem: too many pixels are waiting, or an image has waited too long.
+            Problem: an image has waited too long.
         """
-        job = _Job(images, self._clock())
+        job = _Job(images, sides, self._clock())
         with self._changed:
-            late = self._jobs and job.submitted - self._jobs[0].submitted > self._max_wait_seconds
-            if late or (self._pixels and self._pixels + job.pixels > self._max_pixels):
-                raise Problem(503, "busy", "Too many images are waiting", headers={"Retry-After": "1"})
-            self._count(job, 1)
+            if self._jobs and job.submitted - self._jobs[0].submitted > self._max_wait_seconds:
+                raise Problem(503, "busy", "Too many images are waiting", headers=_RETRY)
+            self._images += len(job.images)
             self._jobs.append(job)
             self._changed.notify()
         return job.future
-
-    def _count(self, job: _Job, sign: int) -> None:
-        self._pixels += sign * job.pixels
-        self._images += sign * len(job.images)
 
     def _run(self) -> None:
         lower_priority(self._nice)
@@ -128,8 +125,7 @@ class PredictionQueue:
                 _fail(jobs, error)
             finally:
                 with self._changed:
-                    for job in jobs:
-                        self._count(job, -1)
+                    self._images -= sum(len(job.images) for job in jobs)
 
     def _next_jobs(self) -> list[_Job]:
         """The jobs of the next batch; none: the queue is stopping."""
@@ -144,6 +140,11 @@ class PredictionQueue:
 
     def _predict(self, jobs: Sequence[_Job]) -> None:
         served = self._model_holder.ready()
+        outdated = [job for job in jobs if job.sides is not None and job.sides != served.canvas_sides]
+        _fail(outdated, Problem(503, "busy", "The model was replaced; send the images again", headers=_RETRY))
+        jobs = [job for job in jobs if job not in outdated]
+        if not jobs:
+            return
         predictions = iter(served.predictor.predict([image for job in jobs for image in job.images]))
         for job in jobs:
             batch = PredictionBatch([next(predictions) for _ in job.images], served)

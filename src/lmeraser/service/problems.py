@@ -26,6 +26,7 @@ from lmeraser.errors import (
     UnknownRecordError,
 )
 
+MAX_FAULTS = 20  # in a problem; a caller may make any number of them
 MEDIA_TYPE = "application/problem+json"
 _TITLES = {
     400: "Invalid request",
@@ -33,6 +34,7 @@ _TITLES = {
     403: "Permission denied",
     404: "Not found",
     405: "Method not allowed",
+    408: "Request took too long to arrive",
     409: "Conflict with the current state",
     413: "Content too large",
     415: "Content type not supported",
@@ -108,7 +110,7 @@ class Problem(Exception):  # noqa: N818 - the word of RFC 9457
         self.status = status
         self.kind = kind
         self.detail = detail
-        self.faults = list(faults)
+        self.faults = list(faults)[:MAX_FAULTS]
         self.headers = dict(headers or {})
 
     def response(self) -> Response:
@@ -147,8 +149,10 @@ async def handle_exception(request: Request, error: Exception) -> Response:
 
 def invalid(errors: Sequence[Any]) -> Problem:
     """The problem for pydantic's validation errors, without the values."""
-    faults = [Fault(where=_path(error["loc"]), message=_message(error)) for error in errors]
-    return Problem(400, "invalid", "The request does not match the schema in /openapi.json", faults=faults)
+    faults = [Fault(where=_path(error["loc"]), message=_message(error)) for error in errors[:MAX_FAULTS]]
+    more = f"; the first {MAX_FAULTS} faults are listed" if len(errors) > MAX_FAULTS else ""
+    detail = f"The request does not match the schema in /openapi.json{more}"
+    return Problem(400, "invalid", detail, faults=faults)
 
 
 def _path(location: Sequence[int | str]) -> str:

@@ -3,7 +3,7 @@
     calls ──> request writer ──> database ──> derivation supervisor ──> derivation process
                                     │                                          │
                                model holder <──────────────────────────────────┘
-    calls ──> prediction queue ──┘
+    calls ──> image decoder ──> prediction queue ──┘
 
 Routes reach the components through `service_of`. Knows nothing about single routes.
 """
@@ -14,6 +14,7 @@ import contextlib
 import os
 import threading
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Self
 
 from fastapi import Request
@@ -21,7 +22,8 @@ from fastapi import Request
 from lmeraser.eraser import Eraser
 from lmeraser.errors import LmeraserError
 from lmeraser.service.callbacks import CallbackSender
-from lmeraser.service.limits import RateLimiter
+from lmeraser.service.image_decoder import KEPT_WEIGHT, ImageDecoder
+from lmeraser.service.limits import Budget, RateLimiter, SharedThread
 from lmeraser.service.metrics import Metrics
 from lmeraser.service.model_holder import ModelHolder
 from lmeraser.service.prediction_queue import PredictionQueue
@@ -30,6 +32,11 @@ from lmeraser.service.supervisor import DerivationSupervisor
 from lmeraser.workspace.requests.subscriptions import Subscriptions
 
 _MIN_BATCH_IMAGES = 64  # the quarantine is determined once per batch, so small batches would waste time on it
+_LOOKUP_THREADS = 4
+_QUEUE_PLACES = 16  # of plans, and of large bodies, that wait
+_MAX_DECODERS = 4  # threads; what they may hold in memory is limited by pixels
+_UPLOADS = 8  # of the largest size, which may be in memory at the same time
+_UPLOADS_OF_A_KEY = 4  # of those
 _POLL_SECONDS = 0.5  # between two checks for generations and requests from other processes
 
 
@@ -42,12 +49,18 @@ class Service:
 
     Attributes:
         model_holder: the served model.
+        upload_budget: the bytes of all uploads that are being received or decoded.
+        image_decoder: decodes uploads.
         request_writer: accepts and cancels requests.
         prediction_queue: classifies images.
         supervisor: derives models that carry out requests.
         rate_limiter: limits calls per API key.
         metrics: what Prometheus collects.
         open_streams: number of event streams that are open now.
+        key_lookups: threads that look up API keys, and do nothing else.
+        health_checks: the thread that finds out whether the service is ready.
+        body_parser: the thread that checks large bodies.
+        planner: the thread that plans deletions.
         stopping: set when open connections have to end.
     """
 
@@ -60,13 +73,26 @@ class Service:
         self.prediction_queue = PredictionQueue(
             self.model_holder,
             batch_images=max(_MIN_BATCH_IMAGES, self.workspace.config.backbone.micro_batch * workers),
-            max_pixels=self.config.max_waiting_megapixels * 1e6,
             max_wait_seconds=self.config.max_waiting_seconds,
+            nice=self.config.prediction_nice,
+        )
+        upload = self.config.max_upload_mb << 20
+        self.upload_budget = Budget(_UPLOADS * upload, _UPLOADS_OF_A_KEY * upload)
+        max_pixels = int(self.config.max_megapixels * 1e6)
+        self.image_decoder = ImageDecoder(
+            self.model_holder,
+            max_pixels=max_pixels,
+            budget=Budget(max(int(self.config.max_waiting_megapixels * 1e6), KEPT_WEIGHT * max_pixels)),
+            threads=min(workers, _MAX_DECODERS),
             nice=self.config.prediction_nice,
         )
         self.supervisor = DerivationSupervisor(self.workspace, self._on_derivation_finished, compute)
         self.request_writer = RequestWriter(self.workspace, self.supervisor.check_now)
         self.rate_limiter = RateLimiter(self.config.requests_per_second, self.config.burst)
+        self.key_lookups = ThreadPoolExecutor(_LOOKUP_THREADS, "key-lookup")
+        self.health_checks = ThreadPoolExecutor(1, "health-check")
+        self.body_parser = SharedThread("body-parser", _QUEUE_PLACES)
+        self.planner = SharedThread("planner", _QUEUE_PLACES)
         self.open_streams = 0
         self.stopping = threading.Event()
         self.metrics = Metrics(self.workspace, self._gauges(self.workspace.subscriptions))
@@ -76,6 +102,11 @@ class Service:
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
+            stack.callback(self.image_decoder.stop)
+            for executor in (self.key_lookups, self.health_checks):
+                stack.callback(executor.shutdown, cancel_futures=True)
+            for thread in (self.body_parser, self.planner):
+                stack.callback(thread.stop)
             stack.enter_context(self.model_holder)
             self.model_holder.load_published()
             for component in (self.prediction_queue, self.request_writer, self.supervisor, self.callback_sender):

@@ -15,7 +15,7 @@ import lmeraser.pipeline.executors.local as local
 from conftest import png
 from lmeraser import Eraser
 from lmeraser.pipeline.executors.local import LocalExecutor
-from serving import PATIENCE, Running, config_of, fixtures, problem, running, until
+from serving import PATIENCE, Running, config_of, fixtures, problem, running
 
 network, trained, root, api = fixtures("prompts", max_images=8)
 
@@ -86,10 +86,9 @@ def test_too_many_bytes_and_too_many_pixels(
         problem(api.predict(b"x" * (1 << 20)), 413, "too-large")
         problem(api.predict(png([[0] * 101] * 100)), 413, "image-size")
         assert api.predict(png([[0] * 60] * 60)).status_code == 200, "one alone may be larger than what may wait"
-        queue = api.service.prediction_queue
-        until(lambda: not queue.waiting_images)  # the answer comes before the image is taken off the count
-        queue._pixels = 500
-        busy = api.predict(png([[0] * 60] * 60))
+        assert api.service.image_decoder.budget.held == 0
+        with api.service.image_decoder.budget.reserve("another", 39_000):
+            busy = api.predict(png([[0] * 60] * 60))
         assert problem(busy, 503, "busy")
         assert busy.headers["Retry-After"] == "1"
 

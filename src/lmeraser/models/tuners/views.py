@@ -24,7 +24,7 @@ from lmeraser.config.schema import Config, View
 from lmeraser.core.seeding import normal
 from lmeraser.core.tensors import Array
 from lmeraser.data.crops import central_crop
-from lmeraser.data.images import to_canvas
+from lmeraser.data.images import ReducedImage, to_canvas
 from lmeraser.models.backbones.base import Backbone
 from lmeraser.models.tuners.pixel_prompts import PromptShape
 
@@ -32,7 +32,20 @@ _GREY = 127
 _SCALES = {"whole": 1.0, "near": 3 / 2, "far": 2 / 3}  # side of the scaled image / side of the input
 
 
-def view_input(images: Sequence[Image.Image], view: View, backbone: Backbone, config: Config) -> Tensor:
+def canvas_sides(config: Config) -> frozenset[int]:
+    """Sides of all canvases that a prediction is made from, px."""
+    embedded: tuple[View, ...] = config.embedding.views if config.needs_statistics else ()
+    return frozenset(_canvas_side(view, config) for view in ("clean", *embedded))
+
+
+def _canvas_side(view: View, config: Config) -> int:
+    scale = _SCALES.get(view)
+    return config.backbone.canvas_size if scale is None else round(scale * config.backbone.image_size)
+
+
+def view_input(
+    images: Sequence[Image.Image | ReducedImage], view: View, backbone: Backbone, config: Config
+) -> Tensor:
     """One view of some images as input of the backbone.
 
     Args:
@@ -45,8 +58,7 @@ def view_input(images: Sequence[Image.Image], view: View, backbone: Backbone, co
         float32 [micro_batch, 3, size, size], normalised; rows beyond the images are padding.
     """
     size = config.backbone.image_size
-    scale = _SCALES.get(view)
-    side = config.backbone.canvas_size if scale is None else round(scale * size)
+    side = _canvas_side(view, config)
     pixels = _fit(np.stack([to_canvas(image, side) for image in images]), size)
     if view == "mirror":
         pixels = pixels[:, :, ::-1]

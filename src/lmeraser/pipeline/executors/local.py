@@ -27,10 +27,11 @@ from lmeraser.core.digests import Digest
 from lmeraser.core.progress import Progress
 from lmeraser.core.tensors import from_bytes, to_bytes
 from lmeraser.core.thread_priority import lower_priority
-from lmeraser.data.images import decode
+from lmeraser.data.images import ReducedImage, decode
 from lmeraser.errors import StoppedError
 from lmeraser.models.backbones import Backbone, load_backbone
 from lmeraser.models.backbones.activations import activations
+from lmeraser.models.backbones.determinism import require_deterministic
 from lmeraser.models.environment import Fingerprint, deterministic, fingerprint
 from lmeraser.models.tuners import Tuner, create_tuner
 from lmeraser.models.tuners.base import Members, ParallelMap, serial_map
@@ -47,12 +48,17 @@ class LocalExecutor:
     Args:
         config: all settings.
         backbone: the frozen network, if the caller has loaded it already.
+
+    Raises:
+        BackboneError: the backbone cannot be loaded, or is not deterministic.
     """
 
     def __init__(self, config: Config, backbone: Backbone | None = None) -> None:
         self._config = config
         self._backbone = backbone if backbone is not None else load_backbone(config)
         self.environment: Fingerprint = fingerprint(self._backbone)
+        # Here, because all that trains, unlearns, audits or predicts does it with an executor.
+        require_deterministic(self._backbone, self.environment.digest, config.backbone.name)
         self._workers = config.compute.workers or os.cpu_count() or 1
         # Kept from call to call: new threads would have to request all their memory from the system again.
         self._threads = ThreadPoolExecutor(
@@ -121,7 +127,7 @@ class LocalExecutor:
                 parts.append([layer[: len(batch)] for layer in layers])
         return [np.concatenate(layer) for layer in zip(*parts, strict=True)]
 
-    def look(self, images: Sequence[Image.Image], view: View) -> torch.Tensor:
+    def look(self, images: Sequence[Image.Image | ReducedImage], view: View) -> torch.Tensor:
         """A view of at most one micro-batch of decoded images, as input of the backbone."""
         return view_input(images, view, self._backbone, self._config)
 

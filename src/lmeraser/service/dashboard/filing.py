@@ -126,7 +126,7 @@ def plan(call: Call, user: RequestUser, form: SubmittedForm) -> Response:
     request_id = str(uuid.uuid4())
     try:
         draft = form.to_request(request_id, now, service).draft(now)
-        found = _plan(service, draft.selector)
+        found = service.planner.run_blocking(user.key.id, _plan, service, draft.selector)
     except Problem as problem:
         return _render_form(call, form, problem.detail, code=problem.status)
     except InputError as error:

@@ -78,7 +78,7 @@ def show_request(request_id: UUID4, call: Call, user: FollowUser, plan: bool = F
         time_text=time_text,
         progress=service.supervisor.progress,
         clusters=_affected_clusters(service, request),
-        plan=_plan(service, request) if plan and request.state == "pending" else None,
+        plan=_plan(service, request, user) if plan and request.state == "pending" else None,
         certificate=_check_certificate(service, request) if request.state == "completed" else None,
     )
 
@@ -123,11 +123,13 @@ def _affected_clusters(service: Service, request: Request) -> list[int] | None:
     return sorted(set(model.cluster_numbers(trie_keys).values()))
 
 
-def _plan(service: Service, request: Request) -> Plan | str:
+def _plan(service: Service, request: Request, user: User) -> Plan | str:
     """The plan of a pending request, or why there is none."""
     try:
         ids = service.workspace.requests.selection(request).ids
-        return plan_deletion(service, Selector.of(ids=ids)) if ids else "All of its records have been deleted"
+        if not ids:
+            return "All of its records have been deleted"
+        return service.planner.run_blocking(user.key.id, plan_deletion, service, Selector.of(ids=ids))
     except LmeraserError as error:
         return error.message
 

@@ -17,6 +17,7 @@ from starlette.responses import Response
 from lmeraser.core.time import from_text
 from lmeraser.errors import InputError
 from lmeraser.service.access import require_scope
+from lmeraser.service.bodies import check_identity_count, json_body, json_body_schema
 from lmeraser.service.callbacks import check_urls, signature_headers
 from lmeraser.service.opendsr_requests import ErasureRequest
 from lmeraser.service.opendsr_responses import (
@@ -29,14 +30,14 @@ from lmeraser.service.opendsr_responses import (
     opendsr_status,
 )
 from lmeraser.service.problems import Problem, documented
-from lmeraser.service.routes.planning import check_identity_count
 from lmeraser.service.service import Service, service_of
 from lmeraser.workspace.api_keys import ApiKey
 from lmeraser.workspace.requests.state import Request
 
 router = APIRouter(tags=["deletion requests"])
 
-RequestKey = Annotated[ApiKey, Depends(require_scope("request"))]
+_admit = require_scope("request")
+RequestKey = Annotated[ApiKey, Depends(_admit)]
 FollowKey = Annotated[ApiKey, Depends(require_scope("request", "read"))]
 ReadKey = Annotated[ApiKey, Depends(require_scope("read"))]
 
@@ -53,10 +54,13 @@ _CERTIFICATE = {
     response_model=Receipt,
     responses={
         200: {"model": Receipt, "description": "This request was accepted before"},
-        **documented(400, 401, 403, 409, 413, 422, 429, 503),
+        **documented(400, 401, 403, 408, 409, 413, 422, 429, 503),
     },
+    openapi_extra=json_body_schema(ErasureRequest),
 )
-async def file_request(body: ErasureRequest, call: Call, key: RequestKey) -> Response:
+async def file_request(
+    body: Annotated[ErasureRequest, Depends(json_body(ErasureRequest, _admit))], call: Call, key: RequestKey
+) -> Response:
     """File a deletion request (scope `request`).
 
     When this responds, the request is on disk, and no prediction that begins later uses clusters or global heads

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Depends
@@ -12,7 +13,7 @@ from starlette.responses import Response
 from lmeraser.errors import LmeraserError
 from lmeraser.service.access import require_scope
 from lmeraser.service.problems import Problem, documented
-from lmeraser.service.service import service_of
+from lmeraser.service.service import Service, service_of
 from lmeraser.workspace.api_keys import ApiKey
 
 router = APIRouter(tags=["operation"])
@@ -28,21 +29,26 @@ class Health(BaseModel):
 
 
 @router.get("/healthz", summary="Liveness")
-def healthz() -> Health:
+async def healthz() -> Health:
     """Check that the process responds; needs no key."""
     return Health()
 
 
 @router.get("/readyz", summary="Readiness", responses=documented(503))
-def readyz(call: Call) -> Health:
+async def readyz(call: Call) -> Health:
     """Check that requests can be accepted and predictions made; needs no key."""
     service = service_of(call)
     try:
-        service.workspace.database.get_metadata("ledger")
-        service.model_holder.ready()
+        await asyncio.get_running_loop().run_in_executor(service.health_checks, _check_ready, service)
     except LmeraserError as error:
         raise Problem(503, "not-ready", error.message) from error
     return Health()
+
+
+def _check_ready(service: Service) -> None:
+    """Raises `LmeraserError` if requests cannot be accepted, or no prediction made."""
+    service.workspace.database.get_metadata("ledger")
+    service.model_holder.ready()
 
 
 @router.get(

@@ -8,9 +8,11 @@ from fastapi import APIRouter, Depends
 from fastapi import Request as Call
 from pydantic import BaseModel, ConfigDict, Field
 
+from lmeraser.data.name_lookup import NameKind
 from lmeraser.service.access import require_scope
-from lmeraser.service.opendsr_requests import Identity, selector_of
-from lmeraser.service.problems import Problem, documented, name_fields_in_problems
+from lmeraser.service.bodies import json_body, json_body_schema
+from lmeraser.service.opendsr_requests import MAX_IDENTITIES, Identity, selector_of
+from lmeraser.service.problems import documented, name_fields_in_problems
 from lmeraser.service.service import Service, service_of
 from lmeraser.unlearning.dry_run import dry_run
 from lmeraser.unlearning.plan import Plan
@@ -19,7 +21,8 @@ from lmeraser.workspace.requests.draft import Selector
 
 router = APIRouter(tags=["deletion requests"])
 
-RequestKey = Annotated[ApiKey, Depends(require_scope("request"))]
+_admit = require_scope("request")
+RequestKey = Annotated[ApiKey, Depends(_admit)]
 
 
 @name_fields_in_problems
@@ -42,7 +45,7 @@ class PlanRequest(BaseModel):
         }
     )
 
-    subject_identities: list[Identity] = Field(min_length=1)
+    subject_identities: list[Identity] = Field(min_length=1, max_length=MAX_IDENTITIES)
 
 
 class AffectedCluster(BaseModel):
@@ -51,6 +54,14 @@ class AffectedCluster(BaseModel):
     cluster: int
     records_before: int
     records_forgotten: int
+
+
+class NearMiss(BaseModel):
+    """A name that is held and looks like a name of the request, but is not selected."""
+
+    kind: NameKind
+    given: str
+    held: str
 
 
 class PlanResponse(BaseModel):
@@ -65,30 +76,24 @@ class PlanResponse(BaseModel):
     share_to_tune: float
     estimated_seconds: float | None
     expected_share: float
+    near_misses: list[NearMiss] = []
 
 
 @router.post(
     "/plan",
     summary="Plan a deletion",
     response_model=PlanResponse,
-    responses=documented(400, 401, 403, 413, 422, 429, 503),
+    openapi_extra=json_body_schema(PlanRequest),
+    responses=documented(400, 401, 403, 408, 413, 422, 429, 503),
 )
-def plan(body: PlanRequest, call: Call, key: RequestKey) -> PlanResponse:
+async def plan(
+    body: Annotated[PlanRequest, Depends(json_body(PlanRequest, _admit))], call: Call, key: RequestKey
+) -> PlanResponse:
     """Estimate the effect and cost of a deletion; changes nothing (scope `request`)."""
     service = service_of(call)
-    check_identity_count(len(body.subject_identities), service)
-    found = plan_deletion(service, selector_of(body.subject_identities))
+    selector = selector_of(body.subject_identities)
+    found = await service.planner.run(key.id, plan_deletion, service, selector)
     return PlanResponse.model_validate(found.to_json(), from_attributes=True)
-
-
-def check_identity_count(count: int, service: Service) -> None:
-    """Enforce the limit of identities in one request.
-
-    Raises:
-        Problem: there are too many.
-    """
-    if count > service.config.max_names:
-        raise Problem(422, "too-many", f"Too many identities in one request (at most {service.config.max_names})")
 
 
 def plan_deletion(service: Service, selector: Selector) -> Plan:

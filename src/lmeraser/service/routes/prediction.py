@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
 from fastapi import Request as Call
-from PIL import Image
 from pydantic import BaseModel, ConfigDict
-from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from lmeraser.inference.predictor import Prediction
 from lmeraser.service.access import require_scope
-from lmeraser.service.problems import Fault, Problem, documented
+from lmeraser.service.image_decoder import Upload
+from lmeraser.service.limits import Reservation
+from lmeraser.service.problems import Problem, documented
 from lmeraser.service.service import Service, service_of
-from lmeraser.service.uploads import decode_upload
 from lmeraser.workspace.api_keys import ApiKey
 from lmeraser.workspace.freshness import up_to_date
 
@@ -25,6 +25,8 @@ router = APIRouter(tags=["predictions"])
 
 PredictKey = Annotated[ApiKey, Depends(require_scope("predict"))]
 PredictOrReadKey = Annotated[ApiKey, Depends(require_scope("predict", "read"))]
+
+_UPLOAD_SECONDS = 60.0  # for the body of a call; one that is held open would keep its memory
 
 _FORM: dict[str, Any] = {
     "requestBody": {
@@ -128,7 +130,7 @@ class ModelDescription(BaseModel):
     summary="Classify images",
     response_model=PredictionResponse,
     openapi_extra=_FORM,
-    responses=documented(400, 401, 403, 413, 415, 422, 429, 503),
+    responses=documented(400, 401, 403, 408, 413, 415, 422, 429, 503),
 )
 async def predict(call: Call, key: PredictKey) -> PredictionResponse:
     """Classify one or more files named `images`, sent as a form (scope `predict`).
@@ -136,13 +138,11 @@ async def predict(call: Call, key: PredictKey) -> PredictionResponse:
     Clusters and global heads with a record whose deletion was accepted before the call began are not used.
     """
     service = service_of(call)
-    max_pixels = service.config.max_megapixels * 1e6
-    images = [
-        await run_in_threadpool(_decode, number, data, content_type, max_pixels=max_pixels)
-        for number, (data, content_type) in enumerate(await _read_uploads(call, service))
-    ]
-    batch = await asyncio.wrap_future(service.prediction_queue.submit(images))
-    service.metrics.images.inc(len(images))
+    with service.upload_budget.reserve(key.id) as received:
+        decoded = await service.image_decoder.decode(key.id, await _read_uploads(call, service, received))
+    with decoded.reservation:
+        batch = await asyncio.wrap_future(service.prediction_queue.submit(decoded.images, decoded.sides))
+    service.metrics.images.inc(len(batch.predictions))
     service.metrics.rerouted.inc(sum(prediction.rerouted for prediction in batch.predictions))
     model = batch.served.model
     return PredictionResponse(
@@ -175,19 +175,28 @@ def describe_model(call: Call, key: PredictOrReadKey) -> ModelDescription:
     )
 
 
-async def _read_uploads(call: Call, service: Service) -> list[tuple[bytes, str | None]]:
-    """The files of a form with their declared content types; they stay in memory.
+async def _read_uploads(call: Call, service: Service, received: Reservation) -> list[Upload]:
+    """The files of a form; they stay in memory.
+
+    Args:
+        call: to read.
+        service: has the limits.
+        received: grows with what arrives.
 
     Raises:
-        Problem: the form is invalid or has too many files.
+        Problem: the form is invalid, has too many files, or takes too long to arrive.
     """
     if not call.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         raise Problem(415, "form", "The content type is not multipart/form-data; send images as a form")
     max_files = service.config.max_images
-    parser = MultiPartParser(call.headers, call.stream(), max_files=max_files, max_fields=0)
+    chunks = _counted(call.stream(), received)
+    parser = MultiPartParser(call.headers, chunks, max_files=max_files, max_fields=0)
     parser.spool_max_size = service.config.max_upload_mb << 20  # larger files would be written to disk
     try:
-        form = await parser.parse()
+        async with asyncio.timeout(_UPLOAD_SECONDS):
+            form = await parser.parse()
+    except TimeoutError:
+        raise Problem(408, "slow", "The upload took too long", headers={"Connection": "close"}) from None
     except (MultiPartException, KeyError, ValueError) as error:
         detail = f"Malformed form; send at most {max_files} files named 'images' and nothing else"
         raise Problem(400, "form", detail) from error
@@ -195,14 +204,13 @@ async def _read_uploads(call: Call, service: Service) -> list[tuple[bytes, str |
         if not form or set(form) != {"images"}:
             raise Problem(400, "form", "Unexpected fields in the form; send files named 'images' and nothing else")
         files = [value for value in form.getlist("images") if isinstance(value, UploadFile)]
-        return [(await file.read(), file.content_type) for file in files]
+        return [Upload(await file.read(), file.content_type) for file in files]
     finally:
         await form.close()
 
 
-def _decode(number: int, data: bytes, declared_type: str | None, *, max_pixels: float) -> Image.Image:
-    try:
-        return decode_upload(data, declared_type=declared_type, max_pixels=max_pixels)
-    except Problem as problem:
-        problem.faults.append(Fault(where=f"images.{number}", message=problem.detail))
-        raise
+async def _counted(chunks: AsyncIterator[bytes], received: Reservation) -> AsyncIterator[bytes]:
+    """Chunks of a body, each reserved before it is kept."""
+    async for chunk in chunks:
+        received.add(len(chunk))
+        yield chunk

@@ -1,0 +1,220 @@
+"""Decoding of uploads: in threads of its own, within limits that all callers share; each image is reduced at once.
+
+Steps of a call:
+1. the headers of all its images are read, which decodes no pixel (`uploads.inspect_upload`);
+2. their pixels are reserved, together with those of all other callers, until the prediction is made;
+3. each image is decoded, and reduced to what a prediction needs of it (`images.reduce_image`); only so many pixels
+   are decoded at the same time;
+4. a call whose images are not decoded in time is rejected, and what it has not begun is dropped.
+
+Nothing else runs in these threads, so that no key look-up, acceptance or health check waits for an image. They run
+at a lower priority. Knows nothing about HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from PIL import Image
+
+from lmeraser.core.thread_priority import lower_priority
+from lmeraser.data.images import Header, ReducedImage, decode, reduce_image
+from lmeraser.errors import ImageError
+from lmeraser.service.limits import Budget, Reservation
+from lmeraser.service.model_holder import ModelHolder
+from lmeraser.service.problems import Fault, Problem
+from lmeraser.service.uploads import inspect_upload
+
+_SECONDS = 30.0  # for all images of a call
+KEPT_WEIGHT = 4  # a small image is kept as it is until its turn comes, so it counts fourfold
+
+
+@dataclass(frozen=True)
+class Upload:
+    """An uploaded file.
+
+    Attributes:
+        data: its bytes.
+        declared_type: its content type, as declared by the caller.
+    """
+
+    data: bytes
+    declared_type: str | None = None
+
+
+@dataclass(frozen=True)
+class DecodedImages:
+    """The images of one call.
+
+    Attributes:
+        images: in their order.
+        sides: of the canvases that they were reduced to, px.
+        reservation: of their pixels; to be released when the prediction is made.
+    """
+
+    images: Sequence[Image.Image | ReducedImage]
+    sides: frozenset[int]
+    reservation: Reservation
+
+
+class ImageDecoder:
+    """Decodes the uploads of all callers.
+
+    Args:
+        model_holder: knows which canvases the served model needs.
+        max_pixels: of one image, and of all images that are being decoded.
+        budget: the pixels of all images that wait for their prediction.
+        threads: that decode.
+        nice: by how much to lower their priority (Linux).
+        seconds: in which all images of a call have to be decoded.
+
+    Attributes:
+        budget: the pixels of all images that wait for their prediction.
+    """
+
+    def __init__(
+        self,
+        model_holder: ModelHolder,
+        *,
+        max_pixels: int,
+        budget: Budget,
+        threads: int,
+        nice: int = 0,
+        seconds: float = _SECONDS,
+    ) -> None:
+        self._model_holder = model_holder
+        self._max_pixels = max_pixels
+        self.budget = budget
+        self._seconds = seconds
+        self._decoding = _PixelGate(max_pixels)
+        self._headers = ThreadPoolExecutor(1, "upload-header", lower_priority, (nice,))
+        self._pixels = ThreadPoolExecutor(threads, "upload-decoder", lower_priority, (nice,))
+
+    def stop(self) -> None:
+        """Drop what has not begun, and end the threads."""
+        for executor in (self._headers, self._pixels):
+            executor.shutdown(cancel_futures=True)
+
+    async def decode(self, caller: str, uploads: Sequence[Upload]) -> DecodedImages:
+        """Decode the uploads of one call, at least one.
+
+        Raises:
+            Problem: an upload violates a rule (`uploads`), or they are too many for now.
+            NoModelError: there is no model to decode them for.
+        """
+        try:
+            async with asyncio.timeout(self._seconds):
+                return await self._decode_all(caller, uploads)
+        except TimeoutError:
+            detail = "Decoding the images took too long; send fewer or smaller ones"
+            raise Problem(503, "busy", detail, headers={"Retry-After": "5"}) from None
+
+    async def _decode_all(self, caller: str, uploads: Sequence[Upload]) -> DecodedImages:
+        loop = asyncio.get_running_loop()
+        sides, headers = await loop.run_in_executor(self._headers, self._inspect, uploads)
+        reservation = self.budget.reserve(caller, self._weight(headers, sides))
+        futures = [
+            self._pixels.submit(self._decode_one, number, upload.data, header, sides)
+            for number, (upload, header) in enumerate(zip(uploads, headers, strict=True))
+        ]
+        try:
+            images = await asyncio.gather(*map(asyncio.wrap_future, futures))
+        except BaseException:
+            _release_when_ended(futures, reservation)
+            raise
+        return DecodedImages(images, sides, reservation)
+
+    def _inspect(self, uploads: Sequence[Upload]) -> tuple[frozenset[int], list[Header]]:
+        """The canvases that are needed, and the headers (step 1)."""
+        sides = self._model_holder.current.canvas_sides
+        headers = []
+        for number, upload in enumerate(uploads):
+            with _naming(number):
+                headers.append(
+                    inspect_upload(upload.data, declared_type=upload.declared_type, max_pixels=self._max_pixels)
+                )
+        return sides, headers
+
+    def _weight(self, headers: Sequence[Header], sides: Collection[int]) -> int:
+        """The pixels to reserve for a call (step 2).
+
+        Raises:
+            Problem: they are more than a call may have.
+        """
+        reduced = sum(side * side for side in sides)
+        weight = sum(max(pixels, KEPT_WEIGHT * min(pixels, reduced)) for pixels in map(_pixels, headers))
+        if weight > self.budget.share:
+            limit = f"{self.budget.share / 1e6:g} million pixels"
+            raise Problem(413, "image-size", f"All images of the call together exceed the limit of {limit}")
+        return weight
+
+    def _decode_one(
+        self, number: int, data: bytes, header: Header, sides: Collection[int]
+    ) -> Image.Image | ReducedImage:
+        """One image, reduced (step 3)."""
+        with _naming(number), self._decoding.enter(_pixels(header)):
+            try:
+                image = decode(data)
+            except ImageError as error:
+                raise Problem(422, "image", error.message) from error
+            return reduce_image(image, sides)
+
+
+class _PixelGate:
+    """Lets threads decode at the same time while all their images together have at most so many pixels."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._pixels = 0
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def enter(self, pixels: int) -> Iterator[None]:
+        """Wait for room for an image, and take it; one alone always has room."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._pixels or self._pixels + pixels <= self._most)
+            self._pixels += pixels
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._pixels -= pixels
+                self._changed.notify_all()
+
+
+def _pixels(header: Header) -> int:
+    return header.width * header.height
+
+
+@contextmanager
+def _naming(number: int) -> Iterator[None]:
+    """Name the image in a problem."""
+    try:
+        yield
+    except Problem as problem:
+        problem.faults.append(Fault(where=f"images.{number}", message=problem.detail))
+        raise
+
+
+def _release_when_ended(futures: Sequence[Future[Image.Image | ReducedImage]], reservation: Reservation) -> None:
+    """Drop what has not begun (step 4); what is being decoded holds its pixels until it ends."""
+    for future in futures:
+        future.cancel()
+    left = len(futures)
+    lock = threading.Lock()
+
+    def ended(_: object) -> None:
+        nonlocal left
+        with lock:
+            left -= 1
+            last = left == 0
+        if last:
+            reservation.release()
+
+    for future in futures:
+        future.add_done_callback(ended)
