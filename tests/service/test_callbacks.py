@@ -176,6 +176,8 @@ def test_calls_are_made_in_a_thread_of_their_own(
 PRIVATE = [
     "127.0.0.1", "10.0.0.1", "172.16.5.4", "192.168.1.1", "169.254.169.254", "100.64.0.1", "0.0.0.0", "224.0.0.1",
     "::1", "fe80::1%eth0", "fd00::1", "::ffff:127.0.0.1", "::ffff:10.0.0.1", "255.255.255.255", "240.0.0.1", "::",
+    "64:ff9b::10.0.0.1", "64:ff9b::a9fe:a9fe", "64:ff9b:1::808:808", "2002:a00:1::", "2002:808:808::1", "::10.0.0.1",
+    "::8.8.8.8", "fec0::1", "2001::1", "100::1", "5f00::1", "3fff::1", "192.0.0.8", "192.88.99.1",
 ]  # fmt: skip
 
 
@@ -198,7 +200,7 @@ def test_a_public_address_is_called_itself_not_its_name_again(
 ) -> None:
     called: list[str] = []
 
-    def post(_: CallbackSender, notice: object, parts: object, address: str) -> str:
+    async def post(_: CallbackSender, notice: object, parts: object, address: str) -> str:
         called.append(address)
         return ""
 

@@ -8,6 +8,7 @@ are rate limited by address, all others by key.
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 from collections.abc import Awaitable, Callable
 from typing import Annotated
 
@@ -48,5 +49,11 @@ def require_scope(*scopes: Scope) -> Callable[[Request, Credentials], Awaitable[
 
 
 def client_address(request: Request) -> str:
-    """The name under which calls without a valid key are rate limited."""
-    return f"address {request.client.host if request.client else ''}"
+    """The name under which calls without a valid key are rate limited; an IPv6 address counts as its network."""
+    try:
+        address = ipaddress.ip_address(request.client.host if request.client else "")
+    except ValueError:
+        return "address unknown"
+    if address.version == 6:
+        return f"address {ipaddress.ip_network((address, 64), strict=False)}"
+    return f"address {address}"

@@ -7,7 +7,9 @@ Rules:
 3. addresses that are not public are refused, unless the operator lists the host as a private one (there, http is
    allowed as well);
 4. redirects are not followed, proxies are not used, and the response body is not read;
-5. a notification is signed and names no person; one that fails is retried for days and survives restarts
+5. a call has a deadline from its look-up to its answer; each host is called by itself, one call at a time, so that
+   a slow host delays no other; stopping aborts calls;
+6. a notification is signed and names no person; one that fails is retried for days and survives restarts
    (`subscriptions`).
 
 The log refers to a callback by number, never by URL.
@@ -15,13 +17,15 @@ The log refers to a callback by number, never by URL.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import logging
 import socket
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
+from typing import TypeVar
 from urllib.parse import SplitResult, urlsplit
 
 import httpx2
@@ -35,11 +39,13 @@ from lmeraser.workspace.requests.subscriptions import Notification
 from lmeraser.workspace.workspace import Workspace
 
 _POLL_SECONDS = 1.0  # between two checks for due notifications
-_TIMEOUT = 10.0  # seconds for a call
+_TIMEOUT = 10.0  # seconds for a call, from the look-up of its host to its answer
 _DEFAULT_PORTS = {"https": 443, "http": 80}
 
 log = logging.getLogger("lmeraser.service")
 Resolve = Callable[[str, int], Sequence[str]]
+_Host = tuple[str, int]
+R = TypeVar("R")
 
 
 def check_urls(urls: Sequence[str], config: ServiceConfig) -> None:
@@ -89,67 +95,108 @@ class CallbackSender:
         self._on_attempt = on_attempt
         self._resolve = resolve
         self._config = workspace.config.service
-        self._stopping = threading.Event()
+        self._stop: Callable[[], object] = lambda: None  # set by the thread
+        self._started = threading.Event()
         self._thread = threading.Thread(target=self._run, name="callback-sender", daemon=True)
+        self._calls: dict[_Host, asyncio.Task[None]] = {}  # of the hosts that are being called
 
     def start(self) -> None:
         """Start sending."""
         self._thread.start()
+        self._started.wait()
 
     def stop(self) -> None:
-        """Stop after the call in progress."""
-        self._stopping.set()
+        """Stop, and abort the calls in progress; the next service sends their notifications again."""
+        self._stop()
         self._thread.join()
 
-    def _run(self) -> None:
-        while not self._stopping.wait(_POLL_SECONDS):
-            with contextlib.suppress(Exception):  # the database is busy or gone: retry at the next poll
-                self.send_due()
-
     def send_due(self) -> None:
-        """Send every notification that is due."""
-        subscriptions = self._workspace.subscriptions
-        for notification in subscriptions.due(self._workspace.clock()):
-            if self._stopping.is_set():
-                return
-            failure = self._send(notification)
-            self._on_attempt(not failure)
-            if not failure:
-                subscriptions.delivered(notification)
-                continue
-            patience = timedelta(days=self._config.callback_days)
-            retried = subscriptions.failed(notification, now=self._workspace.clock(), patience=patience)
-            consequence = "will be retried" if retried else "is given up"
-            log.warning(
-                "callback %d of request %s failed and %s: %s",
-                notification.subscription,
-                notification.request,
-                consequence,
-                failure,
-            )
+        """Send every notification that is due, and wait for the answers; for a sender that is not started."""
+        asyncio.run(self._wait_for_calls())
 
-    def _send(self, notification: Notification) -> str:
+    def _run(self) -> None:
+        asyncio.run(self._send_until_stopped())
+
+    async def _send_until_stopped(self) -> None:
+        loop = asyncio.get_running_loop()
+        stopping = asyncio.Event()
+        self._stop = lambda: loop.call_soon_threadsafe(stopping.set)
+        self._started.set()
+        while not stopping.is_set():
+            with contextlib.suppress(Exception):  # the database is busy or gone: retry at the next poll
+                self._start_due()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stopping.wait(), _POLL_SECONDS)
+        # `asyncio.run` cancels the calls in progress.
+
+    async def _wait_for_calls(self) -> None:
+        self._start_due()
+        await asyncio.gather(*self._calls.values())
+
+    def _start_due(self) -> None:
+        """Start calling the hosts that have notifications due and are not being called (rule 5)."""
+        due: dict[_Host, list[Notification]] = {}
+        for notification in self._workspace.subscriptions.due(self._workspace.clock()):
+            due.setdefault(_host_of(notification.url), []).append(notification)
+        for host, notifications in due.items():
+            if host not in self._calls:
+                call = asyncio.get_running_loop().create_task(self._send_all(notifications))
+                self._calls[host] = call
+                call.add_done_callback(lambda _, host=host: self._calls.pop(host))  # type: ignore[misc]
+
+    async def _send_all(self, notifications: Iterable[Notification]) -> None:
+        """Send the notifications for one host, one after the other."""
+        for notification in notifications:
+            try:
+                async with asyncio.timeout(_TIMEOUT):
+                    failure = await self._send(notification)
+            except TimeoutError:
+                failure = "no answer in time"
+            with contextlib.suppress(Exception):  # the database is busy: it stays due
+                self._record(notification, failure)
+
+    def _record(self, notification: Notification, failure: str) -> None:
+        """Note the outcome of a call; '' is success."""
+        subscriptions = self._workspace.subscriptions
+        self._on_attempt(not failure)
+        if not failure:
+            subscriptions.delivered(notification)
+            return
+        patience = timedelta(days=self._config.callback_days)
+        retried = subscriptions.failed(notification, now=self._workspace.clock(), patience=patience)
+        consequence = "will be retried" if retried else "is given up"
+        log.warning(
+            "callback %d of request %s failed and %s: %s",
+            notification.subscription,
+            notification.request,
+            consequence,
+            failure,
+        )
+
+    async def _send(self, notification: Notification) -> str:
         """Send one notification; the reason if it failed, else ''."""
         parts = _parse_url(notification.url)
         if parts is None or not _is_listed(parts, self._config.callback_hosts):
             return "host no longer listed"
         try:
-            address = self._checked_address(parts)
+            address = await self._checked_address(parts)
             if not address:
                 return "address in a private network"
-            return self._post(notification, parts, address)
+            return await self._post(notification, parts, address)
         except OSError:
             return "host not found"
         except httpx2.HTTPError as error:
             return type(error).__name__
 
-    def _checked_address(self, parts: SplitResult) -> str:
+    async def _checked_address(self, parts: SplitResult) -> str:
         """The address to call (rules 2 and 3); '' if one of the host's addresses is not allowed."""
-        addresses = self._resolve(parts.hostname or "", parts.port or _DEFAULT_PORTS[parts.scheme])
+        host = parts.hostname or ""
+        port = parts.port or _DEFAULT_PORTS[parts.scheme]
+        addresses = await _in_daemon_thread(lambda: self._resolve(host, port))
         private = _is_listed(parts, self._config.private_callback_hosts)
         return addresses[0] if private or all(map(is_public, addresses)) else ""
 
-    def _post(self, notification: Notification, parts: SplitResult, address: str) -> str:
+    async def _post(self, notification: Notification, parts: SplitResult, address: str) -> str:
         workspace = self._workspace
         request = workspace.requests.require(notification.request)
         status = RequestStatus.of(request, self._config, workspace.clock())
@@ -162,13 +209,45 @@ class CallbackSender:
             "Content-Type": "application/json",
             **signature_headers(body, workspace.signing_key, self._config),
         }
-        with (
-            httpx2.Client(timeout=_TIMEOUT, trust_env=False, follow_redirects=False) as client,
+        async with (
+            httpx2.AsyncClient(timeout=_TIMEOUT, trust_env=False, follow_redirects=False) as client,
             client.stream(
                 "POST", url, content=body, headers=headers, extensions={"sni_hostname": parts.hostname}
             ) as response,
         ):
             return "" if response.is_success else f"status {response.status_code}"
+
+
+async def _in_daemon_thread(function: Callable[[], R]) -> R:
+    """Call a function that cannot be aborted, in a thread that holds up neither the deadline nor the end."""
+    loop = asyncio.get_running_loop()
+    result: asyncio.Future[R] = loop.create_future()
+
+    def set_result(value: R) -> None:
+        if not result.done():
+            result.set_result(value)
+
+    def set_error(error: BaseException) -> None:
+        if not result.done():
+            result.set_exception(error)
+
+    def call() -> None:
+        with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
+            try:
+                value = function()
+            except Exception as error:
+                loop.call_soon_threadsafe(set_error, error)
+            else:
+                loop.call_soon_threadsafe(set_result, value)
+
+    threading.Thread(target=call, name="callback-lookup", daemon=True).start()
+    return await result
+
+
+def _host_of(url: str) -> _Host:
+    """The host and port of a URL, by which calls are kept apart."""
+    parts = _parse_url(url)
+    return ("", 0) if parts is None else (parts.hostname or "", parts.port or _DEFAULT_PORTS[parts.scheme])
 
 
 def _parse_url(url: str) -> SplitResult | None:

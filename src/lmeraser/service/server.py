@@ -4,18 +4,21 @@ Rules:
 1. it listens on a loopback address unless another one is requested;
 2. every protected route requires an API key, on loopback too, which other users and web pages can reach;
 3. on any other address it starts only with TLS (or behind a proxy that terminates TLS, if so stated) and with at
-   least one active API key.
+   least one active API key;
+4. the address of a caller is that of its connection; ``X-Forwarded-For`` is believed only from proxies that the
+   operator names.
 """
 
 from __future__ import annotations
 
 import contextlib
 import gc
+import ipaddress
 import logging
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -66,6 +69,23 @@ def check_exposure(service: Service, host: str, *, tls: bool, behind_proxy: bool
         )
 
 
+def check_proxies(proxies: Sequence[str]) -> None:
+    """Check that trusted proxies are addresses or networks.
+
+    Raises:
+        InputError: one is not; uvicorn would compare it as a text and never trust it.
+    """
+    for proxy in proxies:
+        try:
+            ipaddress.ip_network(proxy)
+        except ValueError as error:
+            raise InputError(
+                "Trusted proxy is not an IP address or network",
+                got=repr(proxy),
+                next_step="give its address, such as 10.0.0.5, or its network, such as 10.0.0.0/24",
+            ) from error
+
+
 def listen(host: str, port: int) -> socket.socket:
     """A listening socket; port 0 selects a free one.
 
@@ -96,6 +116,7 @@ def run(
     *,
     certificate: Path | None = None,
     key: Path | None = None,
+    trusted_proxies: Sequence[str] = (),
     ready: Callable[[str], None],
 ) -> None:
     """Serve until the process receives SIGTERM or SIGINT.
@@ -106,12 +127,15 @@ def run(
         listening: a listening socket.
         certificate: PEM file with the chain of TLS certificates.
         key: PEM file with their private key.
+        trusted_proxies: addresses or networks whose ``X-Forwarded-For`` and ``X-Forwarded-Proto`` are believed.
         ready: called with the URL once the service answers.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("httpx2").setLevel(logging.ERROR)  # it would log the URLs of callbacks
     config = uvicorn.Config(
         app,
+        proxy_headers=bool(trusted_proxies),  # uvicorn would believe every process of this machine (rule 4)
+        forwarded_allow_ips=list(trusted_proxies),
         log_config=None,
         access_log=False,  # it would log paths, which may contain anything a caller sends (`logs`)
         log_level="warning",

@@ -56,7 +56,7 @@ class Service:
         supervisor: derives models that carry out requests.
         rate_limiter: limits calls per API key.
         metrics: what Prometheus collects.
-        open_streams: number of event streams that are open now.
+        streams: the event streams that may be open at once, half of them for one key.
         key_lookups: threads that look up API keys, and do nothing else.
         health_checks: the thread that finds out whether the service is ready.
         body_parser: the thread that checks large bodies.
@@ -93,7 +93,7 @@ class Service:
         self.health_checks = ThreadPoolExecutor(1, "health-check")
         self.body_parser = SharedThread("body-parser", _QUEUE_PLACES)
         self.planner = SharedThread("planner", _QUEUE_PLACES)
-        self.open_streams = 0
+        self.streams = Budget(self.config.max_streams, max(1, self.config.max_streams // 2))
         self.stopping = threading.Event()
         self.metrics = Metrics(self.workspace, self._gauges(self.workspace.subscriptions))
         self.callback_sender = CallbackSender(self.workspace, self.metrics.count_callback)

@@ -116,6 +116,10 @@ def test_not_too_many_follow_at_once(api: Running) -> None:
     api.call("DELETE", f"/requests/{request}")
     for _ in range(5):
         assert api.get(f"/requests/{request}/events").status_code == 200
-    assert api.service.open_streams == 0, "those that ended made room"
-    api.service.open_streams = 2
-    problem(api.get(f"/requests/{request}/events"), 503, "busy")
+    assert api.service.streams.held == 0, "those that ended made room"
+    admin = next(key for key in api.service.workspace.api_keys.all() if key.name == "admin")
+    with api.service.streams.reserve(admin.id, 1):
+        problem(api.get(f"/requests/{request}/events"), 503, "busy")  # half of them are for one key
+        assert api.get(f"/requests/{request}/events", "read").status_code == 200
+        with api.service.streams.reserve("another", 1):
+            problem(api.get(f"/requests/{request}/events", "read"), 503, "busy")

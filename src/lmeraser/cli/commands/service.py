@@ -33,6 +33,10 @@ def serve(
         Path | None, typer.Option("--tls-key", help="PEM file with the private key of the TLS certificate.")
     ] = None,
     behind_proxy: Annotated[bool, typer.Option("--behind-proxy", help="A reverse proxy terminates TLS.")] = False,
+    trusted_proxies: Annotated[
+        list[str] | None,
+        typer.Option("--trusted-proxy", help="Address or network of a proxy whose X-Forwarded-For is believed."),
+    ] = None,
     head: Annotated[
         Path | None, typer.Option(help="The head exported last; an older state of the workspace is not served.")
     ] = None,
@@ -44,7 +48,7 @@ def serve(
     try:
         from lmeraser.service.app import make_app
         from lmeraser.service.dashboard.dashboard import add_dashboard
-        from lmeraser.service.server import check_exposure, listen, run
+        from lmeraser.service.server import check_exposure, check_proxies, listen, run
         from lmeraser.service.service import Service
     except ImportError as error:
         raise InputError(
@@ -62,6 +66,7 @@ def serve(
         if head is not None:
             _check_not_set_back(eraser, head)
         service = Service(eraser, compute=compute_settings(executor, address, processes))
+        check_proxies(trusted_proxies or ())
         check_exposure(service, host, tls=certificate is not None, behind_proxy=behind_proxy)
         socket = listen(host, port)
         if not eraser.workspace.api_keys.any_active():
@@ -74,7 +79,15 @@ def serve(
 
         app = make_app(service)
         add_dashboard(app)
-        run(app, service, socket, certificate=certificate, key=key, ready=ready)
+        run(
+            app,
+            service,
+            socket,
+            certificate=certificate,
+            key=key,
+            trusted_proxies=trusted_proxies or (),
+            ready=ready,
+        )
 
 
 def _check_not_set_back(eraser: Eraser, path: Path) -> None:

@@ -13,7 +13,7 @@ from starlette.responses import RedirectResponse, Response
 from lmeraser.errors import InputError, LmeraserError, VerificationError
 from lmeraser.evidence.certificate import verify, verify_in_ledger
 from lmeraser.evidence.dsse import Envelope, PublicKey
-from lmeraser.service.dashboard.authorization import User, check_csrf_token, require_scope
+from lmeraser.service.dashboard.authorization import User, check_csrf_token, require_scope, session_of
 from lmeraser.service.dashboard.pages import HOME, PageRoute, render, time_left
 from lmeraser.service.routes import erasure, events
 from lmeraser.service.routes.planning import plan_deletion
@@ -108,7 +108,7 @@ def follow(request_id: UUID4, call: Call, user: FollowUser) -> Response:
     """Send the page the events of its request."""
     service = service_of(call)
     erasure.find_request(service, str(request_id))
-    return events.stream(service, str(request_id))
+    return events.stream(service, str(request_id), user.key.id, session_open=lambda: session_of(call) is not None)
 
 
 def _affected_clusters(service: Service, request: Request) -> list[int] | None:

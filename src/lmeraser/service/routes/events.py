@@ -3,15 +3,16 @@
     event: status      data: as of GET /requests/ID      first, and whenever the state changes
     event: progress    data: {"step", "done", "total"}   while the request is in progress
 
-The stream ends when the request is closed. A client that loses the connection reconnects; the first event has the
-complete status, so no event has to be replayed.
+The stream ends when the request is closed, and as soon as its API key is revoked or its session ends. A client
+that loses the connection reconnects; the first event has the complete status, so no event has to be replayed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -29,6 +30,7 @@ from lmeraser.service.problems import Problem, documented
 from lmeraser.service.routes.erasure import find_request
 from lmeraser.service.service import Service, service_of
 from lmeraser.workspace.api_keys import ApiKey
+from lmeraser.workspace.requests.state import Request
 
 router = APIRouter(tags=["deletion requests"])
 
@@ -55,37 +57,54 @@ async def follow_events(subject_request_id: UUID4, call: Call, key: FollowKey) -
     """Receive the status of a request live (scope `request` or `read`)."""
     service = service_of(call)
     await run_in_threadpool(find_request, service, str(subject_request_id))
-    return stream(service, str(subject_request_id))
+    return stream(service, str(subject_request_id), key.id)
 
 
 # Not a generator route: FastAPI sends those with "Cache-Control: no-cache", which lets caches store the events.
-def stream(service: Service, request_id: str) -> Response:
+def stream(
+    service: Service, request_id: str, key_id: str, session_open: Callable[[], bool] = lambda: True
+) -> Response:
     """A response that lasts until a request is closed.
 
+    Args:
+        service: the service.
+        request_id: of the request.
+        key_id: of the API key that opened the stream; the stream ends when it is revoked.
+        session_open: whether the session that opened the stream, if there is one, has not ended.
+
     Raises:
-        Problem: too many streams are open.
+        Problem: too many streams are open, or too many of this key.
     """
-    if service.open_streams >= service.config.max_streams:
-        raise Problem(503, "busy", "Too many event streams are open", headers={"Retry-After": "5"})
-    return EventSourceResponse(_counted_events(service, request_id), headers=_HEADERS)
+
+    def admitted() -> bool:
+        return session_open() and service.workspace.api_keys.get(key_id) is not None
+
+    service.streams.reserve(key_id, 1).release()  # refused here, while there can be an answer
+    return EventSourceResponse(_counted_events(service, request_id, key_id, admitted), headers=_HEADERS)
 
 
-async def _counted_events(service: Service, request_id: str) -> AsyncIterator[bytes]:
-    service.open_streams += 1  # not earlier: a generator that is never started would never count down
-    try:
-        async for event in events(service, request_id):
+async def _counted_events(
+    service: Service, request_id: str, key_id: str, admitted: Callable[[], bool]
+) -> AsyncIterator[bytes]:
+    # Reserved here and not earlier: a generator that is never started would never release it.
+    with contextlib.suppress(Problem), service.streams.reserve(key_id, 1):
+        async for event in events(service, request_id, admitted):
             yield event
-    finally:
-        service.open_streams -= 1
 
 
-async def events(service: Service, request_id: str) -> AsyncIterator[bytes]:
-    """The encoded events of one request, until it is closed or the service is stopped."""
+async def events(service: Service, request_id: str, admitted: Callable[[], bool]) -> AsyncIterator[bytes]:
+    """The encoded events of one request, until it is closed, its reader is not admitted, or the service stops."""
+
+    def look() -> Request | None:
+        return find_request(service, request_id) if admitted() else None
+
     state = ""
     reported = service.supervisor.progress
     last_sent = time.monotonic()
     while not service.stopping.is_set():
-        request = await run_in_threadpool(find_request, service, request_id)
+        request = await run_in_threadpool(look)
+        if request is None:
+            return
         if request.state != state:
             state = request.state
             last_sent = time.monotonic()
