@@ -30,6 +30,7 @@ from pydantic import BaseModel, ConfigDict
 from lmeraser.core.digests import Digest
 from lmeraser.core.lda import solve
 from lmeraser.core.sufficient_statistics import SufficientStatistics, embedding, quantize
+from lmeraser.errors import BackboneError
 
 if TYPE_CHECKING:
     from lmeraser.models.backbones.base import Backbone
@@ -83,7 +84,11 @@ def deterministic() -> Iterator[None]:
 
 
 def fingerprint(backbone: Backbone) -> Fingerprint:
-    """The fingerprint of this process with a backbone; takes a few passes through it."""
+    """The fingerprint of this process with a backbone; takes a few passes through it.
+
+    Raises:
+        BackboneError: the backbone has no deterministic gradients.
+    """
     return Fingerprint(
         torch=torch.__version__,
         numpy=np.__version__,
@@ -132,9 +137,16 @@ def _gradient(features: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
 
 def _canary(backbone: Backbone) -> Digest:
     images = probe_images(backbone, seed=0)
-    with deterministic():
-        features, gradients = features_and_gradients(backbone, images)
-        shared = prompt_gradient(backbone, images)
+    try:
+        with deterministic():
+            features, gradients = features_and_gradients(backbone, images)
+            shared = prompt_gradient(backbone, images)
+    except (RuntimeError, NotImplementedError) as error:  # torch refuses operations that are not deterministic
+        raise BackboneError(
+            "The backbone cannot compute features and their gradients deterministically",
+            got=str(error).partition("\n")[0],
+            next_step="choose another backbone in lmeraser.toml; nothing was changed",
+        ) from error
     quantized = quantize(embedding(features.numpy()[:, None]))
     count, width = quantized.shape
     statistics = SufficientStatistics.zero(width, classes=count).plus(quantized, range(count))

@@ -45,7 +45,12 @@ class Session:
             return model.fingerprints if model is not None else ()
 
         executors = ExecutorProvider(
-            lambda: workspace.config, preferred=preferred, backbone=backbone, progress=progress
+            lambda: workspace.config,
+            preferred=preferred,
+            backbone=backbone,
+            # Version 0.1 looked in the working directory, which often was the folder of the workspace's folder.
+            folders=(workspace.root, workspace.root.parent),
+            progress=progress,
         )
         return cls(workspace, executors, progress)
 

@@ -25,6 +25,7 @@ from lmeraser.data.records import Records
 from lmeraser.errors import CorruptError, LockedError
 from lmeraser.evidence.dsse import SigningKey
 from lmeraser.evidence.ledger import Ledger
+from lmeraser.models.backbone_names import locate_backbone
 from lmeraser.pipeline.calibration import Calibration
 from lmeraser.storage.artifacts import BlobStore
 from lmeraser.storage.database import Database
@@ -92,6 +93,7 @@ class Workspace:
         """
         layout = Layout(Path(root))
         create_folder(layout, config, classes=classes, signing_key=signing_key or SigningKey.new())
+        config = locate_backbone(config)  # the settings have to mean the same in any working directory
         workspace = cls(layout.root, wait=wait, clock=clock)
         try:
             with workspace.writing("init"):

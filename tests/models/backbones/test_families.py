@@ -15,8 +15,8 @@ import torch
 
 from lmeraser.config.schema import parse
 from lmeraser.errors import BackboneError
+from lmeraser.models.backbone_names import ALIASES
 from lmeraser.models.backbones import Backbone, load_backbone
-from lmeraser.models.backbones.huggingface import ALIASES
 from lmeraser.models.environment import deterministic, features_and_gradients, probe_images
 
 Pair = tuple[torch.Tensor, torch.Tensor]
@@ -308,7 +308,7 @@ def test_a_missing_folder_or_an_unreachable_name_says_which_file_to_put_where(
 
 
 def test_only_a_name_that_says_so_is_looked_for_on_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
-    from transformers import AutoModel
+    from transformers import AutoConfig
 
     asked: dict[str, bool] = {}
 
@@ -316,7 +316,7 @@ def test_only_a_name_that_says_so_is_looked_for_on_the_hub(monkeypatch: pytest.M
         asked[name] = not local_files_only
         raise OSError("not here")
 
-    monkeypatch.setattr(AutoModel, "from_pretrained", refuse)
+    monkeypatch.setattr(AutoConfig, "from_pretrained", refuse)
     for name in ("patients/ward-3", "hub:nobody/nothing", "vit-b-22k"):
         with pytest.raises(BackboneError, match="hub:OWNER/NAME"):
             load(name, size=224)

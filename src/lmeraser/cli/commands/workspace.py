@@ -44,7 +44,7 @@ def init(
     from lmeraser.workspace.workspace import Workspace
 
     base = preset_name(preset)
-    values = schema.read(config, base=base) if config else schema.preset(base)
+    values = locate_backbone(schema.read(config, base=base), config.parent) if config else schema.preset(base)
     key = SigningKey.read(signing_key) if signing_key else None
     Workspace.create(global_options.workspace, values, classes=split_names(classes), signing_key=key).close()
     typer.echo(
@@ -52,6 +52,7 @@ def init(
         "the public key of its certificates is in signing.pub"
     )
 
+    from lmeraser.models.backbone_names import locate_backbone
 
 def add(
     source: Annotated[str, typer.Argument(help="Folder of class folders, parquet files, or hub:OWNER/NAME.")],

@@ -6,7 +6,7 @@ import torch
 
 from lmeraser.config.schema import Config
 from lmeraser.errors import BackboneError
-from lmeraser.models.backbones import efficientnet_lite
+from lmeraser.models.backbone_names import BUNDLED
 from lmeraser.models.backbones.base import Backbone
 
 __all__ = ["Backbone", "load_backbone"]
@@ -19,8 +19,10 @@ def load_backbone(config: Config) -> Backbone:
         BackboneError: the weights cannot be found or loaded, or there is no such device.
     """
     device = _device(config.compute.device)
-    if config.backbone.name == efficientnet_lite.NAME:
-        return efficientnet_lite.EfficientNetLite0(config.backbone, device)
+    if config.backbone.name == BUNDLED:
+        from lmeraser.models.backbones.efficientnet_lite import EfficientNetLite0
+
+        return EfficientNetLite0(config.backbone, device)
     from lmeraser.models.backbones.huggingface import HuggingFaceBackbone
 
     return HuggingFaceBackbone(config.backbone, device)

@@ -67,6 +67,7 @@ class Backbone(ABC):
     token_input: TokenInput | None = None
     _mean: Tensor
     _std: Tensor
+    _channels: list[int] | None = None  # the image's, in the order of the input's; None: red, green, blue
 
     @abstractmethod
     def features(self, images: Tensor, prompt: Tensor | None = None) -> Tensor:
@@ -91,6 +92,8 @@ class Backbone(ABC):
 
     def normalize(self, pixels: Tensor) -> Tensor:
         """Pixels, uint8 [n, 3, h, w], as float32 input, normalised with the constants of the public training."""
+        if self._channels is not None and self._channels != [0, 1, 2]:
+            pixels = pixels[:, self._channels]
         return pixels.to(self.device, torch.float32).div_(255.0).sub_(self._mean).div_(self._std)
 
 

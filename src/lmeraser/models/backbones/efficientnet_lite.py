@@ -19,10 +19,10 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from lmeraser.config.schema import BackboneConfig
 from lmeraser.errors import BackboneError
+from lmeraser.models.backbone_names import BUNDLED
 from lmeraser.models.backbones.base import DTYPES, Backbone, channel_constants, weights_digest
 from lmeraser.models.backbones.frozen import FrozenConv, TunableConv, mask_clamped
 
-NAME = "efficientnet-lite0"
 _FEATURES = 1280
 _MEAN = (127 / 255,) * 3  # as in the checkpoint's training: (pixel - 127) / 128
 _STD = (128 / 255,) * 3
@@ -33,7 +33,7 @@ class EfficientNetLite0(Backbone):
 
     def __init__(self, config: BackboneConfig, device: torch.device) -> None:
         network = _pretrained()
-        self.digest = weights_digest({"name": NAME, "pooling": "mean"}, network.state_dict())
+        self.digest = weights_digest({"name": BUNDLED, "pooling": "mean"}, network.state_dict())
         self.image_size = config.image_size
         self.micro_batch = config.micro_batch
         self.feature_dim = _FEATURES

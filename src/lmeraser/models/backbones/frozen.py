@@ -18,20 +18,33 @@ _ONEDNN: Any = torch.ops.mkldnn  # torch's stubs lack its operations, and types 
 _AVAILABLE = bool(cast("Any", torch.backends.mkldnn).is_available())
 
 
-def freeze(module: nn.Module) -> nn.Module:
+def freeze(module: nn.Module, *, replace: bool = True) -> nn.Module:
     """Freeze a network in place.
 
+    Args:
+        module: the network.
+        replace: whether to replace layers by those of this file.
+
     Returns:
-        ``module`` in evaluation mode, without gradients for its weights, with the layers of this file in it.
+        ``module`` in evaluation mode, without gradients for its weights.
     """
+    module.eval()  # not chained: `train` of some networks returns nothing (LeViT)
+    module.requires_grad_(False)
+    if replace:
+        _replace_layers(module)
+        module.eval()
+    return module
+
+
+def _replace_layers(module: nn.Module) -> None:
     for name, child in module.named_children():
-        if type(child) is nn.Linear:  # not a subclass, which may do more
+        plain = not child._forward_hooks and not child._forward_pre_hooks
+        if plain and type(child) is nn.Linear:  # not a subclass, which may do more
             setattr(module, name, FrozenLinear(child.weight, child.bias))
-        elif type(child) is nn.Conv2d and _splits_into_patches(child):
+        elif plain and type(child) is nn.Conv2d and _splits_into_patches(child):
             setattr(module, name, FrozenPatches(child))
         else:
-            freeze(child)
-    return module.eval().requires_grad_(False)
+            _replace_layers(child)
 
 
 def _splits_into_patches(convolution: nn.Conv2d) -> bool:
@@ -56,6 +69,7 @@ class FrozenLinear(nn.Module):
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         super().__init__()
+        self.out_features, self.in_features = weight.shape
         self.bias = None if bias is None else bias.detach()
         self._packed = can_pack(weight)
         weight = weight.detach()
@@ -97,12 +111,16 @@ class _Linear(torch.autograd.Function):
 class FrozenPatches(nn.Module):
     """A convolution over patches that do not overlap, computed as one matrix product.
 
+    Has the attributes of the convolution that networks read (MobileNet pads its input by them).
+
     Args:
         convolution: its stride is the size of its kernel; it has no padding, dilation or groups.
     """
 
     def __init__(self, convolution: nn.Conv2d) -> None:
         super().__init__()
+        for name in ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups"):
+            setattr(self, name, getattr(convolution, name))
         self.height, self.width = convolution.kernel_size
         self.linear = FrozenLinear(convolution.weight.flatten(1), convolution.bias)
 

@@ -1,16 +1,17 @@
-"""Backbones from image models of ``transformers``: ViT, Swin, DINOv2, ConvNeXt, ResNet...
+"""Backbones from image models of ``transformers``: ViT, Swin, DINOv2, ConvNeXt, ResNet, CLIP...
 
-Weights are loaded from a local folder, or from the hub if the name says so, as safetensors only: no code is
-unpickled and none is fetched. The features are the class token where there is one (ViT), else the model's own
-pooling (Swin: mean of the tokens), unless a folder's ``config.json`` names another pooling (`checkpoints`). Pixel
-statistics are read from the model's ``preprocessor_config.json``.
+Weights are loaded from a local folder, or from the hub if the name says so (`loading`). Of a model for images and
+text the vision tower is loaded. The features are the class token where the family is known for one (ViT), else the
+model's own pooling (Swin: mean of the tokens), else the mean of the last feature map, unless a folder's
+``config.json`` names another pooling (`checkpoints`). Pixel statistics are those of the model's own image
+processor (`image_processor`). `docs/backbones.md` lists the families.
 """
 
 from __future__ import annotations
 
+import inspect
 import json
-from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,95 +21,60 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lmeraser.config.schema import BackboneConfig
+from lmeraser.core.digests import Digest
 from lmeraser.errors import BackboneError
 from lmeraser.models.backbones.base import DTYPES, Backbone, channel_constants, weights_digest
+from lmeraser.models.backbones.check_cache import cached_check
+from lmeraser.models.backbones.class_vectors import CLASSIFIER, classifier_weights, reproduces_logits
 from lmeraser.models.backbones.frozen import freeze
+from lmeraser.models.backbones.image_processor import PixelStatistics, pixel_statistics
+from lmeraser.models.backbones.loading import check_complete, check_takes_images, first_line, load_model
+from lmeraser.models.backbones.location import Location
 from lmeraser.models.backbones.tokens import token_input
 
-ALIASES = {
-    "vit-b-22k": "google/vit-base-patch16-224-in21k",
-    "vit-b-1k": "google/vit-base-patch16-224",
-    "swin-b-22k": "microsoft/swin-base-patch4-window7-224-in22k",
-    "swin-b-1k": "microsoft/swin-base-patch4-window7-224",
-}
-HUB = "hub:"  # begins the name of a model of the Hugging Face hub
-_CLASS_TOKEN = frozenset({"vit", "deit", "dinov2", "dinov2_with_registers", "beit", "data2vec-vision", "vit_mae"})
-_INTERPOLATING = frozenset({"vit", "deit"})  # the others adapt to the size of the input without an argument
-_CLASSIFIER = "classifier.weight"  # name of the class vectors in transformers' image classifiers
 POOLING = "lmeraser_pooling"  # key in config.json: the pooling for its classifier, if not the model's usual one
-_DEFAULT_MEAN = _DEFAULT_STD = (0.5, 0.5, 0.5)
-
-
-@dataclass(frozen=True)
-class _Location:
-    """Where a model is loaded from.
-
-    Attributes:
-        name: a folder, or a model's name on the hub.
-        local_files_only: ask no server. Only a name that says so is looked for on the hub: the path of a folder
-            that does not exist may be private, and would be sent there.
-    """
-
-    name: str
-    local_files_only: bool
-
-    @classmethod
-    def of(cls, name: str) -> _Location:
-        """The location that ``backbone.name`` means; a name without prefix is a folder, or in the hub's cache."""
-        if name in ALIASES:
-            return cls(ALIASES[name], local_files_only=False)
-        if name.startswith(HUB):
-            return cls(name.removeprefix(HUB), local_files_only=False)
-        return cls(name, local_files_only=True)
-
-    def file(self, name: str) -> str | None:
-        """The path of one of the model's files; None if it has none of this name.
-
-        Raises:
-            OSError: the hub cannot be reached.
-        """
-        from transformers.utils import cached_file
-
-        path: str | None = cached_file(
-            self.name,
-            name,
-            local_files_only=self.local_files_only,
-            _raise_exceptions_for_missing_entries=False,
-        )
-        return path
+_CLASS_TOKEN = (
+    *("vit", "deit", "dinov2", "dinov2_with_registers", "beit", "data2vec-vision", "vit_mae"),
+    *("vit_msn", "pvt"),  # without a pooler; their own classifiers see the class token
+)
+_POOLINGS = {**dict.fromkeys(_CLASS_TOKEN, "cls"), "ijepa": "mean"}  # of families that do not use a pooler
+_INTERPOLATING = frozenset({"vit", "deit"})  # always told to adapt their positions to the size of the input
+_INTERPOLATE = "interpolate_pos_encoding"
 
 
 class HuggingFaceBackbone(Backbone):
     """A frozen ``transformers`` image model."""
 
     def __init__(self, config: BackboneConfig, device: torch.device) -> None:
-        location = _Location.of(config.name)
-        model, missing = _load(location, config.name)
-        model_type = str(model.config.model_type)
-        natural = _natural_pooling(model.config)
-        self._pooling = config.pooling if config.pooling != "auto" else natural
-        _drop_unused_pooler(model, self._pooling)
-        _check_complete(model, missing, config.name)
-        self._extra = {"interpolate_pos_encoding": True} if model_type in _INTERPOLATING else {}
-        mean, std = _pixel_statistics(location)
-        architecture = {"config": _stable(model.config), "pooling": self._pooling, "mean": mean, "std": std}
-        classifier = _classifier(location)
-        classifier_state = {} if classifier is None else {_CLASSIFIER: torch.from_numpy(classifier)}
-        self.digest = weights_digest(architecture, {**model.state_dict(), **classifier_state})
+        location = Location.of(config.name)
+        model, missing = load_model(location, config.name)
+        check_takes_images(model, config.name)
+        self._extra = _extra_arguments(model, config.image_size)
         self.image_size = config.image_size
         self.micro_batch = config.micro_batch
+        natural = _natural_pooling(model, config, self._extra)
+        self._pooling = config.pooling if config.pooling != "auto" else natural
+        _drop_unused_pooler(model, self._pooling)
+        check_complete(model, missing, config.name)
+        pixels = pixel_statistics(location, str(model.config.model_type), config.name)
+        classifier = classifier_weights(location)
+        self.digest = _digest(model, self._pooling, pixels, classifier)
         self.device = device
-        self._mean = channel_constants(mean, device)
-        self._std = channel_constants(std, device)
-        if model_type in _INTERPOLATING and self._pooling in ("cls", "pooler"):
-            _keep_class_token(model)
+        self._mean = channel_constants(pixels.mean, device)
+        self._std = channel_constants(pixels.std, device)
+        self._channels = list(pixels.order)
         self._dtype = DTYPES[config.precision]
         self._location = location
         self._name = config.name
-        self._model: Any = freeze(model.to(device, self._dtype))
-        self.feature_dim = self._probe(config)
-        fits = self._pooling == natural and classifier is not None and classifier.shape[1] == self.feature_dim
-        self.class_vectors = classifier if fits else None  # features of another pooling lie in another space
+        self._model: Any = self._frozen(model)
+        try:
+            self.feature_dim = self._probe(config)
+        except BackboneError:  # a network that asks its layers for more than a forward pass keeps its own
+            model, _ = load_model(location, config.name)
+            _drop_unused_pooler(model, self._pooling)
+            self._model = freeze(model.to(device, self._dtype), replace=False)
+            self.feature_dim = self._probe(config)
+        self.class_vectors = classifier if self._has_logits(model.config, classifier) else None
         if self._pooling == "cls":
             self.token_input = token_input(self._model, self._extra)
 
@@ -120,24 +86,107 @@ class HuggingFaceBackbone(Backbone):
 
     def network(self) -> nn.Module:
         """The model as transformers builds it, loaded again."""
-        model, _ = _load(self._location, self._name)
+        model, _ = load_model(self._location, self._name)
         _drop_unused_pooler(model, self._pooling)
-        return _Tunable(model.to(self.device, self._dtype), self._pooling, self._extra).eval()
+        tunable = _Tunable(model.to(self.device, self._dtype), self._pooling, self._extra)
+        tunable.eval()
+        return tunable
+
+    def _frozen(self, model: Any) -> nn.Module:
+        """The network with fast layers, on its device."""
+        if str(model.config.model_type) in _INTERPOLATING and self._pooling in ("cls", "pooler"):
+            _keep_class_token(model)
+        return freeze(model.to(self.device, self._dtype))
 
     def _probe(self, config: BackboneConfig) -> int:
         """Length of a feature vector, measured with one pass."""
         shape = (config.micro_batch, 3, config.image_size, config.image_size)
         try:
             with torch.no_grad():
-                return int(self.features(torch.zeros(shape, device=self.device)).shape[1])
-        except (RuntimeError, ValueError, AttributeError, TypeError) as error:
-            raise BackboneError(
-                "The backbone cannot compute features with these settings",
-                got=f"{config.name} with backbone.image_size = {config.image_size} and "
-                f"backbone.pooling = {config.pooling!r}: {error}",
-                next_step="set backbone.image_size to the size that the model was trained on, and "
-                "backbone.pooling to a pooling that it has",
-            ) from error
+                features = self.features(torch.zeros(shape, device=self.device))
+        except Exception as error:  # a network may raise anything
+            raise _no_features(config, first_line(error)) from error
+        if features.ndim != 2 or len(features) != config.micro_batch:
+            raise _no_features(config, f"the output has the shape {list(features.shape)}")
+        return int(features.shape[1])
+
+    def _has_logits(self, model_config: Any, classifier: NDArray[np.float32] | None) -> bool:
+        """Whether the classifier's weights belong to the features; found out once for each backbone and size."""
+        if classifier is None or classifier.shape[1] != self.feature_dim:
+            return False  # features of another pooling lie in another space
+        if hasattr(model_config, POOLING):  # stated by `checkpoints.convert`, which knows the published network
+            return self._pooling == getattr(model_config, POOLING)
+        from transformers import __version__
+
+        facts = {
+            "check": "class vectors",
+            "backbone": str(self.digest),
+            "image_size": self.image_size,
+            "torch": torch.__version__,
+            "transformers": __version__,
+        }
+        images = torch.randn(2, 3, self.image_size, self.image_size, generator=torch.Generator().manual_seed(0))
+        pool = partial(_pooled, pooling=self._pooling)
+        return cached_check(facts, lambda: reproduces_logits(self._location, images, self._extra, pool))
+
+
+def _digest(model: Any, pooling: str, pixels: PixelStatistics, classifier: NDArray[np.float32] | None) -> Digest:
+    """Digest of all that the features and class vectors depend on."""
+    architecture = {
+        "config": _stable(model.config),
+        "pooling": pooling,
+        "mean": pixels.mean,
+        "std": pixels.std,
+    }
+    if pixels.order != PixelStatistics.order:
+        architecture["channels"] = pixels.order
+    classifier_state = {} if classifier is None else {CLASSIFIER: torch.from_numpy(classifier)}
+    return weights_digest(architecture, {**model.state_dict(), **classifier_state})
+
+
+def _extra_arguments(model: Any, image_size: int) -> dict[str, bool]:
+    """Arguments of every pass besides the pixels."""
+    if str(model.config.model_type) in _INTERPOLATING:
+        return {_INTERPOLATE: True}
+    takes = _INTERPOLATE in inspect.signature(model.forward).parameters
+    trained = getattr(model.config, "image_size", image_size)
+    return {_INTERPOLATE: True} if takes and trained not in (image_size, [image_size] * 2) else {}
+
+
+def _natural_pooling(model: Any, config: BackboneConfig, extra: dict[str, bool]) -> str:
+    """The pooling that the checkpoint's classifier was trained on.
+
+    Raises:
+        BackboneError: the network has no pooling of its own, and its tokens could be pooled in several ways.
+    """
+    known = getattr(model.config, POOLING, _POOLINGS.get(str(model.config.model_type)))
+    if known is not None or config.pooling != "auto":
+        return str(known)
+    try:
+        with torch.no_grad():
+            output = model.eval()(pixel_values=torch.zeros(1, 3, config.image_size, config.image_size), **extra)
+        if getattr(output, "pooler_output", None) is not None:
+            return "pooler"
+        dimensions = output.last_hidden_state.ndim
+    except Exception as error:  # a network may raise anything
+        raise _no_features(config, first_line(error)) from error
+    if dimensions != 4:
+        raise BackboneError(
+            "The backbone has no pooling of its own",
+            got=f"{config.name}: a {model.config.model_type}, whose tokens could be pooled in several ways",
+            next_step="set backbone.pooling to 'cls' (the first token) or 'mean', as its publisher says",
+        )
+    return "mean"
+
+
+def _no_features(config: BackboneConfig, why: str) -> BackboneError:
+    return BackboneError(
+        "The backbone cannot compute features with these settings",
+        got=f"{config.name} with backbone.image_size = {config.image_size} and "
+        f"backbone.pooling = {config.pooling!r}: {why}",
+        next_step="set backbone.image_size to the size that the model was trained on, and "
+        "backbone.pooling to a pooling that it has",
+    )
 
 
 class _Tunable(nn.Module):
@@ -200,94 +249,11 @@ class _ClassTokenLayer(nn.Module):
         return result
 
 
-def _classifier(location: _Location) -> NDArray[np.float32] | None:
-    """Weights of the checkpoint's own classifier, float32 [classes, d], which `AutoModel` does not load.
-
-    None where there are none, or where the checkpoint is split into several files.
-    """
-    from safetensors import safe_open
-
-    path = location.file("model.safetensors")
-    if path is None:
-        return None
-    with safe_open(path, framework="numpy") as file:
-        if _CLASSIFIER not in file.keys():  # noqa: SIM118 - not a dictionary
-            return None
-        weights: NDArray[np.float32] = file.get_tensor(_CLASSIFIER).astype(np.float32)
-    return weights if weights.ndim == 2 else None
-
-
-def _natural_pooling(config: Any) -> str:
-    """The pooling that the checkpoint's classifier was trained on."""
-    return str(getattr(config, POOLING, "cls" if config.model_type in _CLASS_TOKEN else "pooler"))
-
-
 def _drop_unused_pooler(model: Any, pooling: str) -> None:
     """Remove a pooler with weights that the features don't use; checkpoints often lack these weights."""
     pooler = getattr(model, "pooler", None)
     if pooling != "pooler" and isinstance(pooler, nn.Module) and any(True for _ in pooler.parameters()):
         model.pooler = None
-
-
-def _check_complete(model: Any, missing: set[str], name: str) -> None:
-    """Refuse missing weights: transformers would draw them at random, differently in every process."""
-    if used := sorted(missing & set(model.state_dict())):
-        raise BackboneError(
-            "The backbone's checkpoint is incomplete",
-            got=f"{name} lacks {len(used)} tensors, for instance {used[0]}",
-            next_step="use a complete checkpoint, or a backbone.pooling that does not need them",
-        )
-
-
-def _load(location: _Location, name: str) -> tuple[Any, set[str]]:
-    """The model, and the names of the weights that its checkpoint lacks.
-
-    Args:
-        location: where it is.
-        name: ``backbone.name``, for errors.
-    """
-    from transformers import AutoModel
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()  # `_check_complete` reports missing weights
-    try:
-        # Safetensors only, and never code from the model's folder: loading must not execute anything.
-        model, report = AutoModel.from_pretrained(
-            location.name,
-            local_files_only=location.local_files_only,
-            use_safetensors=True,
-            trust_remote_code=False,
-            dtype=torch.float32,
-            output_loading_info=True,
-        )
-    except Exception as error:  # transformers raises OSError, ValueError, KeyError... with long explanations
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise BackboneError(
-            "The backbone cannot be loaded",
-            got=f"{name!r} (possible: 'efficientnet-lite0', a folder saved by transformers, "
-            f"or {HUB}OWNER/NAME on the Hugging Face hub): {first}",
-            next_step=f"without network, put config.json and model.safetensors of {location.name} into a folder "
-            "and set backbone.name to that folder's path",
-        ) from error
-    # A mismatched key is a name whose shapes differ; its weights would be random as well.
-    mismatched = [key if isinstance(key, str) else key[0] for key in report["mismatched_keys"]]
-    return model, {*report["missing_keys"], *mismatched}
-
-
-def _pixel_statistics(location: _Location) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation that pixels from 0 to 1 are normalised with, by channel."""
-    try:
-        path = location.file("preprocessor_config.json")
-    except OSError:
-        path = None
-    values = json.loads(Path(path).read_text(encoding="utf-8")) if path else {}
-    if values.get("do_normalize") is False:
-        return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-    return (
-        tuple(float(v) for v in values.get("image_mean", _DEFAULT_MEAN)),
-        tuple(float(v) for v in values.get("image_std", _DEFAULT_STD)),
-    )
 
 
 def _stable(config: Any) -> dict[str, Any]:

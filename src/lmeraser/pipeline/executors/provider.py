@@ -6,13 +6,15 @@ Knows nothing about workspaces; imports torch only when an executor is started.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from lmeraser.config.schema import Config
 from lmeraser.core.digests import Digest
 from lmeraser.core.progress import Progress, silent
+from lmeraser.models.backbone_names import locate_backbone
 from lmeraser.models.manifest import Model
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ class ExecutorProvider:
         settings: returns the settings; called when an executor is needed.
         preferred: returns the environments that a pool prefers, for instance those of the served model.
         backbone: the frozen network, if the caller has loaded it already.
+        folders: where a relative path of the backbone's folder may begin, besides the working directory.
         progress: receives progress reports.
     """
 
@@ -38,9 +41,11 @@ class ExecutorProvider:
         *,
         preferred: Callable[[], Iterable[Digest]] = tuple,
         backbone: Backbone | None = None,
+        folders: Sequence[Path] = (),
         progress: Progress = silent,
     ) -> None:
         self._settings = settings
+        self._folders = tuple(folders)
         self._preferred = preferred
         self._backbone = backbone
         self._progress = progress
@@ -52,7 +57,7 @@ class ExecutorProvider:
             from lmeraser.pipeline.executors.local import LocalExecutor
 
             self._progress("loading the backbone", 0, None)
-            self._local = LocalExecutor(self._settings(), self._backbone)
+            self._local = LocalExecutor(self._located(self._settings()), self._backbone)
         return self._local
 
     def use(self, executor: Executor) -> None:
@@ -84,7 +89,7 @@ class ExecutorProvider:
             return self.local()
         from lmeraser.pipeline.executors.local import LocalExecutor
 
-        return LocalExecutor(model.config(settings.compute))
+        return LocalExecutor(self._located(model.config(settings.compute)))
 
     def close(self) -> None:
         """Stop the workers, if any were started."""
@@ -94,7 +99,10 @@ class ExecutorProvider:
     @cached_property
     def _pool(self) -> PooledExecutor:
         self._progress("starting workers", 0, None)
-        return worker_pool(self._settings(), prefer=self._preferred())
+        return worker_pool(self._located(self._settings()), prefer=self._preferred())
+
+    def _located(self, config: Config) -> Config:
+        return locate_backbone(config, *self._folders)
 
 
 def worker_pool(config: Config, *, prefer: Iterable[Digest] = ()) -> PooledExecutor:

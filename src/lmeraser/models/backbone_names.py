@@ -1,0 +1,40 @@
+"""Names of backbones in the settings, and the folders that they mean. Needs no torch.
+
+- ``efficientnet-lite0`` comes with the installation;
+- ``vit-b-22k`` and others are aliases of models of the Hugging Face hub;
+- ``hub:OWNER/NAME`` is a model of the Hugging Face hub;
+- anything else is a folder. A relative path is looked for beside the settings, whatever the working directory is.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lmeraser.config.schema import Config
+
+BUNDLED = "efficientnet-lite0"
+ALIASES = {
+    "vit-b-22k": "google/vit-base-patch16-224-in21k",
+    "vit-b-1k": "google/vit-base-patch16-224",
+    "swin-b-22k": "microsoft/swin-base-patch4-window7-224-in22k",
+    "swin-b-1k": "microsoft/swin-base-patch4-window7-224",
+}
+HUB = "hub:"  # begins the name of a model of the Hugging Face hub
+
+
+def locate_backbone(config: Config, *folders: Path) -> Config:
+    """Settings that name the backbone's folder by an absolute path, if they mean a folder that exists.
+
+    Args:
+        config: all settings.
+        folders: where a relative path may begin, in this order; the working directory comes last.
+    """
+    name = config.backbone.name
+    if name == BUNDLED or name in ALIASES or name.startswith(HUB):
+        return config
+    for folder in (*folders, Path()):
+        path = folder / Path(name).expanduser()
+        if (path / "config.json").is_file():
+            backbone = config.backbone.model_copy(update={"name": str(path.resolve())})
+            return config.model_copy(update={"backbone": backbone})
+    return config

@@ -1,0 +1,222 @@
+"""The check that a backbone is deterministic, on which exactness rests.
+
+A network may draw random numbers in evaluation mode (ViTMAE masks patches), or let images of a batch see each
+other. What is trained on such features cannot be trained again, and no audit would agree. So a backbone is checked
+when it is loaded for training, unlearning or prediction: once for each environment and backbone (`check_cache`).
+
+- no pass changes the state of a random generator of Python, numpy or torch;
+- two passes over the same images give the same bits, features and input gradients;
+- an image gives the same bits among other images, and at another place of the batch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lmeraser.core.digests import Digest
+from lmeraser.errors import BackboneError
+from lmeraser.models.backbones.base import Backbone
+from lmeraser.models.backbones.check_cache import cached_check
+from lmeraser.models.environment import deterministic, features_and_gradients, probe_images
+
+_VERSION = 1  # of the check; a new one repeats it everywhere
+_TRIES = 3  # other threads of this process may draw random numbers during a pass
+
+Pair = tuple[Tensor, Tensor]
+
+
+def require_deterministic(backbone: Backbone, fingerprint: Digest, name: str) -> None:
+    """Check a backbone, unless this was done in this environment already.
+
+    Args:
+        backbone: the frozen network.
+        fingerprint: digest of the environment fingerprint.
+        name: ``backbone.name``, for errors.
+
+    Raises:
+        BackboneError: its features are not deterministic; names the first layer whose output is not.
+    """
+
+    def check() -> bool:
+        check_determinism(backbone, name)
+        return True
+
+    facts = {
+        "check": "determinism",
+        "version": _VERSION,
+        "fingerprint": str(fingerprint),
+        "backbone": str(backbone.digest),
+    }
+    cached_check(facts, check)
+
+
+def check_determinism(backbone: Backbone, name: str) -> None:
+    """Check a backbone with a few passes. Arguments and errors as in `require_deterministic`."""
+    with deterministic():
+        reason = _random_layer(backbone) or _difference(backbone)
+    if reason is not None:
+        raise BackboneError(
+            "The backbone is not deterministic, so nothing that is trained on it could be unlearned exactly",
+            got=f"{name}: {reason}",
+            next_step="choose another backbone in lmeraser.toml; nothing was changed",
+        )
+
+
+def draws_random_numbers(backbone: Backbone) -> bool:
+    """Whether passes change the state of a random generator."""
+    images = probe_images(backbone, seed=1)
+
+    def changes() -> bool:
+        before = _generator_states()
+        features_and_gradients(backbone, images)
+        return _generator_states() != before
+
+    return all(changes() for _ in range(_TRIES))
+
+
+def _random_layer(backbone: Backbone) -> str | None:
+    """Which layer draws random numbers; None if none does."""
+    if not draws_random_numbers(backbone):
+        return None
+    states: list[Any] = []
+    found: list[str] = []
+
+    def before(layer: str) -> None:
+        states.append(_generator_states())
+
+    def after(layer: str, output: Any) -> None:
+        if states.pop() != _generator_states():
+            found.append(layer)  # an inner layer ends before the layer that it is a part of
+
+    with _watched(backbone, before, after):
+        features_and_gradients(backbone, probe_images(backbone, seed=1))
+    return f"{found[0] if found else 'a pass'} draws random numbers in evaluation mode"
+
+
+def _difference(backbone: Backbone) -> str | None:
+    """What changes the features or gradients of an image, and the first layer where it does; None: nothing."""
+    images, others = probe_images(backbone, seed=1), probe_images(backbone, seed=2)
+    size = len(images)
+    neighbours, moved = others.clone(), others.clone()
+    neighbours[0] = images[0]
+    moved[size - 1] = images[0]
+    first = features_and_gradients(backbone, images)
+    if not first[0].isfinite().all():
+        return "features of noise are not finite numbers"
+    again = features_and_gradients(backbone, images)
+    if not _equal(first, again):
+        every = [(place, place) for place in range(size)]
+        return f"two passes over the same images differ{_first_layer(backbone, images, images, every)}"
+    batches = [("beside other images", neighbours, 0), ("at another place of the batch", moved, size - 1)]
+    for what, batch, place in batches:
+        result = features_and_gradients(backbone, batch)
+        if not _equal((first[0][0], first[1][0]), (result[0][place], result[1][place])):
+            return f"an image has other features {what}{_first_layer(backbone, images, batch, [(0, place)])}"
+    return None
+
+
+def _equal(one: Pair, other: Pair) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+# --- layers ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Output:
+    """What a layer gave: its name, and a digest for each image, or for all if it cannot be divided among them."""
+
+    layer: str
+    digests: tuple[bytes, ...]
+
+
+def _first_layer(backbone: Backbone, images: Tensor, other: Tensor, places: list[tuple[int, int]]) -> str:
+    """The first layer whose output for an image differs between two batches, as the end of a sentence.
+
+    Args:
+        backbone: the frozen network.
+        images: one batch.
+        other: another one.
+        places: of the same images, in the first and in the second batch.
+    """
+    one, two = _outputs(backbone, images), _outputs(backbone, other)
+    for a, b in zip(one, two, strict=False):
+        divided = len(a.digests) == len(b.digests) == len(images)
+        pairs = places if divided else []
+        if a.layer != b.layer or any(a.digests[i] != b.digests[j] for i, j in pairs):
+            return f", first in {a.layer}"
+    return ""
+
+
+def _outputs(backbone: Backbone, images: Tensor) -> list[_Output]:
+    """Outputs of all layers in one pass, inner layers first."""
+    outputs: list[_Output] = []
+
+    def after(layer: str, output: Any) -> None:
+        digests = [hashlib.sha256() for _ in images]
+        divided = False
+        for tensor in _tensors(output):
+            if tensor.ndim and tensor.shape[0] % len(images) == 0 and tensor.layout == torch.strided:
+                divided = True
+                rows = tensor.detach().float().cpu().reshape(len(images), -1)
+                for digest, row in zip(digests, rows, strict=True):
+                    digest.update(row.contiguous().numpy().tobytes())
+        outputs.append(_Output(layer, tuple(digest.digest() for digest in digests) if divided else ()))
+
+    with _watched(backbone, lambda layer: None, after), torch.no_grad():
+        backbone.features(images)
+    return outputs
+
+
+def _tensors(output: Any) -> Iterator[Tensor]:
+    if isinstance(output, Tensor):
+        yield output
+    elif isinstance(output, dict):
+        for value in output.values():
+            yield from _tensors(value)
+    elif isinstance(output, (tuple, list)):
+        for value in output:
+            yield from _tensors(value)
+
+
+@contextmanager
+def _watched(
+    backbone: Backbone, before: Callable[[str], None], after: Callable[[str, Any], None]
+) -> Iterator[None]:
+    """Context in which every layer tells when it begins and what it gives."""
+    networks = [value for value in vars(backbone).values() if isinstance(value, nn.Module)]
+    hooks: list[Any] = []
+    for network in networks:
+        for path, module in network.named_modules():
+            kind = type(module).__name__
+            layer = f"layer {path!r} ({kind})" if path else f"the network ({kind})"
+            hooks.append(module.register_forward_pre_hook(lambda _, __, layer=layer: before(layer)))
+            hooks.append(module.register_forward_hook(lambda _, __, output, layer=layer: after(layer, output)))
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+# --- random generators -------------------------------------------------------------------------------------
+
+
+def _generator_states() -> tuple[Any, ...]:
+    """The states of the random generators that a network may draw from."""
+    name, keys, position, has_gauss, gauss = np.random.get_state()  # noqa: NPY002 - the one that networks use
+    states = [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [])]
+    return (
+        random.getstate(),
+        (name, np.asarray(keys).tobytes(), position, has_gauss, gauss),
+        tuple(state.numpy().tobytes() for state in states),
+    )
