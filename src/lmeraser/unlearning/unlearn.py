@@ -22,7 +22,6 @@ from dataclasses import dataclass
 from sqlalchemy import Connection
 
 from lmeraser.core.digests import Digest
-from lmeraser.core.time import from_text
 from lmeraser.errors import BackboneError, InputError
 from lmeraser.models.manifest import Model
 from lmeraser.unlearning.completion import certificate_path, update_and_complete
@@ -119,6 +118,18 @@ def unlearn(
     )
 
 
+def _check_backbone(served: Model, session: Session) -> None:
+    """Refuse a backbone whose files were exchanged: the next model would be another one for every record."""
+    loaded = session.executors.for_training().backbone
+    if served.matches(session.workspace.config) and loaded != served.backbone:
+        raise BackboneError(
+            "The backbone is not the one that the model was trained on",
+            got=f"{served.backbone_name} has {loaded.short}, the model was trained on {served.backbone.short}; "
+            "nothing was deleted",
+            next_step="restore the backbone's files, or run 'lmeraser train' to use these from now on",
+        )
+
+
 def _open_requests(
     workspace: Workspace, only: Sequence[str], retry_failed: bool, connection: Connection | None = None
 ) -> list[Request]:
@@ -135,27 +146,6 @@ def _open_requests(
             "Nothing to delete",
             got="no record or subject was named, and no request is open",
             next_step="give --id, --subject or --ids-file",
-def _near_duplicates(workspace: Workspace, draft: RequestDraft | None, only: Sequence[str]) -> dict[str, int]:
-    """How many near duplicates each request will leave, by its id; before its records and their features go."""
-    if draft is not None:
-        assert draft.request_id is not None
-        return near_duplicates(workspace, {draft.request_id: resolve(workspace.records, draft.selector).ids})
-    pending = [one for one in workspace.requests.all("pending") if not only or one.id in only]
-    return near_duplicates(workspace, {one.id: workspace.requests.selection(one).ids for one in pending})
-
-
-def _check_backbone(served: Model, session: Session) -> None:
-    """Refuse a backbone whose files were exchanged: the next model would be another one for every record."""
-    loaded = session.executors.for_training().backbone
-    if served.matches(session.workspace.config) and loaded != served.backbone:
-        raise BackboneError(
-            "The backbone is not the one that the model was trained on",
-            got=f"{served.backbone_name} has {loaded.short}, the model was trained on {served.backbone.short}; "
-            "nothing was deleted",
-            next_step="restore the backbone's files, or run 'lmeraser train' to use these from now on",
-        )
-
-
         )
     return [_require_not_cancelled(request) for request in chosen]
 
