@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 
 from lmeraser._version import __version__
 from lmeraser.errors import LmeraserError
-from lmeraser.service.limits import BodySizeLimit
+from lmeraser.service.limits import MAX_FORM_BYTES, MAX_LOGIN_BYTES, BodySizeLimit
 from lmeraser.service.logs import AccessLog
 from lmeraser.service.opendsr_requests import ErasureRequest
 from lmeraser.service.problems import Problem, ProblemDetails, handle_exception
@@ -55,7 +55,11 @@ def make_app(service: Service, more: Sequence[APIRouter] = ()) -> FastAPI:
     app.add_middleware(
         BodySizeLimit,
         max_bytes=service.config.max_names * _BYTES_PER_IDENTITY,
-        max_bytes_by_path={"/predict": service.config.max_upload_mb << 20},
+        max_bytes_by_path={
+            "/predict": service.config.max_upload_mb << 20,
+            "/ui/": MAX_FORM_BYTES,
+            "/ui/login": MAX_LOGIN_BYTES,
+        },
     )
     app.add_middleware(AccessLog, metrics=service.metrics)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]

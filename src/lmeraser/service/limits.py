@@ -23,6 +23,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _MAX_BUCKETS = 10_000  # beyond, buckets that are full again are dropped
+MAX_FORM_BYTES = 256 << 10
+MAX_LOGIN_BYTES = 4 << 10  # anyone may send a login form
 _BYTES_PER_TOKEN = 64 << 10  # of a body: reading and checking it costs about as much as a small call
 
 
@@ -179,7 +181,7 @@ class BodySizeLimit:
     Args:
         app: the application.
         max_bytes: for every path that ``max_bytes_by_path`` does not name.
-        max_bytes_by_path: limits of single paths.
+        max_bytes_by_path: limits of single paths and, where they end with a slash, of all paths below.
     """
 
     def __init__(self, app: ASGIApp, max_bytes: int, max_bytes_by_path: Mapping[str, int]) -> None:
@@ -192,7 +194,7 @@ class BodySizeLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        limit = self._max_bytes_by_path.get(scope["path"], self._max_bytes)
+        limit = self._limit(scope["path"])
         declared = dict(scope["headers"]).get(b"content-length", b"0")
         if not declared.isdigit() or int(declared) > limit:
             await _too_large(limit)(scope, receive, send)
@@ -217,6 +219,12 @@ class BodySizeLimit:
                 await _too_large(limit)(scope, receive, send)
 
         await self._app(scope, receive_counted, send_checked)
+
+    def _limit(self, path: str) -> int:
+        prefixes = (
+            prefix for prefix in self._max_bytes_by_path if prefix.endswith("/") and path.startswith(prefix)
+        )
+        return self._max_bytes_by_path.get(path, self._max_bytes_by_path.get(next(prefixes, ""), self._max_bytes))
 
 
 def _too_large(limit: int) -> ASGIApp:

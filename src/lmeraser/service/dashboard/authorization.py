@@ -1,7 +1,7 @@
 """Authentication and authorization of page views: the session's API key, looked up again for every page.
 
 Revoking a key ends its sessions at once. Every form is checked for its session's CSRF token. Calls are rate
-limited by key, as those of the API are (`access`).
+limited by key, forms without a session or with a wrong token by address, as those of the API are (`access`).
 """
 
 from __future__ import annotations
@@ -13,15 +13,12 @@ from typing import Annotated
 from fastapi import Form, Request
 from starlette.responses import Response
 
-from lmeraser.service.addresses import is_loopback
-from lmeraser.service.dashboard.pages import NotLoggedIn, sessions_of
-from lmeraser.service.dashboard.sessions import LIFETIME, Session
+from lmeraser.service.access import client_address
+from lmeraser.service.dashboard.pages import SECURE_COOKIE, NotLoggedIn, cookie_name, session_of, sessions_of
+from lmeraser.service.dashboard.sessions import LIFETIME
 from lmeraser.service.problems import Problem
 from lmeraser.service.service import service_of
 from lmeraser.workspace.api_keys import ApiKey, Scope
-
-_COOKIE = "lmeraser"
-_SECURE_COOKIE = "__Host-lmeraser"  # browsers accept it only over TLS and from this host
 
 
 @dataclass(frozen=True)
@@ -66,11 +63,6 @@ def require_scope(*scopes: Scope) -> Callable[[Request], User]:
     return authorize
 
 
-def session_of(request: Request) -> Session | None:
-    """The session of a call, if it has one."""
-    return sessions_of(request).read(request.cookies.get(_cookie_name(request), ""))
-
-
 def check_csrf_token(request: Request, token: Annotated[str, Form(max_length=200)] = "") -> None:
     """A dependency of every route that receives a form: the form comes from a page of the same session.
 
@@ -81,24 +73,19 @@ def check_csrf_token(request: Request, token: Annotated[str, Form(max_length=200
     if session is None:
         raise NotLoggedIn
     if not sessions_of(request).verify_csrf_token(session, token):
+        service_of(request).rate_limiter.take(client_address(request))
         raise Problem(403, "form", "The form is out of date; open its page again and repeat your input")
 
 
 def set_session_cookie(request: Request, response: Response, cookie: str) -> None:
     """Store a session in the browser."""
-    name = _cookie_name(request)
+    name = cookie_name(request)
     response.set_cookie(
-        name, cookie, max_age=LIFETIME, path="/", httponly=True, samesite="strict", secure=name == _SECURE_COOKIE
+        name, cookie, max_age=LIFETIME, path="/", httponly=True, samesite="strict", secure=name == SECURE_COOKIE
     )
 
 
 def delete_session_cookie(request: Request, response: Response) -> None:
     """Remove the session from the browser."""
-    name = _cookie_name(request)
-    response.delete_cookie(name, path="/", httponly=True, samesite="strict", secure=name == _SECURE_COOKIE)
-
-
-def _cookie_name(request: Request) -> str:
-    """Without TLS only on loopback; for other hosts, TLS ends here or at a proxy."""
-    insecure = request.url.scheme == "http" and is_loopback(request.url.hostname or "")
-    return _COOKIE if insecure else _SECURE_COOKIE
+    name = cookie_name(request)
+    response.delete_cookie(name, path="/", httponly=True, samesite="strict", secure=name == SECURE_COOKIE)

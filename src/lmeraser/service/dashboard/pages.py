@@ -24,12 +24,18 @@ from lmeraser._version import __version__
 from lmeraser.core.console import format_duration
 from lmeraser.core.time import from_text
 from lmeraser.errors import LmeraserError
-from lmeraser.service.dashboard.sessions import Sessions
+from lmeraser.service.access import client_address
+from lmeraser.service.addresses import is_loopback
+from lmeraser.service.dashboard.sessions import Session, Sessions
+from lmeraser.service.limits import MAX_FORM_BYTES, tokens_of_body
 from lmeraser.service.logs import location_of, log
 from lmeraser.service.problems import Problem, problem_of
+from lmeraser.service.service import service_of
 
 HOME = "/ui"
 LOGIN = f"{HOME}/login"
+SECURE_COOKIE = "__Host-lmeraser"  # browsers accept it only over TLS and from this host
+_COOKIE = "lmeraser"
 STATIC_FILES = {"style.css": "text/css", "follow.js": "text/javascript", "icon.svg": "image/svg+xml"}
 _POLICY = (
     "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -71,6 +77,7 @@ class PageRoute(APIRoute):
         async def handle_page(request: Request) -> Response:
             response: Response
             try:
+                _count_form(request)
                 response = await handle(request)
             except NotLoggedIn:
                 response = RedirectResponse(LOGIN, 303)
@@ -90,6 +97,36 @@ def sessions_of(request: Request) -> Sessions:
     """The sessions of the service that handles a call."""
     sessions: Sessions = request.app.state.sessions
     return sessions
+
+
+def session_of(request: Request) -> Session | None:
+    """The session of a call, if it has one."""
+    return sessions_of(request).read(request.cookies.get(cookie_name(request), ""))
+
+
+def cookie_name(request: Request) -> str:
+    """Without TLS only on loopback; for other hosts, TLS ends here or at a proxy."""
+    insecure = request.url.scheme == "http" and is_loopback(request.url.hostname or "")
+    return _COOKIE if insecure else SECURE_COOKIE
+
+
+def _count_form(request: Request) -> None:
+    """Count a form by its session's key and its size, or by address, before anything of it is read.
+
+    Raises:
+        NotLoggedIn: it comes without a session.
+        Problem: there are too many.
+    """
+    if request.method != "POST":
+        return
+    limiter = service_of(request).rate_limiter
+    session = session_of(request)
+    if session is None:
+        limiter.take(client_address(request))
+        raise NotLoggedIn
+    size = request.headers.get("content-length", "")
+    if session.key is not None and (cost := tokens_of_body(int(size) if size.isdecimal() else MAX_FORM_BYTES)):
+        limiter.take(session.key, cost)
 
 
 def render(call: Request, template: str, /, *, code: int = 200, **values: Any) -> HTMLResponse:

@@ -19,6 +19,7 @@ from typing import Any
 from itsdangerous import BadData, Signer, URLSafeSerializer
 
 LIFETIME = 8 * 3600  # seconds
+_MAX_ENDED = 10_000  # ended sessions that are remembered
 _SIGNER: dict[str, Any] = {"key_derivation": "hmac", "digest_method": hashlib.sha256}
 
 
@@ -50,6 +51,7 @@ class Sessions:
         self._cookies = URLSafeSerializer(secret, salt="session", signer_kwargs=_SIGNER)
         self._csrf = Signer(secret, salt="form", **_SIGNER)
         self._ended: dict[str, int] = {}  # the expiry of sessions that were ended before it
+        self._all_ended = 0  # sessions that expire by this time are ended
         self._lock = threading.Lock()
 
     def open(self, key: str | None = None) -> tuple[Session, str]:
@@ -65,14 +67,21 @@ class Sessions:
             return None
         if self._encode(session) != cookie:  # base64 has several spellings of the same signature
             return None
-        return session if session.expires > self._clock() and session.id not in self._ended else None
+        ended = session.id in self._ended or session.expires <= max(self._clock(), self._all_ended)
+        return None if ended else session
 
     def end(self, session: Session) -> None:
-        """End a session now."""
+        """End a session now; one without a key opens nothing and is left to expire.
+
+        The sessions to remember are limited: with too many, the older half of all sessions is ended, too.
+        """
+        if session.key is None:
+            return
         with self._lock:
-            now = self._clock()
-            self._ended = {session_id: expires for session_id, expires in self._ended.items() if expires > now}
             self._ended[session.id] = session.expires
+            if len(self._ended) > _MAX_ENDED:
+                self._all_ended = sorted(self._ended.values())[len(self._ended) // 2]
+                self._ended = {one: expires for one, expires in self._ended.items() if expires > self._all_ended}
 
     def csrf_token(self, session: Session) -> str:
         """The token that every form of a session contains."""
