@@ -49,6 +49,7 @@ GOOD: dict[str, bytes] = {
     "cmyk": saved("JPEG", Image.fromarray(PIXELS).convert("CMYK")),
     "thumbnail": saved("JPEG", exif=thumbnail()),
     "restarts": saved("JPEG", restart_marker_blocks=1),
+    "two pictures": saved("MPO", save_all=True, append_images=[Image.fromarray(PIXELS[:8])]),
     "webp": saved("WEBP"),
     "lossless": saved("WEBP", lossless=True),
 }
@@ -99,6 +100,24 @@ def test_another_type_than_the_stated_one_is_refused(name: str) -> None:
     for stated in others:
         problem = refused(GOOD[name], stated)
         assert (problem.status, TYPES[name] in problem.detail) == (415, True)
+
+
+@pytest.mark.parametrize(
+    "stated",
+    ["image/jpg", "IMAGE/PJPEG", "image/x-jpeg", "binary/octet-stream", "text/plain", "photo", "image/mpo"],
+)
+def test_a_type_that_is_merely_unusual_is_no_reason_to_refuse(stated: str) -> None:
+    for name in ("jpeg", "two pictures"):
+        assert decode_upload(GOOD[name], declared_type=stated, max_pixels=MOST).size == (30, 40)
+    if stated.lower() in ("image/jpg", "image/pjpeg", "image/x-jpeg"):
+        assert refused(GOOD["png"], stated).status == 415
+
+
+def test_a_picture_may_follow_only_where_the_file_says_so() -> None:
+    aligned = GOOD["two pictures"][: len(GOOD["jpeg"])]
+    assert "after the end of the image" in refused(GOOD["jpeg"] + GOOD["jpeg"]).detail
+    assert aligned  # the first picture alone is cut off from what the index names, but complete
+    assert "after the end of the image" in refused(GOOD["two pictures"] + b"PK\x03\x04").detail
 
 
 FOREIGN: dict[str, Callable[[], bytes]] = {

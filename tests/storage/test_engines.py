@@ -56,7 +56,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     else:
         raise AssertionError((folder / "log").read_text())
     yield f"postgresql://tester@127.0.0.1:{port}"
-    subprocess.run([program("pg_ctl"), "-D", data, "-m", "immediate", "stop"], check=True, **run)
+    stopped = subprocess.run([program("pg_ctl"), "-D", data, "-t", "240", "stop"], check=False, text=True, **run)
+    assert stopped.returncode == 0, stopped.stderr + (folder / "log").read_text()[-3000:]
 
 
 QUICK = (  # where several connections meet; the other tests of this module add, derive, delete and upgrade
