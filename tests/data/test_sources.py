@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,10 +15,22 @@ import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, IterableDataset, Value, load_dataset
 
 from conftest import DIGIT_CLASSES, digits, png
-from lmeraser.data.sources import Columns, Example, Row, Source, check_row, chunks, image_files, open_source
+from lmeraser.data.sources import (
+    Columns,
+    Example,
+    Row,
+    Source,
+    check_row,
+    chunks,
+    image_files,
+    open_source,
+    row_chunks,
+)
+from lmeraser.data.subject_rules import SubjectRule
 from lmeraser.errors import InputError
 
 DOT = png(np.full((3, 3), 9))
+OTHER_DOT = png(np.full((3, 3), 8))
 _STRUCT = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 
@@ -94,6 +108,247 @@ def test_a_file_that_vanishes_or_cannot_be_read_is_an_input_error(tmp_path: Path
         rows_of(source)
 
 
+def test_folders_named_as_splits_are_not_classes(tmp_path: Path) -> None:
+    root = folder(tmp_path / "a", {"train/cat/a.png": b"1", "val/cat/b.png": b"2", "notes/c.txt": b""})
+    with pytest.raises(InputError, match=r"splits, not classes: .*: train, val") as caught:
+        open_source(root)
+    assert "--split" in caught.value.next_step
+    assert [row.id for row in rows_of(open_source(root, split="validation"))] == ["cat/b.png"]
+    loose = folder(tmp_path / "b", {"train/a.png": b"1", "test/b.png": b"2"})
+    with pytest.raises(InputError, match="splits, not classes"):
+        open_source(loose)
+    with pytest.raises(InputError, match=r"directly in the folder.*1 images"):
+        open_source(loose, split="train")
+    vehicles = folder(tmp_path / "c", {"train/a.png": b"1", "bus/b.png": b"2"})
+    assert open_source(vehicles).classes == ("bus", "train")
+
+
+def test_a_folder_that_directly_holds_images_says_so(tmp_path: Path) -> None:
+    root = folder(tmp_path, {"a.png": DOT, "b.jpg": DOT, "c.txt": b""})
+    with pytest.raises(InputError, match=r"directly in the folder, not in class folders: .*2 images"):
+        open_source(root)
+
+
+def test_a_folder_of_a_hub_repository_names_the_folder_of_its_parquet_files(tmp_path: Path) -> None:
+    table(tmp_path / "data" / "train-0.parquet", {"image": pa.array([DOT]), "label": pa.array([0])})
+    with pytest.raises(InputError, match=r"parquet files, for example .*/data"):
+        open_source(tmp_path)
+
+
+def test_a_folder_that_cannot_be_listed_is_an_input_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = folder(tmp_path, {"cat/a.png": DOT})
+
+    def refuse(path: Any) -> Any:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("lmeraser.data.folders.os.scandir", refuse)
+    with pytest.raises(InputError, match=r"Cannot read folder: .*Permission denied"):
+        open_source(root)
+
+
+def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
+    root = folder(tmp_path, {"cat/a.png": DOT, "cat/b.png": b""})
+    with (root / "cat" / "b.png").open("wb") as file:
+        file.truncate(200 << 20)
+    faults = [row.fault for row in rows_of(open_source(root))]
+    assert faults == ["", "a file of 200 MiB (the limit is 128 MiB)"]
+
+
+@pytest.mark.parametrize("columns", [Columns(subject="person"), Columns(id="key"), Columns(label="kind")])
+def test_columns_of_a_folder_without_any_are_refused(tmp_path: Path, columns: Columns) -> None:
+    root = folder(tmp_path, {"cat/a.png": DOT})
+    with pytest.raises(InputError, match="no columns: --") as caught:
+        open_source(root, columns=columns)
+    assert "--subjects" in caught.value.next_step
+
+
+def test_positions_in_a_folder_are_ids_if_they_are_asked_for(tmp_path: Path) -> None:
+    root = folder(tmp_path, {"train/cat/a.png": DOT, "train/dog/b.png": DOT})
+    opened = open_source(root, split="train", columns=Columns(positions=True))
+    assert [row.id for row in rows_of(opened)] == ["train-00000000", "train-00000001"]
+
+
+# --- metadata ----------------------------------------------------------------------------------------------
+
+PHOTOS = {"cat/a.png": DOT, "dog/b.png": DOT}
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("metadata.csv", "file_name,subject,id\ncat/a.png,ada,7\ndog/b.png,,8\n"),
+        (
+            "metadata.jsonl",
+            '{"file_name": "cat/a.png", "subject": "ada", "id": 7}\n{"path": "dog/b.png", "id": "8"}\n',
+        ),
+    ],
+)
+def test_metadata_of_a_folder_name_ids_and_subjects(tmp_path: Path, name: str, text: str) -> None:
+    if name.endswith(".jsonl"):
+        text = text.replace('"path"', '"file_name"')
+    source = open_source(folder(tmp_path, {**PHOTOS, name: text.encode()}))
+    assert source.classes == ("cat", "dog")
+    rows = [(row.id, row.subject, row.label, row.image) for row in rows_of(source)]
+    assert rows == [("7", "ada", "cat", DOT), ("8", None, "dog", DOT)]
+    assert source.passed_over == {}
+
+
+def test_metadata_with_labels_make_classes_and_folders_do_not(tmp_path: Path) -> None:
+    text = "file_name,label\nimages/a.png,dog\nb.png, cat\nimages/c.png,dog\n"
+    root = folder(
+        tmp_path, {"images/a.png": DOT, "b.png": DOT, "images/c.png": DOT, "metadata.csv": text.encode()}
+    )
+    source = open_source(root)
+    assert source.classes == ("cat", "dog")
+    assert [(row.id, row.label) for row in rows_of(source)] == [
+        ("b.png", "cat"),
+        ("images/a.png", "dog"),
+        ("images/c.png", "dog"),
+    ]
+
+
+def test_columns_of_metadata_can_be_named(tmp_path: Path) -> None:
+    text = "photo,who,kind\ncat/a.png,ada,tom\ndog/b.png,bob,rex\n"
+    root = folder(tmp_path, {**PHOTOS, "metadata.csv": text.encode()})
+    opened = open_source(root, columns=Columns(image="photo", subject="who", label="kind"))
+    assert [(row.subject, row.label) for row in rows_of(opened)] == [("ada", "tom"), ("bob", "rex")]
+    with pytest.raises(InputError, match=r"no whom in .*\(there are: photo, who, kind\)"):
+        open_source(root, columns=Columns(image="photo", subject="whom"))
+
+
+def test_images_without_metadata_and_metadata_without_images_are_faults(tmp_path: Path) -> None:
+    text = "file_name,subject\ncat/a.png,ada\ncat/gone.png,ada\ncat/twice.png,ada\ncat/twice.png,bob\n"
+    source = open_source(folder(tmp_path, {**PHOTOS, "cat/twice.png": DOT, "metadata.csv": text.encode()}))
+    assert [(row.id, row.fault) for row in rows_of(source)] == [
+        ("cat/a.png", ""),
+        ("cat/twice.png", "listed twice in metadata.csv"),
+        ("dog/b.png", "not listed in metadata.csv"),
+        ("cat/gone.png", "listed in metadata.csv, but not in the folder"),
+    ]
+
+
+def test_metadata_lie_in_a_split_or_above_it(tmp_path: Path) -> None:
+    text = "file_name,subject\ntrain/cat/a.png,ada\ntest/cat/a.png,bob\n"
+    files = {"train/cat/a.png": DOT, "test/cat/a.png": DOT}
+    above = folder(tmp_path / "above", {**files, "metadata.csv": text.encode()})
+    assert [(row.id, row.subject) for row in rows_of(open_source(above, split="test"))] == [("cat/a.png", "bob")]
+    inside = folder(tmp_path / "in", {**files, "test/metadata.csv": b"file_name,subject\ncat/a.png,eve\n"})
+    assert [row.subject for row in rows_of(open_source(inside, split="test"))] == ["eve"]
+
+
+def test_metadata_that_say_nothing_needed_are_mentioned(tmp_path: Path) -> None:
+    source = open_source(folder(tmp_path, {**PHOTOS, "metadata.csv": b"file_name,caption\ncat/a.png,nice\n"}))
+    assert [row.fault for row in rows_of(source)] == ["", ""]
+    assert source.hints == ["metadata.csv was not used: it has no column label, id or subject"]
+
+
+# --- lists of files ----------------------------------------------------------------------------------------
+
+LIST = "path,label,id,subject\nx/a.png,dog,1,ada\nx/b.png,cat,2,\n"
+
+
+def test_a_list_of_files_is_a_source(tmp_path: Path) -> None:
+    root = folder(tmp_path, {"x/a.png": DOT, "x/b.png": OTHER_DOT, "list.csv": LIST.encode()})
+    lines = [
+        {"path": "x/a.png", "label": "dog", "id": 1, "subject": "ada"},
+        {"path": "x/b.png", "label": "cat", "id": 2.0},
+    ]
+    (root / "list.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    for name in ("list.csv", "list.jsonl"):
+        source = open_source(root / name)
+        assert (source.classes, source.length, source.hints) == (("cat", "dog"), 2, [])
+        rows = [(row.id, row.subject, row.label, row.image) for row in rows_of(source)]
+        assert rows == [("1", "ada", "dog", DOT), ("2", None, "cat", OTHER_DOT)]
+
+
+def test_columns_of_a_list_can_be_named_and_are_hinted_at(tmp_path: Path) -> None:
+    text = "file,kind,Patient ID,uuid\na.png,cat,17,u-1\n"
+    root = folder(tmp_path, {"a.png": DOT, "list.csv": text.encode()})
+    with pytest.raises(InputError, match=r"no label in .*\(there are: file, kind, Patient ID, uuid\)"):
+        open_source(root / "list.csv")
+    source = open_source(root / "list.csv", columns=Columns(label="kind"))
+    assert [row.id for row in rows_of(source)] == ["a.png"]
+    assert ["--subject-column Patient ID" in source.hints[0], "--id-column uuid" in source.hints[1]] == [
+        True,
+        True,
+    ]
+    named = open_source(root / "list.csv", columns=Columns(label="kind", id="uuid", subject="Patient ID"))
+    assert [(row.id, row.subject) for row in rows_of(named)] == [("u-1", "17")]
+    assert named.hints == []
+
+
+def test_numbers_as_classes_are_sorted_as_numbers_and_indices_need_names(tmp_path: Path) -> None:
+    root = folder(tmp_path, {"a.png": DOT, "list.csv": b"path,label\na.png,10\na.png,9\n"})
+    assert open_source(root / "list.csv").classes == ("9", "10")
+    (root / "list.jsonl").write_text('{"path": "a.png", "label": 1}\n{"path": "a.png", "label": true}\n')
+    source = open_source(root / "list.jsonl")
+    assert (source.classes, [row.label for row in rows_of(source)]) == ((), [1, None])
+
+
+def test_a_list_of_several_splits(tmp_path: Path) -> None:
+    root = folder(tmp_path, {"a.png": DOT, "list.csv": b"path,label,split\na.png,cat,train\na.png,dog,test\n"})
+    assert [row.label for row in rows_of(open_source(root / "list.csv", split="test"))] == ["dog"]
+    assert "--split" in open_source(root / "list.csv").hints[0]
+    with pytest.raises(InputError, match=r"'dev' in .*\(there are: test, train\)"):
+        open_source(root / "list.csv", split="dev")
+
+
+def test_a_list_reads_no_file_outside_of_its_folder_unless_asked_to(tmp_path: Path) -> None:
+    root = folder(tmp_path, {"secret.png": DOT, "in/a.png": DOT, "in/windows/b.png": DOT})
+    (root / "in" / "link.png").symlink_to(root / "secret.png")
+    paths = [
+        "a.png",
+        "windows\\b.png",
+        "../secret.png",
+        str(root / "secret.png"),
+        "link.png",
+        "gone.png",
+        "",
+        "\0",
+    ]
+    lines = [json.dumps({"path": path, "label": "cat", "id": n}) for n, path in enumerate(paths)]
+    (root / "in" / "list.jsonl").write_text("\n".join(lines))
+    out = "its path leads out of the folder of the source; --follow-paths reads such files"
+    end = ["no such file", "no path of an image file", "no such file"]
+    source = open_source(root / "in" / "list.jsonl")
+    assert [row.fault for row in rows_of(source)] == ["", "", out, out, out, *end]
+    followed = open_source(root / "in" / "list.jsonl", follow_paths=True)
+    assert [row.fault for row in rows_of(followed)] == ["", "", "", "", "", *end]
+
+
+# --- subjects ----------------------------------------------------------------------------------------------
+
+
+def test_subjects_by_folder_pattern_and_table(tmp_path: Path) -> None:
+    root = folder(tmp_path, {"p/cat/ada/1.png": DOT, "p/dog/bob/2.png": DOT, "s.csv": b""})
+    (root / "s.csv").write_text("id,subject\ncat/ada/1.png,ada\nelsewhere.png,eve\n")
+    rules = [SubjectRule(level=2), SubjectRule(pattern="/(ada|bob)/"), SubjectRule(file=root / "s.csv")]
+    by_rule = [open_source(root / "p", subjects=rule) for rule in rules]
+    found = [[row.subject for row in rows_of(source)] for source in by_rule]
+    assert found == [["ada", "bob"], ["ada", "bob"], ["ada", None]]
+    assert [hint.split(":")[0].split(" in ")[0] for hint in by_rule[2].hints] == [
+        "1 records without a subject",
+        "1 ids",
+    ]
+    (fault,) = {row.fault for row in rows_of(open_source(root / "p", subjects=SubjectRule(level=3)))}
+    assert fault == "no subject, because its path has no folder at level 3"
+
+
+def test_a_table_of_subjects_that_fits_nothing_is_refused(tmp_path: Path) -> None:
+    root = folder(tmp_path, {"p/cat/1.png": DOT, "s.csv": b"id,subject\n1.png,ada\n"})
+    with pytest.raises(InputError, match="names no record of the source"):
+        rows_of(open_source(root / "p", subjects=SubjectRule(file=root / "s.csv")))
+
+
+def test_two_subjects_of_a_record_are_a_fault_and_two_sources_of_them_an_error(tmp_path: Path) -> None:
+    root = folder(tmp_path, {"x/a.png": DOT, "x/b.png": DOT, "list.csv": LIST.encode()})
+    (root / "s.csv").write_text("id,subject\n1,eve\n2,bob\n")
+    rows = rows_of(open_source(root / "list.csv", subjects=SubjectRule(file=root / "s.csv")))
+    assert [(row.subject, bool(row.fault)) for row in rows] == [("eve", True), ("bob", False)]
+    with pytest.raises(InputError, match="in a column and by a rule"):
+        open_source(root / "list.csv", columns=Columns(subject="subject"), subjects=SubjectRule(level=1))
+
+
 # --- parquet -----------------------------------------------------------------------------------------------
 
 
@@ -158,6 +413,41 @@ def test_a_cell_without_an_image_is_a_row_without_one(tmp_path: Path) -> None:
     cells = pa.array([None, {"bytes": None, "path": "gone.png"}, {"bytes": DOT, "path": None}], _STRUCT)
     path = table(tmp_path / "x.parquet", {"image": cells, "label": pa.array([0, 0, 0])})
     assert [row.image for row in rows_of(open_source(path))] == [None, None, DOT]
+
+
+def test_a_path_in_a_cell_is_followed_only_if_asked_for(tmp_path: Path) -> None:
+    root = folder(tmp_path, {"secret.png": DOT, "x/a.png": OTHER_DOT})
+    cells = pa.array(
+        [{"bytes": None, "path": str(root / "secret.png")}, {"bytes": None, "path": "a.png"}], _STRUCT
+    )
+    for column in (cells, pa.array([str(root / "secret.png"), "a.png"])):
+        path = table(root / "x" / "x.parquet", {"image": column, "label": pa.array([0, 0])})
+        refused = rows_of(open_source(path))
+        assert {(row.image, row.fault.partition(";")[2]) for row in refused} == {
+            (None, " --follow-paths reads such files")
+        }
+        assert [row.image for row in rows_of(open_source(path, follow_paths=True))] == [DOT, OTHER_DOT]
+
+
+def test_columns_that_look_like_ids_and_subjects_are_hinted_at(tmp_path: Path) -> None:
+    cells = {"image": pa.array([DOT]), "label": pa.array([0]), "patient_id": pa.array([1]), "ID": pa.array([2])}
+    path = table(tmp_path / "x.parquet", {**cells, "width": pa.array([3])})
+    hints = open_source(path).hints
+    assert ["--subject-column patient_id" in hints[0], "--id-column ID" in hints[1], len(hints)] == [True, True, 2]
+    assert open_source(path, columns=Columns(id="ID", subject="patient_id")).hints == []
+    assert len(open_source(digits(range(2))).hints) == 2
+
+
+def test_labels_that_pandas_made_floats_are_indices(tmp_path: Path) -> None:
+    path = table(tmp_path / "x.parquet", {"image": pa.array([DOT] * 3), "label": pa.array([1.0, None, 0.5])})
+    assert [row.label for row in rows_of(open_source(path))] == [1, None, None]
+
+
+def test_resource_forks_beside_parquet_files_are_passed_over(tmp_path: Path) -> None:
+    table(tmp_path / "train.parquet", {"image": pa.array([DOT]), "label": pa.array([0])})
+    folder(tmp_path, {"._train.parquet": b"\0", "README.md": b"", "cat/a.png": DOT})
+    source = open_source(tmp_path)
+    assert (source.length, source.passed_over) == (1, {"._*": 1, ".md": 1, ".png": 1})
 
 
 def test_an_empty_subject_is_an_unknown_one(tmp_path: Path) -> None:
@@ -301,6 +591,13 @@ def test_an_image_that_does_not_decode_says_why() -> None:
     assert "Not an image file" in fault
 
 
+def test_chunks_of_rows_end_where_their_images_are_large() -> None:
+    large = bytes(20 << 20)
+    rows = [Row(n, "a", None, None, large if n in (3, 4, 6) else b"x") for n in range(9)]
+    assert [[row.position for row in chunk] for chunk in row_chunks(rows)] == [[0, 1, 2, 3, 4], [5, 6, 7, 8]]
+    assert [len(chunk) for chunk in row_chunks([rows[0]] * 300)] == [256, 44]
+
+
 def test_chunks_pull_no_more_than_they_hand_out() -> None:
     pulled = 0
 
@@ -319,6 +616,10 @@ def test_image_files_are_found_in_folders_and_missing_ones_refused(tmp_path: Pat
     root = folder(tmp_path, {"b.png": DOT, "a/c.JPEG": DOT, "a/notes.txt": b"", "x.bin": DOT})
     assert image_files([root]) == [root / "a" / "c.JPEG", root / "b.png"]
     assert image_files([root / "x.bin", root / "a"]) == [root / "x.bin", root / "a" / "c.JPEG"]
+    passed_over: Counter[str] = Counter()
+    folder(tmp_path, {"a/._c.JPEG": b"", "@eaDir/c.JPEG/thumb.jpg": DOT})
+    assert image_files([root], passed_over) == [root / "a" / "c.JPEG", root / "b.png"]
+    assert passed_over == {"._*": 1, ".txt": 1, ".bin": 1, "@eaDir/": 1}
     with pytest.raises(InputError, match=r"none\.png"):
         image_files([root / "b.png", root / "none.png"])
     (root / "empty").mkdir()
