@@ -74,8 +74,9 @@ def main() -> None:
             with Eraser(root) as eraser:
                 cost = eraser.cost(hits=options.hits)
             hit = cost.sample_hit_share
-            times = cost.expected_share * cost.clusters
-            rows.append([name, cost.clusters, cost.expected_share, times, hit, cost.p50, cost.p95, cost.max])
+            share = cost.simulated_share
+            times = share * cost.clusters if share is not None else None
+            rows.append([name, cost.clusters, share, times, hit, cost.p50, cost.p95, cost.max])
     header = ["partition", "K", "share", "times K", "at a hit", "p50", "p95", "max"]
     print_rows(f"{options.records} records", header, rows, unfolded=header)
 

@@ -23,7 +23,9 @@ def test_after_training(eraser: Eraser) -> None:
     assert status.records == sum(sizes) == 40
     assert status.subjects == 5
     assert status.largest_cluster == max(sizes)
-    assert status.expected_share == pytest.approx(sum(size**2 for size in sizes) / 40**2)
+    missed = sum(size * (size - 1) for size in sizes) / 40**2
+    hit = status.sample_hit_probability
+    assert status.expected_share == pytest.approx((1 - hit) * missed + hit * 39 / 40)
     assert status.sample_hit_probability == 12 / 40
     assert 0 < status.p50 <= status.p95 <= status.max == status.largest_cluster - 1
     assert status.fingerprint == eraser.executor().fingerprint

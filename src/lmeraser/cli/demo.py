@@ -69,7 +69,7 @@ class DemoMode:
     Attributes:
         preset: 'instant' or 'prompts'.
         clusters: number of clusters of the first model.
-        expected_share: expected share of the records that a uniform request tunes again if it misses the sample.
+        expected_share: expected share of the records that a uniform request tunes again.
         train_seconds: duration of the first training.
         accuracy: accuracy on the held-out digits before any deletion.
         linear_accuracy: accuracy of a linear classifier on the clean features of all records, for comparison.

@@ -73,6 +73,11 @@ class RequestsConfig(Section):
     other_days: int = Field(
         default=30, ge=1, le=3650, description="days until the answer is due under other regulations"
     )
+    near_duplicate_records: int = Field(
+        default=20000,
+        ge=0,
+        description="most records held at which those that look like deleted ones are counted (near duplicates)",
+    )
 
     def due(self, regulation: str, received: datetime) -> datetime:
         """When the answer to a request is due."""

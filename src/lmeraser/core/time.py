@@ -7,7 +7,7 @@ A period in months ends on the same day of a later month, or on its last day if 
 from __future__ import annotations
 
 import calendar
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 
 from lmeraser.errors import InputError
 
@@ -39,6 +39,26 @@ def from_text(text: str) -> datetime:
         raise InputError(
             "Malformed time", got=repr(text), next_step="write it as in RFC 3339: 2026-01-31T12:00:00Z"
         ) from error
+
+
+def to_moment(value: date | str) -> datetime:
+    """A time from a time, a day or RFC 3339 text; a day begins, and a time without a zone is, in UTC.
+
+    >>> to_text(to_moment(date(2026, 1, 31)))
+    '2026-01-31T00:00:00Z'
+
+    Raises:
+        InputError: it is none of these.
+    """
+    if isinstance(value, str):
+        return from_text(value)
+    if isinstance(value, date):
+        return from_text(value.isoformat())
+    raise InputError(
+        "Malformed time",
+        got=f"a value of type {type(value).__name__}",
+        next_step="give a datetime, a date, or RFC 3339 text: 2026-01-31T12:00:00Z",
+    )
 
 
 def add_months(moment: datetime, months: int) -> datetime:

@@ -7,7 +7,7 @@ columns are part of the stored format: the column ``place`` of the table ``place
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Boolean, Column, Connection, Index, String, and_, delete, func, insert, or_, select
@@ -20,6 +20,8 @@ from lmeraser.storage.database import CodePointString, chunked, encrypted, per_r
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+_SCANNED = 1024  # features in memory at once while all of them are read
 
 _features = per_record_table("features", Column("key", String, nullable=False), encrypted("data", what="features"))
 _trie_keys = per_record_table(
@@ -75,6 +77,31 @@ class DerivedValues:
                 ]
                 connection.execute(delete(_features).where(_features.c.number.in_(numbers.values())))
                 connection.execute(insert(_features), rows)
+
+    def feature_key(self, ids: Iterable[str]) -> str | None:
+        """The key under which all of these records have features; None if some have none or another key."""
+        query = select(records_table.c.id, _features.c.key).join_from(records_table, _features)
+        wanted = set(ids)
+        found = dict(self._index.select_by_id(query, wanted, lambda name, row: (name, row.key)))
+        keys = set(found.values())
+        return keys.pop() if len(keys) == 1 and len(found) == len(wanted) else None
+
+    def all_features(self, *, key: str) -> Iterator[tuple[list[int], NDArray[np.float32]]]:
+        """All features stored under ``key`` with their records' numbers, in chunks: float32 [n, d]."""
+        import numpy as np
+
+        query = select(_features.c.number, _features.c.data).where(_features.c.key == key)
+        query = query.order_by(_features.c.number).limit(_SCANNED)
+        keys = self._database.keys
+
+        def decrypt(row: Any) -> tuple[int, bytes]:
+            return row.number, keys.decrypt(row.number, "features", row.data)
+
+        last = -1
+        while rows := self._database.fetch(query.where(_features.c.number > last), decrypt):
+            numbers, data = zip(*rows, strict=True)
+            yield list(numbers), np.frombuffer(b"".join(data), dtype=np.float32).reshape(len(rows), -1)
+            last = numbers[-1]
 
     def reencrypt(self, connection: Connection, old: int, number: int) -> None:
         """Encrypt the features of a record that got a new number under its new key."""

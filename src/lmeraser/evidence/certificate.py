@@ -19,11 +19,14 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from lmeraser.core.digests import Digest, canonical_json, parse_json
+from lmeraser.core.terminal import printable
+from lmeraser.core.time import from_text
 from lmeraser.errors import VerificationError
 from lmeraser.evidence.dsse import Envelope, PublicKey, SigningKey
 from lmeraser.evidence.entries import RequestCompleted
@@ -32,10 +35,16 @@ from lmeraser.evidence.hash_chain import Entry, LedgerHead, check
 PAYLOAD_TYPE = "application/vnd.lmeraser.deletion+json"
 FORMAT = 1
 
-CLAIM = (
+_CLAIM_OF_MODEL = (
     "The served model is, byte for byte, the one that training without the deleted records gives in the "
-    "same environment; in another environment it is equal in distribution. Nothing that came from these "
-    "records can be read in the workspace any more."
+    "same environment; in another environment it is equal in distribution. "
+)
+CLAIM = _CLAIM_OF_MODEL + "Nothing that came from these records can be read in the workspace any more."
+_NOT_COUNTED = " Whether other records hold the same payload (image) was not counted."
+_DUPLICATES_HELD = (
+    "What was stored of these records cannot be read in the workspace any more, but duplicates can: when they "
+    "were deleted, the same payload (image), byte for byte, was held by other records, which the request did not "
+    "select. Their number: {count}."
 )
 DATABASE_REWRITTEN = "keys overwritten; rewritten without free pages, log emptied"
 DATABASE_NOT_REWRITTEN = (
@@ -47,6 +56,7 @@ NOT_COVERED = (
     "what the public backbone learned before",
     "settings and classes that were chosen by looking at these records",
     "predictions and copies of the old model that others kept",
+    "records that were not named and look alike: near duplicates are counted by features, as a hint",
     "whether the workspace's operator told the truth about what was trained on",
 )
 
@@ -58,21 +68,33 @@ class _Part(BaseModel):
 
 
 class RequestFacts(_Part):
-    """The request, with its times in RFC 3339 (UTC)."""
+    """The request, with its times in RFC 3339 (UTC).
+
+    The period for the answer counts from ``asked``, when the person made the request; it is missing in
+    certificates of version 0.1, and None for requests that 0.1 accepted.
+    """
 
     id: str
     regulation: str
     received: str
     due: str
     completed: str
+    asked: str | None = None
 
 
 class RecordCounts(_Part):
-    """Numbers of records; ``names_already_deleted`` counts selectors whose records had been deleted before."""
+    """Numbers of records; ``names_already_deleted`` counts selectors whose records had been deleted before.
+
+    ``duplicates_held`` counts the records that still held the payload of a deleted one right after the deletion,
+    and ``near_duplicates_held`` those whose features are nearly equal, without duplicates; None where it was not
+    counted, and missing in certificates of version 0.1.
+    """
 
     records_deleted: int | None
     names_already_deleted: int | None
     records_retained: int | None
+    duplicates_held: int | None = None
+    near_duplicates_held: int | None = None
 
 
 class ModelFacts(_Part):
@@ -131,6 +153,17 @@ class Statement(_Part):
     ledger: LedgerFacts
     claim: str
     not_covered: list[str]
+
+
+def claim(duplicates: int | None) -> str:
+    """What a certificate claims.
+
+    Args:
+        duplicates: how many records still held the payload of a deleted one; None: not counted.
+    """
+    if duplicates is None:
+        return CLAIM + _NOT_COUNTED
+    return CLAIM if duplicates == 0 else _CLAIM_OF_MODEL + _DUPLICATES_HELD.format(count=duplicates)
 
 
 def issue(facts: Mapping[str, Any], key: SigningKey) -> Envelope:
@@ -209,11 +242,13 @@ def render(facts: Mapping[str, Any]) -> str:
         "CERTIFICATE OF DELETION",
         "",
         f"Request            {request['id']} ({request['regulation']})",
+        *([f"Asked              {request['asked']}"] if request.get("asked") else []),
         f"Received           {request['received']}, due {request['due']}",
-        f"Completed          {request['completed']}",
+        f"Completed          {request['completed']}{_lateness(request)}",
         f"Records deleted    {counts['records_deleted']}"
         f" ({counts['names_already_deleted']} of the names had been deleted before)",
         f"Records retained   {'-' if counts['records_retained'] is None else counts['records_retained']}",
+        *([f"Duplicates         {_duplicates_line(counts)}"] if "duplicates_held" in counts else []),
         "",
         f"Model before       {digests[0]}",
         f"Model after        {digests[1]}",
@@ -236,7 +271,25 @@ def render(facts: Mapping[str, Any]) -> str:
         "Not covered",
         *(line for item in facts["not_covered"] for line in _wrap(item, mark="- ")),
     ]
-    return "\n".join(lines) + "\n"
+    return "\n".join(map(printable, lines)) + "\n"
+
+
+def _lateness(request: Mapping[str, Any]) -> str:
+    """What to say of a request that was completed after it was due; '' for all others, and those of 0.1."""
+    if "asked" not in request:
+        return ""
+    late = from_text(request["completed"]) - from_text(request["due"])
+    if late <= timedelta(0):
+        return ""
+    return (
+        f" (LATE: {late.days} days after it was due)" if late.days else " (LATE: less than a day after it was due)"
+    )
+
+
+def _duplicates_line(counts: Mapping[str, Any]) -> str:
+    held, near = counts["duplicates_held"], counts["near_duplicates_held"]
+    same, alike = ("not counted" if count is None else f"{count} held" for count in (held, near))
+    return f"other records with the same image: {same}; near duplicates: {alike}"
 
 
 def _audit_line(audit: Mapping[str, Any] | None) -> str:

@@ -9,7 +9,7 @@ read, never stored.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,7 @@ from lmeraser.core.digests import Digest
 from lmeraser.core.progress import Progress, silent, track
 from lmeraser.core.sufficient_statistics import unit_rms
 from lmeraser.data.records import Records
-from lmeraser.data.sources import Example, Source, check_row, chunks
+from lmeraser.data.sources import Example, Source, check_row, row_chunks
 from lmeraser.errors import InputError, SourceError
 from lmeraser.inference.predictor import Batch, BatchPredictor
 from lmeraser.inference.served import distributed_predictor
@@ -57,7 +57,8 @@ class EvaluationReport:
         part_accuracy: of the constituents alone and of the global head alone, where the model has both.
         per_class: accuracy on each class that occurs.
         clusters: of the model.
-        expected_share: of the records, tuned again by one uniform request that misses the sample.
+        expected_share: of the records, tuned again by one uniform request (`models.partitions.cost`).
+        passed_over: how many files and folders of each kind were in the source and are no images.
     """
 
     images: int
@@ -67,6 +68,7 @@ class EvaluationReport:
     per_class: tuple[ClassAccuracy, ...]
     clusters: int
     expected_share: float
+    passed_over: Mapping[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, object]:
         """The report as JSON values."""
@@ -163,7 +165,7 @@ def evaluate_predictor(
 
     def images() -> Iterator[list[bytes]]:
         """Images of the rows, until one has a fault; then only faults are collected."""
-        for chunk in chunks(track(source.rows, "evaluating", source.length, progress)):
+        for chunk in row_chunks(track(source.rows, "evaluating", source.length, progress)):
             checked = [check_row(row, source.classes, classes) for row in chunk]
             faults.extend(
                 f"row {row.position} (id {row.id!r}): {fault}"
@@ -190,7 +192,8 @@ def evaluate_predictor(
         progress("fitting the linear classifier", 0, None)
         features = np.concatenate([batch.features for batch in batches])
         linear = linear_accuracy_of(compared_with(), features, truth)
-    return _report(truth, batches, linear, predictor.model)
+    report = _report(truth, batches, linear, predictor.model)
+    return replace(report, passed_over=dict(source.passed_over))
 
 
 def _report(

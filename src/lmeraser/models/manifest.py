@@ -8,7 +8,6 @@ manifest also has what reports need. Knows nothing about files; `workspace.regis
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -17,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from lmeraser.config.deployment import ComputeConfig
 from lmeraser.config.schema import Config
 from lmeraser.core.digests import Digest
+from lmeraser.models.partitions.cost import Cost, cost_of
 from lmeraser.models.partitions.trie import find_path
 
 
@@ -140,17 +140,21 @@ class Model(BaseModel):
         return sum(cluster.records for cluster in self.clusters)
 
     @property
-    def expected_share(self) -> float:
-        """Expected share of the records that a uniformly drawn request tunes again: sum of (n_k / N) squared.
+    def cost(self) -> Cost:
+        """The cost of deletion requests on this model (`partitions.cost`); all zero for an empty one."""
+        partition = self.config().partition
+        return cost_of(
+            {cluster.path: cluster.records for cluster in self.clusters},
+            partition.max_records,
+            sampled=partition.sampled(self.records),
+            tuned=self.tuned,
+            together=self.together,
+        )
 
-        Assumes that the request misses the clustering sample. 0 for an empty model and where nothing is tuned; 1
-        where all clusters are tuned together.
-        """
-        sizes: Counter[Digest] = Counter()
-        for cluster in self.clusters:
-            if cluster.constituent is not None:
-                sizes[cluster.constituent.key] += cluster.records
-        return sum(size**2 for size in sizes.values()) / self.records**2 if sizes else 0.0
+    @property
+    def expected_share(self) -> float:
+        """Expected share of the records that a uniformly drawn request tunes again, sample hits included."""
+        return self.cost.expected_share
 
     @property
     def together(self) -> bool:

@@ -54,11 +54,14 @@ def statement(
             received=request.received,
             due=request.due,
             completed=to_text(now),
+            asked=request.asked,
         ),
         counts=certificate.RecordCounts(
             records_deleted=request.records,
             names_already_deleted=request.already_deleted,
             records_retained=model.records if model else None,
+            duplicates_held=request.duplicates,
+            near_duplicates_held=request.near_duplicates,
         ),
         model=certificate.ModelFacts(
             digest_before=snapshot.model if snapshot else None,
@@ -82,7 +85,7 @@ def statement(
         ),
         audit=_audit_facts(audit),
         ledger=certificate.LedgerFacts(entries=head.entries, digest=head.digest),
-        claim=certificate.CLAIM,
+        claim=certificate.claim(request.duplicates),
         not_covered=list(certificate.NOT_COVERED),
     )
     return facts.model_dump(mode="json")

@@ -19,7 +19,7 @@ from lmeraser.models.partitions.trie import affected_paths, group, group_below, 
 from lmeraser.unlearning.plan import Plan, plan
 from lmeraser.workspace.freshness import current_model
 from lmeraser.workspace.requests.draft import Selector
-from lmeraser.workspace.requests.selection import resolve
+from lmeraser.workspace.requests.selection import near_misses, resolve
 from lmeraser.workspace.session import Session
 from lmeraser.workspace.workspace import Workspace
 
@@ -46,13 +46,16 @@ class _Clusters:
     removed: set[str]
 
 
-def dry_run(session: Session, selector: Selector, *, compute_features: bool = True) -> Plan:
+def dry_run(
+    session: Session, selector: Selector, *, compute_features: bool = True, near_duplicates: bool = False
+) -> Plan:
     """What `unlearn` would do with the same selector.
 
     Args:
         session: the workspace, which is only read, and what computes features that are not stored.
         selector: the records to delete.
         compute_features: whether features may be computed, which loads the backbone.
+        near_duplicates: whether to count near duplicates, which reads all stored features and loads numpy.
 
     Raises:
         UnknownRecordError: the workspace never held some of the names; all of them are listed.
@@ -73,7 +76,7 @@ def dry_run(session: Session, selector: Selector, *, compute_features: bool = Tr
         clusters = _Clusters(_served_numbers(workspace, model), after, removed)
     else:
         clusters = _affected_clusters(workspace, model, removed)
-    return plan(
+    found = plan(
         model,
         clusters.before,
         clusters.after,
@@ -83,6 +86,21 @@ def dry_run(session: Session, selector: Selector, *, compute_features: bool = Tr
         already_deleted=len(selection.already_deleted),
         speed=workspace.calibration.speed(workspace.config),
     )
+    others = set().union(*workspace.records.duplicates(removed).values())
+    return replace(
+        found,
+        duplicates=len(others - removed),
+        near_duplicates=_count_near_duplicates(workspace, removed) if near_duplicates else None,
+        duplicates_selected=len(selection.duplicates),
+        near_misses=near_misses(workspace.records, selector),
+    )
+
+
+def _count_near_duplicates(workspace: Workspace, ids: set[str]) -> int | None:
+    """How many near duplicates of these records would be left; None if it cannot be told."""
+    from lmeraser.unlearning.duplicates import near_duplicates
+
+    return near_duplicates(workspace, {None: ids}).get(None)
 
 
 def _served_numbers(workspace: Workspace, model: Model) -> dict[str, int]:

@@ -9,9 +9,13 @@ record, which takes hardly any time; where there is nothing else, nothing is tun
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 
+from lmeraser.core.time import to_text
+from lmeraser.data.name_lookup import NearMiss
 from lmeraser.models.manifest import Model
+from lmeraser.workspace.requests.state import Urgency, urgency
 
 
 @dataclass(frozen=True)
@@ -42,8 +46,14 @@ class Plan:
         records_to_tune: their members.
         share_to_tune: of the retained records.
         estimated_seconds: of tuning, from the measured speed; None if it was not measured yet.
-        expected_share: for comparison, the share of the records that one uniformly drawn request tunes again if it
-            misses the sample.
+        expected_share: for comparison, the share of the records that one uniformly drawn request tunes again
+            (`partitions.cost`).
+        duplicates: records that are not among them, but hold the same payload as one of them, byte for byte.
+        near_duplicates: records that look like one of them (`unlearning.duplicates`); None if not counted.
+        duplicates_selected: records among them that were not named, but hold the payload of one that was.
+        due: when the answer is due, RFC 3339 in UTC; None if it was not asked for.
+        urgency: whether that is past, near, or later.
+        near_misses: names that are held and look like a name of the request, but are not selected.
     """
 
     records: int
@@ -55,6 +65,34 @@ class Plan:
     share_to_tune: float
     estimated_seconds: float | None
     expected_share: float
+    duplicates: int = 0
+    near_duplicates: int | None = None
+    duplicates_selected: int = 0
+    due: str | None = None
+    urgency: Urgency | None = None
+    near_misses: tuple[NearMiss, ...] = ()
+
+    def with_due(self, due: datetime, *, now: datetime) -> Plan:
+        """The plan with the time when the answer is due."""
+        return replace(self, due=to_text(due), urgency=urgency(due, now))
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the person who decides has to know, in sentences."""
+        found = [str(miss) for miss in self.near_misses]
+        if self.duplicates:
+            records = "other record holds" if self.duplicates == 1 else "other records hold"
+            found.append(
+                f"{self.duplicates} {records} the same image as one of these and would not be deleted; "
+                "--with-duplicates selects them, too"
+            )
+        if self.near_duplicates:
+            found.append(f"{self.near_duplicates} other records look nearly the same (near duplicates, a hint)")
+        if self.urgency == "past":
+            found.append(f"the answer was due at {self.due}")
+        if self.urgency == "near":
+            found.append(f"the answer is due soon, at {self.due}")
+        return tuple(found)
 
     def to_json(self) -> dict[str, object]:
         """The plan as JSON values."""

@@ -16,19 +16,22 @@ Between 2 and 3 the old generation is still served, without the clusters that he
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection
 
 from lmeraser.core.digests import Digest
+from lmeraser.core.time import from_text
 from lmeraser.errors import BackboneError, InputError
 from lmeraser.models.manifest import Model
 from lmeraser.unlearning.completion import certificate_path, update_and_complete
+from lmeraser.unlearning.duplicates import near_duplicates
 from lmeraser.unlearning.update import TrainReport
 from lmeraser.workspace.requests.draft import RequestDraft
-from lmeraser.workspace.requests.selection import Selection
-from lmeraser.workspace.requests.state import Request, State
+from lmeraser.workspace.requests.selection import Selection, resolve
+from lmeraser.workspace.requests.state import Request, State, parse_id
 from lmeraser.workspace.session import Session
 from lmeraser.workspace.workspace import Workspace
 
@@ -59,11 +62,20 @@ class UnlearnReport:
             "requests": {request.id: request.state for request in self.requests},
             "records_deleted": len(self.selection.ids),
             "already_deleted": len(self.selection.already_deleted),
+            "duplicates": _sum(request.duplicates for request in self.requests),
+            "near_duplicates": _sum(request.near_duplicates for request in self.requests),
+            "late": [request.id for request in self.requests if request.late(from_text(request.changed))],
             "model_digest_before": self.digest_before,
             **(self.training.to_json() if self.training else {}),
             "certificates": list(self.certificates),
             "seconds": round(self.seconds, 3),
         }
+
+
+def _sum(counts: Iterable[int | None]) -> int | None:
+    """The sum of counts; None if nothing was counted. Records that several requests leave are counted for each."""
+    known = [count for count in counts if count is not None]
+    return sum(known) if known else None
 
 
 def unlearn(
@@ -90,9 +102,12 @@ def unlearn(
     """
     started = time.perf_counter()
     workspace = session.workspace
+    if draft is not None and draft.request_id is None:
+        draft = replace(draft, request_id=str(uuid.uuid4()))
     with workspace.writing("unlearn"):
         if draft is None:
             workspace.requests.prepare(_open_requests(workspace, only, retry_failed))
+        near = _near_duplicates(workspace, draft, only)
         served = workspace.generations.current()
         if served is not None:
             _check_backbone(served, session)
@@ -104,7 +119,9 @@ def unlearn(
             else:  # looked up again: some may have been accepted or cancelled meanwhile
                 chosen = _open_requests(workspace, only, retry_failed, connection)
             to_begin = [request for request in chosen if request.state in ("pending", "failed")]
-            selection = workspace.requests.begin(connection, to_begin, served, now=now, audit=audit)
+            selection = workspace.requests.begin(
+                connection, to_begin, served, now=now, audit=audit, near_duplicates=near
+            )
         completion = update_and_complete(session)
         requests = tuple(workspace.requests.require(request.id) for request in chosen)
     completed = [request for request in requests if request.state == "completed"]
@@ -116,6 +133,16 @@ def unlearn(
         requests=requests,
         certificates=tuple(str(certificate_path(workspace, request)) for request in completed),
     )
+
+
+def _near_duplicates(workspace: Workspace, draft: RequestDraft | None, only: Sequence[str]) -> dict[str, int]:
+    """How many near duplicates each request will leave, by its id; before its records and their features go."""
+    if draft is not None:
+        assert draft.request_id is not None
+        return near_duplicates(workspace, {draft.request_id: resolve(workspace.records, draft.selector).ids})
+    wanted = {parse_id(name) for name in only}
+    pending = [one for one in workspace.requests.all("pending") if not wanted or one.id in wanted]
+    return near_duplicates(workspace, {one.id: workspace.requests.selection(one).ids for one in pending})
 
 
 def _check_backbone(served: Model, session: Session) -> None:

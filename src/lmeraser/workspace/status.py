@@ -1,7 +1,6 @@
 """Status of a workspace: what it holds, and what a deletion costs there; computed without torch.
 
-``expected_share`` is the share of the records that one uniformly drawn request tunes again: sum n_k^2 / N^2. It is
-never 1/K unless all clusters are equally large, and it does not include requests that hit the clustering sample.
+The cost is that of `models.partitions.cost`, sample hits included, as in every other report.
 """
 
 from __future__ import annotations
@@ -28,11 +27,11 @@ class Status:
         up_to_date: whether the served model was derived from the records and settings held now.
         clusters: clusters with members.
         largest_cluster: records in the largest.
-        expected_share: of the records, tuned again by one uniform request.
-        p50: median of the records tuned again by one uniform request that misses the sample.
+        expected_share: of the records, tuned again by one uniform request; a hit of the sample counts as all.
+        p50: median of the records tuned again by one uniform request.
         p95: 95th percentile.
         max: the maximum.
-        sample_hit_probability: of one uniform request; `cost` simulates what a hit costs.
+        sample_hit_probability: of one uniform request; `cost` simulates what a hit costs on this partition.
         fitted_on: the records that the partition is fitted on.
         constituents: what is tuned for each cluster.
         global_head: weight of the global head in a prediction.
@@ -79,12 +78,7 @@ def status(workspace: Workspace) -> Status:
     model = workspace.generations.current()
     open_requests = [request for request in workspace.requests.all() if request.open]
     fingerprints = model.fingerprints if model else ()
-    sizes = {cluster.path: cluster.records for cluster in model.clusters} if model else {}
-    cost = None
-    if model and sizes:
-        limit = workspace.config.partition.max_records
-        cost = cost_of(sizes, limit, tuned=model.tuned, together=model.together)
-    sampled = model.config().partition.sampled(model.records) if model else 0
+    cost = model.cost if model else cost_of({}, None)
     return Status(
         records=workspace.records.count(),
         subjects=workspace.records.count_subjects(),
@@ -93,13 +87,13 @@ def status(workspace: Workspace) -> Status:
         model_digest=model.model_digest if model else None,
         parent=model.parent if model else None,
         up_to_date=model is not None and up_to_date(workspace, model),
-        clusters=len(sizes),
-        largest_cluster=max(sizes.values(), default=0),
-        expected_share=model.expected_share if model else 0.0,
-        p50=cost.p50 if cost else 0,
-        p95=cost.p95 if cost else 0,
-        max=cost.max if cost else 0,
-        sample_hit_probability=sampled / sum(sizes.values()) if cost else 0.0,
+        clusters=cost.clusters,
+        largest_cluster=cost.largest_cluster,
+        expected_share=cost.expected_share,
+        p50=cost.p50,
+        p95=cost.p95,
+        max=cost.max,
+        sample_hit_probability=cost.sample_hit_probability,
         fitted_on=workspace.config.partition.fitted_on,
         constituents=workspace.config.constituent.kind,
         global_head=workspace.config.global_head.weight,

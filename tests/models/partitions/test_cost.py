@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import faults
-from conftest import Run
+from conftest import DIGIT_COLUMNS, Run, digits
 from lmeraser import Eraser
 from lmeraser.config.schema import parse
 from lmeraser.errors import InputError, NoModelError
@@ -43,7 +43,9 @@ def test_ordinary_costs_are_those_of_grouping_again_without_the_record(
         assert costs[path] == tuned
         brute.append(tuned)
     cost = cost_of(sizes_of(trie_keys, limit), limit)
-    assert cost.ordinary_share == cost.expected_share == sum(brute) / len(trie_keys) ** 2
+    assert cost.ordinary_share == pytest.approx(sum(brute) / len(trie_keys) ** 2)
+    assert cost.expected_share == pytest.approx(cost.ordinary_share)
+    assert cost.simulated_share == cost.ordinary_share
     assert (cost.max, cost.p50) == (max(brute), sorted(brute)[(len(brute) - 1) // 2])
     assert (cost.sample_hit_probability, cost.sample_hit_share) == (0, None)
 
@@ -52,8 +54,24 @@ def test_hits_count_with_their_probability() -> None:
     cost = cost_of({"0": 50, "1": 50}, None, sampled=20, hits=[80, 100])
     assert cost.sample_hit_probability == 0.2
     assert cost.sample_hit_share == 0.9
-    assert cost.expected_share == 0.572  # 0.8 * 0.49 + 0.2 * 0.9
-    assert (cost.p50, cost.p95, cost.max) == (49, 100, 100)
+    assert cost.expected_share == pytest.approx(0.59)  # 0.8 * 0.49 + 0.2 * 0.99, as if a hit tuned everything
+    assert cost.simulated_share == pytest.approx(0.572)  # 0.8 * 0.49 + 0.2 * 0.9
+    assert (cost.p50, cost.p95, cost.max) == (49, 99, 99)
+
+
+def test_hits_count_whether_they_were_simulated_or_not() -> None:
+    sizes = {"0": 50, "1": 30, "2": 20}
+    assumed = cost_of(sizes, None, sampled=20)
+    simulated = cost_of(sizes, None, sampled=20, hits=[80, 90])
+    same = ("expected_share", "p50", "p95", "max", "batches", "sample_hit_probability", "ordinary_share")
+    assert [getattr(assumed, name) for name in same] == [getattr(simulated, name) for name in same]
+    assert (assumed.simulated_share, assumed.hits_simulated) == (None, 0)
+    assert assumed.ordinary_share < assumed.expected_share
+
+
+def test_where_nothing_is_tuned_a_hit_costs_nothing_either() -> None:
+    cost = cost_of({"0": 5, "1": 5}, None, sampled=4, hits=[9], tuned=False)
+    assert (cost.expected_share, cost.simulated_share, cost.p95, cost.max, cost.batches[100]) == (0, 0, 0, 0, 0)
 
 
 def test_a_batch_costs_every_cluster_that_it_touches() -> None:
@@ -84,8 +102,9 @@ def test_the_cost_before_any_training_is_what_the_requests_cost_then(added: Eras
     added.train()
     assert cost.clusters == added.status().clusters
     tuned = [added.plan(ids=[record_id]).records_to_tune for record_id in added.record_ids()]
-    assert cost.expected_share == pytest.approx(sum(tuned) / 12**2)
-    assert cost.max == max(tuned)
+    assert cost.simulated_share == pytest.approx(sum(tuned) / 12**2)
+    assert cost.expected_share >= cost.simulated_share
+    assert cost.max >= max(tuned)
     assert cost == added.cost(hits=6)
 
 
@@ -107,6 +126,18 @@ def test_without_records_there_is_no_cost(added: Eraser, tmp_path: Path) -> None
     Eraser.create(tmp_path / "empty", parse({})).close()
     with faults.opened(tmp_path / "empty") as empty, pytest.raises(NoModelError):
         empty.cost()
+
+
+def test_every_report_says_the_same_share(eraser: Eraser, tmp_path: Path) -> None:
+    status = eraser.status()
+    model = eraser.workspace.generations.require()
+    cost = eraser.cost(hits=1)
+    plan = eraser.plan(ids=[eraser.record_ids()[0]])
+    evaluation = eraser.evaluate(digits(range(100, 104)), columns=DIGIT_COLUMNS, linear=False)
+    assert cost.sample_hit_probability > 0
+    shares = {report.expected_share for report in (status, model, cost, plan, evaluation)}
+    assert shares == {cost.expected_share}
+    assert (status.p50, status.p95, status.max) == (cost.p50, cost.p95, cost.max)
 
 
 def test_the_command(run: Run, eraser: Eraser) -> None:

@@ -11,6 +11,7 @@ import typer
 from lmeraser.cli.commands.base import (
     Address,
     AsJson,
+    AskedOn,
     Audit,
     ExecutorName,
     Ids,
@@ -20,21 +21,44 @@ from lmeraser.cli.commands.base import (
     RegulationName,
     RequestId,
     Subjects,
+    WithDuplicates,
     collect_ids,
     compute_settings,
     open_eraser,
-    parse_time,
     print_json,
     print_report,
 )
+from lmeraser.core.terminal import echo
 
 T = TypeVar("T")
 
 
-def plan(ids: Ids = None, subjects: Subjects = None, ids_file: IdsFile = None, as_json: AsJson = False) -> None:
-    """Show what a deletion would do and cost, without changing anything."""
+def plan(
+    ids: Ids = None,
+    subjects: Subjects = None,
+    ids_file: IdsFile = None,
+    with_duplicates: WithDuplicates = False,
+    regulation: RegulationName = "other",
+    received: Received = None,
+    asked_on: AskedOn = None,
+    near_duplicates: Annotated[
+        bool, typer.Option("--near-duplicates", help="Also count records that look nearly the same.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a deletion would do and cost, and when it would be due, without changing anything."""
+    from lmeraser.workspace.requests.state import parse_regulation
+
     with open_eraser(quiet=as_json) as eraser:
-        report = eraser.plan(ids=collect_ids(ids, ids_file), subjects=subjects)
+        report = eraser.plan(
+            ids=collect_ids(ids, ids_file),
+            subjects=subjects,
+            with_duplicates=with_duplicates,
+            regulation=parse_regulation(regulation),
+            received=received,
+            asked=asked_on,
+            near_duplicates=near_duplicates,
+        )
     if as_json:
         print_json(report.to_json())
         return
@@ -42,7 +66,9 @@ def plan(ids: Ids = None, subjects: Subjects = None, ids_file: IdsFile = None, a
 
     rows = [[c.cluster, c.records_before, c.records_forgotten] for c in report.affected]
     print_rows("affected clusters", ["cluster", "records now", "of these forgotten"], rows)
-    print_facts("plan", {name: value for name, value in report.to_json().items() if name != "affected"})
+    hidden = {"affected", "near_misses"}
+    print_facts("plan", {name: value for name, value in report.to_json().items() if name not in hidden})
+    echo(*(f"WARNING: {warning}" for warning in report.warnings))
 
 
 def unlearn(
@@ -52,6 +78,8 @@ def unlearn(
     request: RequestId = None,
     regulation: RegulationName = "other",
     received: Received = None,
+    asked_on: AskedOn = None,
+    with_duplicates: WithDuplicates = False,
     audit: Audit = False,
     executor: ExecutorName = None,
     address: Address = None,
@@ -64,7 +92,18 @@ def unlearn(
     only that one). Writes a signed certificate for each request.
     """
     with open_eraser(compute=compute_settings(executor, address, processes)) as eraser:
-        report = _call(eraser.unlearn, ids, subjects, ids_file, request, regulation, received, audit)
+        report = _call(
+            eraser.unlearn,
+            ids,
+            subjects,
+            ids_file,
+            request,
+            regulation,
+            received,
+            asked_on,
+            with_duplicates,
+            audit,
+        )
     print_report("unlearned", report.to_json(), as_json=as_json)
     raise typer.Exit(1 if any(request.state == "failed" for request in report.requests) else 0)
 
@@ -81,9 +120,18 @@ def requests(context: typer.Context, as_json: AsJson = False) -> None:
         return
     from lmeraser.core.console import format_duration, print_rows
 
-    header = ["request", "law", "state", "age", "left"]
-    ages = ((format_duration(r["age_seconds"]), format_duration(r["seconds_left"])) for r in found)
-    rows = [[r["id"], r["regulation"], r["state"], *age] for r, age in zip(found, ages, strict=True)]
+    header = ["request", "law", "state", "asked", "age", "left"]
+    rows = [
+        [
+            r["id"],
+            r["regulation"],
+            r["state"],
+            str(r["asked"] or "-")[:10],
+            format_duration(r["age_seconds"]),
+            "completed late" if r["late"] and r["state"] == "completed" else format_duration(r["seconds_left"]),
+        ]
+        for r in found
+    ]
     print_rows("deletion requests", header, rows, unfolded=header)
 
 
@@ -94,12 +142,25 @@ def accept(
     request: RequestId = None,
     regulation: RegulationName = "other",
     received: Received = None,
+    asked_on: AskedOn = None,
+    with_duplicates: WithDuplicates = False,
     audit: Audit = False,
     as_json: AsJson = False,
 ) -> None:
     """Accept a request for 'lmeraser unlearn' to carry out; its clusters are quarantined until then."""
     with open_eraser(quiet=True) as eraser:
-        accepted = _call(eraser.request, ids, subjects, ids_file, request, regulation, received, audit)
+        accepted = _call(
+            eraser.request,
+            ids,
+            subjects,
+            ids_file,
+            request,
+            regulation,
+            received,
+            asked_on,
+            with_duplicates,
+            audit,
+        )
         values = accepted.to_json(eraser.workspace.clock())
     print_report("accepted", values, as_json=as_json)
 
@@ -119,6 +180,8 @@ def _call(
     request: str | None,
     regulation: str,
     received: str | None,
+    asked_on: str | None,
+    with_duplicates: bool,
     audit: bool,
 ) -> T:
     """Call `Eraser.unlearn` or `Eraser.request` with the options that both commands share."""
@@ -129,6 +192,8 @@ def _call(
         subjects=subjects,
         request=request,
         regulation=parse_regulation(regulation),
-        received=parse_time(received),
+        received=received,
+        asked=asked_on,
+        with_duplicates=with_duplicates,
         audit=audit,
     )

@@ -1,10 +1,18 @@
 """The cost of deletion requests on a partition: how many records one request, or a batch of them, tunes again.
 
-A request for a record outside the clustering sample tunes that record's cluster without it; if the cluster's
-parent in the trie thereby falls to ``max_records`` records, the clusters under the parent merge and the merged
-cluster is tuned. A request for a sampled record fits the partition again; what that costs is simulated
-(`unlearning.cost_simulation`). Pure functions of the clusters' sizes; probabilities are added up as integers, so
-no percentile depends on rounding.
+One definition for every report (status, plan, evaluation, figures, pages, the demo): a request names one record,
+drawn uniformly.
+
+- If the record is outside the clustering sample, its cluster is tuned without it; if the cluster's parent in the
+  trie thereby falls to ``max_records`` records, the clusters under the parent merge, and the merged cluster is
+  tuned.
+- If it is in the sample, the partition is fitted again, and nearly all clusters change: it counts as tuning all
+  other records. So `Cost.expected_share`, the percentiles and the maximum include sample hits and are never too
+  low. What a hit costs on this partition can be simulated (`unlearning.cost_simulation`); `Cost.simulated_share`
+  is the expected share with that.
+
+Pure functions of the clusters' sizes; probabilities are added up as integers, so no percentile depends on
+rounding.
 """
 
 from __future__ import annotations
@@ -24,10 +32,12 @@ class Cost:
         records: number of records in the partition.
         clusters: number of clusters with members.
         largest_cluster: number of records in the largest cluster.
-        expected_share: expected share of the records that one request tunes again, sample hits included.
+        expected_share: expected share of the records that one request tunes again; a sample hit counts as all.
         ordinary_share: the same for requests that miss the sample.
         sample_hit_probability: probability that one request hits the sample.
         sample_hit_share: mean share of the records that a sample hit tunes again; None if none was simulated.
+        simulated_share: expected share with the simulated cost of hits; None if none was simulated though there
+            is a sample.
         hits_simulated: number of simulated sample hits.
         p50: median of the number of records that one request tunes again.
         p95: 95th percentile of that number.
@@ -42,6 +52,7 @@ class Cost:
     ordinary_share: float
     sample_hit_probability: float
     sample_hit_share: float | None
+    simulated_share: float | None
     hits_simulated: int
     p50: int
     p95: int
@@ -96,33 +107,42 @@ def cost_of(
         sizes: number of records of every cluster, by path.
         limit: the most records that a cluster holds; None: no limit.
         sampled: number of records that the partition is fitted on.
-        hits: number of records tuned again by each simulated sample hit.
+        hits: number of records tuned again by each simulated sample hit; empty: none was simulated.
         tuned: whether clusters have constituents; without, no request tunes anything.
         together: whether all clusters are tuned together; then every request tunes all of them.
     """
     total = sum(sizes.values())
-    costs = ordinary_costs(sizes, limit) if tuned else dict.fromkeys(sizes, 0)
-    if together:
-        costs = dict.fromkeys(sizes, total - 1)
-        hits = [total - 1] * len(hits)
+    if total == 0:
+        return Cost(0, 0, 0, 0.0, 0.0, 0.0, None, 0.0, 0, 0, 0, 0, dict.fromkeys(_BATCHES, 0.0))
+    costs = ordinary_costs(sizes, limit) if tuned and not together else dict.fromkeys(sizes, total - 1)
+    if not tuned:
+        costs = dict.fromkeys(sizes, 0)
+    at_hit = total - 1 if tuned else 0
+    weighted = [(costs[path], (total - sampled) * size) for path, size in sizes.items()]
+    weighted = [(cost, weight) for cost, weight in [*weighted, (at_hit, sampled * total)] if weight]
+    ordinary_share = sum(costs[path] * size for path, size in sizes.items()) / total**2
+    hit_probability = sampled / total
+    hit_share = None
+    if hits:
+        hit_share = at_hit / total if together or not tuned else sum(hits) / len(hits) / total
+    simulated = ordinary_share if not sampled else None
+    if hit_share is not None:
+        simulated = (1 - hit_probability) * ordinary_share + hit_probability * hit_share
     units = {"": total} if together else sizes
-    weighted = _weighted_costs(sizes, costs, sampled, hits)
-    weight = sum(weight for _, weight in weighted)
-    hit_probability = sampled / total if hits else 0.0
-    hit_share = sum(hits) / len(hits) / total if hits else None
     return Cost(
         records=total,
         clusters=len(sizes),
         largest_cluster=max(sizes.values()),
-        expected_share=sum(cost * part for cost, part in weighted) / (weight * total),
-        ordinary_share=sum(costs[path] * size for path, size in sizes.items()) / total**2,
+        expected_share=sum(cost * weight for cost, weight in weighted) / total**3,
+        ordinary_share=ordinary_share,
         sample_hit_probability=hit_probability,
         sample_hit_share=hit_share,
+        simulated_share=simulated,
         hits_simulated=len(hits),
         p50=_percentile(weighted, 50),
         p95=_percentile(weighted, 95),
         max=max(cost for cost, _ in weighted),
-        batches={n: _batch_share(units if tuned else {}, hit_probability, hit_share, n) for n in _BATCHES},
+        batches={n: _batch_share(units if tuned else {}, hit_probability, n) for n in _BATCHES},
     )
 
 
@@ -130,22 +150,6 @@ def _prefixes(path: str) -> list[str]:
     """The paths of a cluster and of all nodes above it, the shortest first."""
     root, _, bits = path.partition("/")
     return [f"{root}/{bits[:length]}" for length in range(len(bits) + 1)]
-
-
-def _weighted_costs(
-    sizes: Mapping[str, int], costs: Mapping[str, int], sampled: int, hits: Sequence[int]
-) -> list[tuple[int, int]]:
-    """Costs with their probabilities, as integers over a common denominator.
-
-    With N records and n of them sampled, a request hits the sample with probability n / N and then has one of the
-    simulated costs; it misses with (N - n) / N and then hits a cluster of k records with k / N. All of it is
-    multiplied by N * N * len(hits).
-    """
-    total = sum(sizes.values())
-    if not hits:
-        return [(costs[path], size) for path, size in sizes.items()]
-    missed = [(costs[path], (total - sampled) * size * len(hits)) for path, size in sizes.items()]
-    return missed + [(hit, sampled * total) for hit in hits]
 
 
 def _percentile(weighted: Sequence[tuple[int, int]], percent: int) -> int:
@@ -159,9 +163,11 @@ def _percentile(weighted: Sequence[tuple[int, int]], percent: int) -> int:
     return max(cost for cost, _ in weighted)
 
 
-def _batch_share(sizes: Mapping[str, int], hit_probability: float, hit_share: float | None, count: int) -> float:
-    """Expected share tuned again by ``count`` requests: the clusters they hit, or the cost of a sample hit."""
+def _batch_share(sizes: Mapping[str, int], hit_probability: float, count: int) -> float:
+    """Expected share tuned again by ``count`` requests: the clusters they hit; everything after a sample hit."""
+    if not sizes:
+        return 0.0
     total = sum(sizes.values())
     affected = sum(size / total * (1 - (1 - size / total) ** count) for size in sizes.values())
     missed = (1 - hit_probability) ** count
-    return missed * affected + (1 - missed) * max(affected, hit_share or 0.0)
+    return missed * affected + (1 - missed)

@@ -23,7 +23,7 @@ from __future__ import annotations
 import json
 import uuid
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal, get_args
 
 from lmeraser.core.digests import Digest
@@ -96,6 +96,10 @@ class Request:
         before: the model that was served when its records were deleted.
         reason: why it failed.
         certificate: digest of its certificate's payload.
+        asked: when the person asked, from when the period for the answer counts; None: not recorded (before 0.2).
+        duplicates: how many records were still held with the payload of a deleted one when its records were
+            deleted; None until then, or not counted.
+        near_duplicates: the same for records that are nearly alike (`unlearning.duplicates`).
     """
 
     id: str
@@ -111,11 +115,20 @@ class Request:
     before: ModelSnapshot | None = None
     reason: str | None = None
     certificate: Digest | None = None
+    asked: str | None = None
+    duplicates: int | None = None
+    near_duplicates: int | None = None
 
     @property
     def open(self) -> bool:
         """Whether it still has to be carried out."""
         return self.state in ("pending", "in_progress", "failed")
+
+    def late(self, now: datetime) -> bool:
+        """Whether its due time had passed when it was completed or, if it is open, has passed by now."""
+        if self.state == "cancelled":
+            return False
+        return from_text(self.due) < (now if self.open else from_text(self.changed))
 
     def to_json(self, now: datetime) -> dict[str, object]:
         """The request as JSON values, with its age and the time left; it names no record."""
@@ -126,7 +139,17 @@ class Request:
             **values,
             "age_seconds": int((ended - from_text(self.received)).total_seconds()),
             "seconds_left": int((from_text(self.due) - now).total_seconds()) if self.open else None,
+            "late": self.late(now),
         }
+
+
+Urgency = Literal["past", "near", "later"]
+_NEAR = timedelta(days=7)
+
+
+def urgency(due: datetime, now: datetime) -> Urgency:
+    """Whether a due time is past, near (within seven days), or later."""
+    return "past" if due < now else "near" if due - now <= _NEAR else "later"
 
 
 def transition(request: Request, state: State, *, now: datetime, **changes: Any) -> Request:
@@ -171,7 +194,7 @@ def parse_id(text: str) -> str:
         InputError: it is not a UUID.
     """
     try:
-        return str(uuid.UUID(text))
+        return str(uuid.UUID(str(text)))
     except ValueError as error:
         raise InputError(
             "Request id is not a UUID",

@@ -1,0 +1,96 @@
+"""Near duplicates: records that look like deleted ones, judged by their stored features.
+
+A *duplicate* of a record has the same payload, byte for byte (`Records.duplicates`), and can be selected with it.
+A *near duplicate* has features whose cosine with the record's is at least `NEAR`. That is a hint, never a
+selection: it finds a picture that another program saved again, and may find two that only look alike.
+
+The bound was measured with EfficientNet-Lite0 on CIFAR-10. Among 1.1 million pairs of different images the
+largest cosine was 0.90; of 300 images encoded again as JPEG of quality 95 or 75, all were near their originals.
+Of those resized to twice their size, 58 % were found; cropped by one pixel, 41 %; mirrored, 24 %.
+
+Every stored vector is compared, so nothing is counted in workspaces that hold more records than the setting
+``requests.near_duplicate_records``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lmeraser.data.records import Records
+from lmeraser.workspace.workspace import Workspace
+
+NEAR = 0.95  # cosine
+_SMALLEST = 1e-12  # keeps a vector of zeros finite
+
+K = TypeVar("K", bound=Hashable)
+
+
+def near_duplicates(workspace: Workspace, deleted: Mapping[K, Iterable[str]]) -> dict[K, int]:
+    """How many near duplicates each of several deletions would leave that are carried out together.
+
+    Args:
+        workspace: before the deletions; only read.
+        deleted: ids of the records that each of them deletes.
+
+    Returns:
+        The counts, duplicates not included; without deletions for whose records no features are stored, and empty
+        if the workspace is too large.
+    """
+    records = workspace.records
+    if records.count() > workspace.config.requests.near_duplicate_records:
+        return {}
+    chosen = {each: set(ids) for each, ids in deleted.items()}
+    together = set().union(*chosen.values())
+    by_key: dict[str, dict[K, _Query]] = {}
+    for each, ids in chosen.items():
+        key = records.derived.feature_key(ids)
+        if key is not None:
+            vectors = records.derived.features(sorted(ids), key=key)
+            duplicates = set().union(*records.duplicates(ids).values())
+            passed_over = {int(number) for number in records.derived.record_numbers(together | duplicates)}
+            by_key.setdefault(key, {})[each] = _Query(np.stack(list(vectors.values())), passed_over)
+    counts: dict[K, int] = {}
+    for key, queries in by_key.items():
+        counts |= _count(records, queries, key)
+    return counts
+
+
+def near_held(records: Records, images: NDArray[np.float32], *, key: str) -> int:
+    """How many held records are near one of some images, by features under ``key``; duplicates are included.
+
+    Args:
+        records: of the workspace.
+        images: features of the images, float32 [n, d].
+        key: `feature_key` of these features.
+    """
+    return _count(records, {None: _Query(images, set())}, key)[None]
+
+
+@dataclass(frozen=True)
+class _Query:
+    """Features to compare with, float32 [n, d], and numbers of records that do not count."""
+
+    vectors: NDArray[np.float32]
+    passed_over: set[int]
+
+
+def _count(records: Records, queries: Mapping[K, _Query], key: str) -> dict[K, int]:
+    """How many records are near each query, in one pass over the stored features."""
+    counts = dict.fromkeys(queries, 0)
+    directions = {each: _unit(query.vectors).T for each, query in queries.items()}
+    for numbers, vectors in records.derived.all_features(key=key):
+        units = _unit(vectors)
+        for each, query in queries.items():
+            near = (units @ directions[each]).max(axis=1) >= NEAR
+            counts[each] += len({numbers[row] for row in np.flatnonzero(near)} - query.passed_over)
+    return counts
+
+
+def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Vectors scaled to length 1, float32 [n, d]."""
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.float32(_SMALLEST))
