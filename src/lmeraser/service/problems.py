@@ -17,11 +17,13 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
 from lmeraser.errors import (
+    AmbiguousNameError,
     ImageError,
     InputError,
     LmeraserError,
     LockedError,
     NoModelError,
+    RequestConflictError,
     StorageError,
     UnknownRecordError,
 )
@@ -45,6 +47,8 @@ _TITLES = {
 }
 _PROBLEMS_OF_ERRORS: tuple[tuple[type[LmeraserError], int, str], ...] = (
     (UnknownRecordError, 422, "unknown-identity"),
+    (AmbiguousNameError, 422, "ambiguous-identity"),
+    (RequestConflictError, 409, "request-conflict"),
     (ImageError, 422, "image"),
     (InputError, 400, "input"),
     (NoModelError, 503, "no-model"),

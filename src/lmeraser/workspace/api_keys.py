@@ -24,7 +24,7 @@ from lmeraser.core.time import to_text
 from lmeraser.errors import InputError
 from lmeraser.storage.database import Database, schema
 
-Scope = Literal["predict", "request", "read", "admin"]
+Scope = Literal["predict", "submit", "request", "read", "admin"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 
 _LONGEST_NAME = 100  # characters

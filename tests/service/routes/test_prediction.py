@@ -33,13 +33,26 @@ def of_the_library(api: Running, some: list[bytes]) -> list[dict[str, Any]]:
 
 def test_answers_are_those_of_the_library_to_the_last_bit(api: Running) -> None:
     some = images(api, 7)
-    answer = api.predict(*some)
+    answer = api.predict(*some, scope="admin")
     assert answer.status_code == 200
     assert answer.json()["answers"] == of_the_library(api, some)
     model = api.get("/model", "predict").json()
     assert (answer.json()["generation"], answer.json()["model_digest"]) == (0, model["model_digest"])
     api.file("digit-0003")
-    assert api.predict(*some).json()["answers"] == of_the_library(api, some)
+    assert api.predict(*some, scope="admin").json()["answers"] == of_the_library(api, some)
+
+
+def test_a_key_for_predictions_is_not_told_what_is_quarantined(api: Running) -> None:
+    (image,) = images(api, 1)
+    told = [api.predict(image).json()["answers"][0].keys(), api.get("/model", "predict").json().keys()]
+    api.file("digit-0003")
+    assert [api.predict(image).json()["answers"][0].keys(), api.get("/model", "predict").json().keys()] == told
+    assert told == [
+        {"label", "class_name", "probability"},
+        {"generation", "model_digest", "fingerprints", "classes"},
+    ]
+    assert api.get("/model", "read").json()["quarantined"]
+    assert {"clusters", "rerouted"} < api.predict(image, scope="admin").json()["answers"][0].keys()
 
 
 def test_many_callers_share_passes_and_nobody_gets_anothers_answer(api: Running) -> None:

@@ -54,20 +54,24 @@ class ImagePrediction(BaseModel):
         label: index of the most probable class.
         class_name: its name.
         probability: its probability.
-        clusters: numbers of the clusters whose constituents voted.
-        rerouted: whether other clusters would have voted if they were not quarantined.
+        clusters: numbers of the clusters whose constituents voted; only for keys with the scope `read`.
+        rerouted: whether other clusters would have voted if they were not quarantined; only for such keys, too.
     """
 
     label: int
     class_name: str
     probability: float
-    clusters: list[int]
-    rerouted: bool
+    clusters: list[int] | None = None
+    rerouted: bool | None = None
 
     @classmethod
-    def of(cls, prediction: Prediction) -> ImagePrediction:
-        """The response for a prediction."""
-        return cls(**{**prediction.__dict__, "clusters": list(prediction.clusters)})
+    def of(cls, prediction: Prediction, *, complete: bool) -> ImagePrediction:
+        """The response for a prediction, with the clusters behind it if it is complete."""
+        answer = cls(label=prediction.label, class_name=prediction.class_name, probability=prediction.probability)
+        if complete:
+            answer.clusters = list(prediction.clusters)
+            answer.rerouted = prediction.rerouted
+        return answer
 
 
 class PredictionResponse(BaseModel):
@@ -107,7 +111,8 @@ class ModelDescription(BaseModel):
         model_digest: of all its tensors and settings; models with equal digests are equal.
         fingerprints: of the environments in which it was derived.
         classes: their names, in the order of the labels.
-        records: number of records that it was derived from.
+        records: number of records that it was derived from. This and the following only for keys with the scope
+            `read`: they tell when records are added and deleted.
         clusters: number of its clusters.
         quarantined: numbers of the clusters that are excluded from predictions.
         up_to_date: whether it is the model of the present records and settings.
@@ -119,16 +124,17 @@ class ModelDescription(BaseModel):
     model_digest: str
     fingerprints: list[str]
     classes: list[str]
-    records: int
-    clusters: int
-    quarantined: list[int]
-    up_to_date: bool
+    records: int | None = None
+    clusters: int | None = None
+    quarantined: list[int] | None = None
+    up_to_date: bool | None = None
 
 
 @router.post(
     "/predict",
     summary="Classify images",
     response_model=PredictionResponse,
+    response_model_exclude_none=True,
     openapi_extra=_FORM,
     responses=documented(400, 401, 403, 408, 413, 415, 422, 429, 503),
 )
@@ -148,7 +154,7 @@ async def predict(call: Call, key: PredictKey) -> PredictionResponse:
     return PredictionResponse(
         generation=model.generation,
         model_digest=model.model_digest,
-        answers=[ImagePrediction.of(prediction) for prediction in batch.predictions],
+        answers=[ImagePrediction.of(prediction, complete=key.may(["read"])) for prediction in batch.predictions],
     )
 
 
@@ -156,6 +162,7 @@ async def predict(call: Call, key: PredictKey) -> PredictionResponse:
     "/model",
     summary="Describe the served model",
     response_model=ModelDescription,
+    response_model_exclude_none=True,
     responses=documented(401, 403, 429, 503),
 )
 def describe_model(call: Call, key: PredictOrReadKey) -> ModelDescription:
@@ -163,16 +170,18 @@ def describe_model(call: Call, key: PredictOrReadKey) -> ModelDescription:
     service = service_of(call)
     served = service.model_holder.current
     model = served.model
-    return ModelDescription(
+    description = ModelDescription(
         generation=model.generation,
         model_digest=model.model_digest,
         fingerprints=list(model.fingerprints),
         classes=list(model.classes),
-        records=model.records,
-        clusters=len(model.clusters),
-        quarantined=sorted(served.quarantined.clusters),
-        up_to_date=up_to_date(service.workspace, model),
     )
+    if key.may(["read"]):
+        description.records = model.records
+        description.clusters = len(model.clusters)
+        description.quarantined = sorted(served.quarantined.clusters)
+        description.up_to_date = up_to_date(service.workspace, model)
+    return description
 
 
 async def _read_uploads(call: Call, service: Service, received: Reservation) -> list[Upload]:

@@ -83,6 +83,11 @@ class Subscriptions:
             encrypted_url = self._database.keys.encrypt(slot, "callback", url.encode())
             connection.execute(insert(_subscriptions).values(**values, slot=slot, sealed_url=encrypted_url))
 
+    def urls(self, connection: Connection, request: str) -> frozenset[str]:
+        """The URLs that are still to be notified of a request."""
+        rows = connection.execute(select(_subscriptions).where(_subscriptions.c.request == request))
+        return frozenset(map(self._url, rows))
+
     def due(self, now: datetime) -> list[Notification]:
         """The notifications that are due now. For the URLs, a failed request is still in progress."""
         state = requests.c.state
@@ -123,9 +128,11 @@ class Subscriptions:
         return again
 
     def _notification(self, row: Any, now: datetime) -> Notification:
-        url = self._database.keys.decrypt(row.slot, "callback", row.sealed_url).decode()
         since = from_text(row.since) if row.tries else now
-        return Notification(row.number, row.request, row.state, url, row.tries, since)
+        return Notification(row.number, row.request, row.state, self._url(row), row.tries, since)
+
+    def _url(self, row: Any) -> str:
+        return self._database.keys.decrypt(row.slot, "callback", row.sealed_url).decode()
 
     def _set(self, connection: Connection, notification: Notification, **values: Any) -> None:
         mine = _subscriptions.c.number == notification.subscription
