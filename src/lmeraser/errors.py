@@ -5,7 +5,9 @@
     │   ├── ConfigError       settings: unknown keys, values out of range
     │   ├── SourceError       a source of records, with all of its faults
     │   ├── ImageError        one image file
-    │   └── UnknownRecordError  record ids or subjects that the workspace does not hold
+    │   ├── RequestConflictError  the id of a request that says something else, or was cancelled
+    │   ├── UnknownRecordError  record ids or subjects that the workspace does not hold
+    │   └── AmbiguousNameError  names that mean several of those that it holds
     ├── WorkspaceError        the folder on disk is not in the state the command needs
     │   ├── FormatError       written by another version
     │   ├── LockedError       another process is writing
@@ -55,8 +57,12 @@ class LmeraserError(Exception):
         return f"{self.message}: {self.got}" if self.got else self.message
 
     def diagnostics(self) -> str:
-        """The whole error, as the command line prints it."""
-        return f"{self.summary}\nnext: {self.next_step}" if self.next_step else self.summary
+        """The whole error, as the command line prints it.
+
+        Lines of the value are indented, so that none of them can be taken for a line of lmeraser's own.
+        """
+        parts = [self.summary, *([f"next: {self.next_step}"] if self.next_step else [])]
+        return "\n".join(map(_indented, parts))
 
     def __str__(self) -> str:
         return self.diagnostics()
@@ -90,6 +96,14 @@ class SourceError(InputError):
 
 class UnknownRecordError(InputError):
     """Record ids or subjects that this workspace has never held."""
+
+
+class AmbiguousNameError(InputError):
+    """Record ids that mean several records, or subjects that are held in several spellings."""
+
+
+class RequestConflictError(InputError):
+    """The id of a deletion request belongs to one with other content, or to one that was cancelled."""
 
 
 class WorkspaceError(LmeraserError):
@@ -134,6 +148,12 @@ class StoppedError(LmeraserError):
     """The user stopped the work; finished parts are kept, and running it again continues."""
 
     exit_code = 130
+
+
+def _indented(text: str) -> str:
+    """The text with all lines but the first indented."""
+    first, *rest = text.split("\n")
+    return "\n".join([first, *(line if line.startswith(" ") else f"  {line}" for line in rest)])
 
 
 def listing(items: Sequence[str]) -> str:

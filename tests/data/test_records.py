@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sqlalchemy import event
+from sqlalchemy import event, text
 from sqlalchemy.engine import Engine
 
-from conftest import forget, png
+from conftest import exchange_payload, forget, png
 from lmeraser.core.digests import Digest
 from lmeraser.data.records import Record, Records
 from lmeraser.data.references import RecordRef
@@ -384,3 +384,22 @@ def test_a_damaged_database_is_said_to_be_corrupt(tmp_path: Path, start: int) ->
 
     with pytest.raises(CorruptError, match=r"records\.db"):
         use()
+
+
+def test_a_payload_is_compared_with_its_digest_whenever_it_is_read(tmp_path: Path) -> None:
+    records = Records(Database(tmp_path / "records.db"), secret=b"secret")
+    fill(records, [record(number) for number in range(4)])
+    exchange_payload(records, "r0001", image(2, 8))
+    with records.database.transaction() as connection:
+        connection.execute(text("DELETE FROM images WHERE number = :number"), {"number": _number(records, "r0003")})
+    assert sorted(records.mismatched([f"r{number:04d}" for number in range(4)])) == ["r0001", "r0003"]
+    assert records.images(["r0002", "r0000"]) == [image(2, 8), image(0, 8)]
+    for wrong in ("r0001", "r0003"):
+        with pytest.raises(CorruptError, match="does not match its record"):
+            records.images(["r0000", wrong])
+    with pytest.raises(UnknownRecordError):
+        records.images(["nobody"])
+
+
+def _number(records: Records, record_id: str) -> int:
+    return records._index.require_numbers([record_id])[record_id]

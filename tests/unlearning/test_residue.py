@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lmeraser.unlearning.residue as residue
-from conftest import DIGIT_COLUMNS, NOW, Run, digits, examples
+from conftest import DIGIT_COLUMNS, NOW, Run, digits, examples, exchange_payload
 from fake import Fake
 from lmeraser import Eraser
 from lmeraser.config.schema import parse
@@ -386,6 +386,17 @@ def test_a_record_is_found_while_it_is_held_and_not_after_it_is_unlearned(
     assert eraser.residue([probe], ids=[gone]).clean
 
 
+def test_a_deleted_image_in_the_row_of_another_record_is_found(eraser: Eraser, tmp_path: Path) -> None:
+    gone = chosen(eraser, sampled=False)
+    probe = held(eraser, gone, tmp_path)
+    eraser.unlearn(ids=[gone])
+    exchange_payload(eraser.workspace.records, eraser.record_ids()[0], probe.read_bytes())
+    report = eraser.residue([probe], features=False)
+    assert (report.clean, report.mismatched, report.held) == (False, 1, 0)
+    assert {find.file for find in report.finds} == {"records.db, images"}
+    assert not eraser.residue(ids=["nobody at all"], features=False).clean
+
+
 def test_a_person_is_found_while_one_record_of_theirs_is_held(eraser: Eraser) -> None:
     report = eraser.residue(ids=["w2"])
     assert report.too_short == ("w2",)
@@ -481,7 +492,7 @@ def test_the_exit_status_tells_whether_something_was_found(run: Run, root: Path,
     report = json.loads(out)
     assert code == 1
     keys = {"clean", "finds", "windows", "shared", "not_searched", "too_short", "chance", "held"}
-    keys |= {"bytes_searched", "files"}
+    keys |= {"bytes_searched", "files", "mismatched"}
     assert report.keys() == keys
     assert (report["clean"], len(report["finds"])) == (False, 3)
     assert all(find.keys() == {"probe", "file", "offset"} for find in report["finds"])

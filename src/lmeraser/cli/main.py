@@ -17,6 +17,7 @@ import typer
 from lmeraser._version import __version__
 from lmeraser.cli.commands import deletion, evidence, experiments, model, public, recovery, service, workspace
 from lmeraser.cli.commands.base import global_options
+from lmeraser.core.terminal import echo, printable
 from lmeraser.errors import LmeraserError, StoppedError
 
 app = typer.Typer(
@@ -63,15 +64,17 @@ def main() -> None:
     except LmeraserError as error:
         if global_options.debug:
             raise
-        typer.echo(f"lmeraser: {error.diagnostics()}", err=True)
+        echo(*f"lmeraser: {error.diagnostics()}".split("\n"), err=True)
         status = error.exit_code
     except (KeyboardInterrupt, typer.Abort):
         stopped = StoppedError("Interrupted", next_step="run the same command again; completed stages are kept")
-        typer.echo(f"lmeraser: {stopped.diagnostics()}", err=True)
+        echo(*f"lmeraser: {stopped.diagnostics()}".split("\n"), err=True)
         status = stopped.exit_code
     except Exception as error:
         if not (hasattr(error, "show") and hasattr(error, "exit_code")):  # not one of click's usage errors
             raise
+        if isinstance(message := getattr(error, "message", None), str):
+            setattr(error, "message", printable(message))  # noqa: B010
         error.show()
         status = error.exit_code
     sys.exit(status or 0)
@@ -79,7 +82,7 @@ def main() -> None:
 
 def _print_version(requested: bool) -> None:
     if requested:
-        typer.echo(__version__)
+        echo(__version__)
         raise typer.Exit
 
 

@@ -1,7 +1,7 @@
 """Output for people: progress on standard error during the work, tables on standard output after it.
 
 On a terminal, progress is a bar with an estimate of the time left; elsewhere (a log, a pipe) it is a line every
-ten seconds. Reports are printed as tables; `--json` bypasses this module.
+ten seconds. Reports are printed as tables; `--json` bypasses this module. Single lines are printed by `terminal`.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from lmeraser.core.terminal import printable
+
 _LOG_INTERVAL = 10.0  # seconds
 _UNITS = ((86400, "days"), (3600, "h"), (60, "min"), (1, "s"))
 
@@ -34,10 +36,10 @@ class Display:
     """A `lmeraser.core.progress.Progress` that draws on standard error; a context manager."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True)
+        self._console = _console(stderr=True)
         self._bars = Progress(
             SpinnerColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
@@ -65,6 +67,7 @@ class Display:
 
     def __call__(self, step: str, done: int, total: int | None) -> None:
         """Show the progress of a step; a new step replaces the previous one."""
+        step = printable(step)
         with self._lock:
             if step != self._step:
                 self._begin(step, total)
@@ -91,12 +94,12 @@ class Display:
 
 def print_facts(title: str, facts: Mapping[str, object]) -> None:
     """Print a table of names and values."""
-    table = Table(title=title, title_justify="left", show_header=False, box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(title=printable(title), title_justify="left", show_header=False, box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for name, value in facts.items():
-        table.add_row(name, format_value(value))
-    Console().print(table)
+        table.add_row(printable(name), format_value(value))
+    _console().print(table)
 
 
 def print_rows(
@@ -110,13 +113,18 @@ def print_rows(
         rows: one value per column.
         unfolded: names of columns whose values are never broken into several lines.
     """
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(title=printable(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for index, name in enumerate(header):
         numeric = bool(rows) and all(isinstance(row[index], (int, float)) for row in rows)
         table.add_column(name, justify="right" if numeric else "left", overflow="fold", no_wrap=name in unfolded)
     for row in rows:
         table.add_row(*(format_value(value) for value in row))
-    Console().print(table)
+    _console().print(table)
+
+
+def _console(*, stderr: bool = False) -> Console:
+    """A console that takes nothing in a value for its own markup."""
+    return Console(stderr=stderr, markup=False, emoji=False)
 
 
 def format_duration(seconds: object) -> str:
@@ -133,7 +141,7 @@ def format_duration(seconds: object) -> str:
 
 
 def format_value(value: object) -> str:
-    """A value as it is printed in tables."""
+    """A value as it is printed in tables, on one line and with control characters as escapes."""
     if value is None:
         return "-"
     if isinstance(value, bool):
@@ -141,7 +149,7 @@ def format_value(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, Mapping):
-        return ", ".join(f"{name} {format_value(item)}" for name, item in value.items())
+        return ", ".join(f"{printable(str(name))} {format_value(item)}" for name, item in value.items())
     if isinstance(value, (list, tuple)):
         return ", ".join(format_value(item) for item in value)
-    return str(value)
+    return printable(str(value))

@@ -4,6 +4,7 @@ A record is an id, an optional subject (the person it is about), a label and the
 holds
 metadata and payloads, and the parts of the workspace that have to change together with them in one transaction:
 
+- ``names``: which records a name means, however it is spelled;
 - ``suppression``: keyed digests of deleted ids, subjects and images, which must not come back with a later import;
 - ``commitments``: how the ledger refers to records without revealing them once they are deleted;
 - ``derived``: features and trie keys, each derived from one record alone;
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,11 +31,14 @@ from lmeraser.data.changelog import ChangeLog
 from lmeraser.data.commitments import Commitments, commitment
 from lmeraser.data.derived import DerivedValues
 from lmeraser.data.identities import RecordIndex, RecordMetadata, records_table
+from lmeraser.data.name_lookup import NameLookup
 from lmeraser.data.references import RecordRef
 from lmeraser.data.statistics import StatisticsStore
 from lmeraser.data.suppression import SuppressionList
-from lmeraser.errors import InputError
+from lmeraser.errors import CorruptError, InputError, UnknownRecordError
 from lmeraser.storage.database import Database, chunked, encrypted, per_record_table
+
+_PAYLOADS_AT_ONCE = 32  # in memory while they are compared with their digests
 
 _images = per_record_table("images", encrypted("data", what="images"))
 
@@ -60,6 +65,7 @@ class Records:
         self.database = database
         self._index = RecordIndex(database, secret=secret)
         self.suppression = SuppressionList(database, secret=secret)
+        self.names = NameLookup(self._index, self.suppression)
         self.commitments = Commitments(self._index)
         self.derived = DerivedValues(self._index)
         self.statistics = StatisticsStore(self._index)
@@ -121,17 +127,73 @@ class Records:
         return {each.id: (each.subject, each.label, each.image_digest) for each in self._index.find("id", ids)}
 
     def of_subjects(self, subjects: Iterable[str]) -> dict[str, list[str]]:
-        """Record ids of each subject that has any, sorted."""
-        found: dict[str, list[str]] = {}
-        for each in self._index.find("subject", subjects):
-            assert each.subject is not None
-            found.setdefault(each.subject, []).append(each.id)
-        return {subject: sorted(ids) for subject, ids in found.items()}
+        """Record ids of each subject that has any, sorted; see `NameLookup.ids_of_subjects`."""
+        return self.names.ids_of_subjects(subjects)
+
+    def duplicates(self, ids: Iterable[str], connection: Connection | None = None) -> dict[str, set[str]]:
+        """Ids of the other records with the same payload, byte for byte, of each of these that has any.
+
+        Args:
+            ids: record ids; a duplicate may be one of them, too.
+            connection: an open one to use.
+        """
+        payloads = {each.id: each.image_digest for each in self._index.find("id", ids, connection)}
+        holders: dict[Digest, set[str]] = {}
+        for each in self._index.find("payload", set(payloads.values()), connection):
+            holders.setdefault(each.image_digest, set()).add(each.id)
+        found = {record_id: holders[payload] - {record_id} for record_id, payload in payloads.items()}
+        return {record_id: others for record_id, others in found.items() if others}
+
+    def count_held(self, payloads: Iterable[Digest], connection: Connection | None = None) -> Counter[Digest]:
+        """How many records hold each of these payloads, given by their digests."""
+        return Counter(each.image_digest for each in self._index.find("payload", payloads, connection))
+
+    def index_payloads(self) -> None:
+        """Compute what finds records by their payload where it is missing since an upgrade."""
+        with self.database.transaction() as connection:
+            self._index.index_payloads(connection)
 
     def images(self, ids: Sequence[str]) -> list[bytes]:
-        """Image bytes of ``ids``, in their order."""
-        found = self._index.payloads(_images, ids)
-        return [found[record_id] for record_id in ids]
+        """Image bytes of ``ids``, in their order, each compared with the digest in its record's metadata.
+
+        Raises:
+            UnknownRecordError: there is no such record.
+            CorruptError: a payload is missing, or is not the one that was added with its record.
+        """
+        found = self._payloads(ids)
+        for record_id in ids:
+            if record_id not in found:
+                raise UnknownRecordError(
+                    "Record not found", got=repr(record_id), next_step="it may have been deleted; run this again"
+                )
+            if found[record_id] is None:
+                raise CorruptError(
+                    "Payload does not match its record",
+                    got=f"record {record_id!r}: the payload is missing or has another digest",
+                    next_step="restore the workspace from a backup, or delete the record",
+                )
+        return [data for record_id in ids if (data := found[record_id]) is not None]
+
+    def mismatched(self, ids: Sequence[str]) -> list[str]:
+        """Those of these records whose payload is missing or is not the one that was added with them."""
+        wrong: list[str] = []
+        for start in range(0, len(ids), _PAYLOADS_AT_ONCE):
+            found = self._payloads(ids[start : start + _PAYLOADS_AT_ONCE])
+            wrong += [record_id for record_id, data in found.items() if data is None]
+        return wrong
+
+    def _payloads(self, ids: Iterable[str]) -> dict[str, bytes | None]:
+        """Payloads of those ids that exist; None where it is missing or does not match the digest in the metadata."""
+        keys = self.database.keys
+        columns = (records_table.c.id, records_table.c.number, records_table.c.card, _images.c.data)
+        query = select(*columns).join_from(records_table, _images, isouter=True)
+
+        def check(record_id: str, row: Any) -> tuple[str, bytes | None]:
+            expected = RecordMetadata.decrypt(keys, row).image_digest
+            data = None if row.data is None else keys.decrypt(row.number, _images.name, row.data)
+            return record_id, data if data is not None and Digest.of(data) == expected else None
+
+        return dict(self._index.select_by_id(query, ids, check))
 
     # --- changing --------------------------------------------------------------------------------------
 
@@ -159,6 +221,20 @@ class Records:
         ]
         connection.execute(insert(_images), images)
         return [commitment(keys, number, entry, each) for number, each in zip(numbers, metadata, strict=True)]
+
+    def rename(self, connection: Connection, old: str, new: str, *, entry: int) -> Digest:
+        """Give a record that this transaction added another id, before anything is derived from it.
+
+        Returns:
+            Its new commitment.
+        """
+        number = self._index.require_numbers([old], connection)[old]
+        (metadata,) = self._index.find("id", [old], connection)
+        renamed = metadata._replace(id=new)
+        its_row = records_table.c.number == number
+        row = self._index.make_row(number, renamed, entry)
+        connection.execute(update(records_table).where(its_row).values(**row))
+        return commitment(self.database.keys, number, entry, renamed)
 
     def relabel(self, connection: Connection, ids: Sequence[str], label: int, *, entry: int) -> list[Digest]:
         """Give records another label and a new key, as if they were deleted and added again.

@@ -2,7 +2,7 @@
 
 This checks the claim of exactness by brute force. It starts with an empty store and empty caches, embeds every
 image again and tunes every cluster again (or some clusters drawn at random); it also reads every served artifact
-and checks its bytes. Within one environment fingerprint every digest must be equal. A model that was made in
+and checks its bytes, and compares every payload with the digest that was recorded when its record was added. Within one environment fingerprint every digest must be equal. A model that was made in
 another environment is equal in distribution only, and the report says so.
 """
 
@@ -67,6 +67,17 @@ def audit(session: Session, *, clusters: int | None = None) -> AuditReport:
     model = current_model(workspace)
     executor = session.executors.for_training()
     inputs = training_inputs(workspace, executor.backbone)
+    if exchanged := workspace.records.mismatched([record.id for record in inputs.records]):
+        # What is derived from these payloads would say nothing about the records.
+        return AuditReport(
+            identical=False,
+            differences=(f"payloads: {len(exchanged)} are missing or not those that were added with their records",),
+            same_environment=model.fingerprints == (executor.fingerprint,),
+            model_digest=model.model_digest,
+            records=len(inputs.records),
+            clusters_checked=0,
+            clusters=len(model.clusters),
+        )
     pipeline = Pipeline(inputs, temporary_context(session))
     global_head = pipeline.fit_global_head()
     assignment = pipeline.assign_clusters()

@@ -16,7 +16,8 @@ Chance: encrypted pages and tensors are as good as random, and in so many random
   is reported as too short, its occurrences are counted, and none of them is a find.
 - Such a text is found only where it stands as a value of its own: a whole string in JSON (as record ids and
   subjects do in the database, once decrypted) or a whole name of a file or folder, with or without its suffix.
-- A scan is clean if nothing was found and no text was too short to tell.
+- A scan is clean if nothing was found, no text was too short to tell, and every payload held is the one that was
+  added with its record; other payloads excuse no window of a probe.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ class ResidueReport:
     """What a scan found.
 
     Attributes:
-        clean: whether nothing was found and no text was too short to tell.
+        clean: whether nothing was found, no text was too short to tell and no payload was exchanged.
         finds: where, at most one for each probe and file.
         windows: how many different windows were searched for.
         shared: how many windows of the probes retained records hold as well.
@@ -85,6 +86,7 @@ class ResidueReport:
         too_short: texts too short to tell whether bytes that are equal come from them.
         chance: how often each probe and text is expected by chance.
         held: records held now whose image is one of the probes, byte for byte.
+        mismatched: records whose payload is missing or is not the one that was added with them.
         bytes_searched: in all files.
         files: how many.
     """
@@ -97,6 +99,7 @@ class ResidueReport:
     too_short: tuple[str, ...]
     chance: tuple[Chance, ...]
     held: int
+    mismatched: int
     bytes_searched: int
     files: int
 
@@ -157,6 +160,7 @@ def scan(
         too_short=too_short,
         chance=tuple(chance),
         held=0,
+        mismatched=0,
         bytes_searched=total,
         files=len(files),
     )
@@ -263,12 +267,15 @@ def search(
     records = workspace.records
     searched = {Digest.of(data) for data in probes.values()}
     index = records.index()
-    others = [record.id for record in index if record.image_digest not in searched]
+    mismatched = set(records.mismatched([record.id for record in index]))
+    held = [record.id for record in index if record.image_digest in searched]
+    others = [record.id for record in index if record.id not in mismatched.union(held)]
     retained = (data for record_id in others for data in records.images([record_id]))
     sealed = ((f"records.db, {table}", data) for table, data in workspace.database.decrypted_values())
     opened = itertools.chain(sealed, workspace.bucket.all_versions() if workspace.bucket else ())
     report = scan(workspace.root, probes, names, opened=opened, retained=retained, progress=session.progress)
-    return replace(report, held=len(index) - len(others))
+    clean = report.clean and not mismatched
+    return replace(report, clean=clean, held=len(held), mismatched=len(mismatched))
 
 
 def _is_image(data: bytes) -> bool:

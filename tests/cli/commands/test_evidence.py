@@ -43,6 +43,34 @@ def test_a_request_from_acceptance_to_a_verified_certificate(run: Run, work: Pat
     assert text.rstrip().endswith("verified: signature and entry in the ledger")
 
 
+DRAWN = "\x1b[1A\x1b[2K\nverified: signature"
+
+
+def test_a_file_from_elsewhere_draws_nothing_on_the_screen(run: Run, tmp_path: Path) -> None:
+    """Neither an unsigned certificate nor a key, a column or an option moves the cursor or begins a line."""
+    key = tmp_path / "signing.pub"
+    key.write_bytes(SigningKey.new().public.pem)
+    unsigned = {"payload": "e30=", "payloadType": DRAWN, "signatures": [{"keyid": DRAWN, "sig": "AA=="}]}
+    (tmp_path / "unsigned.json").write_text(json.dumps(unsigned))
+    (tmp_path / "fields.json").write_text(json.dumps({DRAWN: 1}))
+    (tmp_path / "table.csv").write_text(f'"{DRAWN}",image\n1,2\n')
+    w = tmp_path / "w"
+    assert run("-w", w, "init").code == 0
+    for arguments in (
+        ("verify", tmp_path / "unsigned.json", "--key", key),
+        ("verify", tmp_path / "fields.json", "--key", key),
+        ("verify", f"missing{DRAWN}", "--key", key),
+        ("-w", w, "add", tmp_path / "table.csv", "--label-column", DRAWN),
+        ("-w", w, "requests", "cancel", DRAWN),
+        ("verify", "a", "b", DRAWN),
+    ):
+        result = run(*arguments)
+        shown = result.out + result.err
+        assert result.code != 0, arguments
+        assert not set(shown) & {"\x1b", "\r"}, arguments
+        assert not [line for line in shown.splitlines() if line.startswith("verified")], arguments
+
+
 def test_a_pending_request_is_cancelled(run: Run, work: Path) -> None:
     w = ("-w", work)
     run(*w, "requests", "accept", "--subject", "w1", "--request", REQUEST)

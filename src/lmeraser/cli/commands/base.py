@@ -6,11 +6,12 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from lmeraser.core.terminal import echo
 
 if TYPE_CHECKING:
     from lmeraser.data.sources import Columns
@@ -29,6 +30,7 @@ class GlobalOptions:
 global_options = GlobalOptions()
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
+SOURCE_HELP = "Folder of class folders, list of files (.csv, .jsonl), parquet files, or hub:OWNER/NAME."
 Split = Annotated[str | None, typer.Option(help="Split of a dataset, or subfolder of a folder.")]
 ImageColumn = Annotated[str, typer.Option(help="Column that holds the image.")]
 LabelColumn = Annotated[str, typer.Option(help="Column that holds the label.")]
@@ -38,6 +40,21 @@ IdColumn = Annotated[
 ]
 SubjectColumn = Annotated[
     str | None, typer.Option(help="Column that holds the subject (the person that a record is about).")
+]
+SubjectsFile = Annotated[
+    Path | None,
+    typer.Option("--subjects", help="Subjects of the records: .csv or .jsonl file with the columns id, subject."),
+]
+SubjectLevel = Annotated[
+    int | None,
+    typer.Option(help="Folder in an image's path that is its subject; 2 in CLASS/PERSON/FILE.", min=1),
+]
+SubjectPattern = Annotated[
+    str | None, typer.Option(help="Regular expression whose group in an image's path is its subject.")
+]
+FollowPaths = Annotated[
+    bool,
+    typer.Option("--follow-paths", help="Also read files outside of the source that it names by their paths."),
 ]
 Positions = Annotated[
     bool, typer.Option("--positions", help="Use row numbers as record ids, not the paths of the images.")
@@ -50,7 +67,17 @@ RequestId = Annotated[str | None, typer.Option("--request", help="UUID of the re
 RegulationName = Annotated[
     str, typer.Option("--regulation", help="Regulation that sets the deadline, for example gdpr.")
 ]
-Received = Annotated[str | None, typer.Option(help="Time of receipt, RFC 3339. Default: now.")]
+Received = Annotated[str | None, typer.Option(help="Day or time of receipt, RFC 3339. Default: now.")]
+AskedOn = Annotated[
+    str | None,
+    typer.Option(
+        "--asked-on", help="Day or time at which the person asked: 2026-01-31. The deadline counts from it."
+    ),
+]
+WithDuplicates = Annotated[
+    bool,
+    typer.Option("--with-duplicates", help="Also select the other records with the same image, byte for byte."),
+]
 Audit = Annotated[bool, typer.Option("--audit", help="Audit the new model before completing the request.")]
 IdsFile = Annotated[
     Path | None,
@@ -119,16 +146,9 @@ def split_names(names: str | None) -> list[str]:
     return [name.strip() for name in names.split(",")] if names else []
 
 
-def parse_time(text: str | None) -> datetime | None:
-    """Parse a time given as an option."""
-    from lmeraser.core.time import from_text
-
-    return from_text(text) if text else None
-
-
 def print_json(value: Any) -> None:
     """Print a report as JSON."""
-    typer.echo(json.dumps(value, indent=1))
+    echo(*json.dumps(value, indent=1).replace("\x7f", r"\u007f").split("\n"))
 
 
 _DEPRECATED = {"ran", "rewriting_due"}  # names of 0.1, which JSON still has

@@ -13,6 +13,7 @@ from lmeraser.cli.commands.base import (
     open_eraser,
     print_json,
 )
+from lmeraser.core.terminal import echo
 from lmeraser.errors import InputError
 
 
@@ -43,9 +44,9 @@ def ledger(
             for e in report.entries
         ]
         print_rows("ledger", ["entry", "time", "kind", "body"], rows)
-        typer.echo(f"{len(report.entries)} entries in an unbroken chain; head {report.head.digest}")
+        echo(f"{len(report.entries)} entries in an unbroken chain; head {report.head.digest}")
         for line in report.differences:
-            typer.echo(f"CONTRADICTS the records: {line}")
+            echo(f"CONTRADICTS the records: {line}")
     raise typer.Exit(0 if report.sound else 1)
 
 
@@ -67,8 +68,8 @@ def verify(
     if as_json:
         print_json({"verified": True, "in_ledger": bool(ledger), **facts})
         return
-    typer.echo(certificates.render(facts))
-    typer.echo("verified: signature" + (" and entry in the ledger" if ledger else ""))
+    echo(*certificates.render(facts).split("\n"))
+    echo("verified: signature" + (" and entry in the ledger" if ledger else ""))
 
 
 _EXIT_FOUND, _EXIT_CANNOT_TELL = 1, 3
@@ -99,21 +100,23 @@ def residue(
         print_json(report.to_json())
     else:
         for find in report.finds:
-            typer.echo("FOUND {probe} in {file} at {offset}".format(**asdict(find)))
-        typer.echo(
+            echo("FOUND {probe} in {file} at {offset}".format(**asdict(find)))
+        echo(
             f"{report.windows} windows and {len(ids or [])} names searched in {report.bytes_searched} bytes of "
             f"{report.files} files: {f'{len(report.finds)} finds' if report.finds else 'nothing found'}"
             + (f"; {report.shared} more are shared with retained records" if report.shared else "")
         )
         if report.held:
-            typer.echo(f"{report.held} records that are held now have one of these files as their image")
+            echo(f"{report.held} records that are held now have one of these files as their image")
+        if report.mismatched:
+            echo(f"EXCHANGED payloads: {report.mismatched} are missing or not those added with their records")
         for name in report.not_searched:
-            typer.echo(f"not searched: {name} holds nothing that is its own")
+            echo(f"not searched: {name} holds nothing that is its own")
         for each in report.chance:
             expected = f"{each.probe}: {each.expected:.2g} finds expected by chance"
             if each.occurrences is None:
-                typer.echo(expected)
+                echo(expected)
             else:
                 count = f"{each.occurrences} occurrences"
-                typer.echo(f"TOO SHORT TO TELL {expected}, {count}; only whole values count as found")
-    raise typer.Exit(_EXIT_FOUND if report.finds else 0 if report.clean else _EXIT_CANNOT_TELL)
+                echo(f"TOO SHORT TO TELL {expected}, {count}; only whole values count as found")
+    raise typer.Exit(_EXIT_FOUND if report.finds or report.mismatched else 0 if report.clean else _EXIT_CANNOT_TELL)

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from lmeraser.cli.commands.base import (
+    SOURCE_HELP,
     Address,
     AsJson,
     ExecutorName,
@@ -22,6 +23,7 @@ from lmeraser.cli.commands.base import (
     print_json,
     print_report,
 )
+from lmeraser.core.terminal import echo
 from lmeraser.errors import StorageError
 
 
@@ -57,12 +59,17 @@ def predict(
     as_json: AsJson = False,
 ) -> None:
     """Classify images."""
+    from collections import Counter
     from dataclasses import asdict
 
     from lmeraser.core.console import print_rows
+    from lmeraser.data.folders import describe_passed_over
     from lmeraser.data.sources import image_files
 
-    files = image_files(images)
+    passed_over: Counter[str] = Counter()
+    files = image_files(images, passed_over)
+    if passed_over:
+        echo(describe_passed_over(passed_over), err=True)
     with open_eraser() as eraser:
         predictions = eraser.predict(files)
     if as_json:
@@ -76,13 +83,13 @@ def predict(
     ]
     print_rows("predictions", header, rows)
     if rerouted:
-        typer.echo(
+        echo(
             "rerouted: the nearest cluster is quarantined for a pending deletion; the next nearest was used"
         )
 
 
 def evaluate(
-    source: Annotated[str, typer.Argument(help="Folder of class folders, parquet file, or dataset name.")],
+    source: Annotated[str, typer.Argument(help=SOURCE_HELP)],
     split: Split = None,
     image_column: ImageColumn = "image",
     label_column: LabelColumn = "label",
@@ -94,6 +101,7 @@ def evaluate(
 ) -> None:
     """Measure accuracy on labelled images, and that of a linear classifier on the same features."""
     from lmeraser.core.console import print_facts, print_rows
+    from lmeraser.data.folders import describe_passed_over
     from lmeraser.inference.evaluate import save_summary
 
     columns = make_columns(image_column, label_column, None, None, positions=True)
@@ -106,6 +114,8 @@ def evaluate(
     if as_json:
         print_json(report.to_json())
         return
+    if report.passed_over:
+        echo(describe_passed_over(report.passed_over))
     rows = [[c.name, c.images, c.accuracy] for c in report.per_class]
     print_rows("accuracy by class", ["class", "images", "accuracy"], rows)
     facts = {"images": report.images, "clusters": report.clusters, "accuracy": report.accuracy}
@@ -129,14 +139,14 @@ def audit(
         print_json(report.to_json())
     elif report.identical:
         checked = f"{report.clusters_checked} of {report.clusters} clusters"
-        typer.echo(
+        echo(
             f"identical: {'the global head and ' if head else ''}{checked}, derived again from "
             f"{report.records} records, have the digests of the served model ({report.model_digest})"
         )
     else:
-        typer.echo("NOT identical:\n" + "\n".join(f"  - {line}" for line in report.differences))
+        echo("NOT identical:", *(f"  - {line}" for line in report.differences))
         if not report.same_environment:
-            typer.echo(
+            echo(
                 "The model was derived in another environment (or in several), for which only equality in "
                 "distribution is claimed; 'lmeraser train --rederive' derives it again in this one."
             )
@@ -146,7 +156,7 @@ def audit(
 def draw() -> None:
     """Draw the clusters and their sizes into the folder 'reports'; the next generation removes the pictures."""
     with open_eraser() as eraser:
-        typer.echo("\n".join(str(path) for path in eraser.draw()))
+        echo(*map(str, eraser.draw()))
 
 
 def doctor(as_json: AsJson = False) -> None:

@@ -8,16 +8,23 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lmeraser.cli.commands.base import AsJson, ImageColumn, LabelColumn, Split, make_columns, print_report
+from lmeraser.cli.commands.base import (
+    SOURCE_HELP,
+    AsJson,
+    ImageColumn,
+    LabelColumn,
+    Split,
+    make_columns,
+    print_report,
+)
+from lmeraser.core.terminal import echo
 
 if TYPE_CHECKING:
     from lmeraser.data.sources import Columns, Source
 
 
 def pretrain(
-    source: Annotated[
-        str, typer.Argument(help="Public images: folder of class folders, parquet file, or dataset name.")
-    ],
+    source: Annotated[str, typer.Argument(help=f"Public images. {SOURCE_HELP}")],
     out: Annotated[Path, typer.Option(help="Folder of the backbone; an interrupted training in it is resumed.")],
     arch: Annotated[str, typer.Option(help="Architecture: vit-tiny, vit-small or vit-base.")] = "vit-small",
     split: Split = None,
@@ -77,9 +84,12 @@ def pretrain(
 
 def _open_named(location: str, split: str | None, columns: Columns) -> Source:
     """Open a source whose name includes the split, for the provenance."""
+    from lmeraser.data.folders import describe_passed_over
     from lmeraser.data.sources import open_source
 
     opened_source = open_source(location, split=split, columns=columns)
+    if opened_source.passed_over:
+        echo(describe_passed_over(opened_source.passed_over), err=True)
     return replace(opened_source, name=f"{opened_source.name}, split {split}") if split else opened_source
 
 

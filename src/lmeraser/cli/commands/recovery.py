@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lmeraser.cli.commands.base import AsJson, global_options, open_eraser, print_report
+from lmeraser.core.terminal import echo
 from lmeraser.errors import InputError
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def reapply(
     as_json: AsJson = False,
 ) -> None:
     """Deprecated name of 'lmeraser replay'."""
-    typer.echo("lmeraser: 'reapply' is deprecated and will be removed; use 'lmeraser replay'", err=True)
+    echo("lmeraser: 'reapply' is deprecated and will be removed; use 'lmeraser replay'", err=True)
     replay(ledger, head, as_json)
 
 

@@ -17,6 +17,7 @@ from lmeraser.cli.commands.base import (
     print_json,
     print_report,
 )
+from lmeraser.core.terminal import echo
 from lmeraser.errors import InputError, VerificationError
 
 if TYPE_CHECKING:
@@ -70,12 +71,12 @@ def serve(
         check_exposure(service, host, tls=certificate is not None, behind_proxy=behind_proxy)
         socket = listen(host, port)
         if not eraser.workspace.api_keys.any_active():
-            typer.echo(
+            echo(
                 "there is no API key yet: all calls are rejected until 'lmeraser keys create' makes one", err=True
             )
 
         def ready(url: str) -> None:
-            typer.echo(f"serving {eraser.workspace.root} on {url}")
+            echo(f"serving {eraser.workspace.root} on {url}")
 
         app = make_app(service)
         add_dashboard(app)
@@ -122,7 +123,7 @@ def keys(context: typer.Context, as_json: AsJson = False) -> None:
 def create(
     name: Annotated[str, typer.Option(help="Name of the holder.")],
     scopes: Annotated[
-        list[str] | None, typer.Option("--scope", help="Scope: predict, request, read or admin; may be repeated.")
+        list[str] | None, typer.Option("--scope", help="Scope: predict, submit, request, read or admin; may be repeated.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lmeraser.cli.commands.base import (
+    SOURCE_HELP,
     AsJson,
+    FollowPaths,
     IdColumn,
     Ids,
     IdsFile,
@@ -17,6 +21,9 @@ from lmeraser.cli.commands.base import (
     Positions,
     Split,
     SubjectColumn,
+    SubjectLevel,
+    SubjectPattern,
+    SubjectsFile,
     collect_ids,
     global_options,
     make_columns,
@@ -25,6 +32,11 @@ from lmeraser.cli.commands.base import (
     print_report,
     split_names,
 )
+from lmeraser.core.terminal import echo
+from lmeraser.errors import InputError, listing
+
+if TYPE_CHECKING:
+    from lmeraser.data.name_lookup import NameSurvey
 
 
 def init(
@@ -41,27 +53,31 @@ def init(
     from lmeraser.config import schema
     from lmeraser.config.presets import preset_name
     from lmeraser.evidence.dsse import SigningKey
+    from lmeraser.models.backbone_names import locate_backbone
     from lmeraser.workspace.workspace import Workspace
 
     base = preset_name(preset)
     values = locate_backbone(schema.read(config, base=base), config.parent) if config else schema.preset(base)
     key = SigningKey.read(signing_key) if signing_key else None
     Workspace.create(global_options.workspace, values, classes=split_names(classes), signing_key=key).close()
-    typer.echo(
+    echo(
         f"workspace created in {global_options.workspace}; settings are in lmeraser.toml, "
         "the public key of its certificates is in signing.pub"
     )
 
-    from lmeraser.models.backbone_names import locate_backbone
 
 def add(
-    source: Annotated[str, typer.Argument(help="Folder of class folders, parquet files, or hub:OWNER/NAME.")],
+    source: Annotated[str, typer.Argument(help=SOURCE_HELP)],
     split: Split = None,
     image_column: ImageColumn = "image",
     label_column: LabelColumn = "label",
     id_column: IdColumn = None,
     subject_column: SubjectColumn = None,
+    subjects: SubjectsFile = None,
+    subject_level: SubjectLevel = None,
+    subject_pattern: SubjectPattern = None,
     positions: Positions = False,
+    follow_paths: FollowPaths = False,
     extend_classes: Annotated[
         bool, typer.Option("--extend-classes", help="Add classes that are new to the workspace.")
     ] = False,
@@ -76,6 +92,8 @@ def add(
     as_json: AsJson = False,
 ) -> None:
     """Add private records: all rows of a source or, if one is invalid, none."""
+    from lmeraser.data.folders import describe_passed_over
+
     columns = make_columns(image_column, label_column, id_column, subject_column, positions)
     with open_eraser() as eraser:
         report = eraser.add(
@@ -86,22 +104,30 @@ def add(
             allow_deleted=allow_deleted,
             skip_bad=skip_bad,
             refuse_public=refuse_public,
+            subjects=subjects,
+            subject_level=subject_level,
+            subject_pattern=subject_pattern,
+            follow_paths=follow_paths,
         )
     if as_json:
         print_json(report.to_json())
         return
-    typer.echo(f"{report.added} added, {report.present} already present")
+    echo(f"{report.added} added, {report.present} already present")
+    if report.passed_over:
+        echo(describe_passed_over(report.passed_over))
     if report.suppressed:
-        typer.echo(f"{report.suppressed} rejected: deleted here before (--allow-deleted adds them again)")
+        echo(f"{report.suppressed} rejected: deleted here before (--allow-deleted adds them again)")
     if report.public is not None:
-        typer.echo(
+        echo(
             f"{report.public} added records are public: the backbone was trained on their images; deleting them "
             "does not change the backbone (--refuse-public rejects them)"
             if report.public
             else "no added record is among the images that the backbone was trained on"
         )
+    for line in (*report.spellings, *report.hints):
+        echo(f"note: {line}")
     for fault in report.faults:
-        typer.echo(f"skipped: {fault}", err=True)
+        echo(f"skipped: {fault}", err=True)
 
 
 def classes(
@@ -111,7 +137,7 @@ def classes(
     """Print the list of classes, or extend it (all clusters will be tuned again)."""
     with open_eraser() as eraser:
         names = eraser.extend_classes(split_names(extend)) if extend else eraser.classes
-    print_json(list(names)) if as_json else typer.echo("\n".join(names))
+    print_json(list(names)) if as_json else echo(*names)
 
 
 def config() -> None:
@@ -119,7 +145,7 @@ def config() -> None:
     from lmeraser.config.schema import to_toml
 
     with open_eraser(quiet=True) as eraser:
-        typer.echo(to_toml(eraser.workspace.config), nl=False)
+        echo(*to_toml(eraser.workspace.config).splitlines())
 
 
 def status(as_json: AsJson = False) -> None:
@@ -149,13 +175,47 @@ def purge(
     with open_eraser(quiet=True) as eraser:
         paths = eraser.purge(dry_run=dry_run)
     verb = "would be removed" if dry_run else "removed"
-    print_json(paths) if as_json else typer.echo("\n".join([*paths, f"{len(paths)} files {verb}"]))
+    print_json(paths) if as_json else echo(*paths, f"{len(paths)} files {verb}")
 
 
-def upgrade(as_json: AsJson = False) -> None:
-    """Migrate the database to the tables of this version of lmeraser; make a backup first."""
+def upgrade(
+    merge_names: Annotated[
+        bool, typer.Option("--merge-names", help="Merge subjects that are one name in several spellings, unasked.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Migrate the database to the tables of this version, and find names in all of their spellings.
+
+    Make a backup first. Where a subject is written in several ways (accents composed or not, white space), this
+    asks before these become one.
+    """
     from lmeraser.workspace.workspace import Workspace
 
-    before, after = Workspace(global_options.workspace, wait=global_options.wait).upgrade()
-    title = "already up to date" if before == after else "upgraded"
-    print_report(title, {"tables_before": before, "tables_now": after}, as_json=as_json)
+    with contextlib.closing(Workspace(global_options.workspace, wait=global_options.wait)) as workspace:
+        before, after = workspace.upgrade()
+        names = workspace.survey_names()
+        if names.merging and not (merge_names or (not as_json and _agrees_to_merge(names))):
+            raise InputError(
+                "Subjects in several spellings would become one; tables are upgraded, names are as they were",
+                got=listing(names.describe_merging()),
+                next_step="run 'lmeraser upgrade --merge-names' if each is one person; else name every spelling",
+            )
+        workspace.merge_names()
+    tables = {"tables_before": before, "tables_now": after}
+    if as_json:
+        print_json({**tables, **names.to_json()})
+        return
+    print_report("already up to date" if before == after else "upgraded", tables, as_json=False)
+    for subject, ways in names.respelled.items():
+        echo(f"subject {subject!r} is found in every spelling now: {', '.join(map(ascii, sorted(ways)))}")
+    for record_id, ids in names.ids.items():
+        echo(f"ids of the name {record_id!r} stay as they are: {', '.join(map(ascii, sorted(ids)))}")
+
+
+def _agrees_to_merge(names: NameSurvey) -> bool:
+    """Ask on a terminal whether subjects may become one; elsewhere nobody agrees."""
+    if not sys.stdin.isatty():
+        return False
+    echo("These subjects are written in several ways:")
+    echo(*names.describe_merging())
+    return typer.confirm("Is each of them one person, so that the spellings become one name?")
