@@ -1,9 +1,9 @@
 """Metadata of records: encrypted under a key per record, and found by keyed digests.
 
 A record's number is the slot of its key (`keystore`). Its metadata are id, subject, label and image digest,
-encrypted under that key. To find a record by id or subject, keyed digests of both are stored beside it; without
-the workspace's secret nobody can test a guess against them. Tables of what belongs to a record refer to it by
-number. The names of tables and columns, and ``"card"`` in the encryption's associated data, are part of the stored
+encrypted under that key. To find records by id, subject or payload, keyed digests of these are stored beside it;
+without the workspace's secret nobody can test a guess against them. Tables of what belongs to a record refer to it
+by number. The names of tables and columns, and ``"card"`` in the encryption's associated data, are part of the stored
 format.
 """
 
@@ -18,6 +18,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 from sqlalchemy import Column, Connection, Integer, LargeBinary, Table, select, update
 
 from lmeraser.core.digests import Digest
+from lmeraser.data.names import canonical_or_none
 from lmeraser.errors import UnknownRecordError
 from lmeraser.storage.database import Database, chunked, encrypted, schema
 from lmeraser.storage.keystore import KeyStore
@@ -32,11 +33,15 @@ records_table = Table(
     Column("subject", LargeBinary, nullable=True, index=True),
     Column("entry", Integer, nullable=False),
     encrypted("card", what="card"),
+    Column("payload", LargeBinary, nullable=True, index=True),  # NULL: not computed yet, since an upgrade
 )
 
 
+_NOT_INDEXED = records_table.c.payload.is_(None)
+
+
 class RecordMetadata(NamedTuple):
-    """What identifies a record, and its label."""
+    """What identifies a record, and its label; the subject as its source spells it (`names`)."""
 
     id: str
     subject: str | None
@@ -67,9 +72,13 @@ class RecordIndex:
         self.database = database
         self._secret = secret
 
-    def lookup_digest(self, kind: Literal["id", "subject"], name: str) -> bytes:
-        """The keyed digest by which records with this id or subject are found."""
+    def lookup_digest(self, kind: Literal["id", "subject", "payload"], name: str) -> bytes:
+        """The keyed digest by which records with this id, subject or digest of the payload are found."""
         return hmac.digest(self._secret, f"{kind}/{name}".encode(errors="surrogatepass"), "sha256")
+
+    def subject_digest(self, subject: str) -> bytes:
+        """The keyed digest by which records of this subject are found: of its canonical form."""
+        return self.lookup_digest("subject", canonical_or_none(subject) or subject)
 
     def make_row(self, number: int, metadata: RecordMetadata, entry: int) -> dict[str, Any]:
         """A row of the table ``records``.
@@ -83,9 +92,10 @@ class RecordIndex:
         return {
             "number": number,
             "id": self.lookup_digest("id", metadata.id),
-            "subject": None if subject is None else self.lookup_digest("subject", subject),
+            "subject": None if subject is None else self.subject_digest(subject),
             "entry": entry,
             "card": metadata.encrypt(self.database.keys, number),
+            "payload": self.lookup_digest("payload", metadata.image_digest),
         }
 
     def read_all(self) -> list[RecordMetadata]:
@@ -93,13 +103,30 @@ class RecordIndex:
         query = select(records_table.c.number, records_table.c.card)
         return self.database.fetch(query, lambda row: RecordMetadata.decrypt(self.database.keys, row))
 
-    def find(self, kind: Literal["id", "subject"], names: Iterable[str]) -> Iterator[RecordMetadata]:
-        """The metadata of the records that have one of these ids or subjects."""
+    def find(
+        self,
+        kind: Literal["id", "subject", "payload"],
+        names: Iterable[str],
+        connection: Connection | None = None,
+    ) -> Iterator[RecordMetadata]:
+        """The metadata of the records that have one of these ids, subjects or digests of the payload."""
         query = select(records_table.c.number, records_table.c.card)
         digests = {self.lookup_digest(kind, name) for name in names}
-        return self.database.fetch_where_in(
-            query, records_table.c[kind], digests, lambda row: RecordMetadata.decrypt(self.database.keys, row)
-        )
+        yield from self.database.fetch_where_in(query, records_table.c[kind], digests, self._decrypt, connection)
+        if kind == "payload":
+            not_indexed = self.database.fetch(query.where(_NOT_INDEXED), self._decrypt, connection)
+            yield from (each for each in not_indexed if self.lookup_digest(kind, each.image_digest) in digests)
+
+    def index_payloads(self, connection: Connection) -> None:
+        """Compute the digests of payloads that are missing since an upgrade."""
+        query = select(records_table.c.number, records_table.c.card).where(_NOT_INDEXED)
+        for row in connection.execute(query).all():
+            payload = self.lookup_digest("payload", self._decrypt(row).image_digest)
+            its_row = records_table.c.number == row.number
+            connection.execute(update(records_table).where(its_row).values(payload=payload))
+
+    def _decrypt(self, row: Any) -> RecordMetadata:
+        return RecordMetadata.decrypt(self.database.keys, row)
 
     def select_by_id(
         self,

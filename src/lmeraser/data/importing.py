@@ -2,6 +2,9 @@
 
 Rules:
 - an import is one transaction: if it is interrupted or refused, it leaves nothing behind and can be repeated;
+- ids are stored in their canonical form (`names`), and subjects are compared by theirs; ids of one source that
+  differ in white space alone stay as they are written, and all names that a source spells in several ways are
+  reported;
 - a row that exists already with the same content is counted as present, not added again;
 - a row whose id, subject or image was deleted here is counted as suppressed, unless adding it again is allowed;
 - all faults of a source are collected before it is refused;
@@ -13,7 +16,8 @@ Rows are streamed in chunks, so memory does not grow with the source.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import unicodedata
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 
@@ -21,16 +25,17 @@ from sqlalchemy import Connection
 
 from lmeraser.core.digests import Digest
 from lmeraser.core.progress import Progress, silent, track
+from lmeraser.data.names import canonical_name, canonical_or_none, spellings
 from lmeraser.data.provenance import PublicImages
 from lmeraser.data.records import Record, Records
-from lmeraser.data.sources import Row, Source, check_row, chunks
+from lmeraser.data.sources import Row, Source, check_row, row_chunks
 from lmeraser.data.suppression import SuppressedKind
 from lmeraser.errors import InputError, SourceError
 from lmeraser.evidence.entries import RecordsAdded
 from lmeraser.evidence.ledger import Ledger
 from lmeraser.evidence.reconcile import digest_of
 
-_LONGEST_NAME = 1024
+_Known = tuple[str | None, int, Digest]  # subject, label and image digest of a record that is held
 _PUBLIC = {
     "file": "the backbone was trained on this file",
     "pixels": "the backbone was trained on the same pixels in another file",
@@ -49,6 +54,10 @@ class ImportReport:
         public: number of new records whose image the backbone was trained on; None: unknown, because the backbone
             does not list its public images.
         faults: a line for each faulty row.
+        spellings: a line for each subject that is written in several ways, and for each group of ids that differ
+            in white space alone.
+        passed_over: how many files and folders of each kind were in the source and are no images.
+        hints: what to check about the source, for example a column that looks like subjects and was not used.
     """
 
     added: int = 0
@@ -57,6 +66,9 @@ class ImportReport:
     skipped: int = 0
     public: int | None = None
     faults: list[str] = field(default_factory=list)
+    spellings: list[str] = field(default_factory=list)
+    passed_over: dict[str, int] = field(default_factory=dict)
+    hints: list[str] = field(default_factory=list)
 
     def to_json(self) -> dict[str, object]:
         """The report as JSON values."""
@@ -104,13 +116,14 @@ def import_records(
     report = ImportReport(public=None if public is None else 0)
     with records.database.transaction() as connection:
         entry = ledger.next_position(connection)
-        commitments: list[Digest] = []
+        commitments: dict[str, Digest] = {}
         classes = _fix_classes(records, source, connection, extend=extend_classes)
         checker = _Checker(records, source.classes, classes, allow_deleted, public, refuse_public)
         rows = track(source.rows, "importing records", source.length, progress)
-        for chunk in chunks(rows):
+        for chunk in row_chunks(rows):
             good = checker.check(chunk, report)
-            commitments += records.insert(connection, good, entry=entry)
+            new = records.insert(connection, good, entry=entry)
+            commitments.update(zip((record.id for record in good), new, strict=True))
             report.added += len(good)
         if report.faults and not skip_bad:
             raise SourceError(
@@ -118,16 +131,25 @@ def import_records(
                 faults=report.faults,
                 next_step=f"correct {source.name}, or leave these rows out with --skip-bad",
             )
+        renamed, apart = checker.padded_ids(commitments)
+        for old, new_id in renamed.items():
+            commitments[new_id] = records.rename(connection, old, new_id, entry=entry)
+            del commitments[old]
+        if apart:
+            records.names.note_spelled_ids(connection)
+        report.spellings = [*_kept_apart(apart), *checker.subjects_in_several_spellings(entry, connection)]
         if report.added:
             records.changes.record(connection)
             records.suppression.remove(connection, checker.restored)
             added = RecordsAdded(
                 records=report.added,
-                deleted_before=len(checker.restored["record"]),
-                commitments=digest_of(commitments),
+                deleted_before=checker.restored_ids,
+                commitments=digest_of(commitments.values()),
             )
             ledger.note(connection, added, now=now)
     report.skipped = len(report.faults)
+    report.passed_over = dict(source.passed_over)
+    report.hints = list(source.hints)
     return report
 
 
@@ -154,10 +176,43 @@ def _fix_classes(records: Records, source: Source, connection: Connection, *, ex
     return known
 
 
-def _names(record: Record) -> dict[SuppressedKind, str]:
-    """The names under which a record may be on the suppression list."""
-    names: dict[SuppressedKind, str] = {"record": record.id, "image": str(Digest.of(record.image))}
-    return names | ({"subject": record.subject} if record.subject else {})
+@dataclass(frozen=True)
+class _RowNames:
+    """The names under which a row's record may be held, or on the suppression list.
+
+    Attributes:
+        exact: its id as it is written.
+        other: its id in other spellings: the canonical form, and what versions before 0.2 would have stored.
+        subject: its subject in all of these spellings.
+        image: digest of its image.
+    """
+
+    exact: tuple[str, ...]
+    other: tuple[str, ...]
+    subject: frozenset[str]
+    image: str
+
+    @classmethod
+    def of(cls, row: Row, record: Record) -> _RowNames:
+        exact = (record.id,) if row.id == record.id else (row.id, record.id)
+        other = sorted({*spellings(record.id), row.earlier_id or record.id}.difference(exact))
+        subject = record.subject
+        subjects = {*spellings(subject), row.earlier_subject or subject} if subject is not None else ()
+        return cls(exact, tuple(other), frozenset(subjects), str(Digest.of(record.image)))
+
+    @property
+    def suppressible(self) -> dict[SuppressedKind, frozenset[str]]:
+        """The names by the kinds of the suppression list."""
+        return {
+            "record": frozenset((*self.exact, *self.other)),
+            "subject": self.subject,
+            "image": frozenset((self.image,)),
+        }
+
+
+def _kept_apart(groups: Iterable[Sequence[str]]) -> list[str]:
+    """A line for each group of ids that differ in white space alone."""
+    return [f"ids {', '.join(map(ascii, ids))} differ in white space alone, and stay different" for ids in groups]
 
 
 class _Checker:
@@ -179,33 +234,77 @@ class _Checker:
         self._public = public
         self._refuse_public = refuse_public
         self._seen: dict[str, int] = {}
+        self._padded: dict[str, list[str]] = {}  # ids with white space around them, by their canonical form
+        self._subjects: dict[str, set[str]] = {}  # spellings of the subjects of new records, by canonical form
         self.restored: dict[SuppressedKind, list[str]] = {"record": [], "subject": [], "image": []}
+        self.restored_ids = 0
 
     def check(self, rows: Sequence[Row], report: ImportReport) -> list[Record]:
-        """The new records among ``rows``; all other rows go into the report."""
+        """The new records among ``rows``; all other rows go into the report.
+
+        A new record has its id as it is written, and in NFC; `padded_ids` says later which of these are changed.
+        """
         pairs = [(row, self._record(row)) for row in rows]
-        usable = [checked for _, checked in pairs if isinstance(checked, Record)]
-        known = self._records.find(record.id for record in usable)
-        names = {record.id: _names(record) for record in usable}
-        suppressed = {kind: self._suppressed(kind, names.values()) for kind in self.restored}
+        names = {found.id: _RowNames.of(row, found) for row, found in pairs if isinstance(found, Record)}
+        known = self._records.find(name for each in names.values() for name in (*each.exact, *each.other))
+        listed = {kind: self._suppressed(kind, names.values()) for kind in self.restored}
         good = []
         for row, checked in pairs:
             if isinstance(checked, str):
                 report.faults.append(f"row {row.position} (id {row.id!r}): {checked}")
                 continue
-            if row.id in known:
-                self._compare(checked, known[row.id], row, report)
+            its_names = names[checked.id]
+            held = _held_as(its_names, known, listed["record"])
+            if held is not None and not self._is_another(checked, row, held, known):
+                self._compare(checked, known[held], row, held, report)
                 continue
-            found = {kind: name for kind, name in names.get(row.id, {}).items() if name in suppressed[kind]}
+            on_lists = {kind: its & listed[kind] for kind, its in its_names.suppressible.items()}
+            found = {kind: on_list for kind, on_list in on_lists.items() if on_list}
             if found and not self._allow:
                 report.suppressed += 1
                 continue
             if self._is_refused_as_public(row, checked, report):
                 continue
-            for kind, name in found.items():
-                self.restored[kind].append(name)
+            for kind, on_list in found.items():
+                self.restored[kind] += sorted(on_list)
+            self.restored_ids += "record" in found
+            if checked.subject is not None:
+                self._subjects.setdefault(canonical_name(checked.subject), set()).add(checked.subject)
             good.append(checked)
         return good
+
+    def padded_ids(self, added: Container[str]) -> tuple[dict[str, str], list[list[str]]]:
+        """What becomes of new ids with white space around them, once all rows were checked.
+
+        Args:
+            added: ids of the records that were added.
+
+        Returns:
+            The canonical form of each id that can have it; and, for all others, the ids from which it differs in
+            white space alone, together with it.
+        """
+        held = self._records.find(self._padded)
+        renamed: dict[str, str] = {}
+        apart: list[list[str]] = []
+        for canonical, ids in self._padded.items():
+            taken = canonical in held or canonical in self._seen
+            if len(ids) > 1 or taken:
+                if any(one in added for one in (canonical, *ids)):
+                    apart.append(sorted([*ids, *([canonical] if taken else [])]))
+            elif ids[0] in added:
+                renamed[ids[0]] = canonical
+        return renamed, apart
+
+    def subjects_in_several_spellings(self, entry: int, connection: Connection) -> list[str]:
+        """A line for each subject of new records that is written in several ways, here or in earlier imports."""
+        for subject, spelling in self._records.names.subjects_before(self._subjects, entry, connection):
+            self._subjects[subject].add(spelling)
+        several = {subject: ways for subject, ways in sorted(self._subjects.items()) if len(ways) > 1}
+        return [
+            f"subject {subject!r} is written in {len(ways)} ways, which name one subject: "
+            + ", ".join(map(ascii, sorted(ways)))
+            for subject, ways in several.items()
+        ]
 
     def _is_refused_as_public(self, row: Row, record: Record, report: ImportReport) -> bool:
         """Whether a record is refused because its image is public; if such images are allowed, it is counted."""
@@ -218,26 +317,61 @@ class _Checker:
         report.public = (report.public or 0) + 1
         return False
 
-    def _suppressed(self, kind: SuppressedKind, names: Iterable[Mapping[SuppressedKind, str]]) -> set[str]:
+    def _suppressed(self, kind: SuppressedKind, names: Iterable[_RowNames]) -> set[str]:
         """Those names of one kind that are on the suppression list."""
-        return self._records.suppression.find(kind, {of_record[kind] for of_record in names if kind in of_record})
+        return self._records.suppression.find(kind, {name for each in names for name in each.suppressible[kind]})
 
     def _record(self, row: Row) -> Record | str:
         """The record of a row, or what is wrong with the row."""
-        for what, name in (("an id", row.id), ("a subject", row.subject)):
-            if name is not None and not (0 < len(name) <= _LONGEST_NAME and name.isprintable()):
-                return f"{what} must have 1 to {_LONGEST_NAME} printable characters"
-        if row.id in self._seen:
-            return f"the same id as row {self._seen[row.id]}; choose another --id-column, or --positions"
-        self._seen[row.id] = row.position
+        record_id = unicodedata.normalize("NFC", row.id)
+        try:
+            what = "id"
+            canonical = canonical_name(row.id)
+            what = "subject"
+            if row.subject is not None:
+                canonical_name(row.subject)
+        except ValueError as error:
+            return f"the {what} cannot be a name: {error}"
+        if record_id in self._seen:
+            return f"the same id as row {self._seen[record_id]}; choose another --id-column, or --positions"
+        self._seen[record_id] = row.position
+        if record_id != canonical:
+            self._padded.setdefault(canonical, []).append(record_id)
         example = check_row(row, self._source_classes, self._classes)
-        return example if isinstance(example, str) else Record(row.id, row.subject, example.label, example.image)
+        if isinstance(example, str):
+            return example
+        return Record(record_id, row.subject, example.label, example.image)
 
     @staticmethod
-    def _compare(record: Record, known: tuple[str | None, int, Digest], row: Row, report: ImportReport) -> None:
-        if known == (record.subject, record.label, Digest.of(record.image)):
+    def _is_another(record: Record, row: Row, held: str, known: Mapping[str, _Known]) -> bool:
+        """Whether a record whose id is a float as text (17.0) is not the record with that number."""
+        return held == row.earlier_id and not _same(record, row, known[held])
+
+    @staticmethod
+    def _compare(record: Record, known: _Known, row: Row, held: str, report: ImportReport) -> None:
+        if _same(record, row, known):
             report.present += 1
         else:
+            spelled = f", as {held!a}," if held not in (row.id, record.id) else ""
             report.faults.append(
-                f"row {row.position} (id {row.id!r}): this id exists with another image, label or subject"
+                f"row {row.position} (id {row.id!r}): this id exists{spelled} with another image, label or subject"
             )
+
+
+def _held_as(names: _RowNames, known: Container[str], suppressed: Container[str]) -> str | None:
+    """The id under which a row's record is held: as it is written, or otherwise unless that was deleted."""
+    exact = next((name for name in names.exact if name in known), None)
+    if exact is not None or any(name in suppressed for name in names.exact):
+        return exact
+    return next((name for name in names.other if name in known), None)
+
+
+def _same(record: Record, row: Row, known: _Known) -> bool:
+    """Whether a row has the content of a record that is held."""
+    subject, label, image = known
+    if subject is None or record.subject is None:
+        same_subject = subject == record.subject
+    else:
+        same_subject = (canonical_or_none(subject) or subject) == canonical_name(record.subject)
+        same_subject = same_subject or subject == row.earlier_subject
+    return same_subject and (label, image) == (record.label, Digest.of(record.image))

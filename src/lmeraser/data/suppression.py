@@ -1,7 +1,8 @@
 """The suppression list: what was deleted and must not come back with the next import of the same source.
 
 Record ids, subjects and image digests of deleted records are stored as keyed digests only, so that nobody can find
-out from the list alone who is on it.
+out from the list alone who is on it. A name is on it as it was given and in its canonical form (`names`); before
+0.2 only as it was given, so it is looked up in the spellings that can be told from a name (`names.spellings`).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Literal
 from sqlalchemy import Column, Connection, String, Table, delete, insert, select
 
 from lmeraser.core.digests import Digest, keyed_digest
+from lmeraser.data.names import canonical_or_none, spellings
 from lmeraser.storage.database import Database, chunked, schema
 
 SuppressedKind = Literal["record", "subject", "image"]
@@ -32,13 +34,24 @@ class SuppressionList:
         self._secret = secret
 
     def find(self, kind: SuppressedKind, names: Iterable[str]) -> set[str]:
-        """Those record ids, subjects or image digests that are on the list."""
-        by_digest = {str(self._digest(kind, name)): name for name in names}
+        """Those record ids, subjects or image digests that are on the list, exactly so."""
+        by_digest = {str(self._digest(kind, name)): name for name in names if _has_bytes(name)}
         return {by_digest[digest] for digest in self._known(by_digest)}
+
+    def deleted(self, kind: SuppressedKind, names: Iterable[str]) -> set[str]:
+        """Those record ids or subjects that are on the list in any spelling that can be told from them."""
+        ways = {name: spellings(name) for name in names}
+        listed = self.find(kind, {way for of_name in ways.values() for way in of_name})
+        return {name for name, of_name in ways.items() if of_name & listed}
 
     def add(self, connection: Connection, names: Mapping[SuppressedKind, Iterable[str]]) -> None:
         """Put names on the list, inside the caller's transaction."""
-        digests = {str(self._digest(kind, name)) for kind, of_kind in names.items() for name in of_kind}
+        digests = {
+            str(self._digest(kind, form))
+            for kind, of_kind in names.items()
+            for name in of_kind
+            for form in {name, canonical_or_none(name) or name}
+        }
         if new := sorted(digests - self._known(digests)):
             connection.execute(insert(_suppressed), [{"digest": digest} for digest in new])
 
@@ -55,3 +68,12 @@ class SuppressionList:
         """Those digests that are on the list."""
         query = select(_suppressed)
         return set(self._database.fetch_where_in(query, _suppressed.c.digest, digests, lambda row: row.digest))
+
+
+def _has_bytes(name: str) -> bool:
+    """Whether a name can be encoded: lone surrogates cannot, and are in no name on the list."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

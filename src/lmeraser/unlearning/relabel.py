@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from lmeraser.errors import InputError, UnknownRecordError, listing
+from lmeraser.errors import AmbiguousNameError, InputError, UnknownRecordError, listing
 from lmeraser.evidence.entries import RecordsRelabelled
 from lmeraser.evidence.reconcile import by_entry, digest_of
 from lmeraser.unlearning.completion import CompletionReport, update_and_complete
+from lmeraser.workspace.requests.draft import Selector
 from lmeraser.workspace.session import Session
 from lmeraser.workspace.workspace import Workspace
 
@@ -28,6 +29,7 @@ def relabel(session: Session, label: str, *, ids: Iterable[str]) -> CompletionRe
     Raises:
         InputError: the workspace has no such class, or no record is named.
         UnknownRecordError: the workspace doesn't hold some of the ids; nothing was changed.
+        AmbiguousNameError: some of the ids mean several records; nothing was changed.
     """
     with session.workspace.writing("relabel"):
         change_labels(session.workspace, ids, label)
@@ -43,24 +45,33 @@ def change_labels(workspace: Workspace, ids: Iterable[str], label: str) -> int:
     Raises:
         InputError: the workspace has no such class, or no record is named.
         UnknownRecordError: the workspace doesn't hold some of the ids; nothing was changed.
+        AmbiguousNameError: some of the ids mean several records; nothing was changed.
     """
     records = workspace.records
-    requested = sorted(set(ids))
+    named = Selector.of(ids).ids
     if label not in records.classes:
         raise InputError(
             "Class not found",
             got=f"{label!r} (there are: {', '.join(records.classes)})",
             next_step="name one of these, or add a class with 'lmeraser classes --add NAME'",
         )
-    if not requested:
+    if not named:
         raise InputError("No record named", next_step="give --id or --ids-file")
-    found = records.find(filter(str.isprintable, requested))
-    if unknown := [repr(record_id) for record_id in requested if record_id not in found]:
+    meanings = records.names.matches("id", named)
+    if unknown := [repr(name) for name in named if name not in meanings]:
         raise UnknownRecordError(
             "Unknown record ids; nothing was changed",
             got=listing(unknown),
             next_step="correct the ids; they are those given at import",
         )
+    if several := [f"{n!r}: {', '.join(map(ascii, meant))}" for n, meant in meanings.items() if len(meant) > 1]:
+        raise AmbiguousNameError(
+            "Ids that mean several records; nothing was changed",
+            got=listing(several),
+            next_step="give each id exactly as it is listed",
+        )
+    requested = sorted({record_id for meant in meanings.values() for record_id in meant})
+    found = records.find(requested)
     number = records.classes.index(label)
     changing = [record_id for record_id in requested if found[record_id][1] != number]
     if changing:

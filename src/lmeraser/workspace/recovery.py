@@ -14,6 +14,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection
 
+from lmeraser.data.name_lookup import note_new_workspace
 from lmeraser.evidence.dsse import PublicKey
 from lmeraser.evidence.entries import GenerationPublished, WorkspaceCreated
 from lmeraser.evidence.ledger import Ledger
@@ -64,6 +65,7 @@ class Recovery:
         with self.transaction() as connection:
             self._ledger.note(connection, created, now=self._clock())
             self._database.set_metadata(connection, "secret", check_value(secret))
+            note_new_workspace(self._database, connection)
 
     def record_generation(self, model: Model) -> None:
         """Record the served generation, unless it is the one recorded last (3)."""

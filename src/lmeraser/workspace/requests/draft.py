@@ -9,22 +9,31 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import Self
 
 from lmeraser.config.deployment import RequestsConfig
 from lmeraser.core.digests import keyed_digest
+from lmeraser.data.names import as_text
+from lmeraser.errors import InputError, listing
 from lmeraser.workspace.requests.state import Regulation
+
+Name = object  # a text, or what `names.as_text` takes as one
+OLDEST = timedelta(days=3653)  # ten years: a request that was made before is a mistyped or missing date
+FARTHEST = timedelta(days=1)  # ahead of this clock, which the caller's clock or time zone explains
 
 
 @dataclass(frozen=True)
 class Selector:
-    """What a request names; make it with `of`.
+    """What a request names, as it was given; make it with `of`. `selection` finds what the names mean.
 
     Attributes:
         ids: record ids, sorted, each once.
         subjects: people all of whose records are selected, sorted, each once.
+        duplicates: whether the other records with the payload of a selected one are selected, too.
+        known_duplicates: ids of the duplicates that were held when the request was accepted, so that they are
+            deleted even if another request deletes the named record first; not part of what was named.
 
     >>> Selector.of(ids=["b", "a", "b"]).ids
     ('a', 'b')
@@ -32,11 +41,23 @@ class Selector:
 
     ids: tuple[str, ...] = ()
     subjects: tuple[str, ...] = ()
+    duplicates: bool = False
+    known_duplicates: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, ids: Iterable[str] = (), subjects: Iterable[str] = ()) -> Self:
-        """From names in any order, repeated or not."""
-        return cls(tuple(sorted(set(ids))), tuple(sorted(set(subjects))))
+    def of(cls, ids: Iterable[Name] = (), subjects: Iterable[Name] = (), *, duplicates: bool = False) -> Self:
+        """From names in any order, repeated or not; numbers are the names that they are written as.
+
+        Raises:
+            InputError: some of them are neither texts nor whole numbers; all of them are listed.
+        """
+        faults: list[str] = []
+        named = cls(_texts("record id", ids, faults), _texts("subject", subjects, faults), duplicates)
+        if faults:
+            raise InputError(
+                "Not a name; nothing was done", got=listing(faults), next_step="give texts or whole numbers"
+            )
+        return named
 
     @property
     def empty(self) -> bool:
@@ -50,20 +71,40 @@ class Selector:
 
     def digest(self, secret: bytes) -> str:
         """The keyed digest by which a repeated request is recognised; it does not reveal the names."""
-        records = [["record", name] for name in self.ids]
-        subjects = [["subject", name] for name in self.subjects]
-        return str(keyed_digest(secret, ["selector", *records, *subjects]))
+        records = [["record", _encodable(name)] for name in self.ids]
+        subjects = [["subject", _encodable(name)] for name in self.subjects]
+        options = [["duplicates"]] if self.duplicates else []
+        return str(keyed_digest(secret, ["selector", *records, *subjects, *options]))
 
     def to_bytes(self) -> bytes:
         """The stored form, JSON; the database keeps it encrypted."""
-        names = {"ids": self.ids, "subjects": self.subjects}
+        names: dict[str, object] = {"ids": self.ids, "subjects": self.subjects}
+        if self.duplicates:
+            names["duplicates"] = self.known_duplicates
         return json.dumps(names, ensure_ascii=False).encode()
 
     @classmethod
     def parse(cls, data: bytes) -> Self:
         """From the stored form."""
         names = json.loads(data)
-        return cls.of(names["ids"], names["subjects"])
+        stored = cls.of(names["ids"], names["subjects"], duplicates="duplicates" in names)
+        return replace(stored, known_duplicates=tuple(names.get("duplicates", ())))
+
+
+def _texts(what: str, names: Iterable[Name], faults: list[str]) -> tuple[str, ...]:
+    """Names as texts, sorted, each once; what is none is added to ``faults``."""
+    texts = set()
+    for name in names:
+        try:
+            texts.add(as_text(name))
+        except ValueError as error:
+            faults.append(f"{what} {name!r}: {error}")
+    return tuple(sorted(texts))
+
+
+def _encodable(name: str) -> str:
+    """A name that can be encoded; others, with lone surrogates, are held nowhere, and refused after this."""
+    return name.encode(errors="backslashreplace").decode()
 
 
 @dataclass(frozen=True)
@@ -76,7 +117,8 @@ class RequestDraft:
         regulation: the law that the request invokes.
         received: when it was received; None: now.
         audit: audit the model before the request is completed.
-        period_began: when the period for the answer began, where that was before the request was received.
+        asked: when the person asked, if that was before the request was received; None: when it was received. The
+            period for the answer begins then.
     """
 
     selector: Selector
@@ -84,7 +126,30 @@ class RequestDraft:
     regulation: Regulation = "other"
     received: datetime | None = None
     audit: bool = False
-    period_began: datetime | None = None
+    asked: datetime | None = None
+
+    def check_times(self, *, now: datetime) -> None:
+        """Refuse times that cannot be meant: `OLDEST` and `FARTHEST` are the bounds.
+
+        Raises:
+            InputError: it was received, or the person asked, too long ago or in the future.
+        """
+        for what, moment in (("received", self.received), ("asked", self.asked)):
+            if moment is not None and not now - OLDEST <= moment <= now + FARTHEST:
+                raise InputError(
+                    "Time of the request is in the future or more than ten years ago",
+                    got=f"{what} {moment.isoformat()}",
+                    next_step="correct the date; up to a day in the future is taken as now",
+                )
+
+    def received_at(self, *, now: datetime) -> datetime:
+        """When it was received; a time in the future is the caller's clock, and taken as now."""
+        return min(self.received or now, now)
+
+    def asked_at(self, *, now: datetime) -> datetime:
+        """When the person asked, at the latest when the request was received."""
+        received = self.received_at(now=now)
+        return min(self.asked or received, received)
 
     def due(self, config: RequestsConfig, *, now: datetime) -> datetime:
         """When the answer is due.
@@ -93,5 +158,4 @@ class RequestDraft:
             config: the periods of the regulations.
             now: when the request is received, unless the draft says otherwise.
         """
-        received = self.received or now
-        return config.due(self.regulation, min(received, self.period_began or received))
+        return config.due(self.regulation, self.asked_at(now=now))

@@ -11,7 +11,7 @@ cancelled. `state` has the rules.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -32,9 +32,9 @@ from sqlalchemy import (
 
 from lmeraser.config.deployment import RequestsConfig
 from lmeraser.core.digests import Digest
-from lmeraser.core.time import to_text
+from lmeraser.core.time import from_text, to_text
 from lmeraser.data.records import Records
-from lmeraser.errors import InputError
+from lmeraser.errors import InputError, RequestConflictError
 from lmeraser.evidence.entries import (
     RecordsDeleted,
     RequestAccepted,
@@ -47,7 +47,7 @@ from lmeraser.evidence.reconcile import by_entry
 from lmeraser.models.manifest import Model
 from lmeraser.storage.database import Database, chunked, encrypted, schema
 from lmeraser.workspace.requests.draft import RequestDraft, Selector
-from lmeraser.workspace.requests.selection import Selection, resolve, resolve_each
+from lmeraser.workspace.requests.selection import Selection, Unknown, held_names, resolve_each
 from lmeraser.workspace.requests.state import (
     ModelSnapshot,
     Request,
@@ -77,6 +77,9 @@ table = Table(
     Column("certificate", String, nullable=True),
     Column("slot", Integer, nullable=True),
     encrypted("sealed_names", what="names", slot="slot", nullable=True),
+    Column("asked", String, nullable=True),
+    Column("duplicates", Integer, nullable=True),
+    Column("near_duplicates", Integer, nullable=True),
 )
 
 
@@ -141,19 +144,28 @@ class Requests:
 
     # --- changing --------------------------------------------------------------------------------------
 
-    def accept(self, draft: RequestDraft, *, now: datetime, connection: Connection | None = None) -> Request:
-        """Accept a request; it is pending then. If its id was accepted before, nothing changes.
+    def accept(
+        self,
+        draft: RequestDraft,
+        *,
+        now: datetime,
+        connection: Connection | None = None,
+        unknown: Unknown = "explain",
+    ) -> Request:
+        """Accept a request; it is pending then. If it was accepted before, with the same id, nothing changes.
 
         Args:
             draft: the request.
             now: the time.
             connection: of the caller's transaction; None: one of its own.
+            unknown: what to do about names that mean nothing here (`held_names`).
 
         Returns:
             The request, in the state that it has by now.
 
         Raises:
-            InputError: it names nothing, or its id is not a UUID or belongs to a request with another selector.
+            InputError: it names nothing, its times cannot be meant, or its id is not a UUID.
+            RequestConflictError: its id belongs to a request with other content, or to a cancelled one.
             UnknownRecordError: it names records or subjects that were never here.
         """
         request_id = str(uuid.uuid4()) if draft.request_id is None else parse_id(draft.request_id)
@@ -162,20 +174,24 @@ class Requests:
         with self._database.transaction(connection) as inner:
             row = inner.execute(select(table).where(table.c.id == request_id)).one_or_none()
             if row is not None and not draft.selector.empty:
-                return _repeated(_request(row), same=row.selector == digest)
-            resolve(self._records, draft.selector)
+                return self._repeated(_request(row), draft, same_names=row.selector == digest)
+            draft.check_times(now=now)
+            held = held_names(self._records, draft.selector, unknown=unknown)
+            selection = resolve_each(self._records, [held])[0]
+            selector = replace(held, known_duplicates=selection.duplicates)
             request = Request(
                 id=request_id,
                 regulation=draft.regulation,
                 state="pending",
-                received=to_text(draft.received or now),
+                received=to_text(draft.received_at(now=now)),
                 due=to_text(draft.due(self._config, now=now)),
                 changed=to_text(now),
                 names=draft.selector.names,
                 audit=draft.audit,
+                asked=to_text(draft.asked_at(now=now)),
             )
             slot = self._database.new_keys(inner, 1).start
-            encrypted_names = self._database.keys.encrypt(slot, "names", draft.selector.to_bytes())
+            encrypted_names = self._database.keys.encrypt(slot, "names", selector.to_bytes())
             stored = {**request.__dict__, "selector": digest, "slot": slot, "sealed_names": encrypted_names}
             inner.execute(insert(table).values(**stored))
             accepted = RequestAccepted(
@@ -215,6 +231,7 @@ class Requests:
         *,
         now: datetime,
         audit: bool = False,
+        near_duplicates: Mapping[str, int] | None = None,
     ) -> Selection:
         """Delete the records of these requests, in the caller's transaction; they are in progress then.
 
@@ -224,6 +241,7 @@ class Requests:
             model: the served generation.
             now: the time.
             audit: audit the model before they are completed, even if they did not ask for it.
+            near_duplicates: how many near duplicates each request leaves, by its id, where they were counted.
 
         Returns:
             What they select together.
@@ -234,7 +252,16 @@ class Requests:
         by_id = {request.id: selection for request, selection in zip(pending, selections, strict=True)}
         together = Selection.union(selections)
         snapshot = self._snapshots(model, together.ids)
-        self._store(connection, [_begin_one(one, by_id.get(one.id), snapshot, audit, now) for one in distinct])
+        left = self._duplicates_left(connection, together.ids)
+        begun = [_begin_one(one, by_id.get(one.id), snapshot, audit, now) for one in distinct]
+        near = near_duplicates or {}
+        counted = [
+            replace(one, duplicates=left(by_id[one.id]), near_duplicates=near.get(one.id))
+            if one.id in by_id
+            else one
+            for one in begun
+        ]
+        self._store(connection, counted)
         if pending:
             self._forget_names(connection, pending)
             commitments = self._records.commitments.by_entry(together.ids, connection)
@@ -287,6 +314,39 @@ class Requests:
             self._database.schedule_erasure(connection, slots)
             connection.execute(update(table).where(chosen).values(slot=None, sealed_names=None))
 
+    def _repeated(self, request: Request, draft: RequestDraft, *, same_names: bool) -> Request:
+        """The request that was accepted with a draft's id, if the draft says the same."""
+        next_step = "choose another id, or leave it out to have one made"
+        if request.state == "cancelled":
+            raise RequestConflictError(
+                "Request id belongs to a cancelled request",
+                got=f"{request.id}; nothing was deleted",
+                next_step=next_step,
+            )
+        received = from_text(request.received)
+        asked = min(draft.asked or received, received)
+        same_day = draft.received is None or to_text(draft.received) == request.received
+        if request.asked is not None:
+            same_day &= to_text(asked) == request.asked
+        else:  # accepted by a version before 0.2, which stored only what follows from it
+            same_day &= to_text(self._config.due(draft.regulation, asked)) == request.due
+        # What is carried out may be audited although its request did not ask for it.
+        same_audit = draft.audit == request.audit or (request.audit and request.state != "pending")
+        same = {
+            "names": same_names,
+            "regulation": draft.regulation == request.regulation,
+            "dates": same_day,
+            "audit": same_audit,
+        }
+        others = [what for what, is_same in same.items() if not is_same]
+        if others:
+            raise RequestConflictError(
+                "Request id belongs to a request with other content",
+                got=f"{request.id} was accepted with other {', '.join(others)}; nothing was deleted",
+                next_step=next_step,
+            )
+        return request
+
     def _snapshots(self, model: Model | None, ids: Sequence[str]) -> Callable[[Selection], ModelSnapshot | None]:
         """Takes the snapshot of the model for each of several requests, which together select ``ids``."""
         if model is None:
@@ -300,6 +360,18 @@ class Requests:
             return replace(common, clusters=tuple(sorted(clusters)))
 
         return snapshot
+
+    def _duplicates_left(self, connection: Connection, ids: Sequence[str]) -> Callable[[Selection], int | None]:
+        """Counts the records left with the payloads of each of several requests, which together delete ``ids``."""
+        duplicates = self._records.duplicates(ids, connection)
+        deleted = set(ids)
+
+        def count(selection: Selection) -> int | None:
+            if not selection.ids:  # what its records held is not known any more
+                return None
+            return len(set().union(*(duplicates.get(i, ()) for i in selection.ids)) - deleted)
+
+        return count
 
     def _move(
         self, connection: Connection, request: Request, state: State, *, now: datetime, **changes: Any
@@ -331,16 +403,6 @@ def _begin_one(
         return transition(request, "in_progress", now=now, reason=None, audit=audited)
     counts = {"records": len(selection.ids), "already_deleted": len(selection.already_deleted)}
     return transition(request, "in_progress", now=now, audit=audited, before=snapshot(selection), **counts)
-
-
-def _repeated(request: Request, *, same: bool) -> Request:
-    if not same:
-        raise InputError(
-            "Request id already in use",
-            got=f"{request.id} was accepted with other names; nothing was deleted",
-            next_step="choose another id, or leave it out to have one made",
-        )
-    return request
 
 
 def _request(row: Any) -> Request:

@@ -1,23 +1,29 @@
 """Resolve the names of a deletion request to the records that it selects.
 
-An id that was deleted here before is not an error: repeating a request is harmless. An id that this workspace has
-never held is one, because it is probably a typing error; all of them are reported at once and nothing is deleted.
+Rules:
+- a name means what `NameLookup` finds for it: the id that is held exactly so, or else its canonical form;
+- a name that was deleted here before is no error: repeating a request is harmless;
+- a name that this workspace has never held is one, because it is probably a typing error;
+- so is a name that means several: ids of several records, or a subject that is held in several spellings (before
+  `lmeraser upgrade`), unless all of these spellings are named;
+- all errors are reported at once, and nothing is deleted.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from lmeraser.core.digests import parse_json
+from lmeraser.data.name_lookup import NameKind, NearMiss
+from lmeraser.data.names import as_text, show
 from lmeraser.data.records import Records
-from lmeraser.errors import InputError, UnknownRecordError, listing
+from lmeraser.errors import AmbiguousNameError, InputError, UnknownRecordError, listing
 from lmeraser.workspace.requests.draft import Selector
-
-_may_be_a_name = str.isprintable  # no other name is ever imported, and some databases refuse to look one up
 
 
 @dataclass(frozen=True)
@@ -28,11 +34,13 @@ class Selection:
         ids: records to delete, sorted.
         subjects: requested subjects that have records, sorted; they will be suppressed.
         already_deleted: requested ids and subjects that were deleted here before, sorted.
+        duplicates: those of the records that were not named, but have the payload of one that was, sorted.
     """
 
     ids: tuple[str, ...] = ()
     subjects: tuple[str, ...] = ()
     already_deleted: tuple[str, ...] = ()
+    duplicates: tuple[str, ...] = ()
 
     @classmethod
     def union(cls, selections: Sequence[Selection]) -> Selection:
@@ -41,52 +49,141 @@ class Selection:
         def merged(attribute: str) -> tuple[str, ...]:
             return tuple(sorted(set().union(*(getattr(selection, attribute) for selection in selections))))
 
-        return cls(merged("ids"), merged("subjects"), merged("already_deleted"))
+        return cls(merged("ids"), merged("subjects"), merged("already_deleted"), merged("duplicates"))
+
+
+# About names that mean nothing here, or several things: refuse them and list them with names that look alike, for
+# which all names are decrypted; refuse them; or accept the others, so that no answer tells which names are held.
+Unknown = Literal["explain", "refuse", "ignore"]
 
 
 def resolve(records: Records, selector: Selector) -> Selection:
-    """Find the records that a selector names.
+    """Find the records that a selector names. Raises as `held_names`."""
+    return resolve_each(records, [held_names(records, selector)])[0]
+
+
+def near_misses(records: Records, selector: Selector) -> tuple[NearMiss, ...]:
+    """Names that are held here, look like a name of a selector, and are not selected; decrypts all names.
+
+    Raises as `held_names`.
+    """
+    held = held_names(records, selector)
+    selection = resolve_each(records, [held])[0]
+    ids = records.names.near_misses("id", selector.ids, meant=selection.ids)
+    return (*ids, *records.names.near_misses("subject", selector.subjects, meant=held.subjects))
+
+
+def held_names(records: Records, selector: Selector, *, unknown: Unknown = "explain") -> Selector:
+    """The names of a selector as they are held here, whichever way it spells them.
 
     Args:
         records: where they are looked up.
-        selector: record ids and subjects.
+        selector: record ids and subjects, as they were given.
+        unknown: what to do about names that mean nothing here, or several things.
+
+    Returns:
+        The selector with the names of records as they are held, and names that were deleted before as given.
 
     Raises:
         InputError: the selector is empty.
-        UnknownRecordError: ids or subjects that were never here, all of them listed.
+        UnknownRecordError: ids or subjects that were never here, all of them listed with those that look alike.
+        AmbiguousNameError: names mean several records or spellings, all of them listed.
+            Neither is raised for single names if they are ignored.
     """
     if selector.empty:
         raise InputError(
             "No record or subject named",
             next_step="give --id, --subject or --ids-file (ids=, subjects= in Python)",
         )
-    selection = resolve_each(records, [selector])[0]
-    unknown_ids = set(selector.ids) - set(selection.ids)
-    unknown_ids -= records.suppression.find("record", filter(_may_be_a_name, unknown_ids))
-    unknown_subjects = set(selector.subjects) - set(selection.subjects)
-    unknown_subjects -= records.suppression.find("subject", filter(_may_be_a_name, unknown_subjects))
-    unknown = [f"record id {name!r}" for name in sorted(unknown_ids)]
-    unknown += [f"subject {name!r}" for name in sorted(unknown_subjects)]
-    if unknown:
+    ids, subjects = _Names("id", "record id"), _Names("subject", "subject")
+    for names, given in ((ids, selector.ids), (subjects, selector.subjects)):
+        names.look_up(records, given)
+    held = replace(selector, ids=tuple(sorted(ids.held)), subjects=tuple(sorted(subjects.held)))
+    if unknown == "ignore":
+        return held
+    if ids.unknown or subjects.unknown:
+        described = [names.describe_unknown(records) for names in (ids, subjects)] if unknown == "explain" else []
         raise UnknownRecordError(
             "Unknown record ids or subjects; nothing was deleted",
-            got=listing(unknown),
+            got=listing([line for lines in described for line in lines]) if described else "",
             next_step="correct the request; record ids are those given at import",
         )
-    return selection
+    if ambiguous := [*ids.ambiguous, *subjects.ambiguous]:
+        raise AmbiguousNameError(
+            "Names that mean several records or spellings; nothing was deleted",
+            got=listing(ambiguous),
+            next_step="name each that is meant exactly as it is listed; 'lmeraser upgrade' merges subjects",
+        )
+    return held
+
+
+class _Names:
+    """What the names of one kind in a request mean.
+
+    Attributes:
+        held: names as they are held, and those that were deleted before as they were given.
+        unknown: names that mean nothing.
+        ambiguous: a line for each name that means several.
+    """
+
+    def __init__(self, kind: NameKind, words: str) -> None:
+        self._kind = kind
+        self._words = words
+        self.held: set[str] = set()
+        self.unknown: set[str] = set()
+        self.ambiguous: list[str] = []
+
+    def look_up(self, records: Records, given: Collection[str]) -> None:
+        """Look up all names."""
+        meanings = records.names.matches(self._kind, given)
+        for name in sorted(given):
+            meant = meanings.get(name, ())
+            if len(meant) > 1 and not (self._kind == "subject" and set(meant).issubset(given)):
+                spellings = ", ".join(map(ascii, meant))
+                self.ambiguous.append(f"{self._words} {name!r} may be any of {spellings}")
+                if self._kind == "id":  # several records; spellings of a subject are one name
+                    continue
+            self.held.update(meant)
+        absent = set(given).difference(meanings)
+        deleted = records.suppression.deleted("record" if self._kind == "id" else "subject", absent)
+        self.held |= deleted
+        self.unknown = absent - deleted
+
+    def describe_unknown(self, records: Records) -> list[str]:
+        """A line for each unknown name, with the names that are held and look like it."""
+        alike: dict[str, list[str]] = {}
+        for miss in records.names.near_misses(self._kind, self.unknown):
+            alike.setdefault(miss.given, []).append(show(miss.held, beside=miss.given))
+        lines = []
+        for name in sorted(self.unknown):
+            hint = f" (there is {', '.join(alike[name][:3])})" if name in alike else ""
+            lines.append(f"{self._words} {name!r}{hint}")
+        return lines
 
 
 def resolve_each(records: Records, selectors: Sequence[Selector]) -> list[Selection]:
-    """Find the records of each of several selectors, with one look at the database.
+    """Find the records of each of several selectors from `held_names`, with one look at the database.
 
     Names are checked when a request is accepted; those that are no longer here count as deleted. (The records of a
     subject may have been deleted by their ids, and nothing remembers the subject then.)
     """
-    ids = {name for selector in selectors for name in selector.ids}
+    ids = {name for selector in selectors for name in (*selector.ids, *selector.known_duplicates)}
     subjects = {name for selector in selectors for name in selector.subjects}
-    held = set(records.find(filter(_may_be_a_name, ids)))
-    of_subjects = records.of_subjects(filter(_may_be_a_name, subjects))
-    return [_selection(selector, held, of_subjects) for selector in selectors]
+    held = set(records.find(ids))
+    of_subjects = records.of_subjects(subjects)
+    named = [_selection(selector, held, of_subjects) for selector in selectors]
+    pairs = zip(selectors, named, strict=True)
+    return [_with_duplicates(records, selector, selection, held) for selector, selection in pairs]
+
+
+def _with_duplicates(records: Records, selector: Selector, selection: Selection, held: set[str]) -> Selection:
+    """The selection with the records that have the payload of one of it, if the selector asks for them."""
+    if not selector.duplicates:
+        return selection
+    found = set().union(*records.duplicates(selection.ids).values(), held.intersection(selector.known_duplicates))
+    duplicates = found.difference(selection.ids)
+    ids = tuple(sorted(duplicates.union(selection.ids)))
+    return replace(selection, ids=ids, duplicates=tuple(sorted(duplicates)))
 
 
 def _selection(selector: Selector, held: set[str], of_subjects: Mapping[str, Sequence[str]]) -> Selection:
@@ -141,11 +238,16 @@ def _csv_column(text: str) -> list[str]:
 
 
 def _json_lines(text: str) -> list[str]:
-    ids = [parse_json(line.encode()) for line in _lines(text)]
-    for number, one in enumerate(ids, 1):
-        if isinstance(one, bool) or not isinstance(one, (str, int)) or one == "":
-            raise ValueError(f"line {number} is neither a text nor a whole number")
-    return [str(one) for one in ids]
+    ids = []
+    for number, line in enumerate(_lines(text), 1):
+        try:
+            one = parse_json(line.encode())
+            ids.append(as_text(one))
+        except ValueError as error:
+            raise ValueError(f"line {number}: {error}") from error
+        if one == "":
+            raise ValueError(f"line {number} has no id")
+    return ids
 
 
 _FORMATS: dict[str, Callable[[str], list[str]]] = {".csv": _csv_column, ".jsonl": _json_lines}
