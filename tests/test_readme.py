@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 from datasets import Image
+from PIL import Image as PillowImage
 
-from conftest import digits
+from conftest import Run, digits
 from lmeraser.cli.main import app
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
@@ -33,6 +36,56 @@ def test_the_python_example_runs(
     assert len(code.strip().splitlines()) <= 12
     exec(compile(code.replace("0007.png", forgotten.name), "README.md", "exec"), {})
     assert "'records_deleted': 1" in capsys.readouterr().out
+
+
+def commands(section: str) -> list[str]:
+    """The command lines in the first code block of a section."""
+    block = README.split(f"## {section}\n")[1].split("\n\n")[0]
+    return [re.split(r"\s+#", line)[0].strip() for line in block.strip("\n").splitlines()]
+
+
+@pytest.fixture
+def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder in which the README's commands are typed."""
+    rng = np.random.default_rng(0)
+
+    def save(name: str, channel: int) -> None:
+        pixels = rng.integers(0, 60, (32, 32, 3), dtype=np.uint8)
+        pixels[..., channel] += 150
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        PillowImage.fromarray(pixels).save(path)
+
+    for channel, name in enumerate(("cat", "dog")):
+        for number in range(10):
+            save(f"photos/{name}/{number:04d}.jpg", channel)
+        save(f"held_out/{name}/0000.jpg", channel)
+    save("new.jpg", 0)
+    save("photo.jpg", 1)
+    (tmp_path / "people.csv").write_text("id,subject\ncat/0004.jpg,patient 17\ndog/0004.jpg,patient 17\n")
+    (tmp_path / "more.txt").write_text("dog/0003.jpg\n")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_commands_find_the_records_that_they_name(photos: Path, run: Run) -> None:
+    lines = commands("From the command line")
+    for line in (*lines[:2], *(line for line in commands("Requests and evidence") if " requests accept " in line)):
+        assert run(*shlex.split(line)[1:]).code == 0, line
+    waiting = run(*shlex.split("lmeraser -w ws requests --json")[1:]).json
+    assert len(waiting) == 1
+    plan = next(line for line in lines if " plan " in line)
+    assert shlex.split(plan)[-1] == "cat/0001.jpg"
+    assert (photos / "photos" / "cat" / "0001.jpg").is_file()
+
+
+@pytest.mark.long
+def test_the_commands_run_as_they_are_written(photos: Path, run: Run) -> None:
+    for line in (*commands("From the command line"), *commands("Requests and evidence")):
+        certificates = sorted((photos / "ws" / "certificates").glob("*.json"))
+        words = [str(certificates[0]) if word == "CERTIFICATE" else word for word in shlex.split(line)[1:]]
+        result = run(*words)
+        assert result.code == 0, (line, result)
 
 
 def test_every_command_is_documented() -> None:
