@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import signal
 import subprocess
 import sys
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from conftest import DIGIT_CLASSES, DIGIT_COLUMNS, NOW, digits, forget, listing,
 from lmeraser import Columns, Eraser
 from lmeraser.data.importing import ImportReport, import_records
 from lmeraser.data.provenance import PublicImages, open_public_images
-from lmeraser.data.records import Records
+from lmeraser.data.records import Record, Records
 from lmeraser.data.sources import Row, Source, open_source
 from lmeraser.errors import InputError, SourceError, StorageError
 from lmeraser.evidence.ledger import Ledger
@@ -128,6 +129,104 @@ def test_ids_that_no_terminal_shows_are_faults_not_crashes(records: Records, nam
 def test_subjects_that_no_terminal_shows_are_faults_not_crashes(records: Records) -> None:
     with pytest.raises(SourceError, match="subject"):
         add(records, row(0, subject="\udcff"))
+
+
+# --- names -------------------------------------------------------------------------------------------------
+
+NFC, NFD = "Ren\u00e9e", "Rene\u0301e"
+
+
+def test_ids_are_stored_in_their_canonical_form(records: Records) -> None:
+    report = add(records, row(0, id=NFD), row(1, id=" padded\u00a0"), row(2, id="#1"), row(3, id="two  words"))
+    assert (report.added, report.spellings) == (4, [])
+    assert [found.id for found in records.index()] == ["#1", NFC, "padded", "two  words"]
+    assert records.images(["padded"]) == [DOT]
+    assert counts(add(records, row(0, id=NFC), row(1, id="padded"), row(2, id=f"{NFD} "))) == (0, 3, 0, 0)
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_ids_that_differ_in_white_space_alone_stay_different_whatever_their_order(
+    records: Records, order: Sequence[int]
+) -> None:
+    rows = [row(n, id=name, image=OTHER if n else DOT) for n, name in enumerate(("17", "17 ", " 18"))]
+    report = add(records, *(rows[n] for n in order))
+    assert report.spellings == ["ids '17', '17 ' differ in white space alone, and stay different"]
+    assert [found.id for found in records.index()] == ["17", "17 ", "18"]
+    assert records.names.matches("id", ["17 ", " 17", "18 "]) == {
+        "17 ": ("17 ",),
+        " 17": ("17", "17 "),
+        "18 ": ("18",),
+    }
+    again = add(records, *rows)
+    assert (again.present, again.spellings) == (3, [])
+    forget(records, ["17 "])
+    assert counts(add(records, *rows)) == (0, 2, 1, 0), "what was deleted stays out, and is not taken for another"
+    assert counts(add(records, *rows, allow_deleted=True)) == (1, 2, 0, 0)
+    assert [found.id for found in records.index()] == ["17", "17 ", "18"]
+
+
+def test_two_spellings_of_an_id_that_look_the_same_are_one_id(records: Records) -> None:
+    with pytest.raises(SourceError, match="the same id as row 0"):
+        add(records, row(0, id=NFC), row(1, id=NFD, image=OTHER))
+    add(records, row(0, id=NFC))
+    with pytest.raises(SourceError, match=r"this id exists, as 'Ren\\xe9e', with another image"):
+        add(records, row(0, id=f"{NFD} ", image=OTHER))
+
+
+def test_the_ledger_knows_records_whose_ids_were_changed(tmp_path: Path) -> None:
+    with Eraser.create(tmp_path / "w", classes=CLASSES) as eraser:
+        opened = eraser.workspace.records
+        rows = source(
+            row(0, id="a "), row(1, id=NFD, subject=NFD), row(2, id="b"), row(3, id="c "), row(4, id="c")
+        )
+        with eraser.workspace.writing("add"):
+            import_records(opened, rows, ledger=eraser.workspace.ledger, now=NOW)
+        assert eraser.record_ids() == sorted(["a", "b", "c", "c ", NFC])
+        assert eraser.check_ledger().sound
+
+
+def test_a_subject_in_several_spellings_is_one_and_is_told(records: Records) -> None:
+    first = add(records, row(0, subject=NFC), row(1, subject=f"{NFC} "), row(2, subject="x"))
+    assert first.spellings == [
+        rf"subject '{NFC}' is written in 2 ways, which name one subject: 'Ren\xe9e', 'Ren\xe9e '"
+    ]
+    second = add(records, row(3, subject=NFD), row(4, subject="x"))
+    assert second.spellings == [
+        rf"subject '{NFC}' is written in 2 ways, which name one subject: 'Rene\u0301e', 'Ren\xe9e'"
+    ]
+    assert records.of_subjects([NFD]) == {NFD: ["r0", "r1", "r3"]}
+    assert counts(add(records, row(0, subject=NFD), row(2, subject=" x"))) == (0, 2, 0, 0)
+    with pytest.raises(SourceError, match="another image, label or subject"):
+        add(records, row(0, subject="renee"))
+
+
+def test_deleted_names_stay_out_in_every_spelling(records: Records) -> None:
+    add(records, row(0, id=NFC, subject="x"), row(1, subject=NFD, image=OTHER))
+    forget(records, [NFC, "r1"], subjects=[NFC])
+    other = png(np.full((3, 3), 11))
+    rows = [row(0, id=f" {NFD}", image=other), row(1, id="r9", subject=NFC, image=other)]
+    assert counts(add(records, *rows)) == (0, 0, 2, 0)
+    assert counts(add(records, *rows, allow_deleted=True)) == (2, 0, 0, 0)
+    forget(records, ["r9"])
+    assert records.suppression.deleted("record", [NFC, NFD]) == set(), "it is held again"
+
+
+def test_rows_that_earlier_versions_stored_under_another_spelling_are_recognised(records: Records) -> None:
+    with records.database.transaction() as connection:
+        old = [Record(NFD, "1.0", 0, DOT), Record("17.0", None, 0, OTHER), Record("18.0", None, 0, DOT)]
+        records.set_classes(CLASSES, connection)
+        records.insert(connection, old, entry=1)
+    rows = [
+        row(0, id=NFC, subject="1", earlier_subject="1.0"),
+        row(1, id="17", earlier_id="17.0", image=OTHER),
+        row(2, id="18", earlier_id="18.0", image=OTHER),  # another record: its id was the text 18.0
+    ]
+    assert counts(add(records, *rows)) == (1, 2, 0, 0)
+    forget(records, ["17.0"])
+    assert counts(add(records, rows[1])) == (0, 0, 1, 0)
+
+
+# --- large sources -----------------------------------------------------------------------------------------
 
 
 def test_faults_beyond_the_first_chunk_are_found_and_undo_it(records: Records) -> None:
