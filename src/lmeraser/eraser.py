@@ -15,20 +15,23 @@ the workspace, the executors that run the expensive stages, and the progress rep
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+from uuid import UUID
 
 from lmeraser.config.presets import PresetName
 from lmeraser.config.schema import Config, parse
 from lmeraser.core.digests import Digest
 from lmeraser.core.progress import Progress, silent
-from lmeraser.core.time import utc_now
+from lmeraser.core.time import to_moment, utc_now
+from lmeraser.errors import InputError
 from lmeraser.evidence.dsse import SigningKey
 from lmeraser.workspace.requests.draft import RequestDraft, Selector
-from lmeraser.workspace.requests.state import Regulation, Request
+from lmeraser.workspace.requests.state import Regulation, Request, parse_regulation
 from lmeraser.workspace.session import Session
 from lmeraser.workspace.workspace import Workspace
 
@@ -39,7 +42,7 @@ if TYPE_CHECKING:
     from lmeraser.data.sources import Columns
     from lmeraser.evidence.reconcile import LedgerReport
     from lmeraser.inference.evaluate import EvaluationReport
-    from lmeraser.inference.predictor import Prediction, Predictor
+    from lmeraser.inference.predictor import ImageInput, Prediction, Predictor
     from lmeraser.models.backbones import Backbone
     from lmeraser.models.partitions.cost import Cost
     from lmeraser.pipeline.executors.local import LocalExecutor
@@ -52,6 +55,9 @@ if TYPE_CHECKING:
     from lmeraser.workspace.status import Status
 
 _CHUNK = 256  # images in memory at once while they are classified
+
+T = TypeVar("T")
+Name = str | int  # of a record or a subject
 
 
 class Eraser:
@@ -155,13 +161,33 @@ class Eraser:
         allow_deleted: bool = False,
         skip_bad: bool = False,
         refuse_public: bool = False,
+        subjects: str | os.PathLike[str] | None = None,
+        subject_level: int | None = None,
+        subject_pattern: str | None = None,
+        follow_paths: bool = False,
     ) -> ImportReport:
-        """Add records: all of a source's or, if any is faulty, none. See `importing.import_records`."""
+        """Add records: all of a source's or, if any is faulty, none. See `importing.import_records`.
+
+        Args:
+            source: as of `sources.open_source`, as are the next two.
+            split: of the source.
+            columns: of the source.
+            extend_classes: append classes that the workspace does not know.
+            allow_deleted: add records again that were deleted here.
+            skip_bad: leave faulty rows out.
+            refuse_public: treat images that the backbone was trained on as faulty.
+            subjects: CSV or JSON lines file with the columns ``id`` and ``subject``.
+            subject_level: the folder in an image's path that is its subject; 2 in CLASS/PERSON/FILE.
+            subject_pattern: regular expression whose group in an image's path is its subject.
+            follow_paths: also read files outside of the source that it names by their paths.
+        """
         from lmeraser.data.importing import import_records
         from lmeraser.data.provenance import open_public_images
         from lmeraser.data.sources import open_source
+        from lmeraser.data.subject_rules import SubjectRule
 
-        opened = open_source(source, split=split, columns=columns)
+        rule = SubjectRule.of(level=subject_level, pattern=subject_pattern, file=subjects)
+        opened = open_source(source, split=split, columns=columns, subjects=rule, follow_paths=follow_paths)
         with self.workspace.writing("add"):
             return import_records(
                 self.workspace.records,
@@ -188,21 +214,47 @@ class Eraser:
 
         return train(self.session, rederive=rederive)
 
-    def plan(self, *, ids: Iterable[str] | None = None, subjects: Iterable[str] | None = None) -> Plan:
-        """What `unlearn` would do, without doing it. See `dry_run.dry_run`."""
+    def plan(
+        self,
+        *,
+        ids: Iterable[Name] | None = None,
+        subjects: Iterable[Name] | None = None,
+        with_duplicates: bool = False,
+        regulation: Regulation = "other",
+        received: date | str | None = None,
+        asked: date | str | None = None,
+        near_duplicates: bool = False,
+    ) -> Plan:
+        """What `unlearn` would do, without doing it, and when the answer would be due. See `dry_run.dry_run`.
+
+        Args:
+            ids: as of `unlearn`, as are the next five.
+            subjects: people whose records are all deleted.
+            with_duplicates: select the other records with the payload of a selected one, too.
+            regulation: the law that the request invokes.
+            received: when it was received.
+            asked: when the person asked.
+            near_duplicates: count the records that look like a selected one, too; reads all stored features.
+        """
         from lmeraser.unlearning.dry_run import dry_run
 
-        return dry_run(self.session, Selector.of(ids or (), subjects or ()))
+        now = self.workspace.clock()
+        draft = _draft(ids, subjects, None, regulation, received, asked, with_duplicates)
+        draft.check_times(now=now)
+        found = dry_run(self.session, draft.selector, near_duplicates=near_duplicates)
+        return found.with_due(draft.due(self.workspace.config.requests, now=now), now=now)
 
     def unlearn(
         self,
         *,
-        ids: Iterable[str] | None = None,
-        subjects: Iterable[str] | None = None,
-        request: str | None = None,
+        ids: Iterable[Name] | None = None,
+        subjects: Iterable[Name] | None = None,
+        request: str | UUID | None = None,
         regulation: Regulation = "other",
-        received: datetime | None = None,
+        received: date | str | None = None,
         audit: bool = False,
+        asked: date | str | None = None,
+        with_duplicates: bool = False,
     ) -> UnlearnReport:
         """Unlearn records exactly: accept a request and carry it out. See `unlearn.unlearn`.
 
@@ -211,36 +263,48 @@ class Eraser:
         carries out what was only accepted.
 
         Args:
-            ids: record ids.
+            ids: record ids; numbers are the names that they are written as.
             subjects: people whose records are all deleted.
             request: the request's UUID; None: a new one. Repeating it is harmless.
             regulation: the law that it invokes.
-            received: when it was received; None: now.
+            received: when it was received: a time, a day, or either as RFC 3339 text; without a time zone it is in
+                UTC. None: now.
             audit: audit the model before the request is completed.
+            asked: when the person asked, from when the period for the answer counts; None: when it was received.
+            with_duplicates: delete the other records with the payload of a selected one, byte for byte, too.
         """
         from lmeraser.unlearning.unlearn import unlearn
 
         if ids is None and subjects is None:
-            only = [request] if request is not None else []
+            if with_duplicates or asked is not None:
+                raise InputError(
+                    "Options of a new request, but no record or subject named",
+                    got="nothing was deleted",
+                    next_step="name records or subjects, or leave with_duplicates and asked out",
+                )
+            only = [str(request)] if request is not None else []
             return unlearn(self.session, only=only, audit=audit)
-        return unlearn(self.session, _draft(ids, subjects, request, regulation, received, audit), audit=audit)
+        draft = _draft(ids, subjects, request, regulation, received, asked, with_duplicates, audit)
+        return unlearn(self.session, draft, audit=audit)
 
     def request(
         self,
         *,
-        ids: Iterable[str] | None = None,
-        subjects: Iterable[str] | None = None,
-        request: str | None = None,
+        ids: Iterable[Name] | None = None,
+        subjects: Iterable[Name] | None = None,
+        request: str | UUID | None = None,
         regulation: Regulation = "other",
-        received: datetime | None = None,
+        received: date | str | None = None,
         audit: bool = False,
+        asked: date | str | None = None,
+        with_duplicates: bool = False,
     ) -> Request:
         """Accept a deletion request without carrying it out; arguments as of `unlearn`.
 
         Requests are accepted while a model is being derived, too. From now on `predict` does not use the clusters
         of these records, unless quarantine is switched off.
         """
-        draft = _draft(ids, subjects, request, regulation, received, audit)
+        draft = _draft(ids, subjects, request, regulation, received, asked, with_duplicates, audit)
         with self.workspace.request_transaction("request") as connection:
             return self.workspace.requests.accept(draft, now=self.workspace.clock(), connection=connection)
 
@@ -248,16 +312,16 @@ class Eraser:
         """All deletion requests, the earliest due first."""
         return self.workspace.requests.all()
 
-    def cancel(self, request: str) -> Request:
+    def cancel(self, request: str | UUID) -> Request:
         """Cancel a pending request."""
         with self.workspace.request_transaction("cancel") as connection:
-            return self.workspace.requests.cancel(connection, request, now=self.workspace.clock())
+            return self.workspace.requests.cancel(connection, str(request), now=self.workspace.clock())
 
-    def relabel(self, label: str, *, ids: Iterable[str]) -> CompletionReport:
+    def relabel(self, label: str, *, ids: Iterable[Name]) -> CompletionReport:
         """Give records another label and bring the model up to date. See `relabel.relabel`."""
         from lmeraser.unlearning.relabel import relabel
 
-        return relabel(self.session, label, ids=ids)
+        return relabel(self.session, label, ids=Selector.of(_listed(ids, "ids")).ids)
 
     def check_ledger(self, *, head: str | os.PathLike[str] | None = None) -> LedgerReport:
         """Check the ledger's chain and compare it with the records. See `evidence.reconcile`.
@@ -279,7 +343,7 @@ class Eraser:
         return LedgerReport(tuple(entries), workspace.ledger.head, tuple(found))
 
     def residue(
-        self, probes: Iterable[str | os.PathLike[str]] = (), *, ids: Iterable[str] = (), features: bool = True
+        self, probes: Iterable[str | os.PathLike[str]] = (), *, ids: Iterable[Name] = (), features: bool = True
     ) -> ResidueReport:
         """Search every byte of the workspace for content of files that you still hold. See `residue.scan`.
 
@@ -290,8 +354,12 @@ class Eraser:
         """
         from lmeraser.unlearning.residue import search
 
-        files = [Path(probe) for probe in probes]
-        return search(self.session, files, ids, features=features)
+        return search(
+            self.session,
+            [_path(probe) for probe in _listed(probes, "probes")],
+            [str(name) for name in _listed(ids, "ids")],
+            features=features,
+        )
 
     def draw(self) -> list[Path]:
         """Draw the clusters and their sizes into the workspace's ``reports``, which every generation purges."""
@@ -331,19 +399,24 @@ class Eraser:
         with self.workspace.writing("purge"):
             return purge(self.workspace, dry_run=dry_run, compact=True)
 
-    def predict(self, images: Iterable[str | os.PathLike[str] | bytes]) -> list[Prediction]:
-        """Classify image files (paths, or their bytes).
+    def predict(self, images: Iterable[ImageInput]) -> list[Prediction]:
+        """Classify images.
+
+        Args:
+            images: of each, the path of a file or its bytes, an image of Pillow, or an array of pixels (uint8,
+                [h, w], [h, w, 3] or [h, w, 4]). One that Pillow has opened gets the answer that its file gets.
 
         Raises:
+            InputError: this is one image and no list, or something else.
             ImageError: a file cannot be decoded; the error names it.
             NoModelError: there is nothing to predict with.
         """
+        listed = _listed(images, "images")
         predictor = self.predictor()
-        paths = list(images)
         predictions: list[Prediction] = []
-        for start in range(0, len(paths), _CHUNK):
-            predictions += predictor.predict(paths[start : start + _CHUNK])
-            self.session.progress("predicting", len(predictions), len(paths))
+        for start in range(0, len(listed), _CHUNK):
+            predictions += predictor.predict(listed[start : start + _CHUNK])
+            self.session.progress("predicting", len(predictions), len(listed))
         return predictions
 
     def evaluate(
@@ -393,18 +466,50 @@ class Eraser:
 
 
 def _draft(
-    ids: Iterable[str] | None,
-    subjects: Iterable[str] | None,
-    request: str | None,
+    ids: Iterable[Name] | None,
+    subjects: Iterable[Name] | None,
+    request: str | UUID | None,
     regulation: Regulation,
-    received: datetime | None,
-    audit: bool,
+    received: date | str | None,
+    asked: date | str | None,
+    with_duplicates: bool,
+    audit: bool = False,
 ) -> RequestDraft:
-    """The request that the arguments of `Eraser.unlearn` and `Eraser.request` describe."""
+    """The request that the arguments of `Eraser.plan`, `Eraser.unlearn` and `Eraser.request` describe."""
     return RequestDraft(
-        selector=Selector.of(ids or (), subjects or ()),
-        request_id=request,
-        regulation=regulation,
-        received=received,
+        selector=Selector.of(_listed(ids, "ids"), _listed(subjects, "subjects"), duplicates=with_duplicates),
+        request_id=None if request is None else str(request),
+        regulation=parse_regulation(regulation),
+        received=None if received is None else to_moment(received),
         audit=audit,
+        asked=None if asked is None else to_moment(asked),
+    )
+
+
+def _path(value: str | os.PathLike[str]) -> Path:
+    """The path of a file, or an `InputError`."""
+    if isinstance(value, str | os.PathLike):
+        return Path(value)
+    raise InputError(
+        "Not a path", got=f"a value of type {type(value).__name__}", next_step="give the path of a file"
+    )
+
+
+def _listed(values: Iterable[T] | None, what: str) -> list[T]:
+    """The values of an argument that is a list; one text or image would be taken apart as if it were one.
+
+    Raises:
+        InputError: it is a single value.
+    """
+    if values is None:
+        return []
+    one_array = getattr(values, "ndim", 0) == 3  # whose rows would be taken for grey images
+    single = one_array or isinstance(values, str | bytes | bytearray | os.PathLike)
+    if not single:
+        with contextlib.suppress(TypeError):  # not iterable, or an array without dimensions
+            return list(values)
+    raise InputError(
+        "One value where a list is expected",
+        got=f"{what} is of type {type(values).__name__}",
+        next_step=f"write {what}=[...]",
     )

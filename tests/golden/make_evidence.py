@@ -83,6 +83,9 @@ def request() -> Request:
         audit=True,
         records=10,
         already_deleted=1,
+        asked="2026-01-28T00:00:00Z",
+        duplicates=2,
+        near_duplicates=0,
         before=ModelSnapshot(OLD.model_digest, OLD.generation, OLD.partition.key, artifacts, (1, 2)),
     )
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -166,4 +168,25 @@ def test_the_report_is_plain_json() -> None:
         "share_to_tune",
         "estimated_seconds",
         "expected_share",
+        "duplicates",
+        "near_duplicates",
+        "duplicates_selected",
+        "due",
+        "urgency",
+        "near_misses",
     }
+
+
+@pytest.mark.parametrize(("days", "urgency", "warned"), [(-1, "past", "was due"), (3, "near", "soon"), (20, "later", "")])
+def test_a_due_time_that_is_past_or_near_is_warned_of(days: int, urgency: str, warned: str) -> None:
+    now = datetime(2026, 3, 1, tzinfo=UTC)
+    made = compare({"a": 0}, {}, ["a"], sample_hit=False).with_due(now + timedelta(days=days), now=now)
+    assert made.urgency == urgency
+    assert [warned in warning for warning in made.warnings] == ([True] if warned else [])
+
+
+def test_duplicates_are_warned_of() -> None:
+    made = replace(compare({"a": 0}, {}, ["a"], sample_hit=False), duplicates=2, near_duplicates=1)
+    assert "same image" in made.warnings[0]
+    assert "--with-duplicates" in made.warnings[0]
+    assert "near duplicates" in made.warnings[1]

@@ -58,6 +58,8 @@ class ImportReport:
             in white space alone.
         passed_over: how many files and folders of each kind were in the source and are no images.
         hints: what to check about the source, for example a column that looks like subjects and was not used.
+        duplicates: number of new records with the same payload, byte for byte, as a record that was there before
+            them, under whichever id and subject.
     """
 
     added: int = 0
@@ -69,6 +71,7 @@ class ImportReport:
     spellings: list[str] = field(default_factory=list)
     passed_over: dict[str, int] = field(default_factory=dict)
     hints: list[str] = field(default_factory=list)
+    duplicates: int = 0
 
     def to_json(self) -> dict[str, object]:
         """The report as JSON values."""
@@ -122,6 +125,7 @@ def import_records(
         rows = track(source.rows, "importing records", source.length, progress)
         for chunk in row_chunks(rows):
             good = checker.check(chunk, report)
+            report.duplicates += _count_duplicates(records, good, connection)
             new = records.insert(connection, good, entry=entry)
             commitments.update(zip((record.id for record in good), new, strict=True))
             report.added += len(good)
@@ -151,6 +155,13 @@ def import_records(
     report.passed_over = dict(source.passed_over)
     report.hints = list(source.hints)
     return report
+
+
+def _count_duplicates(records: Records, added: Sequence[Record], connection: Connection) -> int:
+    """How many of these new records have the payload of one that is held, or of one before them."""
+    payloads = [Digest.of(record.image) for record in added]
+    held = set(records.count_held(set(payloads), connection))
+    return len(payloads) - len(set(payloads) - held)
 
 
 def _fix_classes(records: Records, source: Source, connection: Connection, *, extend: bool) -> tuple[str, ...]:

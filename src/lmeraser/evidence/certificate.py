@@ -33,7 +33,7 @@ from lmeraser.evidence.entries import RequestCompleted
 from lmeraser.evidence.hash_chain import Entry, LedgerHead, check
 
 PAYLOAD_TYPE = "application/vnd.lmeraser.deletion+json"
-FORMAT = 1
+FORMAT = 2  # that is issued; 1 is that of version 0.1, and verified as well
 
 _CLAIM_OF_MODEL = (
     "The served model is, byte for byte, the one that training without the deleted records gives in the "
@@ -67,34 +67,47 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-class RequestFacts(_Part):
-    """The request, with its times in RFC 3339 (UTC).
-
-    The period for the answer counts from ``asked``, when the person made the request; it is missing in
-    certificates of version 0.1, and None for requests that 0.1 accepted.
-    """
+class RequestFacts1(_Part):
+    """The request in format 1, with its times in RFC 3339 (UTC)."""
 
     id: str
     regulation: str
     received: str
     due: str
     completed: str
-    asked: str | None = None
 
 
-class RecordCounts(_Part):
-    """Numbers of records; ``names_already_deleted`` counts selectors whose records had been deleted before.
+class RequestFacts(RequestFacts1):
+    """The request.
 
-    ``duplicates_held`` counts the records that still held the payload of a deleted one right after the deletion,
-    and ``near_duplicates_held`` those whose features are nearly equal, without duplicates; None where it was not
-    counted, and missing in certificates of version 0.1.
+    The period for the answer counts from ``asked``, when the person made the request; None for requests that
+    version 0.1 accepted.
+    """
+
+    asked: str | None
+
+
+class RecordCounts1(_Part):
+    """Numbers of records in format 1.
+
+    ``names_already_deleted`` counts selectors whose records had been deleted before.
     """
 
     records_deleted: int | None
     names_already_deleted: int | None
     records_retained: int | None
-    duplicates_held: int | None = None
-    near_duplicates_held: int | None = None
+
+
+class RecordCounts(RecordCounts1):
+    """Numbers of records.
+
+    ``duplicates_held`` counts the records that still held the payload of a deleted one right after the deletion,
+    and ``near_duplicates_held`` those whose features are nearly equal, without duplicates; None where it was not
+    counted.
+    """
+
+    duplicates_held: int | None
+    near_duplicates_held: int | None
 
 
 class ModelFacts(_Part):
@@ -139,13 +152,13 @@ class LedgerFacts(_Part):
     digest: Digest | None
 
 
-class Statement(_Part):
+class Statement1(_Part):
     """The payload of a certificate, format 1. Field names and texts are a stored format: they never change."""
 
     format: int
     software: str
-    request: RequestFacts
-    counts: RecordCounts
+    request: RequestFacts1
+    counts: RecordCounts1
     model: ModelFacts
     environment: dict[str, str | int] | None
     purged: PurgeFacts
@@ -153,6 +166,16 @@ class Statement(_Part):
     ledger: LedgerFacts
     claim: str
     not_covered: list[str]
+
+
+class Statement(Statement1):
+    """The payload of a certificate, format 2: when the person asked, and what duplicates were left."""
+
+    request: RequestFacts
+    counts: RecordCounts
+
+
+_STATEMENTS: dict[object, type[Statement1]] = {1: Statement1, FORMAT: Statement}
 
 
 def claim(duplicates: int | None) -> str:
@@ -192,13 +215,14 @@ def verify(data: bytes, key: PublicKey) -> dict[str, Any]:
     payload = key.verify(Envelope.parse(data), payload_type=PAYLOAD_TYPE)  # step 1
     try:  # step 2
         facts: dict[str, Any] = parse_json(payload)
-        if not isinstance(facts, dict) or facts.get("format") != FORMAT:
-            raise ValueError(f"format {facts.get('format') if isinstance(facts, dict) else None!r}")
-        Statement.model_validate_json(payload)
+        found = facts.get("format") if isinstance(facts, dict) else None
+        if type(found) is not int or found not in _STATEMENTS:
+            raise ValueError(f"format {found!r}")
+        _STATEMENTS[found].model_validate_json(payload)
     except ValueError as error:  # pydantic's errors are ValueErrors
         raise VerificationError(
             "Unsupported certificate format",
-            got=f"{str(error).splitlines()[0]} (this version verifies format {FORMAT})",
+            got=f"{str(error).splitlines()[0]} (this version verifies format 1 to {FORMAT})",
             next_step="use the version of lmeraser that issued the certificate, or a newer one",
         ) from error
     return facts

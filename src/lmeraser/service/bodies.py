@@ -19,10 +19,12 @@ from fastapi import Depends, Request
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
+from lmeraser.errors import InputError
 from lmeraser.service.limits import tokens_of_body
-from lmeraser.service.problems import Problem, invalid
+from lmeraser.service.problems import Fault, Problem, invalid
 from lmeraser.service.service import Service, service_of
 from lmeraser.workspace.api_keys import ApiKey
+from lmeraser.workspace.requests.draft import RequestDraft
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -102,3 +104,16 @@ def check_identity_count(count: int, service: Service) -> None:
     """
     if count > service.config.max_names:
         raise Problem(422, "too-many", f"Too many identities in one request (at most {service.config.max_names})")
+
+
+def check_times(draft: RequestDraft, service: Service) -> None:
+    """Refuse a time at which nobody can have made the request (`draft.OLDEST`, `draft.FARTHEST`).
+
+    Raises:
+        Problem: it is too long ago or in the future.
+    """
+    try:
+        draft.check_times(now=service.workspace.clock())
+    except InputError as error:
+        fault = Fault(where="submitted_time", message=error.message)
+        raise Problem(422, "submitted-time", f"{error.message}; correct submitted_time", faults=[fault]) from None

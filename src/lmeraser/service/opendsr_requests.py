@@ -9,11 +9,13 @@ SHA-256 digest of a body. Knows nothing about HTTP.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from datetime import datetime
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import UUID4, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import UUID4, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic.annotated_handlers import GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from lmeraser.service.problems import name_fields_in_problems
 from lmeraser.workspace.requests.draft import RequestDraft, Selector
@@ -29,13 +31,47 @@ MAX_IDENTITIES = 100_000  # the highest value of the setting `service.max_names`
 Url = Annotated[str, StringConstraints(min_length=1, max_length=2000)]
 
 
+_BESIDE = {
+    "anyOf",
+    "title",
+    "description",
+    "default",
+    "deprecated",
+    "examples",
+}  # what is no type in a JSON schema
+
+
 def example(**values: Any) -> ConfigDict:
     """The configuration of a pydantic model whose schema has this example."""
     return ConfigDict(json_schema_extra={"examples": [values]})
 
 
+class RequestModel(BaseModel):
+    """Base of what callers send: a field that is null counts as left out, and the schema says so."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_out_null(cls, values: object) -> object:
+        return {k: v for k, v in values.items() if v is not None} if isinstance(values, Mapping) else values
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        schema = handler.resolve_ref_schema(handler(core_schema))
+        required = schema.get("required", [])
+        for name, field in schema.get("properties", {}).items():
+            variants = field.setdefault("anyOf", [])
+            if name not in required and {"type": "null"} not in variants:
+                moved = {key: field.pop(key) for key in [*field] if key not in _BESIDE}
+                variants += [moved, {"type": "null"}] if moved else [{"type": "null"}]
+            elif not variants:
+                del field["anyOf"]
+        return schema
+
+
 @name_fields_in_problems
-class Identity(BaseModel):
+class Identity(RequestModel):
     """A subject or a record to be erased.
 
     Attributes:
@@ -50,32 +86,36 @@ class Identity(BaseModel):
 
 
 @name_fields_in_problems
-class RequestOptions(BaseModel):
+class RequestOptions(RequestModel):
     """Options that OpenDSR does not have.
 
     Attributes:
         audit: train a model from scratch and compare, before the request is completed.
+        with_duplicates: erase the other records with the same payload (image), byte for byte, too.
     """
 
     audit: bool = False
+    with_duplicates: bool = False
 
 
 @name_fields_in_problems
-class Extensions(BaseModel):
+class Extensions(RequestModel):
     """Extensions by the name of their processor; those of other processors are ignored."""
 
     lmeraser: RequestOptions = RequestOptions()
 
 
 @name_fields_in_problems
-class ErasureRequest(BaseModel):
+class ErasureRequest(RequestModel):
     """A deletion request.
 
     Attributes:
         regulation: under which the request is made.
-        subject_request_id: chosen by the caller; filing the same request again has no effect.
+        subject_request_id: chosen by the caller; filing the same request again has no effect, and filing another
+            one with the same id is refused.
         subject_request_type: only erasure is supported.
-        submitted_time: when the subject made the request; its statutory period begins then.
+        submitted_time: when the subject made the request; its statutory period begins then. Refused if it is more
+            than ten years ago or more than a day in the future; up to a day in the future counts as now.
         subject_identities: what is to be erased.
         api_version: version of the format.
         status_callback_urls: called at every change of state; their hosts must be listed by the operator.
@@ -103,21 +143,22 @@ class ErasureRequest(BaseModel):
     status_callback_urls: list[Url] = Field(default=[], max_length=10)
     extensions: Extensions = Extensions()
 
-    def draft(self, now: datetime) -> RequestDraft:
-        """The draft of this request, received now."""
+    def draft(self) -> RequestDraft:
+        """The draft of this request, which is received when it is accepted."""
         return RequestDraft(
-            selector=selector_of(self.subject_identities),
+            selector=selector_of(self.subject_identities, duplicates=self.extensions.lmeraser.with_duplicates),
             request_id=str(self.subject_request_id),
             regulation=self.regulation,
-            received=now,
             audit=self.extensions.lmeraser.audit,
             asked=self.submitted_time,
         )
 
 
-def selector_of(identities: Iterable[Identity]) -> Selector:
+def selector_of(identities: Iterable[Identity], *, duplicates: bool = False) -> Selector:
     """The records and subjects that these identities name."""
     names: dict[IdentityType, list[str]] = {"lmeraser_record_id": [], "controller_customer_id": []}
     for identity in identities:
         names[identity.identity_type].append(identity.identity_value)
-    return Selector.of(ids=names["lmeraser_record_id"], subjects=names["controller_customer_id"])
+    return Selector.of(
+        ids=names["lmeraser_record_id"], subjects=names["controller_customer_id"], duplicates=duplicates
+    )

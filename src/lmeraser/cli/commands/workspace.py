@@ -124,6 +124,11 @@ def add(
             if report.public
             else "no added record is among the images that the backbone was trained on"
         )
+    if report.duplicates:
+        echo(
+            f"{report.duplicates} added records are duplicates: an earlier record holds the same image. Deleting one "
+            "of them leaves the others (--with-duplicates deletes them, too)"
+        )
     for line in (*report.spellings, *report.hints):
         echo(f"note: {line}")
     for fault in report.faults:

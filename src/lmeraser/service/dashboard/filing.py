@@ -7,7 +7,7 @@ that confirming twice files one request.
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time
 from typing import Annotated
 
@@ -17,9 +17,11 @@ from pydantic import UUID4, ValidationError
 from starlette.responses import RedirectResponse, Response
 
 from lmeraser.core.time import to_text
+from lmeraser.data.name_lookup import NearMiss
 from lmeraser.errors import InputError, NoModelError, UnknownRecordError
+from lmeraser.service.bodies import check_identity_count
 from lmeraser.service.dashboard.authorization import User, check_csrf_token, require_scope
-from lmeraser.service.dashboard.pages import HOME, PageRoute, render
+from lmeraser.service.dashboard.pages import HOME, PageRoute, render, time_left
 from lmeraser.service.opendsr_requests import ErasureRequest
 from lmeraser.service.problems import Problem, invalid
 from lmeraser.service.routes import erasure
@@ -27,7 +29,8 @@ from lmeraser.service.routes.planning import plan_deletion
 from lmeraser.service.service import Service, service_of
 from lmeraser.unlearning.plan import Plan
 from lmeraser.workspace.requests.draft import Selector
-from lmeraser.workspace.requests.state import Regulation, parse_id
+from lmeraser.workspace.requests.selection import near_misses
+from lmeraser.workspace.requests.state import Regulation, parse_id, urgency
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
@@ -45,6 +48,7 @@ class RequestForm:
         regulation: under which the request is made.
         asked: the day on which the subject made the request; '' for today.
         audit: whether to audit the model.
+        with_duplicates: whether to delete the other records with the same image, too.
     """
 
     subjects: str = ""
@@ -52,6 +56,7 @@ class RequestForm:
     regulation: Regulation = "gdpr"
     asked: str = ""
     audit: bool = False
+    with_duplicates: bool = False
 
     def to_request(self, request_id: str, now: datetime, service: Service) -> ErasureRequest:
         """The request in the format of the API.
@@ -67,13 +72,14 @@ class RequestForm:
         ]
         if not identities:
             raise Problem(400, "input", "Enter at least one person or record, one per line")
+        check_identity_count(len(identities), service)
         values = {
             "regulation": self.regulation,
             "subject_request_id": request_id,
             "subject_request_type": "erasure",
             "submitted_time": to_text(self._submitted(now)),
             "subject_identities": identities,
-            "extensions": {"lmeraser": {"audit": self.audit}},
+            "extensions": {"lmeraser": {"audit": self.audit, "with_duplicates": self.with_duplicates}},
         }
         try:
             request = ErasureRequest.model_validate(values)
@@ -98,9 +104,10 @@ def read_form(
     regulation: Annotated[Regulation, Form()] = "gdpr",
     asked: Annotated[str, Form(max_length=20)] = "",
     audit: Annotated[bool, Form()] = False,
+    with_duplicates: Annotated[bool, Form()] = False,
 ) -> RequestForm:
     """A dependency: the submitted form."""
-    return RequestForm(subjects, ids, regulation, asked, audit)
+    return RequestForm(subjects, ids, regulation, asked, audit, with_duplicates)
 
 
 SubmittedForm = Annotated[RequestForm, Depends(read_form)]
@@ -124,20 +131,26 @@ def plan(call: Call, user: RequestUser, form: SubmittedForm) -> Response:
     service = service_of(call)
     now = service.workspace.clock()
     request_id = str(uuid.uuid4())
+    form = replace(form, asked=form.asked or now.date().isoformat())  # "today" is today, whenever it is confirmed
     try:
-        draft = form.to_request(request_id, now, service).draft(now)
+        draft = form.to_request(request_id, now, service).draft()
         found = service.planner.run_blocking(user.key.id, _plan, service, draft.selector)
+        misses = _near_misses(service, draft.selector, found)
     except Problem as problem:
         return _render_form(call, form, problem.detail, code=problem.status)
     except InputError as error:
         return _render_form(call, form, error.summary, code=422)
+    due = draft.due(service.workspace.config.requests, now=now)
     return render(
         call,
         "plan.html",
         form=form,
         selector=draft.selector,
         plan=found,
-        due=to_text(draft.due(service.workspace.config.requests, now=now)),
+        near_misses=misses,
+        due=to_text(due),
+        urgency=urgency(due, now),
+        time_text=time_left(to_text(due), now)[1],
         request_id=request_id,
         regulations=REGULATIONS,
     )
@@ -149,7 +162,7 @@ def confirm(call: Call, user: RequestUser, form: SubmittedForm, request_id: Anno
     service = service_of(call)
     request = form.to_request(str(request_id), service.workspace.clock(), service)
     try:
-        erasure.submit_request(service, request).result()
+        erasure.submit_request(service, request, user.key).result()
     except UnknownRecordError as error:
         return _render_form(call, form, error.summary, code=422)
     return RedirectResponse(f"{HOME}/requests/{request_id}", 303)
@@ -178,5 +191,12 @@ def _plan(service: Service, selector: Selector) -> Plan | str:
         return error.message
 
 
+def _near_misses(service: Service, selector: Selector, plan: Plan | str) -> tuple[NearMiss, ...]:
+    """Names that look like those of the request, also where there is no plan."""
+    return plan.near_misses if isinstance(plan, Plan) else near_misses(service.workspace.records, selector)
+
+
 def _lines(text: str) -> list[str]:
-    return list(dict.fromkeys(line.strip() for line in text.splitlines() if line.strip()))
+    """The names in a field: every line is one, as it is written; lines of white space are none."""
+    lines = (line.removesuffix("\r") for line in text.split("\n"))
+    return list(dict.fromkeys(line for line in lines if line.strip()))

@@ -76,6 +76,7 @@ def show_request(request_id: UUID4, call: Call, user: FollowUser, plan: bool = F
         request=request,
         overdue=overdue,
         time_text=time_text,
+        late=not request.open and request.late(service.workspace.clock()),
         progress=service.supervisor.progress,
         clusters=_affected_clusters(service, request),
         plan=_plan(service, request, user) if plan and request.state == "pending" else None,

@@ -6,18 +6,19 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends
 from fastapi import Request as Call
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from lmeraser.data.name_lookup import NameKind
 from lmeraser.service.access import require_scope
-from lmeraser.service.bodies import json_body, json_body_schema
-from lmeraser.service.opendsr_requests import MAX_IDENTITIES, Identity, selector_of
+from lmeraser.service.bodies import check_times, json_body, json_body_schema
+from lmeraser.service.opendsr_requests import MAX_IDENTITIES, Extensions, Identity, RequestModel, selector_of
 from lmeraser.service.problems import documented, name_fields_in_problems
 from lmeraser.service.service import Service, service_of
 from lmeraser.unlearning.dry_run import dry_run
 from lmeraser.unlearning.plan import Plan
 from lmeraser.workspace.api_keys import ApiKey
-from lmeraser.workspace.requests.draft import Selector
+from lmeraser.workspace.requests.draft import RequestDraft, Selector
+from lmeraser.workspace.requests.state import Regulation, Urgency
 
 router = APIRouter(tags=["deletion requests"])
 
@@ -26,8 +27,15 @@ RequestKey = Annotated[ApiKey, Depends(_admit)]
 
 
 @name_fields_in_problems
-class PlanRequest(BaseModel):
-    """The identities whose deletion is to be planned."""
+class PlanRequest(RequestModel):
+    """The identities whose deletion is to be planned, and what the due time depends on.
+
+    Attributes:
+        subject_identities: what would be erased.
+        regulation: under which the request would be made.
+        submitted_time: when the subject made the request; left out: now.
+        extensions: as of a deletion request.
+    """
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -46,6 +54,17 @@ class PlanRequest(BaseModel):
     )
 
     subject_identities: list[Identity] = Field(min_length=1, max_length=MAX_IDENTITIES)
+    regulation: Regulation = "other"
+    submitted_time: AwareDatetime | None = None
+    extensions: Extensions = Extensions()
+
+    def draft(self) -> RequestDraft:
+        """The draft of the request that is planned."""
+        return RequestDraft(
+            selector=selector_of(self.subject_identities, duplicates=self.extensions.lmeraser.with_duplicates),
+            regulation=self.regulation,
+            asked=self.submitted_time,
+        )
 
 
 class AffectedCluster(BaseModel):
@@ -77,6 +96,11 @@ class PlanResponse(BaseModel):
     estimated_seconds: float | None
     expected_share: float
     near_misses: list[NearMiss] = []
+    duplicates: int
+    near_duplicates: int | None
+    duplicates_selected: int
+    due: str | None
+    urgency: Urgency | None
 
 
 @router.post(
@@ -91,12 +115,15 @@ async def plan(
 ) -> PlanResponse:
     """Estimate the effect and cost of a deletion; changes nothing (scope `request`)."""
     service = service_of(call)
-    selector = selector_of(body.subject_identities)
-    found = await service.planner.run(key.id, plan_deletion, service, selector)
+    draft = body.draft()
+    check_times(draft, service)
+    found = await service.planner.run(key.id, plan_deletion, service, draft.selector)
+    now = service.workspace.clock()
+    found = found.with_due(draft.due(service.workspace.config.requests, now=now), now=now)
     return PlanResponse.model_validate(found.to_json(), from_attributes=True)
 
 
 def plan_deletion(service: Service, selector: Selector) -> Plan:
     """The plan of a deletion. Raises as `dry_run.dry_run`."""
     # Stored features only: computing others would take the backbone from predictions.
-    return dry_run(service.eraser.session, selector, compute_features=False)
+    return dry_run(service.eraser.session, selector, compute_features=False, near_duplicates=True)
