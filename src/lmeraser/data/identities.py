@@ -1,10 +1,10 @@
 """Metadata of records: encrypted under a key per record, and found by keyed digests.
 
 A record's number is the slot of its key (`keystore`). Its metadata are id, subject, label and image digest,
-encrypted under that key. To find records by id, subject or payload, keyed digests of these are stored beside it;
-without the workspace's secret nobody can test a guess against them. Tables of what belongs to a record refer to it
-by number. The names of tables and columns, and ``"card"`` in the encryption's associated data, are part of the stored
-format.
+encrypted under that key. To find records by id, subject or payload, or by names that look alike, keyed digests of
+these are stored beside it; without the workspace's secret nobody can test a guess against them. Tables of what
+belongs to a record refer to it by number. The names of tables and columns, and ``"card"`` in the encryption's
+associated data, are part of the stored format.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 from sqlalchemy import Column, Connection, Integer, LargeBinary, Table, select, update
 
 from lmeraser.core.digests import Digest
-from lmeraser.data.names import canonical_or_none
+from lmeraser.data.names import canonical_or_none, near_key
 from lmeraser.errors import UnknownRecordError
 from lmeraser.storage.database import Database, chunked, encrypted, schema
 from lmeraser.storage.keystore import KeyStore
@@ -33,11 +33,15 @@ records_table = Table(
     Column("subject", LargeBinary, nullable=True, index=True),
     Column("entry", Integer, nullable=False),
     encrypted("card", what="card"),
-    Column("payload", LargeBinary, nullable=True, index=True),  # NULL: not computed yet, since an upgrade
+    # NULL where they are not computed yet, since an upgrade:
+    Column("payload", LargeBinary, nullable=True, index=True),
+    Column("near_id", LargeBinary, nullable=True, index=True),
+    Column("near_subject", LargeBinary, nullable=True, index=True),
 )
 
 
-_NOT_INDEXED = records_table.c.payload.is_(None)
+NOT_INDEXED = records_table.c.payload.is_(None)  # then neither are the digests of what names look like
+_NEAR_BYTES = 8  # what is found by so few is compared after it
 
 
 class RecordMetadata(NamedTuple):
@@ -74,7 +78,10 @@ class RecordIndex:
 
     def lookup_digest(self, kind: Literal["id", "subject", "payload"], name: str) -> bytes:
         """The keyed digest by which records with this id, subject or digest of the payload are found."""
-        return hmac.digest(self._secret, f"{kind}/{name}".encode(errors="surrogatepass"), "sha256")
+        return self._digest(f"{kind}/{name}")
+
+    def _digest(self, text: str) -> bytes:
+        return hmac.digest(self._secret, text.encode(errors="surrogatepass"), "sha256")
 
     def subject_digest(self, subject: str) -> bytes:
         """The keyed digest by which records of this subject are found: of its canonical form."""
@@ -95,7 +102,20 @@ class RecordIndex:
             "subject": None if subject is None else self.subject_digest(subject),
             "entry": entry,
             "card": metadata.encrypt(self.database.keys, number),
+            **self._indexed(metadata),
+        }
+
+    def near_digest(self, kind: Literal["id", "subject"], name: str) -> bytes:
+        """The keyed digest, 8 bytes, by which names are found that look like this one (`names.near_key`)."""
+        return self._digest(f"near/{kind}/{near_key(name)}")[:_NEAR_BYTES]
+
+    def _indexed(self, metadata: RecordMetadata) -> dict[str, bytes | None]:
+        """The columns that rows of before 0.2 lack."""
+        subject = metadata.subject
+        return {
             "payload": self.lookup_digest("payload", metadata.image_digest),
+            "near_id": self.near_digest("id", metadata.id),
+            "near_subject": None if subject is None else self.near_digest("subject", subject),
         }
 
     def read_all(self) -> list[RecordMetadata]:
@@ -114,16 +134,15 @@ class RecordIndex:
         digests = {self.lookup_digest(kind, name) for name in names}
         yield from self.database.fetch_where_in(query, records_table.c[kind], digests, self._decrypt, connection)
         if kind == "payload":
-            not_indexed = self.database.fetch(query.where(_NOT_INDEXED), self._decrypt, connection)
+            not_indexed = self.database.fetch(query.where(NOT_INDEXED), self._decrypt, connection)
             yield from (each for each in not_indexed if self.lookup_digest(kind, each.image_digest) in digests)
 
     def index_payloads(self, connection: Connection) -> None:
-        """Compute the digests of payloads that are missing since an upgrade."""
-        query = select(records_table.c.number, records_table.c.card).where(_NOT_INDEXED)
+        """Compute the digests of payloads and of what names look like that are missing since an upgrade."""
+        query = select(records_table.c.number, records_table.c.card).where(NOT_INDEXED)
         for row in connection.execute(query).all():
-            payload = self.lookup_digest("payload", self._decrypt(row).image_digest)
             its_row = records_table.c.number == row.number
-            connection.execute(update(records_table).where(its_row).values(payload=payload))
+            connection.execute(update(records_table).where(its_row).values(**self._indexed(self._decrypt(row))))
 
     def _decrypt(self, row: Any) -> RecordMetadata:
         return RecordMetadata.decrypt(self.database.keys, row)

@@ -9,8 +9,8 @@ Rules (`names` has the canonical form):
   given means none; any other spelling means the record whose id has the same canonical form, and all of them if
   there are several: the caller asks which one.
 
-Names are encrypted, so what cannot be found by a digest is found by decrypting all of them. A workspace without
-other spellings remembers that this would find nothing (metadata ``names``).
+Names are encrypted, so other spellings of before 0.2 are found by decrypting all names. A workspace without any
+remembers that this would find nothing (metadata ``names``).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, func, select, update
 
-from lmeraser.data.identities import RecordIndex, RecordMetadata, records_table
+from lmeraser.data.identities import NOT_INDEXED, RecordIndex, RecordMetadata, records_table
 from lmeraser.data.names import canonical_or_none, near_key, show
 from lmeraser.data.suppression import SuppressionList
 from lmeraser.storage.database import Database
@@ -143,7 +143,7 @@ class NameLookup:
         return {subject: sorted(ids) for subject, ids in found.items()}
 
     def near_misses(self, kind: NameKind, names: Iterable[str], *, meant: Collection[str] = ()) -> list[NearMiss]:
-        """Names that are held and look like one of these, sorted; decrypts all names.
+        """Names that are held and look like one of these, sorted.
 
         Args:
             kind: of the names.
@@ -153,8 +153,6 @@ class NameLookup:
         given: dict[str, list[str]] = {}
         for name in names:
             given.setdefault(near_key(name), []).append(name)
-        if not given:
-            return []
         excluded = {*meant, *(canonical_or_none(name) for name in meant if kind == "subject")}
 
         def looks_alike(row: Any) -> tuple[str, str] | None:
@@ -165,7 +163,12 @@ class NameLookup:
             name = held if kind == "id" else canonical_or_none(held) or held
             return None if name in excluded else (key, name)
 
-        pairs = {pair for pair in self._database.fetch(self._names_query, looks_alike) if pair is not None}
+        column = records_table.c.near_id if kind == "id" else records_table.c.near_subject
+        digests = {self._index.near_digest(kind, of_key[0]) for of_key in given.values()}
+        found = set(self._database.fetch_where_in(self._names_query, column, digests, looks_alike))
+        if given:
+            found |= set(self._database.fetch(self._names_query.where(NOT_INDEXED), looks_alike))
+        pairs = {pair for pair in found if pair is not None}
         return sorted(NearMiss(kind, name, held) for key, held in pairs for name in given[key])
 
     # --- spellings -------------------------------------------------------------------------------------

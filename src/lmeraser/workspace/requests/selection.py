@@ -52,8 +52,8 @@ class Selection:
         return cls(merged("ids"), merged("subjects"), merged("already_deleted"), merged("duplicates"))
 
 
-# About names that mean nothing here, or several things: refuse them and list them with names that look alike, for
-# which all names are decrypted; refuse them; or accept the others, so that no answer tells which names are held.
+# About names that mean nothing here, or several things: refuse them and list them with names that look alike;
+# refuse them; or accept the others, so that no answer tells which names are held.
 Unknown = Literal["explain", "refuse", "ignore"]
 
 
@@ -63,7 +63,7 @@ def resolve(records: Records, selector: Selector) -> Selection:
 
 
 def near_misses(records: Records, selector: Selector) -> tuple[NearMiss, ...]:
-    """Names that are held here, look like a name of a selector, and are not selected; decrypts all names.
+    """Names that are held here, look like a name of a selector, and are not selected.
 
     Raises as `held_names`.
     """

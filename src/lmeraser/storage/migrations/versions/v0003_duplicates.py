@@ -1,7 +1,7 @@
-"""Records are found by their payload; a request keeps when the person asked, and how many duplicates were left.
+"""Records are found by payload and by names that look alike; requests know when a person asked, and duplicates left.
 
-Rows from before have no digest of their payload until `Records.index_payloads` computes it, under keys that these
-steps do not have.
+Rows from before have no digests of these until `Records.index_payloads` computes them, under keys that these steps
+do not have.
 """
 
 import sqlalchemy as sa
@@ -13,8 +13,9 @@ down_revision = "0002"
 
 def upgrade() -> None:
     """Add the columns."""
-    op.add_column("records", sa.Column("payload", sa.LargeBinary, nullable=True))
-    op.create_index("ix_records_payload", "records", ["payload"])
+    for name in ("payload", "near_id", "near_subject"):
+        op.add_column("records", sa.Column(name, sa.LargeBinary, nullable=True))
+        op.create_index(f"ix_records_{name}", "records", [name])
     op.add_column("requests", sa.Column("asked", sa.String, nullable=True))
     for name in ("duplicates", "near_duplicates"):
         op.add_column("requests", sa.Column(name, sa.Integer, nullable=True))
