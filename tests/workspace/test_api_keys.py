@@ -106,10 +106,17 @@ def test_the_database_tells_no_key_and_the_secret_is_needed_to_test_one(database
     assert ApiKeys(database, secret=b"t" * 32).find(text) is None
 
 
-@pytest.mark.parametrize(("name", "scopes"), [("", ["read"]), ("x" * 101, ["read"]), ("a\nb", ["read"])])
-def test_names_are_printable(keys: ApiKeys, name: str, scopes: list[str]) -> None:
-    with pytest.raises(InputError, match="printable"):
-        keys.create(name, scopes, now=NOW)
+@pytest.mark.parametrize(
+    ("name", "why"), [("", "empty"), ("x" * 101, "longer than 100"), ("a\nb", "control"), ("a\u202eb", "bidirectional")]
+)
+def test_what_cannot_be_a_name_is_refused(keys: ApiKeys, name: str, why: str) -> None:
+    with pytest.raises(InputError, match=why):
+        keys.create(name, ["read"], now=NOW)
+
+
+def test_names_are_kept_in_their_canonical_form(keys: ApiKeys) -> None:
+    key, _ = keys.create(" Rene\u0301e\u202f2 ", ["read"], now=NOW)
+    assert key.name == "Ren\u00e9e\u202f2"
 
 
 @pytest.mark.parametrize("scopes", [[], ["root"], ["read", "write"]])

@@ -37,7 +37,10 @@ from lmeraser.core.atomic_files import read_file, storage_errors
 from lmeraser.core.digests import Digest
 from lmeraser.core.progress import Progress, silent
 from lmeraser.data.images import decode
+from lmeraser.data.names import spellings
 from lmeraser.errors import ImageError
+from lmeraser.pipeline.derive import feature_key
+from lmeraser.unlearning.duplicates import near_held
 from lmeraser.workspace.session import Session
 
 WINDOW = 16  # bytes
@@ -86,6 +89,8 @@ class ResidueReport:
         too_short: texts too short to tell whether bytes that are equal come from them.
         chance: how often each probe and text is expected by chance.
         held: records held now whose image is one of the probes, byte for byte.
+        near_duplicates: other records held now whose stored features are near those of a probe; None if features
+            were not searched for, or no probe is an image (`duplicates`).
         mismatched: records whose payload is missing or is not the one that was added with them.
         bytes_searched: in all files.
         files: how many.
@@ -99,6 +104,7 @@ class ResidueReport:
     too_short: tuple[str, ...]
     chance: tuple[Chance, ...]
     held: int
+    near_duplicates: int | None
     mismatched: int
     bytes_searched: int
     files: int
@@ -160,6 +166,7 @@ def scan(
         too_short=too_short,
         chance=tuple(chance),
         held=0,
+        near_duplicates=None,
         mismatched=0,
         bytes_searched=total,
         files=len(files),
@@ -253,17 +260,21 @@ def search(
     Args:
         session: the workspace to search, and what computes features.
         files: what to search for.
-        names: texts to search for, for instance record ids.
+        names: texts to search for, for instance record ids; names with accents in each of their spellings.
         features: also search for the features of files that are images; this loads the backbone.
     """
     workspace = session.workspace
     probes = {str(path): read_file(path) for path in files}
+    key, vectors = "", list[NDArray[np.float32]]()
     if features:
         images = {name: data for name, data in probes.items() if _is_image(data)}
         if images:
             executor = session.executors.local()
-            found = executor.embed(list(images), lambda ids: [images[i] for i in ids], session.progress)
-            probes |= {f"features of {name}": vector.tobytes() for name, vector in found}
+            stream = executor.embed(list(images), lambda ids: [images[i] for i in ids], session.progress)
+            found = dict(stream)
+            probes |= {f"features of {name}": vector.tobytes() for name, vector in found.items()}
+            key = feature_key(workspace.config, executor.backbone, executor.fingerprint)
+            vectors = [vector.reshape(-1) for vector in found.values()]
     records = workspace.records
     searched = {Digest.of(data) for data in probes.values()}
     index = records.index()
@@ -273,9 +284,11 @@ def search(
     retained = (data for record_id in others for data in records.images([record_id]))
     sealed = ((f"records.db, {table}", data) for table, data in workspace.database.decrypted_values())
     opened = itertools.chain(sealed, workspace.bucket.all_versions() if workspace.bucket else ())
-    report = scan(workspace.root, probes, names, opened=opened, retained=retained, progress=session.progress)
+    texts = dict.fromkeys(way for name in names for way in (name, *sorted(spellings(name))))
+    report = scan(workspace.root, probes, texts, opened=opened, retained=retained, progress=session.progress)
     clean = report.clean and not mismatched
-    return replace(report, clean=clean, held=len(held), mismatched=len(mismatched))
+    near = near_held(workspace, np.stack(vectors), key=key, duplicates=held) if vectors else None
+    return replace(report, clean=clean, held=len(held), near_duplicates=near, mismatched=len(mismatched))
 
 
 def _is_image(data: bytes) -> bool:

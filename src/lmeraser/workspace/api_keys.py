@@ -21,6 +21,7 @@ from typing import Any, Literal, get_args
 from sqlalchemy import Column, LargeBinary, String, Table, insert, select, update
 
 from lmeraser.core.time import to_text
+from lmeraser.data.names import canonical_name
 from lmeraser.errors import InputError
 from lmeraser.storage.database import Database, schema
 
@@ -82,7 +83,7 @@ class ApiKeys:
         """Create a key; returns it with its text, which cannot be recovered later.
 
         Raises:
-            InputError: no or unknown scopes, or the name is not printable.
+            InputError: no or unknown scopes, or what cannot be a name (`names`).
         """
         key = ApiKey(secrets.token_hex(6), _check_name(name), _parse_scopes(scopes), to_text(now))
         text = f"lme_{key.id}_{secrets.token_urlsafe(32)}"
@@ -150,11 +151,13 @@ def _parse_scopes(scopes: Iterable[str]) -> tuple[Scope, ...]:
     return tuple(scope for scope in SCOPES if scope in wanted)
 
 
-def _check_name(name: str) -> str:
-    if not (0 < len(name) <= _LONGEST_NAME and name.isprintable()):
+def _check_name(given: str) -> str:
+    try:
+        name = canonical_name(given)
+        if len(name) > _LONGEST_NAME:
+            raise ValueError(f"it is longer than {_LONGEST_NAME} characters")
+    except ValueError as error:
         raise InputError(
-            "Invalid name of an API key",
-            got=f"{len(name)} characters" if name.isprintable() else "characters that are not printable",
-            next_step=f"choose a name of 1 to {_LONGEST_NAME} printable characters",
-        )
+            "Invalid name of an API key", got=str(error), next_step="choose another name, for example 'crm'"
+        ) from error
     return name

@@ -1,4 +1,4 @@
-"""Records are found by payload and by names that look alike; requests know when a person asked, and duplicates left.
+"""Digests of payloads and of what names look like; when a person asked, and how many duplicates a request left.
 
 Rows from before have no digests of these until `Records.index_payloads` computes them, under keys that these steps
 do not have.
