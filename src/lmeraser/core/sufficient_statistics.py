@@ -26,6 +26,7 @@ from lmeraser.core.tensors import to_bytes
 SCALE = 1024  # integer steps per unit; an embedding's root mean square is about 1
 UNIT_RMS_EPSILON = 1e-12  # keeps a vector of zeros finite
 _LARGEST = 2**15 - 1
+LARGEST_ENTRY = _LARGEST / SCALE  # magnitude of an embedding's numbers, 31.999; larger ones are clipped to it
 _EXACT = 2**20  # records whose products are summed in float64 at once
 
 QuantizedEmbeddings = NDArray[np.int16]  # [n, d + 1]
@@ -72,6 +73,18 @@ class SufficientStatistics:
         if missing <= 0:
             return self
         return SufficientStatistics(self.gram, np.pad(self.moments, ((0, 0), (0, missing))))
+
+    def with_classes(self, columns: Sequence[int | None]) -> SufficientStatistics:
+        """The statistics with another list of classes; a class that is left out may not have records.
+
+        Args:
+            columns: for each class of the new list its index in the present one, or None for a new class.
+        """
+        moments = np.zeros((len(self.moments), len(columns)), np.int64)
+        for new, old in enumerate(columns):
+            if old is not None:
+                moments[:, new] = self.moments[:, old]
+        return SufficientStatistics(self.gram, moments)
 
     @property
     def records_by_class(self) -> tuple[int, ...]:
@@ -142,3 +155,23 @@ def unit_rms(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     mean = np.square(vectors).mean(axis=-1, keepdims=True, dtype=np.float32)
     scaled: NDArray[np.float32] = vectors / np.sqrt(mean + np.float32(UNIT_RMS_EPSILON))
     return scaled
+
+
+def unit_rms_at_any_size(vectors: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Vectors of somebody else's making, scaled to root mean square 1; zeros stay zeros.
+
+    Their numbers may be so large or small that squares in float32 are infinite or zero. Each vector is therefore
+    multiplied by a power of two first, which is exact, so that its largest number is between 0.5 and 1. Where
+    `unit_rms` needs no such help (root mean squares from about 1e-2 to 1e15), it gives the same bits.
+
+    Args:
+        vectors: float32 or float64 [n, d], finite.
+
+    Returns:
+        float32 [n, d].
+    """
+    exponents = np.frexp(np.abs(vectors).max(axis=-1, keepdims=True, initial=0))[1]
+    # In two steps: the power of two that brings the smallest numbers to 1 is itself too large for a float.
+    halves = exponents // 2
+    scaled = np.ldexp(np.ldexp(vectors, -halves), halves - exponents)
+    return unit_rms(scaled.astype(np.float32, order="C"))  # another order in memory is another order of summation
