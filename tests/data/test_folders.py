@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import shutil
+import sys
 from collections import Counter
 from pathlib import Path, PurePosixPath
 
@@ -69,6 +71,11 @@ def first_junk(path: PurePosixPath) -> PurePosixPath | None:
     return None
 
 
+def named_as_splits(names: list[str]) -> bool:
+    splits = [split_of(name) for name in names]
+    return None not in splits or len({split for split in splits if split}) > 1
+
+
 @examples(fast=60, explore=600)
 @given(trees())
 def test_folders_are_read_as_the_model_says(
@@ -84,8 +91,9 @@ def test_folders_are_read_as_the_model_says(
     assert sum(listing.passed_over.values()) == len(junk) + len(others)
     in_classes = sorted((path for path in pictures if len(path.parts) > 1), key=lambda path: path.parts)
     classes = sorted({path.parts[0] for path in in_classes})
-    splits = [split_of(name) for name in classes]
-    if not in_classes or None not in splits or len({split for split in splits if split}) > 1:
+    inner = sorted({path.parts[1] for path in in_classes if len(path.parts) > 2})
+    wrapped = len(classes) == 1 and all(len(path.parts) > 3 for path in in_classes)
+    if not in_classes or named_as_splits(classes) or (wrapped and named_as_splits(inner)):
         with pytest.raises(InputError):
             open_source(root)
         return
@@ -131,6 +139,46 @@ def test_special_files_are_passed_over(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "photos" / "cat" / "b.png")
     source = open_source(tmp_path / "photos")
     assert (source.length, source.passed_over) == (1, {"special files": 1})
+
+
+def test_folders_may_lie_deep_in_each_other(tmp_path: Path) -> None:
+    put(tmp_path / "photos", {PurePosixPath("cat", *["d"] * 200, "a.png")})
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(len(inspect.stack()) + 100)
+    try:
+        listing = list_folder(tmp_path / "photos")
+    finally:
+        sys.setrecursionlimit(limit)
+    assert len(listing.images) == 1
+
+
+@pytest.mark.parametrize(
+    ("files", "hint"),
+    [
+        (
+            ["photos/cat/a.png", "photos/dog/b.png"],
+            "the only class, and all of its images lie in folders (cat, dog)",
+        ),
+        (
+            ["cat/train/a.png", "cat/test/b.png", "dog/train/c.png"],
+            "hold splits, all of which are read (test, train)",
+        ),
+        (["cat/a.png", "cat/left/b.png"], ""),
+        (["cat/left/a.png", "dog/right/b.png"], ""),
+    ],
+)
+def test_class_folders_that_may_not_be_meant_are_mentioned(tmp_path: Path, files: list[str], hint: str) -> None:
+    put(tmp_path / "x", {PurePosixPath(file) for file in files})
+    hints = open_source(tmp_path / "x").hints
+    assert (len(hints), hint in "".join(hints)) == (bool(hint), True)
+
+
+def test_splits_in_a_folder_around_them_are_splits_as_well(tmp_path: Path) -> None:
+    put(tmp_path / "x", {PurePosixPath("data/train/cat/a.png"), PurePosixPath("data/test/cat/b.png")})
+    with pytest.raises(InputError, match="splits, not classes") as caught:
+        open_source(tmp_path / "x")
+    assert "x/data" in caught.value.next_step
+    assert open_source(tmp_path / "x" / "data", split="train").classes == ("cat",)
 
 
 @pytest.mark.parametrize(

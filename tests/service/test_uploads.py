@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import time
 import warnings
 import zipfile
 import zlib
@@ -104,7 +105,7 @@ def test_another_type_than_the_stated_one_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize(
     "stated",
-    ["image/jpg", "IMAGE/PJPEG", "image/x-jpeg", "binary/octet-stream", "text/plain", "photo", "image/mpo"],
+    ["image/jpg", "IMAGE/PJPEG", "image/x-jpeg", "binary/octet-stream", "image/*", "text/plain", "photo", "image/mpo"],
 )
 def test_a_type_that_is_merely_unusual_is_no_reason_to_refuse(stated: str) -> None:
     for name in ("jpeg", "two pictures"):
@@ -159,6 +160,48 @@ def test_a_small_file_that_unpacks_to_many_pixels_is_refused_by_its_header(width
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         assert refused(png_of(width, height)).status in (413, 415)
     assert refused(png_of(1001, 1000)).status == 413
+
+
+def with_scans(count: int) -> bytes:
+    """A progressive JPEG whose last scan is repeated."""
+    scan = GOOD["progressive"][GOOD["progressive"].rfind(b"\xff\xda") : -2]
+    return GOOD["progressive"][:-2] + scan * count + b"\xff\xd9"
+
+
+def with_chunks(count: int) -> bytes:
+    """A PNG with empty private chunks."""
+    chunk = bytes(4) + b"prVt" + struct.pack(">I", zlib.crc32(b"prVt"))
+    return GOOD["png"][:33] + chunk * count + GOOD["png"][33:]
+
+
+def with_segments(count: int) -> bytes:
+    """A JPEG with empty comments."""
+    return GOOD["jpeg"][:2] + b"\xff\xfe\0\2" * count + GOOD["jpeg"][2:]
+
+
+@pytest.mark.parametrize(
+    ("few", "many", "word"),
+    [
+        (with_scans(15), with_scans(400), "scans"),
+        (with_chunks(100), with_chunks(1 << 16), "chunks"),
+        (with_segments(100), with_segments(1 << 18), "segments"),
+    ],
+    ids=["scans", "chunks", "segments"],
+)
+def test_an_image_of_very_many_parts_is_refused_before_it_is_decoded(
+    monkeypatch: pytest.MonkeyPatch, few: bytes, many: bytes, word: str
+) -> None:
+    assert decode_upload(few, declared_type=None, max_pixels=MOST).size == (30, 40)
+    monkeypatch.setattr(Image, "open", None)
+    assert f"too many {word}" in refused(many).detail
+
+
+def test_the_end_of_an_image_is_found_in_time_proportional_to_it() -> None:
+    """Bytes between which a search by single bytes would stop at each."""
+    for filler in (b"\xff\0", b"\xff\xd0", b"\xff"):
+        started = time.perf_counter()
+        refused(GOOD["jpeg"][:-2] + filler * (4 << 20))
+        assert time.perf_counter() - started < 2.0
 
 
 def test_text_that_unpacks_to_gigabytes_is_refused() -> None:

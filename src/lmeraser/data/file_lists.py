@@ -23,6 +23,7 @@ SUFFIXES = {".csv", ".tsv", ".jsonl", ".ndjson"}
 METADATA_NAMES = ("metadata.csv", "metadata.jsonl")  # as the Hugging Face hub's imagefolder names them
 
 _DELIMITERS = ",;\t"
+_LARGEST = 1 << 30  # bytes of a table, which is held in memory
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,14 @@ def read_table(path: Path) -> Table:
     Raises:
         InputError: the file cannot be read, is not UTF-8, or is malformed; names the line.
     """
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise InputError("Cannot read file", got=f"{path}: no regular file", next_step="give a file")
+    if path.is_file() and path.stat().st_size > _LARGEST:
+        raise InputError(
+            "Table too large",
+            got=f"{path}: {path.stat().st_size >> 20} MiB (the limit is {_LARGEST >> 20} MiB)",
+            next_step="divide it into several",
+        )
     lines = _json_lines if path.suffix.lower() in (".jsonl", ".ndjson") else _csv_lines
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:

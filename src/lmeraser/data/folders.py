@@ -82,13 +82,20 @@ def list_folder(root: Path) -> Listing:
         InputError: a folder cannot be read.
     """
     listing = Listing()
-    _list(root, PurePosixPath(), listing, behind_link=False)
+    waiting = [(PurePosixPath(), False)]
+    while waiting:  # not recursive: folders may lie deeper in each other than Python's stack allows
+        folder, behind_link = waiting.pop()
+        waiting += _list(root, folder, listing, behind_link=behind_link)
     listing.images.sort(key=lambda image: image.path.parts)
     listing.others.sort(key=lambda path: path.parts)
     return listing
 
 
-def _list(root: Path, inside: PurePosixPath, listing: Listing, *, behind_link: bool) -> None:
+def _list(
+    root: Path, inside: PurePosixPath, listing: Listing, *, behind_link: bool
+) -> list[tuple[PurePosixPath, bool]]:
+    """List one folder; returns those in it that are still to be listed, and whether they lie behind a link."""
+    further = []
     try:
         entries = list(os.scandir(root / inside))
     except OSError as error:
@@ -103,12 +110,12 @@ def _list(root: Path, inside: PurePosixPath, listing: Listing, *, behind_link: b
         if kind := _system_kind(entry.name, is_folder=is_folder):
             listing.passed_over[kind] += 1
         elif is_folder:
-            _list(root, path, listing, behind_link=behind_link)
+            further.append((path, behind_link))
         elif entry.is_symlink():
             if inside.parts or not entry.is_dir():
                 listing.images.append(FoundImage(path, is_link=True))
             else:
-                _list(root, path, listing, behind_link=True)
+                further.append((path, True))
         elif not entry.is_file():
             listing.passed_over["special files"] += 1
         elif path.suffix.lower() in IMAGE_SUFFIXES:
@@ -116,6 +123,7 @@ def _list(root: Path, inside: PurePosixPath, listing: Listing, *, behind_link: b
         else:
             listing.others.append(path)
             listing.passed_over[file_kind(entry.name)] += 1
+    return further
 
 
 def file_kind(name: str) -> str:
@@ -203,6 +211,40 @@ def is_data_file(path: Path) -> bool:
     return not _system_kind(path.name, is_folder=False)
 
 
-def first_folders(images: Iterable[FoundImage]) -> tuple[str, ...]:
-    """Names of the folders in the listed folder that hold images, at any depth, sorted."""
-    return tuple(sorted({image.path.parts[0] for image in images if len(image.path.parts) > 1}))
+def folders_with_images(images: Iterable[FoundImage], level: int = 0) -> tuple[str, ...]:
+    """Names of the folders that hold images, at any depth, sorted.
+
+    Args:
+        images: that were listed.
+        level: of the folders; 0: those directly in the listed folder.
+    """
+    return tuple(sorted({image.path.parts[level] for image in images if len(image.path.parts) > level + 1}))
+
+
+def doubts_about_classes(root: Path, images: Sequence[FoundImage]) -> list[str]:
+    """Hints for a folder whose class folders may not be what was meant by them.
+
+    Raises:
+        InputError: the folder only wraps another one, which holds splits.
+    """
+    classes, inner = folders_with_images(images), folders_with_images(images, level=1)
+    depth = min((len(image.path.parts) for image in images), default=0)
+    if len(classes) == 1 and depth > 2:
+        if are_splits(inner) and depth > 3:
+            raise InputError(
+                "The folders are splits, not classes",
+                got=f"{root / classes[0]}: {', '.join(inner)}",
+                next_step=f"give the folder {root / classes[0]}, and choose one with --split",
+            )
+        return [
+            f"{classes[0]!r} is the only class, and all of its images lie in folders ({_first(inner)}); "
+            f"if these are the classes, add {root / classes[0]}"
+        ]
+    splits = [name for name in inner if split_of(name) is not None]
+    if splits and are_splits(splits) and len(splits) == len(inner):
+        return [f"the class folders hold splits, all of which are read ({_first(splits)})"]
+    return []
+
+
+def _first(names: Sequence[str], most: int = 5) -> str:
+    return ", ".join([*names[:most], *(["..."] if len(names) > most else [])])

@@ -348,7 +348,7 @@ def _from_folder(folder: Path, above: Path | None, columns: Columns) -> Source:
     metadata = _Metadata.read(folder, above, listing, columns)
     images = listing.images
     passed_over = listing.passed_over
-    if above is None and folders.are_splits(names := folders.first_folders(images)):
+    if above is None and folders.are_splits(names := folders.folders_with_images(images)):
         raise InputError(
             "The folders are splits, not classes",
             got=f"{folder}: {_names(names)}",
@@ -358,9 +358,10 @@ def _from_folder(folder: Path, above: Path | None, columns: Columns) -> Source:
         images = [image for image in images if len(image.path.parts) > 1]
         if loose := len(listing.images) - len(images):
             passed_over["images outside of class folders"] = loose
-    classes = metadata.classes if metadata.has_labels else folders.first_folders(images)
+    classes = metadata.classes if metadata.has_labels else folders.folders_with_images(images)
     if not images:
         raise _no_images(folder, listing, metadata)
+    hints = metadata.hints + ([] if metadata.has_labels else folders.doubts_about_classes(folder, images))
     rows = itertools.chain(
         (
             metadata.row(folder, position, image, columns, folder.name if above else "row")
@@ -368,7 +369,7 @@ def _from_folder(folder: Path, above: Path | None, columns: Columns) -> Source:
         ),
         metadata.rows_without_image(images),
     )
-    return Source(str(folder), classes, len(images), _readable(rows, str(folder)), passed_over, metadata.hints)
+    return Source(str(folder), classes, len(images), _readable(rows, str(folder)), passed_over, hints)
 
 
 def _no_images(folder: Path, listing: Listing, metadata: _Metadata) -> InputError:

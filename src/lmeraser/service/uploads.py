@@ -26,7 +26,7 @@ from lmeraser.errors import ImageError
 from lmeraser.service.problems import Problem
 
 _FORMATS = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp"}
-_UNSPECIFIC_TYPES = {"", "application/octet-stream", "binary/octet-stream", "text/plain"}
+_UNSPECIFIC_TYPES = {"", "application/octet-stream", "binary/octet-stream", "image/*", "text/plain"}
 _ALIASES = {
     "image/jpg": "image/jpeg",
     "image/pjpeg": "image/jpeg",

@@ -104,7 +104,7 @@ def evaluate(
     from lmeraser.data.folders import describe_passed_over
     from lmeraser.inference.evaluate import save_summary
 
-    columns = make_columns(image_column, label_column, None, None, positions=True)
+    columns = make_columns(image_column, label_column, None, None, positions=False)
     with open_eraser(compute=compute_settings(executor, address, processes)) as eraser:
         model = eraser.workspace.generations.current()
         report = eraser.evaluate(source, split=split, columns=columns, linear=linear)

@@ -65,7 +65,7 @@ def pretrain(
         warmup_epochs=warmup_epochs,
         seed=seed,
     )
-    columns = make_columns(image_column, label_column, None, None, positions=True)
+    columns = make_columns(image_column, label_column, None, None, positions=False)
     test_source = held_out or (source if held_out_split else None)
     with Display() as display:
         report = pretrain(
