@@ -107,7 +107,8 @@ def test_the_database_tells_no_key_and_the_secret_is_needed_to_test_one(database
 
 
 @pytest.mark.parametrize(
-    ("name", "why"), [("", "empty"), ("x" * 101, "longer than 100"), ("a\nb", "control"), ("a\u202eb", "bidirectional")]
+    ("name", "why"),
+    [("", "empty"), ("x" * 101, "longer than 100"), ("a\nb", "control"), ("a\u202eb", "bidirectional")],
 )
 def test_what_cannot_be_a_name_is_refused(keys: ApiKeys, name: str, why: str) -> None:
     with pytest.raises(InputError, match=why):
@@ -121,7 +122,7 @@ def test_names_are_kept_in_their_canonical_form(keys: ApiKeys) -> None:
 
 @pytest.mark.parametrize("scopes", [[], ["root"], ["read", "write"]])
 def test_scopes_are_known(keys: ApiKeys, scopes: list[str]) -> None:
-    with pytest.raises(InputError, match="predict, request, read, admin"):
+    with pytest.raises(InputError, match="predict, submit, request, read, admin"):
         keys.create("x", scopes, now=NOW)
 
 
