@@ -79,6 +79,9 @@ def pytest_configure(config: pytest.Config) -> None:
     if "TMPDIR" not in os.environ and MEMORY.is_dir() and shutil.disk_usage(MEMORY).free >= ROOM:
         os.environ["TMPDIR"] = str(MEMORY)  # processes that tests start put their folders there, too
         tempfile.tempdir = None
+    if "LMERASER_CACHE" not in os.environ:  # what a session has checked, it has checked itself
+        cache = os.environ["LMERASER_CACHE"] = tempfile.mkdtemp(prefix="lmeraser-cache-")
+        config.add_cleanup(lambda: shutil.rmtree(cache, ignore_errors=True))
     if url := config.getoption("--postgresql"):
         setattr(lmeraser.storage.engines, "SQLite", partial(on_server, url))  # noqa: B010
 

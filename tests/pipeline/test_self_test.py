@@ -11,7 +11,7 @@ from lmeraser.pipeline.executors.local import LocalExecutor
 from lmeraser.pipeline.self_test import measure, run_checks
 
 
-@pytest.mark.parametrize(("kind", "checks"), [("prompt_head", 6), ("network", 6), ("shared_head", 6), ("head", 5)])
+@pytest.mark.parametrize(("kind", "checks"), [("prompt_head", 7), ("network", 7), ("shared_head", 7), ("head", 6)])
 def test_this_machine_keeps_the_promise(kind: str, checks: int) -> None:
     config = tiny_config(constituent={"kind": kind})
     report = run_checks(LocalExecutor(config), config)
@@ -44,5 +44,5 @@ def test_a_backbone_that_looks_at_the_batch_is_found(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(executor.network, "features", mixing)
     report = run_checks(executor, tiny_config())
     assert not report.sound
-    assert [check.passed for check in report.checks][:1] == [True]
-    assert not report.checks[2].passed
+    assert [check.passed for check in report.checks][:2] == [True, True]
+    assert not report.checks[3].passed

@@ -21,6 +21,8 @@ from torch import Tensor
 from lmeraser.config.schema import Config
 from lmeraser.core.digests import Digest
 from lmeraser.core.progress import silent
+from lmeraser.errors import BackboneError
+from lmeraser.models.backbones.determinism_check import draws_random_numbers
 from lmeraser.models.environment import deterministic, features_and_gradients, probe_images
 from lmeraser.pipeline.calibration import MIN_SECONDS
 from lmeraser.pipeline.executors.base import TuneTask
@@ -83,6 +85,7 @@ def run_checks(executor: LocalExecutor, config: Config) -> SelfTestReport:
         other_threads = features_and_gradients(backbone, images)
     torch.set_num_threads(threads)
     checks = [
+        Check("no random generator is drawn from", not draws_random_numbers(backbone)),
         Check("the same batch twice", _equal(first, repeated)),
         Check("images in another order", _equal(_rows(first, order), permuted)),
         Check(
@@ -104,7 +107,10 @@ def _tunes_on_images(config: Config) -> bool:
 
 def _tuning_is_deterministic(executor: LocalExecutor, config: Config) -> bool:
     """Whether tuning gives the same bytes parallel over micro-batches, parallel over clusters, and repeated."""
-    once = _one_epoch(executor, config)
+    try:
+        once = _one_epoch(executor, config)
+    except BackboneError:  # what the other checks found
+        return False
     images = _noise_images(2 * config.backbone.micro_batch)
     ids = tuple(f"{number:04d}" for number in range(len(images)))
     labels = (0, 1) * (len(images) // 2)

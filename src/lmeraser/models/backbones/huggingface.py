@@ -115,7 +115,7 @@ class HuggingFaceBackbone(Backbone):
         if classifier is None or classifier.shape[1] != self.feature_dim:
             return False  # features of another pooling lie in another space
         if hasattr(model_config, POOLING):  # stated by `checkpoints.convert`, which knows the published network
-            return self._pooling == getattr(model_config, POOLING)
+            return bool(self._pooling == getattr(model_config, POOLING))
         from transformers import __version__
 
         facts = {
@@ -173,7 +173,7 @@ def _natural_pooling(model: Any, config: BackboneConfig, extra: dict[str, bool])
     if dimensions != 4:
         raise BackboneError(
             "The backbone has no pooling of its own",
-            got=f"{config.name}: a {model.config.model_type}, whose tokens could be pooled in several ways",
+            got=f"{config.name} ({model.config.model_type}): its tokens could be pooled in several ways",
             next_step="set backbone.pooling to 'cls' (the first token) or 'mean', as its publisher says",
         )
     return "mean"

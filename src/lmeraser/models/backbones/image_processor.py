@@ -84,7 +84,8 @@ def _stored_values(location: Location) -> dict[str, Any] | None:
         path = location.file(file)
         if path is not None:
             values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            return values.get("image_processor", values)
+            inner: dict[str, Any] = values.get("image_processor", values)
+            return inner
     return None
 
 

@@ -112,12 +112,16 @@ def check_takes_images(model: Any, name: str) -> None:
         BackboneError: it does; says what.
     """
     parameters = inspect.signature(model.forward).parameters
-    names = [key for key in parameters if key != "self"]
-    more = [key for key in names if parameters[key].default is inspect.Parameter.empty]
-    more = [key for key in more if key != _PIXELS and parameters[key].kind is not inspect.Parameter.VAR_KEYWORD]
+    named = {
+        name: parameter
+        for name, parameter in parameters.items()
+        if parameter.kind not in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    }
+    needed = [name for name, parameter in named.items() if parameter.default is inspect.Parameter.empty]
+    more = [name for name in needed if name != _PIXELS]
     why = ""
-    if _PIXELS not in parameters:
-        why = f"it takes {names[0] if names else 'nothing'} instead of pixels"
+    if named and _PIXELS not in named:
+        why = f"it takes {next(iter(named))} instead of pixels"
     elif more:
         why = f"besides pixels it needs {', '.join(more)}"
     elif getattr(model.config, "num_frames", None) is not None:
@@ -125,7 +129,7 @@ def check_takes_images(model: Any, name: str) -> None:
     if why:
         raise BackboneError(
             "The backbone is not a network for images alone",
-            got=f"{name}: a {model.config.model_type}; {why}",
+            got=f"{name} ({model.config.model_type}): {why}",
             next_step="choose an image model; docs/backbones.md lists the families that were tried",
         )
 

@@ -31,7 +31,7 @@ from lmeraser.data.images import ReducedImage, decode
 from lmeraser.errors import StoppedError
 from lmeraser.models.backbones import Backbone, load_backbone
 from lmeraser.models.backbones.activations import activations
-from lmeraser.models.backbones.determinism import require_deterministic
+from lmeraser.models.backbones.determinism_check import require_deterministic
 from lmeraser.models.environment import Fingerprint, deterministic, fingerprint
 from lmeraser.models.tuners import Tuner, create_tuner
 from lmeraser.models.tuners.base import Members, ParallelMap, serial_map
