@@ -143,6 +143,11 @@ class Tuner(ABC, Generic[Inputs]):
             The artifact's tensors.
         """
 
+    @property
+    def takes_whole_device(self) -> bool:
+        """Whether tuning one cluster keeps the device busy, so that clusters are tuned one after the other."""
+        return False
+
     def cluster_tensors(self, tensors: Mapping[str, Array], number: int) -> Mapping[str, Array]:
         """The part of an artifact that belongs to one cluster: all of it, unless clusters are tuned together."""
         return tensors

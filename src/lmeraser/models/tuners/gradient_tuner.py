@@ -5,17 +5,21 @@
 f_b are features that depend on what is tuned (b: a prompt, tokens, a whole network), h is a linear head. Each step
 takes ``batch_size`` records, computes gradients in micro-batches of one fixed shape (padded with weight 0), adds
 them up in a fixed order and applies them with torch's SGD or AdamW. The number of epochs is fixed. Order, crops
-and mirror images are hashes of the record id, so they don't depend on the other members. Knows nothing about
-stores or threads.
+and mirror images are hashes of the record id, so they don't depend on the other members. On a CPU several threads
+compute micro-batches; a GPU has recorded passes in flight while the threads prepare their inputs
+(`recorded_passes`). Knows nothing about stores or threads.
 """
 
 from __future__ import annotations
 
+import math
+import threading
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Any
 
 import numpy as np
@@ -34,28 +38,30 @@ from lmeraser.models.backbones.base import Backbone
 from lmeraser.models.tuners.base import Members, ParallelMap, Tuner, ignore_step, serial_map
 from lmeraser.models.tuners.class_means import class_means
 from lmeraser.models.tuners.optimization import Stepper, batches
-from lmeraser.models.tuners.views import to_input
+from lmeraser.models.tuners.pixel_prompts import PromptShape
+from lmeraser.models.tuners.recorded_passes import PassesInFlight
+from lmeraser.models.tuners.views import to_micro_batch
 
 Values = Mapping[str, Tensor]  # the tensors of a constituent, float32, by name
+
+_IN_FLIGHT = 2  # of passes on a GPU: one computes while the other starts and copies
 
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """At most ``micro_batch`` members as one pass through the backbone sees them.
+    """At most ``micro_batch`` members as one pass through the backbone sees them; rows beyond them are padding.
 
     Attributes:
-        ids: record ids of the members.
-        labels: class index of each member.
-        cluster_numbers: cluster of each member, where clusters are tuned together; else 0.
-        inputs: of the backbone, float32 [micro_batch, 3, size, size]; rows beyond the members are padding.
-        epoch: the epoch whose crops and mirror images these are; None: clean views, as in predictions.
+        inputs: of the backbone, float32 [micro_batch, 3, size, size].
+        cluster_numbers: cluster of each member, where clusters are tuned together, else 0; int64 [micro_batch].
+        shifts: of the corners from `GradientTuner.corners` (see `PromptShape.shifts`), int64.
+        clean: whether these are clean views, as in predictions, or those of an epoch.
     """
 
-    ids: Sequence[str]
-    labels: Sequence[int]
-    cluster_numbers: Sequence[int]
     inputs: Tensor
-    epoch: int | None
+    cluster_numbers: Tensor
+    shifts: Tensor
+    clean: bool
 
 
 class GradientTuner(Tuner[Canvases]):
@@ -67,6 +73,8 @@ class GradientTuner(Tuner[Canvases]):
 
     Attributes:
         tunes_head: whether the head is tuned as well, or keeps its initial values.
+        in_flight: how many recorded passes are in flight at once; 0: threads compute the micro-batches instead.
+            Both ways give the same bits.
     """
 
     tunes_head = True
@@ -74,6 +82,9 @@ class GradientTuner(Tuner[Canvases]):
     def __init__(self, backbone: Backbone, config: Config) -> None:
         self.backbone = backbone
         self.config = config
+        self.in_flight = _IN_FLIGHT if backbone.device.type == "cuda" else 0
+        self._passes: PassesInFlight | None = None
+        self._passes_lock = threading.Lock()
 
     @abstractmethod
     def initial_values(self, cluster_count: int = 1) -> dict[str, Tensor]:
@@ -89,7 +100,24 @@ class GradientTuner(Tuner[Canvases]):
 
     @abstractmethod
     def features(self, values: Values, batch: MicroBatch) -> Tensor:
-        """Features of a micro-batch, float32 [micro_batch, d], differentiable in the values."""
+        """Features of a micro-batch, float32 [micro_batch, d], differentiable in the values.
+
+        Reads nothing else that changes, and copies nothing from the CPU, so that it can be recorded.
+        """
+
+    def corners(self, ids: Sequence[str], epoch: int | None) -> list[Corner]:
+        """Where the prompt's corner is in the images of a micro-batch; a single one where it is the same for all.
+
+        Args:
+            ids: the members.
+            epoch: as in `MicroBatch`; None: clean views.
+        """
+        return [(0, 0)]
+
+    @property
+    def takes_whole_device(self) -> bool:
+        """Whether passes are recorded, on a stream each, and started by a single thread."""
+        return self.in_flight > 0
 
     def load(
         self,
@@ -118,15 +146,14 @@ class GradientTuner(Tuner[Canvases]):
             The tensors by name: those of `initial_values`, ``head.weight`` float32 [classes, d] and ``head.bias``
             float32 [classes].
         """
-        images = _TrainingImages(members, self.backbone, self.config)
+        images = _TrainingImages(members, self)
         values = self._initialize(members, images, classes, parallel) if start is None else self._resume(start)
         stepper = Stepper(self._parameter_groups(values), self.config.tuning, len(members.ids))
-        size = self.backbone.micro_batch
-        for epoch, ids in batches(members.ids, self.config):
-            gradients = partial(self._gradients, values, partial(images.micro_batch, epoch=epoch), len(ids))
-            parts = parallel(gradients, [ids[first : first + size] for first in range(0, len(ids), size)])
-            stepper.step(_sum(parts))
-            on_step(len(ids))
+        steps = (self._steps_in_flight if self.in_flight else self._steps)(values, images, parallel)
+        with closing(steps):  # it may hold the recorded passes
+            for records, gradients in steps:
+                stepper.step(gradients)
+                on_step(records)
         return {name: value.detach().cpu().numpy() for name, value in values.items()}
 
     def initial_head(
@@ -151,13 +178,11 @@ class GradientTuner(Tuner[Canvases]):
 
         def member_features() -> Tensor:
             """Of clean views, as in predictions."""
-            size = self.backbone.micro_batch
-            parts = [members.ids[first : first + size] for first in range(0, len(members.ids), size)]
-            return torch.cat(list(parallel(features, parts)))
+            return torch.cat(list(parallel(features, self._micro_batches(members.ids))))
 
         def features(ids: Sequence[str]) -> Tensor:
             with torch.no_grad():
-                raw = self.features(initial, images.micro_batch(ids, epoch=None))
+                raw = self.features(initial, self._micro_batch(self._load(images, (ids, None, len(ids)))))
                 return head_input(raw, self.config)[: len(ids)].cpu()
 
         weight, bias = self.initial_head(member_features, members.labels, classes)
@@ -191,35 +216,73 @@ class GradientTuner(Tuner[Canvases]):
     def _tuned_names(self, values: Values) -> list[str]:
         return [name for name in values if self.tunes_head or not name.startswith("head.")]
 
-    def _gradients(
-        self,
-        values: Values,
-        micro_batch: Callable[[Sequence[str]], MicroBatch],
-        step_size: int,
-        ids: Sequence[str],
-    ) -> list[Tensor]:
+    def _micro_batches(self, ids: Sequence[str]) -> list[Sequence[str]]:
+        size = self.backbone.micro_batch
+        return [ids[first : first + size] for first in range(0, len(ids), size)]
+
+    def _steps(
+        self, values: Values, images: _TrainingImages, parallel: ParallelMap
+    ) -> Generator[tuple[int, list[Tensor]]]:
+        """For each step its number of records and its gradients; values change in between.
+
+        Threads compute the micro-batches of a step.
+        """
+        for epoch, ids in batches(images.ids, self.config):
+
+            def gradients(part: Sequence[str], epoch: int = epoch, count: int = len(ids)) -> list[Tensor]:
+                return self._gradients(values, self._load(images, (part, epoch, count)))
+
+            yield len(ids), _sum(parallel(gradients, self._micro_batches(ids)))
+
+    def _steps_in_flight(
+        self, values: Values, images: _TrainingImages, parallel: ParallelMap
+    ) -> Generator[tuple[int, list[Tensor]]]:
+        """The same with recorded passes, while threads prepare the micro-batches of this and the next steps."""
+        parts = (
+            (part, epoch, len(ids))
+            for epoch, ids in batches(images.ids, self.config)
+            for part in self._micro_batches(ids)
+        )
+        prepared = iter(parallel(images.prepare, parts))
+        with self._passes_lock:
+            self._passes = self._passes or PassesInFlight(self._gradients, self.backbone.device, self.in_flight)
+            for _, ids in batches(images.ids, self.config):
+                own = islice(prepared, math.ceil(len(ids) / self.backbone.micro_batch))
+                yield len(ids), _sum(self._passes.results(values, (partial(self._place, part) for part in own)))
+
+    def _load(self, images: _TrainingImages, part: _Part) -> dict[str, Tensor]:
+        return self._place(images.prepare(part))
+
+    def _place(self, prepared: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """A prepared micro-batch on the device, its pixels normalised."""
+        device = self.backbone.device
+        placed = {
+            name: tensor.to(device, non_blocking=True) for name, tensor in prepared.items() if name != "pixels"
+        }
+        return {**placed, "inputs": self.backbone.normalize(prepared["pixels"])}
+
+    def _micro_batch(self, placed: Mapping[str, Tensor], *, clean: bool = True) -> MicroBatch:
+        return MicroBatch(placed["inputs"], placed["cluster_numbers"], placed["shifts"], clean)
+
+    def _gradients(self, values: Values, placed: Mapping[str, Tensor]) -> list[Tensor]:
         """Gradients of one micro-batch's share of the mean cross-entropy over the step.
 
         Args:
             values: the current values.
-            micro_batch: prepares the inputs for some ids.
-            step_size: number of records in the whole step.
-            ids: the records of this micro-batch.
+            placed: the micro-batch on the device.
 
         Returns:
             One gradient for each tuned value, in their order.
         """
-        batch = micro_batch(ids)
         own = {name: value.detach() for name, value in values.items()}
         tuned = [own[name].requires_grad_(own[name].numel() > 0) for name in self._tuned_names(values)]
-        logits = F.linear(head_input(self.features(own, batch), self.config), own["head.weight"], own["head.bias"])
-        missing = len(logits) - len(ids)
-        labels = torch.tensor([*batch.labels, *[0] * missing], device=logits.device)
-        losses = F.cross_entropy(logits, labels, reduction="none")
-        weights = torch.tensor([1.0 / step_size] * len(ids) + [0.0] * missing, device=logits.device)
+        features = self.features(own, self._micro_batch(placed, clean=False))
+        logits = F.linear(head_input(features, self.config), own["head.weight"], own["head.bias"])
+        losses = F.cross_entropy(logits, placed["labels"], reduction="none")
         variables = [value for value in tuned if value.requires_grad]
         # A network may have weights that its features do not depend on; their gradients are 0.
-        gradients = iter(torch.autograd.grad((losses * weights).sum(), variables, materialize_grads=True))
+        total = (losses * placed["weights"]).sum()
+        gradients = iter(torch.autograd.grad(total, variables, materialize_grads=True))
         return [next(gradients) if value.requires_grad else value for value in tuned]
 
 
@@ -277,22 +340,29 @@ def padded_index(chosen: NDArray[np.int64], count: int) -> Tensor:
     return F.pad(torch.from_numpy(chosen), (0, count - len(chosen)))
 
 
+_Part = tuple[Sequence[str], int | None, int]  # ids of a micro-batch; its epoch, or clean; records of its step
+
+
 class _TrainingImages:
     """The members' images as each epoch sees them: cropped and mirrored by hashes of their ids."""
 
-    def __init__(self, members: Members[Canvases], backbone: Backbone, config: Config) -> None:
+    def __init__(self, members: Members[Canvases], tuner: GradientTuner) -> None:
+        self.ids = members.ids
         self._members = members
-        self._backbone = backbone
-        self._config = config
+        self._tuner = tuner
+        self._config = tuner.config
+        self._shape = PromptShape.of(tuner.config)
         self._position = {record_id: index for index, record_id in enumerate(members.ids)}
 
-    def micro_batch(self, ids: Sequence[str], *, epoch: int | None) -> MicroBatch:
-        """At most one micro-batch of members.
+    def prepare(self, part: _Part) -> dict[str, Tensor]:
+        """At most one micro-batch of members, on the CPU, in memory that a GPU can read.
 
-        Args:
-            ids: record ids.
-            epoch: decides crops and mirror images; None: clean views, as in predictions.
+        Returns:
+            ``pixels`` uint8 [micro_batch, 3, size, size]; for each row its label, its weight in the mean over the
+            step (0 for padding) and the number of its cluster; ``shifts`` as in `MicroBatch`.
         """
+        ids, epoch, step_size = part
+        backbone = self._tuner.backbone
         indices = [self._position[record_id] for record_id in ids]
         views = [self._corner_and_mirror(record_id, epoch) for record_id in ids]
         pixels = crop(
@@ -302,13 +372,17 @@ class _TrainingImages:
         if any(mirrored):
             pixels[mirrored] = pixels[mirrored, :, ::-1]
         numbers = self._members.cluster_numbers
-        return MicroBatch(
-            ids=ids,
-            labels=[self._members.labels[index] for index in indices],
-            cluster_numbers=[numbers[index] if numbers else 0 for index in indices],
-            inputs=to_input(pixels, self._backbone),
-            epoch=epoch,
-        )
+        padding = [0] * (backbone.micro_batch - len(ids))
+        prepared = {
+            "pixels": to_micro_batch(pixels, backbone),
+            "labels": torch.tensor([*(self._members.labels[index] for index in indices), *padding]),
+            "weights": torch.tensor([*[1.0 / step_size] * len(ids), *[0.0] * len(padding)]),
+            "cluster_numbers": torch.tensor([*(numbers[i] if numbers else 0 for i in indices), *padding]),
+            "shifts": self._shape.shifts(self._tuner.corners(ids, epoch)),
+        }
+        if backbone.device.type == "cpu":
+            return prepared
+        return {name: tensor.pin_memory() for name, tensor in prepared.items()}
 
     def _corner_and_mirror(self, record_id: str, epoch: int | None) -> tuple[Corner, bool]:
         """Where a member's image is cropped in an epoch, and whether it is mirrored."""

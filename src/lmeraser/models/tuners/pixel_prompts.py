@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
+from typing import Any, cast
 
 import numpy as np
 import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -86,10 +88,50 @@ class PromptShape:
         Returns:
             float32 [max(n, len(corners)), 3, size, size]; differentiable in ``values``.
         """
-        shifts = torch.tensor([row * self.size + column for row, column in corners], device=values.device)
-        positions = shifts[:, None] + torch.from_numpy(self.offsets).to(values.device)
-        count = max(len(values), len(corners))
-        shape = (count, 3, len(self.offsets))
-        empty = torch.zeros((count, 3, self.size * self.size), device=values.device)
-        painted = empty.scatter(2, positions[:, None, :].expand(shape), values.expand(shape))
-        return painted.reshape(count, 3, self.size, self.size)
+        return self.paint_at(values, self.shifts(corners).to(values.device))
+
+    def shifts(self, corners: Sequence[Corner]) -> Tensor:
+        """What corners add to the flat positions of a patch at (0, 0), int64 [len(corners)]."""
+        return torch.tensor([row * self.size + column for row, column in corners])
+
+    def paint_at(self, values: Tensor, shifts: Tensor) -> Tensor:
+        """`paint` with the `shifts` of the corners, int64 on the device of ``values``."""
+        offsets, pixel_of = _maps(self, values.device)
+        pixels = len(offsets)
+        count = max(len(values), len(shifts))
+        unshifted = torch.arange(self.size * self.size, device=values.device) - shifts[:, None]
+        sources = torch.where(unshifted >= 0, pixel_of[unshifted.clamp(min=0)], pixels)
+        positions = shifts[:, None] + offsets
+        painted = cast("Any", _Paint).apply(
+            values.expand(count, 3, pixels),
+            sources[:, None, :].expand(count, 3, -1),
+            positions[:, None, :].expand(count, 3, pixels),
+        )  # untyped in torch's stubs
+        image: Tensor = painted.reshape(count, 3, self.size, self.size)
+        return image
+
+
+@lru_cache(maxsize=16)
+def _maps(shape: PromptShape, device: torch.device) -> tuple[Tensor, Tensor]:
+    """`PromptShape.offsets`, and for each flat position the number of the pixel there, or the number of pixels."""
+    offsets = shape.offsets
+    pixel_of = np.full(shape.size * shape.size, len(offsets))
+    pixel_of[offsets] = np.arange(len(offsets))
+    with torch.inference_mode(False):  # tensors of that mode could not be used in training
+        return torch.from_numpy(offsets).to(device), torch.from_numpy(pixel_of).to(device)
+
+
+class _Paint(torch.autograd.Function):
+    """Moves values to their positions, and gradients back: reads only, no scatter.
+
+    A GPU has no deterministic scatter that a CUDA graph can hold.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, sources: Tensor, positions: Tensor) -> Tensor:
+        ctx.positions = positions
+        return F.pad(values, (0, 1)).gather(2, sources)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        return gradients[0].gather(2, ctx.positions), None, None

@@ -47,11 +47,14 @@ class PromptHeadTuner(GradientTuner):
 
     def features(self, values: Values, batch: MicroBatch) -> Tensor:
         """Features of the members' images with the prompt added."""
-        corners = corners_of(batch, self._shape, self.config)
-        painted = self._shape.paint(values["prompt"][None], corners)
-        if len(painted) == 1 and batch.epoch is not None:
+        painted = self._shape.paint_at(values["prompt"][None], batch.shifts)
+        if len(painted) == 1 and not batch.clean:
             return self.backbone.features(batch.inputs, painted)
         return self.backbone.features(batch.inputs + painted)
+
+    def corners(self, ids: Sequence[str], epoch: int | None) -> list[Corner]:
+        """Corners of the patch in the members' images."""
+        return corners_of(ids, epoch, self._shape, self.config)
 
     def predictor(self, constituents: Sequence[Mapping[str, Array]]) -> PromptHeadPredictor:
         """A predictor with the prompts and heads of several clusters."""
@@ -63,14 +66,14 @@ def initial_prompt(shape: PromptShape, config: Config) -> Tensor:
     return torch.from_numpy(shape.initial(config.seed, config.prompt.init_scale))
 
 
-def corners_of(batch: MicroBatch, shape: PromptShape, config: Config) -> list[Corner]:
+def corners_of(ids: Sequence[str], epoch: int | None, shape: PromptShape, config: Config) -> list[Corner]:
     """Corner of the patch in each image of a micro-batch; a single one where it is the same for all."""
-    if batch.epoch is None:
+    if epoch is None:
         return [shape.prediction_corner]
     if shape.kind != "random_patch":
         return [(0, 0)]
-    own = [shape.training_corner(config.seed, batch.epoch, record_id) for record_id in batch.ids]
-    return [*own, *[(0, 0)] * (len(batch.inputs) - len(own))]
+    own = [shape.training_corner(config.seed, epoch, record_id) for record_id in ids]
+    return [*own, *[(0, 0)] * (config.backbone.micro_batch - len(own))]
 
 
 class PromptHeadPredictor:

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import torch.nn.functional as F  # noqa: N812 - torch's own convention
-from torch import Tensor, tensor
+from torch import Tensor
 
 from lmeraser.config.schema import Config
 from lmeraser.core.tensors import Array
+from lmeraser.data.crops import Corner
 from lmeraser.models.backbones.base import Backbone
 from lmeraser.models.tuners.gradient_tuner import GradientTuner, MicroBatch, Values
 from lmeraser.models.tuners.pixel_prompts import PromptShape
@@ -40,10 +40,12 @@ class SharedHeadTuner(GradientTuner):
 
     def features(self, values: Values, batch: MicroBatch) -> Tensor:
         """Features of the members' images, each with its cluster's prompt added."""
-        missing = len(batch.inputs) - len(batch.cluster_numbers)
-        index = F.pad(tensor(batch.cluster_numbers), (0, missing))
-        painted = self._shape.paint(values["prompts"][index], corners_of(batch, self._shape, self.config))
+        painted = self._shape.paint_at(values["prompts"][batch.cluster_numbers], batch.shifts)
         return self.backbone.features(batch.inputs + painted)
+
+    def corners(self, ids: Sequence[str], epoch: int | None) -> list[Corner]:
+        """Corners of the patch in the members' images."""
+        return corners_of(ids, epoch, self._shape, self.config)
 
     def cluster_tensors(self, tensors: Mapping[str, Array], number: int) -> Mapping[str, Array]:
         """A cluster's prompt, as ``prompt``, and the head."""

@@ -72,9 +72,14 @@ def to_input(pixels: Array, backbone: Backbone) -> Tensor:
     Rows beyond the n <= micro_batch images are black: every pass has the same shape, because another shape gives
     other bits.
     """
+    return backbone.normalize(to_micro_batch(pixels, backbone))
+
+
+def to_micro_batch(pixels: Array, backbone: Backbone) -> Tensor:
+    """Pixels in the shape of every pass, uint8 [n, s, s, 3] to [micro_batch, 3, s, s]; padding is black."""
     missing = backbone.micro_batch - len(pixels)
     padded = np.pad(pixels, ((0, missing), (0, 0), (0, 0), (0, 0)))
-    return backbone.normalize(torch.from_numpy(padded).permute(0, 3, 1, 2))
+    return torch.from_numpy(padded).permute(0, 3, 1, 2)
 
 
 def _fit(canvases: Array, size: int) -> Array:
