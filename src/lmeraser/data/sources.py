@@ -262,6 +262,8 @@ def open_source(
         InputError: the source does not exist, cannot be read, or lacks a column.
     """
     columns = columns or Columns()
+    if split == "":
+        raise InputError("Name of the split is empty", next_step="name a split, or leave --split out")
     if subjects is not None and columns.subject is not None:
         raise InputError(
             "Subjects in a column and by a rule",

@@ -142,8 +142,8 @@ def collect_ids(ids: list[str] | None, ids_file: Path | None) -> list[str] | Non
 
 
 def split_names(names: str | None) -> list[str]:
-    """Split names separated by commas."""
-    return [name.strip() for name in names.split(",")] if names else []
+    """Split names separated by commas; none were given if it is None, and one empty name if it is empty."""
+    return [name.strip() for name in names.split(",")] if names is not None else []
 
 
 def print_json(value: Any) -> None:

@@ -141,7 +141,7 @@ def classes(
 ) -> None:
     """Print the list of classes, or extend it (all clusters will be tuned again)."""
     with open_eraser() as eraser:
-        names = eraser.extend_classes(split_names(extend)) if extend else eraser.classes
+        names = eraser.extend_classes(split_names(extend)) if extend is not None else eraser.classes
     print_json(list(names)) if as_json else echo(*names)
 
 
