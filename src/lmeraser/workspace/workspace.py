@@ -43,6 +43,7 @@ from lmeraser.workspace.requests.repository import Requests
 from lmeraser.workspace.requests.subscriptions import Subscriptions
 
 if TYPE_CHECKING:
+    from lmeraser.data.name_lookup import NameSurvey
     from lmeraser.storage.s3 import Bucket
 
 
@@ -264,9 +265,22 @@ class Workspace:
             backend = open_backend(self._database)
             try:
                 with backend.writer_lock(self._wait), storage_errors(self.root):
-                    return upgrade(backend)
+                    versions = upgrade(backend)
+                    self.records.index_payloads()
+                    return versions
             finally:
                 backend.engine.dispose()
+
+    def survey_names(self) -> NameSurvey:
+        """The names of before 0.2 that `merge_names` would find in all of their spellings; changes nothing."""
+        return self.records.names.survey()
+
+    def merge_names(self) -> None:
+        """Find every subject by its canonical form, in whichever spelling its records have it."""
+        if self.records.names.merged:
+            return
+        with self.writing("upgrade"), self.write_transaction() as connection:
+            self.records.names.merge_subjects(connection)
 
     @property
     def _recovery(self) -> Recovery:
