@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lmeraser.service import limits
-from lmeraser.service.limits import BodySizeLimit, RateLimiter
+from lmeraser.service.limits import BodySizeLimit, Budget, RateLimiter
 from lmeraser.service.problems import Problem
 
 
@@ -23,9 +23,9 @@ class Clock:
         return self.now
 
 
-def taken(buckets: RateLimiter, name: str) -> bool:
+def taken(buckets: RateLimiter, name: str, tokens: int = 1) -> bool:
     try:
-        buckets.take(name)
+        buckets.take(name, tokens)
     except Problem as problem:
         return not (problem.status == 429 and int(problem.headers["Retry-After"]) >= 1)
     return True
@@ -65,6 +65,53 @@ def test_names_that_are_full_again_are_forgotten(monkeypatch: pytest.MonkeyPatch
     assert len(buckets._buckets) <= 11
 
 
+def test_a_call_that_costs_more_takes_more_tokens_and_at_most_a_whole_bucket() -> None:
+    clock = Clock()
+    buckets = RateLimiter(2.0, 10, clock)
+    buckets.take("a", 9)
+    assert not taken(buckets, "a", 2)
+    assert taken(buckets, "a", 1)
+    with pytest.raises(Problem) as caught:
+        buckets.take("a", 1000)
+    assert caught.value.headers["Retry-After"] == "5"
+    clock.now = 5.0
+    assert taken(buckets, "a", 1000)
+
+
+def test_many_callers_do_not_make_a_call_expensive(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "_MAX_BUCKETS", 10)
+    dropped: list[int] = []
+    clock = Clock()
+    buckets = RateLimiter(1.0, 1000, clock)
+    drop = buckets._drop_full_buckets
+    buckets._crowded = 10
+
+    def dropping(now: float) -> None:
+        dropped.append(1)
+        drop(now)
+
+    monkeypatch.setattr(buckets, "_drop_full_buckets", dropping)
+    for number in range(1000):
+        buckets.take(f"address {number}")
+    assert len(dropped) < 12
+
+
+def test_a_budget_is_shared_and_nobody_holds_more_than_a_share() -> None:
+    budget = Budget(10, 6)
+    with budget.reserve("a", 4) as mine, budget.reserve("b", 3) as theirs:
+        with pytest.raises(Problem, match="busy"):
+            mine.add(3)  # more than a share
+        with pytest.raises(Problem, match="busy"):
+            theirs.add(4)  # more than there is
+        mine.add(2)
+        assert budget.held == 9
+        mine.release()
+        mine.release()
+        assert budget.held == 3
+        theirs.add(3)
+    assert budget.held == 0
+
+
 async def echo(scope: Any, receive: Any, send: Any) -> None:
     """Reads the body and answers with its length."""
     length, more = 0, True
@@ -91,7 +138,9 @@ def answered(parts: list[bytes], headers: list[tuple[bytes, bytes]], path: str =
         sent.append(message)
 
     asyncio.run(
-        BodySizeLimit(echo, 10, {"/more": 1000})({"type": "http", "path": path, "headers": headers}, receive, send)
+        BodySizeLimit(echo, 10, {"/more": 1000, "/below/": 1000, "/below/not": 10})(
+            {"type": "http", "path": path, "headers": headers}, receive, send
+        )
     )
     assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
     return sent[0]["status"], sent[1]["body"]
@@ -109,4 +158,6 @@ def test_a_large_body_is_refused_whatever_length_is_told(parts: list[bytes], tol
     assert status == 413
     if told is None:
         assert answered(parts, [], "/more")[0] == 200
+        assert answered(parts, [], "/below/it")[0] == 200
+        assert answered(parts, [], "/below/not")[0] == 413
     assert json.loads(body)["type"] == "urn:lmeraser:problem:too-large"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import logging
 import re
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +91,46 @@ def test_a_whole_life_of_a_request_leaves_nothing_personal_in_logs_answers_or_ar
     certificate = api.get(f"{path}/certificate").json()
     told.append(base64.b64decode(certificate["payload"]).decode())  # not the signature, which is any bytes
     assert not PERSONAL.search("\n".join([*told, caplog.text]))
+
+
+def test_methods_are_free_text_and_reach_neither_log_nor_metrics(
+    api: Running, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "lmeraser")
+    for path in ("/requests", "/healthz", f"/requests/{uuid.uuid4()}", "/nowhere", "/ui/login"):
+        for number in range(9):
+            assert api.http.request(f"MALLORY{number}", path).status_code in (404, 405)
+    lines = [record.getMessage() for record in caplog.records if record.name.startswith("lmeraser")]
+    metrics = api.get("/metrics", "read").text
+    assert "MALLORY" not in "\n".join(lines) + metrics
+    series = {
+        line.partition("{")[2].partition("}")[0] for line in metrics.splitlines() if "call_seconds_count" in line
+    }
+    assert len(series) <= 6
+
+
+def test_a_client_that_goes_away_is_no_error(api: Running, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "lmeraser")
+    app: Any = api.http.app
+
+    async def receive() -> Any:
+        return next(messages)
+
+    async def send(message: Any) -> None:
+        raise AssertionError(message)
+
+    for path, kind in (("/requests", b"application/json"), ("/predict", b"multipart/form-data; boundary=x")):
+        messages = iter([{"type": "http.request", "body": b"--x", "more_body": True}, {"type": "http.disconnect"}])
+        headers = [(b"authorization", f"Bearer {api.keys['admin']}".encode()), (b"content-type", kind)]
+        scope = {
+            "type": "http", "method": "POST", "path": path, "raw_path": path.encode(), "query_string": b"",
+            "headers": headers, "client": ("127.0.0.1", 1), "server": ("testserver", 80), "scheme": "http",
+            "http_version": "1.1", "root_path": "",
+        }  # fmt: skip
+        asyncio.run(app(scope, receive, send))
+    assert [record.levelname for record in caplog.records if record.name == "lmeraser.service"] == ["INFO", "INFO"]
+    assert "POST /predict 499" in caplog.text
+    assert "POST /requests 499" in caplog.text
 
 
 def test_an_error_that_nobody_expected_tells_its_place_and_not_its_text(

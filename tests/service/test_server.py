@@ -20,11 +20,15 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from starlette.requests import Request
+from starlette.testclient import TestClient
 
 from conftest import Run, Template
 from lmeraser import Eraser
 from lmeraser.errors import InputError, LockedError
-from lmeraser.service.server import check_exposure, listen
+from lmeraser.service.access import client_address
+from lmeraser.service.app import make_app
+from lmeraser.service.server import _uvicorn_config, check_exposure, check_proxies, listen
 from lmeraser.service.service import Service
 from serving import HELD, PATIENCE, Process, copied, erasure, prepared, set_service, until
 
@@ -70,12 +74,44 @@ def test_others_reach_it_only_with_tls_and_a_key(root: Path) -> None:
             check_exposure(service, "0.0.0.0", tls=True, behind_proxy=False)
 
 
+def test_forwarded_addresses_are_believed_only_from_named_proxies(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORWARDED_ALLOW_IPS", "*")  # uvicorn's own setting
+    set_service(root, burst=3, requests_per_second=0.01)
+    refused: dict[tuple[str, ...], list[int]] = {}
+    for proxies in ((), ("10.0.0.0/8",), ("127.0.0.1",)):
+        with Eraser(root) as eraser:
+            service = Service(eraser)
+            config = _uvicorn_config(make_app(service), proxies)
+            config.load()
+            caller = TestClient(config.loaded_app, client=("127.0.0.1", 5))
+            forwarded = ({"X-Forwarded-For": f"203.0.113.{number}"} for number in range(6))
+            refused[proxies] = [caller.get("/model", headers=headers).status_code for headers in forwarded]
+            service.key_lookups.shutdown()
+    assert refused[()] == refused["10.0.0.0/8",] == [401] * 3 + [429] * 3
+    assert refused["127.0.0.1",] == [401] * 6
+    for wrong in ("*", "proxy.example", "10.0.0.1/8", ""):
+        with pytest.raises(InputError, match="not an IP address"):
+            check_proxies([wrong])
+
+
+def test_addresses_of_one_network_are_one_caller() -> None:
+    def caller(host: str | None) -> str:
+        return client_address(Request({"type": "http", "client": (host, 1) if host else None}))
+
+    assert caller("2606:2800:220:1::1") == caller("2606:2800:220:1:ffff::2") != caller("2606:2800:220:2::1")
+    assert caller("93.184.216.34") != caller("93.184.216.35")
+    assert caller("x" * 1000) == caller(None) == "address unknown"
+
+
 def test_what_the_command_refuses(root: Path, run: Run) -> None:
     for options, words in (
         (["--host", "0.0.0.0"], "--tls-certificate"),
         (["--host", "0.0.0.0", "--behind-proxy"], "keys create"),
         (["--tls-key", "x"], "give both"),
         (["--host", "203.0.113.1", "--behind-proxy"], "keys create"),
+        (["--trusted-proxy", "proxy.example"], "not an IP address"),
     ):
         refused = run("-w", root, "serve", *options)
         assert refused.code == 2

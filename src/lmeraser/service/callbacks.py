@@ -20,8 +20,10 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import functools
 import logging
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
@@ -210,12 +212,20 @@ class CallbackSender:
             **signature_headers(body, workspace.signing_key, self._config),
         }
         async with (
-            httpx2.AsyncClient(timeout=_TIMEOUT, trust_env=False, follow_redirects=False) as client,
+            httpx2.AsyncClient(
+                verify=_tls_context(), timeout=_TIMEOUT, trust_env=False, follow_redirects=False
+            ) as client,
             client.stream(
                 "POST", url, content=body, headers=headers, extensions={"sni_hostname": parts.hostname}
             ) as response,
         ):
             return "" if response.is_success else f"status {response.status_code}"
+
+
+@functools.cache
+def _tls_context() -> ssl.SSLContext:
+    """Load the certificate authorities once; each call has a client, and so connections, of its own."""
+    return httpx2.create_ssl_context(trust_env=False)
 
 
 async def _in_daemon_thread(function: Callable[[], R]) -> R:

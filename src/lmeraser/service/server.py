@@ -132,20 +132,7 @@ def run(
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("httpx2").setLevel(logging.ERROR)  # it would log the URLs of callbacks
-    config = uvicorn.Config(
-        app,
-        proxy_headers=bool(trusted_proxies),  # uvicorn would believe every process of this machine (rule 4)
-        forwarded_allow_ips=list(trusted_proxies),
-        log_config=None,
-        access_log=False,  # it would log paths, which may contain anything a caller sends (`logs`)
-        log_level="warning",
-        timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
-        ssl_certfile=certificate,
-        ssl_keyfile=key,
-        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-        server_header=False,
-        lifespan="off",
-    )
+    config = _uvicorn_config(app, trusted_proxies, certificate=certificate, key=key)
     host, port = listening.getsockname()[:2]
     url_host = f"[{host}]" if ":" in host else host
     with service, contextlib.closing(listening):
@@ -156,3 +143,22 @@ def run(
         sys.setswitchinterval(_SWITCH_INTERVAL)
         ready(f"http{'s' if certificate else ''}://{url_host}:{port}")
         _Server(config, service).run(sockets=[listening])
+
+
+def _uvicorn_config(
+    app: FastAPI, trusted_proxies: Sequence[str], *, certificate: Path | None = None, key: Path | None = None
+) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        proxy_headers=bool(trusted_proxies),  # uvicorn would believe every process of this machine (rule 4)
+        forwarded_allow_ips=list(trusted_proxies),
+        log_config=None,
+        access_log=False,  # it would log paths, which may contain anything a caller sends (`logs`)
+        log_level="warning",
+        timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        server_header=False,
+        lifespan="off",
+        ssl_certfile=certificate,
+        ssl_keyfile=key,
+    )

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from starlette.testclient import TestClient
 
 import lmeraser.pipeline.executors.local as local
-from conftest import DIGIT_COLUMNS, Template, digits
+from conftest import DIGIT_COLUMNS, Template, digits, respell
 from lmeraser import Eraser
 from lmeraser.evidence.dsse import SigningKey
 from lmeraser.pipeline.executors.local import LocalExecutor
@@ -114,6 +114,15 @@ class Browser:
     def file(self, **fields: str) -> Page:
         """File a request through its plan."""
         return self.send("/ui/file", self.plan(**fields), **fields)
+
+
+def counted(api: Running, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """What the rate limiter is asked for from now on."""
+    asked: list[tuple[str, int]] = []
+    monkeypatch.setattr(
+        api.service.rate_limiter, "take", lambda caller, tokens=1: asked.append((caller.split()[0], tokens))
+    )
+    return asked
 
 
 def browser(api: Running, scope: str | None = "admin") -> Browser:
@@ -345,6 +354,27 @@ def test_names_that_were_never_here_are_shown_beside_the_form(api: Running) -> N
     assert PLAIN in Tags(changed.text).words
 
 
+def test_names_that_look_alike_are_shown_before_anything_is_confirmed(api: Running) -> None:
+    records = api.service.workspace.records
+    respell(records, PLAIN, subject="Anna")
+    respell(records, "digit-0005", subject="anna", to="Digit-0006")
+    one = browser(api, "request")
+    words = Tags(one.plan(subjects="Anna\r\n").text).words
+    assert "subject 'Anna' looks like 'anna', which is not selected" in words
+    assert "look alike" in Tags(one.plan(ids="digit-0006").text).words
+    assert "look alike" not in Tags(one.plan(subjects="w1").text).words
+
+
+def test_a_line_of_the_form_is_a_name_as_it_is_written(api: Running) -> None:
+    respell(api.service.workspace.records, PLAIN, to="17")
+    respell(api.service.workspace.records, "digit-0005", to="17 ")
+    one = browser(api, "request")
+    page = one.plan(ids="#1\r\n 17\r\n")
+    assert (page.status_code, "record id &#39;#1&#39;" in page.text) == (422, True)
+    one.file(ids="17 \r\n\r\n \r\n")
+    assert api.service.workspace.requests.pending_selection().ids == ("17 ",)
+
+
 @pytest.mark.parametrize(
     "fields",
     [
@@ -497,3 +527,32 @@ def test_pages_have_landmarks_labels_and_headers(api: Running) -> None:
         named = [a[n] for _, a in tags.tags for n in ("aria-labelledby", "aria-describedby") if n in a]
         assert {name for names in named for name in names.split()} <= set(ids)
     assert "aria-live" in one.get(f"/ui/requests/{filed}").text
+
+
+def test_forms_without_a_session_are_counted_and_not_read(
+    api: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(_: Request) -> None:
+        raise AssertionError("read")
+
+    asked = counted(api, monkeypatch)
+    with monkeypatch.context() as patch:
+        patch.setattr(Request, "stream", read)
+        for path in ("login", "file", "file/plan", f"requests/{uuid.uuid4()}/cancel", "logout"):
+            assert api.http.post(f"/ui/{path}", data={"key": "x"}, follow_redirects=False).status_code == 303
+    assert asked == [("address", 1)] * 5
+    stranger = browser(api, None)
+    page = stranger.get("/ui/login")
+    assert stranger.send("/ui/login", page, key="lme_wrong").status_code == 403
+    assert stranger.http.post("/ui/login", data={"token": "wrong"}).status_code == 403
+    assert asked == [("address", 1)] * 7
+    assert stranger.http.post("/ui/login", data={"token": "x" * 5000}).status_code == 413
+
+
+def test_a_long_form_costs_more_and_is_limited(api: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = browser(api)
+    page = one.get("/ui/file")
+    asked = counted(api, monkeypatch)
+    assert "Too many" in one.send("/ui/file/plan", page, ids="\n".join(f"n{n}" for n in range(20_000))).text
+    assert [tokens for _, tokens in asked if tokens > 1] == [2]
+    assert one.send("/ui/file/plan", page, ids="x" * 300_000).status_code == 413

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lmeraser.service.dashboard import sessions as sessions_module
 from lmeraser.service.dashboard.sessions import LIFETIME, Sessions
 
 KEY = "0123456789ab"
@@ -32,6 +33,24 @@ def test_a_session_ends_after_some_hours_and_at_once_when_it_is_ended() -> None:
     assert sessions.read(second) is None
     sessions.end(one)  # those that ended by themselves are not remembered
     assert sessions.read(first) is None
+
+
+def test_ended_sessions_are_remembered_within_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions_module, "_MAX_ENDED", 10)
+    now = [1000.0]
+    sessions = Sessions(lambda: now[0])
+    for _ in range(50):
+        sessions.end(sessions.open()[0])
+    assert not sessions._ended, "without a key there is nothing to end"
+    ended = []
+    for _ in range(50):
+        now[0] += 1
+        session, cookie = sessions.open(KEY)
+        ended.append(cookie)
+        sessions.end(session)
+        assert len(sessions._ended) <= 10
+    assert not any(map(sessions.read, ended))
+    assert sessions.read(sessions.open(KEY)[1]) is not None
 
 
 def test_another_process_takes_no_cookie_and_no_token_of_this_one() -> None:

@@ -6,13 +6,15 @@ import base64
 import json
 import uuid
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from conftest import respell
 from lmeraser import Eraser
+from lmeraser.core.time import to_text
 from lmeraser.inference.quarantine import QuarantineScope
 from lmeraser.pipeline.executors.local import LocalExecutor
 from lmeraser.service.model_holder import ModelHolder, ServedModel
@@ -52,8 +54,40 @@ def test_a_request_is_accepted_with_a_receipt(api: Running) -> None:
     assert (request.id, request.state, request.regulation) == (receipt["subject_request_id"], "pending", "gdpr")
 
 
-def test_the_period_begins_with_its_arrival_if_the_person_is_said_to_ask_later(api: Running) -> None:
-    answer = api.file(GONE, submitted_time="2200-01-01T00:00:00+02:00", regulation="ccpa").json()
+@pytest.mark.parametrize(
+    "moment", ["0001-01-01T00:00:00+14:00", "1970-01-01T00:00:00Z", "2200-01-01T00:00:00+02:00"]
+)
+def test_a_time_at_which_nobody_can_have_asked_is_refused(api: Running, moment: str) -> None:
+    wanted = erasure(GONE, submitted_time=moment)
+    planned = {name: wanted[name] for name in ("subject_identities", "submitted_time")}
+    for path, body in (("/requests", wanted), ("/plan", planned)):
+        refused = problem(api.call("POST", path, json=body), 422, "submitted-time")
+        assert refused["faults"][0]["where"] == "submitted_time"
+    assert api.service.workspace.requests.all() == []
+
+
+def test_null_is_left_out_everywhere(api: Running) -> None:
+    wanted = erasure(GONE) | {"api_version": None, "status_callback_urls": None}
+    wanted["extensions"] = {"lmeraser": {"audit": None, "with_duplicates": None}, "other": None}
+    assert api.call("POST", "/requests", json=wanted).status_code == 201
+    identities = erasure(OTHER)["subject_identities"]
+    nulls = {"regulation": None, "submitted_time": None, "extensions": None}
+    assert api.call("POST", "/plan", json={"subject_identities": identities, **nulls}).status_code == 200
+    missing = api.call("POST", "/requests", json=erasure(GONE) | {"submitted_time": None})
+    assert missing.status_code == 400
+    assert missing.json()["faults"][0]["where"] == "submitted_time"
+
+
+def test_the_day_on_which_the_person_asked_is_kept(api: Running) -> None:
+    answer = api.file(GONE, submitted_time="2026-01-20T10:00:00+02:00", regulation="ccpa").json()
+    (request,) = api.service.workspace.requests.all()
+    assert request.asked == "2026-01-20T08:00:00Z"
+    assert answer["expected_completion_time"] == "2026-03-06T08:00:00Z"
+
+
+def test_the_period_begins_with_its_arrival_if_the_clock_of_the_caller_is_ahead(api: Running) -> None:
+    ahead = to_text(api.service.workspace.clock() + timedelta(hours=20))
+    answer = api.file(GONE, submitted_time=ahead, regulation="ccpa").json()
     period = datetime.fromisoformat(answer["expected_completion_time"]) - datetime.fromisoformat(
         answer["received_time"]
     )
@@ -79,7 +113,66 @@ def test_a_repeated_request_is_the_same_one(api: Running) -> None:
     assert len({tuple(answer.json()[name] for name in same) for answer in (first, again, turned)}) == 1
     assert len(api.get("/requests").json()["requests"]) == 1
     wanted["subject_identities"].pop()
-    problem(api.call("POST", "/requests", json=wanted), 409, "other-names")
+    problem(api.call("POST", "/requests", json=wanted), 409, "request-conflict")
+
+
+def test_a_repeated_id_with_anything_else_is_refused_without_a_receipt(api: Running) -> None:
+    api.service.config = api.service.config.model_copy(update={"callback_hosts": ("one.example",)})
+    wanted = erasure(GONE)
+    assert api.call("POST", "/requests", json=wanted).status_code == 201
+    changes: list[dict[str, Any]] = [
+        {"regulation": "ccpa"},
+        {"submitted_time": "2026-01-30T12:00:00Z"},
+        {"extensions": {"lmeraser": {"audit": True}}},
+        {"status_callback_urls": ["https://one.example/"]},
+        {"subject_identities": erasure(OTHER)["subject_identities"]},
+    ]
+    for change in changes:
+        refused = api.call("POST", "/requests", json={**wanted, **change})
+        problem(refused, 409, "request-conflict")
+        assert "X-OpenDSR-Signature" not in refused.headers
+    assert api.call("POST", "/requests", json={**wanted, "api_version": "2.0"}).status_code == 200
+    (request,) = api.service.workspace.requests.all()
+    assert (request.regulation, request.audit, request.names) == ("gdpr", False, 1)
+    wanted = erasure(GONE, status_callback_urls=["https://one.example/a", "https://one.example/b"])
+    assert api.call("POST", "/requests", json=wanted).status_code == 201
+    wanted["status_callback_urls"].reverse()
+    assert api.call("POST", "/requests", json=wanted).status_code == 200
+    wanted["status_callback_urls"].pop()
+    problem(api.call("POST", "/requests", json=wanted), 409, "request-conflict")
+    wanted = erasure(GONE)
+    api.call("POST", "/requests", json=wanted)
+    api.call("DELETE", f"/requests/{wanted['subject_request_id']}")
+    detail = problem(api.call("POST", "/requests", json=wanted), 409, "request-conflict")["detail"]
+    assert "cancelled" in detail
+
+
+# --- what a key may learn ------------------------------------------------------------------------------------
+
+
+def test_a_key_that_only_submits_is_answered_alike_whatever_is_held(api: Running, network: LocalExecutor) -> None:
+    with Eraser(api.service.workspace.root) as beside:
+        beside.session.executors.use(network)
+        beside.unlearn(ids=[OTHER])
+    filed = {name: erasure(name) for name in (GONE, OTHER, "nobody")}
+    answers = [api.call("POST", "/requests", "submit", json=wanted) for wanted in filed.values()]
+    assert [answer.status_code for answer in answers] == [201, 201, 201]
+    for answer in answers:
+        receipt = answer.json()
+        assert len(base64.b64decode(receipt.pop("encoded_request"))) > 100
+        assert receipt.keys() == {
+            "controller_id", "subject_request_id", "received_time", "expected_completion_time", "api_version"
+        }  # fmt: skip
+    paths = [f"/requests/{wanted['subject_request_id']}" for wanted in filed.values()]
+    for path in (*paths, f"{paths[0]}/certificate", f"{paths[0]}/events", "/requests", "/model"):
+        problem(api.get(path, "submit"), 403, "scope")
+    wanted = erasure(GONE, status_callback_urls=["https://one.example/"])
+    api.service.config = api.service.config.model_copy(update={"callback_hosts": ("one.example",)})
+    problem(api.call("POST", "/requests", "submit", json=wanted), 403, "scope")
+    requests = api.service.workspace.requests
+    found = [requests.selection(requests.require(path.rpartition("/")[2])) for path in paths]
+    assert [(one.ids, one.already_deleted) for one in found] == [((GONE,), ()), ((), (OTHER,)), ((), ())]
+    problem(api.file("nobody"), 422, "unknown-identity")
 
 
 def test_many_callers_at_once_and_some_of_them_wrong(api: Running) -> None:
@@ -108,6 +201,27 @@ def test_a_field_that_is_wrong_is_named(api: Running, change: dict[str, Any], wh
     values = problem(api.file(GONE, **change), 400, "invalid")
     assert [fault["where"] for fault in values["faults"]] == [where]
     assert api.service.workspace.requests.all() == []
+
+
+def test_a_name_is_taken_in_every_spelling_and_names_that_look_alike_are_told_before(api: Running) -> None:
+    records = api.service.workspace.records
+    respell(records, OTHER, subject="Ren\u00e9e")
+    respell(records, "digit-0005", subject="renee")
+    wanted = erasure(subjects=["Rene\u0301e "])
+    plan = api.call("POST", "/plan", json={"subject_identities": wanted["subject_identities"]}).json()
+    assert plan["records"] == 1
+    assert plan["near_misses"] == [{"kind": "subject", "given": "Rene\u0301e ", "held": "renee"}]
+    assert api.call("POST", "/requests", json=wanted).status_code == 201
+    assert api.service.workspace.requests.pending_selection().ids == (OTHER,)
+
+
+def test_names_that_mean_several_are_refused(api: Running) -> None:
+    records = api.service.workspace.records
+    respell(records, OTHER, subject="x", before=True)
+    respell(records, "digit-0005", subject="x ", before=True)
+    problem(api.file(subjects=["x"]), 422, "ambiguous-identity")
+    assert api.service.workspace.requests.all() == []
+    assert api.file(subjects=["x", "x "]).status_code == 201
 
 
 @pytest.mark.parametrize(

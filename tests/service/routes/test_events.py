@@ -111,6 +111,27 @@ def test_silence_is_broken_and_the_stream_ends_with_the_service(
     assert len(parsed(text)) == 1
 
 
+@pytest.mark.parametrize("seen", ["pending", "in_progress"])
+def test_a_stream_ends_when_its_key_is_revoked(api: Running, monkeypatch: pytest.MonkeyPatch, seen: str) -> None:
+    request, workspace = filed(api), api.service.workspace
+    if seen == "in_progress":
+        with workspace.writing("test"), workspace.write_transaction() as connection:
+            workspace.requests.begin(connection, workspace.requests.all(), None, now=workspace.clock())
+    key = next(key for key in workspace.api_keys.all() if key.name == "read")
+    polls: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        polls.append(seconds)
+        assert len(polls) < 3, "it goes on"
+        if len(polls) == 2:
+            workspace.api_keys.revoke(key.id, now=workspace.clock())
+
+    monkeypatch.setattr("lmeraser.service.routes.events.anyio.sleep", sleep)
+    ((_, status),) = parsed(api.get(f"/requests/{request}/events", "read").text)
+    assert status["request_status"] == seen
+    assert api.service.streams.held == 0
+
+
 def test_not_too_many_follow_at_once(api: Running) -> None:
     request = filed(api)
     api.call("DELETE", f"/requests/{request}")

@@ -13,7 +13,6 @@ from lmeraser.service.dashboard.authorization import (
     check_csrf_token,
     delete_session_cookie,
     require_scope,
-    session_of,
     set_session_cookie,
 )
 from lmeraser.service.dashboard.pages import (
@@ -23,6 +22,7 @@ from lmeraser.service.dashboard.pages import (
     PageRoute,
     read_static_file,
     render,
+    session_of,
     sessions_of,
 )
 from lmeraser.service.problems import Problem

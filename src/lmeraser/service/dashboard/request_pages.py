@@ -13,8 +13,8 @@ from starlette.responses import RedirectResponse, Response
 from lmeraser.errors import InputError, LmeraserError, VerificationError
 from lmeraser.evidence.certificate import verify, verify_in_ledger
 from lmeraser.evidence.dsse import Envelope, PublicKey
-from lmeraser.service.dashboard.authorization import User, check_csrf_token, require_scope, session_of
-from lmeraser.service.dashboard.pages import HOME, PageRoute, render, time_left
+from lmeraser.service.dashboard.authorization import User, check_csrf_token, require_scope
+from lmeraser.service.dashboard.pages import HOME, PageRoute, render, session_of, time_left
 from lmeraser.service.routes import erasure, events
 from lmeraser.service.routes.planning import plan_deletion
 from lmeraser.service.service import Service, service_of

@@ -15,9 +15,9 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from lmeraser.core.time import from_text
-from lmeraser.errors import InputError
+from lmeraser.errors import InputError, RequestConflictError
 from lmeraser.service.access import require_scope
-from lmeraser.service.bodies import check_identity_count, json_body, json_body_schema
+from lmeraser.service.bodies import check_identity_count, check_times, json_body, json_body_schema
 from lmeraser.service.callbacks import check_urls, signature_headers
 from lmeraser.service.opendsr_requests import ErasureRequest
 from lmeraser.service.opendsr_responses import (
@@ -32,12 +32,14 @@ from lmeraser.service.opendsr_responses import (
 from lmeraser.service.problems import Problem, documented
 from lmeraser.service.service import Service, service_of
 from lmeraser.workspace.api_keys import ApiKey
+from lmeraser.workspace.requests.selection import Unknown
 from lmeraser.workspace.requests.state import Request
 
 router = APIRouter(tags=["deletion requests"])
 
-_admit = require_scope("request")
-RequestKey = Annotated[ApiKey, Depends(_admit)]
+_admit_filing = require_scope("submit", "request")
+FilingKey = Annotated[ApiKey, Depends(_admit_filing)]
+RequestKey = Annotated[ApiKey, Depends(require_scope("request"))]
 FollowKey = Annotated[ApiKey, Depends(require_scope("request", "read"))]
 ReadKey = Annotated[ApiKey, Depends(require_scope("read"))]
 
@@ -59,20 +61,20 @@ _CERTIFICATE = {
     openapi_extra=json_body_schema(ErasureRequest),
 )
 async def file_request(
-    body: Annotated[ErasureRequest, Depends(json_body(ErasureRequest, _admit))], call: Call, key: RequestKey
+    body: Annotated[ErasureRequest, Depends(json_body(ErasureRequest, _admit_filing))], call: Call, key: FilingKey
 ) -> Response:
-    """File a deletion request (scope `request`).
+    """File a deletion request (scope `submit` or `request`).
 
     When this responds, the request is on disk, and no prediction that begins later uses clusters or global heads
-    with its records. If no response arrives, file it again with the same id.
+    with its records. If no response arrives, file it again with the same id; anything else under the same id is
+    refused. For a key with the scope `submit` alone the answer does not depend on which names are held.
     """
     service = service_of(call)
     sent = await call.body()
     check_supported(body, service)
-    try:
-        request, new = await asyncio.wrap_future(submit_request(service, body))
-    except InputError as error:
-        raise _conflict(error) from None
+    if body.status_callback_urls and not key.may(["request"]):
+        raise Problem(403, "scope", "Callbacks tell the outcome; they need the scope request")
+    request, new = await asyncio.wrap_future(submit_request(service, body, key))
     return signed_response(Receipt.of(request, sent, service.config), service, 201 if new else 200)
 
 
@@ -196,9 +198,14 @@ def read_certificate(service: Service, request_id: str) -> bytes:
     return path.read_bytes()
 
 
-def submit_request(service: Service, body: ErasureRequest) -> Future[tuple[Request, bool]]:
-    """Accept a request that `check_supported` has passed; the request, and whether it is new."""
-    return service.request_writer.submit(partial(_accept, service, body))
+def submit_request(service: Service, body: ErasureRequest, key: ApiKey) -> Future[tuple[Request, bool]]:
+    """Accept a request that `check_supported` has passed; the request, and whether it is new.
+
+    For a key that may only submit, names that are unknown here delete nothing, and are not refused: the status and
+    the certificate, which it may not read, tell how many records were deleted.
+    """
+    unknown: Unknown = "refuse" if key.may(["request"]) else "ignore"
+    return service.request_writer.submit(partial(_accept, service, body, unknown))
 
 
 def submit_cancellation(service: Service, request_id: str) -> Future[Request]:
@@ -223,22 +230,25 @@ def check_supported(body: ErasureRequest, service: Service) -> None:
     if body.subject_request_type != "erasure":
         detail = "Request type not supported; only erasure is, because a model holds no copy of data to hand out"
         raise Problem(422, "request-type", detail)
+    check_times(body.draft(), service)
     check_identity_count(len(body.subject_identities), service)
     check_urls(body.status_callback_urls, service.config)
 
 
-def _accept(service: Service, body: ErasureRequest, connection: Connection) -> tuple[Request, bool]:
-    """Accept a request; the request, and whether it is new."""
+def _accept(
+    service: Service, body: ErasureRequest, unknown: Unknown, connection: Connection
+) -> tuple[Request, bool]:
+    """Accept a request; the request, and whether it is new.
+
+    Raises:
+        RequestConflictError: its id belongs to a request with other content, or to a cancelled one.
+    """
     workspace = service.workspace
     now = workspace.clock()
     new = workspace.requests.get(str(body.subject_request_id), connection) is None
-    request = workspace.requests.accept(body.draft(now), now=now, connection=connection)
+    request = workspace.requests.accept(body.draft(), now=now, connection=connection, unknown=unknown)
     if new:
         workspace.subscriptions.add(connection, request.id, body.status_callback_urls, now=now)
+    elif request.open and workspace.subscriptions.urls(connection, request.id) != {*body.status_callback_urls}:
+        raise RequestConflictError("Request id belongs to a request with other content")
     return request, new
-
-
-def _conflict(error: InputError) -> Exception:
-    if type(error) is InputError:  # everything else that raises it was checked before
-        return Problem(409, "other-names", "This subject_request_id belongs to a request with other identities")
-    return error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
@@ -218,7 +218,7 @@ async def _read_uploads(call: Call, service: Service, received: Reservation) -> 
         await form.close()
 
 
-async def _counted(chunks: AsyncIterator[bytes], received: Reservation) -> AsyncIterator[bytes]:
+async def _counted(chunks: AsyncIterator[bytes], received: Reservation) -> AsyncGenerator[bytes, None]:
     """Chunks of a body, each reserved before it is kept."""
     async for chunk in chunks:
         received.add(len(chunk))
