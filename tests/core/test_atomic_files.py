@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from lmeraser.core.atomic_files import storage_errors, write_atomic
+from lmeraser.core.atomic_files import SHARED, storage_errors, write_atomic
 from lmeraser.errors import StorageError
 
 
@@ -84,8 +84,8 @@ def test_an_interruption_is_passed_on_and_leaves_nothing(tmp_path: Path, monkeyp
 
 
 def test_a_file_keeps_the_mode_it_is_written_with(tmp_path: Path) -> None:
-    write_atomic(tmp_path / "a" / "public", b"x")
-    write_atomic(tmp_path / "a" / "private", b"x", mode=0o600)
+    write_atomic(tmp_path / "a" / "public", b"x", mode=SHARED)
+    write_atomic(tmp_path / "a" / "private", b"x")
     modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "a").iterdir()}
     assert modes == {"public": 0o644, "private": 0o600}
 

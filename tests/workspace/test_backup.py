@@ -6,6 +6,7 @@ import io
 import itertools
 import json
 import shutil
+import signal
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,13 +14,16 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection, text
 
+from conftest import Run
 from faults import ALL, CLASSES, CONFIG, NOW, add, name, opened, stopped
 from lmeraser import Eraser
+from lmeraser.core.digests import Digest
 from lmeraser.errors import CorruptError, FormatError, InputError, LmeraserError, VerificationError, WorkspaceError
+from lmeraser.evidence.dsse import PublicKey, SigningKey
 from lmeraser.storage import migrate as schema
 from lmeraser.storage.engines import open_backend
 from lmeraser.workspace import backup as module
-from lmeraser.workspace.backup import BackupReport, backup
+from lmeraser.workspace.backup import PAYLOAD_TYPE, BackupReport, backup
 from lmeraser.workspace.restore import restore
 from lmeraser.workspace.workspace import Workspace
 
@@ -160,15 +164,25 @@ def test_older_tables_are_brought_to_this_version(work: Path, tmp_path: Path) ->
     with rows.engine.begin() as connection:
         for table in ("api_keys", "subscriptions"):
             connection.execute(text(f"DROP TABLE {table}"))
+        for column in ("payload", "near_id", "near_subject"):
+            connection.execute(text(f"DROP INDEX ix_records_{column}"))
+            connection.execute(text(f"ALTER TABLE records DROP COLUMN {column}"))
+        for column in ("asked", "duplicates", "near_duplicates"):
+            connection.execute(text(f"ALTER TABLE requests DROP COLUMN {column}"))
         connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
     rows.engine.dispose()
     found["rows.db"] = old.read_bytes()
     contents = json.loads(found["backup.json"])
-    from lmeraser.core.digests import Digest
-
     contents["files"]["rows.db"] = Digest.of(found["rows.db"])
+    contents["format"] = 1
+    contents["files"]["notes.txt"] = Digest.of(b"what else lay in the folder")
     found["backup.json"] = json.dumps(contents).encode()
-    restore(repacked(tmp_path / "old.tar", found), tmp_path / "new", newest=(work / "ledger").read_bytes())
+    del found["backup.sig"]
+    with pytest.raises(VerificationError, match="not signed"):
+        restore(repacked(tmp_path / "old.tar", found), tmp_path / "new")
+    found["notes.txt"] = b"what else lay in the folder"
+    restore(repacked(tmp_path / "old.tar", found), tmp_path / "new", newest=(work / "ledger").read_bytes(), unsigned=True)
+    assert not (tmp_path / "new" / "notes.txt").exists()
     with opened(tmp_path / "new") as eraser:
         assert len(eraser.record_ids()) == 11
     assert schema.VERSION > "0001"
@@ -201,15 +215,82 @@ def no_contents(files: dict[str, bytes]) -> None:
     del files["backup.json"]
 
 
+def no_signature(files: dict[str, bytes]) -> None:
+    del files["backup.sig"]
+
+
+def described(files: dict[str, bytes]) -> None:
+    """Let the digests fit whatever is there."""
+    contents = json.loads(files["backup.json"])
+    contents["files"] = {name: Digest.of(files[name]) for name in contents["files"]}
+    files["backup.json"] = json.dumps(contents).encode()
+
+
+def a_setting_changed(files: dict[str, bytes]) -> None:
+    files["lmeraser.toml"] += b"\n[requests]\nquarantine = false\n"
+    described(files)
+
+
+def another_signing_key(files: dict[str, bytes]) -> None:
+    files["signing.key"] = SigningKey.new().pem
+    described(files)
+
+
+def signed_by_somebody_else(files: dict[str, bytes]) -> None:
+    key = SigningKey.new()
+    files["signing.key"], files["signing.pub"] = key.pem, key.public.pem
+    described(files)
+    files["backup.sig"] = key.sign(files["backup.json"], payload_type=PAYLOAD_TYPE).to_bytes()
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE])
+@pytest.mark.parametrize("unsigned", [True, False])
+def test_a_backup_is_made_of_regular_files_alone(work: Path, tmp_path: Path, kind: bytes, unsigned: bool) -> None:
+    with tarfile.open(tmp_path / "bad.tar", "w") as archive:
+        info = tarfile.TarInfo("calibration.json")
+        info.type, info.linkname = kind, "../../outside"
+        archive.addfile(info)
+    with pytest.raises(InputError, match="link, folder or device"):
+        restore(tmp_path / "bad.tar", tmp_path / "new", unsigned=unsigned)
+    assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_a_backup_of_another_workspace_is_told_by_a_key_kept_elsewhere(work: Path, tmp_path: Path) -> None:
+    made(work, tmp_path / "backup.tar")
+    with pytest.raises(VerificationError, match="another key"):
+        restore(tmp_path / "backup.tar", tmp_path / "new", key=SigningKey.new().public)
+    restore(tmp_path / "backup.tar", tmp_path / "new", key=PublicKey.read(work / "signing.pub"))
+
+
+def test_sigterm_leaves_no_keys_beside_the_target(
+    work: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "disk"
+
+    def terminated(*_: object) -> None:
+        assert list(folder.iterdir())
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(module, "_pack", terminated)
+    before = signal.getsignal(signal.SIGTERM)
+    assert run("-w", work, "backup", folder / "backup.tar").code == 130
+    assert list(folder.iterdir()) == []
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
 @pytest.mark.parametrize(
     ("attack", "error", "told"),
     [
         (another_format, FormatError, "format 99"),
         (another_byte, CorruptError, "ledger"),
         (a_file_less, CorruptError, "records.keys"),
-        (a_file_more, CorruptError, "generations"),
+        (a_file_more, InputError, "generations"),
         (a_way_out, InputError, "outside"),
         (no_contents, InputError, "backup.json"),
+        (no_signature, InputError, "backup.sig"),
+        (a_setting_changed, VerificationError, "another one"),
+        (another_signing_key, VerificationError, "another key"),
+        (signed_by_somebody_else, VerificationError, "another key"),
     ],
 )
 def test_a_damaged_backup_gives_nothing(

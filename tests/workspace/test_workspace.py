@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from conftest import tiny_config
-from lmeraser.config.schema import read
+from conftest import DIGIT_COLUMNS, NOW, digits, tiny_config
+from fake import Fake
+from lmeraser import Eraser
+from lmeraser.config.schema import parse, read
 from lmeraser.errors import ConfigError, CorruptError, LmeraserError
 from lmeraser.workspace.workspace import Workspace
 
@@ -31,6 +34,45 @@ def test_a_workspace_is_made_with_its_settings_classes_and_a_secret(root: Path) 
     assert len(workspace.secret) == 32
     assert (root / "secret.key").stat().st_mode & 0o777 == 0o600
     workspace.close()
+
+
+@pytest.fixture
+def permissive() -> Iterator[None]:
+    """Nothing is masked: everybody may read and write whatever a program does not protect."""
+    before = os.umask(0)
+    yield
+    os.umask(before)
+
+
+def readable_by_others(root: Path) -> dict[str, str]:
+    """Modes of whatever somebody else may open."""
+    modes = {str(path): path.stat().st_mode for path in (root, *root.rglob("*"))}
+    return {path: oct(mode) for path, mode in modes.items() if mode & 0o077}
+
+
+@pytest.mark.sqlite
+def test_nobody_else_can_read_a_workspace_whatever_the_umask(tmp_path: Path, permissive: None) -> None:
+    root = tmp_path / "new" / "w"
+    config = parse({"partition": {"clusters": 4, "sample_size": 12}})
+    with Eraser.create(root, config, clock=lambda: NOW) as eraser:
+        eraser.session.executors.use(Fake())
+        eraser.add(digits(range(24)), columns=DIGIT_COLUMNS)
+        eraser.train()
+        eraser.unlearn(ids=["digit-0003"])
+        assert eraser.draw()
+        with eraser.workspace.writing("test"):
+            assert not readable_by_others(root.parent)
+    assert not readable_by_others(root.parent)
+
+
+@pytest.mark.sqlite
+def test_an_upgrade_protects_what_an_older_version_left_open(root: Path) -> None:
+    for path in (root, *root.rglob("*")):
+        path.chmod(0o777 if path.is_dir() else 0o644)
+    workspace = Workspace(root)
+    workspace.upgrade()
+    workspace.close()
+    assert not readable_by_others(root)
 
 
 @pytest.mark.parametrize("data", [b"not a database", b"SQLite format 3\x00" + b"\xff" * 5000])

@@ -1,5 +1,7 @@
 """Atomic and durable writing of files: a reader sees the old bytes or the new ones, never half of them.
 
+Files and folders are readable by their owner alone, whatever the umask, unless a caller shares them.
+
 Steps: write under a temporary name beside the target, flush to the disk, rename, flush the folder. Names of
     temporary files begin with `TEMPORARY`; the next purge removes those that a killed process left behind.
 """
@@ -11,20 +13,32 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO, Literal
 
 from lmeraser.errors import InputError, StorageError
 
 TEMPORARY = ".tmp-"
+PRIVATE = 0o600  # mode of files
+SHARED = 0o644
+_PRIVATE_FOLDER = 0o700
 
 
-def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+def write_atomic(path: Path, data: bytes, *, mode: int = PRIVATE) -> None:
     """Replace the file at ``path``; after any failure the old file is there and no temporary one.
+
+    Args:
+        path: of the file; missing folders are created.
+        data: its bytes.
+        mode: `PRIVATE`, or `SHARED` for what holds nothing private.
 
     Raises:
         StorageError: the operating system refused, for instance because the disk is full.
     """
     with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if mode == PRIVATE:
+            make_private_folder(path.parent)
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=TEMPORARY, dir=path.parent)
         temporary = Path(name)
         try:
@@ -62,12 +76,36 @@ def append(path: Path, data: bytes) -> None:
     """
     with storage_errors(path):
         is_new = not path.exists()
-        with path.open("ab") as file:
+        with open_private(path, "ab") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         if is_new:
             flush_folder(path.parent)
+
+
+def make_private_folder(folder: Path) -> None:
+    """Create a folder and its missing parents, all of them for their owner alone."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    for path in reversed(missing):
+        path.mkdir(mode=_PRIVATE_FOLDER, exist_ok=True)
+
+
+def open_private(path: Path, mode: Literal["ab", "wb"]) -> BinaryIO:
+    """Open a file for writing; a new one is readable by its owner alone."""
+    return open(path, mode, opener=lambda name, flags: os.open(name, flags, PRIVATE))  # noqa: PTH123, SIM115
+
+
+def restrict(folder: Path) -> None:
+    """Let nobody but their owner read a folder and all that is in it; links are left as they are.
+
+    Raises:
+        StorageError: the operating system refused.
+    """
+    with storage_errors(folder):
+        for path in (folder, *folder.rglob("*")):
+            if not path.is_symlink():
+                path.chmod(_PRIVATE_FOLDER if path.is_dir() else PRIVATE)
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError, OperationalError
 
+from lmeraser.core.atomic_files import open_private
 from lmeraser.errors import ConfigError, CorruptError, LockedError, StorageError
 
 _ADVISORY_LOCK = 0x6C6D6572  # "lmer"
@@ -87,8 +88,15 @@ class SQLite:
         url = URL.create("sqlite", database=str(path))
         self.engine = create_engine(url, connect_args={"timeout": _SQLITE_TIMEOUT}, hide_parameters=True)
         self._writing = self.engine.execution_options(writing=True)
+        event.listen(self.engine, "do_connect", self._create_privately)
         event.listen(self.engine, "connect", _configure)
         event.listen(self.engine, "begin", _begin)
+
+    def _create_privately(self, *_: object) -> None:
+        """Create a missing file for its owner alone, before SQLite creates it for everybody; its log follows it."""
+        with contextlib.suppress(OSError):  # SQLite says what is wrong
+            if not self._path.exists():
+                open_private(self._path, "ab").close()
 
     def size(self) -> int:
         """Size of the file in bytes."""

@@ -1,8 +1,8 @@
 """Backup: one file with everything in a workspace that cannot be derived.
 
 A backup is a tar archive: the files of the workspace, the rows of its database as a SQLite file (``rows.db``,
-wherever the database is), and ``backup.json`` with the digests of all of them and the head of the ledger. Rows and
-keys are of one moment. The served model is left out: it was derived from records that may have been deleted by the
+wherever the database is), ``backup.json`` with the digests of all of them and the head of the ledger, and its
+signature by the workspace's key in ``backup.sig`` (an envelope as in `evidence.dsse`). Rows and keys are of one moment. The served model is left out: it was derived from records that may have been deleted by the
 time the backup is needed. A backup holds private records and all keys, so it is as secret as the workspace.
 `restore` reads it.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import tarfile
 import tempfile
@@ -22,7 +23,7 @@ from pathlib import Path
 from sqlalchemy import Connection, MetaData, Table, func, insert, select
 
 from lmeraser._version import __version__
-from lmeraser.core.atomic_files import TEMPORARY, flush_folder, storage_errors
+from lmeraser.core.atomic_files import TEMPORARY, flush_folder, open_private, storage_errors
 from lmeraser.core.digests import Digest
 from lmeraser.errors import InputError
 from lmeraser.evidence.hash_chain import LedgerHead
@@ -30,12 +31,19 @@ from lmeraser.storage.database import Database, chunked, workspace_metadata
 from lmeraser.workspace.layout import Layout
 from lmeraser.workspace.workspace import Workspace
 
-FORMAT = 1
+FORMAT = 2  # format 1, of version 0.1, has no signature
+PAYLOAD_TYPE = "application/vnd.lmeraser.backup+json"
 CONTENTS = "backup.json"
+SIGNATURE = "backup.sig"
 ROWS = "rows.db"
+KEYS = "records.keys"
 TABLES_VERSION = "alembic_version"  # a table that every database has already
 DERIVED = {"generations", "reports", "lock", "lock.holder"}  # names in the workspace that are not packed
-_PRIVATE = 0o600
+_FILES = {"lmeraser.toml", "workspace.json", "secret.key", "signing.key", "signing.pub", "ledger", "calibration.json"}
+_IN_FOLDERS = re.compile(
+    r"certificates/[0-9a-f-]{36}\.(json|txt)|artifacts/[0-9a-f]{2}/[0-9a-f]{64}\.safetensors"
+    r"|memo/[0-9a-f]{2}/[0-9a-f]{64}\.json"
+)
 
 
 @dataclass(frozen=True)
@@ -80,7 +88,7 @@ def backup(workspace: Workspace, target: Path) -> BackupReport:
             folder = Path(name)
             head = _copy_database(workspace, folder)
             packed = folder / "packed"
-            _pack(workspace.layout, folder, packed, head)
+            _pack(workspace, folder, packed, head)
             packed.replace(target)
         flush_folder(target.parent)
     return BackupReport(str(target), target.stat().st_size, workspace.records.count(), head)
@@ -102,8 +110,8 @@ def _copy_database(workspace: Workspace, folder: Path) -> LedgerHead:
 
 def _copy_private(source: Path, target: Path) -> None:
     if source.exists():
-        shutil.copyfile(source, target)
-        target.chmod(_PRIVATE)
+        with source.open("rb") as keys, open_private(target, "wb") as copy:
+            shutil.copyfileobj(keys, copy)
 
 
 def copy_rows(source: Connection, target: Connection) -> None:
@@ -133,7 +141,13 @@ def tables_of(connection: Connection) -> MetaData:
     return found
 
 
-def _pack(layout: Layout, copied: Path, target: Path, head: LedgerHead) -> None:
+def is_packed(name: str) -> bool:
+    """Whether a backup has files of this name, relative to the workspace, besides rows and keys."""
+    return name in _FILES or _IN_FOLDERS.fullmatch(name) is not None
+
+
+def _pack(workspace: Workspace, copied: Path, target: Path, head: LedgerHead) -> None:
+    layout = workspace.layout
     files = {str(path.relative_to(layout.root)): path for path in _files(layout)}
     files |= {name: copied / name for name in (ROWS, layout.database_keys.name) if (copied / name).exists()}
     contents = {
@@ -142,20 +156,20 @@ def _pack(layout: Layout, copied: Path, target: Path, head: LedgerHead) -> None:
         "ledger": head.to_json(),
         "files": {name: Digest.of_file(path) for name, path in sorted(files.items())},
     }
-    (copied / CONTENTS).write_text(json.dumps(contents, indent=1))
-    with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT, _PRIVATE), "wb") as file:
+    described = json.dumps(contents, indent=1).encode()
+    signature = workspace.signing_key.sign(described, payload_type=PAYLOAD_TYPE)
+    for name, data in ((CONTENTS, described), (SIGNATURE, signature.to_bytes())):
+        (copied / name).write_bytes(data)
+    with open_private(target, "wb") as file:
         with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as archive:
-            for name, path in [(CONTENTS, copied / CONTENTS), *sorted(files.items())]:
+            for name, path in [*((name, copied / name) for name in (CONTENTS, SIGNATURE)), *sorted(files.items())]:
                 archive.add(path, name)
         file.flush()
         os.fsync(file.fileno())
 
 
 def _files(layout: Layout) -> Iterator[Path]:
-    """The files to pack as they are: no database, no keys of it, no model, no temporary files."""
+    """The files to pack as they are: no database, no keys of it, no model, nothing that is not the workspace's."""
     for path in layout.root.rglob("*"):
-        parts = path.relative_to(layout.root).parts
-        copied = parts[0] == layout.database_keys.name or parts[0].startswith(layout.database.name)
-        temporary = any(part.startswith(TEMPORARY) for part in parts)
-        if path.is_file() and parts[0] not in DERIVED and not copied and not temporary:
+        if is_packed(path.relative_to(layout.root).as_posix()) and path.is_file():
             yield path

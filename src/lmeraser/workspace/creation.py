@@ -13,7 +13,7 @@ from typing import Any
 
 from lmeraser.config import schema
 from lmeraser.config.schema import Config
-from lmeraser.core.atomic_files import TEMPORARY, write_atomic
+from lmeraser.core.atomic_files import TEMPORARY, make_private_folder, storage_errors, write_atomic
 from lmeraser.errors import CorruptError, FormatError, InputError, WorkspaceError
 from lmeraser.evidence.dsse import SigningKey
 from lmeraser.workspace import key_files
@@ -42,6 +42,9 @@ def create_folder(layout: Layout, config: Config, *, classes: Sequence[str], sig
             got=repr(list(classes)),
             next_step="give every class a name of its own",
         )
+    with storage_errors(folder):
+        make_private_folder(folder)
+        folder.chmod(0o700)  # it may have existed, empty
     write_atomic(layout.settings, schema.to_toml(config).encode())
     key_files.write(layout, signing_key)
     write_atomic(layout.marker, json.dumps({"format": FORMAT}).encode())

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from lmeraser.core.atomic_files import storage_errors
+from lmeraser.core.atomic_files import make_private_folder, open_private, storage_errors
 from lmeraser.data.images import decode, to_canvas
 from lmeraser.models.manifest import Model
 from lmeraser.workspace.workspace import Workspace
@@ -84,5 +84,6 @@ def _png(figure: Any) -> bytes:
 
 def _write(data: bytes, path: Path) -> None:
     with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
+        make_private_folder(path.parent)
+        with open_private(path, "wb") as file:
+            file.write(data)

@@ -11,7 +11,6 @@ from lmeraser.errors import CorruptError
 from lmeraser.evidence.dsse import PublicKey, SigningKey
 from lmeraser.workspace.layout import Layout
 
-_PRIVATE = 0o600
 _SECRET_BYTES = 32
 
 
@@ -22,8 +21,8 @@ def paths(layout: Layout) -> tuple[Path, ...]:
 
 def write(layout: Layout, signing_key: SigningKey) -> None:
     """Write a new secret and this pair of keys."""
-    write_atomic(layout.secret_key, secrets.token_hex(_SECRET_BYTES).encode(), mode=_PRIVATE)
-    write_atomic(layout.signing_key, signing_key.pem, mode=_PRIVATE)
+    write_atomic(layout.secret_key, secrets.token_hex(_SECRET_BYTES).encode())
+    write_atomic(layout.signing_key, signing_key.pem)
     write_atomic(layout.public_key, signing_key.public.pem)
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 from filelock import FileLock, Timeout
 
-from lmeraser.core.atomic_files import storage_errors
+from lmeraser.core.atomic_files import PRIVATE, open_private, storage_errors
 from lmeraser.errors import LockedError
 from lmeraser.workspace.layout import Layout
 
@@ -28,7 +28,7 @@ class WriterLock:
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
-        self._file_lock = FileLock(layout.lock)
+        self._file_lock = FileLock(layout.lock, mode=PRIVATE)
 
     @contextlib.contextmanager
     def held(self, command: str, *, wait: float) -> Iterator[bool]:
@@ -67,7 +67,8 @@ class WriterLock:
     def _write_holder(self, command: str) -> None:
         holder = {"pid": os.getpid(), "host": socket.gethostname(), "command": command}
         with contextlib.suppress(OSError):  # only a hint
-            self._layout.lock_holder.write_bytes(json.dumps(holder).encode())
+            with open_private(self._layout.lock_holder, "wb") as file:
+                file.write(json.dumps(holder).encode())
 
     def _describe_holder(self) -> str:
         try:

@@ -1,7 +1,8 @@
 """Restore of a backup, without what was deleted since it was made.
 
 Steps:
-1. unpack into a temporary folder and compare digests; upgrade the rows to the tables of this version;
+1. unpack regular files of known names into a temporary folder, verify the backup's signature, and that its key is
+   the one that the ledger's first entry names; compare digests; upgrade the rows to the tables of this version;
 2. copy the rows into the database that the settings name; revoke all API keys, because some of them may have been
    revoked since;
 3. replay what was deleted since (`replay`);
@@ -21,11 +22,12 @@ from typing import Any
 
 from sqlalchemy import delete
 
-from lmeraser.core.atomic_files import TEMPORARY, storage_errors, write_atomic
+from lmeraser.core.atomic_files import TEMPORARY, make_private_folder, open_private, storage_errors, write_atomic
 from lmeraser.core.digests import Digest
-from lmeraser.errors import CorruptError, FormatError, InputError
-from lmeraser.evidence.entries import WorkspaceRestored
-from lmeraser.evidence.hash_chain import LedgerHead
+from lmeraser.errors import CorruptError, FormatError, InputError, VerificationError
+from lmeraser.evidence.dsse import Envelope, PublicKey, SigningKey
+from lmeraser.evidence.entries import WorkspaceCreated, WorkspaceRestored, events_of
+from lmeraser.evidence.hash_chain import LedgerHead, check
 from lmeraser.storage.database import Database
 from lmeraser.storage.engines import open_backend
 from lmeraser.storage.migrate import upgrade
@@ -33,9 +35,13 @@ from lmeraser.workspace.backup import (
     CONTENTS,
     DERIVED,
     FORMAT,
+    KEYS,
+    PAYLOAD_TYPE,
     ROWS,
+    SIGNATURE,
     TABLES_VERSION,
     copy_rows,
+    is_packed,
     tables_of,
 )
 from lmeraser.workspace.layout import Layout
@@ -45,7 +51,14 @@ from lmeraser.workspace.workspace import Workspace
 
 
 def restore(
-    archive: Path, root: Path, *, newest: bytes | None = None, head: LedgerHead | None = None, wait: float = 10.0
+    archive: Path,
+    root: Path,
+    *,
+    newest: bytes | None = None,
+    head: LedgerHead | None = None,
+    key: PublicKey | None = None,
+    unsigned: bool = False,
+    wait: float = 10.0,
 ) -> ReplayReport:
     """Create a workspace from a backup, without what was deleted since; no model is served yet.
 
@@ -54,13 +67,16 @@ def restore(
         root: an empty or missing folder.
         newest: bytes of the newest copy of the ledger; None: nothing was deleted since the backup was made.
         head: the head of the ledger exported last; the newest copy has to contain it.
+        key: public key of the workspace, from elsewhere; None: any key that the backup's own ledger names. Whoever
+            has read a backup has its signing key, so only ``newest``, ``head`` or this tells a forged one.
+        unsigned: accept a backup of version 0.1, which has no signature.
         wait: how many seconds to wait for another writer of the database.
 
     Raises:
         InputError: the folder or the database is not empty, or the file is not a backup.
         CorruptError: the backup is damaged.
         FormatError: it was made by a newer version.
-        VerificationError: the ledger is not a newer copy of this workspace's ledger.
+        VerificationError: the backup is not signed by the workspace's key, or the ledger is not a newer copy of this workspace's ledger.
     """
     staged = root / f"{TEMPORARY}restore"
     if root.exists() and (not root.is_dir() or {path.name for path in root.iterdir()} - {staged.name}):
@@ -72,7 +88,7 @@ def restore(
     with storage_errors(root):
         shutil.rmtree(staged, ignore_errors=True)  # left by an interrupted restore
         try:
-            _unpack(archive, staged)
+            _unpack(archive, staged, key, unsigned=unsigned)
             report = _fill_and_replay(staged, newest, head, wait)
             _move(staged, root)
         finally:
@@ -80,14 +96,14 @@ def restore(
     return report
 
 
-def _unpack(archive: Path, folder: Path) -> None:
+def _unpack(archive: Path, folder: Path, key: PublicKey | None, *, unsigned: bool) -> None:
     """Step 1."""
     try:
-        folder.mkdir(parents=True, mode=0o700)
-        with tarfile.open(archive, "r:") as packed:
-            packed.extractall(folder, filter="data")
+        make_private_folder(folder)
+        _extract(archive, folder, others=unsigned)
         contents: dict[str, Any] = json.loads((folder / CONTENTS).read_bytes())
         found = int(contents["format"])
+        signature = (folder / SIGNATURE).read_bytes() if found == FORMAT else None
         digests = {str(name): str(digest) for name, digest in contents["files"].items()}
     except (OSError, tarfile.TarError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(
@@ -101,8 +117,16 @@ def _unpack(archive: Path, folder: Path) -> None:
             got=f"format {found} (this version restores {FORMAT})",
             next_step="upgrade lmeraser",
         )
-    (folder / CONTENTS).unlink()
+    if found < FORMAT and not unsigned:
+        raise VerificationError(
+            "Backup is not signed",
+            got=f"{archive}: format {found}, as version 0.1 made it",
+            next_step="check where it was kept, then give --unsigned; better restore a signed one",
+        )
     _compare_digests(archive, folder, digests)
+    _verify_keys(archive, folder, key, signature)
+    for name in (CONTENTS, SIGNATURE):
+        (folder / name).unlink(missing_ok=True)
     rows = open_backend(folder / ROWS)
     try:
         upgrade(rows)
@@ -110,9 +134,75 @@ def _unpack(archive: Path, folder: Path) -> None:
         rows.engine.dispose()
 
 
+def _extract(archive: Path, folder: Path, *, others: bool) -> None:
+    """Write the regular files of known names.
+
+    Args:
+        archive: the backup.
+        folder: where to.
+        others: leave out files of other names, which a backup of 0.1 may hold.
+
+    Raises:
+        InputError: there is a link, a device, a file with holes, a name twice, or another name.
+    """
+    with tarfile.open(archive, "r:") as packed:
+        for member in packed:
+            path = folder / member.name
+            known = _is_known(member.name)
+            regular = member.type in (tarfile.REGTYPE, tarfile.AREGTYPE) and not member.issparse()
+            if not regular or (known and path.exists()) or not (known or others):
+                raise InputError(
+                    "Backup holds something else than a workspace's files",
+                    got=f"{archive}: {member.name!r} (a link, folder or device, there twice, or an unknown name)",
+                    next_step="use another copy of the backup; nothing was restored",
+                )
+            if known:
+                make_private_folder(path.parent)
+                source = packed.extractfile(member)
+                assert source is not None
+                with open_private(path, "wb") as target:
+                    shutil.copyfileobj(source, target)
+
+
+def _is_known(name: str) -> bool:
+    return name in (CONTENTS, SIGNATURE, ROWS, KEYS) or is_packed(name)
+
+
+def _verify_keys(archive: Path, folder: Path, key: PublicKey | None, signature: bytes | None) -> None:
+    """Verify the signature, and that one key signs the backup, signs certificates and is named by the ledger.
+
+    Raises:
+        VerificationError: it does not.
+    """
+    layout = Layout(folder)
+    with storage_errors(archive):
+        entries = check(layout.ledger.read_bytes())
+        named = {event.key for _, event in events_of(entries[:1], WorkspaceCreated)}
+    public = PublicKey.read(layout.public_key)
+    known = {public.key_id, SigningKey.read(layout.signing_key).public.key_id, *([key.key_id] if key else [])}
+    if known != named:
+        raise VerificationError(
+            "Backup has another key than its workspace",
+            got=f"{archive}: key {public.key_id.short}; its ledger begins with "
+            + (", ".join(digest.short for digest in named) or "none"),
+            next_step="use another copy of the backup; nothing was restored",
+        )
+    if signature is not None:
+        with storage_errors(archive):
+            described = (folder / CONTENTS).read_bytes()
+        if public.verify(Envelope.parse(signature), payload_type=PAYLOAD_TYPE) != described:
+            raise VerificationError(
+                "Backup has the signature of another one",
+                got=str(archive),
+                next_step="use another copy of the backup; nothing was restored",
+            )
+
+
 def _compare_digests(archive: Path, folder: Path, digests: Mapping[str, str]) -> None:
     found = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
-    wrong = sorted(found.keys() ^ digests.keys())
+    for name in (CONTENTS, SIGNATURE):
+        found.pop(name, None)
+    wrong = sorted(found.keys() ^ {name for name in digests if _is_known(name)})
     wrong += [
         name for name in sorted(found.keys() & digests.keys()) if Digest.of_file(found[name]) != digests[name]
     ]
@@ -154,6 +244,7 @@ def _fill(workspace: Workspace, path: Path) -> None:
                 next_step="create it anew, empty, and run the same command again",
             )
         copy_rows(source, target)
+    workspace.records.index_payloads()  # missing in rows of an older version
     for key in workspace.api_keys.all():
         workspace.api_keys.revoke(key.id, now=workspace.clock())
 

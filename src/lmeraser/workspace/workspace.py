@@ -19,7 +19,7 @@ from sqlalchemy import Connection
 
 from lmeraser.config import schema
 from lmeraser.config.schema import Config
-from lmeraser.core.atomic_files import storage_errors
+from lmeraser.core.atomic_files import restrict, storage_errors
 from lmeraser.core.time import utc_now
 from lmeraser.data.records import Records
 from lmeraser.errors import CorruptError, LockedError
@@ -93,8 +93,8 @@ class Workspace:
             InputError: the folder holds something else, or a class name is empty or repeated.
         """
         layout = Layout(Path(root))
-        create_folder(layout, config, classes=classes, signing_key=signing_key or SigningKey.new())
         config = locate_backbone(config)  # the settings have to mean the same in any working directory
+        create_folder(layout, config, classes=classes, signing_key=signing_key or SigningKey.new())
         workspace = cls(layout.root, wait=wait, clock=clock)
         try:
             with workspace.writing("init"):
@@ -265,6 +265,7 @@ class Workspace:
             backend = open_backend(self._database)
             try:
                 with backend.writer_lock(self._wait), storage_errors(self.root):
+                    restrict(self.root)  # what 0.1 left to the umask
                     versions = upgrade(backend)
                     self.records.index_payloads()
                     return versions

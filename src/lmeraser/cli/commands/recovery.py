@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,7 +31,7 @@ def backup(
     """Write everything that cannot be derived to one file; replace it after deletions."""
     from lmeraser.workspace.backup import backup as make
 
-    with open_eraser(quiet=True) as eraser:
+    with _stopped_by_sigterm(), open_eraser(quiet=True) as eraser:
         report = make(eraser.workspace, target)
     print_report("backup made", report.to_json(), as_json=as_json)
 
@@ -40,10 +43,17 @@ def restore(
     no_newer_ledger: Annotated[
         bool, typer.Option("--no-newer-ledger", help="Nothing was deleted since, or no newer ledger is left.")
     ] = False,
+    key: Annotated[
+        Path | None, typer.Option(help="Public key of the workspace (signing.pub), kept elsewhere.")
+    ] = None,
+    unsigned: Annotated[
+        bool, typer.Option("--unsigned", help="Accept a backup of version 0.1, which has no signature.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Make the workspace of -w from a backup: without what was deleted since, and with the model derived again."""
     from lmeraser.core.atomic_files import read_file
+    from lmeraser.evidence.dsse import PublicKey
     from lmeraser.workspace.restore import restore as unpack
 
     if ledger is None and not no_newer_ledger:
@@ -57,7 +67,11 @@ def restore(
     newest = read_file(ledger) if ledger else None
     root = global_options.workspace
     wait = global_options.wait
-    report = unpack(archive, root, newest=newest, head=_head(head), wait=wait)
+    public = PublicKey.read(key) if key else None
+    with _stopped_by_sigterm():
+        report = unpack(
+            archive, root, newest=newest, head=_head(head), key=public, unsigned=unsigned, wait=wait
+        )
     _finish("restored", report, as_json=as_json)
 
 
@@ -84,6 +98,20 @@ def reapply(
     """Deprecated name of 'lmeraser replay'."""
     echo("lmeraser: 'reapply' is deprecated and will be removed; use 'lmeraser replay'", err=True)
     replay(ledger, head, as_json)
+
+
+@contextmanager
+def _stopped_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM stop the body as Ctrl-C does, so that temporary copies of keys are removed."""
+
+    def stop(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _finish(title: str, report: ReplayReport, *, as_json: bool) -> None:

@@ -19,7 +19,7 @@ import torch
 
 from lmeraser._version import __version__
 from lmeraser.config.schema import BackboneConfig
-from lmeraser.core.atomic_files import TEMPORARY, write_atomic
+from lmeraser.core.atomic_files import SHARED, TEMPORARY, write_atomic
 from lmeraser.core.digests import Digest
 from lmeraser.data.provenance import PROVENANCE, PUBLIC_DIGESTS
 from lmeraser.errors import InputError
@@ -90,7 +90,7 @@ def write_backbone(
     """
     files = {_CONFIG: config, WEIGHTS: weights, _PIXELS: pixels}
     for name, data in files.items():
-        write_atomic(out / name, data)
+        write_atomic(out / name, data, mode=SHARED)
     try:
         backbone: Backbone = HuggingFaceBackbone(
             BackboneConfig(name=str(out.resolve()), image_size=size, micro_batch=2), torch.device("cpu")
@@ -108,7 +108,7 @@ def write_backbone(
         "weights": Digest.of(weights),
         "backbone": backbone.digest,
     }
-    write_atomic(out / PROVENANCE, json.dumps(content, indent=1).encode())
+    write_atomic(out / PROVENANCE, json.dumps(content, indent=1).encode(), mode=SHARED)
     return content
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from lmeraser.core.atomic_files import TEMPORARY, flush_folder, storage_errors, write_atomic
+from lmeraser.core.atomic_files import SHARED, TEMPORARY, flush_folder, storage_errors, write_atomic
 from lmeraser.core.progress import Progress, track
 from lmeraser.data.provenance import PUBLIC_DIGESTS, image_digests, sort_digests
 from lmeraser.data.sources import Example, Source, check_row, chunks
@@ -60,7 +60,7 @@ def write_arrow_dataset(source: Source, folder: Path, *, skip_bad: bool, progres
                     faults=faults,
                     next_step=f"correct {source.name}, or leave these rows out with --skip-bad",
                 )
-            write_atomic(folder / PUBLIC_DIGESTS, sort_digests(bytes(digests)))
+            write_atomic(folder / PUBLIC_DIGESTS, sort_digests(bytes(digests)), mode=SHARED)
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
             temporary.replace(path)  # last: where this file exists, so do the digests

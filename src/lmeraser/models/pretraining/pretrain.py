@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lmeraser.core.atomic_files import write_atomic
+from lmeraser.core.atomic_files import SHARED, write_atomic
 from lmeraser.core.digests import canonical_json
 from lmeraser.core.progress import Progress, silent, track
 from lmeraser.core.time import to_text, utc_now
@@ -144,7 +144,7 @@ def _prepare_folder(out: Path, work: Path, source: Source, recipe: Recipe) -> No
             got=f"{out} (its settings are in {path.relative_to(out)})",
             next_step="repeat the command with the same source and options, or choose another folder with --out",
         )
-    write_atomic(path, settings)
+    write_atomic(path, settings, mode=SHARED)
 
 
 def _accuracy(
@@ -187,7 +187,7 @@ def _finish(
     saved = work / "model"
     logging.disable_progress_bar()
     network.save_pretrained(saved)
-    write_atomic(out / PUBLIC_DIGESTS, (work / PUBLIC_DIGESTS).read_bytes())
+    write_atomic(out / PUBLIC_DIGESTS, (work / PUBLIC_DIGESTS).read_bytes(), mode=SHARED)
     write_backbone(
         out,
         config=(saved / "config.json").read_bytes(),
