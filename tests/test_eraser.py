@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
 
+import numpy as np
 import pytest
 from datasets import Image
+from PIL import Image as PillowImage
 
 from conftest import DIGIT_CLASSES, DIGIT_COLUMNS, digits, tiny_config
+from fake import Fake
 from lmeraser import Eraser
 from lmeraser.config.schema import to_toml
+from lmeraser.data.images import load_image
 from lmeraser.errors import CorruptError, ImageError, InputError, NoModelError, SourceError, WorkspaceError
 
 
@@ -152,3 +160,101 @@ def test_a_list_that_happens_to_be_empty_carries_nothing_out(eraser: Eraser) -> 
             eraser.request(ids=names.get("ids"), subjects=names.get("subjects"))
     assert [(request.id, request.state) for request in eraser.requests()] == [(accepted.id, "pending")]
     assert [request.state for request in eraser.unlearn().requests] == ["completed"]
+
+
+# --- what people hand in ------------------------------------------------------------------------------------
+
+
+def test_an_image_is_the_same_in_a_file_and_in_memory(eraser: Eraser, tmp_path: Path) -> None:
+    data = eraser.workspace.records.images(["digit-0003"])[0]
+    path = tmp_path / "three.png"
+    path.write_bytes(data)
+    opened = PillowImage.open(path)
+    grey = np.asarray(PillowImage.open(path))
+    rgb = np.asarray(PillowImage.open(path).convert("RGB"))
+    given = [str(path), path, data, bytearray(data), opened, PillowImage.open(path).convert("RGB"), grey, rgb]
+    assert len(set(eraser.predict(given))) == 1
+    assert eraser.predict(rgb[None]) == eraser.predict([path]), "an array of images is a list of them"
+
+
+def test_a_photo_that_pillow_has_opened_is_turned_upright_as_its_file_is(tmp_path: Path) -> None:
+    exif = PillowImage.Exif()
+    exif[0x0112] = 6
+    path = tmp_path / "turned.jpg"
+    PillowImage.fromarray(np.arange(0, 192, 1, np.uint8).reshape(8, 8, 3)).save(path, exif=exif, quality=100)
+    assert load_image(PillowImage.open(path)).tobytes() == load_image(path).tobytes()
+    assert load_image(load_image(path)).tobytes() == load_image(path).tobytes()
+
+
+@pytest.mark.parametrize(
+    ("images", "match"),
+    [
+        ("one.png", "list is expected"),
+        (b"bytes", "list is expected"),
+        (Path("one.png"), "list is expected"),
+        (PillowImage.new("L", (4, 4)), "list is expected"),
+        (np.zeros((4, 4, 3), np.uint8), "list is expected"),
+        (7, "list is expected"),
+        ([7], "Not an image"),
+        ([None], "Not an image"),
+        (["zero\0byte.png"], "Cannot read the image"),
+        ([np.zeros((4, 4, 3), np.float32)], "Unsupported array"),
+        ([np.zeros((4, 4, 5), np.uint8)], "Unsupported array"),
+        ([np.zeros(4, np.uint8)], "Unsupported array"),
+        ([np.zeros((0, 4, 3), np.uint8)], "no pixels"),
+    ],
+)
+def test_what_is_no_list_of_images_is_refused(eraser: Eraser, images: Any, match: str) -> None:
+    with pytest.raises(InputError, match=match):
+        eraser.predict(images)
+
+
+@pytest.mark.parametrize("ids", [["5"], [5], [np.int64(5)], [np.float64(5)], np.array([5]), (5, "5")])
+def test_a_number_is_the_name_that_it_is_written_as(numbered: Eraser, ids: Any) -> None:
+    assert numbered.plan(ids=ids).records == 1
+    assert numbered.plan(subjects=ids).records == 1
+
+
+@pytest.mark.parametrize("names", ["5", 5, b"5", [5.5], [None], [b"5"], [["5"]], [True], np.array(5)])
+def test_what_is_no_list_of_names_is_refused_and_deletes_nothing(numbered: Eraser, names: Any) -> None:
+    calls = [
+        lambda: numbered.plan(ids=names),
+        lambda: numbered.unlearn(subjects=names),
+        lambda: numbered.request(ids=names),
+        lambda: numbered.relabel("1", ids=names),
+    ]
+    for call in calls:
+        with pytest.raises(InputError):
+            call()
+    assert numbered.requests() == []
+
+
+@pytest.mark.parametrize("moment", [7, b"2026-01-31", "yesterday", "", "1970-01-01", date(9999, 12, 31)])
+def test_what_is_no_time_of_a_request_is_refused(numbered: Eraser, moment: Any) -> None:
+    for option in ("asked", "received"):
+        with pytest.raises(InputError):
+            numbered.request(ids=[5], **{option: moment})
+    assert numbered.requests() == []
+
+
+def test_times_of_a_request_are_times_days_or_text(numbered: Eraser) -> None:
+    now = numbered.workspace.clock()
+    day = (now - timedelta(days=3)).date()
+    midnight = datetime.combine(day, time(tzinfo=UTC))
+    for asked in (day, day.isoformat(), midnight, midnight.replace(tzinfo=None)):
+        request = numbered.request(ids=[5], asked=asked, request=uuid4())
+        assert request.asked == f"{day}T00:00:00Z"
+        assert numbered.cancel(UUID(request.id)).state == "cancelled"
+    with pytest.raises(InputError, match="UUID"):
+        numbered.request(ids=[5], request="not a uuid")
+
+
+@pytest.fixture(scope="module")
+def numbered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Eraser]:
+    """Records whose ids and subjects are numbers; only asked about."""
+    rows = digits(range(10, 16)).map(lambda _, n: {"id": str(n), "writer": str(n)}, with_indices=True)
+    with Eraser.create(tmp_path_factory.mktemp("numbered") / "w", tiny_config()) as eraser:
+        eraser.session.executors.use(Fake())
+        eraser.add(rows, columns=DIGIT_COLUMNS)
+        eraser.train()
+        yield eraser

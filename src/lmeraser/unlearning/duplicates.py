@@ -60,15 +60,22 @@ def near_duplicates(workspace: Workspace, deleted: Mapping[K, Iterable[str]]) ->
     return counts
 
 
-def near_held(records: Records, images: NDArray[np.float32], *, key: str) -> int:
-    """How many held records are near one of some images, by features under ``key``; duplicates are included.
+def near_held(
+    workspace: Workspace, images: NDArray[np.float32], *, key: str, duplicates: Iterable[str]
+) -> int | None:
+    """How many held records are near one of some images; None if the workspace is too large to count them.
 
     Args:
-        records: of the workspace.
+        workspace: only read.
         images: features of the images, float32 [n, d].
-        key: `feature_key` of these features.
+        key: identifies what features depend on besides the image (`pipeline.derive.feature_key`).
+        duplicates: ids of records that are no near duplicates, because they have the same payload.
     """
-    return _count(records, {None: _Query(images, set())}, key)[None]
+    records = workspace.records
+    if records.count() > workspace.config.requests.near_duplicate_records:
+        return None
+    passed_over = {int(number) for number in records.derived.record_numbers(duplicates)}
+    return _count(records, {None: _Query(images, passed_over)}, key)[None]
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,9 @@ bucket. Windows that hold hardly any information (half of their bytes are repeat
 those that retained records hold as well: two images share headers and tables. What is found of the rest is
 residue.
 
+Symbolic links are followed, each file is read once. What cannot be followed or is no file (a link to nothing, a
+socket) is named as not searched.
+
 A window of 16 bytes, wherever it lies, covers one whole aligned word of 8, so only aligned words of the workspace
 have to be compared with words of the probes. Nothing here depends on what the probes are.
 
@@ -16,7 +19,7 @@ Chance: encrypted pages and tensors are as good as random, and in so many random
   is reported as too short, its occurrences are counted, and none of them is a find.
 - Such a text is found only where it stands as a value of its own: a whole string in JSON (as record ids and
   subjects do in the database, once decrypted) or a whole name of a file or folder, with or without its suffix.
-- A scan is clean if nothing was found, no text was too short to tell, and every payload held is the one that was
+- A scan is clean if nothing was found, no text was too short to tell, everything was searched, and every payload held is the one that was
   added with its record; other payloads excuse no window of a probe.
 """
 
@@ -25,6 +28,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -81,11 +85,13 @@ class ResidueReport:
     """What a scan found.
 
     Attributes:
-        clean: whether nothing was found, no text was too short to tell and no payload was exchanged.
+        clean: whether nothing was found, no text was too short to tell, everything was searched and no payload was
+            exchanged.
         finds: where, at most one for each probe and file.
         windows: how many different windows were searched for.
         shared: how many windows of the probes retained records hold as well.
         not_searched: probes of which no window is left to search for.
+        not_read: links and other things in the folder that could not be searched.
         too_short: texts too short to tell whether bytes that are equal come from them.
         chance: how often each probe and text is expected by chance.
         held: records held now whose image is one of the probes, byte for byte.
@@ -101,6 +107,7 @@ class ResidueReport:
     windows: int
     shared: int
     not_searched: tuple[str, ...]
+    not_read: tuple[str, ...]
     too_short: tuple[str, ...]
     chance: tuple[Chance, ...]
     held: int
@@ -126,7 +133,7 @@ def scan(
     """Search a folder for windows of probes and for names.
 
     Args:
-        root: the folder; every file below it is read.
+        root: the folder; every file below it is read, and what links in it lead to.
         opened: decrypted values and what lies elsewhere, each with a name; searched like a file.
         probes: bytes by name.
         names: texts that are searched for as they are, in files and in their names.
@@ -144,7 +151,7 @@ def scan(
     finds: set[Find] = set()
     total = 0
     with storage_errors(root):
-        files = sorted(path for path in root.rglob("*") if path.is_file() and not path.is_symlink())
+        files, not_read = _files(root)
         read = ((path.relative_to(root).as_posix(), path.read_bytes()) for path in files)
         for done, (shown, data) in enumerate(itertools.chain(read, opened)):
             total += len(data)
@@ -158,11 +165,12 @@ def scan(
     chance += [text.chance(total) for text in texts]
     too_short = tuple(each.probe for each in chance if each.occurrences is not None)
     return ResidueReport(
-        clean=not finds and not too_short,
+        clean=not finds and not too_short and not not_read,
         finds=tuple(sorted(finds, key=lambda find: (find.file, find.offset, find.probe))),
         windows=len(wanted),
         shared=len(shared),
         not_searched=tuple(sorted(probes.keys() - set().union(*wanted.values()))),
+        not_read=tuple(not_read),
         too_short=too_short,
         chance=tuple(chance),
         held=0,
@@ -171,6 +179,32 @@ def scan(
         bytes_searched=total,
         files=len(files),
     )
+
+
+def _files(root: Path) -> tuple[list[Path], list[str]]:
+    """All files below a folder, links followed, each of them once; and what is there that cannot be searched."""
+    files: dict[str, Path] = {}  # by their real paths
+    not_read = []
+    visited = {os.path.realpath(root)}
+    for folder, folders, names in os.walk(root, followlinks=True, onerror=_raise):
+        for name in list(folders):
+            real = os.path.realpath(Path(folder, name))
+            if real in visited:
+                folders.remove(name)
+            visited.add(real)
+        for path in (Path(folder, name) for name in sorted(names)):
+            if path.is_file():
+                # The real place is preferred to links that lead to it.
+                real = os.path.realpath(path)
+                if real not in files or not path.is_symlink():
+                    files[real] = path
+            else:
+                not_read.append(path.relative_to(root).as_posix())
+    return sorted(files.values()), sorted(not_read)
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 @dataclass

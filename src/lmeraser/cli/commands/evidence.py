@@ -107,11 +107,15 @@ def residue(
             + (f"; {report.shared} more are shared with retained records" if report.shared else "")
         )
         if report.held:
-            echo(f"{report.held} records that are held now have one of these files as their image")
+            echo(f"duplicates: {report.held} records that are held now have one of these files as their image")
+        if report.near_duplicates:
+            echo(f"near duplicates: {report.near_duplicates} more look nearly the same (a hint)")
         if report.mismatched:
             echo(f"EXCHANGED payloads: {report.mismatched} are missing or not those added with their records")
         for name in report.not_searched:
             echo(f"not searched: {name} holds nothing that is its own")
+        for name in report.not_read:
+            echo(f"NOT SEARCHED {name}: it is no file, or a link that leads nowhere")
         for each in report.chance:
             expected = f"{each.probe}: {each.expected:.2g} finds expected by chance"
             if each.occurrences is None:
