@@ -19,7 +19,7 @@ from conftest import DIGIT_COLUMNS, NOW, Run, digits, examples, exchange_payload
 from fake import Fake
 from lmeraser import Eraser
 from lmeraser.config.schema import parse
-from lmeraser.errors import InputError
+from lmeraser.errors import InputError, StorageError
 from lmeraser.pipeline.executors.provider import ExecutorProvider
 from lmeraser.unlearning.residue import WINDOW, Find, ResidueReport, scan
 
@@ -292,7 +292,7 @@ def test_empty_and_tiny_files_and_probes_hold_nothing(data: bytes) -> None:
     assert (report.clean, report.files, report.bytes_searched) == (True, 0, 0)
 
 
-def test_symbolic_links_are_not_followed(tmp_path: Path) -> None:
+def test_what_symbolic_links_lead_to_is_searched_once(tmp_path: Path) -> None:
     window = noise(WINDOW, 12)
     outside, inside = tmp_path / "outside", tmp_path / "inside"
     (outside / "folder").mkdir(parents=True)
@@ -305,8 +305,55 @@ def test_symbolic_links_are_not_followed(tmp_path: Path) -> None:
     (inside / "nowhere").symlink_to(inside / "missing")
     (inside / "file").write_bytes(b"nothing")
     report = scan(inside, {"probe": window})
-    assert (report.clean, report.files, report.bytes_searched) == (True, 1, 7)
-    assert scan(outside, {"probe": window}).files == 2
+    assert [(find.file, find.offset) for find in report.finds] == [("folder/file", 0), ("link", 0)]
+    assert (report.files, report.bytes_searched) == (3, 7 + 2 * WINDOW)
+    assert report.not_read == ("nowhere",)
+    for path in (inside / "link", inside / "folder"):
+        path.unlink()
+    report = scan(inside, {"probe": window})
+    assert (report.clean, report.finds, report.not_read) == (False, (), ("nowhere",))
+    (inside / "nowhere").unlink()
+    assert scan(inside, {"probe": window}).clean
+
+
+def test_a_linked_shard_of_artifacts_is_searched_and_stops_a_purge(eraser: Eraser, tmp_path: Path) -> None:
+    root = eraser.workspace.root
+    shard = next((root / "artifacts").iterdir())
+    shard.rename(tmp_path / "elsewhere")
+    shard.symlink_to(tmp_path / "elsewhere")
+    probe = next((tmp_path / "elsewhere").iterdir())
+    report = eraser.residue([probe], features=False)
+    assert f"artifacts/{shard.name}/{probe.name}" in {find.file for find in report.finds}
+    gone = eraser.sampled_ids()[0]
+    with pytest.raises(StorageError, match="Symbolic link"):
+        eraser.unlearn(ids=[gone])
+    assert eraser.requests()[0].state == "in_progress", "not certified"
+    shard.unlink()
+    (tmp_path / "elsewhere").rename(shard)
+    eraser.train()
+    assert eraser.requests()[0].state == "completed"
+
+
+@pytest.mark.parametrize("name", ["reports", "generations"])
+def test_a_linked_file_stops_a_purge(eraser: Eraser, tmp_path: Path, name: str) -> None:
+    (tmp_path / "outside").write_bytes(b"a picture")
+    (eraser.workspace.root / name).mkdir(exist_ok=True)
+    (eraser.workspace.root / name / "link.png").symlink_to(tmp_path / "outside")
+    with pytest.raises(StorageError, match="Symbolic link"):
+        eraser.purge()
+    assert (tmp_path / "outside").exists()
+
+
+def test_artifacts_may_lie_on_another_disk(eraser: Eraser, tmp_path: Path) -> None:
+    artifacts = eraser.workspace.root / "artifacts"
+    artifacts.rename(tmp_path / "disk")
+    artifacts.symlink_to(tmp_path / "disk")
+    before = {path.name for path in (tmp_path / "disk").rglob("*.safetensors")}
+    eraser.unlearn(ids=[eraser.sampled_ids()[0]])
+    after = {path.name for path in (tmp_path / "disk").rglob("*.safetensors")}
+    model = eraser.workspace.generations.require()
+    assert after == {f"{result.artifact.hex}.safetensors" for result in model.stages.values()}
+    assert before - after
 
 
 def test_hidden_files_and_folders_are_searched(tmp_path: Path) -> None:
@@ -492,7 +539,7 @@ def test_the_exit_status_tells_whether_something_was_found(run: Run, root: Path,
     report = json.loads(out)
     assert code == 1
     keys = {"clean", "finds", "windows", "shared", "not_searched", "too_short", "chance", "held"}
-    keys |= {"bytes_searched", "files", "mismatched"}
+    keys |= {"bytes_searched", "files", "mismatched", "not_read", "near_duplicates"}
     assert report.keys() == keys
     assert (report["clean"], len(report["finds"])) == (False, 3)
     assert all(find.keys() == {"probe", "file", "offset"} for find in report["finds"])

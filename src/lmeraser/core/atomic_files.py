@@ -96,6 +96,23 @@ def open_private(path: Path, mode: Literal["ab", "wb"]) -> BinaryIO:
     return open(path, mode, opener=lambda name, flags: os.open(name, flags, PRIVATE))  # noqa: PTH123, SIM115
 
 
+def refuse_links(folder: Path) -> None:
+    """Check that nothing below a folder, which may be a link itself, is a symbolic link.
+
+    Raises:
+        StorageError: there is one.
+    """
+    for root, folders, files in os.walk(folder):
+        for path in (Path(root, name) for name in (*folders, *files)):
+            if path.is_symlink():
+                raise StorageError(
+                    "Symbolic link where files are to be removed",
+                    got=f"{path} leads to {os.path.realpath(path)}",
+                    next_step="move what it leads to into its place, or remove the link and what it leads to; "
+                    "then run the same command again",
+                )
+
+
 def restrict(folder: Path) -> None:
     """Let nobody but their owner read a folder and all that is in it; links are left as they are.
 

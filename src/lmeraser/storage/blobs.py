@@ -15,7 +15,7 @@ from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import Protocol
 
-from lmeraser.core.atomic_files import write_atomic
+from lmeraser.core.atomic_files import refuse_links, write_atomic
 
 
 class Blobs(Protocol):
@@ -61,6 +61,9 @@ class Blobs(Protocol):
 class Folder:
     """Blobs as files of a local folder.
 
+    The folder itself may be a link to another disk. Links within it are refused by `sweep`: what they lead to would
+    outlive it, or might not be the workspace's to remove.
+
     Args:
         root: the folder; created by the first write.
     """
@@ -85,7 +88,12 @@ class Folder:
         return [(self._root / name).read_bytes() for name in names]
 
     def sweep(self, keep: Set[str], *, dry_run: bool = False) -> list[str]:
-        """Remove all files except these, including temporary files of interrupted writes."""
+        """Remove all files except these, including temporary files of interrupted writes.
+
+        Raises:
+            StorageError: there is a symbolic link; nothing was removed.
+        """
+        refuse_links(self._root)
         kept = {self._root / name for name in keep}
         files = (Path(folder, name) for folder, _, names in os.walk(self._root) for name in names)
         unused = sorted(path for path in files if path not in kept)

@@ -7,6 +7,8 @@ What is covered:
 - after a deletion, the keys of what was deleted;
 - free pages and the log of the database, which is rewritten where that is quick or asked for.
 
+Links within these folders are refused, because what they lead to would stay.
+
 What is not covered: copies outside the workspace (backups, exports), and what the file system or the disk keeps of
 overwritten files.
 """
@@ -16,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from lmeraser.core.atomic_files import TEMPORARY, storage_errors
+from lmeraser.core.atomic_files import TEMPORARY, refuse_links, storage_errors
 from lmeraser.storage.database import Database
 from lmeraser.workspace.layout import Layout
 from lmeraser.workspace.workspace import Workspace
@@ -38,7 +40,10 @@ def purge(workspace: Workspace, *, dry_run: bool = False, compact: bool = False)
         if not dry_run:
             erase_deleted(workspace.database, compact=compact)
         return []
+    layout = workspace.layout
     with storage_errors(workspace.root):
+        for folder in (layout.generations, layout.reports, layout.certificates, layout.artifacts, layout.memo):
+            refuse_links(folder)
         files = [*workspace.generations.outdated(), *_temporary(workspace.layout), *_figures(workspace)]
         artifacts = {result.artifact for result in model.stages.values()}
         keys = {result.key for result in model.stages.values()}
