@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 from sqlalchemy import Column, Connection, Integer, LargeBinary, Table, select, update
 
 from lmeraser.core.digests import Digest
-from lmeraser.data.names import canonical_or_none, near_key
+from lmeraser.data.canonical_names import canonical_or_none, near_key
 from lmeraser.errors import UnknownRecordError
 from lmeraser.storage.database import Database, chunked, encrypted, schema
 from lmeraser.storage.keystore import KeyStore
@@ -45,7 +45,7 @@ _NEAR_BYTES = 8  # what is found by so few is compared after it
 
 
 class RecordMetadata(NamedTuple):
-    """What identifies a record, and its label; the subject as its source spells it (`names`)."""
+    """What identifies a record, and its label; the subject as its source spells it (`canonical_names`)."""
 
     id: str
     subject: str | None
@@ -106,7 +106,7 @@ class RecordIndex:
         }
 
     def near_digest(self, kind: Literal["id", "subject"], name: str) -> bytes:
-        """The keyed digest, 8 bytes, by which names are found that look like this one (`names.near_key`)."""
+        """The keyed digest, 8 bytes, by which names are found that look alike (`canonical_names.near_key`)."""
         return self._digest(f"near/{kind}/{near_key(name)}")[:_NEAR_BYTES]
 
     def _indexed(self, metadata: RecordMetadata) -> dict[str, bytes | None]:

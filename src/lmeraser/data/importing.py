@@ -2,9 +2,9 @@
 
 Rules:
 - an import is one transaction: if it is interrupted or refused, it leaves nothing behind and can be repeated;
-- ids are stored in their canonical form (`names`), and subjects are compared by theirs; ids of one source that
-  differ in white space alone stay as they are written, and all names that a source spells in several ways are
-  reported;
+- ids are stored in their canonical form (`canonical_names`), and subjects are compared by theirs; ids of one
+  source that differ in white space alone stay as they are written, and all names that a source spells in several
+  ways are reported;
 - a row that exists already with the same content is counted as present, not added again;
 - a row whose id, subject or image was deleted here is counted as suppressed, unless adding it again is allowed;
 - all faults of a source are collected before it is refused;
@@ -25,7 +25,7 @@ from sqlalchemy import Connection
 
 from lmeraser.core.digests import Digest
 from lmeraser.core.progress import Progress, silent, track
-from lmeraser.data.names import canonical_name, canonical_or_none, spellings
+from lmeraser.data.canonical_names import canonical_name, canonical_or_none, spellings
 from lmeraser.data.provenance import PublicImages
 from lmeraser.data.records import Record, Records
 from lmeraser.data.sources import Row, Source, check_row, row_chunks

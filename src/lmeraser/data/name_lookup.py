@@ -1,6 +1,6 @@
 """Which records a name means, however it is spelled, and which names are held that look like it.
 
-Rules (`names` has the canonical form):
+Rules (`canonical_names` has the canonical form):
 - an id is held in its canonical form; a source in which ids differ in white space alone keeps them as they are
   written, and so does a workspace of before 0.2, because the model depends on ids;
 - a subject is found by the keyed digest of its canonical form; its record's metadata keep the source's spelling;
@@ -21,8 +21,8 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, func, select, update
 
+from lmeraser.data.canonical_names import canonical_or_none, near_key, show
 from lmeraser.data.identities import NOT_INDEXED, RecordIndex, RecordMetadata, records_table
-from lmeraser.data.names import canonical_or_none, near_key, show
 from lmeraser.data.suppression import SuppressionList
 from lmeraser.storage.database import Database
 

@@ -23,10 +23,10 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lmeraser.data import file_lists, folders
+from lmeraser.data.canonical_names import as_text, is_missing
 from lmeraser.data.file_lists import Table, read_table
 from lmeraser.data.folders import FoundImage, Listing, describe_passed_over, list_folder
 from lmeraser.data.images import decode
-from lmeraser.data.names import as_text, is_missing
 from lmeraser.data.parquet_files import LARGEST_FILE, open_parquet
 from lmeraser.data.subject_rules import SubjectRule
 from lmeraser.errors import ImageError, InputError, LmeraserError

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
+from lmeraser.data.canonical_names import as_text, canonical_or_none, is_missing
 from lmeraser.data.file_lists import read_table
-from lmeraser.data.names import as_text, canonical_or_none, is_missing
 from lmeraser.errors import InputError
 
 

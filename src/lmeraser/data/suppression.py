@@ -1,8 +1,8 @@
 """The suppression list: what was deleted and must not come back with the next import of the same source.
 
 Record ids, subjects and image digests of deleted records are stored as keyed digests only, so that nobody can find
-out from the list alone who is on it. A name is on it as it was given and in its canonical form (`names`); before
-0.2 only as it was given, so it is looked up in the spellings that can be told from a name (`names.spellings`).
+out from the list alone who is on it. A name is on it as it was given and in its canonical form; before 0.2 only as
+it was given, so it is looked up in the spellings that can be told from a name (`canonical_names.spellings`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Literal
 from sqlalchemy import Column, Connection, String, Table, delete, insert, select
 
 from lmeraser.core.digests import Digest, keyed_digest
-from lmeraser.data.names import canonical_or_none, spellings
+from lmeraser.data.canonical_names import canonical_or_none, spellings
 from lmeraser.storage.database import Database, chunked, schema
 
 SuppressedKind = Literal["record", "subject", "image"]

@@ -40,8 +40,8 @@ from numpy.typing import NDArray
 from lmeraser.core.atomic_files import read_file, storage_errors
 from lmeraser.core.digests import Digest
 from lmeraser.core.progress import Progress, silent
+from lmeraser.data.canonical_names import spellings
 from lmeraser.data.images import decode
-from lmeraser.data.names import spellings
 from lmeraser.errors import ImageError
 from lmeraser.pipeline.derive import feature_key
 from lmeraser.unlearning.duplicates import near_held

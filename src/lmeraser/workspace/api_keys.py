@@ -21,7 +21,7 @@ from typing import Any, Literal, get_args
 from sqlalchemy import Column, LargeBinary, String, Table, insert, select, update
 
 from lmeraser.core.time import to_text
-from lmeraser.data.names import canonical_name
+from lmeraser.data.canonical_names import canonical_name
 from lmeraser.errors import InputError
 from lmeraser.storage.database import Database, schema
 
@@ -83,7 +83,7 @@ class ApiKeys:
         """Create a key; returns it with its text, which cannot be recovered later.
 
         Raises:
-            InputError: no or unknown scopes, or what cannot be a name (`names`).
+            InputError: no or unknown scopes, or what cannot be a name (`canonical_names`).
         """
         key = ApiKey(secrets.token_hex(6), _check_name(name), _parse_scopes(scopes), to_text(now))
         text = f"lme_{key.id}_{secrets.token_urlsafe(32)}"

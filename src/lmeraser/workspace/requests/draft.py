@@ -15,11 +15,11 @@ from typing import Self
 
 from lmeraser.config.deployment import RequestsConfig
 from lmeraser.core.digests import keyed_digest
-from lmeraser.data.names import as_text
+from lmeraser.data.canonical_names import as_text
 from lmeraser.errors import InputError, listing
 from lmeraser.workspace.requests.state import Regulation
 
-Name = object  # a text, or what `names.as_text` takes as one
+Name = object  # a text, or what `canonical_names.as_text` takes as one
 OLDEST = timedelta(days=3653)  # ten years: a request that was made before is a mistyped or missing date
 FARTHEST = timedelta(days=1)  # ahead of this clock, which the caller's clock or time zone explains
 

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Literal
 
 from lmeraser.core.digests import parse_json
+from lmeraser.data.canonical_names import as_text, show
 from lmeraser.data.name_lookup import NameKind, NearMiss
-from lmeraser.data.names import as_text, show
 from lmeraser.data.records import Records
 from lmeraser.errors import AmbiguousNameError, InputError, UnknownRecordError, listing
 from lmeraser.workspace.requests.draft import Selector

@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import examples
-from lmeraser.data import names
-from lmeraser.data.names import (
+from lmeraser.data import canonical_names
+from lmeraser.data.canonical_names import (
     LONGEST,
     as_text,
     canonical_name,
@@ -31,7 +31,7 @@ SPACES = " \t\n\u00a0\u2003\u202f\u3000"
 
 
 def test_the_examples_in_the_docstrings_hold() -> None:
-    assert doctest.testmod(names).failed == 0
+    assert doctest.testmod(canonical_names).failed == 0
 
 
 @examples(fast=100, explore=5000)
