@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from conftest import tiny_config
+from lmeraser.models.tuners.recorded_passes import RecordedPass
 from lmeraser.pipeline import self_test
 from lmeraser.pipeline.executors.local import LocalExecutor
 from lmeraser.pipeline.self_test import measure, run_checks
@@ -19,6 +20,15 @@ def test_this_machine_keeps_the_promise(kind: str, checks: int) -> None:
     assert len(report.checks) == checks
     assert report.to_json()["sound"] is True
     assert report.environment["torch"] == torch.__version__
+
+
+def test_recorded_passes_are_compared_with_plain_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tiny_config()
+    executor = LocalExecutor(config, in_flight=2)
+    assert self_test._tuning_is_deterministic(executor, config)
+    real = RecordedPass.finish
+    monkeypatch.setattr(RecordedPass, "finish", lambda self: [result * 2 for result in real(self)])
+    assert not self_test._tuning_is_deterministic(executor, config)
 
 
 def test_speeds_are_measured_on_noise(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,9 @@ Bit-for-bit equality is promised among environments with the same fingerprint. I
   choose other kernels and other orders of summation for other thread counts; measured here, features of a
   batch of 8 differ between 1 and 2 threads. Cores are used by running several tasks at once (`executors`);
 - every pass through a backbone has the same shape, padded; other batch sizes give other bits;
-- torch's deterministic algorithms are on, so an operation without one is an error instead of a risk.
+- torch's deterministic algorithms are on, so an operation without one is an error instead of a risk. They choose
+  the fused attention whose backward pass adds up in a fixed order; cuDNN's attention has none, so it is off;
+- fp32 means fp32: cuDNN's convolutions do not round their inputs to TF32.
 
 The fingerprint consists of versions, the device and a *canary*: the digest of the backbone's features and input
 gradients for fixed images, with and without a prompt, and of a global head on them. Whatever changes the
@@ -71,6 +73,12 @@ def deterministic() -> Iterator[None]:
     mode = torch.get_deterministic_debug_mode()
     memory: Any = torch.utils.deterministic  # torch's stubs lack the setting
     was_filling = memory.fill_uninitialized_memory
+    cudnn: Any = torch.backends.cudnn
+    cuda: Any = torch.backends.cuda
+    used_cudnn_attention = cuda.cudnn_sdp_enabled()
+    allowed_tf32 = cudnn.allow_tf32
+    cuda.enable_cudnn_sdp(False)
+    cudnn.allow_tf32 = False
     torch.set_num_threads(1)
     # `torch.use_deterministic_algorithms` does the same, but imports torch's compiler, which takes a second.
     torch.set_deterministic_debug_mode("error")
@@ -81,6 +89,8 @@ def deterministic() -> Iterator[None]:
         memory.fill_uninitialized_memory = was_filling
         torch.set_deterministic_debug_mode(mode)
         torch.set_num_threads(threads)
+        cudnn.allow_tf32 = allowed_tf32
+        cuda.enable_cudnn_sdp(used_cudnn_attention)
 
 
 def fingerprint(backbone: Backbone) -> Fingerprint:

@@ -2,7 +2,8 @@
 
 Each check compares bits: features and input gradients of the workspace's backbone, or tuned tensors, must not
 depend on what else is in the batch or running. Speeds are those of decoding and embedding images, and of tuning
-one cluster.
+one cluster. On a GPU tasks that run at once have a stream each, and tuning is compared with and without recorded
+passes (`models.tuners.recorded_passes`).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from lmeraser.config.schema import Config
 from lmeraser.core.digests import Digest
 from lmeraser.core.progress import silent
 from lmeraser.errors import BackboneError
+from lmeraser.models.backbones.base import Backbone
 from lmeraser.models.backbones.determinism_check import draws_random_numbers
 from lmeraser.models.environment import deterministic, features_and_gradients, probe_images
 from lmeraser.pipeline.calibration import MIN_SECONDS
@@ -78,7 +80,7 @@ def run_checks(executor: LocalExecutor, config: Config) -> SelfTestReport:
         permuted = features_and_gradients(backbone, images[order])
         neighbours = features_and_gradients(backbone, mixed)
         with ThreadPoolExecutor(4, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            concurrent = list(pool.map(lambda _: features_and_gradients(backbone, images), range(4)))
+            concurrent = list(pool.map(lambda _: _on_own_stream(backbone, images), range(4)))
     threads = torch.get_num_threads()
     torch.set_num_threads(threads + 1)
     with deterministic():
@@ -106,7 +108,10 @@ def _tunes_on_images(config: Config) -> bool:
 
 
 def _tuning_is_deterministic(executor: LocalExecutor, config: Config) -> bool:
-    """Whether tuning gives the same bytes parallel over micro-batches, parallel over clusters, and repeated."""
+    """Whether tuning gives the same bytes parallel over micro-batches, parallel over clusters, and repeated.
+
+    Where passes are recorded: without recording them as well.
+    """
     try:
         once = _one_epoch(executor, config)
     except BackboneError:  # what the other checks found
@@ -115,18 +120,30 @@ def _tuning_is_deterministic(executor: LocalExecutor, config: Config) -> bool:
     ids = tuple(f"{number:04d}" for number in range(len(images)))
     labels = (0, 1) * (len(images) // 2)
     tasks = [TuneTask(Digest.of(b"%d" % number), ids, labels, classes=2) for number in range(4)]
+    runs = [(once, tasks[:1]), (once, tasks), (once, tasks[:1])]
+    if once.in_flight:
+        runs.append((_one_epoch(executor, config, in_flight=0), tasks[:1]))
     artifacts = {
         result.data
-        for run in (tasks[:1], tasks, tasks[:1])
-        for result in once.tune(run, lambda ids: [images[int(i)] for i in ids], silent)
+        for used, run in runs
+        for result in used.tune(run, lambda ids: [images[int(i)] for i in ids], silent)
     }
     return len(artifacts) == 1
 
 
-def _one_epoch(executor: LocalExecutor, config: Config) -> LocalExecutor:
+def _one_epoch(executor: LocalExecutor, config: Config, in_flight: int | None = None) -> LocalExecutor:
     """An executor with the same backbone that tunes for one epoch."""
     tuning = config.tuning.model_copy(update={"epochs": 1, "stop_after": None})
-    return LocalExecutor(config.model_copy(update={"tuning": tuning}), executor.network)
+    passes = executor.in_flight if in_flight is None else in_flight
+    return LocalExecutor(config.model_copy(update={"tuning": tuning}), executor.network, in_flight=passes)
+
+
+def _on_own_stream(backbone: Backbone, images: Tensor) -> Pair:
+    """`features_and_gradients` on a GPU's stream of its own; as usual on a CPU."""
+    if backbone.device.type == "cpu":
+        return features_and_gradients(backbone, images)
+    with torch.cuda.stream(torch.cuda.Stream()):  # type: ignore[no-untyped-call]
+        return features_and_gradients(backbone, images)
 
 
 @dataclass(frozen=True)

@@ -332,10 +332,13 @@ def test_a_model_that_does_not_take_colour_images_is_refused(tmp_path: Path) -> 
         load(str(tmp_path))
 
 
-def test_a_gpu_that_is_not_there_is_said() -> None:
-    if torch.cuda.is_available():
-        pytest.skip("this machine has a GPU")
-    with pytest.raises(BackboneError, match="no GPU"):
+def test_a_gpu_that_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    if torch.cuda.is_available() or torch.version.cuda is not None:
+        pytest.skip("this torch is a build for GPUs")
+    with pytest.raises(BackboneError, match=r"(?s)no GPU.*install a torch build for CUDA"):
+        load_backbone(parse({"compute": {"device": "cuda"}}))
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    with pytest.raises(BackboneError, match=r"(?s)CUDA 13\.0\) but sees none.*nvidia-smi"):
         load_backbone(parse({"compute": {"device": "cuda"}}))
 
 

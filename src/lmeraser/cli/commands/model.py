@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -159,12 +159,17 @@ def draw() -> None:
         echo(*map(str, eraser.draw()))
 
 
-def doctor(as_json: AsJson = False) -> None:
+def doctor(
+    device: Annotated[
+        Literal["cpu", "cuda"] | None, typer.Option(help="Device to test, instead of compute.device.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
     """Test whether this machine computes reproducibly to the bit; exit with 1 if not."""
     from lmeraser.core.console import print_facts, print_rows
     from lmeraser.pipeline.self_test import measure, run_checks
 
-    with open_eraser() as eraser:
+    with open_eraser(compute={"device": device} if device else None) as eraser:
         config = eraser.workspace.config
         report = run_checks(eraser.executor(), config)
         speeds = measure(eraser.executor(), config)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 
 from lmeraser.config.schema import Config
@@ -29,10 +31,28 @@ def load_backbone(config: Config) -> Backbone:
 
 
 def _device(name: str) -> torch.device:
-    if name == "cuda" and not torch.cuda.is_available():
-        raise BackboneError(
-            "Device not found",
-            got="compute.device is 'cuda', but torch sees no GPU",
-            next_step='set compute.device = "cpu", or install a torch build for your GPU',
-        )
+    if name == "cuda":
+        _require_gpu()
+        # cuBLAS is deterministic with workspaces of a fixed size only, and reads this when it starts.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     return torch.device(name)
+
+
+def _require_gpu() -> None:
+    """Raise an error that says what is missing, unless torch can use a GPU."""
+    if torch.cuda.is_available():
+        return
+    if torch.version.cuda is None and torch.version.hip is None:
+        why = f"torch {torch.__version__} is a build for CPUs only"
+        next_step = "install a torch build for CUDA (pytorch.org lists them)"
+    else:
+        why = f"torch {torch.__version__} is built for GPUs (CUDA {torch.version.cuda}) but sees none"
+        next_step = (
+            "check that nvidia-smi lists the GPU, that its driver is new enough for this CUDA version, and that "
+            "CUDA_VISIBLE_DEVICES does not hide it"
+        )
+    raise BackboneError(
+        "Device not found",
+        got=f"compute.device is 'cuda', but there is no GPU: {why}",
+        next_step=f'{next_step}, or set compute.device = "cpu"',
+    )

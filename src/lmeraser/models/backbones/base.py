@@ -94,6 +94,8 @@ class Backbone(ABC):
         """Pixels, uint8 [n, 3, h, w], as float32 input, normalised with the constants of the public training."""
         if self._channels is not None and self._channels != [0, 1, 2]:
             pixels = pixels[:, self._channels]
+        if self.device.type == "cuda":  # bytes travel, not floats, and the CPU does not wait for them
+            pixels = pixels.pin_memory().to(self.device, non_blocking=True)
         return pixels.to(self.device, torch.float32).div_(255.0).sub_(self._mean).div_(self._std)
 
 

@@ -100,7 +100,14 @@ class ClusterPredictor(Protocol):
 
 
 class Tuner(ABC, Generic[Inputs]):
-    """Tunes one kind of constituent with fixed settings."""
+    """Tunes one kind of constituent with fixed settings.
+
+    Attributes:
+        in_flight: how many recorded passes (`recorded_passes`) are in flight at once, so that clusters are tuned
+            one after the other; 0: threads compute the micro-batches. Both ways give the same bits.
+    """
+
+    in_flight = 0
 
     @abstractmethod
     def load(
@@ -142,11 +149,6 @@ class Tuner(ABC, Generic[Inputs]):
         Returns:
             The artifact's tensors.
         """
-
-    @property
-    def takes_whole_device(self) -> bool:
-        """Whether tuning one cluster keeps the device busy, so that clusters are tuned one after the other."""
-        return False
 
     def cluster_tensors(self, tensors: Mapping[str, Array], number: int) -> Mapping[str, Array]:
         """The part of an artifact that belongs to one cluster: all of it, unless clusters are tuned together."""

@@ -73,8 +73,6 @@ class GradientTuner(Tuner[Canvases]):
 
     Attributes:
         tunes_head: whether the head is tuned as well, or keeps its initial values.
-        in_flight: how many recorded passes are in flight at once; 0: threads compute the micro-batches instead.
-            Both ways give the same bits.
     """
 
     tunes_head = True
@@ -114,11 +112,6 @@ class GradientTuner(Tuner[Canvases]):
         """
         return [(0, 0)]
 
-    @property
-    def takes_whole_device(self) -> bool:
-        """Whether passes are recorded, on a stream each, and started by a single thread."""
-        return self.in_flight > 0
-
     def load(
         self,
         ids: Sequence[str],
@@ -128,8 +121,9 @@ class GradientTuner(Tuner[Canvases]):
         parallel: ParallelMap,
     ) -> Canvases:
         """The members' images, decoded once if they fit in the budget."""
-        side = self.config.backbone.canvas_size
-        return Canvases(ids, fetch, side=side, budget=budget, parallel=parallel)
+        backbone = self.config.backbone
+        side, resample = backbone.canvas_size, backbone.canvas_filter
+        return Canvases(ids, fetch, side=side, resample=resample, budget=budget, parallel=parallel)
 
     def tune(
         self,

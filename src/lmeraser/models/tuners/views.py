@@ -24,7 +24,7 @@ from lmeraser.config.schema import Config, View
 from lmeraser.core.seeding import normal
 from lmeraser.core.tensors import Array
 from lmeraser.data.crops import central_crop
-from lmeraser.data.images import ReducedImage, to_canvas
+from lmeraser.data.images import CanvasSize, ReducedImage, to_canvas
 from lmeraser.models.backbones.base import Backbone
 from lmeraser.models.tuners.pixel_prompts import PromptShape
 
@@ -32,15 +32,17 @@ _GREY = 127
 _SCALES = {"whole": 1.0, "near": 3 / 2, "far": 2 / 3}  # side of the scaled image / side of the input
 
 
-def canvas_sides(config: Config) -> frozenset[int]:
-    """Sides of all canvases that a prediction is made from, px."""
+def canvas_sizes(config: Config) -> frozenset[CanvasSize]:
+    """Sizes of all canvases that a prediction is made from."""
     embedded: tuple[View, ...] = config.embedding.views if config.needs_statistics else ()
-    return frozenset(_canvas_side(view, config) for view in ("clean", *embedded))
+    return frozenset(_canvas_size(view, config) for view in ("clean", *embedded))
 
 
-def _canvas_side(view: View, config: Config) -> int:
+def _canvas_size(view: View, config: Config) -> CanvasSize:
     scale = _SCALES.get(view)
-    return config.backbone.canvas_size if scale is None else round(scale * config.backbone.image_size)
+    backbone = config.backbone
+    side = backbone.canvas_size if scale is None else round(scale * backbone.image_size)
+    return CanvasSize(side, backbone.canvas_filter)
 
 
 def view_input(
@@ -58,8 +60,8 @@ def view_input(
         float32 [micro_batch, 3, size, size], normalised; rows beyond the images are padding.
     """
     size = config.backbone.image_size
-    side = _canvas_side(view, config)
-    pixels = _fit(np.stack([to_canvas(image, side) for image in images]), size)
+    canvas = _canvas_size(view, config)
+    pixels = _fit(np.stack([to_canvas(image, *canvas) for image in images]), size)
     if view == "mirror":
         pixels = pixels[:, :, ::-1]
     inputs = to_input(pixels, backbone)

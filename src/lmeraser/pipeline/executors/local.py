@@ -2,7 +2,8 @@
 
 Work runs in parallel only where that cannot change a bit: over clusters if there are enough to tune, else over the
 micro-batches of each step, whose gradients are added up in a fixed order. torch releases Python's lock inside its
-operations, so threads are enough.
+operations, so threads are enough. On a GPU clusters are tuned one after the other: threads prepare the inputs, and
+one of them starts the passes (`recorded_passes`).
 """
 
 from __future__ import annotations
@@ -48,17 +49,19 @@ class LocalExecutor:
     Args:
         config: all settings.
         backbone: the frozen network, if the caller has loaded it already.
+        in_flight: how many recorded passes of a tuning are in flight at once; None: as many as suit the device.
 
     Raises:
         BackboneError: the backbone cannot be loaded, or is not deterministic.
     """
 
-    def __init__(self, config: Config, backbone: Backbone | None = None) -> None:
+    def __init__(self, config: Config, backbone: Backbone | None = None, *, in_flight: int | None = None) -> None:
         self._config = config
         self._backbone = backbone if backbone is not None else load_backbone(config)
         self.environment: Fingerprint = fingerprint(self._backbone)
         # Here, because all that trains, unlearns, audits or predicts does it with an executor.
         require_deterministic(self._backbone, self.environment.digest, config.backbone.name)
+        self._in_flight = in_flight
         self._workers = config.compute.workers or os.cpu_count() or 1
         # Kept from call to call: new threads would have to request all their memory from the system again.
         self._threads = ThreadPoolExecutor(
@@ -86,7 +89,15 @@ class LocalExecutor:
 
     @cached_property
     def _tuner(self) -> Tuner[Any]:
-        return create_tuner(self._config, self._backbone)
+        tuner = create_tuner(self._config, self._backbone)
+        if self._in_flight is not None:
+            tuner.in_flight = self._in_flight
+        return tuner
+
+    @property
+    def in_flight(self) -> int:
+        """How many recorded passes of a tuning are in flight at once; 0 where passes are not recorded."""
+        return self._tuner.in_flight
 
     def class_vectors(self) -> NDArray[np.float32]:
         """The backbone's public class vectors, float32 [classes, d]."""
@@ -141,7 +152,7 @@ class LocalExecutor:
         ordered = sorted(tasks, key=lambda task: (-len(task.ids), task.key))
         counter = _StepCounter(ordered, self._config.tuning.epochs_run, progress)
         with deterministic(), _ThreadedRun(self._threads, self._workers) as run:
-            if len(ordered) >= self._workers:
+            if len(ordered) >= self._workers and not self._tuner.in_flight:
                 yield from run.unordered(lambda task: self._tune(task, fetch, serial_map, counter, run), ordered)
             else:
                 for task in ordered:
