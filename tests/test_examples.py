@@ -1,7 +1,8 @@
-"""The examples run on real images."""
+"""The examples run, on real images or on what scikit-learn brings."""
 
 from __future__ import annotations
 
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -58,3 +59,13 @@ def test_by_default_nothing_is_tuned(data: Path, tmp_path: Path) -> None:
     output = run("cifar10.py", "--data", str(data / "cifar10"), "--workspace", str(tmp_path), *options)
     assert "forgot 20 records at once: nothing tuned again" in output
     assert "identical to retraining: yes" in output
+
+
+def test_embeddings(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:  # in this process, which has loaded scikit-learn
+        runpy.run_path(str(EXAMPLES / "embeddings.py"), run_name="__main__")
+    output = capsys.readouterr().out
+    assert stopped.value.code == 0
+    assert "1470 records are left" in output
+    assert "identical to training without them, in another order: yes" in output
+    assert "- subject 'person 7'" in output

@@ -7,11 +7,14 @@ import shlex
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from datasets import Image
 from PIL import Image as PillowImage
+from sklearn.base import clone
+from sklearn.datasets import load_digits
 
 from conftest import Run, digits
 from lmeraser.cli.main import app
@@ -86,6 +89,27 @@ def test_the_commands_run_as_they_are_written(photos: Path, run: Run) -> None:
         words = [str(certificates[0]) if word == "CERTIFICATE" else word for word in shlex.split(line)[1:]]
         result = run(*words)
         assert result.code == 0, (line, result)
+
+
+def test_the_scikit_learn_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    vectors, labels = load_digits(return_X_y=True)
+    names: dict[str, Any] = {
+        "ids": [f"ticket {number}" for number in range(100)],
+        "subjects": [f"customer {number // 5}" for number in range(100)],
+        "X": vectors[:100],
+        "y": labels[:100],
+        "X_new": vectors[100:103],
+        "y_new": labels[100:103],
+    }
+    code = README.split("```python\n")[2].split("```")[0]
+    assert len(code.strip().splitlines()) <= 6
+    exec(compile(code, "README.md", "exec"), names)
+    classifier = names["classifier"]
+    assert classifier.class_count_.sum() == 100 - 5 - 1
+    left = [number for number in range(100) if number != 17 and number // 5 != 4]
+    anew = clone(classifier).fit(vectors[left], labels[left])
+    assert classifier.coef_.tobytes() == anew.coef_.tobytes()
+    assert capsys.readouterr().out.startswith("[[")
 
 
 def test_every_command_is_documented() -> None:

@@ -48,7 +48,7 @@ from lmeraser.core.sufficient_statistics import (
     stack_quantized,
     unit_rms_at_any_size,
 )
-from lmeraser.data.names import canonical_name, is_missing
+from lmeraser.data.canonical_names import canonical_name, is_missing
 from lmeraser.errors import InputError, NoModelError, UnknownRecordError, listing
 
 __all__ = ["ExactUnlearningClassifier", "NoRecordsError", "NotTaughtError", "VectorError"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from conftest import examples
-from lmeraser.core.lda import probabilities, solve
+from lmeraser.core.lda import probabilities, scores, solve, solve_shrunk
 from lmeraser.core.sufficient_statistics import (
     SCALE,
     QuantizedEmbeddings,
@@ -298,3 +299,59 @@ def test_probabilities_are_of_the_code_and_not_of_what_was_rounded_off() -> None
     rounded = dequantize(quantize(images))[:, :-1]
     assert not np.array_equal(rounded, images)
     assert probabilities(weight[None], rounded).tobytes() == probabilities(weight[None], images).tobytes()
+
+
+# --- discriminants with a share of shrinkage -----------------------------------------------------------------
+
+
+@given(_seeds, st.integers(1, 40), st.integers(1, 16), st.integers(1, 5), st.sampled_from([None, 0.0, 0.2, 1.0]))
+@settings(examples(fast=25, explore=100))
+def test_discriminants_exist_for_any_records_and_shrinkage(
+    seed: int, count: int, width: int, classes: int, shrinkage: float | None
+) -> None:
+    quantized, labels = quantized_of(seed, count, width, classes)
+    quantized[:, 0] = quantized[0, 0]  # a covariance that is singular
+    statistics = SufficientStatistics.zero(width + 1, classes).plus(quantized, labels)
+    before = statistics.digest
+    weights, biases = solve_shrunk(statistics, shrinkage)
+    assert np.isfinite(weights).all()
+    assert (biases == -1e9).tolist() == [y not in labels for y in range(classes)]
+    assert np.isfinite(biases).all()
+    assert statistics.digest == before
+
+
+@given(_seeds, st.integers(1, 9), st.sampled_from([1, 2, 3, 64, 769]), st.integers(1, 5), st.integers(-30, 30))
+@settings(examples(fast=15, explore=100))
+def test_scores_are_the_exact_sums_rounded_once_or_twice_and_those_of_single_rows(
+    seed: int, count: int, width: int, classes: int, size: int
+) -> None:
+    random = np.random.default_rng(seed)
+    weights = random.standard_normal((classes, width)) * 10.0 ** random.integers(-3, 3, (classes, 1)) * 2.0**size
+    biases = random.standard_normal(classes)
+    quantized, _ = quantized_of(seed, count, width, 2)
+    together = scores(weights, biases, quantized)
+    for row in range(count):
+        assert scores(weights, biases, quantized[[row]]).tobytes() == together[[row]].tobytes()
+    for label in range(classes):
+        terms = [
+            Fraction(float(w)) * int(q) / SCALE for w, q in zip(weights[label], quantized[0, :-1], strict=True)
+        ]
+        exact = sum(terms, Fraction(float(biases[label])))
+        largest = sum(map(abs, terms), abs(Fraction(float(biases[label]))))
+        assert abs(Fraction(float(together[0, label])) - exact) <= largest * Fraction(2) ** -51
+
+
+def test_scores_do_not_depend_on_the_number_of_threads() -> None:
+    random = np.random.default_rng(2)
+    weights, biases = random.standard_normal((7, 300)), random.standard_normal(7)
+    quantized, _ = quantized_of(5, 200, 300, 3)
+    found = []
+    for threads in (1, 2):
+        with threadpool_limits(threads, user_api="blas"):
+            found.append(scores(weights, biases, quantized).tobytes())
+    assert found[0] == found[1]
+
+
+def test_no_weights_score_their_biases() -> None:
+    quantized, _ = quantized_of(5, 4, 3, 2)
+    assert scores(np.zeros((2, 3)), np.array([1.5, -2.0]), quantized).tolist() == [[1.5, -2.0]] * 4

@@ -22,6 +22,8 @@ from lmeraser.core.sufficient_statistics import (
     pack,
     quantize,
     stack_quantized,
+    unit_rms,
+    unit_rms_at_any_size,
     unpack,
 )
 
@@ -189,6 +191,22 @@ def test_it_does_not_matter_when_the_list_of_classes_is_extended(rows: list[Row]
     assert late.digest == early.digest
 
 
+@given(_tables, st.permutations(range(CLASSES)))
+def test_classes_can_be_put_in_another_order_and_left_out_without_records(
+    rows: list[Row], order: list[int]
+) -> None:
+    width = len(rows[0][0])
+    statistics = once(rows, width)
+    reordered = statistics.with_classes([*order, None])
+    renamed = [(values, order.index(label)) for values, label in rows]
+    assert reordered.digest == added(SufficientStatistics.zero(width, CLASSES + 1), renamed).digest
+    counts = statistics.records_by_class
+    kept = [label for label in range(CLASSES) if counts[label]]
+    fewer = statistics.with_classes(kept)
+    assert fewer.records_by_class == tuple(counts[label] for label in kept)
+    assert same(fewer.with_classes([kept.index(y) if y in kept else None for y in range(CLASSES)]), statistics)
+
+
 # --- stored ------------------------------------------------------------------------------------------------
 
 
@@ -247,6 +265,25 @@ def test_an_embedding_of_one_view_is_its_features_scaled(seed: int, count: int, 
     features = features_of(seed, (count, width))
     expected = unit(features.astype(np.float64))
     np.testing.assert_allclose(embedding(features[:, None]), expected, rtol=1e-5, atol=1e-6)
+
+
+@given(_seeds, _shapes, st.integers(-5, 30))
+def test_ordinary_vectors_have_the_same_bits_at_any_size(
+    seed: int, shape: tuple[int, int, int], size: int
+) -> None:
+    vectors = np.random.default_rng(seed).standard_normal((shape[0], max(shape[2], 7))).astype(np.float32)
+    scaled = vectors * np.float32(2.0**size)
+    for given_as in (scaled, scaled.astype(np.float64)):
+        assert unit_rms_at_any_size(given_as).tobytes() == unit_rms(scaled).tobytes()
+    assert unit_rms_at_any_size(np.asfortranarray(vectors)).tobytes() == unit_rms(vectors).tobytes()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_largest_and_smallest_vectors_are_scaled_without_overflow(dtype: type[np.floating]) -> None:
+    limits = np.finfo(dtype)
+    sizes = np.array([[limits.max], [limits.tiny], [limits.smallest_subnormal], [0]], dtype)
+    found = unit_rms_at_any_size(sizes * np.array([[1, -1, 1, 1]], dtype))
+    np.testing.assert_allclose(found, [[1, -1, 1, 1]] * 3 + [[0] * 4], rtol=1e-6)
 
 
 def test_features_of_nothing_have_an_embedding_of_nothing() -> None:
