@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
@@ -172,7 +172,16 @@ def test_an_image_is_the_same_in_a_file_and_in_memory(eraser: Eraser, tmp_path: 
     opened = PillowImage.open(path)
     grey = np.asarray(PillowImage.open(path))
     rgb = np.asarray(PillowImage.open(path).convert("RGB"))
-    given = [str(path), path, data, bytearray(data), opened, PillowImage.open(path).convert("RGB"), grey, rgb]
+    given: list[Any] = [
+        str(path),
+        path,
+        data,
+        bytearray(data),
+        opened,
+        PillowImage.open(path).convert("RGB"),
+        grey,
+        rgb,
+    ]
     assert len(set(eraser.predict(given))) == 1
     assert eraser.predict(rgb[None]) == eraser.predict([path]), "an array of images is a list of them"
 
@@ -181,7 +190,7 @@ def test_a_photo_that_pillow_has_opened_is_turned_upright_as_its_file_is(tmp_pat
     exif = PillowImage.Exif()
     exif[0x0112] = 6
     path = tmp_path / "turned.jpg"
-    PillowImage.fromarray(np.arange(0, 192, 1, np.uint8).reshape(8, 8, 3)).save(path, exif=exif, quality=100)
+    PillowImage.fromarray(np.arange(192, dtype=np.uint8).reshape(8, 8, 3)).save(path, exif=exif, quality=100)
     assert load_image(PillowImage.open(path)).tobytes() == load_image(path).tobytes()
     assert load_image(load_image(path)).tobytes() == load_image(path).tobytes()
 
@@ -217,7 +226,7 @@ def test_a_number_is_the_name_that_it_is_written_as(numbered: Eraser, ids: Any) 
 
 @pytest.mark.parametrize("names", ["5", 5, b"5", [5.5], [None], [b"5"], [["5"]], [True], np.array(5)])
 def test_what_is_no_list_of_names_is_refused_and_deletes_nothing(numbered: Eraser, names: Any) -> None:
-    calls = [
+    calls: list[Callable[[], object]] = [
         lambda: numbered.plan(ids=names),
         lambda: numbered.unlearn(subjects=names),
         lambda: numbered.request(ids=names),

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from datasets import Image
 
 import lmeraser
@@ -156,7 +157,8 @@ def test_every_report_is_json_with_its_documented_keys(run: Run, tmp_path: Path,
     assert run(*w, "init", "--config", tmp_path / "mine.toml").code == 0
     columns = ("--id-column", "id", "--subject-column", "writer")
     added = run(*w, "add", parquet, *columns, "--json").json
-    assert added == {"added": 12, "present": 0, "suppressed": 0, "skipped": 0, "public": None, "faults": []}
+    none = {"present": 0, "suppressed": 0, "skipped": 0, "public": None, "faults": [], "duplicates": 0}
+    assert added == {"added": 12, **none, "spellings": [], "passed_over": {}, "hints": []}
     assert run(*w, "classes", "--json").json == DIGIT_CLASSES
     empty = run(*w, "status", "--json").json
     assert (empty["records"], empty["generation"], empty["up_to_date"]) == (12, None, False)
@@ -177,7 +179,8 @@ def test_every_report_is_json_with_its_documented_keys(run: Run, tmp_path: Path,
     assert predicted["image"] == str(image)
     evaluated = run(*w, "evaluate", parquet, "--no-linear", "--json").json
     assert evaluated.keys() == {
-        "images", "accuracy", "linear_accuracy", "part_accuracy", "per_class", "clusters", "expected_share"
+        "images", "accuracy", "linear_accuracy", "part_accuracy", "per_class", "clusters", "expected_share",
+        "passed_over",
     }  # fmt: skip
     assert {entry["name"] for entry in evaluated["per_class"]} <= set(DIGIT_CLASSES)
     digest = status["model_digest"]
@@ -188,11 +191,13 @@ def test_every_report_is_json_with_its_documented_keys(run: Run, tmp_path: Path,
     planned = run(*w, "plan", "--id", "digit-0041", "--json").json
     assert planned.keys() == {
         "records", "already_deleted", "sample_hit", "affected", "clusters_to_tune", "records_to_tune",
-        "share_to_tune", "estimated_seconds", "expected_share",
+        "share_to_tune", "estimated_seconds", "expected_share", "near_misses",
+        "duplicates", "near_duplicates", "duplicates_selected", "due", "urgency",
     }  # fmt: skip
     forgotten = run(*w, "unlearn", "--id", "digit-0041", "--json").json
     assert forgotten.keys() == TRAINING | {
         "requests", "records_deleted", "already_deleted", "model_digest_before", "certificates", "seconds",
+        "duplicates", "near_duplicates", "late",
     }  # fmt: skip
     assert (forgotten["records_deleted"], forgotten["model_digest_before"]) == (1, status["model_digest"])
     audited = run(*w, "audit", "--json")
@@ -210,6 +215,15 @@ def test_the_doctor_reports_in_json(run: Run, trained: Path) -> None:
     report = run("-w", trained, "doctor", "--json")
     assert report.code == (0 if all(check["passed"] for check in report.json["checks"]) else 1)
     assert {"environment", "checks"} <= report.json.keys()
+
+
+def test_the_doctor_says_what_a_gpu_needs(run: Run, trained: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    answer = run("-w", trained, "doctor", "--device", "cuda")
+    assert answer.code == 2
+    assert "no GPU" in answer.err
+    assert "torch build for CUDA" in answer.err
 
 
 def test_reports_for_people_hold_the_same_facts(run: Run, work: Path, parquet: Path, tmp_path: Path) -> None:

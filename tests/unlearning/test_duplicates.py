@@ -1,4 +1,4 @@
-"""Records with the payload of a deleted one are counted wherever it matters, and deleted with it only if asked to."""
+"""Records with the payload of a deleted one are counted, and deleted with it only if the request asks for it."""
 
 from __future__ import annotations
 

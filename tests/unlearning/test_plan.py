@@ -177,7 +177,9 @@ def test_the_report_is_plain_json() -> None:
     }
 
 
-@pytest.mark.parametrize(("days", "urgency", "warned"), [(-1, "past", "was due"), (3, "near", "soon"), (20, "later", "")])
+@pytest.mark.parametrize(
+    ("days", "urgency", "warned"), [(-1, "past", "was due"), (3, "near", "soon"), (20, "later", "")]
+)
 def test_a_due_time_that_is_past_or_near_is_warned_of(days: int, urgency: str, warned: str) -> None:
     now = datetime(2026, 3, 1, tzinfo=UTC)
     made = compare({"a": 0}, {}, ["a"], sample_hit=False).with_due(now + timedelta(days=days), now=now)

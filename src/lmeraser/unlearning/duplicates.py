@@ -100,4 +100,6 @@ def _count(records: Records, queries: Mapping[K, _Query], key: str) -> dict[K, i
 
 def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     """Vectors scaled to length 1, float32 [n, d]."""
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.float32(_SMALLEST))
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    unit: NDArray[np.float32] = vectors / np.maximum(lengths, np.float32(_SMALLEST))
+    return unit
