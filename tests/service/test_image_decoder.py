@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lmeraser.data.images import ReducedImage, decode, to_canvas
+from lmeraser.data.images import CanvasSize, ReducedImage, decode, to_canvas
 from lmeraser.service import image_decoder
 from lmeraser.service.image_decoder import ImageDecoder, Upload
 from lmeraser.service.limits import Budget
@@ -23,7 +23,7 @@ from serving import PATIENCE, Running, fixtures, problem, until
 
 network, trained, root, api = fixtures("instant")
 
-SIDES = frozenset({8, 12})
+SIZES = frozenset({CanvasSize(8), CanvasSize(12, "bicubic")})
 SMALL, LARGE = (10, 10), (60, 50)
 
 
@@ -64,7 +64,7 @@ def decoding(monkeypatch: pytest.MonkeyPatch) -> Iterator[Decoding]:
 
 
 def decoder(**changes: Any) -> ImageDecoder:
-    holder: Any = SimpleNamespace(current=SimpleNamespace(canvas_sides=SIDES))
+    holder: Any = SimpleNamespace(current=SimpleNamespace(canvas_sizes=SIZES))
     options: dict[str, Any] = {"max_pixels": 3000, "budget": Budget(10_000), "threads": 4, **changes}
     return ImageDecoder(holder, **options)
 
@@ -85,9 +85,9 @@ def test_an_image_is_reduced_to_its_canvases_and_gives_the_same_bits() -> None:
     assert isinstance(found.images[0], ReducedImage)
     assert isinstance(found.images[1], Image.Image), "it has fewer pixels than its canvases"
     for image, size in zip(found.images, (LARGE, SMALL), strict=True):
-        for side in SIDES:
-            np.testing.assert_array_equal(to_canvas(image, side), to_canvas(decode(png(size)), side))
-    assert found.sides == SIDES
+        for canvas in SIZES:
+            np.testing.assert_array_equal(to_canvas(image, *canvas), to_canvas(decode(png(size)), *canvas))
+    assert found.sizes == SIZES
     assert one.budget.held == 3000 + 4 * 100
     found.reservation.release()
     assert one.budget.held == 0

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 _TOML_WIDTH = 112
 
 View = Literal["clean", "mirror", "whole", "near", "far", "frame"]
+Resample = Literal["bilinear", "bicubic", "lanczos"]
 
 
 def default_canvas_size(image_size: int) -> int:
@@ -60,6 +61,10 @@ class BackboneConfig(Section):
         le=1280,
         description="side to which images are resized before cropping, px; by default 8/7 of image_size",
     )
+    resample: Resample | None = Field(
+        default=None,
+        description="filter of resizing: 'bilinear' (default), 'bicubic' or 'lanczos'; init takes the publisher's",
+    )
     pooling: Literal["auto", "cls", "mean", "pooler"] = Field(
         default="auto",
         description="how a transformer's tokens become one feature vector: 'auto', 'cls', 'mean' or 'pooler'",
@@ -79,6 +84,11 @@ class BackboneConfig(Section):
     def canvas_size(self) -> int:
         """Side of a decoded image before cropping, px: ``resize``, or `default_canvas_size`."""
         return self.resize if self.resize is not None else default_canvas_size(self.image_size)
+
+    @property
+    def canvas_filter(self) -> Resample:
+        """Filter with which images are resized: ``resample``, or bilinear as in version 0.1."""
+        return self.resample if self.resample is not None else "bilinear"
 
     @model_validator(mode="after")
     def _resize_covers_input(self) -> Self:
@@ -287,6 +297,8 @@ class Config(Section):
         sections = dict.fromkeys(("compute", "storage", "requests", "service"), True)
         settings = self.model_dump(mode="json", exclude={**sections, "backbone": {"name"}})
         settings["backbone"]["resize"] = self.backbone.canvas_size
+        if self.backbone.canvas_filter == "bilinear":  # the only one of version 0.1, whose settings do not name it
+            del settings["backbone"]["resample"]
         settings["prompt"]["width"] = self.prompt_width
         return settings
 

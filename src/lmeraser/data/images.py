@@ -22,7 +22,7 @@ import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import PIL.ImageFile
@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
+from lmeraser.config.schema import Resample
 from lmeraser.errors import ImageError, InputError
 
 T = TypeVar("T")
@@ -216,45 +217,62 @@ def _orientation_tag(exif: object) -> int:
     return 1
 
 
+class CanvasSize(NamedTuple):
+    """The side of a canvas, px, and the filter with which images are resized to it."""
+
+    side: int
+    resample: Resample = "bilinear"
+
+    @property
+    def pixels(self) -> int:
+        """The number of pixels of a canvas."""
+        return self.side * self.side
+
+
 @dataclass(frozen=True)
 class ReducedImage:
     """An image of which only its canvases are kept, so that its size in memory is bounded.
 
     Attributes:
-        canvases: by their side in px, uint8 [side, side, 3].
+        canvases: by their size, uint8 [side, side, 3].
     """
 
-    canvases: Mapping[int, Canvas]
+    canvases: Mapping[CanvasSize, Canvas]
 
 
-def reduce_image(image: Image.Image, sides: Collection[int]) -> Image.Image | ReducedImage:
+def reduce_image(image: Image.Image, sizes: Collection[CanvasSize]) -> Image.Image | ReducedImage:
     """An RGB image reduced to its canvases, where these have fewer pixels than the image itself.
 
     `to_canvas` gives the same bits for the result as for the image.
 
     Args:
         image: decoded.
-        sides: of the canvases that will be asked for, px.
+        sizes: of the canvases that will be asked for.
     """
-    if image.width * image.height <= sum(side * side for side in sides):
+    if image.width * image.height <= sum(size.pixels for size in sizes):
         return image
-    return ReducedImage({side: to_canvas(image, side) for side in sides})
+    return ReducedImage({size: to_canvas(image, *size) for size in sizes})
 
 
-def to_canvas(image: Image.Image | ReducedImage, side: int) -> Canvas:
+def to_canvas(image: Image.Image | ReducedImage, side: int, resample: Resample = "bilinear") -> Canvas:
     """The largest centred square of an RGB image, resized to ``side`` px: uint8 [side, side, 3].
 
+    Args:
+        image: decoded.
+        side: of the canvas, px.
+        resample: the filter; antialiased.
+
     Raises:
-        KeyError: the image was reduced to canvases of other sides.
+        KeyError: the image was reduced to canvases of other sizes.
     """
     if isinstance(image, ReducedImage):
-        return image.canvases[side]
+        return image.canvases[CanvasSize(side, resample)]
     width, height = image.size
     square = min(width, height)
     left, top = (width - square) // 2, (height - square) // 2
     # Cropped first: resizing with a box would let pixels outside the square bleed into its edges.
     cropped = image.crop((left, top, left + square, top + square))
-    resized = cropped.resize((side, side), Image.Resampling.BILINEAR)
+    resized = cropped.resize((side, side), Image.Resampling[resample.upper()])
     return np.asarray(resized, dtype=np.uint8)
 
 
@@ -265,6 +283,7 @@ class Canvases:
         ids: record ids; a canvas is addressed by the position in this list.
         fetch: returns the image bytes of record ids, in their order.
         side: side of a canvas, px.
+        resample: the filter of resizing.
         budget: bytes of decoded pixels that may be kept in memory; if they take more, images are decoded at each
             use.
         parallel: maps a function over images, possibly in parallel.
@@ -279,11 +298,13 @@ class Canvases:
         *,
         side: int,
         budget: int,
+        resample: Resample = "bilinear",
         parallel: Callable[[Callable[[bytes], Canvas], Sequence[bytes]], Iterable[Canvas]] = map,
     ) -> None:
         self._ids = ids
         self._fetch = fetch
         self._side = side
+        self._resample: Resample = resample
         self._parallel = parallel
         fits = len(ids) * side * side * 3 <= budget
         self._kept: NDArray[np.uint8] | None = self._decode_all() if fits else None
@@ -312,7 +333,7 @@ class Canvases:
         return pixels
 
     def _canvas(self, data: bytes) -> Canvas:
-        return to_canvas(decode(data), self._side)
+        return to_canvas(decode(data), self._side, self._resample)
 
 
 def _check_size(image: Image.Image) -> None:

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from PIL import Image
 
 from lmeraser.core.thread_priority import lower_priority
-from lmeraser.data.images import Header, ReducedImage, decode, reduce_image
+from lmeraser.data.images import CanvasSize, Header, ReducedImage, decode, reduce_image
 from lmeraser.errors import ImageError
 from lmeraser.service.limits import Budget, Reservation
 from lmeraser.service.model_holder import ModelHolder
@@ -53,12 +53,12 @@ class DecodedImages:
 
     Attributes:
         images: in their order.
-        sides: of the canvases that they were reduced to, px.
+        sizes: of the canvases that they were reduced to.
         reservation: of their pixels; to be released when the prediction is made.
     """
 
     images: Sequence[Image.Image | ReducedImage]
-    sides: frozenset[int]
+    sizes: frozenset[CanvasSize]
     reservation: Reservation
 
 
@@ -116,10 +116,10 @@ class ImageDecoder:
 
     async def _decode_all(self, caller: str, uploads: Sequence[Upload]) -> DecodedImages:
         loop = asyncio.get_running_loop()
-        sides, headers = await loop.run_in_executor(self._headers, self._inspect, uploads)
-        reservation = self.budget.reserve(caller, self._weight(headers, sides))
+        sizes, headers = await loop.run_in_executor(self._headers, self._inspect, uploads)
+        reservation = self.budget.reserve(caller, self._weight(headers, sizes))
         futures = [
-            self._pixels.submit(self._decode_one, number, upload.data, header, sides)
+            self._pixels.submit(self._decode_one, number, upload.data, header, sizes)
             for number, (upload, header) in enumerate(zip(uploads, headers, strict=True))
         ]
         try:
@@ -127,26 +127,26 @@ class ImageDecoder:
         except BaseException:
             _release_when_ended(futures, reservation)
             raise
-        return DecodedImages(images, sides, reservation)
+        return DecodedImages(images, sizes, reservation)
 
-    def _inspect(self, uploads: Sequence[Upload]) -> tuple[frozenset[int], list[Header]]:
+    def _inspect(self, uploads: Sequence[Upload]) -> tuple[frozenset[CanvasSize], list[Header]]:
         """The canvases that are needed, and the headers (step 1)."""
-        sides = self._model_holder.current.canvas_sides
+        sizes = self._model_holder.current.canvas_sizes
         headers = []
         for number, upload in enumerate(uploads):
             with _naming(number):
                 headers.append(
                     inspect_upload(upload.data, declared_type=upload.declared_type, max_pixels=self._max_pixels)
                 )
-        return sides, headers
+        return sizes, headers
 
-    def _weight(self, headers: Sequence[Header], sides: Collection[int]) -> int:
+    def _weight(self, headers: Sequence[Header], sizes: Collection[CanvasSize]) -> int:
         """The pixels to reserve for a call (step 2).
 
         Raises:
             Problem: they are more than a call may have.
         """
-        reduced = sum(side * side for side in sides)
+        reduced = sum(size.pixels for size in sizes)
         weight = sum(max(pixels, KEPT_WEIGHT * min(pixels, reduced)) for pixels in map(_pixels, headers))
         if weight > self.budget.share:
             limit = f"{self.budget.share / 1e6:g} million pixels"
@@ -154,7 +154,7 @@ class ImageDecoder:
         return weight
 
     def _decode_one(
-        self, number: int, data: bytes, header: Header, sides: Collection[int]
+        self, number: int, data: bytes, header: Header, sizes: Collection[CanvasSize]
     ) -> Image.Image | ReducedImage:
         """One image, reduced (step 3)."""
         with _naming(number), self._decoding.enter(_pixels(header)):
@@ -162,7 +162,7 @@ class ImageDecoder:
                 image = decode(data)
             except ImageError as error:
                 raise Problem(422, "image", error.message) from error
-            return reduce_image(image, sides)
+            return reduce_image(image, sizes)
 
 
 class _PixelGate:

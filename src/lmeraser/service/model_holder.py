@@ -27,13 +27,14 @@ from typing import Self
 
 from threadpoolctl import threadpool_limits
 
+from lmeraser.data.images import CanvasSize
 from lmeraser.eraser import Eraser
 from lmeraser.errors import CorruptError, LmeraserError, NoModelError, StorageError
 from lmeraser.inference.predictor import Predictor
 from lmeraser.inference.quarantine import QuarantineScope, current_scope, quarantine
 from lmeraser.models.environment import deterministic
 from lmeraser.models.manifest import Model
-from lmeraser.models.tuners.views import canvas_sides
+from lmeraser.models.tuners.views import canvas_sizes
 
 _ATTEMPTS = 5  # at reading a state that other processes may change meanwhile
 
@@ -51,8 +52,8 @@ class _Generation:
         return Predictor(self.model, session.workspace.store, session.executors.local_for_model(self.model))
 
     @cached_property
-    def canvas_sides(self) -> frozenset[int]:
-        return canvas_sides(self.model.config())
+    def canvas_sizes(self) -> frozenset[CanvasSize]:
+        return canvas_sizes(self.model.config())
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,9 +74,9 @@ class ServedModel:
         return self.generation.model
 
     @property
-    def canvas_sides(self) -> frozenset[int]:
-        """Sides of the canvases that its predictions are made from, px."""
-        return self.generation.canvas_sides
+    def canvas_sizes(self) -> frozenset[CanvasSize]:
+        """Sizes of the canvases that its predictions are made from."""
+        return self.generation.canvas_sizes
 
     @cached_property
     def predictor(self) -> Predictor:

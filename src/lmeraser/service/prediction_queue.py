@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from PIL import Image
 
 from lmeraser.core.thread_priority import lower_priority
-from lmeraser.data.images import ReducedImage
+from lmeraser.data.images import CanvasSize, ReducedImage
 from lmeraser.inference.predictor import Prediction
 from lmeraser.service.model_holder import ModelHolder, ServedModel
 from lmeraser.service.problems import Problem
@@ -43,7 +43,7 @@ class PredictionBatch:
 @dataclass(frozen=True, eq=False)
 class _Job:
     images: Sequence[Image.Image | ReducedImage]
-    sides: frozenset[int] | None
+    sizes: frozenset[CanvasSize] | None
     submitted: float
     future: Future[PredictionBatch] = field(default_factory=Future)
 
@@ -96,18 +96,18 @@ class PredictionQueue:
         self._thread.join()
 
     def submit(
-        self, images: Sequence[Image.Image | ReducedImage], sides: frozenset[int] | None = None
+        self, images: Sequence[Image.Image | ReducedImage], sizes: frozenset[CanvasSize] | None = None
     ) -> Future[PredictionBatch]:
         """Classify images (RGB), at least one.
 
         Args:
             images: to classify.
-            sides: of the canvases that they were reduced to, px; None: no image was reduced.
+            sizes: of the canvases that they were reduced to; None: no image was reduced.
 
         Raises:
             Problem: an image has waited too long.
         """
-        job = _Job(images, sides, self._clock())
+        job = _Job(images, sizes, self._clock())
         with self._changed:
             if self._jobs and job.submitted - self._jobs[0].submitted > self._max_wait_seconds:
                 raise Problem(503, "busy", "Too many images are waiting", headers=_RETRY)
@@ -140,7 +140,7 @@ class PredictionQueue:
 
     def _predict(self, jobs: Sequence[_Job]) -> None:
         served = self._model_holder.ready()
-        outdated = [job for job in jobs if job.sides is not None and job.sides != served.canvas_sides]
+        outdated = [job for job in jobs if job.sizes is not None and job.sizes != served.canvas_sizes]
         _fail(outdated, Problem(503, "busy", "The model was replaced; send the images again", headers=_RETRY))
         jobs = [job for job in jobs if job not in outdated]
         if not jobs:

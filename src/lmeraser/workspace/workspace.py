@@ -26,6 +26,7 @@ from lmeraser.errors import CorruptError, LockedError
 from lmeraser.evidence.dsse import SigningKey
 from lmeraser.evidence.ledger import Ledger
 from lmeraser.models.backbone_names import locate_backbone
+from lmeraser.models.backbone_scaling import adopt_scaling
 from lmeraser.pipeline.calibration import Calibration
 from lmeraser.storage.artifacts import BlobStore
 from lmeraser.storage.database import Database
@@ -93,7 +94,7 @@ class Workspace:
             InputError: the folder holds something else, or a class name is empty or repeated.
         """
         layout = Layout(Path(root))
-        config = locate_backbone(config)  # the settings have to mean the same in any working directory
+        config = adopt_scaling(locate_backbone(config))  # settings mean the same in any working directory
         create_folder(layout, config, classes=classes, signing_key=signing_key or SigningKey.new())
         workspace = cls(layout.root, wait=wait, clock=clock)
         try:

@@ -7,7 +7,7 @@ version that saved it wrote them into: ``preprocessor_config.json``, ``processor
 is no such map is refused. A checkpoint without any processor is taken as made for pixels from -1 to 1.
 
 How images are scaled and cropped is not taken from here: prompts need room for random crops, so it is part of the
-settings (``backbone.image_size`` and ``backbone.resize``).
+settings, which a new workspace takes from the processor (`models.backbone_scaling`).
 """
 
 from __future__ import annotations

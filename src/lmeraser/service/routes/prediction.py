@@ -147,7 +147,7 @@ async def predict(call: Call, key: PredictKey) -> PredictionResponse:
     with service.upload_budget.reserve(key.id) as received:
         decoded = await service.image_decoder.decode(key.id, await _read_uploads(call, service, received))
     with decoded.reservation:
-        batch = await asyncio.wrap_future(service.prediction_queue.submit(decoded.images, decoded.sides))
+        batch = await asyncio.wrap_future(service.prediction_queue.submit(decoded.images, decoded.sizes))
     service.metrics.images.inc(len(batch.predictions))
     service.metrics.rerouted.inc(sum(prediction.rerouted for prediction in batch.predictions))
     model = batch.served.model
