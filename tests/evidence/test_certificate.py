@@ -398,6 +398,78 @@ def test_a_ledger_that_tells_another_story_before_it_is_refused(eraser: Eraser, 
             verify_in_ledger(one.data, one.facts, forged)
 
 
+# --- what an operator with the signing key might sign ---------------------------------------------------------
+
+
+def resigned(one: Checked, key: SigningKey, **changes: dict[str, Any]) -> tuple[bytes, dict[str, Any]]:
+    """The certificate with other fields, signed again: its bytes and what they say."""
+    said = json.loads(json.dumps(one.facts))
+    for part, fields in changes.items():
+        said[part] = {**said[part], **fields} if isinstance(said[part], dict) else fields
+    return issue(said, key).to_bytes(), said
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"audit": {"differences": ["cluster 1"]}}, "lists differences"),
+        ({"audit": {"identical": False, "differences": ["cluster 1"]}}, "found differences"),
+        ({"audit": {"model_digest": named("another")}}, "another model"),
+        ({"audit": {"records": 7}}, "other records"),
+        ({"audit": {"clusters": 99}}, "other clusters"),
+        ({"counts": {"records_deleted": 500}}, "in two ways"),
+        ({"counts": {"records_retained": None}}, "of a model and of none"),
+        ({"counts": {"names_already_deleted": -1}}, "negative"),
+        ({"model": {"digest_after": None}}, "of a model and of none"),
+        ({"model": {"digest_before": NEW.model_digest}}, "the model is the same"),
+        ({"purged": {"artifacts": [named("new tensors")]}}, "what was purged is served"),
+    ],
+)
+def test_a_certificate_that_contradicts_itself_is_not_verified(changes: dict[str, Any], told: str) -> None:
+    golden = Checked(FOLDER / "certificate-1.json", GOLDEN, GOLDEN_FACTS)
+    data, _ = resigned(golden, KEY, **changes)
+    with pytest.raises(VerificationError, match=told):
+        verify(data, KEY.public)
+
+
+def retold(golden: bytes, **bodies: dict[str, Any] | None) -> list[Entry]:
+    """The entries of a ledger but the last, some with other bodies; None: without the entry of this kind."""
+    entries = [entry for entry in check(golden)[:-1] if bodies.get(entry.kind, {}) is not None]
+    return [Entry(0, None, e.time, e.kind, {**e.body, **(bodies.get(e.kind) or {})}) for e in entries]
+
+
+@pytest.mark.parametrize(
+    ("bodies", "told"),
+    [
+        ({"workspace": {"key": named("another key")}}, "does not name the key"),
+        ({"workspace": None}, "does not name the key"),
+        ({"deleted": None}, "no entry deletes"),
+        ({"deleted": {"removed": {"1": [named("one")]}}}, "deletes 1 records"),
+        ({"deleted": {"requests": []}}, "no entry deletes"),
+        ({"request": None}, "no entry accepts"),
+        ({"request": {"due": "2099-01-01T00:00:00Z"}}, "no entry accepts"),
+        ({"generation": {"model": named("another")}}, "another one"),
+        ({"generation": {"records": 30}}, "another one"),
+        ({"generation": None}, "another one"),
+        ({"added": {"records": 520}}, "510 records are held"),
+        ({"added": None}, "records are held"),
+    ],
+)
+def test_a_certificate_that_contradicts_its_ledger_is_not_verified(
+    bodies: dict[str, dict[str, Any] | None], told: str
+) -> None:
+    """The certificate names the forged ledger's head, and the ledger the certificate: both are whole."""
+    forged = [*check(chain(retold((FOLDER / "ledger-1").read_bytes(), **bodies)))]
+    golden = Checked(FOLDER / "certificate-1.json", GOLDEN, GOLDEN_FACTS)
+    head = {"entries": len(forged), "digest": forged[-1].digest}
+    data, said = resigned(golden, KEY, ledger=head)
+    assert verify(data, KEY.public) == said
+    body = {"request": REQUEST, "certificate": Digest.of(Envelope.parse(data).payload)}
+    ledger = chain([*forged, Entry(0, None, to_text(NOW), "completed", body)])
+    with pytest.raises(VerificationError, match=told):
+        verify_in_ledger(data, said, ledger)
+
+
 # --- forgery -----------------------------------------------------------------------------------------------
 
 

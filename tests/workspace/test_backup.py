@@ -19,6 +19,7 @@ from faults import ALL, CLASSES, CONFIG, NOW, add, name, opened, stopped
 from lmeraser import Eraser
 from lmeraser.core.digests import Digest
 from lmeraser.errors import CorruptError, FormatError, InputError, LmeraserError, VerificationError, WorkspaceError
+from lmeraser.evidence.certificate import verify, verify_in_ledger
 from lmeraser.evidence.dsse import PublicKey, SigningKey
 from lmeraser.storage import migrate as schema
 from lmeraser.storage.engines import open_backend
@@ -92,8 +93,12 @@ def test_a_backup_gives_back_everything_but_what_was_deleted_since(work: Path, t
             with eraser.workspace.write_transaction() as connection:
                 eraser.workspace.subscriptions.add(connection, eraser.requests()[0].id, [url], now=NOW)
         assert training.model.generation == 3
-        eraser.unlearn()
+        certificates = eraser.unlearn().certificates
         assert eraser.audit().identical
+        for path in certificates:
+            data = Path(path).read_bytes()
+            stated = verify(data, eraser.workspace.signing_key.public)
+            verify_in_ledger(data, stated, eraser.workspace.ledger.path.read_bytes())
 
 
 def test_finished_parts_are_found_in_the_backup(work: Path, tmp_path: Path) -> None:

@@ -8,9 +8,10 @@ Steps of issuing, after the new generation is served and the old one is purged:
 3. write the envelope and its rendering as text, then record the payload's digest in the ledger.
 Steps of verification, which need neither the workspace nor private data nor torch:
 1. the envelope's signature is by the given key, over these bytes;
-2. the payload is a statement of a format that this version knows;
+2. the payload is a statement of a format that this version knows, and does not contradict itself;
 3. where a ledger is given: it is a chain that contains the entry named by the certificate, and after it the entry
-   that names this certificate.
+   that names this certificate; it begins with the key that signed, and what it records of the request, of the
+   models before and after, and of the number of records is what the certificate says.
 
 A certificate holds no personal data. `docs/guarantee.md` explains what each claim rests on.
 """
@@ -18,7 +19,7 @@ A certificate holds no personal data. `docs/guarantee.md` explains what each cla
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -29,8 +30,17 @@ from lmeraser.core.terminal import printable
 from lmeraser.core.time import from_text
 from lmeraser.errors import VerificationError
 from lmeraser.evidence.dsse import Envelope, PublicKey, SigningKey
-from lmeraser.evidence.entries import RequestCompleted
+from lmeraser.evidence.entries import (
+    GenerationPublished,
+    RecordsDeleted,
+    RequestAccepted,
+    RequestCompleted,
+    WorkspaceCreated,
+    WorkspaceRestored,
+    events_of,
+)
 from lmeraser.evidence.hash_chain import Entry, LedgerHead, check
+from lmeraser.evidence.reconcile import records_held
 
 PAYLOAD_TYPE = "application/vnd.lmeraser.deletion+json"
 FORMAT = 2  # that is issued; 1 is that of version 0.1, and verified as well
@@ -218,18 +228,51 @@ def verify(data: bytes, key: PublicKey) -> dict[str, Any]:
         found = facts.get("format") if isinstance(facts, dict) else None
         if type(found) is not int or found not in _STATEMENTS:
             raise ValueError(f"format {found!r}")
-        _STATEMENTS[found].model_validate_json(payload)
+        stated = _STATEMENTS[found].model_validate_json(payload)
     except ValueError as error:  # pydantic's errors are ValueErrors
         raise VerificationError(
             "Unsupported certificate format",
             got=f"{str(error).splitlines()[0]} (this version verifies format 1 to {FORMAT})",
             next_step="use the version of lmeraser that issued the certificate, or a newer one",
         ) from error
+    if contradictions := _contradictions(stated):
+        raise _contradicted("Certificate contradicts itself", contradictions)
     return facts
 
 
+def _contradictions(stated: Statement1) -> list[str]:
+    """What cannot be true at once in a statement, one line each."""
+    counts, model, audit, purged = stated.counts, stated.model, stated.audit, stated.purged
+    same = model.digest_before == model.digest_after
+    served = (model.generation, model.settings, model.backbone, counts.records_retained)
+    negative = [counts.records_deleted, counts.names_already_deleted, counts.records_retained, model.clusters]
+    wrong = {
+        "a number is negative": any(number is not None and number < 0 for number in negative),
+        "it tells of a model and of none": any((each is None) != (model.digest_after is None) for each in served),
+        "it tells of clusters and of no model": model.digest_after is None and model.clusters > 0,
+        "the model is the same, but artifacts were tuned again or purged": same
+        and bool(model.artifacts_tuned_again or purged.artifacts or model.partition_derived_again),
+        "what was purged is served": not set(purged.artifacts).isdisjoint(model.artifacts_tuned_again.values()),
+        "it counts the deleted records in two ways": counts.records_deleted
+        != purged.records_with_image_features_and_cluster,
+        "the audit found differences": audit is not None and not audit.identical,
+        "the audit is identical and lists differences": audit is not None and bool(audit.differences),
+        "the audit is of another model": audit is not None and audit.model_digest != model.digest_after,
+        "the audit is of other records": audit is not None and audit.records != counts.records_retained,
+        "the audit is of other clusters": audit is not None
+        and not (audit.clusters_checked <= audit.clusters == model.clusters),
+    }
+    return [line for line, holds in wrong.items() if holds]
+
+
+def _contradicted(message: str, lines: Sequence[str]) -> VerificationError:
+    return VerificationError(
+        message, got="; ".join(lines), next_step="ask the operator for the current certificate and ledger"
+    )
+
+
 def verify_in_ledger(data: bytes, facts: Mapping[str, Any], ledger: bytes) -> list[Entry]:
-    """Verify that a ledger contains the head and the completion that a certificate attests (step 3).
+    """Verify that a ledger contains what a certificate attests, and contradicts none of it (step 3).
 
     Args:
         data: bytes of the certificate, already verified.
@@ -240,12 +283,13 @@ def verify_in_ledger(data: bytes, facts: Mapping[str, Any], ledger: bytes) -> li
         The entries of the ledger.
 
     Raises:
-        VerificationError: the ledger is broken, or does not contain them.
+        VerificationError: the ledger is broken, of another workspace, or tells something else.
     """
+    envelope = Envelope.parse(data)
     place = facts["ledger"]
     head = LedgerHead(place["entries"], Digest(place["digest"]) if place["digest"] else None)
     entries = check(ledger, head=head)
-    payload_digest = Digest.of(Envelope.parse(data).payload)
+    payload_digest = Digest.of(envelope.payload)
     completion = RequestCompleted(request=facts["request"]["id"], certificate=payload_digest)
     # Compare whole bodies: an entry with further fields was not written by the version that signed this.
     if not any(e.kind == completion.kind and e.body == completion.body() for e in entries[head.entries :]):
@@ -254,7 +298,53 @@ def verify_in_ledger(data: bytes, facts: Mapping[str, Any], ledger: bytes) -> li
             got=f"no entry for certificate {payload_digest.short} of request {completion.request}",
             next_step="ask the operator for the current certificate and ledger",
         )
+    if contradictions := _contradictions_with_ledger(facts, envelope.key_id, entries[: head.entries]):
+        raise _contradicted("Certificate contradicts the ledger", contradictions)
     return entries
+
+
+def _contradictions_with_ledger(facts: Mapping[str, Any], key: Digest, entries: Sequence[Entry]) -> list[str]:
+    """What a certificate says otherwise than the ledger, one line each.
+
+    Args:
+        facts: of the certificate.
+        key: digest of the public key that verifies it.
+        entries: of the ledger, up to the head that the certificate names.
+    """
+    request, counts, model = facts["request"], facts["counts"], facts["model"]
+    created = [event for _, event in events_of(entries[:1], WorkspaceCreated)]
+    accepted = [event for _, event in events_of(entries, RequestAccepted) if event.request == request["id"]]
+    deleted = [pair for pair in events_of(entries, RecordsDeleted) if request["id"] in pair[1].requests]
+    published = list(events_of(entries, GenerationPublished))
+    restored = [entry.position for entry, _ in events_of(entries, WorkspaceRestored)]
+    lines = []
+    if [event.key for event in created] != [key]:
+        lines.append("its first entry does not name the key that signed the certificate")
+    times = ("regulation", "received", "due")
+    if not any(all(getattr(event, name) == request[name] for name in times) for event in accepted):
+        lines.append("no entry accepts the request with this law and these times")
+    if not deleted:
+        return [*lines, "no entry deletes the records of the request"]
+    entry, deletion = deleted[-1]
+    removed_count = sum(map(len, deletion.removed.values()))
+    alone = len(deletion.requests) == 1 and not restored
+    if counts["records_deleted"] is not None and (
+        counts["records_deleted"] > removed_count or (alone and counts["records_deleted"] != removed_count)
+    ):
+        lines.append(f"entry {entry.position} deletes {removed_count} records")
+    served = [event for _, event in published[-1:]]
+    if model["digest_after"] is not None:
+        told = (model["digest_after"], model["generation"], counts["records_retained"])
+        if [(event.model, event.generation, event.records) for event in served] != [told]:
+            lines.append("the last generation that it records is another one")
+        elif counts["records_retained"] != records_held(entries):
+            lines.append(f"{records_held(entries)} records are held by its entries")
+    elif published and published[-1][0].position > max(restored, default=-1):
+        lines.append("it records a generation, and the certificate none")
+    before = [event for each, event in published if each.position < entry.position]
+    if model["digest_before"] is not None and model["digest_before"] not in {event.model for event in before}:
+        lines.append("no entry before the deletion records the model before")
+    return lines
 
 
 def render(facts: Mapping[str, Any]) -> str:

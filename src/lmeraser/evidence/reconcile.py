@@ -76,6 +76,21 @@ def removed(entries: Iterable[Entry]) -> dict[int, list[Digest]]:
     return commitments
 
 
+def records_held(entries: Sequence[Entry]) -> int:
+    """How many records are held according to these entries.
+
+    Raises:
+        VerificationError: an entry has a malformed body.
+    """
+    lost = _lost_positions(entries)
+    added = sum(
+        event.records
+        for entry, event in events_of(entries, RecordsAdded, RecordsRelabelled)
+        if entry.position not in lost
+    )
+    return added - sum(len(digests) for position, digests in removed(entries).items() if position not in lost)
+
+
 def differences(
     entries: Sequence[Entry], held: Mapping[int, Sequence[Digest]], served: Digest | None = None
 ) -> list[str]:
