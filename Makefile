@@ -56,6 +56,7 @@ bench: $(INSTALLED) ## Measure (about a quarter of an hour on 2 cores): ratios a
 	$(BIN)/python benchmarks/forget.py --out bench
 	$(BIN)/python benchmarks/scale.py --out bench --records 100000
 	$(BIN)/python benchmarks/growth.py --out bench
+	$(BIN)/python benchmarks/vectors.py --out bench
 
 check-bench: $(INSTALLED) ## Compare the results of 'make bench' with the committed ones; fails below 80 %.
 	$(BIN)/python benchmarks/check.py --out bench

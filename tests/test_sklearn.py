@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from sklearn import config_context
 from sklearn.base import clone
 from sklearn.covariance import oas
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
@@ -297,6 +299,42 @@ def test_a_class_goes_with_its_last_record_and_the_last_class_with_the_last_reco
             predict(vectors())
     again = classifier.partial_fit(vectors(), np.arange(COUNT) % 2 == 0)  # even labels of another type
     assert again.classes_.tolist() == [False, True]
+
+
+def test_it_does_not_matter_who_wrote_a_label_first() -> None:
+    X = vectors(4)
+    history = ExactUnlearningClassifier().fit(X[:2], [-0.0, 1.0], ids=[0, 1]).partial_fit(X[2:], [0.0, 1.0])
+    anew = ExactUnlearningClassifier().fit(X[1:], [1.0, 0.0, 1.0])
+    assert parameters_of(history.forget(ids=[0])) == parameters_of(anew)
+
+
+def test_labels_have_the_types_that_numpy_gives_them() -> None:
+    X = vectors(4)
+    for y in ([3, 1, 3, 1], [True, False, True, False], [2.0, 1.0, 2.0, 1.0], ["b", "a", "b", "a"]):
+        for given_as in (np.array(y), pd.Series(y), y):
+            classifier = ExactUnlearningClassifier(scale=1.0).fit(X, given_as)
+            assert classifier.classes_.tolist() == np.unique(y).tolist()
+            assert classifier.classes_.dtype == np.unique(y).dtype
+            assert classifier.predict(X).dtype == np.unique(y).dtype
+
+
+def test_ids_are_routed_as_metadata() -> None:
+    X, y = vectors(20), np.arange(20) % 2
+    with config_context(enable_metadata_routing=True):
+        classifier = ExactUnlearningClassifier().set_fit_request(ids=True, subjects=True)
+        pipeline = make_pipeline(Normalizer(), classifier).fit(X, y, ids=range(20), subjects=[None] * 19 + ["she"])
+    pipeline[-1].forget(ids=[3], subjects=["she"])
+    assert pipeline[-1].class_count_.tolist() == [10, 8]
+
+
+def test_columns_of_a_data_frame_keep_their_names() -> None:
+    frame = pd.DataFrame(vectors(), columns=list("abcde"))
+    classifier = ExactUnlearningClassifier().fit(frame, pd.Series(LABELS), ids=pd.Series(names(range(COUNT))))
+    assert parameters_of(classifier) == parameters_of(ExactUnlearningClassifier().fit(vectors(), LABELS))
+    with pytest.raises(ValueError, match="feature names"):
+        classifier.partial_fit(frame[list("edcba")], LABELS)
+    with pytest.raises(VectorError, match="not a list"):
+        classifier.fit(frame, LABELS, ids=frame)
 
 
 @pytest.mark.parametrize("size", [1e-300, 1e-40, 1e-10, 1.0, 1e10, 1e200])

@@ -324,8 +324,9 @@ class ExactUnlearningClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
                 "coef_": weights,
                 "intercept_": biases,
             }
-        for name in ("classes_", "class_count_", "coef_", "intercept_"):
-            self.__dict__.pop(name, None)
+        else:
+            for name in ("classes_", "class_count_", "coef_", "intercept_"):
+                self.__dict__.pop(name, None)
         memory.sums = changed
         self.__dict__.update(fitted, _memory=memory, _scale=memory.scale)
 
@@ -633,6 +634,7 @@ def _shrinkage_of(shrinkage: object) -> float | None:
 def _labels_of(labels: NDArray[Any]) -> list[Label]:
     """Labels as Python's own values, all of one type."""
     found = [str(label) if isinstance(label, str) else label for label in labels.ravel().tolist()]
+    found = [label + 0.0 if isinstance(label, float) else label for label in found]  # -0.0 is 0.0
     kinds = {type(label) for label in found}
     if len(kinds) != 1 or not kinds <= {bool, int, float, str}:
         raise VectorError(
