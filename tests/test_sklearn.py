@@ -280,7 +280,7 @@ def test_partial_fit_with_a_list_of_classes_never_predicts_those_without_records
         classifier.partial_fit(vectors(1), ["ant"], classes=["ant", "bee"])
     two = ExactUnlearningClassifier().partial_fit(vectors(3), ["b", "b", "b"], classes=["a", "b"])
     assert two.predict_proba(vectors(2)).tolist() == [[0, 1], [0, 1]]
-    with pytest.raises(VectorError, match="without some that have records"):
+    with pytest.raises(VectorError, match="missing from the list"):
         taught().partial_fit(vectors(1), ["ant"], classes=["ant", "bee"])
 
 
@@ -378,6 +378,8 @@ def test_what_was_not_taught_is_listed_and_nothing_is_changed() -> None:
         with pytest.raises(VectorError):
             classifier.forget(**wrong)
     assert everything(classifier.forget(ids=[])) == before
+    with pytest.raises(NotTaughtError, match="partial_unfit"):
+        ExactUnlearningClassifier().fit(vectors(), LABELS).forget(ids=["record 1"])
 
 
 def test_rows_that_were_not_taught_are_listed_and_nothing_is_changed() -> None:

@@ -403,7 +403,11 @@ class _Memory:
                 next_step="give the same list, or none",
             )
         if missing := sorted(set(self.sums.labels) - set(declared), key=str):
-            raise VectorError("Classes without some that have records", got=listing([repr(m) for m in missing]))
+            raise VectorError(
+                "Classes that have records are missing from the list of classes",
+                got=listing([repr(label) for label in missing]),
+                next_step="add them to the list, or forget their records first",
+            )
         self.declared = declared
 
     def check_labels(self, labels: Sequence[Label]) -> None:
@@ -487,7 +491,9 @@ class _Memory:
             raise NotTaughtError(
                 "Ids or subjects that were not taught, or are forgotten already",
                 got=listing(unknown),
-                next_step="leave them out; nothing was changed",
+                next_step="leave them out; nothing was changed"
+                if self.named
+                else "give partial_unfit the rows: no record has an id or a subject",
             )
         return list(keys)
 
@@ -602,7 +608,7 @@ def _scale_of(scale: object, width: int) -> NDArray[np.float64] | None:
     if isinstance(scale, str) and scale == "rms":
         return None
     wrong = VectorError(
-        "Scale is not a scale",
+        "Scale cannot be used",
         got=f'{scale!r} (possible: "rms", a number above 0, or one for each of {width} columns)',
     )
     try:
@@ -628,7 +634,7 @@ def _shrinkage_of(shrinkage: object) -> float | None:
         return None
     if isinstance(shrinkage, Real) and not isinstance(shrinkage, bool) and 0 <= float(shrinkage) <= 1:
         return float(shrinkage)
-    raise VectorError("Shrinkage is not a share", got=f'{shrinkage!r} (possible: 0 to 1, or "oas")')
+    raise VectorError("Shrinkage cannot be used", got=f'{shrinkage!r} (possible: 0 to 1, or "oas")')
 
 
 def _labels_of(labels: NDArray[Any]) -> list[Label]:
