@@ -324,7 +324,7 @@ class Eraser:
         return relabel(self.session, label, ids=Selector.of(_listed(ids, "ids")).ids)
 
     def check_ledger(self, *, head: str | os.PathLike[str] | None = None) -> LedgerReport:
-        """Check the ledger's chain and compare it with the records. See `evidence.reconcile`.
+        """Check the ledger's chain and compare it with records and requests. See `evidence.reconcile`.
 
         Args:
             head: file with a head that was exported earlier, which the ledger has to contain.
@@ -333,13 +333,15 @@ class Eraser:
             VerificationError: the chain is broken; the error says where.
         """
         from lmeraser.evidence.hash_chain import LedgerHead
-        from lmeraser.evidence.reconcile import LedgerReport, differences
+        from lmeraser.evidence.reconcile import LedgerReport, differences, request_differences
 
         workspace = self.workspace
-        entries = workspace.ledger.entries(head=LedgerHead.read(Path(head)) if head is not None else None)
+        exported = LedgerHead.read(Path(head)) if head is not None else None
+        requests, entries = workspace.requests.with_ledger(head=exported)
         served = workspace.generations.current()
         digest = served.model_digest if served else None
         found = differences(entries, workspace.records.commitments.by_entry(), digest)
+        found += request_differences(entries, {request.id: request.on_record() for request in requests})
         return LedgerReport(tuple(entries), workspace.ledger.head, tuple(found))
 
     def residue(

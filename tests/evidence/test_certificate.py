@@ -16,6 +16,7 @@ import pytest
 from datasets import ClassLabel, Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sqlalchemy import text
 from make_evidence import FOLDER, KEY, NEW, OLD, REQUEST, make, named
 
 from conftest import DIGIT_COLUMNS, NOW, Run, digits, examples
@@ -354,6 +355,33 @@ def test_the_true_ledger_is_accepted_however_it_goes_on(eraser: Eraser, one: Che
     assert len(later) > len(check(now))
     eraser.workspace.ledger.export(tmp_path / "exported")
     assert verify_in_ledger(one.data, one.facts, (tmp_path / "exported").read_bytes()) == later
+
+
+@pytest.mark.parametrize(
+    "change", ["DELETE FROM requests", "UPDATE requests SET state = 'completed'", "UPDATE requests SET due = '2099'"]
+)
+def test_what_is_done_to_a_request_behind_the_ledgers_back_is_found(eraser: Eraser, change: str) -> None:
+    eraser.request(ids=ordinary(eraser)[:1])
+    assert eraser.check_ledger().sound
+    with eraser.workspace.database.transaction() as connection:
+        connection.execute(text(change))
+    assert len(eraser.check_ledger().differences) == 1
+
+
+def test_entries_that_were_appended_to_a_copy_are_told_by_a_head_kept_elsewhere(
+    run: Run, eraser: Eraser, one: Checked, tmp_path: Path
+) -> None:
+    entries = check((eraser.workspace.root / "ledger").read_bytes())
+    end = entries[-1]
+    (tmp_path / "head").write_text(json.dumps({"entries": len(entries), "digest": end.digest}))
+    forged = [*entries[:-1], Entry(0, None, to_text(LATER), "cancelled", {"request": REQUEST}), end]
+    (tmp_path / "true").write_bytes(chain(entries))
+    (tmp_path / "forged").write_bytes(chain(forged))
+    command = ("verify", one.path, "--key", eraser.workspace.root / "signing.pub")
+    for ledger, code in (("true", 0), ("forged", 1)):
+        assert run(*command, "--ledger", tmp_path / ledger).code == 0
+        assert run(*command, "--ledger", tmp_path / ledger, "--head", tmp_path / "head").code == code
+    assert run(*command, "--head", tmp_path / "head").code == 2
 
 
 def test_another_ledger_is_refused(one: Checked, trained: Path) -> None:

@@ -19,9 +19,21 @@ from lmeraser.evidence.entries import (
     RecordsAdded,
     RecordsDeleted,
     RecordsRelabelled,
+    RequestAccepted,
+    RequestCancelled,
+    RequestCompleted,
+    RequestFailed,
+    WorkspaceRestored,
 )
 from lmeraser.evidence.hash_chain import Entry, LedgerHead
-from lmeraser.evidence.reconcile import LedgerReport, by_entry, differences, digest_of
+from lmeraser.evidence.reconcile import (
+    LedgerReport,
+    RequestOnRecord,
+    by_entry,
+    differences,
+    digest_of,
+    request_differences,
+)
 
 Held = dict[int, list[Digest]]
 
@@ -273,3 +285,70 @@ def test_a_body_that_is_not_of_its_kind_breaks_the_ledger(body: dict[str, Any]) 
     history.write("deleted", body)
     with pytest.raises(VerificationError, match=r"entry 5 \('deleted'\) has a malformed body"):
         history.differences()
+
+
+# --- requests ----------------------------------------------------------------------------------------------
+
+TIMES = {"regulation": "gdpr", "received": "2026-01-31T12:00:00Z", "due": "2026-02-28T12:00:00Z"}
+CERTIFICATE = Digest.of(b"certificate")
+ACCEPTED = RequestOnRecord("pending", **TIMES, names=2, certificate=None)
+
+
+def told(*events: Event) -> list[Entry]:
+    history = History(0)
+    for event in events:
+        history.note(event)
+    return history.entries
+
+
+def accepted(name: str) -> RequestAccepted:
+    return RequestAccepted(request=name, names=2, **TIMES)
+
+
+LAWFUL = told(
+    *(accepted(name) for name in "abcdef"),
+    RequestCancelled(request="b"),
+    RecordsDeleted(requests=("c", "d", "e"), removed={}),
+    RequestCompleted(request="d", certificate=CERTIFICATE),
+    RequestFailed(request="e"),
+    WorkspaceRestored(entries=5),
+)
+HELD = {
+    "a": ACCEPTED,
+    "b": replace(ACCEPTED, state="cancelled"),
+    "c": replace(ACCEPTED, state="in_progress"),
+    "d": replace(ACCEPTED, state="completed", certificate=CERTIFICATE),
+    "e": replace(ACCEPTED, state="failed"),
+}  # f was accepted after the backup
+
+
+def test_requests_in_the_states_that_the_ledger_records_have_no_differences() -> None:
+    assert request_differences(LAWFUL, HELD) == []
+    assert request_differences(LAWFUL, {**HELD, "e": replace(ACCEPTED, state="in_progress")}) == []
+    assert request_differences([], {}) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "instead", "found"),
+    [
+        ("a", None, "request a is not held, but the ledger records it"),
+        ("a", replace(ACCEPTED, due="2099-01-01T00:00:00Z"), "request a: due is 2099"),
+        ("a", replace(ACCEPTED, state="completed", certificate=None), "request a: state is completed"),
+        ("a", replace(ACCEPTED, names=1), "request a: names is 1"),
+        ("b", ACCEPTED, "request b: state is pending"),
+        ("d", replace(HELD["d"], certificate=None), "request d: certificate is None"),
+        ("z", ACCEPTED, "request z is held, but no entry accepts it"),
+    ],
+)
+def test_a_request_that_was_removed_or_altered_is_found(
+    name: str, instead: RequestOnRecord | None, found: str
+) -> None:
+    held = {key: value for key, value in {**HELD, name: instead}.items() if value is not None}
+    (line,) = request_differences(LAWFUL, held)
+    assert line.startswith(found)
+
+
+def test_an_entry_about_a_request_that_nobody_accepted_is_found() -> None:
+    assert request_differences(told(RequestCancelled(request="a")), {}) == [
+        "entry 0 names request a, which no entry accepts"
+    ]

@@ -271,13 +271,17 @@ def _contradicted(message: str, lines: Sequence[str]) -> VerificationError:
     )
 
 
-def verify_in_ledger(data: bytes, facts: Mapping[str, Any], ledger: bytes) -> list[Entry]:
+def verify_in_ledger(
+    data: bytes, facts: Mapping[str, Any], ledger: bytes, *, exported: LedgerHead | None = None
+) -> list[Entry]:
     """Verify that a ledger contains what a certificate attests, and contradicts none of it (step 3).
 
     Args:
         data: bytes of the certificate, already verified.
         facts: the return value of `verify`.
         ledger: bytes of the ledger.
+        exported: a head of the ledger that somebody else kept, which it has to contain. Whoever has a copy of a
+            ledger can add entries to it; only a head from elsewhere tells that they did.
 
     Returns:
         The entries of the ledger.
@@ -288,6 +292,7 @@ def verify_in_ledger(data: bytes, facts: Mapping[str, Any], ledger: bytes) -> li
     envelope = Envelope.parse(data)
     place = facts["ledger"]
     head = LedgerHead(place["entries"], Digest(place["digest"]) if place["digest"] else None)
+    check(ledger, head=exported)
     entries = check(ledger, head=head)
     payload_digest = Digest.of(envelope.payload)
     completion = RequestCompleted(request=facts["request"]["id"], certificate=payload_digest)

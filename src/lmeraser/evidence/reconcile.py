@@ -1,27 +1,56 @@
-"""Reconciliation of the ledger with the records: every record held was added, and no deleted record is back.
+"""Reconciliation of the ledger with records and requests: no deleted record is back, no request is lost or altered.
 
 An entry for added records holds their number and one digest over all of their commitments, sorted. An entry for
 deleted records lists their commitments, by the entry that recorded their addition. So for every addition, the
 commitments of the records held now and of the deleted ones together give that digest, and nobody needs to know
 which record is which. Records that were added after a backup, before it was restored, are lost: none of them may
-be held, and the remaining ones cannot be counted. Pure functions; know nothing about files or databases.
+be held, and the remaining ones cannot be counted.
+
+Every request is in the state that the entries about it lead to, with the law, the times and the number of names with
+which it was accepted; requests that were accepted after a backup are lost as well. Pure functions; know nothing about files or databases.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from lmeraser.core.digests import Digest
 from lmeraser.evidence.entries import (
+    Event,
     GenerationPublished,
     RecordsAdded,
     RecordsDeleted,
     RecordsRelabelled,
+    RequestAccepted,
+    RequestCancelled,
+    RequestCompleted,
+    RequestFailed,
     WorkspaceRestored,
     events_of,
 )
 from lmeraser.evidence.hash_chain import Entry, LedgerHead
+
+
+STATE_AFTER: Mapping[type[Event], str] = {  # of a request, by the event that names it
+    RequestAccepted: "pending",
+    RequestCancelled: "cancelled",
+    RecordsDeleted: "in_progress",
+    RequestCompleted: "completed",
+    RequestFailed: "failed",
+}
+
+
+@dataclass(frozen=True)
+class RequestOnRecord:
+    """What both the ledger and the workspace keep of a request; see `entries` for its attributes."""
+
+    state: str
+    regulation: str
+    received: str
+    due: str
+    names: int
+    certificate: Digest | None
 
 
 @dataclass(frozen=True)
@@ -132,6 +161,63 @@ def differences(
         count = len(held.get(position, [])) + len(deleted.get(position, []))
         found.append(f"{count} records refer to entry {position}, which added none")
     return found
+
+
+def request_differences(entries: Sequence[Entry], held: Mapping[str, RequestOnRecord]) -> list[str]:
+    """Differences between the ledger and the requests held now, one line each.
+
+    Args:
+        entries: of the ledger, checked.
+        held: the requests, by their ids.
+
+    Raises:
+        VerificationError: an entry has a malformed body.
+    """
+    lost = _lost_positions(entries)
+    recorded: dict[str, RequestOnRecord] = {}
+    found = []
+    missing_allowed = set()
+    for entry, event in events_of(entries, *STATE_AFTER):
+        for request_id in request_ids(event):
+            if isinstance(event, RequestAccepted):
+                values = (event.regulation, event.received, event.due, event.names, None)
+                recorded[request_id] = RequestOnRecord("pending", *values)
+                if entry.position in lost:
+                    missing_allowed.add(request_id)
+            elif request_id in recorded:
+                certificate = event.certificate if isinstance(event, RequestCompleted) else None
+                state = STATE_AFTER[type(event)]
+                recorded[request_id] = replace(recorded[request_id], state=state, certificate=certificate)
+            else:
+                found.append(f"entry {entry.position} names request {request_id}, which no entry accepts")
+    for request_id in sorted(recorded.keys() | held.keys()):
+        on_record, here = recorded.get(request_id), held.get(request_id)
+        if here is None:
+            if request_id not in missing_allowed:
+                found.append(f"request {request_id} is not held, but the ledger records it")
+        elif on_record is None:
+            found.append(f"request {request_id} is held, but no entry accepts it")
+        else:
+            found += _altered(request_id, on_record, here)
+    return found
+
+
+def _altered(request_id: str, on_record: RequestOnRecord, here: RequestOnRecord) -> list[str]:
+    if (on_record.state, here.state) == ("failed", "in_progress"):  # it is carried out again, which no entry tells
+        on_record = replace(on_record, state="in_progress")
+    recorded, held = asdict(on_record), asdict(here)
+    return [
+        f"request {request_id}: {name} is {held[name]}, but the ledger records {recorded[name]}"
+        for name in recorded
+        if recorded[name] != held[name]
+    ]
+
+
+def request_ids(event: Event) -> Sequence[str]:
+    """Ids of the requests that an event of `STATE_AFTER` names."""
+    if isinstance(event, RecordsDeleted):
+        return event.requests
+    return [event.request]  # type: ignore[attr-defined]  # as all others of STATE_AFTER
 
 
 def _lost_positions(entries: Iterable[Entry]) -> set[int]:

@@ -19,35 +19,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import cast
 
 from sqlalchemy import Connection
 
 from lmeraser.errors import LockedError, VerificationError
-from lmeraser.evidence.entries import (
-    Event,
-    RecordsAdded,
-    RecordsDeleted,
-    RequestAccepted,
-    RequestCancelled,
-    RequestCompleted,
-    RequestFailed,
-    WorkspaceRestored,
-    events_of,
-)
+from lmeraser.evidence.entries import RecordsAdded, RequestCompleted, WorkspaceRestored, events_of
 from lmeraser.evidence.hash_chain import Entry, LedgerHead, check
-from lmeraser.evidence.reconcile import differences, removed
+from lmeraser.evidence.reconcile import STATE_AFTER, differences, removed, request_ids
 from lmeraser.workspace.recovery import forget_recorded_generation
 from lmeraser.workspace.requests.state import Request, State
 from lmeraser.workspace.workspace import Workspace
-
-_STATE_AFTER: dict[type[Event], State] = {  # of a request, by the event that names it
-    RequestAccepted: "pending",
-    RequestCancelled: "cancelled",
-    RecordsDeleted: "in_progress",
-    RequestCompleted: "completed",
-    RequestFailed: "failed",
-}
-
 
 @dataclass(frozen=True)
 class ReplayReport:
@@ -160,12 +142,12 @@ def _replay_requests(workspace: Workspace, connection: Connection, newer: Sequen
     """
     last = {
         request_id: (entry, event)
-        for entry, event in events_of(newer, *_STATE_AFTER)
-        for request_id in _request_ids(event)
+        for entry, event in events_of(newer, *STATE_AFTER)
+        for request_id in request_ids(event)
     }
     lost = []
     for request_id, (entry, event) in sorted(last.items(), key=lambda item: item[0]):
-        state = _STATE_AFTER[type(event)]
+        state = cast("State", STATE_AFTER[type(event)])
         request = workspace.requests.get(request_id, connection)
         if request is None:
             if state not in ("completed", "cancelled"):
@@ -184,13 +166,6 @@ def _with_counts(workspace: Workspace, connection: Connection, request: Request,
         return changed
     selection = workspace.requests.selection(request, connection)
     return replace(changed, records=len(selection.ids), already_deleted=len(selection.already_deleted))
-
-
-def _request_ids(event: Event) -> Sequence[str]:
-    """Ids of the requests that an event names."""
-    if isinstance(event, RecordsDeleted):
-        return event.requests
-    return [event.request]  # type: ignore[attr-defined]  # as all others of _STATE_AFTER
 
 
 def _subjects_without_records(workspace: Workspace, record_ids: Sequence[str]) -> list[str]:

@@ -54,22 +54,29 @@ def verify(
     certificate: Annotated[Path, typer.Argument(help="JSON file of the certificate.")],
     key: Annotated[Path, typer.Option(help="Public key of the workspace (signing.pub).")],
     ledger: Annotated[Path | None, typer.Option(help="Ledger that must contain the certificate.")] = None,
+    head: Annotated[
+        Path | None, typer.Option(help="A head of the ledger that you kept, which the ledger must contain.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Verify a certificate without workspace or private data; exit with 1 if it does not verify."""
     from lmeraser.core.atomic_files import read_file
     from lmeraser.evidence import certificate as certificates
     from lmeraser.evidence.dsse import PublicKey
+    from lmeraser.evidence.hash_chain import LedgerHead
 
     data = read_file(certificate)
     facts = certificates.verify(data, PublicKey.read(key))
     if ledger:
-        certificates.verify_in_ledger(data, facts, read_file(ledger))
+        exported = LedgerHead.read(head) if head else None
+        certificates.verify_in_ledger(data, facts, read_file(ledger), exported=exported)
+    elif head:
+        raise InputError("--head without a ledger that contains it", next_step="give --ledger, too")
     if as_json:
         print_json({"verified": True, "in_ledger": bool(ledger), **facts})
         return
     echo(*certificates.render(facts).split("\n"))
-    echo("verified: signature" + (" and entry in the ledger" if ledger else ""))
+    echo("verified: signature" + (" and entry in the ledger" if ledger else "") + (", which contains the head" if head else ""))
 
 
 _EXIT_FOUND, _EXIT_CANNOT_TELL = 1, 3

@@ -42,6 +42,7 @@ from lmeraser.evidence.entries import (
     RequestCompleted,
     RequestFailed,
 )
+from lmeraser.evidence.hash_chain import Entry, LedgerHead
 from lmeraser.evidence.ledger import Ledger
 from lmeraser.evidence.reconcile import by_entry
 from lmeraser.models.manifest import Model
@@ -118,6 +119,23 @@ class Requests:
         with self._database.reading(connection) as inner:
             row = inner.execute(select(table).where(table.c.id == request_id)).one_or_none()
         return _request(row) if row is not None else None
+
+    def with_ledger(self, *, head: LedgerHead | None = None) -> tuple[list[Request], list[Entry]]:
+        """All requests and all entries of the ledger, checked, of one moment.
+
+        Args:
+            head: exported earlier; the ledger has to contain it.
+
+        Raises:
+            VerificationError: the ledger is broken.
+            StorageError: the ledger kept changing while it was read.
+        """
+        requests = self.all()
+        while True:
+            entries = self._ledger.entries(head=head)
+            before, requests = requests, self.all()
+            if before == requests:  # every change of one is a change of the other
+                return requests, entries
 
     def require(self, request_id: str, connection: Connection | None = None) -> Request:
         """One request.

@@ -29,6 +29,7 @@ from typing import Any, Literal, get_args
 from lmeraser.core.digests import Digest
 from lmeraser.core.time import from_text, to_text
 from lmeraser.errors import InputError
+from lmeraser.evidence.reconcile import RequestOnRecord
 
 Regulation = Literal["gdpr", "ccpa", "other"]
 State = Literal["pending", "in_progress", "completed", "cancelled", "failed"]
@@ -129,6 +130,11 @@ class Request:
         if self.state == "cancelled":
             return False
         return from_text(self.due) < (now if self.open else from_text(self.changed))
+
+    def on_record(self) -> RequestOnRecord:
+        """What the ledger has to record of it, too."""
+        values = (self.regulation, self.received, self.due, self.names, self.certificate)
+        return RequestOnRecord(self.state, *values)
 
     def to_json(self, now: datetime) -> dict[str, object]:
         """The request as JSON values, with its age and the time left; it names no record."""
