@@ -217,13 +217,14 @@ def test_columns_of_metadata_can_be_named(tmp_path: Path) -> None:
 
 
 def test_images_without_metadata_and_metadata_without_images_are_faults(tmp_path: Path) -> None:
-    text = "file_name,subject\ncat/a.png,ada\ncat/gone.png,ada\ncat/twice.png,ada\ncat/twice.png,bob\n"
+    text = "file_name,subject\ncat/a.png,ada\ncat/gone.png,ada\n../a.png,ada\ncat/twice.png,ada\ncat/twice.png,bob\n"
     source = open_source(folder(tmp_path, {**PHOTOS, "cat/twice.png": DOT, "metadata.csv": text.encode()}))
     assert [(row.id, row.fault) for row in rows_of(source)] == [
         ("cat/a.png", ""),
         ("cat/twice.png", "listed twice in metadata.csv"),
         ("dog/b.png", "not listed in metadata.csv"),
         ("cat/gone.png", "listed in metadata.csv, but not in the folder"),
+        ("../a.png", "listed in metadata.csv, but not in the folder"),
     ]
 
 

@@ -1,0 +1,254 @@
+"""Rows of sources: what every kind of source is read as, whatever it is stored in.
+
+A source is a stream of `Row`, with the image bytes exactly as given. `check_row` says whether a row can be used.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from lmeraser.data.canonical_names import as_text, is_missing
+from lmeraser.data.images import decode
+from lmeraser.data.parquet_files import LARGEST_FILE
+from lmeraser.errors import ImageError, InputError, LmeraserError
+
+T = TypeVar("T")
+
+IMAGE = "image"  # the usual names of columns
+LABEL = "label"
+
+_CHUNK_BYTES = 32 << 20  # of images that are handled together
+
+# Names of columns that were probably meant, in lower case without separators, for hints.
+_SUBJECT_LIKE = {
+    *(
+        "subject",
+        "subjectid",
+        "person",
+        "personid",
+        "patient",
+        "patientid",
+        "patientname",
+        "user",
+        "userid",
+        "mrn",
+    ),
+    *(
+        "customer",
+        "customerid",
+        "client",
+        "clientid",
+        "participant",
+        "participantid",
+        "writer",
+        "speaker",
+        "email",
+    ),
+    *(
+        "owner",
+        "ownerid",
+        "identity",
+        "donor",
+        "donorid",
+        "individual",
+        "student",
+        "studentid",
+        "employee",
+        "author",
+    ),
+}
+_ID_LIKE = {"id", "recordid", "imageid", "uuid", "guid", "uid", "key", "recordkey", "sampleid", "identifier"}
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """The columns of a source.
+
+    Attributes:
+        image: column of the image; in a list of files, of its path, which may also be named ``path`` or
+            ``file_name``.
+        label: column of the class, as an index or a name.
+        id: column of the record id; None: ``id`` in a list of files, else the image's path, or the row's position
+            if it has none.
+        subject: column of the person that the record is about; None: ``subject`` in a list of files, else unknown.
+        positions: use the row's position as the id even if images have paths.
+    """
+
+    image: str = IMAGE
+    label: str = LABEL
+    id: str | None = None
+    subject: str | None = None
+    positions: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of a source, as read.
+
+    Attributes:
+        position: 0, 1, 2, ... in the source.
+        id: of the record.
+        subject: the person that the record is about.
+        label: an index or a name; None if it is missing.
+        image: bytes of the image file; None if they are missing.
+        fault: why the row cannot be used, if that is known already.
+        earlier_id: the id as versions before 0.2 wrote it, where they did so otherwise (17.0 for a float).
+        earlier_subject: the same of the subject.
+        path: of the image in the source; empty: it has none.
+    """
+
+    position: int
+    id: str
+    subject: str | None
+    label: int | str | None
+    image: bytes | None
+    fault: str = ""
+    earlier_id: str | None = None
+    earlier_subject: str | None = None
+    path: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True)
+class Source:
+    """An open source.
+
+    Attributes:
+        name: of the source in messages.
+        classes: class names in the order of their labels; empty if the source names none.
+        length: number of rows; None if it is unknown before reading them.
+        rows: can be iterated once for each call of `open_source`.
+        passed_over: how many files and folders of each kind are no part of it.
+        hints: what the reader of a report should know; complete when all rows were read.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    length: int | None
+    rows: Iterable[Row]
+    passed_over: Mapping[str, int] = field(default_factory=dict)
+    hints: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A usable row: the class index in the workspace's list, and the image bytes."""
+
+    label: int
+    image: bytes
+
+
+def check_row(row: Row, source_classes: Sequence[str], classes: Sequence[str]) -> Example | str:
+    """The row as an `Example`, or what is wrong with it.
+
+    Args:
+        row: as read.
+        source_classes: class names by the source's label indices; empty: the same as ``classes``.
+        classes: the workspace's classes.
+    """
+    if row.fault:
+        return row.fault
+    label = _label(row.label, source_classes or classes, classes)
+    if isinstance(label, str):
+        return label
+    if row.image is None:
+        return "no image"
+    try:
+        decode(row.image)
+    except ImageError as error:
+        return error.summary
+    return Example(label, row.image)
+
+
+def chunks(items: Iterable[T], size: int = 256, *, weigh: Callable[[T], int] | None = None) -> Iterator[list[T]]:
+    """Items in lists of at most ``size``.
+
+    Args:
+        items: any.
+        size: largest number of items.
+        weigh: bytes of an item; a list ends with the item that makes it 32 MiB or more.
+    """
+    iterator = iter(items)
+    while chunk := list(itertools.islice(iterator, 1 if weigh else size)):
+        while weigh and len(chunk) < size and sum(map(weigh, chunk)) < _CHUNK_BYTES:
+            following = list(itertools.islice(iterator, 1))
+            if not following:
+                break
+            chunk += following
+        yield chunk
+
+
+def row_chunks(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    """Rows in lists that fit in memory, however large their images are."""
+    return chunks(rows, weigh=lambda row: len(row.image or b""))
+
+
+def _label(label: int | str | None, names: Sequence[str], classes: Sequence[str]) -> int | str:
+    if label is None or label == "":
+        return "no label"
+    if isinstance(label, int) and not 0 <= label < len(names):
+        return f"label {label} is outside 0..{len(names) - 1}"
+    name = names[label] if isinstance(label, int) else label
+    return classes.index(name) if name in classes else f"unknown label {name!r}"
+
+
+def with_file(row: Row, file: Path) -> Row:
+    """The row with the content of its image file."""
+    if (size := file.stat().st_size) > LARGEST_FILE:
+        return replace(row, fault=f"a file of {size >> 20} MiB (the limit is {LARGEST_FILE >> 20} MiB)")
+    return replace(row, image=file.read_bytes())
+
+
+def named_row(position: int, record_id: Any, subject: Any, label: Any, path: str) -> Row:
+    """A row without its image; id, subject and label as they are in a cell."""
+    if isinstance(label, float) and label.is_integer():  # what pandas makes of whole numbers beside missing ones
+        label = int(label)
+    label = label if isinstance(label, (int, str)) and not isinstance(label, bool) else None
+    try:
+        text = "" if is_missing(record_id) else as_text(record_id)
+        person = None if is_missing(subject) else as_text(subject)
+    except ValueError as error:
+        return Row(position, str(record_id), None, label, None, fault=f"id or subject: {error}", path=path)
+    earlier_id = None if text in ("", str(record_id)) else str(record_id)
+    earlier_subject = None if person in (None, str(subject)) else str(subject)
+    return Row(position, text, person, label, None, "", earlier_id, earlier_subject, path)
+
+
+def unused_columns(columns: Iterable[str], used: Iterable[str | None]) -> list[str]:
+    """Hints at columns that look like ids or subjects and were not named."""
+    used_id, used_subject = used
+    hints = []
+    for column in columns:
+        plain = "".join(character for character in column.casefold() if character.isalnum())
+        if plain in _SUBJECT_LIKE and used_subject is None:
+            hints.append(
+                f"the column {column!r} was not used; if it names the person that a record is about, import with "
+                f"--subject-column {column}, so that all records of a person can be found"
+            )
+        elif plain in _ID_LIKE and used_id is None:
+            hints.append(
+                f"the column {column!r} was not used; if it is the record id, import with --id-column {column}"
+            )
+    return hints
+
+
+def join_names(names: Iterable[str]) -> str:
+    """Names in one line."""
+    return ", ".join(names)
+
+
+def readable(rows: Iterable[Row], name: str) -> Iterator[Row]:
+    """Pass ``rows`` on; any error while they are read is reported as an error of the source."""
+    try:
+        yield from rows
+    except LmeraserError:
+        raise
+    except Exception as error:  # datasets and pyarrow raise many kinds: damaged pages, no network, vanished files
+        raise InputError(
+            "Cannot read source",
+            got=f"{name}: {type(error).__name__}: {error}",
+            next_step="check that its files are complete and readable",
+        ) from error
