@@ -27,7 +27,7 @@ def test_after_training(eraser: Eraser) -> None:
     hit = status.sample_hit_probability
     assert status.expected_share == pytest.approx((1 - hit) * missed + hit * 39 / 40)
     assert status.sample_hit_probability == 12 / 40
-    assert 0 < status.p50 <= status.p95 <= status.max == status.largest_cluster - 1
+    assert 0 < status.p50 <= status.p95 <= status.max == 39, "a sample hit counts as tuning all others"
     assert status.fingerprint == eraser.executor().fingerprint
     assert "12 private records" in status.fitted_on
     wanted = {
