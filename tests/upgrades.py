@@ -14,8 +14,8 @@ STEP = """
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0004"
-down_revision = "0003"
+revision = "0005"
+down_revision = "0004"
 
 
 def upgrade():
@@ -31,6 +31,6 @@ def later(tmp_path: Path, patch: pytest.MonkeyPatch, step: str = STEP) -> None:
     """A version of the program with one more step."""
     steps = tmp_path / "steps"
     shutil.copytree(schema._STEPS, steps, ignore=shutil.ignore_patterns("__pycache__"))
-    (steps / "versions" / "v0004_later.py").write_text(step)
+    (steps / "versions" / "v0005_later.py").write_text(step)
     patch.setattr(schema, "_STEPS", steps)
-    patch.setattr(schema, "VERSION", "0004")
+    patch.setattr(schema, "VERSION", "0005")

@@ -182,8 +182,8 @@ def test_an_older_database_is_upgraded_or_left_as_it_was(
     later(tmp_path, monkeypatch)
     with pytest.raises(FormatError, match="lmeraser upgrade") as refused, Eraser(tmp_path / "w") as eraser:
         eraser.status()
-    assert "0003" in str(refused.value)
-    assert Workspace(tmp_path / "w").upgrade() == ("0003", "0004")
+    assert "0004" in str(refused.value)
+    assert Workspace(tmp_path / "w").upgrade() == ("0004", "0005")
     with Eraser(tmp_path / "w") as eraser:
         eraser.session.executors.use(Fake())
         assert eraser.audit().identical

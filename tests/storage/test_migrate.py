@@ -76,7 +76,7 @@ def test_an_older_workspace_is_refused_until_it_is_upgraded(
     later(tmp_path, monkeypatch)
     refused = run("-w", filled, "status")
     assert refused.code == 2
-    assert "older version of lmeraser: version 0003 in" in refused.err
+    assert "older version of lmeraser: version 0004 in" in refused.err
     assert "backup" in refused.err
     assert "lmeraser upgrade" in refused.err
     assert "upgraded" in run("-w", filled, "upgrade").out
@@ -93,7 +93,7 @@ def test_an_older_workspace_is_refused_until_it_is_upgraded(
             left = connection.exec_driver_sql("SELECT count(*) FROM images").scalar_one()
     assert (colours, left) == ([("red",)], 19)
     again = run("-w", filled, "upgrade", "--json").json
-    assert again == {"tables_before": "0004", "tables_now": "0004", "subjects": {}, "ids": {}}
+    assert again == {"tables_before": "0005", "tables_now": "0005", "subjects": {}, "ids": {}}
 
 
 @pytest.mark.sqlite

@@ -120,31 +120,56 @@ class RecordCounts(RecordCounts1):
     near_duplicates_held: int | None
 
 
-class ModelFacts(_Part):
-    """The served model before and after the deletion, and what was derived again in between."""
-
+class _ModelFacts(_Part):
     digest_before: Digest | None
     digest_after: Digest | None
     generation: int | None
     clusters: int
     partition_derived_again: bool
-    artifacts_tuned_again: dict[str, Digest]
     settings: Digest | None
     backbone: Digest | None
     fingerprints: list[Digest]
 
 
-class PurgeFacts(_Part):
-    """What was removed from the workspace."""
+class ModelFacts1(_ModelFacts):
+    """The served model before and after the deletion, and what was derived again in between, in format 1."""
 
-    artifacts: list[Digest]
+    artifacts_tuned_again: dict[str, Digest]
+
+
+class ModelFacts(_ModelFacts):
+    """The served model before and after the deletion, and what was derived again in between.
+
+    It counts clusters and names none: the number of a cluster may stand for the one record that was in it.
+    """
+
+    clusters_tuned_again: int
+    global_head_derived_again: bool
+
+
+class _PurgeFacts(_Part):
     generations_before: int
     records_with_image_features_and_cluster: int | None
     database: str
 
 
-class AuditFacts(_Part):
-    """The outcome of the audit that the request asked for."""
+class PurgeFacts1(_PurgeFacts):
+    """What was removed from the workspace, in format 1."""
+
+    artifacts: list[Digest]
+
+
+class PurgeFacts(_PurgeFacts):
+    """What was removed from the workspace.
+
+    It counts artifacts: with the digest of one, guesses of the records that it was derived from could be tested.
+    """
+
+    artifacts: int
+
+
+class AuditFacts1(_Part):
+    """The outcome of the audit that the request asked for, in format 1."""
 
     identical: bool
     differences: list[str]
@@ -155,6 +180,16 @@ class AuditFacts(_Part):
     clusters: int
 
 
+class AuditFacts(AuditFacts1):
+    """The outcome of the audit that the request asked for.
+
+    ``ran_on`` says what derived the model for the second time: "asking process" or "new workers" (started for the
+    audit, on the machines that ran the others).
+    """
+
+    ran_on: str
+
+
 class LedgerFacts(_Part):
     """The head of the ledger just before the certificate was issued."""
 
@@ -162,30 +197,40 @@ class LedgerFacts(_Part):
     digest: Digest | None
 
 
-class Statement1(_Part):
-    """The payload of a certificate, format 1. Field names and texts are a stored format: they never change."""
-
+class _Statement(_Part):
     format: int
     software: str
-    request: RequestFacts1
-    counts: RecordCounts1
-    model: ModelFacts
     environment: dict[str, str | int] | None
-    purged: PurgeFacts
-    audit: AuditFacts | None
     ledger: LedgerFacts
     claim: str
     not_covered: list[str]
 
 
-class Statement(Statement1):
-    """The payload of a certificate, format 2: when the person asked, and what duplicates were left."""
+class Statement1(_Statement):
+    """The payload of a certificate, format 1. Field names and texts are a stored format: they never change."""
+
+    request: RequestFacts1
+    counts: RecordCounts1
+    model: ModelFacts1
+    purged: PurgeFacts1
+    audit: AuditFacts1 | None
+
+
+class Statement(_Statement):
+    """The payload of a certificate, format 2.
+
+    It says when the person asked, what duplicates were left and what ran the audit, and names neither clusters nor
+    artifacts.
+    """
 
     request: RequestFacts
     counts: RecordCounts
+    model: ModelFacts
+    purged: PurgeFacts
+    audit: AuditFacts | None
 
 
-_STATEMENTS: dict[object, type[Statement1]] = {1: Statement1, FORMAT: Statement}
+_STATEMENTS: dict[object, type[Statement1 | Statement]] = {1: Statement1, FORMAT: Statement}
 
 
 def claim(duplicates: int | None) -> str:
@@ -240,10 +285,12 @@ def verify(data: bytes, key: PublicKey) -> dict[str, Any]:
     return facts
 
 
-def _contradictions(stated: Statement1) -> list[str]:
+def _contradictions(stated: Statement1 | Statement) -> list[str]:
     """What cannot be true at once in a statement, one line each."""
     counts, model, audit, purged = stated.counts, stated.model, stated.audit, stated.purged
     same = model.digest_before == model.digest_after
+    purged_digests, tuned_digests = _artifact_digests(stated)
+    derived_again = model.partition_derived_again or _tuned_again(model.model_dump()) != (0, False)
     served = (model.generation, model.settings, model.backbone, counts.records_retained)
     negative = [counts.records_deleted, counts.names_already_deleted, counts.records_retained, model.clusters]
     wrong = {
@@ -251,8 +298,8 @@ def _contradictions(stated: Statement1) -> list[str]:
         "it tells of a model and of none": any((each is None) != (model.digest_after is None) for each in served),
         "it tells of clusters and of no model": model.digest_after is None and model.clusters > 0,
         "the model is the same, but artifacts were tuned again or purged": same
-        and bool(model.artifacts_tuned_again or purged.artifacts or model.partition_derived_again),
-        "what was purged is served": not set(purged.artifacts).isdisjoint(model.artifacts_tuned_again.values()),
+        and (derived_again or bool(purged.artifacts)),
+        "what was purged is served": not purged_digests.isdisjoint(tuned_digests),
         "it counts the deleted records in two ways": counts.records_deleted
         != purged.records_with_image_features_and_cluster,
         "the audit found differences": audit is not None and not audit.identical,
@@ -263,6 +310,21 @@ def _contradictions(stated: Statement1) -> list[str]:
         and not (audit.clusters_checked <= audit.clusters == model.clusters),
     }
     return [line for line, holds in wrong.items() if holds]
+
+
+def _artifact_digests(stated: Statement1 | Statement) -> tuple[set[Digest], set[Digest]]:
+    """The artifacts that were purged, and those that were tuned again, where the format names them."""
+    if isinstance(stated, Statement1):
+        return set(stated.purged.artifacts), set(stated.model.artifacts_tuned_again.values())
+    return set(), set()
+
+
+def _tuned_again(model: Mapping[str, Any]) -> tuple[int, bool]:
+    """How many clusters were tuned again, and whether the global head was derived again, in any format."""
+    if "artifacts_tuned_again" not in model:
+        return model["clusters_tuned_again"], model["global_head_derived_again"]
+    names = model["artifacts_tuned_again"].keys()
+    return len(names - {"partition", "global head"}), "global head" in names
 
 
 def _contradicted(message: str, lines: Sequence[str]) -> VerificationError:
@@ -356,7 +418,8 @@ def render(facts: Mapping[str, Any]) -> str:
     """The statement as text for people. This text is a stored format, too: it is part of every certificate."""
     request, counts, model, audit = facts["request"], facts["counts"], facts["model"], facts["audit"]
     digests = [model["digest_before"] or "none", model["digest_after"] or "none"]
-    tuned = model["artifacts_tuned_again"]
+    clusters, global_head = _tuned_again(model)
+    purged = facts["purged"]["artifacts"]
     lines = [
         "CERTIFICATE OF DELETION",
         "",
@@ -372,14 +435,14 @@ def render(facts: Mapping[str, Any]) -> str:
         f"Model before       {digests[0]}",
         f"Model after        {digests[1]}",
         f"Generation         {'-' if model['generation'] is None else model['generation']}",
-        f"Tuned again        {len(tuned.keys() - {'partition', 'global head'})} of {model['clusters']} clusters",
-        *(["Global head        solved again"] if "global head" in tuned else []),
+        f"Tuned again        {clusters} of {model['clusters']} clusters",
+        *(["Global head        solved again"] if global_head else []),
         f"Partition          {'derived again' if model['partition_derived_again'] else 'not touched'}",
         f"Settings           {model['settings'] or '-'}",
         f"Backbone           {model['backbone'] or '-'}",
         f"Environments       {', '.join(model['fingerprints']) or '-'}",
         f"Audit              {_audit_line(audit)}",
-        f"Purged             {len(facts['purged']['artifacts'])} artifacts; database "
+        f"Purged             {purged if isinstance(purged, int) else len(purged)} artifacts; database "
         + facts["purged"]["database"],
         f"Ledger             {facts['ledger']['entries']} entries, the last one {facts['ledger']['digest']}",
         f"Software           {facts['software']}",
@@ -415,7 +478,8 @@ def _audit_line(audit: Mapping[str, Any] | None) -> str:
     if audit is None:
         return "not run with this request; 'lmeraser audit' runs it at any time"
     what = f"{audit['clusters_checked']} of {audit['clusters']} clusters derived again from nothing"
-    return f"{'identical' if audit['identical'] else 'NOT identical'}: {what}"
+    ran_on = f"; run by: {audit['ran_on']}" if "ran_on" in audit else ""
+    return f"{'identical' if audit['identical'] else 'NOT identical'}: {what}{ran_on}"
 
 
 def _wrap(text: str, mark: str = "") -> list[str]:

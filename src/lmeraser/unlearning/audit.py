@@ -16,6 +16,8 @@ from lmeraser.core.digests import Digest
 from lmeraser.errors import CorruptError, InputError, StorageError
 from lmeraser.models.manifest import Cluster, Model, StageResult
 from lmeraser.pipeline.derive import ClusterAssignment, Pipeline
+from lmeraser.pipeline.executors.base import Executor
+from lmeraser.pipeline.executors.provider import RanOn
 from lmeraser.storage.artifacts import BlobStore
 from lmeraser.unlearning.context import temporary_context, training_inputs
 from lmeraser.workspace.freshness import current_model
@@ -34,6 +36,8 @@ class AuditReport:
         records: number of retained records.
         clusters_checked: clusters that were tuned again.
         clusters: clusters of the served model.
+        ran_on: what derived the model again: this process, the pool of workers that runs trainings, or workers that
+            were started for the audit.
     """
 
     identical: bool
@@ -43,19 +47,22 @@ class AuditReport:
     records: int
     clusters_checked: int
     clusters: int
+    ran_on: RanOn = "asking process"
 
     def to_json(self) -> dict[str, object]:
         """The report as JSON values."""
         return asdict(self)
 
 
-def audit(session: Session, *, clusters: int | None = None) -> AuditReport:
+def audit(session: Session, *, clusters: int | None = None, independent: bool = False) -> AuditReport:
     """Compare the served model with one that is derived from the retained records alone.
 
     Args:
         session: the workspace, which is only read, and what runs the stages.
         clusters: tune only this many clusters again, drawn at random; None: all of them. Where clusters are tuned
             together, all are checked anyway.
+        independent: do not ask the workers that may have derived the served model: a worker that answered wrongly
+            then would answer wrongly again.
 
     Raises:
         NoModelError: there is no model, or records or settings changed since it was derived.
@@ -65,7 +72,8 @@ def audit(session: Session, *, clusters: int | None = None) -> AuditReport:
         raise InputError("Number of clusters is too small", got=f"--clusters {clusters} (at least 1)")
     workspace = session.workspace
     model = current_model(workspace)
-    executor = session.executors.for_training()
+    executor: Executor
+    executor, ran_on = session.executors.for_audit() if independent else session.executors.for_training_named()
     inputs = training_inputs(workspace, executor.backbone)
     if exchanged := workspace.records.mismatched([record.id for record in inputs.records]):
         # What is derived from these payloads would say nothing about the records.
@@ -77,8 +85,9 @@ def audit(session: Session, *, clusters: int | None = None) -> AuditReport:
             records=len(inputs.records),
             clusters_checked=0,
             clusters=len(model.clusters),
+            ran_on=ran_on,
         )
-    pipeline = Pipeline(inputs, temporary_context(session))
+    pipeline = Pipeline(inputs, temporary_context(session, executor=executor))
     global_head = pipeline.fit_global_head()
     assignment = pipeline.assign_clusters()
     numbered = assignment.numbered()
@@ -96,6 +105,7 @@ def audit(session: Session, *, clusters: int | None = None) -> AuditReport:
         records=len(inputs.records),
         clusters_checked=len(chosen),
         clusters=len(model.clusters),
+        ran_on=ran_on,
     )
 
 

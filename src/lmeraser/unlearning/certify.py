@@ -43,6 +43,7 @@ def statement(
     snapshot = request.before
     artifacts_before = set(snapshot.artifacts) if snapshot else set()
     artifacts_after = {name: result.artifact for name, result in model.stages.items()} if model else {}
+    tuned_again = {name for name, digest in artifacts_after.items() if digest not in artifacts_before}
     partition_changed = bool(snapshot and model and snapshot.partition != model.partition.key)
     database = certificate.DATABASE_REWRITTEN if rewritten else certificate.DATABASE_NOT_REWRITTEN
     facts = certificate.Statement(
@@ -69,16 +70,15 @@ def statement(
             generation=model.generation if model else None,
             clusters=len(model.clusters) if model else 0,
             partition_derived_again=partition_changed,
-            artifacts_tuned_again={
-                name: digest for name, digest in artifacts_after.items() if digest not in artifacts_before
-            },
+            clusters_tuned_again=len(tuned_again - {"partition", "global head"}),
+            global_head_derived_again="global head" in tuned_again,
             settings=Digest.of_json(model.settings) if model else None,
             backbone=model.backbone if model else None,
             fingerprints=list(model.fingerprints) if model else [],
         ),
         environment=dict(environment) if environment is not None else None,
         purged=certificate.PurgeFacts(
-            artifacts=sorted(artifacts_before - set(artifacts_after.values())),
+            artifacts=len(artifacts_before - set(artifacts_after.values())),
             generations_before=model.generation if model else 0,
             records_with_image_features_and_cluster=request.records,
             database=database,

@@ -63,7 +63,10 @@ def complete_requests(session: Session) -> tuple[Request, ...]:
     """
     requests = session.workspace.requests.all("in_progress")
     audit_report = _audit(session, requests)
-    return tuple(_complete(session, request, audit_report) for request in requests)
+    completed = tuple(_complete(session, request, audit_report) for request in requests)
+    if completed:  # traces of what the requests named went only now
+        erase_deleted(session.workspace.database)
+    return completed
 
 
 def certificate_path(workspace: Workspace, request: Request) -> Path:
@@ -76,7 +79,7 @@ def _audit(session: Session, requests: Sequence[Request]) -> dict[str, object] |
 
     if session.workspace.generations.current() is None or not any(request.audit for request in requests):
         return None
-    return audit(session).to_json()
+    return audit(session, independent=True).to_json()
 
 
 def _complete(session: Session, request: Request, audit_report: dict[str, object] | None) -> Request:

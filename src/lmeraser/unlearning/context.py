@@ -6,6 +6,7 @@ from lmeraser.core.digests import Digest
 from lmeraser.errors import NoModelError
 from lmeraser.pipeline.caches import FeatureCache, InMemoryStatistics, ReadOnlyCache
 from lmeraser.pipeline.derive import Inputs, PipelineContext
+from lmeraser.pipeline.executors.base import Executor
 from lmeraser.storage.artifacts import MemoryStore
 from lmeraser.workspace.session import Session
 from lmeraser.workspace.workspace import Workspace
@@ -47,19 +48,22 @@ def cached_context(session: Session, *, rederive: bool = False) -> PipelineConte
     )
 
 
-def temporary_context(session: Session, *, features: FeatureCache | None = None) -> PipelineContext:
+def temporary_context(
+    session: Session, *, features: FeatureCache | None = None, executor: Executor | None = None
+) -> PipelineContext:
     """A context that starts empty and writes nothing to the workspace.
 
     Args:
         session: the workspace, which is only read, and what runs the stages.
         features: where features may be read from; None: every image is embedded again.
+        executor: runs the stages; None: that for training.
     """
     workspace = session.workspace
     return PipelineContext(
         store=MemoryStore(),
         cache=ReadOnlyCache(features),
         statistics=InMemoryStatistics(),
-        executor=session.executors.for_training,
+        executor=session.executors.for_training if executor is None else lambda: executor,
         fetch=workspace.records.images,
         secret=workspace.secret,
         progress=session.progress,

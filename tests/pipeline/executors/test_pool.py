@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from fake import Fake
 from lmeraser.config.schema import parse
 from lmeraser.core.digests import Digest
 from lmeraser.errors import BackboneError, ImageError, WorkerError
+from lmeraser.pipeline.executors import pool as pool_module
 from lmeraser.pipeline.executors.base import TuneTask
 from lmeraser.pipeline.executors.pool import TRIES, PooledExecutor
 from lmeraser.pipeline.executors.worker import Reply, WorkerInfo, WorkerResult
@@ -304,3 +306,73 @@ def test_closing_ends_the_workers() -> None:
     backend = Script().backend()
     PooledExecutor(CONFIG, backend).close()
     assert backend.stopped
+
+
+# --- workers that lie --------------------------------------------------------------------------------------
+
+
+class Liar(WorkerBackend):
+    """Of its workers, the second one answers in its own way, with digests that fit."""
+
+    def __init__(self, lie: str, size: int = 2) -> None:
+        super().__init__(Script(), size)
+        self.lie, self.liars = lie, 1
+
+    def start(self) -> Handle:
+        handle = super().start()
+        return Lying(self.script, handle.environment, self.lie) if self.script.started == 2 else handle
+
+
+class Lying(Handle):
+    def __init__(self, script: Script, environment: Digest, lie: str) -> None:
+        super().__init__(script, environment)
+        self.lie = lie
+
+    def _reply(self, event: str, method: str, *arguments: Any) -> Reply:
+        reply = super()._reply(event, method, *arguments)
+        if method == "describe":
+            return reply
+        result = reply.value
+        if method == "embed":
+            return Reply(WorkerResult(result.fingerprint, result.value[:-1]))
+        value: Any = {
+            "older bytes": replace(result.value, data=b"the artifact from before the deletion"),
+            "another key": replace(result.value, key=Digest.of(b"another task")),
+            "no result": "nothing",
+        }[self.lie]
+        data = getattr(value, "data", b"")
+        return Reply(WorkerResult(result.fingerprint, value, Digest.of(data)))
+
+
+@pytest.mark.parametrize("lie", ["another key", "no result"])
+def test_a_result_of_another_task_is_not_accepted(lie: str) -> None:
+    found = list(PooledExecutor(CONFIG, Liar(lie)).tune(TASKS, fetch, note))
+    assert {result.key: result.data for result in found} == EXPECTED
+    assert len(found) == len(TASKS)
+
+
+def test_features_of_fewer_images_than_were_sent_are_not_accepted() -> None:
+    found = dict(PooledExecutor(CONFIG, Liar("embed")).embed(IDS, fetch, note))
+    assert list(found) == IDS
+
+
+def test_two_workers_that_differ_on_a_task_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The wrong artifact has the digest that the worker says; only another worker can tell."""
+    monkeypatch.setattr(pool_module, "_draw", lambda count: list(range(count)))
+    with pytest.raises(WorkerError, match="different results"):
+        list(PooledExecutor(CONFIG, Liar("older bytes")).tune(TASKS, fetch, note))
+
+
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_a_task_that_is_checked_is_run_by_two_workers_and_told_once(
+    monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    monkeypatch.setattr(pool_module, "_draw", lambda count: [0, 4])
+    script = Script()
+    found = list(PooledExecutor(CONFIG, script.backend(size)).tune(TASKS, fetch, note))
+    assert sorted(result.key for result in found) == sorted(EXPECTED)
+    assert script.calls["tune"] == len(TASKS) + (2 if size > 1 else 0)
+
+
+def test_which_tasks_are_checked_is_drawn_anew() -> None:
+    assert 300 < sum(len(pool_module._draw(100)) for _ in range(100)) < 700

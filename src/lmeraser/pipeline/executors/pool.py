@@ -4,7 +4,8 @@ Rules:
 - a task carries all it needs, so any worker can run it, and running it again elsewhere gives the same bytes;
 - all results of a pool come from one environment: workers of another one are rejected, because parts that were
   made in several would be a model that no training gives;
-- an artifact is accepted if its bytes have the digest that the worker computed;
+- an artifact is accepted if its bytes have the digest that the worker computed and it is of the task that was given;
+- a worker may lie, so a share of the tasks, drawn at random, is given to two workers, whose results have to be equal;
 - a worker that is lost is replaced, and its task goes to another one; after `TRIES` losses the task fails;
 - payloads are read when a worker is free, so a million tasks take no more memory than a few.
 
@@ -13,12 +14,13 @@ A `WorkerBackend` starts and reaches workers; what they run is in `worker`. Impo
 
 from __future__ import annotations
 
+import random
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import starmap
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 TRIES = 4
 _START_SECONDS = 300.0  # until the first worker has to be ready
 _MORE_SECONDS = 20.0  # that the others get after it, before work begins
+_CHECKED_SHARE = 0.05  # of tasks that two workers run
 _MICRO_BATCHES = 8  # images that one call embeds, in micro-batches
 
 
@@ -82,12 +85,16 @@ class _Call:
         method: its name.
         arguments: reads the arguments; called when a worker is free.
         position: among the calls, from 0.
+        fits: whether a result can be that of this call.
+        twin: position of the call that it repeats, which another worker has to run; None: it repeats none.
         losses: how many workers were lost with it.
     """
 
     method: str
     arguments: Callable[[], Sequence[Any]]
     position: int
+    fits: Callable[[WorkerResult], bool] = lambda _: True
+    twin: int | None = None
     losses: int = 0
 
 
@@ -264,7 +271,10 @@ class PooledExecutor:
         parts = [ids[start : start + size] for start in range(0, len(ids), size)]
 
         def call(position: int) -> _Call:
-            return _Call("embed", lambda: (list(fetch(parts[position])), tuple(views)), position)
+            part = parts[position]
+            return _Call(
+                "embed", lambda: (list(fetch(part)), tuple(views)), position, lambda it: len(it.value) == len(part)
+            )
 
         progress("embedding images", 0, len(ids))
         done = 0
@@ -290,17 +300,39 @@ class PooledExecutor:
         yield from self._in_order(starmap(call, enumerate(parts)), shared)
 
     def tune(self, tasks: Sequence[TuneTask], fetch: Fetch, progress: Progress) -> Iterator[TuneResult]:
-        """Tune every task, the biggest first; results as they finish."""
+        """Tune every task, the biggest first; results as they finish.
+
+        Raises:
+            WorkerError: two workers gave different results for one task.
+        """
         ordered = sorted(tasks, key=lambda task: (-len(task.ids), task.key))
         epochs = self._config.tuning.epochs_run
         total = sum(len(task.ids) for task in ordered) * epochs
+        drawn = _draw(len(ordered)) if self._backend.size > 1 else []
+        positions = [*range(len(ordered)), *drawn]
 
-        def call(position: int) -> _Call:
-            return _Call("tune", lambda: (ordered[position], list(fetch(ordered[position].ids))), position)
+        def call(index: int) -> _Call:
+            task = ordered[positions[index]]
+            twin = positions[index] if index >= len(ordered) else None
+            fits = partial(_is_of_task, task=task)
+            return _Call("tune", lambda: (task, list(fetch(task.ids))), index, fits, twin)
 
         progress("tuning clusters", 0, total)
         done = 0
-        for position, result in self._run(map(call, range(len(ordered)))):
+        first: dict[int, TuneResult] = {}  # of two results of a task
+        waiting = set(drawn)
+        for index, result in self._run(map(call, range(len(positions)))):
+            position = positions[index]
+            if position in waiting:
+                waiting.remove(position)
+                first[position] = result
+                continue
+            if position in first and first.pop(position).data != result.data:
+                raise WorkerError(
+                    "Two workers gave different results for one task",
+                    got=f"a cluster of {len(ordered[position].ids)} records; one of the workers cannot be trusted",
+                    next_step="run 'lmeraser doctor' on every machine; then train with workers that pass it",
+                )
             done += len(ordered[position].ids) * epochs
             progress(self._step("tuning clusters"), done, total)
             yield result
@@ -332,10 +364,16 @@ class PooledExecutor:
             self._stopped -= 1
             self._start()
         running: dict[Future[Reply], tuple[WorkerHandle, _Call]] = {}
+        ran: dict[int, WorkerHandle] = {}  # who ran a call
         try:
             while True:
                 while self._idle and (call := queue.take()) is not None:
-                    handle = self._idle.popleft()
+                    others = [each for each in self._idle if call.twin is None or each is not ran.get(call.twin)]
+                    if not others and (running or self._starting):  # another worker has to run it
+                        queue.retry(call)
+                        break
+                    handle = others[0] if others else self._idle[0]
+                    self._idle.remove(handle)
                     extra = () if shared is None or handle in has_shared else (shared,)
                     has_shared.add(handle)
                     running[handle.submit(call.method, *call.arguments(), *extra)] = handle, call
@@ -348,6 +386,7 @@ class PooledExecutor:
                         queue.retry(call)
                     else:
                         self._idle.append(handle)
+                        ran[call.position] = handle
                         queue.finish(call)
                         yield call.position, result.value
         finally:
@@ -383,8 +422,7 @@ class PooledExecutor:
                 self._idle.append(handle)
                 raise reply.error
             result: WorkerResult = reply.value
-            intact = result.digest is None or Digest.of(result.value.data) == result.digest
-            if intact and result.fingerprint == reference.fingerprint:
+            if call.fits(result) and result.fingerprint == reference.fingerprint:
                 return result
         self._replace(handle)
         call.losses += 1
@@ -399,3 +437,15 @@ class PooledExecutor:
     def _step(self, name: str) -> str:
         """A step's name, with the number of replaced workers if there are any."""
         return f"{name} ({self.replaced} lost workers replaced)" if self.replaced else name
+
+
+def _is_of_task(result: WorkerResult, task: TuneTask) -> bool:
+    """Whether a result is the artifact whose digest the worker computed, and of the task that it was given."""
+    value = result.value
+    return isinstance(value, TuneResult) and value.key == task.key and Digest.of(value.data) == result.digest
+
+
+def _draw(count: int) -> list[int]:
+    """The positions of tasks that two workers run; no worker can know which."""
+    draw = random.SystemRandom()
+    return [position for position in range(count) if draw.random() < _CHECKED_SHARE]

@@ -5,15 +5,17 @@ Knows nothing about workspaces; imports torch only when an executor is started.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 from lmeraser.config.schema import Config
 from lmeraser.core.digests import Digest
 from lmeraser.core.progress import Progress, silent
+from lmeraser.errors import LmeraserError
 from lmeraser.models.backbone_names import locate_backbone
 from lmeraser.models.manifest import Model
 
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
     from lmeraser.pipeline.executors.base import Executor
     from lmeraser.pipeline.executors.local import LocalExecutor
     from lmeraser.pipeline.executors.pool import PooledExecutor, WorkerBackend
+
+
+RanOn = Literal["asking process", "pool", "new workers"]  # in reports of audits and in certificates
 
 
 class ExecutorProvider:
@@ -78,6 +83,24 @@ class ExecutorProvider:
         """The executor that derives models: this process, or the pool; its workers are started at first use."""
         return self.local() if self._settings().compute.executor == "local" else self._pool
 
+    def for_training_named(self) -> tuple[Executor, RanOn]:
+        """The executor that derives models, and what it is."""
+        return self.for_training(), "asking process" if self._settings().compute.executor == "local" else "pool"
+
+    def for_audit(self) -> tuple[Executor, RanOn]:
+        """An executor of the same environment that none of the workers is part of, and what it is.
+
+        It is that of this process, if its environment is the pool's; else a pool of new workers.
+        """
+        executor, ran_on = self.for_training_named()
+        if ran_on == "asking process":
+            return executor, ran_on
+        with contextlib.suppress(LmeraserError):  # for instance, the workers' device is missing here
+            local = self.local()
+            if (local.fingerprint, local.backbone) == (executor.fingerprint, executor.backbone):
+                return local, "asking process"
+        return self._new_pool, "new workers"
+
     def for_model(self, model: Model) -> Executor:
         """The executor for passes of a model: that for training if the settings agree, else this process."""
         return self.for_training() if model.matches(self._settings()) else self.local_for_model(model)
@@ -93,13 +116,19 @@ class ExecutorProvider:
 
     def close(self) -> None:
         """Stop the workers, if any were started."""
-        if "_pool" in self.__dict__:
-            self._pool.close()
+        for name in ("_pool", "_new_pool"):
+            if name in self.__dict__:
+                self.__dict__[name].close()
 
     @cached_property
     def _pool(self) -> PooledExecutor:
         self._progress("starting workers", 0, None)
         return worker_pool(self._located(self._settings()), prefer=self._preferred())
+
+    @cached_property
+    def _new_pool(self) -> PooledExecutor:
+        self._progress("starting new workers", 0, None)
+        return worker_pool(self._located(self._settings()), prefer=[self._pool.fingerprint])
 
     def _located(self, config: Config) -> Config:
         return locate_backbone(config, *self._folders)

@@ -5,7 +5,8 @@ journal: after a crash the next training completes them. Requests can be accepte
 derived: the writer takes what is pending when it begins, and the rest stays pending. Repeating a request's id with
 the same selector is harmless; with another one it is an error, because those records would not be deleted. The
 selector is encrypted under a key of the request, which is erased when the records are deleted or the request is
-cancelled. `state` has the rules.
+cancelled. Its keyed digest and the numbers of its clusters are removed when it is completed or cancelled; a completed
+request that is repeated is recognised by naming nothing that is still held. `state` has the rules.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from lmeraser.config.deployment import RequestsConfig
 from lmeraser.core.digests import Digest
 from lmeraser.core.time import from_text, to_text
 from lmeraser.data.records import Records
-from lmeraser.errors import InputError, RequestConflictError
+from lmeraser.errors import InputError, RequestConflictError, UnknownRecordError
 from lmeraser.evidence.entries import (
     RecordsDeleted,
     RequestAccepted,
@@ -82,6 +83,9 @@ table = Table(
     Column("duplicates", Integer, nullable=True),
     Column("near_duplicates", Integer, nullable=True),
 )
+
+
+_FORGOTTEN = ""  # instead of a selector's digest
 
 
 class Requests:
@@ -192,7 +196,8 @@ class Requests:
         with self._database.transaction(connection) as inner:
             row = inner.execute(select(table).where(table.c.id == request_id)).one_or_none()
             if row is not None and not draft.selector.empty:
-                return self._repeated(_request(row), draft, same_names=row.selector == digest)
+                same = row.selector == digest if row.selector else self._all_gone(row.names, draft.selector, unknown)
+                return self._repeated(_request(row), draft, same_names=same)
             draft.check_times(now=now)
             held = held_names(self._records, draft.selector, unknown=unknown)
             selection = resolve_each(self._records, [held])[0]
@@ -231,7 +236,7 @@ class Requests:
         request = self.require(request_id, connection)
         cancelled = self._move(connection, request, "cancelled", now=now)
         self._forget_names(connection, [request])
-        self._database.mark_compaction_due(connection)
+        self._forget_selector(connection, request)
         self._ledger.note(connection, RequestCancelled(request=request.id), now=now)
         return cancelled
 
@@ -295,7 +300,8 @@ class Requests:
         with self._database.transaction() as connection:
             completed = RequestCompleted(request=request.id, certificate=certificate)
             self._ledger.note(connection, completed, now=now)
-            return self._move(connection, request, "completed", now=now, certificate=certificate)
+            self._forget_selector(connection, request)
+            return self._move(connection, request, "completed", now=now, certificate=certificate, before=None)
 
     def fail(self, request: Request, reason: str, *, now: datetime) -> Request:
         """Note that a request was carried out and its audit found a difference."""
@@ -311,6 +317,9 @@ class Requests:
             request: one that this workspace holds, in the state that it gets; it is no longer pending.
         """
         self._forget_names(connection, [request])
+        if not request.open:
+            self._forget_selector(connection, request)
+            request = replace(request, before=None)
         self._store(connection, [request])
 
     def _selections(self, requests: Sequence[Request], connection: Connection | None) -> list[Selection]:
@@ -364,6 +373,19 @@ class Requests:
                 next_step=next_step,
             )
         return request
+
+    def _forget_selector(self, connection: Connection, request: Request) -> None:
+        """Remove the keyed digest of the names, with which guesses could be tested."""
+        connection.execute(update(table).where(table.c.id == request.id).values(selector=_FORGOTTEN))
+        self._database.mark_compaction_due(connection)
+
+    def _all_gone(self, names: int, selector: Selector, unknown: Unknown) -> bool:
+        """Whether a selector has so many names and none of them is held, as those of a completed request."""
+        try:
+            held = held_names(self._records, selector, unknown=unknown)
+        except UnknownRecordError:
+            return False
+        return selector.names == names and not resolve_each(self._records, [held])[0].ids
 
     def _snapshots(self, model: Model | None, ids: Sequence[str]) -> Callable[[Selection], ModelSnapshot | None]:
         """Takes the snapshot of the model for each of several requests, which together select ``ids``."""
