@@ -42,6 +42,7 @@ def adopted(folder: Path, values: Any, file: str = "preprocessor_config.json", *
         ({**CROPPED, "size": {"shortest_edge": 10**6}}, (None, None)),
         ({"image_mean": [0.5] * 3}, (None, None)),
         (["no settings"], (None, None)),
+        ({"resample": [3], "size": {}, "crop_size": None}, (None, None)),
     ],
 )
 def test_what_is_open_is_the_publishers(tmp_path: Path, values: Any, expected: Any) -> None:

@@ -35,7 +35,8 @@ def adopt_scaling(config: Config) -> Config:
     backbone = config.backbone
     processor = _processor(Path(backbone.name))
     adopted: dict[str, Any] = {}
-    resample = _FILTERS.get(processor.get("resample"))
+    named = processor.get("resample")
+    resample = _FILTERS.get(named) if isinstance(named, (int, str)) else None
     if backbone.resample is None and resample is not None:
         adopted["resample"] = resample
     share = _share(processor)

@@ -71,7 +71,7 @@ class NotANumber(nn.Module):
 def with_layer(layer: nn.Module) -> Small:
     """The small backbone with one more layer, before the last."""
     backbone = Small()
-    convolution, tanh, pool = backbone.features_network
+    convolution, tanh, pool = backbone.features_network.children()
     backbone.features_network = nn.Sequential(convolution, tanh, nn.Sequential(nn.Identity(), layer), pool).eval()
     return backbone
 
@@ -106,7 +106,8 @@ def test_a_sound_backbone_passes_and_no_generator_moves() -> None:
 
 def test_random_numbers_of_other_threads_are_not_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """One pass beside a thread that draws proves nothing; a network that draws does so in every pass."""
-    backbone, passes = Small(), []
+    backbone = Small()
+    passes: list[int] = []
     original = backbone.features
 
     def beside_another_thread(images: Tensor, prompt: Tensor | None = None) -> Tensor:

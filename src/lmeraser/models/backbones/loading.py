@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -45,11 +46,18 @@ def load_model(location: Location, name: str) -> tuple[Any, set[str]]:
         raise BackboneError(
             "The backbone cannot be loaded",
             got=f"{name!r} (possible: '{BUNDLED}', a folder saved by transformers, "
-            f"or {HUB}OWNER/NAME on the Hugging Face hub): {first_line(error)}",
+            f"or {HUB}OWNER/NAME on the Hugging Face hub): {_reason(location, error)}",
             next_step=f"without network, put config.json and model.safetensors of {location.name} into a folder "
             "and set backbone.name to that folder's path",
         ) from error
     return model, missing
+
+
+def _reason(location: Location, error: Exception) -> str:
+    """Why a model cannot be loaded; transformers explains a missing folder by a hub that it could not reach."""
+    if location.local_files_only and not Path(location.name).exists() and isinstance(error, OSError):
+        return "there is no such folder, and the hub's cache holds no model of this name"
+    return first_line(error)
 
 
 def _from_pretrained(model_class: Any, location: Location, **more: Any) -> tuple[Any, set[str]]:
