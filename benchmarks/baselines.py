@@ -7,8 +7,9 @@
 ``plain``      what a competent PyTorch user writes for one cluster: a `DataLoader` that decodes and resizes, one
                prompt, one linear layer, `loss.backward()`, Adam.
 
-Both run eagerly in float32 on all cores, on the network as its package gives it, with its weights frozen, on
-the same images for the same number of epochs. Neither is exact: batches are shuffled by a generator.
+Both run eagerly on the network as its package gives it, with its weights frozen, on the same images for the same
+number of epochs: on a CPU in float32 on all cores, on a GPU in the precision of the caller's autocast, with
+processes that decode and pinned memory. Neither is exact: batches are shuffled by a generator.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 LEARNING_RATE = 1e-2
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ class Work:
         mean, std: the backbone's pixel statistics, float32 [1, 3, 1, 1].
         batch: records a step.
         epochs: passes over the images.
+        device: of the network.
+        loaders: processes that decode images; 0: none but this one.
     """
 
     images: Sequence[bytes]
@@ -51,6 +55,19 @@ class Work:
     std: Tensor
     batch: int
     epochs: int
+    device: torch.device = CPU
+    loaders: int = 0
+
+    def loader(self) -> DataLoader[tuple[Tensor, int]]:
+        """Batches in a random order."""
+        return DataLoader(
+            Pictures(self),
+            batch_size=self.batch,
+            shuffle=True,
+            num_workers=self.loaders,
+            persistent_workers=self.loaders > 0,
+            pin_memory=self.device.type == "cuda",
+        )
 
 
 class Pictures(Dataset[tuple[Tensor, int]]):
@@ -89,21 +106,22 @@ class Frame(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Prompted images."""
-        empty = torch.zeros(1, 3, self.inner, self.inner)
+        empty = self.left.new_zeros(1, 3, self.inner, self.inner)
         middle = torch.cat([self.left, empty, self.right], dim=3)
         return images + torch.cat([self.up, middle, self.down], dim=2)
 
 
 def reference(network: nn.Module, dimension: int, work: Work, clusters: int = 10) -> None:
     """Tune the prompts and heads of several clusters together, as the published implementation does."""
-    frames = [Frame(work.size, work.width) for _ in range(clusters)]
-    heads = [nn.Linear(dimension, work.classes) for _ in range(clusters)]
-    prototypes = torch.randn(clusters, dimension)
+    frames = [Frame(work.size, work.width).to(work.device) for _ in range(clusters)]
+    heads = [nn.Linear(dimension, work.classes).to(work.device) for _ in range(clusters)]
+    prototypes = torch.randn(clusters, dimension).to(work.device)
     groups = [{"params": module.parameters()} for module in (*frames, *heads)]
     optimizer = torch.optim.SGD(groups, lr=LEARNING_RATE, momentum=0.9)
-    loader = DataLoader(Pictures(work), batch_size=work.batch, shuffle=True)
+    loader = work.loader()
     for _ in range(work.epochs):
-        for images, labels in loader:
+        for batch in loader:
+            images, labels = (part.to(work.device, non_blocking=True) for part in batch)
             with torch.no_grad():
                 chosen = torch.cdist(network(images), prototypes).argmin(dim=1).tolist()
             prompted = torch.cat([frames[k](images[i : i + 1]) for i, k in enumerate(chosen)])
@@ -117,12 +135,13 @@ def reference(network: nn.Module, dimension: int, work: Work, clusters: int = 10
 
 def plain(network: nn.Module, dimension: int, work: Work) -> None:
     """Tune the prompt and head of one cluster in an ordinary loop."""
-    frame = Frame(work.size, work.width)
-    head = nn.Linear(dimension, work.classes)
+    frame = Frame(work.size, work.width).to(work.device)
+    head = nn.Linear(dimension, work.classes).to(work.device)
     optimizer = torch.optim.Adam([*frame.parameters(), *head.parameters()], lr=LEARNING_RATE)
-    loader = DataLoader(Pictures(work), batch_size=work.batch, shuffle=True)
+    loader = work.loader()
     for _ in range(work.epochs):
-        for images, labels in loader:
+        for batch in loader:
+            images, labels = (part.to(work.device, non_blocking=True) for part in batch)
             loss = nn.functional.cross_entropy(head(network(frame(images))), labels)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]

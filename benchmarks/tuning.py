@@ -131,15 +131,17 @@ def operations(size: int, *, skipping: bool, patch: int = 16, width: int = 768, 
     return 2 * 2 * total
 
 
-def random_transformer(folder: str) -> str:
-    """A ViT-B/16 with random weights."""
+def random_transformer(folder: str, *, tiny: bool = False) -> str:
+    """A ViT-B/16 with random weights, or a tiny ViT for 32 px."""
     from transformers import ViTConfig, ViTModel
     from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
     disable_progress_bar()
     set_verbosity_error()
     torch.manual_seed(0)
-    ViTModel(ViTConfig(), add_pooling_layer=False).save_pretrained(folder)
+    small = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
+    config = ViTConfig(image_size=32, patch_size=8, **small) if tiny else ViTConfig()
+    ViTModel(config, add_pooling_layer=False).save_pretrained(folder)
     return folder
 
 

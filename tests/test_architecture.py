@@ -132,6 +132,7 @@ ACROSS_MODULES = {
     "test_golden_workspaces.py": "workspaces of earlier versions",
     "test_faults.py": "every command, stopped at every durable operation",
     "test_tamper.py": "every kind of file, changed",
+    "test_gpu_benchmark.py": "benchmarks/gpu.py",
     "core/test_doctests.py": "the examples in docstrings of this room",
     "service/dashboard/test_browser.py": "the dashboard in a real browser",
 }
