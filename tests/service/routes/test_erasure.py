@@ -151,9 +151,14 @@ def test_a_repeated_id_with_anything_else_is_refused_without_a_receipt(api: Runn
 
 
 def test_a_key_that_only_submits_is_answered_alike_whatever_is_held(api: Running, network: LocalExecutor) -> None:
+    completed = str(uuid.uuid4())
     with Eraser(api.service.workspace.root) as beside:
         beside.session.executors.use(network)
-        beside.unlearn(ids=[OTHER])
+        beside.unlearn(ids=[OTHER], request=completed)
+    for name in (GONE, OTHER, "nobody"):
+        problem(
+            api.call("POST", "/requests", "submit", json=erasure(name, request=completed)), 409, "request-conflict"
+        )
     filed = {name: erasure(name) for name in (GONE, OTHER, "nobody")}
     answers = [api.call("POST", "/requests", "submit", json=wanted) for wanted in filed.values()]
     assert [answer.status_code for answer in answers] == [201, 201, 201]

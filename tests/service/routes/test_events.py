@@ -10,6 +10,7 @@ import pytest
 
 from lmeraser import Eraser
 from lmeraser.pipeline.executors.local import LocalExecutor
+from lmeraser.service.limits import Budget
 from lmeraser.service.routes import events
 from lmeraser.service.supervisor import DerivationProgress, DerivationSupervisor
 from serving import PATIENCE, Running, erasure, fixtures, problem
@@ -130,6 +131,20 @@ def test_a_stream_ends_when_its_key_is_revoked(api: Running, monkeypatch: pytest
     ((_, status),) = parsed(api.get(f"/requests/{request}/events", "read").text)
     assert status["request_status"] == seen
     assert api.service.streams.held == 0
+
+
+def test_many_streams_cost_no_more_than_a_few(api: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    request, slept = filed(api), list[float]()
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        api.service.stopping.set()
+
+    monkeypatch.setattr("lmeraser.service.routes.events.anyio.sleep", sleep)
+    monkeypatch.setattr(api.service, "streams", Budget(100))
+    with api.service.streams.reserve("others", 99):
+        api.get(f"/requests/{request}/events")
+    assert slept == [pytest.approx(10 * events._POLL_SECONDS)]
 
 
 def test_not_too_many_follow_at_once(api: Running) -> None:

@@ -245,10 +245,13 @@ def _accept(
     """
     workspace = service.workspace
     now = workspace.clock()
-    new = workspace.requests.get(str(body.subject_request_id), connection) is None
+    known = workspace.requests.get(str(body.subject_request_id), connection)
+    if known is not None and known.state == "completed":
+        # What it named was erased, so that nobody can test names with its id: not even whether this is the same.
+        raise RequestConflictError("Request id belongs to a completed request, whose status tells the outcome")
     request = workspace.requests.accept(body.draft(), now=now, connection=connection, unknown=unknown)
-    if new:
+    if known is None:
         workspace.subscriptions.add(connection, request.id, body.status_callback_urls, now=now)
-    elif request.open and workspace.subscriptions.urls(connection, request.id) != {*body.status_callback_urls}:
+    elif workspace.subscriptions.urls(connection, request.id) != {*body.status_callback_urls}:
         raise RequestConflictError("Request id belongs to a request with other content")
-    return request, new
+    return request, known is None
