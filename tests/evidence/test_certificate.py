@@ -16,8 +16,8 @@ import pytest
 from datasets import ClassLabel, Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sqlalchemy import text
 from make_evidence import FOLDER, KEY, NEW, OLD, REQUEST, make, named
+from sqlalchemy import text
 
 from conftest import DIGIT_COLUMNS, NOW, Run, digits, examples
 from fake import Fake
@@ -390,7 +390,8 @@ def test_the_true_ledger_is_accepted_however_it_goes_on(eraser: Eraser, one: Che
 
 
 @pytest.mark.parametrize(
-    "change", ["DELETE FROM requests", "UPDATE requests SET state = 'completed'", "UPDATE requests SET due = '2099'"]
+    "change",
+    ["DELETE FROM requests", "UPDATE requests SET state = 'completed'", "UPDATE requests SET due = '2099'"],
 )
 def test_what_is_done_to_a_request_behind_the_ledgers_back_is_found(eraser: Eraser, change: str) -> None:
     eraser.request(ids=ordinary(eraser)[:1])

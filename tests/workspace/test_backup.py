@@ -186,7 +186,12 @@ def test_older_tables_are_brought_to_this_version(work: Path, tmp_path: Path) ->
     with pytest.raises(VerificationError, match="not signed"):
         restore(repacked(tmp_path / "old.tar", found), tmp_path / "new")
     found["notes.txt"] = b"what else lay in the folder"
-    restore(repacked(tmp_path / "old.tar", found), tmp_path / "new", newest=(work / "ledger").read_bytes(), unsigned=True)
+    restore(
+        repacked(tmp_path / "old.tar", found),
+        tmp_path / "new",
+        newest=(work / "ledger").read_bytes(),
+        unsigned=True,
+    )
     assert not (tmp_path / "new" / "notes.txt").exists()
     with opened(tmp_path / "new") as eraser:
         assert len(eraser.record_ids()) == 11

@@ -93,7 +93,7 @@ def make_private_folder(folder: Path) -> None:
 
 def open_private(path: Path, mode: Literal["ab", "wb"]) -> BinaryIO:
     """Open a file for writing; a new one is readable by its owner alone."""
-    return open(path, mode, opener=lambda name, flags: os.open(name, flags, PRIVATE))  # noqa: PTH123, SIM115
+    return open(path, mode, opener=lambda name, flags: os.open(name, flags, PRIVATE))
 
 
 def refuse_links(folder: Path) -> None:

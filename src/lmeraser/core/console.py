@@ -94,7 +94,9 @@ class Display:
 
 def print_facts(title: str, facts: Mapping[str, object]) -> None:
     """Print a table of names and values."""
-    table = Table(title=printable(title), title_justify="left", show_header=False, box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(
+        title=printable(title), title_justify="left", show_header=False, box=box.SIMPLE_HEAD, pad_edge=False
+    )
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for name, value in facts.items():

@@ -183,7 +183,7 @@ class Records:
         return wrong
 
     def _payloads(self, ids: Iterable[str]) -> dict[str, bytes | None]:
-        """Payloads of those ids that exist; None where it is missing or does not match the digest in the metadata."""
+        """Payloads of those ids that exist; None where it is missing or has another digest than the metadata."""
         keys = self.database.keys
         columns = (records_table.c.id, records_table.c.number, records_table.c.card, _images.c.data)
         query = select(*columns).join_from(records_table, _images, isouter=True)

@@ -1,4 +1,4 @@
-"""Reconciliation of the ledger with records and requests: no deleted record is back, no request is lost or altered.
+"""Reconciliation of the ledger with records and requests: none is back, lost or altered behind its back.
 
 An entry for added records holds their number and one digest over all of their commitments, sorted. An entry for
 deleted records lists their commitments, by the entry that recorded their addition. So for every addition, the
@@ -6,8 +6,9 @@ commitments of the records held now and of the deleted ones together give that d
 which record is which. Records that were added after a backup, before it was restored, are lost: none of them may
 be held, and the remaining ones cannot be counted.
 
-Every request is in the state that the entries about it lead to, with the law, the times and the number of names with
-which it was accepted; requests that were accepted after a backup are lost as well. Pure functions; know nothing about files or databases.
+Every request is in the state that the entries about it lead to, with the law, the times and the number of names
+with which it was accepted; requests that were accepted after a backup are lost as well. Pure functions; know
+nothing about files or databases.
 """
 
 from __future__ import annotations
@@ -30,7 +31,6 @@ from lmeraser.evidence.entries import (
     events_of,
 )
 from lmeraser.evidence.hash_chain import Entry, LedgerHead
-
 
 STATE_AFTER: Mapping[type[Event], str] = {  # of a request, by the event that names it
     RequestAccepted: "pending",

@@ -61,8 +61,8 @@ class Blobs(Protocol):
 class Folder:
     """Blobs as files of a local folder.
 
-    The folder itself may be a link to another disk. Links within it are refused by `sweep`: what they lead to would
-    outlive it, or might not be the workspace's to remove.
+    The folder itself may be a link to another disk. Links within it are refused by `sweep`: what they lead to
+    would outlive it, or might not be the workspace's to remove.
 
     Args:
         root: the folder; created by the first write.

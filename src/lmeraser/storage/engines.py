@@ -93,7 +93,7 @@ class SQLite:
         event.listen(self.engine, "begin", _begin)
 
     def _create_privately(self, *_: object) -> None:
-        """Create a missing file for its owner alone, before SQLite creates it for everybody; its log follows it."""
+        """Create a missing file for its owner alone, before SQLite does so for everybody; its log is alike."""
         with contextlib.suppress(OSError):  # SQLite says what is wrong
             if not self._path.exists():
                 open_private(self._path, "ab").close()

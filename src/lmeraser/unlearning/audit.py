@@ -2,8 +2,9 @@
 
 This checks the claim of exactness by brute force. It starts with an empty store and empty caches, embeds every
 image again and tunes every cluster again (or some clusters drawn at random); it also reads every served artifact
-and checks its bytes, and compares every payload with the digest that was recorded when its record was added. Within one environment fingerprint every digest must be equal. A model that was made in
-another environment is equal in distribution only, and the report says so.
+and checks its bytes, and compares every payload with the digest that was recorded when its record was added.
+Within one environment fingerprint every digest must be equal. A model that was made in another environment is
+equal in distribution only, and the report says so.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ class AuditReport:
         records: number of retained records.
         clusters_checked: clusters that were tuned again.
         clusters: clusters of the served model.
-        ran_on: what derived the model again: this process, the pool of workers that runs trainings, or workers that
-            were started for the audit.
+        ran_on: what derived the model again: this process, the pool of workers that runs trainings, or workers
+            that were started for the audit.
     """
 
     identical: bool
@@ -79,7 +80,9 @@ def audit(session: Session, *, clusters: int | None = None, independent: bool = 
         # What is derived from these payloads would say nothing about the records.
         return AuditReport(
             identical=False,
-            differences=(f"payloads: {len(exchanged)} are missing or not those that were added with their records",),
+            differences=(
+                f"payloads: {len(exchanged)} are missing or not those that were added with their records",
+            ),
             same_environment=model.fingerprints == (executor.fingerprint,),
             model_digest=model.model_digest,
             records=len(inputs.records),

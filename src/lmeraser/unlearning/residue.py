@@ -19,8 +19,8 @@ Chance: encrypted pages and tensors are as good as random, and in so many random
   is reported as too short, its occurrences are counted, and none of them is a find.
 - Such a text is found only where it stands as a value of its own: a whole string in JSON (as record ids and
   subjects do in the database, once decrypted) or a whole name of a file or folder, with or without its suffix.
-- A scan is clean if nothing was found, no text was too short to tell, everything was searched, and every payload held is the one that was
-  added with its record; other payloads excuse no window of a probe.
+- A scan is clean if nothing was found, no text was too short to tell, everything was searched, and every payload
+  held is the one that was added with its record; other payloads excuse no window of a probe.
 """
 
 from __future__ import annotations

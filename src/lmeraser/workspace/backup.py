@@ -2,9 +2,10 @@
 
 A backup is a tar archive: the files of the workspace, the rows of its database as a SQLite file (``rows.db``,
 wherever the database is), ``backup.json`` with the digests of all of them and the head of the ledger, and its
-signature by the workspace's key in ``backup.sig`` (an envelope as in `evidence.dsse`). Rows and keys are of one moment. The served model is left out: it was derived from records that may have been deleted by the
-time the backup is needed. A backup holds private records and all keys, so it is as secret as the workspace.
-`restore` reads it.
+signature by the workspace's key in ``backup.sig`` (an envelope as in `evidence.dsse`). Rows and keys are of one
+moment. The served model is left out: it was derived from records that may have been deleted by the time the
+backup is needed. A backup holds private records and all keys, so it is as secret as the workspace. `restore`
+reads it.
 """
 
 from __future__ import annotations
@@ -39,7 +40,15 @@ ROWS = "rows.db"
 KEYS = "records.keys"
 TABLES_VERSION = "alembic_version"  # a table that every database has already
 DERIVED = {"generations", "reports", "lock", "lock.holder"}  # names in the workspace that are not packed
-_FILES = {"lmeraser.toml", "workspace.json", "secret.key", "signing.key", "signing.pub", "ledger", "calibration.json"}
+_FILES = {
+    "lmeraser.toml",
+    "workspace.json",
+    "secret.key",
+    "signing.key",
+    "signing.pub",
+    "ledger",
+    "calibration.json",
+}
 _IN_FOLDERS = re.compile(
     r"certificates/[0-9a-f-]{36}\.(json|txt)|artifacts/[0-9a-f]{2}/[0-9a-f]{64}\.safetensors"
     r"|memo/[0-9a-f]{2}/[0-9a-f]{64}\.json"

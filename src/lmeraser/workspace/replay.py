@@ -31,6 +31,7 @@ from lmeraser.workspace.recovery import forget_recorded_generation
 from lmeraser.workspace.requests.state import Request, State
 from lmeraser.workspace.workspace import Workspace
 
+
 @dataclass(frozen=True)
 class ReplayReport:
     """What the replay of a newer ledger changed.

@@ -76,7 +76,8 @@ def restore(
         InputError: the folder or the database is not empty, or the file is not a backup.
         CorruptError: the backup is damaged.
         FormatError: it was made by a newer version.
-        VerificationError: the backup is not signed by the workspace's key, or the ledger is not a newer copy of this workspace's ledger.
+        VerificationError: the backup is not signed by the workspace's key, or the ledger is not a newer copy of
+            this workspace's ledger.
     """
     staged = root / f"{TEMPORARY}restore"
     if root.exists() and (not root.is_dir() or {path.name for path in root.iterdir()} - {staged.name}):

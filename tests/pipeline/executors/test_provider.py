@@ -10,6 +10,7 @@ import pytest
 from fake import Fake
 from lmeraser.config.schema import Config, parse
 from lmeraser.core.digests import Digest
+from lmeraser.errors import BackboneError
 from lmeraser.models.manifest import Model, StageResult
 from lmeraser.pipeline.executors import local, provider
 from lmeraser.pipeline.executors.provider import ExecutorProvider
@@ -21,6 +22,7 @@ class Started:
     def __init__(self, config: Config, backbone: object = None) -> None:
         self.config = config
         self.backbone = backbone
+        self.fingerprint = Digest.of(b"environment")
         self.closed = False
 
     def close(self) -> None:
@@ -92,6 +94,35 @@ def test_a_model_with_other_settings_runs_in_this_process_with_its_own(started: 
     assert executors.for_model(other) is started[before]
     assert started[before].config.seed == 7
     assert started[before].config.compute.workers == 2
+
+
+@pytest.mark.parametrize(
+    ("here", "ran_on"), [(b"the pool's", "asking process"), (b"another", "new workers"), (None, "new workers")]
+)
+def test_an_audit_asks_none_of_the_workers_that_trained(
+    monkeypatch: pytest.MonkeyPatch, here: bytes | None, ran_on: str
+) -> None:
+    pools: list[Any] = []
+
+    def start(config: Config, backbone: object = None, prefer: object = None) -> Any:
+        if prefer is None and here is None:
+            raise BackboneError("No GPU in this process")
+        one = Started(config, backbone)
+        one.fingerprint = Digest.of(b"the pool's" if prefer is not None else here or b"")
+        if prefer is not None:
+            pools.append(one)
+        return one
+
+    monkeypatch.setattr(local, "LocalExecutor", start)
+    monkeypatch.setattr(provider, "worker_pool", start)
+    executors = ExecutorProvider(of(compute={"executor": "processes"}))
+    training = executors.for_training()
+    auditing, told = executors.for_audit()
+    assert told == ran_on
+    assert auditing is not training
+    assert len(pools) == (2 if ran_on == "new workers" else 1)
+    executors.close()
+    assert all(pool.closed for pool in pools)
 
 
 def test_another_executor_is_used_instead(started: list[Any]) -> None:

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ import pytest
 from conftest import DIGIT_CLASSES, DIGIT_COLUMNS, digits, tiny_config
 from lmeraser import Eraser
 from lmeraser.errors import WorkerError
+from lmeraser.pipeline.executors import ray as ray_module
 from lmeraser.pipeline.executors.ray import RayActors
 
 pytest.importorskip("ray", reason="needs the extra 'ray'")
@@ -158,3 +160,30 @@ def test_a_worker_that_fits_on_no_node_is_an_error(cluster: Cluster) -> None:
 def test_a_cluster_that_is_not_there_is_an_error_with_a_next_step() -> None:
     with pytest.raises(WorkerError, match="check --address"):
         RayActors("settings", address="127.0.0.1:1")
+
+
+def test_a_version_of_ray_without_tokens_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "")
+    monkeypatch.delenv("RAY_AUTH_MODE")
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(__version__="2.51.2"))
+    with pytest.raises(WorkerError, match="protects no cluster"):
+        RayActors("{}")
+
+
+@pytest.mark.parametrize(("address", "mode"), [(None, "token"), ("127.0.0.1:1", None)])
+def test_a_cluster_that_is_started_here_asks_for_a_token(
+    monkeypatch: pytest.MonkeyPatch, address: str | None, mode: str | None
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "")
+    monkeypatch.delenv("RAY_AUTH_MODE")
+    started: list[str | None] = []
+
+    def init(**_: object) -> None:
+        started.append(os.environ.get("RAY_AUTH_MODE"))
+        raise RuntimeError("far enough")
+
+    monkeypatch.setattr(ray_module, "_check_reachable", lambda _: None)
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(__version__="2.52.0", init=init))
+    with pytest.raises(WorkerError, match="Cannot connect"):
+        RayActors("{}", address=address)
+    assert started == [mode]

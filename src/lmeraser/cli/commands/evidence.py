@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +15,9 @@ from lmeraser.cli.commands.base import (
 )
 from lmeraser.core.terminal import echo
 from lmeraser.errors import InputError
+
+if TYPE_CHECKING:
+    from lmeraser.unlearning.residue import ResidueReport
 
 
 def ledger(
@@ -76,7 +79,11 @@ def verify(
         print_json({"verified": True, "in_ledger": bool(ledger), **facts})
         return
     echo(*certificates.render(facts).split("\n"))
-    echo("verified: signature" + (" and entry in the ledger" if ledger else "") + (", which contains the head" if head else ""))
+    echo(
+        "verified: signature"
+        + (" and entry in the ledger" if ledger else "")
+        + (", which contains the head" if head else "")
+    )
 
 
 _EXIT_FOUND, _EXIT_CANNOT_TELL = 1, 3
@@ -97,8 +104,6 @@ def residue(
 
     Exits with 1 if any are found, and with 3 if none are but an id is too short to tell.
     """
-    from dataclasses import asdict
-
     if not probe and not ids:
         raise InputError("Nothing to search for", next_step="give --probe or --id")
     with open_eraser(quiet=as_json) as eraser:
@@ -106,28 +111,37 @@ def residue(
     if as_json:
         print_json(report.to_json())
     else:
-        for find in report.finds:
-            echo("FOUND {probe} in {file} at {offset}".format(**asdict(find)))
-        echo(
-            f"{report.windows} windows and {len(ids or [])} names searched in {report.bytes_searched} bytes of "
-            f"{report.files} files: {f'{len(report.finds)} finds' if report.finds else 'nothing found'}"
-            + (f"; {report.shared} more are shared with retained records" if report.shared else "")
-        )
-        if report.held:
-            echo(f"duplicates: {report.held} records that are held now have one of these files as their image")
-        if report.near_duplicates:
-            echo(f"near duplicates: {report.near_duplicates} more look nearly the same (a hint)")
-        if report.mismatched:
-            echo(f"EXCHANGED payloads: {report.mismatched} are missing or not those added with their records")
-        for name in report.not_searched:
-            echo(f"not searched: {name} holds nothing that is its own")
-        for name in report.not_read:
-            echo(f"NOT SEARCHED {name}: it is no file, or a link that leads nowhere")
-        for each in report.chance:
-            expected = f"{each.probe}: {each.expected:.2g} finds expected by chance"
-            if each.occurrences is None:
-                echo(expected)
-            else:
-                count = f"{each.occurrences} occurrences"
-                echo(f"TOO SHORT TO TELL {expected}, {count}; only whole values count as found")
-    raise typer.Exit(_EXIT_FOUND if report.finds or report.mismatched else 0 if report.clean else _EXIT_CANNOT_TELL)
+        _print_residue(report, len(ids or []))
+    raise typer.Exit(
+        _EXIT_FOUND if report.finds or report.mismatched else 0 if report.clean else _EXIT_CANNOT_TELL
+    )
+
+
+def _print_residue(report: ResidueReport, texts: int) -> None:
+    """Print the report of a scan for so many texts."""
+    from dataclasses import asdict
+
+    for find in report.finds:
+        echo("FOUND {probe} in {file} at {offset}".format(**asdict(find)))
+    echo(
+        f"{report.windows} windows and {texts} names searched in {report.bytes_searched} bytes of "
+        f"{report.files} files: {f'{len(report.finds)} finds' if report.finds else 'nothing found'}"
+        + (f"; {report.shared} more are shared with retained records" if report.shared else "")
+    )
+    if report.held:
+        echo(f"duplicates: {report.held} records that are held now have one of these files as their image")
+    if report.near_duplicates:
+        echo(f"near duplicates: {report.near_duplicates} more look nearly the same (a hint)")
+    if report.mismatched:
+        echo(f"EXCHANGED payloads: {report.mismatched} are missing or not those added with their records")
+    for name in report.not_searched:
+        echo(f"not searched: {name} holds nothing that is its own")
+    for name in report.not_read:
+        echo(f"NOT SEARCHED {name}: it is no file, or a link that leads nowhere")
+    for each in report.chance:
+        expected = f"{each.probe}: {each.expected:.2g} finds expected by chance"
+        if each.occurrences is None:
+            echo(expected)
+        else:
+            count = f"{each.occurrences} occurrences"
+            echo(f"TOO SHORT TO TELL {expected}, {count}; only whole values count as found")

@@ -69,9 +69,7 @@ def restore(
     wait = global_options.wait
     public = PublicKey.read(key) if key else None
     with _stopped_by_sigterm():
-        report = unpack(
-            archive, root, newest=newest, head=_head(head), key=public, unsigned=unsigned, wait=wait
-        )
+        report = unpack(archive, root, newest=newest, head=_head(head), key=public, unsigned=unsigned, wait=wait)
     _finish("restored", report, as_json=as_json)
 
 

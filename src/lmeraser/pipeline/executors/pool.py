@@ -4,8 +4,10 @@ Rules:
 - a task carries all it needs, so any worker can run it, and running it again elsewhere gives the same bytes;
 - all results of a pool come from one environment: workers of another one are rejected, because parts that were
   made in several would be a model that no training gives;
-- an artifact is accepted if its bytes have the digest that the worker computed and it is of the task that was given;
-- a worker may lie, so a share of the tasks, drawn at random, is given to two workers, whose results have to be equal;
+- an artifact is accepted if its bytes have the digest that the worker computed and it is of the task that was
+  given;
+- a worker may lie, so a share of the tasks, drawn at random, is given to two workers, whose results have to be
+  equal;
 - a worker that is lost is replaced, and its task goes to another one; after `TRIES` losses the task fails;
 - payloads are read when a worker is free, so a million tasks take no more memory than a few.
 

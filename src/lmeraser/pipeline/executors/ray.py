@@ -1,7 +1,11 @@
 """Workers as Ray actors, on any number of machines (extra ``ray``).
 
 An actor that ends, with its process, its node or for lack of memory, is not restarted by Ray: the pool starts a
-new one, which waits until the cluster has room. Ray's usage reports are switched off. Knows nothing about tasks.
+new one, which waits until the cluster has room. Ray's usage reports are switched off.
+
+Whoever reaches a Ray cluster can run code on it, unless it asks for a token. Ray does so since 2.52, if it is
+told to; older versions are refused. A cluster that is started here asks for a token, unless ``RAY_AUTH_MODE``
+says otherwise; whether one at an address does is its operator's choice. Knows nothing about tasks.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ from lmeraser.errors import WorkerError
 from lmeraser.pipeline.executors.worker import Dispatcher, Reply, Worker
 
 _CONNECT_SECONDS = 10.0
+_OLDEST = (2, 52)  # the first version that can ask for a token
 
 
 class RayActors:
@@ -44,12 +49,20 @@ class RayActors:
         create: Callable[[str], Any] = Worker,
     ) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        if address is None:
+            os.environ.setdefault("RAY_AUTH_MODE", "token")  # read when Ray is imported
         try:
             import ray
         except ImportError as error:
             raise WorkerError(
                 "Ray is not installed", got=str(error), next_step="pip install 'lmeraser[ray]'"
             ) from error
+        if tuple(map(int, ray.__version__.split(".")[:2])) < _OLDEST:
+            raise WorkerError(
+                "This version of Ray protects no cluster",
+                got=f"{ray.__version__} (at least {_OLDEST[0]}.{_OLDEST[1]})",
+                next_step="pip install --upgrade 'lmeraser[ray]'",
+            )
         try:
             _check_reachable(address)
             ray.init(address=address, ignore_reinit_error=True, log_to_driver=False, configure_logging=False)

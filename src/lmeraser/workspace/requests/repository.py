@@ -5,8 +5,8 @@ journal: after a crash the next training completes them. Requests can be accepte
 derived: the writer takes what is pending when it begins, and the rest stays pending. Repeating a request's id with
 the same selector is harmless; with another one it is an error, because those records would not be deleted. The
 selector is encrypted under a key of the request, which is erased when the records are deleted or the request is
-cancelled. Its keyed digest and the numbers of its clusters are removed when it is completed or cancelled; a completed
-request that is repeated is recognised by naming nothing that is still held. `state` has the rules.
+cancelled. Its keyed digest and the numbers of its clusters are removed when it is completed or cancelled; a
+completed request that is repeated is recognised by naming nothing that is still held. `state` has the rules.
 """
 
 from __future__ import annotations
@@ -196,7 +196,9 @@ class Requests:
         with self._database.transaction(connection) as inner:
             row = inner.execute(select(table).where(table.c.id == request_id)).one_or_none()
             if row is not None and not draft.selector.empty:
-                same = row.selector == digest if row.selector else self._all_gone(row.names, draft.selector, unknown)
+                same = (
+                    row.selector == digest if row.selector else self._all_gone(row.names, draft.selector, unknown)
+                )
                 return self._repeated(_request(row), draft, same_names=same)
             draft.check_times(now=now)
             held = held_names(self._records, draft.selector, unknown=unknown)

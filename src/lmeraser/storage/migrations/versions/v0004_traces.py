@@ -1,4 +1,4 @@
-"""Requests that are completed or cancelled keep neither the keyed digest of their names nor numbers of clusters."""
+"""Finished requests keep neither the keyed digest of their names nor the numbers of their clusters."""
 
 import sqlalchemy as sa
 from alembic import op
