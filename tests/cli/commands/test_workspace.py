@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import unicodedata
 from pathlib import Path
 
@@ -9,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
+import typer
 
 from conftest import DIGIT_COLUMNS, Run, digits, png, respell
 from lmeraser import Eraser
-from lmeraser.cli.commands import workspace as commands
 
 NFC = "Ren\u00e9e"
 NFD = unicodedata.normalize("NFD", NFC)
@@ -138,11 +139,11 @@ def test_an_upgrade_asks_before_spellings_become_one_name(
     for name in (["--subject", "y"], ["--id", "digit 5"]):
         assert run("-w", held, "requests", "accept", *name).code == 0, "old names can be named"
 
-    monkeypatch.setattr(commands.sys.stdin, "isatty", lambda: True, raising=False)
-    monkeypatch.setattr(commands.typer, "confirm", lambda question: False)
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(typer, "confirm", lambda question: False)
     assert run("-w", held, "upgrade").code == 2
     assert of_subject(run, held, NFC) == ["digit-0000"]
-    monkeypatch.setattr(commands.typer, "confirm", lambda question: True)
+    monkeypatch.setattr(typer, "confirm", lambda question: True)
     done = run("-w", held, "upgrade")
     assert done.code == 0
     assert "subject 'y' is found in every spelling now: ' y'" in done.out
