@@ -204,6 +204,7 @@ def test_every_report_is_json_with_its_documented_keys(run: Run, tmp_path: Path,
     assert audited.code == 0
     assert audited.json.keys() == {
         "identical", "differences", "same_environment", "model_digest", "records", "clusters_checked", "clusters",
+        "ran_on",
     }  # fmt: skip
     assert (audited.json["identical"], audited.json["records"]) == (True, 11)
     assert run(*w, "purge", "--json").json == []
