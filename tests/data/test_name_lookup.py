@@ -104,11 +104,11 @@ def test_subjects_of_before_are_kept_apart_until_they_are_merged(make: Make) -> 
 
 
 def test_a_request_of_before_finds_its_subject_after_the_merge(make: Make) -> None:
-    records = make([("a", NFD)], before=True)
-    assert records.of_subjects([NFD]) == {NFD: ["a"]}
+    records = make([("a", NFD), ("b", NFC)], before=True)
+    assert records.of_subjects([NFD]) == {NFD: ["a"]}, "until then, what was named and nothing else"
     with records.database.transaction() as connection:
         records.names.merge_subjects(connection)
-    assert records.of_subjects([NFD]) == {NFD: ["a"]}
+    assert records.of_subjects([NFD]) == {NFD: ["a", "b"]}
 
 
 def test_ids_of_before_stay_as_they_are_and_are_reported(make: Make) -> None:

@@ -125,11 +125,16 @@ class NameLookup:
         return exact | {name: meant for name, meant in found.items() if meant}
 
     def ids_of_subjects(self, subjects: Iterable[str]) -> dict[str, list[str]]:
-        """Ids, sorted, of the records that are found by each of these subjects or by its canonical form."""
+        """Ids, sorted, of the records of each of these subjects that has any.
+
+        Until spellings are merged, one that is held exactly so means its own records alone, as when it was named.
+        """
+        names = set(subjects)
+        exact = set() if self.merged else self._held("subject", names)
         by_digest: dict[bytes, set[str]] = {}
-        for subject in subjects:
-            for digest in (self._index.lookup_digest("subject", subject), self._index.subject_digest(subject)):
-                by_digest.setdefault(digest, set()).add(subject)
+        for name in names:
+            found_by = self._index.lookup_digest("subject", name) if name in exact else None
+            by_digest.setdefault(found_by or self._index.subject_digest(name), set()).add(name)
         found: dict[str, list[str]] = {}
         rows = self._database.fetch_where_in(
             self._names_query,
