@@ -291,6 +291,8 @@ def test_a_request_is_planned_filed_followed_and_verified(api: Running, kind: st
     words = Tags(plan.text).words
     assert "2026-02-28" in words
     assert "Records to delete1" in words
+    assert "Asked2026-01-31" in words
+    assert "no other record holds the same image" in words
     hidden = Tags(plan.text).hidden
     page = one.send("/ui/file", plan, ids=PLAIN)
     assert request_id(page) == hidden["request_id"]
@@ -305,6 +307,8 @@ def test_a_request_is_planned_filed_followed_and_verified(api: Running, kind: st
     assert "Valid: signed with the key of this workspace" in words
     assert "Valid: unbroken chain with an entry for this certificate" in words
     assert "follow.js" not in done.text
+    assert "Asked2026-01-31" in words
+    assert "0 other records held the same image" in words
     assert ("Affected clusters" in words) or kind == "instant"
     got = one.get(f"{page.url.path}/certificate")
     assert got.headers["content-disposition"] == f'attachment; filename="certificate-{request_id(page)}.json"'
@@ -352,6 +356,19 @@ def test_names_that_were_never_here_are_shown_beside_the_form(api: Running) -> N
     assert [i for i in tags.all("input") if i.get("value") == "ccpa" and "checked" in i]
     changed = one.send("/ui/file/change", page, ids=PLAIN, subjects="w1", audit="true")
     assert PLAIN in Tags(changed.text).words
+
+
+def test_duplicates_are_selected_if_the_box_is_ticked_and_today_is_the_day_that_was_shown(api: Running) -> None:
+    one = browser(api, "request")
+    plan = one.plan(ids=PLAIN, with_duplicates="true")
+    tags = Tags(plan.text)
+    assert "other records with the same image are deleted, too" in tags.words
+    assert tags.hidden["with_duplicates"] == "true"
+    page = one.send("/ui/file", plan, ids=PLAIN)
+    (request,) = api.service.workspace.requests.all()
+    assert request.id == request_id(page)
+    assert request.asked == f"{tags.hidden['asked']}T00:00:00Z"
+    assert request_id(one.send("/ui/file", plan, ids=PLAIN)) == request.id, "confirmed later, it is the same"
 
 
 def test_names_that_look_alike_are_shown_before_anything_is_confirmed(api: Running) -> None:
