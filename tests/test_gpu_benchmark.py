@@ -47,8 +47,12 @@ def test_the_first_step_is_exactness_and_its_result_is_there_at_once(
 ) -> None:
     exactness = gpu.STEPS[1]
     seen: list[dict[str, Any]] = []
-    last = gpu.Step("last", lambda machine: {"seen": seen.append(results(tmp_path))}, 0)
-    monkeypatch.setattr(gpu, "STEPS", (exactness, last))
+
+    def look(machine: Any) -> dict[str, Any]:
+        seen.append(results(tmp_path))
+        return {}
+
+    monkeypatch.setattr(gpu, "STEPS", (exactness, gpu.Step("last", look, 0)))
     assert gpu.main(["--tiny", "--out", str(tmp_path)]) == 0
     (before,) = seen
     assert before["exactness bf16"]["sound"] is True

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -85,6 +87,96 @@ def test_work_that_was_stopped_leaves_nothing_behind() -> None:
         again = tuner.tune(members(19), classes=CLASSES)
     plain = tuned(members(19), config())
     assert all(np.array_equal(plain[name], again[name]) for name in plain)
+
+
+class SimulatedCuda:
+    """Streams that only note who waits for whom, and graphs that compute anew, in place of a GPU's.
+
+    Args:
+        refusal: what recording raises; None: it works.
+    """
+
+    def __init__(self, refusal: Exception | None) -> None:
+        self.events: list[str] = []
+        self.now = SimulatedStream("main", self.events)
+        self._refusal = refusal
+        self._count = itertools.count()
+
+    def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        cuda = torch.cuda
+        monkeypatch.setattr(cuda, "synchronize", lambda: None)
+        monkeypatch.setattr(cuda, "Stream", lambda: SimulatedStream(f"stream {next(self._count)}", self.events))
+        monkeypatch.setattr(cuda, "current_stream", lambda: self.now)
+        monkeypatch.setattr(cuda, "stream", self.stream)
+        monkeypatch.setattr(cuda, "CUDAGraph", SimulatedGraph)
+        monkeypatch.setattr(cuda, "graph", self.graph)
+
+    @contextmanager
+    def stream(self, stream: SimulatedStream) -> Iterator[None]:
+        before, self.now = self.now, stream
+        yield
+        self.now = before
+
+    @contextmanager
+    def graph(self, graph: SimulatedGraph, *, stream: SimulatedStream, capture_error_mode: str) -> Iterator[None]:
+        assert capture_error_mode == "thread_local"
+        if self._refusal is not None:
+            raise self._refusal
+        SimulatedGraph.recording = graph
+        yield
+        SimulatedGraph.recording = None
+
+
+class SimulatedStream:
+    def __init__(self, name: str, events: list[str]) -> None:
+        self.name = name
+        self._events = events
+
+    def wait_stream(self, other: SimulatedStream) -> None:
+        self._events.append(f"{self.name} waits for {other.name}")
+
+
+class SimulatedGraph:
+    recording: SimulatedGraph | None = None
+
+    def __init__(self) -> None:
+        self.recorded: tuple[Any, Any, list[Tensor]] | None = None
+
+    def replay(self) -> None:
+        assert self.recorded is not None
+        values, batch, results = self.recorded
+        results[0].copy_(batch["x"] * values["factor"])
+
+
+def recordable(values: Any, batch: Any) -> list[Tensor]:
+    results = [batch["x"] * values["factor"]]
+    if SimulatedGraph.recording is not None:
+        SimulatedGraph.recording.recorded = (values, batch, results)
+    return results
+
+
+@pytest.mark.parametrize("refusal", [None, RuntimeError("operation not permitted when stream is capturing")])
+def test_streams_wait_for_each_other_with_and_without_a_graph(
+    monkeypatch: pytest.MonkeyPatch, refusal: Exception | None
+) -> None:
+    cuda = SimulatedCuda(refusal)
+    cuda.install(monkeypatch)
+    passes = PassesInFlight(recordable, torch.device("cuda"), limit=2)
+    found = [float(each) for (each,) in passes.results({"factor": torch.tensor(2.0)}, batches([], 4))]
+    assert found == [0, 2, 4, 6]
+    assert passes.graphs == (2 if refusal is None else 0)
+    started = [f"stream {number} waits for main" for number in (0, 1)]
+    finished = [f"main waits for stream {number}" for number in (0, 1)]
+    assert cuda.events == [*started, finished[0], started[0], finished[1], started[1], *finished]
+
+
+def test_a_memory_that_is_too_small_is_not_taken_for_a_network_without_graphs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    SimulatedCuda(torch.OutOfMemoryError("CUDA out of memory")).install(monkeypatch)
+    passes = PassesInFlight(recordable, torch.device("cuda"), limit=2)
+    with pytest.raises(torch.OutOfMemoryError):
+        list(passes.results({"factor": torch.tensor(2.0)}, batches([], 1)))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
