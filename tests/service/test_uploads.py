@@ -66,6 +66,12 @@ def refused(data: bytes, stated: str | None = None) -> Problem:
     return caught.value
 
 
+def refused_with(data: bytes, max_pixels: float) -> Problem:
+    with pytest.raises(Problem) as caught:
+        decode_upload(data, declared_type=None, max_pixels=max_pixels)
+    return caught.value
+
+
 @pytest.mark.parametrize("name", GOOD)
 def test_images_are_taken(name: str) -> None:
     for stated in (None, "", "application/octet-stream", TYPES[name], TYPES[name].upper() + "; charset=utf-8"):
@@ -202,6 +208,12 @@ def test_the_end_of_an_image_is_found_in_time_proportional_to_it() -> None:
         started = time.perf_counter()
         refused(GOOD["jpeg"][:-2] + filler * (4 << 20))
         assert time.perf_counter() - started < 2.0
+
+
+def test_a_webp_may_have_half_the_pixels_because_its_decoder_takes_more_memory() -> None:
+    assert decode_upload(GOOD["webp"], declared_type=None, max_pixels=2400).size == (30, 40)
+    assert "0.0011995 million" in refused_with(GOOD["webp"], 2399).detail
+    assert decode_upload(GOOD["jpeg"], declared_type=None, max_pixels=1200).size == (30, 40)
 
 
 def test_text_that_unpacks_to_gigabytes_is_refused() -> None:

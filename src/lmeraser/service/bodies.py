@@ -2,7 +2,7 @@
 
 Rules:
 1. nothing of a body is read before its caller is known and has the right scope (`access`);
-2. a body costs its caller tokens of the rate limit by its size;
+2. a body costs its caller tokens of the rate limit by its size and by the names in it;
 3. a small body is checked at once, a large one in a thread of its own, of which there is one for all callers;
 4. before a list is checked, its length is; so the work, and the faults found, are bounded by the permitted length.
 
@@ -29,6 +29,7 @@ from lmeraser.workspace.requests.draft import RequestDraft
 M = TypeVar("M", bound=BaseModel)
 
 _AT_ONCE = 16 << 10  # bytes that are checked in less than a millisecond
+_NAMES_PER_TOKEN = 20  # each name is looked up in the transaction that accepts the request
 _SECONDS = 30.0  # for a body to arrive
 _JSON = ("application/json", "+json")
 
@@ -49,8 +50,12 @@ def json_body(schema: type[M], authorize: Callable[..., Awaitable[ApiKey]]) -> C
         if cost := tokens_of_body(len(data)):
             service.rate_limiter.take(key.id, cost)
         if len(data) <= _AT_ONCE:
-            return _parse(schema, data, service)
-        return await service.body_parser.run(key.id, _parse, schema, data, service)
+            body = _parse(schema, data, service)
+        else:
+            body = await service.body_parser.run(key.id, _parse, schema, data, service)
+        if cost := len(getattr(body, "subject_identities", ())) // _NAMES_PER_TOKEN:
+            service.rate_limiter.take(key.id, cost)
+        return body
 
     return read
 

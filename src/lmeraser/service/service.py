@@ -35,8 +35,8 @@ _MIN_BATCH_IMAGES = 64  # the quarantine is determined once per batch, so small 
 _LOOKUP_THREADS = 4
 _QUEUE_PLACES = 16  # of plans, and of large bodies, that wait
 _MAX_DECODERS = 4  # threads; what they may hold in memory is limited by pixels
-_UPLOADS = 8  # of the largest size, which may be in memory at the same time
-_UPLOADS_OF_A_KEY = 4  # of those
+_UPLOADS = 4  # of the largest size, which may be in memory at the same time
+_UPLOADS_OF_A_KEY = 2  # of those
 _POLL_SECONDS = 0.5  # between two checks for generations and requests from other processes
 
 

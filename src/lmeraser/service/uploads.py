@@ -45,6 +45,7 @@ _MULTI_PICTURE = b"MPF\0"
 _PICTURE_ENTRIES = 0xB002  # of a multi-picture index
 _MAX_FIELDS = 16  # that are read of one
 _MAX_PICTURES = 16
+_SHARE_OF_PIXELS = {"WEBP": 0.5}  # of the permitted ones: its decoder takes four times the memory of others
 _MAX_SCANS = 32  # of a JPEG; encoders write about ten, and each costs a pass over all pixels
 _MAX_SEGMENTS = 2000  # of a JPEG, or chunks of a PNG other than those of its pixels
 _MIN_CHUNK = 256  # mean size of the chunks of a PNG's pixels; encoders write 8 KiB and more
@@ -128,8 +129,9 @@ def _read_header(data: bytes, image_format: str, max_pixels: float) -> Header:
         if isinstance(error.__cause__, Image.DecompressionBombError):
             raise _too_many_pixels(max_pixels) from error
         raise _not_supported() from error
-    if header.width * header.height > max_pixels:
-        raise _too_many_pixels(max_pixels)
+    most = max_pixels * _SHARE_OF_PIXELS.get(image_format, 1.0)
+    if header.width * header.height > most:
+        raise _too_many_pixels(most)
     return header
 
 

@@ -43,8 +43,10 @@ def test_metrics_tell_of_requests_images_and_calls(api: Running) -> None:
 def test_a_plan_is_that_of_the_library(api: Running) -> None:
     names = erasure("digit-0003", "digit-0004", subjects=["w1"])["subject_identities"]
     planned = api.call("POST", "/plan", "request", json={"subject_identities": names})
-    expected = api.service.eraser.plan(ids=["digit-0003", "digit-0004"], subjects=["w1"]).to_json()
-    assert planned.json() == json.loads(json.dumps(expected))
+    plan = api.service.eraser.plan(ids=["digit-0003", "digit-0004"], subjects=["w1"], near_duplicates=True)
+    found, expected = planned.json(), json.loads(json.dumps(plan.to_json()))
+    assert found.pop("due")[:10] <= expected.pop("due")[:10], "from one moment to the next"
+    assert found == expected
     assert api.service.workspace.requests.all() == []
 
 

@@ -22,6 +22,7 @@ from lmeraser.workspace.requests.state import Regulation, Urgency
 
 router = APIRouter(tags=["deletion requests"])
 
+_PLAN_TOKENS = 10  # of the rate limit, besides the call's: a plan takes much more time than other calls
 _admit = require_scope("request")
 RequestKey = Annotated[ApiKey, Depends(_admit)]
 
@@ -115,6 +116,7 @@ async def plan(
 ) -> PlanResponse:
     """Estimate the effect and cost of a deletion; changes nothing (scope `request`)."""
     service = service_of(call)
+    service.rate_limiter.take(key.id, _PLAN_TOKENS)
     draft = body.draft()
     check_times(draft, service)
     found = await service.planner.run(key.id, plan_deletion, service, draft.selector)
