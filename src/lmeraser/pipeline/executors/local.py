@@ -97,7 +97,7 @@ class LocalExecutor:
     @property
     def in_flight(self) -> int:
         """How many recorded passes of a tuning are in flight at once; 0 where passes are not recorded."""
-        return self._tuner.in_flight
+        return 0 if self._config.constituent.kind == "none" else self._tuner.in_flight
 
     def class_vectors(self) -> NDArray[np.float32]:
         """The backbone's public class vectors, float32 [classes, d]."""
