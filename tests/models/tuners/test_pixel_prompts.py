@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lmeraser.config.schema import parse
-from lmeraser.models.tuners.pixel_prompts import PromptShape
+from lmeraser.models.tuners.pixel_prompts import PromptShape, _gather, _scatter
 
 KINDS = ["padding", "fixed_patch", "random_patch"]
 
@@ -50,6 +50,21 @@ def test_the_gradient_is_the_sum_over_the_images_of_the_gradient_at_these_pixels
     (gradient,) = torch.autograd.grad((shape.paint(values, corners) * upstream).sum(), values)
     expected = sum(upstream[i, :, r : r + 2, c : c + 2].reshape(3, 4) for i, (r, c) in enumerate(corners))
     torch.testing.assert_close(gradient[0], expected)
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "none"])
+@pytest.mark.parametrize("several", [True, False])
+def test_a_gpu_paints_the_same_pixels_with_the_same_gradients(kind: str, several: bool) -> None:
+    shape = PromptShape(kind, 3, 9)
+    coins = torch.Generator().manual_seed(0)
+    values = torch.randn((4 if several else 1, 3, len(shape.offsets)), generator=coins).requires_grad_(True)
+    upstream = torch.randn((4, 3, 81), generator=coins)
+    shifts = shape.shifts([(0, 0), (6, 6), (2, 5), (6, 0)] if kind == "random_patch" else [(0, 0)])
+    painted = [way(shape, values, shifts) for way in (_scatter, _gather)]
+    assert torch.equal(*painted)
+    if values.numel():
+        gradients = [torch.autograd.grad((image * upstream).sum(), values)[0] for image in painted]
+        assert torch.equal(*gradients)
 
 
 def test_one_prompt_per_image() -> None:

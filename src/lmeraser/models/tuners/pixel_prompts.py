@@ -96,19 +96,35 @@ class PromptShape:
 
     def paint_at(self, values: Tensor, shifts: Tensor) -> Tensor:
         """`paint` with the `shifts` of the corners, int64 on the device of ``values``."""
-        offsets, pixel_of = _maps(self, values.device)
-        pixels = len(offsets)
         count = max(len(values), len(shifts))
-        unshifted = torch.arange(self.size * self.size, device=values.device) - shifts[:, None]
-        sources = torch.where(unshifted >= 0, pixel_of[unshifted.clamp(min=0)], pixels)
-        positions = shifts[:, None] + offsets
-        painted = cast("Any", _Paint).apply(
-            values.expand(count, 3, pixels),
-            sources[:, None, :].expand(count, 3, -1),
-            positions[:, None, :].expand(count, 3, pixels),
-        )  # untyped in torch's stubs
-        image: Tensor = painted.reshape(count, 3, self.size, self.size)
-        return image
+        # A GPU has no deterministic scatter that a CUDA graph can hold; a CPU scatters in a third of the time.
+        painted = (_scatter if values.device.type == "cpu" else _gather)(self, values, shifts)
+        return painted.reshape(count, 3, self.size, self.size)
+
+
+def _scatter(shape: PromptShape, values: Tensor, shifts: Tensor) -> Tensor:
+    """Values at their positions, float32 [n, 3, size * size]."""
+    positions = shifts[:, None] + torch.from_numpy(shape.offsets)
+    count = max(len(values), len(shifts))
+    target = (count, 3, len(shape.offsets))
+    empty = torch.zeros((count, 3, shape.size * shape.size))
+    return empty.scatter(2, positions[:, None, :].expand(target), values.expand(target))
+
+
+def _gather(shape: PromptShape, values: Tensor, shifts: Tensor) -> Tensor:
+    """The same: each position reads its value, and each value's gradient is read from its position."""
+    offsets, pixel_of = _maps(shape, values.device)
+    pixels = len(offsets)
+    count = max(len(values), len(shifts))
+    unshifted = torch.arange(shape.size * shape.size, device=values.device) - shifts[:, None]
+    sources = torch.where(unshifted >= 0, pixel_of[unshifted.clamp(min=0)], pixels)
+    positions = shifts[:, None] + offsets
+    painted: Tensor = cast("Any", _Paint).apply(  # untyped in torch's stubs
+        values.expand(count, 3, pixels),
+        sources[:, None, :].expand(count, 3, -1),
+        positions[:, None, :].expand(count, 3, pixels),
+    )
+    return painted
 
 
 @lru_cache(maxsize=16)
@@ -122,10 +138,7 @@ def _maps(shape: PromptShape, device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 class _Paint(torch.autograd.Function):
-    """Moves values to their positions, and gradients back: reads only, no scatter.
-
-    A GPU has no deterministic scatter that a CUDA graph can hold.
-    """
+    """Moves values to their positions, and gradients back, without writing to computed places."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, sources: Tensor, positions: Tensor) -> Tensor:
