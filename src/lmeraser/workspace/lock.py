@@ -66,9 +66,8 @@ class WriterLock:
 
     def _write_holder(self, command: str) -> None:
         holder = {"pid": os.getpid(), "host": socket.gethostname(), "command": command}
-        with contextlib.suppress(OSError):  # only a hint
-            with open_private(self._layout.lock_holder, "wb") as file:
-                file.write(json.dumps(holder).encode())
+        with contextlib.suppress(OSError), open_private(self._layout.lock_holder, "wb") as file:  # only a hint
+            file.write(json.dumps(holder).encode())
 
     def _describe_holder(self) -> str:
         try:
