@@ -391,7 +391,9 @@ def test_a_payload_is_compared_with_its_digest_whenever_it_is_read(tmp_path: Pat
     fill(records, [record(number) for number in range(4)])
     exchange_payload(records, "r0001", image(2, 8))
     with records.database.transaction() as connection:
-        connection.execute(text("DELETE FROM images WHERE number = :number"), {"number": _number(records, "r0003")})
+        connection.execute(
+            text("DELETE FROM images WHERE number = :number"), {"number": _number(records, "r0003")}
+        )
     assert sorted(records.mismatched([f"r{number:04d}" for number in range(4)])) == ["r0001", "r0003"]
     assert records.images(["r0002", "r0000"]) == [image(2, 8), image(0, 8)]
     for wrong in ("r0001", "r0003"):

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from lmeraser.errors import LockedError, StorageError
+from lmeraser.workspace import lock
 from lmeraser.workspace.workspace import Workspace
 
 _HOLDER = """
@@ -95,7 +96,7 @@ def test_a_full_disk_names_no_holder_and_does_not_keep_the_lock(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_bytes", full)
+        patch.setattr(lock, "open_private", full)
         second = Workspace(root, wait=0.1).writing("add")
         with (
             Workspace(root).writing("add"),
