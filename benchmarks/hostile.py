@@ -42,7 +42,7 @@ from measuring import keep, parser_of
 
 SIDE = 7000  # px: 49 million pixels, just below what one image may have
 STRANGERS = 2  # callers without a key that call at once
-CALLERS = 12  # of each hostile key that call at once
+CALLERS = 2  # that call at once, for each kind of call
 
 
 def saved(kind: str, mode: str, side: int = SIDE, **options: Any) -> bytes:
@@ -155,17 +155,17 @@ async def attack_all(
         async def send(path: str, key: str, **body: Any) -> int:
             return (await client.post(path, headers={"Authorization": f"Bearer {key}"}, **body)).status_code
 
-        async def send_json(path: str, content: bytes) -> int:
+        async def send_json(path: str, body: Callable[[], bytes]) -> int:
             headers = {"Authorization": f"Bearer {request_key}", "Content-Type": "application/json"}
-            return (await client.post(path, content=content, headers=headers)).status_code
+            return (await client.post(path, content=body(), headers=headers)).status_code
 
-        async def stream(_: int) -> int:
+        async def stream() -> int:
             wanted = erasure(name)
             headers = {"Authorization": f"Bearer {request_key}"}
             await client.post("/requests", json=wanted, headers=headers)
             path = f"/requests/{wanted['subject_request_id']}/events"
             async with client.stream("GET", path, headers=headers) as answer:
-                async for _ in answer.aiter_bytes():
+                async for _part in answer.aiter_bytes():
                     if time.monotonic() > until:
                         break
             return answer.status_code
@@ -178,21 +178,21 @@ async def attack_all(
         attacks: list[Awaitable[Any]] = []
         for what, uploads in uploads_of:
             files = [("images", ("a", upload)) for upload in uploads]
-            call = lambda files=files: send("/predict", predict_key, files=files)  # noqa: E731
-            callers = 44 if what == "many scans" else max(1, CALLERS // 6)
-            attacks += [again_and_again(until, counter(what), call) for _ in range(callers)]
+            upload_again = partial(send, "/predict", predict_key, files=files)
+            callers = 44 if what == "many scans" else CALLERS
+            attacks += [again_and_again(until, counter(what), upload_again) for _ in range(callers)]
         attacks += [held_open(url, predict_key, until) for _ in range(20)]
         for what, path, body in bodies_of:
-            call = lambda path=path, body=body: send_json(path, body())  # noqa: E731
-            attacks += [again_and_again(until, counter(what), call) for _ in range(max(1, CALLERS // 6))]
-        attacks += [again_and_again(until, counter("event streams"), lambda: stream(0)) for _ in range(120)]
+            send_again = partial(send_json, path, body)
+            attacks += [again_and_again(until, counter(what), send_again) for _ in range(CALLERS)]
+        attacks += [again_and_again(until, counter("event streams"), stream) for _ in range(120)]
         attacks += [again_and_again(until, counter("strangers"), strange) for _ in range(STRANGERS)]
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(asyncio.gather(*attacks, return_exceptions=True), seconds + 5.0)
     return {what: dict(counts) for what, counts in seen.items()}
 
 
-def attack(pipe: Any, *arguments: Any) -> None:
+def attack(pipe: Any, url: str, predict_key: str, request_key: str, seconds: float, name: str) -> None:
     """The attackers' process, which gives way to the caller whose time is measured."""
     os.nice(10)
 
@@ -200,7 +200,7 @@ def attack(pipe: Any, *arguments: Any) -> None:
         pipe.send("ready")
         pipe.recv()
 
-    pipe.send(asyncio.run(attack_all(*arguments, ready)))
+    pipe.send(asyncio.run(attack_all(url, predict_key, request_key, seconds, name, ready)))
 
 
 async def measured(

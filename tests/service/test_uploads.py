@@ -111,7 +111,16 @@ def test_another_type_than_the_stated_one_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize(
     "stated",
-    ["image/jpg", "IMAGE/PJPEG", "image/x-jpeg", "binary/octet-stream", "image/*", "text/plain", "photo", "image/mpo"],
+    [
+        "image/jpg",
+        "IMAGE/PJPEG",
+        "image/x-jpeg",
+        "binary/octet-stream",
+        "image/*",
+        "text/plain",
+        "photo",
+        "image/mpo",
+    ],
 )
 def test_a_type_that_is_merely_unusual_is_no_reason_to_refuse(stated: str) -> None:
     for name in ("jpeg", "two pictures"):
