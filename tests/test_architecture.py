@@ -190,7 +190,9 @@ def test_only_modules_that_compute_with_tensors_load_torch() -> None:
     heavy = "{'torch', 'transformers', 'datasets', 'sklearn', 'matplotlib'}"
     check = f"importlib.import_module(n); found = {heavy} & set(sys.modules); assert not found, (n, found)"
     code = f"import importlib, sys\nfor n in {names}: {check}"
-    code += f"\nimport lmeraser.{ESTIMATOR}\nfound = {heavy} & set(sys.modules)\nassert found == {{'sklearn'}}, found"
+    code += (
+        f"\nimport lmeraser.{ESTIMATOR}\nfound = {heavy} & set(sys.modules)\nassert found == {{'sklearn'}}, found"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 

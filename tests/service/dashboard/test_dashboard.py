@@ -546,9 +546,7 @@ def test_pages_have_landmarks_labels_and_headers(api: Running) -> None:
     assert "aria-live" in one.get(f"/ui/requests/{filed}").text
 
 
-def test_forms_without_a_session_are_counted_and_not_read(
-    api: Running, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_forms_without_a_session_are_counted_and_not_read(api: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     def read(_: Request) -> None:
         raise AssertionError("read")
 

@@ -83,9 +83,7 @@ def predict(
     ]
     print_rows("predictions", header, rows)
     if rerouted:
-        echo(
-            "rerouted: the nearest cluster is quarantined for a pending deletion; the next nearest was used"
-        )
+        echo("rerouted: the nearest cluster is quarantined for a pending deletion; the next nearest was used")
 
 
 def evaluate(

@@ -123,7 +123,8 @@ def keys(context: typer.Context, as_json: AsJson = False) -> None:
 def create(
     name: Annotated[str, typer.Option(help="Name of the holder.")],
     scopes: Annotated[
-        list[str] | None, typer.Option("--scope", help="Scope: predict, submit, request, read or admin; may be repeated.")
+        list[str] | None,
+        typer.Option("--scope", help="Scope: predict, submit, request, read or admin; may be repeated."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -126,8 +126,8 @@ def add(
         )
     if report.duplicates:
         echo(
-            f"{report.duplicates} added records are duplicates: an earlier record holds the same image. Deleting one "
-            "of them leaves the others (--with-duplicates deletes them, too)"
+            f"{report.duplicates} added records are duplicates: an earlier record holds the same image. Deleting "
+            "one of them leaves the others (--with-duplicates deletes them, too)"
         )
     for line in (*report.spellings, *report.hints):
         echo(f"note: {line}")
