@@ -8,7 +8,7 @@ import importlib
 import pytest
 
 
-@pytest.mark.parametrize(("module", "examples"), [("console", 1), ("digests", 1), ("terminal", 1), ("time", 2)])
+@pytest.mark.parametrize(("module", "examples"), [("console", 1), ("digests", 1), ("terminal", 1), ("time", 3)])
 def test_the_examples_in_the_docstrings_hold(module: str, examples: int) -> None:
     outcome = doctest.testmod(importlib.import_module(f"lmeraser.core.{module}"))
     assert (outcome.attempted, outcome.failed) == (examples, 0)

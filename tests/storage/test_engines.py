@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
@@ -177,13 +178,17 @@ def test_an_older_database_is_upgraded_or_left_as_it_was(
         digest = eraser.model_digest
     with monkeypatch.context() as patch:
         later(tmp_path / "broken", patch, BROKEN)
-        with pytest.raises(Exception, match="no_such_table"):
-            Workspace(tmp_path / "w").upgrade()
+        with (
+            contextlib.closing(Workspace(tmp_path / "w")) as workspace,
+            pytest.raises(Exception, match="no_such_table"),
+        ):
+            workspace.upgrade()
     later(tmp_path, monkeypatch)
     with pytest.raises(FormatError, match="lmeraser upgrade") as refused, Eraser(tmp_path / "w") as eraser:
         eraser.status()
     assert "0004" in str(refused.value)
-    assert Workspace(tmp_path / "w").upgrade() == ("0004", "0005")
+    with contextlib.closing(Workspace(tmp_path / "w")) as workspace:
+        assert workspace.upgrade() == ("0004", "0005")
     with Eraser(tmp_path / "w") as eraser:
         eraser.session.executors.use(Fake())
         assert eraser.audit().identical

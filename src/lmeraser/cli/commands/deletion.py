@@ -132,7 +132,7 @@ def requests(context: typer.Context, as_json: AsJson = False) -> None:
         ]
         for r in found
     ]
-    print_rows("deletion requests", header, rows, unfolded=header)
+    print_rows("deletion requests", header, rows, unfolded=["request", "state", "asked"])
 
 
 def accept(
