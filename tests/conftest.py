@@ -5,6 +5,7 @@ How the suite is fast and never flaky:
 * Temporary folders lie in memory where there is room, so that flushing a file costs nothing.
 * A process loads the default backbone once.
 * Workspaces that many tests start from are trained once a session (`template`) and copied.
+* What is imported is never searched for garbage again, which took an eighth of the time.
 * Hypothesis draws the same examples in every run (profile ``fast``); ``make test-long`` explores with new ones
   (profile ``explore``) and prints its seed.
 """
@@ -12,6 +13,7 @@ How the suite is fast and never flaky:
 from __future__ import annotations
 
 import copy
+import gc
 import io
 import json
 import os
@@ -19,7 +21,7 @@ import shutil
 import sys
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import cache, lru_cache, partial, wraps
 from pathlib import Path
@@ -84,6 +86,17 @@ def pytest_configure(config: pytest.Config) -> None:
         config.add_cleanup(lambda: shutil.rmtree(cache, ignore_errors=True))
     if url := config.getoption("--postgresql"):
         setattr(lmeraser.storage.engines, "SQLite", partial(on_server, url))  # noqa: B010
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.set_threshold(20_000, 20, 20)
+        gc.enable()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -330,7 +330,8 @@ def test_a_method_keeps_every_promise(tmp_path: Path, oracle: Oracle, variant: s
         assert found.identical, found.differences
 
 
-@pytest.mark.parametrize("family", ["vit", pytest.param("swin", marks=pytest.mark.long)])
+@pytest.mark.long  # the fast suite has tokens of a ViT, above
+@pytest.mark.parametrize("family", ["vit", "swin"])
 def test_on_a_transformer(tmp_path: Path, oracle: Oracle, family: str) -> None:
     chosen = settings_of("default")
     folder = save_transformer(tmp_path / family, family)

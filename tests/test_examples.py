@@ -54,6 +54,7 @@ def test_forget_a_person_by_default(data: Path) -> None:
     assert "identical to retraining without person 7: yes" in faces
 
 
+@pytest.mark.long
 def test_by_default_nothing_is_tuned(data: Path, tmp_path: Path) -> None:
     options = ["--records", "40", "--test", "10", "--image-size", "32"]
     output = run("cifar10.py", "--data", str(data / "cifar10"), "--workspace", str(tmp_path), *options)

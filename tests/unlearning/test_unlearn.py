@@ -247,8 +247,9 @@ eraser.unlearn(ids=sys.argv[3:])
 """
 
 
+@pytest.mark.long  # the fast suite stops commands in test_faults.py
 @pytest.mark.sqlite
-@pytest.mark.parametrize("write", [7, *(pytest.param(n, marks=pytest.mark.long) for n in (2, 4, 10, 13))])
+@pytest.mark.parametrize("write", [2, 4, 7, 10, 13])
 def test_killed_at_any_write_and_run_again_it_ends_in_the_same_model(
     eraser: Eraser, tmp_path: Path, write: int
 ) -> None:

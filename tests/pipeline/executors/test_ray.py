@@ -65,7 +65,8 @@ def digest_of(folder: Path, compute: dict[str, Any], progress: Callable[..., Non
         return [*digests, eraser.model_digest]
 
 
-@pytest.mark.parametrize("loss", ["worker", pytest.param("node", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("loss", ["worker", "node"])
 def test_a_loss_in_the_middle_of_a_training_changes_no_bit(tmp_path: Path, cluster: Cluster, loss: str) -> None:
     head, other = cluster.list_all_nodes()
     lost: list[Any] = []
