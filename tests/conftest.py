@@ -61,7 +61,7 @@ DEFAULT_BACKBONE = "efficientnet-lite0"
 ROOM = 4 << 30  # bytes that have to be free there; a run needs less than one
 
 # `deadline` measures the machine, not the code; a database of examples would make a run depend on earlier ones.
-settings.register_profile("fast", derandomize=True, deadline=None, database=None)
+settings.register_profile("fast", derandomize=True, deadline=None, database=None, max_examples=40)
 settings.register_profile("explore", deadline=None, database=None, print_blob=True)
 settings.load_profile("fast")
 

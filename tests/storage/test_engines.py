@@ -61,11 +61,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     assert stopped.returncode == 0, stopped.stderr + (folder / "log").read_text()[-3000:]
 
 
-QUICK = (  # where several connections meet; the other tests of this module add, derive, delete and upgrade
-    "data/test_changelog.py",
-    "workspace/requests/test_repository.py",
-)
+# Where several connections meet; the other tests of this module add, derive, delete and upgrade.
+QUICK = ("workspace/requests/test_repository.py",)
 LONG = (
+    "data/test_changelog.py",
     "data/test_records.py",
     "data/test_statistics.py",
     "workspace/requests/test_selection.py",
