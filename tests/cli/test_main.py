@@ -157,8 +157,16 @@ def test_every_report_is_json_with_its_documented_keys(run: Run, tmp_path: Path,
     assert run(*w, "init", "--config", tmp_path / "mine.toml").code == 0
     columns = ("--id-column", "id", "--subject-column", "writer")
     added = run(*w, "add", parquet, *columns, "--json").json
-    none: dict[str, Any] = {"present": 0, "suppressed": 0, "skipped": 0, "public": None, "faults": [], "duplicates": 0}
-    assert added == {"added": 12, **none, "spellings": [], "passed_over": {}, "hints": []}
+    zeros = dict.fromkeys(("present", "suppressed", "skipped", "duplicates"), 0)
+    assert added == {
+        **zeros,
+        "added": 12,
+        "public": None,
+        "faults": [],
+        "spellings": [],
+        "passed_over": {},
+        "hints": [],
+    }
     assert run(*w, "classes", "--json").json == DIGIT_CLASSES
     empty = run(*w, "status", "--json").json
     assert (empty["records"], empty["generation"], empty["up_to_date"]) == (12, None, False)
