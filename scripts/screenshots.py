@@ -64,7 +64,7 @@ def prepare(root: Path) -> str:
         eraser.unlearn(subjects=["patient 11"], regulation="gdpr")
         taken_back = eraser.request(ids=["digit-0100"], regulation="ccpa")
         eraser.cancel(taken_back.id)
-        _, key = eraser.workspace.api_keys.make("privacy desk", ["admin"], now=eraser.workspace.clock())
+        _, key = eraser.workspace.api_keys.create("privacy desk", ["admin"], now=eraser.workspace.clock())
     return key
 
 
@@ -112,14 +112,15 @@ def walk(page: Page, url: str, key: str, out: Path, scheme: str) -> None:
     take("model")
     page.goto(f"{url}/ui/ledger")
     page.get_by_role("button", name="Check now").click()
+    expect(page.get_by_role("status")).to_contain_text("in agreement with the records")
     take("ledger")
     page.goto(f"{url}/ui/file")
     page.get_by_label("People").fill("patient 5")
-    page.get_by_role("button", name="Show what it would do").click()
+    page.get_by_role("button", name="Show the plan").click()
     take("plan")
     page.goto(f"{url}/ui/requests")
     page.locator("tr", has_text="completed").first.get_by_role("link").click()
-    expect(page.get_by_text("Valid: signed")).to_be_visible()
+    expect(page.get_by_text("Valid: signed with the key of this workspace")).to_be_visible()
     take("request")
 
 
