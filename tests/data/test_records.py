@@ -401,6 +401,7 @@ def test_a_payload_is_compared_with_its_digest_whenever_it_is_read(tmp_path: Pat
             records.images(["r0000", wrong])
     with pytest.raises(UnknownRecordError):
         records.images(["nobody"])
+    records.database.close()
 
 
 def _number(records: Records, record_id: str) -> int:

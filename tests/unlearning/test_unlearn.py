@@ -145,6 +145,7 @@ def test_a_plan_is_right_while_clusters_shrink_merge_and_vanish(tmp_path: Path, 
         assert (merged > 0) == (limit is not None)
 
 
+@pytest.mark.sqlite
 def test_a_plan_changes_nothing(eraser: Eraser) -> None:
     eraser.close()
     before = files(eraser.workspace.root)
