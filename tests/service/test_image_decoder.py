@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import lmeraser.service.uploads
 from lmeraser.data.images import CanvasSize, ReducedImage, decode, to_canvas
-from lmeraser.service import image_decoder
-from lmeraser.service.image_decoder import ImageDecoder, Upload
+from lmeraser.service.image_decoder import DecodedImages, ImageDecoder, Upload
 from lmeraser.service.limits import Budget
 from lmeraser.service.problems import Problem
 from serving import PATIENCE, Running, fixtures, problem, until
@@ -58,7 +58,7 @@ class Decoding:
 @pytest.fixture
 def decoding(monkeypatch: pytest.MonkeyPatch) -> Iterator[Decoding]:
     one = Decoding()
-    monkeypatch.setattr(image_decoder, "decode", one)
+    monkeypatch.setattr(lmeraser.service.uploads, "decode", one)
     yield one
     one.let.set()
 
@@ -69,7 +69,7 @@ def decoder(**changes: Any) -> ImageDecoder:
     return ImageDecoder(holder, **options)
 
 
-def decoded(one: ImageDecoder, *uploads: bytes, caller: str = "a") -> image_decoder.DecodedImages:
+def decoded(one: ImageDecoder, *uploads: bytes, caller: str = "a") -> DecodedImages:
     return asyncio.run(one.decode(caller, [Upload(data) for data in uploads]))
 
 

@@ -18,7 +18,7 @@ from PIL import Image
 
 from lmeraser.data.images import decode
 from lmeraser.service.problems import Problem
-from lmeraser.service.uploads import decode_upload
+from lmeraser.service.uploads import decode_inspected, inspect_upload
 
 MOST = 1_000_000
 PIXELS = np.random.default_rng(0).integers(0, 256, (40, 30, 3), dtype=np.uint8)
@@ -56,6 +56,11 @@ GOOD: dict[str, bytes] = {
 }
 _PNG, _WEBP = ("png", "palette", "transparent"), ("webp", "lossless")
 TYPES = {n: "image/png" if n in _PNG else "image/webp" if n in _WEBP else "image/jpeg" for n in GOOD}
+
+
+def decode_upload(data: bytes, *, declared_type: str | None, max_pixels: float) -> Image.Image:
+    inspect_upload(data, declared_type=declared_type, max_pixels=max_pixels)
+    return decode_inspected(data)
 
 
 def refused(data: bytes, stated: str | None = None) -> Problem:

@@ -12,13 +12,23 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from lmeraser.data import file_lists, folders
 from lmeraser.data.file_lists import Table, read_table
 from lmeraser.data.folders import FoundImage, Listing, describe_passed_over, list_folder
 from lmeraser.data.image_lists import ListColumns, ListEntry, classes_of
-from lmeraser.data.rows import IMAGE, LABEL, Columns, Row, Source, join_names, named_row, readable, with_file
+from lmeraser.data.rows import (
+    IMAGE,
+    LABEL,
+    Columns,
+    Row,
+    Source,
+    choose_id,
+    join_names,
+    named_row,
+    readable,
+    with_file,
+)
 from lmeraser.errors import InputError
 
 
@@ -154,8 +164,8 @@ class _Metadata:
         """The row of an image in the folder."""
         path = image.path.as_posix()
         entry = self._entries.get(path)
-        record_id: Any = entry.id if entry and entry.has_id else path
-        record_id = f"{stem}-{position:08d}" if columns.positions and not (entry and entry.has_id) else record_id
+        given = (entry.id,) if entry and entry.has_id else None
+        record_id = choose_id(columns, position, stem, path, given)
         label = entry.label if entry and entry.has_label else image.path.parts[0] if not self.has_labels else None
         row = named_row(position, record_id, entry.subject if entry else None, label, path)
         if fault := self._faults.get(path):

@@ -21,6 +21,7 @@ from lmeraser.data.rows import (
     Columns,
     Row,
     Source,
+    choose_id,
     join_names,
     named_row,
     readable,
@@ -115,8 +116,8 @@ def open_list(table: Table, columns: Columns, split: str | None, follow_paths: b
     base = table.path.parent
 
     def row(position: int, entry: ListEntry) -> Row:
-        record_id = entry.id if entry.has_id else entry.path
-        record_id = f"{split or 'row'}-{position:08d}" if columns.positions and not entry.has_id else record_id
+        given = (entry.id,) if entry.has_id else None
+        record_id = choose_id(columns, position, split or "row", entry.path, given)
         named = named_row(position, record_id, entry.subject, entry.label, entry.path)
         if named.fault:
             return named

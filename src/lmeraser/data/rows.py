@@ -5,7 +5,6 @@ A source is a stream of `Row`, with the image bytes exactly as given. `check_row
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -171,13 +170,16 @@ def chunks(items: Iterable[T], size: int = 256, *, weigh: Callable[[T], int] | N
         size: largest number of items.
         weigh: bytes of an item; a list ends with the item that makes it 32 MiB or more.
     """
-    iterator = iter(items)
-    while chunk := list(itertools.islice(iterator, 1 if weigh else size)):
-        while weigh and len(chunk) < size and sum(map(weigh, chunk)) < _CHUNK_BYTES:
-            following = list(itertools.islice(iterator, 1))
-            if not following:
-                break
-            chunk += following
+    chunk: list[T] = []
+    weight = 0
+    for item in items:
+        chunk.append(item)
+        weight += weigh(item) if weigh else 0
+        if len(chunk) >= size or weight >= _CHUNK_BYTES:
+            yield chunk
+            chunk = []
+            weight = 0
+    if chunk:
         yield chunk
 
 
@@ -200,6 +202,21 @@ def with_file(row: Row, file: Path) -> Row:
     if (size := file.stat().st_size) > LARGEST_FILE:
         return replace(row, fault=f"a file of {size >> 20} MiB (the limit is {LARGEST_FILE >> 20} MiB)")
     return replace(row, image=file.read_bytes())
+
+
+def choose_id(columns: Columns, position: int, stem: str, path: str | None, given: tuple[Any] | None) -> Any:
+    """The id of a row: from its column if there is one, else the image's path, else the row's position.
+
+    Args:
+        columns: say whether positions are preferred to paths.
+        position: of the row.
+        stem: begins an id that is a position.
+        path: of the image; None: it has none.
+        given: the cell of the column of ids; None: there is no such column.
+    """
+    if given is not None:
+        return given[0]
+    return f"{stem}-{position:08d}" if path is None or columns.positions else path
 
 
 def named_row(position: int, record_id: Any, subject: Any, label: Any, path: str) -> Row:

@@ -33,6 +33,7 @@ from lmeraser.data.rows import (
     Row,
     Source,
     check_row,
+    choose_id,
     chunks,
     join_names,
     named_row,
@@ -328,8 +329,8 @@ def _row(position: int, raw: Mapping[str, Any], columns: Columns, stem: str, bas
         base: the folder that paths in cells are relative to; None: such paths are not followed.
     """
     path, image = _image(raw[columns.image])
-    record_id: Any = path if path and not columns.positions else f"{stem}-{position:08d}"
-    record_id = raw[columns.id] if columns.id is not None else record_id
+    given = (raw[columns.id],) if columns.id is not None else None
+    record_id = choose_id(columns, position, stem, path or None, given)
     subject = raw[columns.subject] if columns.subject is not None else None
     row = named_row(position, record_id, subject, raw[columns.label], path or "")
     if image is not None:

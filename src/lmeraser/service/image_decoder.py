@@ -23,12 +23,11 @@ from dataclasses import dataclass
 from PIL import Image
 
 from lmeraser.core.thread_priority import lower_priority
-from lmeraser.data.images import CanvasSize, Header, ReducedImage, decode, reduce_image
-from lmeraser.errors import ImageError
+from lmeraser.data.images import CanvasSize, Header, ReducedImage, reduce_image
 from lmeraser.service.limits import Budget, Reservation
 from lmeraser.service.model_holder import ModelHolder
 from lmeraser.service.problems import Fault, Problem
-from lmeraser.service.uploads import inspect_upload
+from lmeraser.service.uploads import decode_inspected, inspect_upload
 
 _SECONDS = 30.0  # for all images of a call
 KEPT_WEIGHT = 4  # a small image is kept as it is until its turn comes, so it counts fourfold
@@ -158,11 +157,7 @@ class ImageDecoder:
     ) -> Image.Image | ReducedImage:
         """One image, reduced (step 3)."""
         with _naming(number), self._decoding.enter(_pixels(header)):
-            try:
-                image = decode(data)
-            except ImageError as error:
-                raise Problem(422, "image", error.message) from error
-            return reduce_image(image, sizes)
+            return reduce_image(decode_inspected(data), sizes)
 
 
 class _PixelGate:

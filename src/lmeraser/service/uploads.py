@@ -8,7 +8,7 @@ Rules, each with a problem of its own:
 5. its header declares at most the permitted number of pixels; a small file may otherwise unpack to gigabytes;
 6. it decodes completely.
 
-`inspect_upload` enforces all but the last, in time proportional to the upload; `image_decoder` decodes. Uploads
+`inspect_upload` enforces all but the last, in time proportional to the upload; `decode_inspected` decodes. Uploads
 stay in memory and are never stored. Knows nothing about HTTP.
 """
 
@@ -51,24 +51,6 @@ _MAX_SEGMENTS = 2000  # of a JPEG, or chunks of a PNG other than those of its pi
 _MIN_CHUNK = 256  # mean size of the chunks of a PNG's pixels; encoders write 8 KiB and more
 
 
-def decode_upload(data: bytes, *, declared_type: str | None, max_pixels: float) -> Image.Image:
-    """The RGB image in an upload.
-
-    Args:
-        data: the upload.
-        declared_type: its content type, as declared by the caller.
-        max_pixels: how many it may have.
-
-    Raises:
-        Problem: it violates a rule.
-    """
-    inspect_upload(data, declared_type=declared_type, max_pixels=max_pixels)
-    try:
-        return decode(data)  # rule 6
-    except ImageError as error:
-        raise Problem(422, "image", error.message) from error
-
-
 def inspect_upload(data: bytes, *, declared_type: str | None, max_pixels: float) -> Header:
     """The header of an upload; decodes no pixel.
 
@@ -93,6 +75,18 @@ def inspect_upload(data: bytes, *, declared_type: str | None, max_pixels: float)
     if end < len(data):
         raise Problem(422, "image", f"Unexpected data after the end of the image ({len(data) - end} bytes)")
     return _read_header(data, image_format, max_pixels)
+
+
+def decode_inspected(data: bytes) -> Image.Image:
+    """The RGB image in an upload that `inspect_upload` has accepted.
+
+    Raises:
+        Problem: it does not decode (rule 6).
+    """
+    try:
+        return decode(data)
+    except ImageError as error:
+        raise Problem(422, "image", error.message) from error
 
 
 def _identify(data: bytes) -> str:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any
 
 import typer
 
@@ -30,8 +29,6 @@ from lmeraser.cli.commands.base import (
 )
 from lmeraser.core.terminal import echo
 
-T = TypeVar("T")
-
 
 def plan(
     ids: Ids = None,
@@ -47,18 +44,9 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Show what a deletion would do and cost, and when it would be due, without changing anything."""
-    from lmeraser.workspace.requests.state import parse_regulation
-
     with open_eraser(quiet=as_json) as eraser:
-        report = eraser.plan(
-            ids=collect_ids(ids, ids_file),
-            subjects=subjects,
-            with_duplicates=with_duplicates,
-            regulation=parse_regulation(regulation),
-            received=received,
-            asked=asked_on,
-            near_duplicates=near_duplicates,
-        )
+        named = _named(ids, subjects, ids_file, regulation, received, asked_on, with_duplicates)
+        report = eraser.plan(**named, near_duplicates=near_duplicates)
     if as_json:
         print_json(report.to_json())
         return
@@ -92,18 +80,8 @@ def unlearn(
     only that one). Writes a signed certificate for each request.
     """
     with open_eraser(compute=compute_settings(executor, address, processes)) as eraser:
-        report = _call(
-            eraser.unlearn,
-            ids,
-            subjects,
-            ids_file,
-            request,
-            regulation,
-            received,
-            asked_on,
-            with_duplicates,
-            audit,
-        )
+        named = _named(ids, subjects, ids_file, regulation, received, asked_on, with_duplicates)
+        report = eraser.unlearn(**named, request=request, audit=audit)
     print_report("unlearned", report.to_json(), as_json=as_json)
     raise typer.Exit(1 if any(request.state == "failed" for request in report.requests) else 0)
 
@@ -149,18 +127,8 @@ def accept(
 ) -> None:
     """Accept a request for 'lmeraser unlearn' to carry out; its clusters are quarantined until then."""
     with open_eraser(quiet=True) as eraser:
-        accepted = _call(
-            eraser.request,
-            ids,
-            subjects,
-            ids_file,
-            request,
-            regulation,
-            received,
-            asked_on,
-            with_duplicates,
-            audit,
-        )
+        named = _named(ids, subjects, ids_file, regulation, received, asked_on, with_duplicates)
+        accepted = eraser.request(**named, request=request, audit=audit)
         values = accepted.to_json(eraser.workspace.clock())
     print_report("accepted", values, as_json=as_json)
 
@@ -172,28 +140,23 @@ def cancel(request: Annotated[str, typer.Argument(help="UUID of the request.")],
     print_report("cancelled", values, as_json=as_json)
 
 
-def _call(
-    verb: Callable[..., T],
+def _named(
     ids: list[str] | None,
     subjects: list[str] | None,
     ids_file: Path | None,
-    request: str | None,
     regulation: str,
     received: str | None,
     asked_on: str | None,
     with_duplicates: bool,
-    audit: bool,
-) -> T:
-    """Call `Eraser.unlearn` or `Eraser.request` with the options that both commands share."""
+) -> dict[str, Any]:
+    """Arguments of `Eraser.plan`, `unlearn` and `request` for the options that their commands share."""
     from lmeraser.workspace.requests.state import parse_regulation
 
-    return verb(
-        ids=collect_ids(ids, ids_file),
-        subjects=subjects,
-        request=request,
-        regulation=parse_regulation(regulation),
-        received=received,
-        asked=asked_on,
-        with_duplicates=with_duplicates,
-        audit=audit,
-    )
+    return {
+        "ids": collect_ids(ids, ids_file),
+        "subjects": subjects,
+        "regulation": parse_regulation(regulation),
+        "received": received,
+        "asked": asked_on,
+        "with_duplicates": with_duplicates,
+    }
