@@ -217,7 +217,7 @@ def linear(root: Path, eraser: Eraser, trial: Trial) -> float:
         found = np.stack([vector for _, vector in executor.embed(ids, fetch, lambda *_: None, views)])
         return embedding(found.reshape(len(found), len(views), -1))
 
-    train = vectors([record.id for record in index], records.images)
+    train = vectors([record.id for record in index], records.payloads)
     test = vectors(list(range(len(images))), lambda ids: [images[i] for i in ids])
     labels = np.array([record.label for record in index])
     accuracy = linear_accuracy_of(TrainingSet(train, labels), test, truth)

@@ -237,7 +237,7 @@ def main() -> None:
             eraser.train()
             _, key = eraser.workspace.api_keys.create("load", ["admin"], now=eraser.workspace.clock())
             ids = eraser.record_ids()
-            images = eraser.workspace.records.images(ids[:100])
+            images = eraser.workspace.records.payloads(ids[:100])
         random.Random(0).shuffle(ids)
         headers = {"Authorization": f"Bearer {key}"}
         process = Process(root)

@@ -59,7 +59,7 @@ def filled(root: Path, options: argparse.Namespace) -> None:
         executor = eraser.executor()
         records = eraser.workspace.records
         key = feature_key(eraser.workspace.config, executor.backbone, executor.fingerprint)
-        found = executor.embed(eraser.record_ids(), records.images, lambda *_: None)
+        found = executor.embed(eraser.record_ids(), records.payloads, lambda *_: None)
         records.derived.store_features(dict(found), key=key)
 
 

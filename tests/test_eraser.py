@@ -33,7 +33,7 @@ def test_a_missing_workspace_says_how_to_make_one(tmp_path: Path) -> None:
 
 
 def test_predictions_name_class_probability_and_cluster(eraser: Eraser, tmp_path: Path) -> None:
-    data = eraser.workspace.records.images(["digit-0003"])[0]
+    data = eraser.workspace.records.payloads(["digit-0003"])[0]
     (tmp_path / "three.png").write_bytes(data)
     by_path, by_bytes = eraser.predict([tmp_path / "three.png"])[0], eraser.predict([data])[0]
     assert by_path == by_bytes
@@ -89,7 +89,7 @@ def test_every_fault_of_an_evaluation_is_listed(eraser: Eraser) -> None:
 
 
 def test_an_empty_model_refuses_to_predict(eraser: Eraser) -> None:
-    data = eraser.workspace.records.images(["digit-0003"])
+    data = eraser.workspace.records.payloads(["digit-0003"])
     eraser.unlearn(subjects=[f"w{number}" for number in range(5)])
     assert eraser.status().records == 0
     assert eraser.status().up_to_date
@@ -122,7 +122,7 @@ def test_progress_is_told_of_every_long_step(tmp_path: Path) -> None:
 
 
 def test_the_served_model_predicts_with_its_own_settings(eraser: Eraser) -> None:
-    data = eraser.workspace.records.images(["digit-0003"])
+    data = eraser.workspace.records.payloads(["digit-0003"])
     expected = eraser.predict(data)
     settings = tiny_config(backbone={"image_size": 48, "micro_batch": 6})
     (eraser.workspace.root / "lmeraser.toml").write_text(to_toml(settings))
@@ -133,7 +133,7 @@ def test_the_served_model_predicts_with_its_own_settings(eraser: Eraser) -> None
 
 
 def test_a_missing_artifact_is_said_and_derived_again(eraser: Eraser) -> None:
-    data = eraser.workspace.records.images(["digit-0003"])
+    data = eraser.workspace.records.payloads(["digit-0003"])
     expected = eraser.predict(data)
     for path in (eraser.workspace.root / "artifacts").rglob("*.safetensors"):
         path.unlink()
@@ -166,7 +166,7 @@ def test_a_list_that_happens_to_be_empty_carries_nothing_out(eraser: Eraser) -> 
 
 
 def test_an_image_is_the_same_in_a_file_and_in_memory(eraser: Eraser, tmp_path: Path) -> None:
-    data = eraser.workspace.records.images(["digit-0003"])[0]
+    data = eraser.workspace.records.payloads(["digit-0003"])[0]
     path = tmp_path / "three.png"
     path.write_bytes(data)
     opened = PillowImage.open(path)

@@ -303,7 +303,7 @@ def test_a_method_keeps_every_promise(tmp_path: Path, oracle: Oracle, variant: s
         eraser.add(digits(range(16)), columns=DIGIT_COLUMNS)
         eraser.train()
         assert eraser.model_digest == oracle.digest({**chosen, "compute": {"workers": 3}}, list(range(16)))
-        images = eraser.workspace.records.images(eraser.record_ids()[:3])
+        images = eraser.workspace.records.payloads(eraser.record_ids()[:3])
         together = eraser.predictor().batch(images)
         for place, image in enumerate(images):
             alone = eraser.predictor().batch([image])

@@ -51,7 +51,7 @@ def facts(root: Path) -> dict[str, Any]:
     with opened(root) as eraser:
         inside = eraser.workspace
         index = inside.records.index()
-        images = inside.records.images([record.id for record in index])
+        images = inside.records.payloads([record.id for record in index])
         model = inside.generations.require()
         parts = model.stages.values()
         data = (root / "certificates" / f"{faults.REQUEST}.json").read_bytes()

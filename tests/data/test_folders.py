@@ -100,7 +100,7 @@ def test_folders_are_read_as_the_model_says(
     source = open_source(root)
     assert source.classes == tuple(classes)
     rows = list(source.rows)
-    assert [(row.id, row.label, row.image) for row in rows] == [
+    assert [(row.id, row.label, row.payload) for row in rows] == [
         (str(path), path.parts[0], str(path).encode()) for path in in_classes
     ]
     assert not any(row.fault for row in rows)

@@ -38,7 +38,7 @@ CLASSES = ("cat", "dog")
 
 
 def row(position: int, **changes: Any) -> Row:
-    values = {"id": f"r{position}", "subject": None, "label": "cat", "image": DOT, "position": position}
+    values = {"id": f"r{position}", "subject": None, "label": "cat", "payload": DOT, "position": position}
     return Row(**{**values, **changes})
 
 
@@ -71,19 +71,19 @@ def records(tmp_path: Path) -> Iterator[Records]:
 
 
 def test_rows_become_records(records: Records) -> None:
-    report = add(records, row(0), row(1, label="dog", subject="ada", image=OTHER), row(2, label=1))
+    report = add(records, row(0), row(1, label="dog", subject="ada", payload=OTHER), row(2, label=1))
     assert counts(report) == (3, 0, 0, 0)
     assert records.classes == CLASSES
     assert [(found.id, found.label) for found in records.index()] == [("r0", 0), ("r1", 1), ("r2", 1)]
-    assert records.images(["r1", "r0"]) == [OTHER, DOT]
+    assert records.payloads(["r1", "r0"]) == [OTHER, DOT]
     assert records.of_subjects(["ada"]) == {"ada": ["r1"]}
 
 
 def test_every_fault_is_listed_and_nothing_is_added(records: Records) -> None:
     faulty = [
         row(0),
-        row(1, image=b"not an image"),
-        row(2, image=None),
+        row(1, payload=b"not an image"),
+        row(2, payload=None),
         row(3, label=None),
         row(4, label=7),
         row(5, label="eel"),
@@ -91,7 +91,7 @@ def test_every_fault_is_listed_and_nothing_is_added(records: Records) -> None:
         row(7, id=""),
         row(8, id="x" * 1025),
         row(9, id="two\nlines"),
-        row(10, image=NOISE[: len(NOISE) // 2]),
+        row(10, payload=NOISE[: len(NOISE) // 2]),
         row(11),
     ]
     with pytest.raises(SourceError) as caught:
@@ -140,7 +140,7 @@ def test_ids_are_stored_in_their_canonical_form(records: Records) -> None:
     report = add(records, row(0, id=NFD), row(1, id=" padded\u00a0"), row(2, id="#1"), row(3, id="two  words"))
     assert (report.added, report.spellings) == (4, [])
     assert [found.id for found in records.index()] == ["#1", NFC, "padded", "two  words"]
-    assert records.images(["padded"]) == [DOT]
+    assert records.payloads(["padded"]) == [DOT]
     assert counts(add(records, row(0, id=NFC), row(1, id="padded"), row(2, id=f"{NFD} "))) == (0, 3, 0, 0)
 
 
@@ -148,7 +148,7 @@ def test_ids_are_stored_in_their_canonical_form(records: Records) -> None:
 def test_ids_that_differ_in_white_space_alone_stay_different_whatever_their_order(
     records: Records, order: Sequence[int]
 ) -> None:
-    rows = [row(n, id=name, image=OTHER if n else DOT) for n, name in enumerate(("17", "17 ", " 18"))]
+    rows = [row(n, id=name, payload=OTHER if n else DOT) for n, name in enumerate(("17", "17 ", " 18"))]
     report = add(records, *(rows[n] for n in order))
     assert report.spellings == ["ids '17', '17 ' differ in white space alone, and stay different"]
     assert [found.id for found in records.index()] == ["17", "17 ", "18"]
@@ -167,10 +167,10 @@ def test_ids_that_differ_in_white_space_alone_stay_different_whatever_their_orde
 
 def test_two_spellings_of_an_id_that_look_the_same_are_one_id(records: Records) -> None:
     with pytest.raises(SourceError, match="the same id as row 0"):
-        add(records, row(0, id=NFC), row(1, id=NFD, image=OTHER))
+        add(records, row(0, id=NFC), row(1, id=NFD, payload=OTHER))
     add(records, row(0, id=NFC))
     with pytest.raises(SourceError, match=r"this id exists, as 'Ren\\xe9e', with another image"):
-        add(records, row(0, id=f"{NFD} ", image=OTHER))
+        add(records, row(0, id=f"{NFD} ", payload=OTHER))
 
 
 def test_the_ledger_knows_records_whose_ids_were_changed(tmp_path: Path) -> None:
@@ -201,10 +201,10 @@ def test_a_subject_in_several_spellings_is_one_and_is_told(records: Records) -> 
 
 
 def test_deleted_names_stay_out_in_every_spelling(records: Records) -> None:
-    add(records, row(0, id=NFC, subject="x"), row(1, subject=NFD, image=OTHER))
+    add(records, row(0, id=NFC, subject="x"), row(1, subject=NFD, payload=OTHER))
     forget(records, [NFC, "r1"], subjects=[NFC])
     other = png(np.full((3, 3), 11))
-    rows = [row(0, id=f" {NFD}", image=other), row(1, id="r9", subject=NFC, image=other)]
+    rows = [row(0, id=f" {NFD}", payload=other), row(1, id="r9", subject=NFC, payload=other)]
     assert counts(add(records, *rows)) == (0, 0, 2, 0)
     assert counts(add(records, *rows, allow_deleted=True)) == (2, 0, 0, 0)
     forget(records, ["r9"])
@@ -218,8 +218,8 @@ def test_rows_that_earlier_versions_stored_under_another_spelling_are_recognised
         records.insert(connection, old, entry=1)
     rows = [
         row(0, id=NFC, subject="1", earlier_subject="1.0"),
-        row(1, id="17", earlier_id="17.0", image=OTHER),
-        row(2, id="18", earlier_id="18.0", image=OTHER),  # another record: its id was the text 18.0
+        row(1, id="17", earlier_id="17.0", payload=OTHER),
+        row(2, id="18", earlier_id="18.0", payload=OTHER),  # another record: its id was the text 18.0
     ]
     assert counts(add(records, *rows)) == (1, 2, 0, 0)
     forget(records, ["17.0"])
@@ -232,7 +232,7 @@ def test_rows_that_earlier_versions_stored_under_another_spelling_are_recognised
 def test_faults_beyond_the_first_chunk_are_found_and_undo_it(records: Records) -> None:
     rows = [row(position) for position in range(600)]
     with pytest.raises(SourceError) as caught:
-        add(records, *rows, row(600, image=b""), row(601, id="r3"))
+        add(records, *rows, row(600, payload=b""), row(601, id="r3"))
     assert [fault.split(":")[0] for fault in caught.value.faults] == ["row 600 (id 'r600')", "row 601 (id 'r3')"]
     assert records.count() == 0
 
@@ -319,7 +319,7 @@ def test_importing_twice_adds_nothing(records: Records) -> None:
     assert counts(add(records, *rows, row(300))) == (1, 300, 0, 0)
 
 
-@pytest.mark.parametrize("change", [{"image": OTHER}, {"label": "dog"}, {"subject": "ada"}])
+@pytest.mark.parametrize("change", [{"payload": OTHER}, {"label": "dog"}, {"subject": "ada"}])
 def test_a_known_id_with_other_content_is_a_fault(records: Records, change: dict[str, Any]) -> None:
     add(records, row(0))
     with pytest.raises(SourceError, match="exists with another"):
@@ -354,7 +354,7 @@ def test_classes_are_appended_on_purpose(records: Records) -> None:
 def test_classes_of_a_refused_source_are_not_kept(records: Records) -> None:
     add(records, row(0))
     with pytest.raises(SourceError):
-        add(records, row(1, image=None), classes=("ape",), extend_classes=True)
+        add(records, row(1, payload=None), classes=("ape",), extend_classes=True)
     assert records.classes == CLASSES
 
 
@@ -376,7 +376,7 @@ def test_deleted_ids_and_subjects_are_refused_and_counted(records: Records) -> N
     forget(records, ["r1", "r3"], subjects=["ada"])
     assert counts(add(records, *rows, row(4, subject="ada"))) == (0, 1, 4, 0)
     assert [found.id for found in records.index()] == ["r2"]
-    assert counts(add(records, row(0, image=OTHER))) == (0, 0, 1, 0), "the id counts, not the image"
+    assert counts(add(records, row(0, payload=OTHER))) == (0, 0, 1, 0), "the id counts, not the image"
 
 
 def test_deleted_records_come_back_on_purpose_only(records: Records) -> None:
@@ -400,7 +400,7 @@ def test_a_refused_restoration_lifts_nothing(records: Records) -> None:
     add(records, row(0))
     forget(records, ["r0"])
     with pytest.raises(SourceError):
-        add(records, row(0), row(1, image=None), allow_deleted=True)
+        add(records, row(0), row(1, payload=None), allow_deleted=True)
     assert counts(add(records, row(0))) == (0, 0, 1, 0)
 
 
@@ -419,14 +419,14 @@ def test_new_records_that_are_public_are_counted(records: Records, tmp_path: Pat
     resaved = io.BytesIO()
     again.save(resaved, "PPM")
     public = public_of(tmp_path, DOT, OTHER)
-    rows = [row(0), row(1), row(2, image=resaved.getvalue()), row(3, image=NOISE)]
+    rows = [row(0), row(1), row(2, payload=resaved.getvalue()), row(3, payload=NOISE)]
     report = add(records, *rows, public=public)
     assert (report.added, report.present, report.public) == (3, 1, 2)
     assert add(records, *rows, public=public).public == 0, "counted when they were added"
 
 
 def test_public_records_are_refused_all_or_none(records: Records, tmp_path: Path) -> None:
-    public, rows = public_of(tmp_path, DOT), [row(0, image=NOISE), row(1), row(2, image=None), row(3)]
+    public, rows = public_of(tmp_path, DOT), [row(0, payload=NOISE), row(1), row(2, payload=None), row(3)]
     with pytest.raises(SourceError) as caught:
         add(records, *rows, public=public, refuse_public=True)
     assert sorted(caught.value.faults) == [
@@ -486,7 +486,7 @@ def test_memory_does_not_grow_with_the_source(records: Records) -> None:
 
     def rows() -> Iterator[Row]:
         for position in range(total):
-            yield row(position, image=DOT + padding + position.to_bytes(4, "big"))
+            yield row(position, payload=DOT + padding + position.to_bytes(4, "big"))
 
     tracemalloc.start()
     try:
@@ -533,7 +533,7 @@ def test_two_thousand_cifar_images(records: Records, data: Path, tmp_path: Path)
     assert imported(records, open_source(path)).present == 2000
     assert len(records.classes) == 10
     first = table["image"][0].as_py()
-    assert records.images([first["path"]]) == [first["bytes"]]
+    assert records.payloads([first["path"]]) == [first["bytes"]]
 
 
 def test_a_stream_of_cifar_images(records: Records, data: Path) -> None:
@@ -558,4 +558,4 @@ def test_digits_from_a_dataset_and_from_its_file_are_the_same_records(records: R
     assert again.present == 30
     assert records.classes == tuple(DIGIT_CLASSES)
     given = dataset.cast_column("image", Image(decode=False))[7]
-    assert records.images(["digit-0007"]) == [given["image"]["bytes"]]
+    assert records.payloads(["digit-0007"]) == [given["image"]["bytes"]]

@@ -31,7 +31,12 @@ def image(number: int, side: int = 40) -> bytes:
 
 
 def record(number: int, **changes: Any) -> Record:
-    values = {"id": f"r{number:04d}", "subject": f"s{number % 3}", "label": number % 2, "image": image(number, 8)}
+    values = {
+        "id": f"r{number:04d}",
+        "subject": f"s{number % 3}",
+        "label": number % 2,
+        "payload": image(number, 8),
+    }
     return Record(**{**values, **changes})
 
 
@@ -76,7 +81,7 @@ def records(tmp_path: Path) -> Iterator[Records]:
 def test_an_empty_database_has_nothing(records: Records) -> None:
     assert (records.count(), records.count_subjects(), records.index(), records.classes) == (0, 0, [], ())
     assert records.find(["r0000"]) == {}
-    assert records.images([]) == []
+    assert records.payloads([]) == []
 
 
 def test_records_come_back_sorted_by_code_points(records: Records) -> None:
@@ -90,7 +95,7 @@ def test_records_come_back_sorted_by_code_points(records: Records) -> None:
 
 def test_images_come_in_the_order_they_are_asked_for(records: Records) -> None:
     fill(records, [record(number) for number in range(5)])
-    assert records.images(["r0003", "r0000", "r0003"]) == [image(3, 8), image(0, 8), image(3, 8)]
+    assert records.payloads(["r0003", "r0000", "r0003"]) == [image(3, 8), image(0, 8), image(3, 8)]
 
 
 def test_more_ids_than_one_statement_takes_are_found(records: Records) -> None:
@@ -229,7 +234,7 @@ def test_no_copy_of_the_database_tells_anything_about_a_record_whose_key_is_eras
     records: Records, tmp_path: Path
 ) -> None:
     names = [(f"the-name-{number:04d}", f"the-person-{number:04d}") for number in range(4)]
-    fill(records, [record(n, id=one, subject=who, image=image(n)) for n, (one, who) in enumerate(names)])
+    fill(records, [record(n, id=one, subject=who, payload=image(n)) for n, (one, who) in enumerate(names)])
     vector = np.random.default_rng(1).standard_normal(40).astype(np.float32)
     records.derived.store_features({"the-name-0001": vector}, key="k")
     pieces = {window for window in windows(image(1)) | windows(vector.tobytes()) if len(set(window)) > 8}
@@ -246,8 +251,8 @@ def test_no_copy_of_the_database_tells_anything_about_a_record_whose_key_is_eras
     shutil.copy(tmp_path / "records.keys", backup)
     old = Records(Database(backup / "records.db"), secret=b"secret")
     assert old.count() == 4
-    assert old.images(["the-name-0002"]) == [image(2)]
-    for read in (old.images, old.find, partial(old.derived.features, key="k"), old.commitments.by_entry):
+    assert old.payloads(["the-name-0002"]) == [image(2)]
+    for read in (old.payloads, old.find, partial(old.derived.features, key="k"), old.commitments.by_entry):
         with pytest.raises(ErasedError, match="erased"):
             read(["the-name-0001"])
     old.database.close()
@@ -261,7 +266,7 @@ def test_no_copy_of_the_database_tells_anything_about_a_record_whose_key_is_eras
 def test_after_deletion_and_compaction_no_piece_of_the_record_is_in_any_byte(
     records: Records, tmp_path: Path
 ) -> None:
-    fill(records, [record(number, id=f"the-name-{number:04d}", image=image(number)) for number in range(40)])
+    fill(records, [record(number, id=f"the-name-{number:04d}", payload=image(number)) for number in range(40)])
     gone = ["the-name-0007", "the-name-0039"]
     pieces = windows(image(7)) | windows(image(39))
     pieces -= set().union(*(windows(image(number)) for number in range(40) if number not in (7, 39)))
@@ -276,7 +281,7 @@ def test_after_deletion_and_compaction_no_piece_of_the_record_is_in_any_byte(
     assert sorted(path.name for path in tmp_path.iterdir()) == files
     assert remains(tmp_path, pieces) == []
     assert not [path.name for path in tmp_path.iterdir() for name in gone if name.encode() in path.read_bytes()]
-    assert records.images(["the-name-0008"]) == [image(8)]
+    assert records.payloads(["the-name-0008"]) == [image(8)]
     records.database.close()
     assert remains(tmp_path, pieces) == []
 
@@ -311,7 +316,7 @@ def test_a_reader_that_keeps_the_log_from_being_emptied_is_not_passed_over(
     def impatient(connection: Any, _record: Any) -> None:
         connection.execute("PRAGMA busy_timeout = 50")
 
-    fill(records, [record(0, id="the-name", image=image(0)), record(1)])
+    fill(records, [record(0, id="the-name", payload=image(0)), record(1)])
     forget(records, ["the-name"])
     records.database.close()
     event.listen(Engine, "connect", impatient)
@@ -357,7 +362,7 @@ def test_a_full_disk_is_a_storage_error_and_nothing_is_half_written(records: Rec
     event.listen(Engine, "connect", small)
     try:
         with pytest.raises(StorageError, match="full"):
-            fill(records, [record(number, image=image(number)) for number in range(1, 40)])
+            fill(records, [record(number, payload=image(number)) for number in range(1, 40)])
     finally:
         event.remove(Engine, "connect", small)
     records.database.close()
@@ -395,12 +400,12 @@ def test_a_payload_is_compared_with_its_digest_whenever_it_is_read(tmp_path: Pat
             text("DELETE FROM images WHERE number = :number"), {"number": _number(records, "r0003")}
         )
     assert sorted(records.mismatched([f"r{number:04d}" for number in range(4)])) == ["r0001", "r0003"]
-    assert records.images(["r0002", "r0000"]) == [image(2, 8), image(0, 8)]
+    assert records.payloads(["r0002", "r0000"]) == [image(2, 8), image(0, 8)]
     for wrong in ("r0001", "r0003"):
         with pytest.raises(CorruptError, match="does not match its record"):
-            records.images(["r0000", wrong])
+            records.payloads(["r0000", wrong])
     with pytest.raises(UnknownRecordError):
-        records.images(["nobody"])
+        records.payloads(["nobody"])
     records.database.close()
 
 

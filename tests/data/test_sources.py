@@ -188,7 +188,7 @@ def test_metadata_of_a_folder_name_ids_and_subjects(tmp_path: Path, name: str, t
         text = text.replace('"path"', '"file_name"')
     source = open_source(folder(tmp_path, {**PHOTOS, name: text.encode()}))
     assert source.classes == ("cat", "dog")
-    rows = [(row.id, row.subject, row.label, row.image) for row in rows_of(source)]
+    rows = [(row.id, row.subject, row.label, row.payload) for row in rows_of(source)]
     assert rows == [("7", "ada", "cat", DOT), ("8", None, "dog", DOT)]
     assert source.passed_over == {}
 
@@ -258,7 +258,7 @@ def test_a_list_of_files_is_a_source(tmp_path: Path) -> None:
     for name in ("list.csv", "list.jsonl"):
         source = open_source(root / name)
         assert (source.classes, source.length, source.hints) == (("cat", "dog"), 2, [])
-        rows = [(row.id, row.subject, row.label, row.image) for row in rows_of(source)]
+        rows = [(row.id, row.subject, row.label, row.payload) for row in rows_of(source)]
         assert rows == [("1", "ada", "dog", DOT), ("2", None, "cat", OTHER_DOT)]
 
 
@@ -413,7 +413,7 @@ def test_missing_columns_are_all_listed_beside_those_there_are(tmp_path: Path) -
 def test_a_cell_without_an_image_is_a_row_without_one(tmp_path: Path) -> None:
     cells = pa.array([None, {"bytes": None, "path": "gone.png"}, {"bytes": DOT, "path": None}], _STRUCT)
     path = table(tmp_path / "x.parquet", {"image": cells, "label": pa.array([0, 0, 0])})
-    assert [row.image for row in rows_of(open_source(path))] == [None, None, DOT]
+    assert [row.payload for row in rows_of(open_source(path))] == [None, None, DOT]
 
 
 def test_a_path_in_a_cell_is_followed_only_if_asked_for(tmp_path: Path) -> None:
@@ -424,10 +424,10 @@ def test_a_path_in_a_cell_is_followed_only_if_asked_for(tmp_path: Path) -> None:
     for column in (cells, pa.array([str(root / "secret.png"), "a.png"])):
         path = table(root / "x" / "x.parquet", {"image": column, "label": pa.array([0, 0])})
         refused = rows_of(open_source(path))
-        assert {(row.image, row.fault.partition(";")[2]) for row in refused} == {
+        assert {(row.payload, row.fault.partition(";")[2]) for row in refused} == {
             (None, " --follow-paths reads such files")
         }
-        assert [row.image for row in rows_of(open_source(path, follow_paths=True))] == [DOT, OTHER_DOT]
+        assert [row.payload for row in rows_of(open_source(path, follow_paths=True))] == [DOT, OTHER_DOT]
 
 
 def test_columns_that_look_like_ids_and_subjects_are_hinted_at(tmp_path: Path) -> None:
@@ -524,8 +524,8 @@ def test_pillow_images_in_a_dataset_are_stored_as_files() -> None:
     features = Features({"image": Image(), "label": ClassLabel(names=["a"])})
     dataset = Dataset.from_dict({"image": [PillowImage.new("L", (3, 3), 9)], "label": [0]}, features=features)
     (row,) = rows_of(open_source(dataset))
-    assert row.image is not None
-    assert check_row(row, ["a"], ["a"]) == Example(0, row.image)
+    assert row.payload is not None
+    assert check_row(row, ["a"], ["a"]) == Example(0, row.payload)
 
 
 def test_a_dictionary_of_splits_is_refused_with_advice() -> None:
@@ -536,7 +536,7 @@ def test_a_dictionary_of_splits_is_refused_with_advice() -> None:
 def test_datasets_image_folders_on_disk_are_read(tmp_path: Path) -> None:
     root = folder(tmp_path / "photos", {"cat/a.png": DOT, "dog/b.png": DOT})
     dataset = load_dataset("imagefolder", data_dir=str(root), split="train", cache_dir=str(tmp_path / "cache"))
-    assert [row.image for row in rows_of(open_source(dataset))] == [DOT, DOT]
+    assert [row.payload for row in rows_of(open_source(dataset))] == [DOT, DOT]
 
 
 def test_a_name_that_cannot_be_reached_is_an_input_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -315,7 +315,7 @@ def test_the_text_beside_a_certificate_is_its_facts_for_people(eraser: Eraser) -
 
 def test_neither_certificates_nor_ledger_say_anything_personal(eraser: Eraser) -> None:
     records, ledger = eraser.workspace.records, eraser.workspace.root / "ledger"
-    images = {record.id: record.image_digest for record in records.index()}
+    images = {record.id: record.payload_digest for record in records.index()}
     eraser.cancel(eraser.request(ids=ordinary(eraser)[5:7]).id)
     eraser.relabel(ANIMALS[3], ids=ordinary(eraser)[7:9])
     eraser.add(personal(range(40, 44)), columns=DIGIT_COLUMNS)

@@ -89,6 +89,6 @@ def test_requests_leave_the_trained_workspace_as_it_was(runner: TrialRunner) -> 
 def test_probabilities_are_those_of_the_served_model(runner: TrialRunner) -> None:
     result = runner.trained(TRIAL)
     with runner.open_trained(TRIAL) as eraser:
-        images = [bytes(image) for image in eraser.workspace.records.images(eraser.record_ids()[:3])]
+        images = [bytes(image) for image in eraser.workspace.records.payloads(eraser.record_ids()[:3])]
         assert np.array_equal(eraser.predictor().batch(images).probabilities, result.private[:3])
     assert result.test.shape == (8, 10)

@@ -48,7 +48,7 @@ def test_the_report_is_that_of_one_process(root: Path, pooled: Eraser) -> None:
 
 
 def test_probabilities_are_the_same_bits_whatever_is_lost(root: Path, pooled: Eraser) -> None:
-    payloads = [pooled.workspace.records.images(pooled.record_ids()[start::3]) for start in range(3)]
+    payloads = [pooled.workspace.records.payloads(pooled.record_ids()[start::3]) for start in range(3)]
     with Eraser(root) as eraser:
         expected = list(eraser.predictor().batches(payloads))
     answers = distributed_predictor(pooled.session).batches(payloads * 2)

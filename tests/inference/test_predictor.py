@@ -22,7 +22,7 @@ from lmeraser.pipeline.executors.local import LocalExecutor
 
 
 def test_an_image_does_not_see_its_neighbours(eraser: Eraser) -> None:
-    images = eraser.workspace.records.images(eraser.record_ids()[:11])
+    images = eraser.workspace.records.payloads(eraser.record_ids()[:11])
     predictor = eraser.predictor()
     together = predictor.batch(images)
     for place, image in enumerate(images):
@@ -34,7 +34,7 @@ def test_an_image_does_not_see_its_neighbours(eraser: Eraser) -> None:
 
 
 def test_probabilities_are_those_of_the_prompt_and_head_of_the_nearest_cluster(eraser: Eraser) -> None:
-    image = eraser.workspace.records.images(["digit-0005"])
+    image = eraser.workspace.records.payloads(["digit-0005"])
     batch = eraser.predictor().batch(image)
     number, expected = of_the_nearest_cluster(eraser, image[0], batch.features[0])
     assert batch.clusters.tolist() == [[number]]
@@ -72,7 +72,7 @@ def test_clusters_of_a_random_partition_vote(tmp_path: Path) -> None:
     with Eraser.create(tmp_path / "w", tiny_config(partition={"method": "random", "clusters": 3})) as eraser:
         eraser.add(digits(range(20)), columns=DIGIT_COLUMNS)
         eraser.train()
-        image = eraser.workspace.records.images(["digit-0005"])
+        image = eraser.workspace.records.payloads(["digit-0005"])
         model = eraser.workspace.generations.require()
         store, executor = eraser.workspace.store, eraser.executor()
         alone = [
@@ -93,7 +93,7 @@ def test_other_aggregations_serve_the_same_constituents(tmp_path: Path, aggregat
         eraser.add(digits(range(20)), columns=DIGIT_COLUMNS)
         eraser.train()
         predictor = eraser.predictor()
-        images = eraser.workspace.records.images(eraser.record_ids()[:8])
+        images = eraser.workspace.records.payloads(eraser.record_ids()[:8])
         together = predictor.batch(images)
         asked_ = {tuple(row) for row in together.clusters.tolist()}
         assert asked_ == ({(0, 1, 2)} if "combine" in aggregation else {(0,), (1,), (2,)})
@@ -131,7 +131,7 @@ def test_images_with_different_numbers_of_votes_do_not_see_each_other(
         eraser.add(digits(range(40)), columns=DIGIT_COLUMNS)
         eraser.train()
         predictor = eraser.predictor()
-        images = eraser.workspace.records.images(eraser.record_ids())
+        images = eraser.workspace.records.payloads(eraser.record_ids())
         together = predictor.batch(images)
         np.testing.assert_allclose(together.probabilities.sum(axis=1), 1, rtol=1e-5)
         for place, image in enumerate(images):
@@ -149,7 +149,7 @@ def test_images_with_different_numbers_of_votes_do_not_see_each_other(
 
 
 def test_a_quarantined_cluster_is_never_asked(eraser: Eraser) -> None:
-    images = eraser.workspace.records.images(eraser.record_ids())
+    images = eraser.workspace.records.payloads(eraser.record_ids())
     model, store = eraser.workspace.generations.require(), eraser.workspace.store
     free = eraser.predictor().batch(images)
     hidden = int(free.clusters[0, 0])
@@ -232,7 +232,7 @@ def of_the_global_head(eraser: Eraser, image: bytes) -> Any:
 
 def test_the_global_head_is_mixed_with_the_constituents_by_its_weight(make: Make) -> None:
     eraser = make("prompts and global head")
-    images = eraser.workspace.records.images(eraser.record_ids()[:5])
+    images = eraser.workspace.records.payloads(eraser.record_ids()[:5])
     batch = eraser.predictor().batch(images)
     for place, image in enumerate(images):
         number, tuned = of_the_nearest_cluster(eraser, image, batch.features[place])
@@ -248,7 +248,7 @@ def test_the_global_head_is_mixed_with_the_constituents_by_its_weight(make: Make
 def test_a_head_on_codes_answers_for_the_images_of_its_cluster(make: Make) -> None:
     eraser = make("heads")
     model, store = eraser.workspace.generations.require(), eraser.workspace.store
-    images = eraser.workspace.records.images(eraser.record_ids()[:5])
+    images = eraser.workspace.records.payloads(eraser.record_ids()[:5])
     batch = eraser.predictor().batch(images)
     assert len(set(batch.clusters.ravel())) > 1, "clusters are mixed in one pass"
     assert list(batch.parts) == ["constituents"]
@@ -266,7 +266,7 @@ def test_a_head_on_codes_answers_for_the_images_of_its_cluster(make: Make) -> No
 
 def test_without_constituents_the_global_head_answers_alone_and_no_cluster_is_named(make: Make) -> None:
     eraser = make("instant")
-    images = eraser.workspace.records.images(eraser.record_ids()[:6])
+    images = eraser.workspace.records.payloads(eraser.record_ids()[:6])
     batch = eraser.predictor().batch(images)
     expected = np.stack([of_the_global_head(eraser, image) for image in images])
     np.testing.assert_allclose(batch.probabilities, expected, rtol=0, atol=1e-5)
@@ -281,7 +281,7 @@ def test_without_constituents_the_global_head_answers_alone_and_no_cluster_is_na
 @pytest.mark.parametrize("kind", _KINDS)
 def test_images_do_not_see_each_other_whatever_answers(make: Make, kind: str) -> None:
     predictor = make(kind).predictor()
-    images = make(kind).workspace.records.images(make(kind).record_ids()[:10])
+    images = make(kind).workspace.records.payloads(make(kind).record_ids()[:10])
     together, turned = predictor.batch(images), predictor.batch(images[::-1])
     np.testing.assert_allclose(together.probabilities.sum(axis=1), 1, rtol=1e-5)
     for place, image in enumerate(images):
@@ -304,7 +304,7 @@ def asked(batch: Batch, place: int) -> list[int]:
 def test_with_every_cluster_in_quarantine_the_global_head_still_answers(make: Make, kind: str) -> None:
     eraser = make(kind)
     model = eraser.workspace.generations.require()
-    images = eraser.workspace.records.images(eraser.record_ids()[:6])
+    images = eraser.workspace.records.payloads(eraser.record_ids()[:6])
     hidden = [cluster.number for cluster in model.clusters]
     predictor = Predictor(model, eraser.workspace.store, eraser.executor(), Quarantine(frozenset(hidden)))
     batch = predictor.batch(images)
@@ -325,7 +325,7 @@ def test_with_every_cluster_in_quarantine_heads_alone_cannot_answer(make: Make) 
 def test_another_global_head_may_stand_in(make: Make) -> None:
     eraser = make("instant")
     model = eraser.workspace.generations.require()
-    images = eraser.workspace.records.images(eraser.record_ids()[:3])
+    images = eraser.workspace.records.payloads(eraser.record_ids()[:3])
     uniform = {"weight": np.zeros((10, 1281), np.float32)}
     predictor = Predictor(model, eraser.workspace.store, eraser.executor(), Quarantine(global_head=uniform))
     np.testing.assert_allclose(predictor.batch(images).probabilities, np.full((3, 10), 0.1), rtol=1e-6)
@@ -337,7 +337,7 @@ def test_whether_an_image_is_rerouted_does_not_depend_on_its_neighbours(make: Ma
     model, store = eraser.workspace.generations.require(), eraser.workspace.store
     part = next(cluster.number for cluster in model.clusters if "/" in cluster.path)
     predictor = Predictor(model, store, eraser.executor(), Quarantine(frozenset([part])))
-    images = eraser.workspace.records.images(eraser.record_ids()[:8])
+    images = eraser.workspace.records.payloads(eraser.record_ids()[:8])
     together = predictor.batch(images).rerouted.tolist()
     free = eraser.predictor().batch(images)
     assert together == [part in asked(free, place) for place in range(len(images))]
@@ -348,7 +348,7 @@ def test_whether_an_image_is_rerouted_does_not_depend_on_its_neighbours(make: Ma
 def test_leaving_out_in_memory_is_the_same_as_not_loading(make: Make, kind: str) -> None:
     eraser = make(kind)
     model, store = eraser.workspace.generations.require(), eraser.workspace.store
-    images = eraser.workspace.records.images(eraser.record_ids()[:9])
+    images = eraser.workspace.records.payloads(eraser.record_ids()[:9])
     loaded, free = eraser.predictor(), eraser.predictor().batch(images)
     hidden = {part for place in range(2) for part in asked(free, place)}
     uniform = {"weight": np.zeros((10, 1281), np.float32)} if model.global_head else None
@@ -374,5 +374,5 @@ def same(one: Batch, other: Batch) -> None:
 
 def test_decoded_images_have_the_answers_of_their_files(make: Make) -> None:
     eraser = make("instant")
-    images = eraser.workspace.records.images(eraser.record_ids()[:9])
+    images = eraser.workspace.records.payloads(eraser.record_ids()[:9])
     same(eraser.predictor().batch([decode(image) for image in images]), eraser.predictor().batch(images))

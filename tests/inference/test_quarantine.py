@@ -97,7 +97,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, network: LocalExecutor) ->
 def images(trained: Path, network: LocalExecutor) -> list[bytes]:
     """Of some records, the forgotten one too."""
     with opened(trained, network) as eraser:
-        return eraser.workspace.records.images([GONE, *eraser.record_ids()[:6]])
+        return eraser.workspace.records.payloads([GONE, *eraser.record_ids()[:6]])
 
 
 @pytest.fixture

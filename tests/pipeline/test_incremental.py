@@ -78,7 +78,7 @@ def delete(made: Workspace, *ids: str) -> None:
 def from_nothing(made: Workspace) -> Derivation:
     """The model derived with empty caches, on another fake machine."""
     fake = Fake()
-    fetch = made.records.images
+    fetch = made.records.payloads
     context = PipelineContext(
         MemoryStore(), ReadOnlyCache(), InMemoryStatistics(), lambda: fake, fetch, b"another secret"
     )

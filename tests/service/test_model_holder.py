@@ -161,7 +161,7 @@ def test_the_process_keeps_to_one_thread_and_deterministic_kernels_until_it_ends
     threads, algorithms = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     with opened(root) as eraser, ModelHolder(eraser) as one:
         one.refresh()
-        eraser.predict(eraser.workspace.records.images(["digit-0001"]))
+        eraser.predict(eraser.workspace.records.payloads(["digit-0001"]))
         assert (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()) == (1, True)
     assert (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()) == (threads, algorithms)
 
@@ -244,7 +244,7 @@ def live(root: Path, records: Sequence[str], pauses: Sequence[float], log: Log) 
                     log.look(beside)
 
     with opened(root) as eraser, Service(eraser) as service:
-        images = [decode(image) for image in eraser.workspace.records.images(eraser.record_ids()[:12])]
+        images = [decode(image) for image in eraser.workspace.records.payloads(eraser.record_ids()[:12])]
 
         def ask() -> None:
             while not stop.is_set():

@@ -72,7 +72,7 @@ def test_an_older_workspace_is_refused_until_it_is_upgraded(
     filled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run
 ) -> None:
     with Eraser(filled) as eraser:
-        digest, images = eraser.model_digest, eraser.workspace.records.images(eraser.record_ids())
+        digest, images = eraser.model_digest, eraser.workspace.records.payloads(eraser.record_ids())
     later(tmp_path, monkeypatch)
     refused = run("-w", filled, "status")
     assert refused.code == 2
@@ -82,7 +82,7 @@ def test_an_older_workspace_is_refused_until_it_is_upgraded(
     assert "upgraded" in run("-w", filled, "upgrade").out
     with Eraser(filled) as eraser:
         eraser.session.executors.use(Fake())
-        assert eraser.workspace.records.images(eraser.record_ids()) == images
+        assert eraser.workspace.records.payloads(eraser.record_ids()) == images
         assert eraser.audit().identical
         eraser.unlearn(ids=["digit-0003"])  # what belongs to the record still goes with it
         assert eraser.audit().identical

@@ -98,7 +98,7 @@ def test_a_model_that_still_knows_a_deleted_record_is_found(eraser: Eraser, tmp_
 def test_a_deleted_image_in_the_row_of_another_record_is_found(eraser: Eraser) -> None:
     """A cheat: the image of the deleted record stays, and a model is derived that still knows it."""
     records = eraser.workspace.records
-    (image,) = records.images(["digit-0004"])
+    (image,) = records.payloads(["digit-0004"])
     exchange_payload(records, "digit-0007", image)
     report = eraser.audit()
     assert not report.identical

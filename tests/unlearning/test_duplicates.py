@@ -24,7 +24,7 @@ SAME = ("copy-a", "copy-b")  # have the image of digit-0003
 
 
 def _images(eraser: Eraser, *ids: str) -> list[bytes]:
-    return eraser.workspace.records.images(ids)
+    return eraser.workspace.records.payloads(ids)
 
 
 def _others(image: bytes) -> Dataset:

@@ -405,7 +405,7 @@ def eraser(root: Path, fake: Fake) -> Iterator[Eraser]:
 def held(eraser: Eraser, record_id: str, folder: Path) -> Path:
     """The exact image file of a record."""
     path = folder / "held.png"
-    path.write_bytes(eraser.workspace.records.images([record_id])[0])
+    path.write_bytes(eraser.workspace.records.payloads([record_id])[0])
     return path
 
 

@@ -68,8 +68,8 @@ def test_nothing_of_the_record_is_left_in_any_byte(
     gone = sample[0] if sampled else next(i for i in ids if i not in sample)
     others = [i for i in ids if i != gone]
     key = feature_key(eraser.workspace.config, eraser.executor().backbone, eraser.executor().fingerprint)
-    shared = set().union(*(windows(data) for data in records.images(others)))
-    image = windows(records.images([gone])[0]) - shared
+    shared = set().union(*(windows(data) for data in records.payloads(others)))
+    image = windows(records.payloads([gone])[0]) - shared
     features = windows(records.derived.features([gone], key=key)[gone].tobytes())
     common = set().union(*(windows(v.tobytes()) for v in records.derived.features(others, key=key).values()))
     needles = [*image, *(features - common), gone.encode()]
@@ -273,7 +273,7 @@ def test_killed_at_any_write_and_run_again_it_ends_in_the_same_model(
 
 
 def test_what_the_model_says_of_a_forgotten_image_is_what_retraining_says(eraser: Eraser, tmp_path: Path) -> None:
-    image = eraser.workspace.records.images(["digit-0004"])[0]
+    image = eraser.workspace.records.payloads(["digit-0004"])[0]
     eraser.unlearn(ids=["digit-0004"])
     with Eraser.create(tmp_path / "fresh", tiny_config()) as fresh:
         fresh.add(digits([n for n in range(40) if n != 4]), columns=DIGIT_COLUMNS)

@@ -91,9 +91,9 @@ class ConstituentConfig(Section):
     )
 
     @property
-    def tuned_on(self) -> Literal["images", "quantized_embeddings"]:
+    def tuned_on(self) -> Literal["payloads", "quantized_embeddings"]:
         """The form in which tuning receives each member."""
-        return "quantized_embeddings" if self.kind == "head" else "images"
+        return "quantized_embeddings" if self.kind == "head" else "payloads"
 
     @property
     def together(self) -> bool:

@@ -50,7 +50,7 @@ class RecordMetadata(NamedTuple):
     id: str
     subject: str | None
     label: int
-    image_digest: Digest
+    payload_digest: Digest
 
     def encrypt(self, keys: KeyStore, number: int) -> bytes:
         """The metadata as stored, under the key of the record with this number."""
@@ -113,7 +113,7 @@ class RecordIndex:
         """The columns that rows of before 0.2 lack."""
         subject = metadata.subject
         return {
-            "payload": self.lookup_digest("payload", metadata.image_digest),
+            "payload": self.lookup_digest("payload", metadata.payload_digest),
             "near_id": self.near_digest("id", metadata.id),
             "near_subject": None if subject is None else self.near_digest("subject", subject),
         }
@@ -135,7 +135,7 @@ class RecordIndex:
         yield from self.database.fetch_where_in(query, records_table.c[kind], digests, self._decrypt, connection)
         if kind == "payload":
             not_indexed = self.database.fetch(query.where(NOT_INDEXED), self._decrypt, connection)
-            yield from (each for each in not_indexed if self.lookup_digest(kind, each.image_digest) in digests)
+            yield from (each for each in not_indexed if self.lookup_digest(kind, each.payload_digest) in digests)
 
     def index_payloads(self, connection: Connection) -> None:
         """Compute the digests of payloads and of what names look like that are missing since an upgrade."""

@@ -159,7 +159,7 @@ def import_records(
 
 def _count_duplicates(records: Records, added: Sequence[Record], connection: Connection) -> int:
     """How many of these new records have the payload of one that is held, or of one before them."""
-    payloads = [Digest.of(record.image) for record in added]
+    payloads = [Digest.of(record.payload) for record in added]
     held = set(records.count_held(set(payloads), connection))
     return len(payloads) - len(set(payloads) - held)
 
@@ -209,7 +209,7 @@ class _RowNames:
         other = sorted({*spellings(record.id), row.earlier_id or record.id}.difference(exact))
         subject = record.subject
         subjects = {*spellings(subject), row.earlier_subject or subject} if subject is not None else ()
-        return cls(exact, tuple(other), frozenset(subjects), str(Digest.of(record.image)))
+        return cls(exact, tuple(other), frozenset(subjects), str(Digest.of(record.payload)))
 
     @property
     def suppressible(self) -> dict[SuppressedKind, frozenset[str]]:
@@ -319,7 +319,7 @@ class _Checker:
 
     def _is_refused_as_public(self, row: Row, record: Record, report: ImportReport) -> bool:
         """Whether a record is refused because its image is public; if such images are allowed, it is counted."""
-        match = self._public.find(record.image) if self._public is not None else None
+        match = self._public.find(record.payload) if self._public is not None else None
         if match is None:
             return False
         if self._refuse_public:
@@ -351,7 +351,7 @@ class _Checker:
         example = check_row(row, self._source_classes, self._classes)
         if isinstance(example, str):
             return example
-        return Record(record_id, row.subject, example.label, example.image)
+        return Record(record_id, row.subject, example.label, example.payload)
 
     @staticmethod
     def _is_another(record: Record, row: Row, held: str, known: Mapping[str, _Known]) -> bool:
@@ -385,4 +385,4 @@ def _same(record: Record, row: Row, known: _Known) -> bool:
     else:
         same_subject = (canonical_or_none(subject) or subject) == canonical_name(record.subject)
         same_subject = same_subject or subject == row.earlier_subject
-    return same_subject and (label, image) == (record.label, Digest.of(record.image))
+    return same_subject and (label, image) == (record.label, Digest.of(record.payload))

@@ -1,8 +1,8 @@
 """Private records: the data that the training function is applied to.
 
-A record is an id, an optional subject (the person it is about), a label and the image bytes as given. `Records`
-holds
-metadata and payloads, and the parts of the workspace that have to change together with them in one transaction:
+A record is an id, an optional subject (the person it is about), a label and a payload, for instance the bytes of
+an image file. `Records` holds metadata and payloads, and the parts of the workspace that have to change together
+with them in one transaction:
 
 - ``names``: which records a name means, however it is spelled;
 - ``suppression``: keyed digests of deleted ids, subjects and images, which must not come back with a later import;
@@ -50,7 +50,7 @@ class Record:
     id: str
     subject: str | None
     label: int
-    image: bytes
+    payload: bytes
 
 
 class Records:
@@ -116,15 +116,15 @@ class Records:
 
     def index(self) -> list[RecordRef]:
         """References to all records, sorted by id (by code points, as Python sorts)."""
-        return sorted(RecordRef(each.id, each.label, each.image_digest) for each in self._index.read_all())
+        return sorted(RecordRef(each.id, each.label, each.payload_digest) for each in self._index.read_all())
 
     def refs(self, ids: Iterable[str]) -> list[RecordRef]:
         """References to these records, sorted by id."""
         return sorted(RecordRef(i, label, digest) for i, (_, label, digest) in self.find(ids).items())
 
     def find(self, ids: Iterable[str]) -> dict[str, tuple[str | None, int, Digest]]:
-        """Subject, label and image digest of those ids that exist."""
-        return {each.id: (each.subject, each.label, each.image_digest) for each in self._index.find("id", ids)}
+        """Subject, label and payload digest of those ids that exist."""
+        return {each.id: (each.subject, each.label, each.payload_digest) for each in self._index.find("id", ids)}
 
     def of_subjects(self, subjects: Iterable[str]) -> dict[str, list[str]]:
         """Record ids of each subject that has any, sorted; see `NameLookup.ids_of_subjects`."""
@@ -137,24 +137,24 @@ class Records:
             ids: record ids; a duplicate may be one of them, too.
             connection: an open one to use.
         """
-        payloads = {each.id: each.image_digest for each in self._index.find("id", ids, connection)}
+        payloads = {each.id: each.payload_digest for each in self._index.find("id", ids, connection)}
         holders: dict[Digest, set[str]] = {}
         for each in self._index.find("payload", set(payloads.values()), connection):
-            holders.setdefault(each.image_digest, set()).add(each.id)
+            holders.setdefault(each.payload_digest, set()).add(each.id)
         found = {record_id: holders[payload] - {record_id} for record_id, payload in payloads.items()}
         return {record_id: others for record_id, others in found.items() if others}
 
     def count_held(self, payloads: Iterable[Digest], connection: Connection | None = None) -> Counter[Digest]:
         """How many records hold each of these payloads, given by their digests."""
-        return Counter(each.image_digest for each in self._index.find("payload", payloads, connection))
+        return Counter(each.payload_digest for each in self._index.find("payload", payloads, connection))
 
     def index_payloads(self) -> None:
         """Compute what finds records by their payload where it is missing since an upgrade."""
         with self.database.transaction() as connection:
             self._index.index_payloads(connection)
 
-    def images(self, ids: Sequence[str]) -> list[bytes]:
-        """Image bytes of ``ids``, in their order, each compared with the digest in its record's metadata.
+    def payloads(self, ids: Sequence[str]) -> list[bytes]:
+        """Payloads of ``ids``, in their order, each compared with the digest in its record's metadata.
 
         Raises:
             UnknownRecordError: there is no such record.
@@ -189,7 +189,7 @@ class Records:
         query = select(*columns).join_from(records_table, _images, isouter=True)
 
         def check(record_id: str, row: Any) -> tuple[str, bytes | None]:
-            expected = RecordMetadata.decrypt(keys, row).image_digest
+            expected = RecordMetadata.decrypt(keys, row).payload_digest
             data = None if row.data is None else keys.decrypt(row.number, _images.name, row.data)
             return record_id, data if data is not None and Digest.of(data) == expected else None
 
@@ -212,11 +212,11 @@ class Records:
             return []
         keys = self.database.keys
         numbers = self.database.new_keys(connection, len(records))
-        metadata = [RecordMetadata(r.id, r.subject, r.label, Digest.of(r.image)) for r in records]
+        metadata = [RecordMetadata(r.id, r.subject, r.label, Digest.of(r.payload)) for r in records]
         rows = [self._index.make_row(number, each, entry) for number, each in zip(numbers, metadata, strict=True)]
         connection.execute(insert(records_table), rows)
         images = [
-            {"number": number, "data": keys.encrypt(number, "images", record.image)}
+            {"number": number, "data": keys.encrypt(number, "images", record.payload)}
             for number, record in zip(numbers, records, strict=True)
         ]
         connection.execute(insert(_images), images)
@@ -268,7 +268,7 @@ class Records:
     def delete(self, connection: Connection, ids: Sequence[str], *, subjects: Sequence[str] = ()) -> None:
         """Delete records with all that belongs to them, inside the caller's transaction.
 
-        Their ids, their images and ``subjects`` are put on the suppression list.
+        Their ids, their payloads and ``subjects`` are put on the suppression list.
         """
         images = [str(digest) for _, _, digest in self.find(ids).values()]
         self.statistics.exclude(connection, ids)

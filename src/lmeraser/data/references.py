@@ -17,9 +17,9 @@ class RecordRef:
     Attributes:
         id: the record's id.
         label: class index.
-        image_digest: digest of the payload's bytes.
+        payload_digest: digest of the payload's bytes.
     """
 
     id: str
     label: int
-    image_digest: Digest
+    payload_digest: Digest

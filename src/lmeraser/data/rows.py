@@ -93,7 +93,7 @@ class Row:
         id: of the record.
         subject: the person that the record is about.
         label: an index or a name; None if it is missing.
-        image: bytes of the image file; None if they are missing.
+        payload: bytes, for instance of the image file; None if they are missing.
         fault: why the row cannot be used, if that is known already.
         earlier_id: the id as versions before 0.2 wrote it, where they did so otherwise (17.0 for a float).
         earlier_subject: the same of the subject.
@@ -104,7 +104,7 @@ class Row:
     id: str
     subject: str | None
     label: int | str | None
-    image: bytes | None
+    payload: bytes | None
     fault: str = ""
     earlier_id: str | None = None
     earlier_subject: str | None = None
@@ -137,7 +137,7 @@ class Example:
     """A usable row: the class index in the workspace's list, and the image bytes."""
 
     label: int
-    image: bytes
+    payload: bytes
 
 
 def check_row(row: Row, source_classes: Sequence[str], classes: Sequence[str]) -> Example | str:
@@ -153,13 +153,13 @@ def check_row(row: Row, source_classes: Sequence[str], classes: Sequence[str]) -
     label = _label(row.label, source_classes or classes, classes)
     if isinstance(label, str):
         return label
-    if row.image is None:
+    if row.payload is None:
         return "no image"
     try:
-        decode(row.image)
+        decode(row.payload)
     except ImageError as error:
         return error.summary
-    return Example(label, row.image)
+    return Example(label, row.payload)
 
 
 def chunks(items: Iterable[T], size: int = 256, *, weigh: Callable[[T], int] | None = None) -> Iterator[list[T]]:
@@ -185,7 +185,7 @@ def chunks(items: Iterable[T], size: int = 256, *, weigh: Callable[[T], int] | N
 
 def row_chunks(rows: Iterable[Row]) -> Iterator[list[Row]]:
     """Rows in lists that fit in memory, however large their images are."""
-    return chunks(rows, weigh=lambda row: len(row.image or b""))
+    return chunks(rows, weigh=lambda row: len(row.payload or b""))
 
 
 def _label(label: int | str | None, names: Sequence[str], classes: Sequence[str]) -> int | str:
@@ -201,7 +201,7 @@ def with_file(row: Row, file: Path) -> Row:
     """The row with the content of its image file."""
     if (size := file.stat().st_size) > LARGEST_FILE:
         return replace(row, fault=f"a file of {size >> 20} MiB (the limit is {LARGEST_FILE >> 20} MiB)")
-    return replace(row, image=file.read_bytes())
+    return replace(row, payload=file.read_bytes())
 
 
 def choose_id(columns: Columns, position: int, stem: str, path: str | None, given: tuple[Any] | None) -> Any:

@@ -335,7 +335,7 @@ def _row(position: int, raw: Mapping[str, Any], columns: Columns, stem: str, bas
     row = named_row(position, record_id, subject, raw[columns.label], path or "")
     if image is not None:
         too_large = f"an image of {len(image) >> 20} MiB (the limit is {LARGEST_FILE >> 20} MiB)"
-        return replace(row, image=image) if len(image) <= LARGEST_FILE else replace(row, fault=too_large)
+        return replace(row, payload=image) if len(image) <= LARGEST_FILE else replace(row, fault=too_large)
     if not path or row.fault:
         return row
     if base is None:

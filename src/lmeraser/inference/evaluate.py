@@ -112,7 +112,7 @@ def training_set(records: Records, config: Config, executor: Executor, progress:
     ids = [record.id for record in index]
     known = records.derived.features(ids, key=feature_key(config, executor.backbone, executor.fingerprint))
     missing = [record_id for record_id in ids if record_id not in known]
-    known |= executor.embed(missing, records.images, progress)
+    known |= executor.embed(missing, records.payloads, progress)
     labels = np.array([record.label for record in index], dtype=np.int64)
     return TrainingSet(np.stack([known[record_id] for record_id in ids]), labels)
 
@@ -175,7 +175,7 @@ def evaluate_predictor(
             if not faults:
                 examples = [example for example in checked if isinstance(example, Example)]
                 labels.extend(example.label for example in examples)
-                yield [example.image for example in examples]
+                yield [example.payload for example in examples]
 
     batches = list(predictor.batches(images()))
     if faults:

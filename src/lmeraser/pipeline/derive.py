@@ -11,7 +11,7 @@ difference between a training and a deletion, and it cannot change the result. N
 carried over.
 
 A memo key is keyed with the workspace's secret and covers all inputs of a stage: the settings it reads, the
-backbone, and for each record the id, the label and the image's digest. The environment is not part of the key:
+backbone, and for each record the id, the label and the payload's digest. The environment is not part of the key:
 after an upgrade old results are kept, each with the fingerprint of the environment that made it, unless
 ``rederive`` is set.
 
@@ -76,7 +76,7 @@ class PipelineContext:
         cache: features and trie keys of single records.
         statistics: quantized embeddings of single records, and their sufficient statistics.
         executor: returns the executor; called only when one is needed.
-        fetch: image bytes of record ids.
+        fetch: payloads of record ids.
         secret: key of the memo keys.
         progress: receives progress reports.
         rederive: run stages again whose result was made in another environment.
@@ -229,7 +229,7 @@ class Pipeline:
                 "stage": "partition",
                 "settings": {name: settings[name] for name in ("seed", "backbone", "partition")},
                 "backbone": inputs.backbone,
-                "sample": [[record_id, by_id[record_id].image_digest] for record_id in sample],
+                "sample": [[record_id, by_id[record_id].payload_digest] for record_id in sample],
             }
         )
         entry = self._cached(key)
@@ -351,7 +351,7 @@ class Pipeline:
                 "settings": {name: settings[name] for name in inputs.config.constituent.reads},
                 "backbone": inputs.backbone,
                 "classes": inputs.classes,
-                "members": [[record.id, record.label, record.image_digest] for record in members],
+                "members": [[record.id, record.label, record.payload_digest] for record in members],
                 "start": start,
             }
         )
@@ -403,13 +403,13 @@ def slice_of(config: Config, record_id: str) -> int:
 
 
 def feature_key(config: Config, backbone: Digest, fingerprint: Digest) -> str:
-    """Identifies what features depend on besides the image."""
+    """Identifies what features depend on besides the payload."""
     settings = config.model_settings()["backbone"]
     return Digest.of_json({"settings": settings, "backbone": backbone, "fingerprint": fingerprint})
 
 
 def embedding_key(config: Config, backbone: Digest, fingerprint: Digest) -> Digest:
-    """Identifies what quantized embeddings depend on besides the image."""
+    """Identifies what quantized embeddings depend on besides the payload."""
     views = list(config.embedding.views)
     frame = [config.seed, config.prompt_width] if "frame" in views else None
     return Digest.of_json({"features": feature_key(config, backbone, fingerprint), "views": views, "frame": frame})

@@ -104,7 +104,7 @@ def run_checks(executor: LocalExecutor, config: Config) -> SelfTestReport:
 
 
 def _tunes_on_images(config: Config) -> bool:
-    return config.constituent.kind != "none" and config.constituent.tuned_on == "images"
+    return config.constituent.kind != "none" and config.constituent.tuned_on == "payloads"
 
 
 def _tuning_is_deterministic(executor: LocalExecutor, config: Config) -> bool:

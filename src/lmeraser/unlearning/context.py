@@ -41,7 +41,7 @@ def cached_context(session: Session, *, rederive: bool = False) -> PipelineConte
         cache=workspace.records.derived,
         statistics=workspace.records.statistics,
         executor=session.executors.for_training,
-        fetch=workspace.records.images,
+        fetch=workspace.records.payloads,
         secret=workspace.secret,
         progress=session.progress,
         rederive=rederive,
@@ -64,7 +64,7 @@ def temporary_context(
         cache=ReadOnlyCache(features),
         statistics=InMemoryStatistics(),
         executor=session.executors.for_training if executor is None else lambda: executor,
-        fetch=workspace.records.images,
+        fetch=workspace.records.payloads,
         secret=workspace.secret,
         progress=session.progress,
     )

@@ -313,9 +313,9 @@ def search(
     searched = {Digest.of(data) for data in probes.values()}
     index = records.index()
     mismatched = set(records.mismatched([record.id for record in index]))
-    held = [record.id for record in index if record.image_digest in searched]
+    held = [record.id for record in index if record.payload_digest in searched]
     others = [record.id for record in index if record.id not in mismatched.union(held)]
-    retained = (data for record_id in others for data in records.images([record_id]))
+    retained = (data for record_id in others for data in records.payloads([record_id]))
     sealed = ((f"records.db, {table}", data) for table, data in workspace.database.decrypted_values())
     opened = itertools.chain(sealed, workspace.bucket.all_versions() if workspace.bucket else ())
     texts = dict.fromkeys(way for name in names for way in (name, *sorted(spellings(name))))

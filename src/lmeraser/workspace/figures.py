@@ -39,7 +39,7 @@ def clusters_png(workspace: Workspace, model: Model) -> bytes:
     # One picture of all: an axis for each record's would take seconds to lay out.
     mosaic = np.full((height * _CELL, _PER_CLUSTER * _CELL, 3), 255, np.uint8)
     for row, (_, ids) in enumerate(largest):
-        for column, data in enumerate(workspace.records.images(ids[:_PER_CLUSTER])):
+        for column, data in enumerate(workspace.records.payloads(ids[:_PER_CLUSTER])):
             top, left = row * _CELL, column * _CELL
             mosaic[top : top + _SIDE, left : left + _SIDE] = to_canvas(decode(data), _SIDE)
     figure = _figure(_PER_CLUSTER * 0.5 + 1.2, height * 0.5)

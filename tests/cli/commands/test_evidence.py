@@ -81,7 +81,7 @@ def test_a_pending_request_is_cancelled(run: Run, work: Path) -> None:
 
 def test_a_prediction_says_that_it_went_around_a_quarantined_cluster(run: Run, work: Path, tmp_path: Path) -> None:
     with Eraser(work) as eraser:
-        (tmp_path / "image.png").write_bytes(eraser.workspace.records.images(["digit-0002"])[0])
+        (tmp_path / "image.png").write_bytes(eraser.workspace.records.payloads(["digit-0002"])[0])
     w = ("-w", work)
     (before,) = run(*w, "predict", tmp_path / "image.png", "--json").json
     run(*w, "requests", "accept", "--id", "digit-0002")
@@ -133,7 +133,7 @@ def test_ones_own_signing_key(run: Run, tmp_path: Path) -> None:
 
 def test_residue_exits_with_1_where_something_is_left(run: Run, work: Path, tmp_path: Path) -> None:
     with Eraser(work) as eraser:
-        (tmp_path / "probe.png").write_bytes(eraser.workspace.records.images(["digit-0002"])[0])
+        (tmp_path / "probe.png").write_bytes(eraser.workspace.records.payloads(["digit-0002"])[0])
     w = ("-w", work)
     probe = ("--probe", tmp_path / "probe.png", "--id", "digit-0002")
     found = run(*w, "residue", *probe)

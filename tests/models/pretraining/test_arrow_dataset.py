@@ -62,7 +62,7 @@ def test_every_fault_is_listed_and_nothing_is_left(tmp_path: Path) -> None:
     assert [fault.split(":")[0] for fault in caught.value.faults] == [f"row {n} (id 'r{n}')" for n in (3, 7, 299)]
     assert list(tmp_path.iterdir()) == []
     images = written(tmp_path, source(faulty()), skip_bad=True)
-    assert [images[place].image for place in range(len(images))] == [
+    assert [images[place].payload for place in range(len(images))] == [
         image(n) for n in range(310) if n not in (3, 7, 299)
     ]
 

@@ -90,7 +90,7 @@ def test_a_step_is_torchs_own_on_the_hashed_batch(images: ArrowDataset, tmp_path
         for start in (0, 6, 12):
             seen, labels = [], []
             for place in places[start : start + 6]:
-                image = decode(images[place].image).resize((18, 18), Image.Resampling.BILINEAR)
+                image = decode(images[place].payload).resize((18, 18), Image.Resampling.BILINEAR)
                 row, column, mirror = below(0, "public augment", (3, 3, 2), epoch, place)
                 cut = np.asarray(image.crop((column, row, column + 16, row + 16)))
                 seen.append(cut[:, ::-1] if mirror else cut)

@@ -93,11 +93,11 @@ def test_any_deletion_tunes_everything_and_reports_say_so(tmp_path: Path) -> Non
         eraser.request(ids=["digit-0003"])
         assert eraser.quarantined() == {0, 1, 2}
         with pytest.raises(NoModelError, match="All parts of the model are in quarantine"):
-            eraser.predict(eraser.workspace.records.images(["digit-0005"]))
+            eraser.predict(eraser.workspace.records.payloads(["digit-0005"]))
         report = eraser.unlearn()
         assert report.training is not None
         assert (report.training.stage_counts["tuned"], report.training.stage_counts["tuned_records"]) == (3, 19)
         assert eraser.quarantined() == frozenset()
-        assert eraser.predict(eraser.workspace.records.images(["digit-0005"]))[0].clusters == (0, 1, 2)
+        assert eraser.predict(eraser.workspace.records.payloads(["digit-0005"]))[0].clusters == (0, 1, 2)
         audit = eraser.audit(clusters=1)
         assert (audit.identical, audit.clusters_checked) == (True, 3)

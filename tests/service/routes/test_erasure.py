@@ -293,7 +293,7 @@ def test_if_it_is_not_known_what_to_leave_out_requests_are_accepted_and_nothing_
     def broken(served: ModelHolder) -> None:
         raise OSError("patient 17")
 
-    image = api.service.workspace.records.images([OTHER])[0]
+    image = api.service.workspace.records.payloads([OTHER])[0]
     with monkeypatch.context() as patch:
         patch.setattr(ModelHolder, "_read_current", broken)
         wanted = erasure(GONE)

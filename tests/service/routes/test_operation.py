@@ -25,7 +25,7 @@ def test_ready_is_not_said_when_nothing_is_left_to_predict_with(api: Running) ->
 
 def test_metrics_tell_of_requests_images_and_calls(api: Running) -> None:
     api.file("digit-0003")
-    api.predict(*api.service.workspace.records.images(["digit-0001", "digit-0002"]))
+    api.predict(*api.service.workspace.records.payloads(["digit-0001", "digit-0002"]))
     until(lambda: not api.service.prediction_queue.waiting_images)  # the answer comes before they are taken off
     text = api.get("/metrics", "read").text
     for line in (

@@ -22,7 +22,7 @@ network, trained, root, api = fixtures("prompts", max_images=8)
 
 def images(api: Running, count: int) -> list[bytes]:
     records = api.service.workspace.records
-    return records.images(api.service.eraser.record_ids()[:count])
+    return records.payloads(api.service.eraser.record_ids()[:count])
 
 
 def of_the_library(api: Running, some: list[bytes]) -> list[dict[str, Any]]:

@@ -49,8 +49,8 @@ def write_arrow_dataset(source: Source, folder: Path, *, skip_bad: bool, progres
         with storage_errors(folder):
             with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, _SCHEMA) as writer:
                 for chunk in chunks(_valid_examples(source, faults, progress), _BATCH):
-                    digests += b"".join(digest for example in chunk for digest in image_digests(example.image))
-                    columns = [[example.image for example in chunk], [example.label for example in chunk]]
+                    digests += b"".join(digest for example in chunk for digest in image_digests(example.payload))
+                    columns = [[example.payload for example in chunk], [example.label for example in chunk]]
                     arrays = [pa.array(c, f.type) for c, f in zip(columns, _SCHEMA, strict=True)]
                     writer.write_batch(pa.record_batch(arrays, schema=_SCHEMA))
             if faults and not skip_bad:

@@ -163,7 +163,7 @@ def _accuracy(
                 faults=faults,
                 next_step=f"correct or remove these rows of {source.name}",
             )
-        canvases = np.stack([to_canvas(decode(example.image), recipe.canvas_size) for example in examples])
+        canvases = np.stack([to_canvas(decode(example.payload), recipe.canvas_size) for example in examples])
         pixels = central_crop(canvases, recipe.image_size)
         with torch.inference_mode():
             predicted = network(pixel_values=network_input(pixels, device)).logits.argmax(dim=1).tolist()

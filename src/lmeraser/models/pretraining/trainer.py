@@ -154,7 +154,7 @@ class Trainer:
                 examples = [self._images[index] for index in indices]
                 augment = partial(_augmented, self._recipe, epoch)
                 pixels = [
-                    pool.submit(augment, index, example.image)
+                    pool.submit(augment, index, example.payload)
                     for index, example in zip(indices, examples, strict=True)
                 ]
                 waiting.append((pixels, [example.label for example in examples]))
