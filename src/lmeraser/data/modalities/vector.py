@@ -1,0 +1,110 @@
+"""Vectors as payloads: little-endian float32 numbers, all finite, as many as the settings say."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lmeraser.config.schema import Config
+from lmeraser.data.modalities.base import PayloadFormat
+from lmeraser.errors import InputError
+
+COLUMNS = ("vector", "embedding", "embeddings", "features")
+
+_SHOWN = 4  # numbers of a vector in one line
+
+
+def vector_payload(value: Any, length: int) -> bytes:
+    """The payload of a vector.
+
+    Args:
+        value: an array or a sequence of numbers; converted to float32.
+        length: how many numbers it has to have.
+
+    Raises:
+        ValueError: it is no vector of this length, or has a number that is not finite; says which.
+    """
+    return _as_vector(value, length).astype("<f4").tobytes()
+
+
+def check_vector(payload: bytes, length: int) -> None:
+    """Refuse bytes that are not the payload of a vector of this length.
+
+    Raises:
+        ValueError: they are none; says why.
+    """
+    if len(payload) != 4 * length:
+        raise ValueError(f"{len(payload)} bytes instead of {4 * length} (a vector of {length} numbers)")
+    _as_vector(np.frombuffer(payload, dtype="<f4"), length)
+
+
+def read_vector(value: Any, length: int) -> NDArray[np.float32]:
+    """A vector to classify, float32 [length]: an array, a sequence of numbers, or the bytes of a payload.
+
+    Raises:
+        InputError: it is none.
+    """
+    try:
+        if isinstance(value, bytes | bytearray | memoryview):
+            check_vector(bytes(value), length)
+            return np.frombuffer(bytes(value), dtype="<f4").astype(np.float32)
+        return _as_vector(value, length)
+    except ValueError as error:
+        raise InputError(
+            "Not a vector", got=str(error), next_step=f"give {length} finite numbers, as float32"
+        ) from error
+
+
+def _as_vector(value: Any, length: int) -> NDArray[np.float32]:
+    try:
+        numbers = np.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"a value of type {type(value).__name__} instead of a vector") from error
+    if numbers.dtype.kind not in "fiu" or isinstance(value, str | bytes):
+        raise ValueError(f"a value of type {type(value).__name__} instead of a vector of numbers")
+    if numbers.shape != (length,):
+        shape = f"{len(numbers)} numbers" if numbers.ndim == 1 else f"shape {list(numbers.shape)}"
+        raise ValueError(f"a vector of {shape} instead of {length} numbers")
+    with np.errstate(over="ignore"):
+        vector: NDArray[np.float32] = numbers.astype(np.float32)
+    if not (finite := np.isfinite(vector)).all():
+        place = int(np.argmin(finite))
+        raise ValueError(f"number {place} of the vector is not finite as float32: {numbers[place]}")
+    return vector
+
+
+class VectorFormat(PayloadFormat):
+    """Vectors of one length.
+
+    Args:
+        length: of each.
+    """
+
+    noun = "vector"
+    columns = COLUMNS
+    suffix = ".f32"
+    media_type = "application/octet-stream"
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+
+    def payload(self, value: Any) -> bytes:
+        """The payload of an array or a sequence. Raises as `vector_payload`."""
+        return vector_payload(value, self.length)
+
+    def check(self, payload: bytes) -> None:
+        """Refuse bytes that are no vector. Raises as `check_vector`."""
+        check_vector(payload, self.length)
+
+    def describe(self, payload: bytes) -> str:
+        """The first numbers."""
+        shown = ", ".join(f"{number:.3g}" for number in np.frombuffer(payload[: 4 * _SHOWN], dtype="<f4"))
+        return f"[{shown}, \N{HORIZONTAL ELLIPSIS}] ({len(payload) // 4} numbers)"
+
+
+def open_format(config: Config) -> VectorFormat:
+    """Vectors of the length of the settings."""
+    assert config.data.length is not None  # as the settings were checked
+    return VectorFormat(config.data.length)

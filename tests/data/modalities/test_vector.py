@@ -1,0 +1,67 @@
+"""Payloads of vectors: finite float32 numbers, whatever type they come in."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from numpy.typing import NDArray
+
+from lmeraser.data.modalities.vector import check_vector, vector_of, vector_payload
+
+VECTORS = arrays.arrays(np.float32, st.integers(1, 20), elements={"allow_nan": False, "allow_infinity": False})
+
+
+@given(VECTORS)
+def test_a_vector_comes_back_bit_by_bit_in_whatever_it_was_given(vector: NDArray[np.float32]) -> None:
+    payload = vector_payload(vector, vector.size)
+
+    assert vector_of(payload).tobytes() == vector.tobytes() == payload
+    check_vector(payload, vector.size)
+    assert vector_payload(vector.tolist()) == payload
+    assert vector_payload(vector.astype(">f8")) == payload
+    assert vector_payload(np.stack([vector, vector], axis=1)[:, 1]) == payload  # not contiguous
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64, np.int8, np.uint16, np.int64])
+def test_numbers_of_other_types_are_rounded_to_float32(dtype: type) -> None:
+    assert vector_of(vector_payload(np.array([1, 3, 100], dtype))).tolist() == [1, 3, 100]
+
+
+@pytest.mark.parametrize(
+    ("value", "fault"),
+    [
+        (None, "no vector"),
+        (float("nan"), "no vector"),
+        ("0.1, 0.2", "a value of type str, not a vector"),
+        (0.5, "a value of type float, not a vector"),
+        ([1.0, 2.0], "a vector of 2 numbers (this workspace has vectors of 3)"),
+        ([], "a vector of 0 numbers (this workspace has vectors of 3)"),
+        ([1.0, float("nan"), 2.0], "a vector whose number 2 is nan, which is not finite"),
+        ([1.0, 2.0, -np.inf], "a vector whose number 3 is -inf, which is not finite"),
+        ([1e39, 1.0, 2.0], "a vector whose number 1 is too large for float32"),
+        ([1.0, None, 2.0], "a vector whose number 2 is missing"),
+        (["1", "2", "3"], "a vector of values that are not integers or floats"),
+        ([True, False, True], "a vector of values that are not integers or floats"),
+        ([1j, 2, 3], "a vector of values that are not integers or floats"),
+        ([10**400, 1, 2], "a vector of values that are not integers or floats"),
+        ([[1.0], [1.0, 2.0]], "a value that is not a list of numbers"),
+        (np.zeros((1, 3)), "an array of shape (1, 3), not a vector"),
+    ],
+)
+def test_what_is_refused(value: object, fault: str) -> None:
+    with pytest.raises(ValueError) as error:
+        vector_payload(value, 3)
+
+    assert str(error.value) == fault
+
+
+@pytest.mark.parametrize(
+    ("payload", "fault"),
+    [(b"12345", "5 bytes, which are no float32 numbers"), (b"\0\0\xc0\x7f", "not finite"), (b"", "0 numbers")],
+)
+def test_bytes_that_are_no_payload(payload: bytes, fault: str) -> None:
+    with pytest.raises(ValueError, match=fault):
+        check_vector(payload)
