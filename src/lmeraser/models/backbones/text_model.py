@@ -27,7 +27,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lmeraser.config.schema import BackboneConfig, Config
+from lmeraser.config.schema import Config
 from lmeraser.core.digests import Digest
 from lmeraser.errors import BackboneError
 from lmeraser.models.backbone_names import BUNDLED_TEXT, HUB
@@ -35,7 +35,7 @@ from lmeraser.models.backbones.base import DTYPES, Backbone, TokenInput, probe_g
 from lmeraser.models.backbones.frozen import freeze
 from lmeraser.models.backbones.loading import check_complete, first_line
 from lmeraser.models.backbones.location import Location
-from lmeraser.models.backbones.sentence_transformers import SentenceRecipe, read_recipe
+from lmeraser.models.backbones.sentence_transformers import read_recipe
 from lmeraser.models.backbones.text_tokens import LayerTokens, find_layers
 from lmeraser.models.backbones.tokenization import TextTokenizer
 
@@ -44,8 +44,9 @@ _PACKAGE_DIGEST = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d
 _ATTENTION = "lmeraser"
 _SHORTEST = 8  # tokens that lengths are padded to multiples of
 _PROBE = 48  # tokens of a probe
-_PROBE_TEXT = (  # tokenized by every probe, so that the canary tells tokenizers apart
-    "Straße, naïve café; 東京 – Привет! It's 12,345.67 €: \u0627\u0644\u0639\u0631\u0628\u064a\u0629 e\u0301 \U0001f600\tTabs\nand LINES"
+_PROBE_TEXT = (  # tokenized by a probe, so that the canary tells tokenizers apart
+    "Stra\u00dfe, na\u00efve caf\u00e9; \u6771\u4eac \u2013 It's 12,345.67 \u20ac: "
+    "\u0627\u0644\u0639\u0631\u0628\u064a\u0629 \U0001f600\tTabs\nand LINES"
 )
 
 
@@ -82,7 +83,7 @@ class TextBackbone(Backbone):
             prefix=self.prefix,
             lower=self._recipe.lower,
         )
-        self._skipped = 0 if self._recipe.pools_prefix or not self.prefix else self._tokenizer.fixed
+        self._skipped = 0 if self._recipe.pools_prefix or not self.prefix else self._tokenizer.prefix_alone()
         self._windows = config.text.windows
         self._model: Any = None
         self._load(config)
@@ -162,7 +163,7 @@ class TextBackbone(Backbone):
         return nn.functional.normalize(features, dim=1) if self.normalize else features
 
     def _hidden(self, model: Any, ids: Tensor, mask: Tensor, tokens: Tensor | None) -> tuple[Tensor, Any]:
-        """The last hidden states of the text's places, [n, places, d], and the pooler's output, if there is one."""
+        """The last hidden states of the text's places, [n, places, d], and the pooler's output if it has one."""
         if tokens is None:
             output = model(input_ids=ids, attention_mask=mask.long())
             return output.last_hidden_state, getattr(output, "pooler_output", None)
@@ -232,7 +233,7 @@ class TextBackbone(Backbone):
                 why = first_line(error)
         raise BackboneError(
             "The backbone cannot compute features with these settings",
-            got=f"{own.name} with backbone.pooling = {own.pooling!r} and text.max_tokens = {self.max_tokens}: {why}",
+            got=f"{own.name} with backbone.pooling = {own.pooling!r} and {self.max_tokens} tokens: {why}",
             next_step="set backbone.pooling to a pooling that the model has, and text.max_tokens to a length that "
             "it was trained on",
         )
@@ -327,10 +328,19 @@ def _location(name: str) -> Location:
 
 def _check_exists(location: Location, name: str) -> None:
     """Refuse a name that is neither a folder with a model nor one on the hub."""
-    if not location.local_files_only or (Path(location.name) / "modules.json").is_file():
-        return
-    if Path(location.name).is_dir() and not (Path(location.name) / "config.json").is_file():
-        raise _cannot_be_loaded(name, "the folder has no config.json")
+    try:
+        found = location.file("config.json") or location.file("modules.json")
+    except Exception as error:  # transformers raises OSError and others of the hub's library
+        raise _cannot_be_loaded(name, _reason(location, error)) from error
+    if found is None:
+        raise _cannot_be_loaded(name, "it has no config.json")
+
+
+def _reason(location: Location, error: Exception) -> str:
+    """Why a model cannot be loaded; transformers explains a missing folder by a hub that it could not reach."""
+    if location.local_files_only and not Path(location.name).exists() and isinstance(error, OSError):
+        return "there is no such folder, and the hub's cache holds no model of this name"
+    return first_line(error)
 
 
 def _load_model(location: Location, name: str, subfolder: str, attention: str) -> tuple[Any, set[str]]:
@@ -357,11 +367,7 @@ def _load_model(location: Location, name: str, subfolder: str, attention: str) -
             location.name, attn_implementation=attention, output_loading_info=True, **arguments
         )
     except Exception as error:  # transformers raises OSError, ValueError, KeyError... with long explanations
-        if location.local_files_only and not Path(location.name).exists() and isinstance(error, OSError):
-            why = "there is no such folder, and the hub's cache holds no model of this name"
-        else:
-            why = first_line(error)
-        raise _cannot_be_loaded(name, why) from error
+        raise _cannot_be_loaded(name, _reason(location, error)) from error
     if hasattr(model.config, "use_cache"):
         model.config.use_cache = False
     mismatched = [key if isinstance(key, str) else key[0] for key in report["mismatched_keys"]]
@@ -423,8 +429,11 @@ def _positions(model: Any) -> int:
     limits = [int(value) for value in _values(model.config, "max_position_embeddings", "n_positions")]
     limits = [value for value in limits if value > 0]
     # Rotary frequencies that change beyond the original length would depend on the passes before.
-    ropes = [rope for rope in _values(model.config, "rope_parameters", "rope_scaling") if isinstance(rope, dict)]
-    for rope in (*ropes, *(part for rope in ropes for part in rope.values() if isinstance(part, dict))):
+    whole = [rope for rope in _values(model.config, "rope_parameters", "rope_scaling") if isinstance(rope, dict)]
+    parts = [
+        part for rope in whole for part in rope.values() if isinstance(part, dict)
+    ]  # one for each kind of layer
+    for rope in (*whole, *parts):
         if rope.get("rope_type") in ("dynamic", "longrope"):
             original = rope.get("original_max_position_embeddings") or min(limits, default=512)
             limits.append(int(original))

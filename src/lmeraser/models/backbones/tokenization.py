@@ -82,6 +82,14 @@ class TextTokenizer:
         """Number of tokens of the body in a window of ``limit`` tokens."""
         return limit - self._around
 
+    def prefix_alone(self) -> int:
+        """Number of tokens of the prefix as a text of its own, with the special ones before it.
+
+        A publisher who does not pool the prefix leaves out so many.
+        """
+        of_text = [sequence is not None for sequence in self._backend.encode(self._prefix).sequence_ids]
+        return len(of_text) - (of_text[::-1].index(True) if True in of_text else 0)
+
     def windows(self, text: str, limit: int, most: int) -> list[NDArray[np.int64]]:
         """The windows of a text.
 
