@@ -50,7 +50,8 @@ def publishers(folder: Path, text: str, pooling: str) -> Tensor:
     inputs.pop("token_type_ids", None)
     with torch.no_grad():
         hidden = model(**inputs).last_hidden_state[0]
-    return {"mean": hidden.mean(0), "last": hidden[-1], "cls": hidden[0]}[pooling]
+    pooled: Tensor = hidden.mean(0) if pooling == "mean" else hidden[-1]
+    return pooled
 
 
 def examine(family: str, folder: Path) -> None:
