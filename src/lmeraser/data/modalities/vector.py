@@ -16,12 +16,12 @@ COLUMNS = ("vector", "embedding", "embeddings", "features")
 _SHOWN = 4  # numbers of a vector in one line
 
 
-def vector_payload(value: Any, length: int) -> bytes:
+def vector_payload(value: Any, length: int | None = None) -> bytes:
     """The payload of a vector.
 
     Args:
         value: an array or a sequence of numbers; converted to float32.
-        length: how many numbers it has to have.
+        length: how many numbers it has to have; None: any.
 
     Raises:
         ValueError: it is no vector of this length, or has a number that is not finite; says which.
@@ -29,15 +29,24 @@ def vector_payload(value: Any, length: int) -> bytes:
     return _as_vector(value, length).astype("<f4").tobytes()
 
 
-def check_vector(payload: bytes, length: int) -> None:
+def check_vector(payload: bytes, length: int | None = None) -> None:
     """Refuse bytes that are not the payload of a vector of this length.
 
     Raises:
         ValueError: they are none; says why.
     """
+    if length is None:
+        length, rest = divmod(len(payload), 4)
+        if rest:
+            raise ValueError(f"{len(payload)} bytes, not a multiple of 4")
     if len(payload) != 4 * length:
         raise ValueError(f"{len(payload)} bytes instead of {4 * length} (a vector of {length} numbers)")
     _as_vector(np.frombuffer(payload, dtype="<f4"), length)
+
+
+def vector_of(payload: bytes) -> NDArray[np.float32]:
+    """The numbers of a payload, float32 [length]."""
+    return np.frombuffer(payload, dtype="<f4").astype(np.float32)
 
 
 def read_vector(value: Any, length: int) -> NDArray[np.float32]:
@@ -49,7 +58,7 @@ def read_vector(value: Any, length: int) -> NDArray[np.float32]:
     try:
         if isinstance(value, bytes | bytearray | memoryview):
             check_vector(bytes(value), length)
-            return np.frombuffer(bytes(value), dtype="<f4").astype(np.float32)
+            return vector_of(bytes(value))
         return _as_vector(value, length)
     except ValueError as error:
         raise InputError(
@@ -57,16 +66,17 @@ def read_vector(value: Any, length: int) -> NDArray[np.float32]:
         ) from error
 
 
-def _as_vector(value: Any, length: int) -> NDArray[np.float32]:
+def _as_vector(value: Any, length: int | None) -> NDArray[np.float32]:
     try:
         numbers = np.asarray(value)
     except (TypeError, ValueError) as error:
         raise ValueError(f"a value of type {type(value).__name__} instead of a vector") from error
     if numbers.dtype.kind not in "fiu" or isinstance(value, str | bytes):
         raise ValueError(f"a value of type {type(value).__name__} instead of a vector of numbers")
-    if numbers.shape != (length,):
-        shape = f"{len(numbers)} numbers" if numbers.ndim == 1 else f"shape {list(numbers.shape)}"
-        raise ValueError(f"a vector of {shape} instead of {length} numbers")
+    if numbers.ndim != 1 or numbers.size == 0:
+        raise ValueError(f"an array of shape {list(numbers.shape)} instead of a vector")
+    if length is not None and len(numbers) != length:
+        raise ValueError(f"a vector of {len(numbers)} numbers instead of {length}")
     with np.errstate(over="ignore"):
         vector: NDArray[np.float32] = numbers.astype(np.float32)
     if not (finite := np.isfinite(vector)).all():
