@@ -46,7 +46,8 @@ from lmeraser.core.progress import Progress, silent
 from lmeraser.data import sources
 from lmeraser.data.importing import import_records
 from lmeraser.inference.predictor import Predictor
-from lmeraser.models.environment import deterministic, probe_images
+from lmeraser.models.backbones.base import ImageBackbone
+from lmeraser.models.environment import deterministic
 from lmeraser.pipeline.executors.base import Fetch, TuneResult, TuneTask
 from lmeraser.pipeline.executors.local import LocalExecutor
 from lmeraser.pipeline.self_test import measure, run_checks
@@ -463,6 +464,7 @@ def alternatives(machine: Machine) -> Rows:
     network = TransformerFeatures(machine.network).to(machine.device)
     config = machine.config()
     backbone = executor.network
+    assert isinstance(backbone, ImageBackbone)
     work = Work(
         images=list(cluster.images.values()),
         labels=cluster.labels,
@@ -528,7 +530,7 @@ def step_profile(machine: Machine) -> Rows:
 def _profiled(executor: LocalExecutor) -> dict[str, float]:
     """Microseconds of a few micro-batches by kernel on a GPU, by operation on a CPU."""
     backbone = executor.network
-    images = probe_images(backbone, seed=0)
+    images = backbone.probe(seed=0)
     prompt = torch.zeros_like(images[:1]).requires_grad_(True)
 
     def step() -> None:

@@ -20,7 +20,8 @@ from datasets import Image, load_dataset
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 
-from lmeraser.config.schema import View, parse
+from lmeraser.config.modalities import View
+from lmeraser.config.schema import parse
 from lmeraser.core.console import print_rows
 from lmeraser.core.lda import solve
 from lmeraser.core.sufficient_statistics import SCALE, SufficientStatistics, dequantize, embedding, quantize

@@ -26,6 +26,7 @@ from lmeraser.cli.demo import handwritten_digits
 from lmeraser.config.schema import parse
 from lmeraser.data.images import decode
 from lmeraser.inference.predictor import Predictor
+from lmeraser.models.backbones.base import ImageBackbone
 from measuring import compare, keep, parser_of, seconds
 
 
@@ -44,13 +45,14 @@ def main() -> None:
         eraser.train()
         predictor = Predictor(eraser.workspace.generations.require(), eraser.workspace.store, eraser.executor())
         network = eraser.executor().network
+        assert isinstance(network, ImageBackbone)
         micro = config.backbone.micro_batch
         frame = torch.randn(1, 3, network.image_size, network.image_size)
         parts = [images[start : start + micro] for start in range(0, len(images), micro)]
         executor = eraser.executor()
 
         def read(part: list[bytes]) -> torch.Tensor:
-            return executor.look([decode(data) for data in part], "clean")
+            return executor.encoder.input([decode(data) for data in part], "clean")
 
         def passes(batch: torch.Tensor) -> None:
             with torch.inference_mode():

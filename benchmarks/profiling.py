@@ -15,8 +15,8 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from lmeraser.config.schema import parse
-from lmeraser.models.backbones import Backbone, load_backbone
-from lmeraser.models.environment import deterministic, probe_images
+from lmeraser.models.environment import deterministic
+from lmeraser.models.modalities import Backbone, load_backbone
 from tuning import random_transformer
 
 WORDS = {  # operations by the beginning of their name
@@ -33,7 +33,7 @@ WORDS = {  # operations by the beginning of their name
 
 def shares(backbone: Backbone, steps: int) -> dict[str, float]:
     """Share of the time of a step by kind of operation."""
-    images = probe_images(backbone, seed=0)
+    images = backbone.probe(seed=0)
     prompt = torch.zeros_like(images[:1]).requires_grad_(True)
 
     def step() -> None:

@@ -28,7 +28,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from lmeraser.config.schema import Config, View, parse
+from lmeraser.config.modalities import View
+from lmeraser.config.schema import Config, parse
 from lmeraser.core.digests import Digest
 from lmeraser.core.progress import Progress, silent
 from lmeraser.core.sufficient_statistics import stack_quantized
@@ -70,7 +71,7 @@ class Simulated:
         return self._centres
 
     def embed(
-        self, ids: Sequence[str], fetch: Fetch, progress: Progress, views: Sequence[View] = ("clean",)
+        self, ids: Sequence[str], fetch: Fetch, progress: Progress, views: Sequence[View] = ()
     ) -> Iterator[tuple[str, Vector]]:
         """A centre and noise, by the number in the id."""
         for record_id in ids:

@@ -24,6 +24,7 @@ from torch import Tensor
 from baselines import EfficientNetFeatures, TransformerFeatures, Work, plain, reference
 from lmeraser.config.schema import parse
 from lmeraser.core.digests import Digest
+from lmeraser.models.backbones.base import ImageBackbone
 from lmeraser.models.backbones.frozen import FrozenLinear
 from lmeraser.pipeline.executors.base import TuneTask
 from lmeraser.pipeline.executors.local import LocalExecutor
@@ -67,6 +68,7 @@ class Ours:
     def work(self) -> Work:
         """The same work for the others."""
         network = self.executor.network
+        assert isinstance(network, ImageBackbone)
         return Work(
             images=list(self.images.values()),
             labels=self.labels,

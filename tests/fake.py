@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from lmeraser.config.schema import View
+from lmeraser.config.modalities import View
 from lmeraser.core.digests import Digest
 from lmeraser.core.progress import Progress
 from lmeraser.core.tensors import from_bytes, to_bytes
@@ -33,12 +33,12 @@ class Fake:
         return np.random.default_rng(0).standard_normal((12, 6)).astype(np.float32)
 
     def embed(
-        self, ids: Sequence[str], fetch: Fetch, progress: Progress, views: Sequence[View] = ("clean",)
+        self, ids: Sequence[str], fetch: Fetch, progress: Progress, views: Sequence[View] = ()
     ) -> Iterator[tuple[str, Vector]]:
         for record_id in ids:
             self.embedded.append(record_id)
             parts = []
-            for view in views:
+            for view in views or ("clean",):
                 seen = fetch([record_id])[0] + (b"" if view == "clean" else view.encode())
                 seed = int.from_bytes(hashlib.sha256(seen).digest()[:4], "big")
                 parts.append(np.random.default_rng(seed).standard_normal(6).astype(np.float32))

@@ -20,9 +20,11 @@ from lmeraser.config.schema import Config, parse
 from lmeraser.core.digests import Digest
 from lmeraser.core.seeding import below, order
 from lmeraser.data.images import Canvases
-from lmeraser.models.backbones.base import Backbone, channel_constants
+from lmeraser.models.backbones.base import Backbone, ImageBackbone, channel_constants
 from lmeraser.models.backbones.frozen import freeze
 from lmeraser.models.environment import deterministic
+from lmeraser.models.modalities.base import MemberInputs
+from lmeraser.models.modalities.image import ImageMembers
 from lmeraser.models.tuners import create_tuner
 from lmeraser.models.tuners.base import Members, serial_map
 
@@ -36,7 +38,7 @@ class Pool(nn.Module):
         return x.mean(dim=(2, 3))
 
 
-class Small(Backbone):
+class Small(ImageBackbone):
     """A frozen convolution and a mean over the image, differentiable like any other backbone.
 
     Args:
@@ -56,10 +58,10 @@ class Small(Backbone):
         self.garbage = garbage
         self.shapes: set[tuple[int, ...]] = set()
 
-    def features(self, images: Tensor, prompt: Tensor | None = None) -> Tensor:
-        self.shapes.add(tuple(images.shape))
-        black = (images.detach() == -1).all(dim=(1, 2, 3))
-        pooled: Tensor = self.features_network(images if prompt is None else images + prompt)
+    def features(self, inputs: Tensor, prompt: Tensor | None = None) -> Tensor:
+        self.shapes.add(tuple(inputs.shape))
+        black = (inputs.detach() == -1).all(dim=(1, 2, 3))
+        pooled: Tensor = self.features_network(inputs if prompt is None else inputs + prompt)
         return pooled + self.garbage * black[:, None]
 
     def network(self) -> nn.Module:
@@ -76,6 +78,11 @@ def config(**changes: Any) -> Config:
         "tuning": {**tuning, **changes.pop("tuning", {})},
     }
     return parse({**base, **changes})
+
+
+def for_tuning(known: Members[Canvases], chosen: Config, backbone: Backbone) -> Members[MemberInputs]:
+    """The records as a gradient tuner takes them."""
+    return Members(**{**vars(known), "inputs": ImageMembers(known.inputs, chosen, backbone)})
 
 
 def members(count: int, labels: list[int] | None = None) -> Members[Canvases]:
@@ -96,7 +103,10 @@ def tuned(
 ) -> dict[str, Any]:
     """The constituent that `create_tuner` tunes for these members."""
     with deterministic():
-        return create_tuner(chosen, backbone or Small()).tune(known, classes=CLASSES, parallel=parallel, **options)
+        used = backbone or Small()
+        return create_tuner(chosen, used).tune(
+            for_tuning(known, chosen, used), classes=CLASSES, parallel=parallel, **options
+        )
 
 
 def linear_head(chosen: Config) -> tuple[nn.Linear, list[dict[str, Any]]]:

@@ -83,6 +83,7 @@ OLD_MODULES = {
 USES_TORCH = (
     "models.backbones*",
     "models.environment",
+    "models.modalities*",
     "models.tuners*",
     "models.pretraining.pretrain",
     "models.pretraining.trainer",

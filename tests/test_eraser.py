@@ -118,7 +118,7 @@ def test_progress_is_told_of_every_long_step(tmp_path: Path) -> None:
         eraser.train()
     assert told["importing records"] == (20, 20)
     assert told["tuning clusters"] == (40, 40)
-    assert {"embedding images", "assigning records", "loading the backbone", "purging"} <= told.keys()
+    assert {"embedding records", "assigning records", "loading the backbone", "purging"} <= told.keys()
 
 
 def test_the_served_model_predicts_with_its_own_settings(eraser: Eraser) -> None:

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from lmeraser.data.sources import Columns
     from lmeraser.evidence.reconcile import LedgerReport
     from lmeraser.inference.evaluate import EvaluationReport
-    from lmeraser.inference.predictor import ImageInput, Prediction, Predictor
+    from lmeraser.inference.predictor import Prediction, Predictor, Query
     from lmeraser.models.backbones import Backbone
     from lmeraser.models.partitions.cost import Cost
     from lmeraser.pipeline.executors.local import LocalExecutor
@@ -401,7 +401,7 @@ class Eraser:
         with self.workspace.writing("purge"):
             return purge(self.workspace, dry_run=dry_run, compact=True)
 
-    def predict(self, images: Iterable[ImageInput]) -> list[Prediction]:
+    def predict(self, images: Iterable[Query]) -> list[Prediction]:
         """Classify images.
 
         Args:

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lmeraser.config.modalities import MODALITIES, View
 from lmeraser.config.presets import PresetName
-from lmeraser.config.schema import Config, View, parse, preset, read, to_toml
+from lmeraser.config.schema import Config, parse, preset, read, to_toml
 from lmeraser.config.tuning import Section
 from lmeraser.core.digests import canonical_json
 from lmeraser.errors import ConfigError
@@ -71,12 +72,12 @@ def test_all_unknown_keys_and_all_values_out_of_range_are_listed_with_what_is_al
     text = caught.value.got
     lines = {line.strip("- ").split(":")[0]: line for line in text.splitlines()[1:]}
     assert text.startswith("10\n")
-    assert "unknown key (there are: seed, backbone, partition" in lines["sed"]
+    assert "unknown key (there are: seed, data, text, backbone, partition" in lines["sed"]
     assert "unknown key" in lines["partitions"]
     assert "epochs, batch_size" in lines["tuning.rate"]
     assert "greater than or equal to 0 (got -1)" in lines["seed"]
     assert "greater than or equal to 16 (got 8)" in lines["backbone.image_size"]
-    assert "'auto', 'cls', 'mean' or 'pooler' (got 'max')" in lines["backbone.pooling"]
+    assert "'auto', 'cls', 'mean', 'pooler' or 'last' (got 'max')" in lines["backbone.pooling"]
     assert "greater than or equal to 1 (got 0)" in lines["tuning.epochs"]
     assert "less than 1 (got 1.5)" in lines["tuning.momentum"]
     assert "boolean" in lines["tuning.crop"]
@@ -215,7 +216,7 @@ def test_an_empty_file_is_the_preset(tmp_path: Path) -> None:
 
 # --- views, the global head and what is tuned for a cluster -------------------------------------------------
 
-VIEWS: list[View] = list(get_args(View))
+VIEWS: list[View] = list(MODALITIES["image"].views)
 _INSTANT: dict[str, Any] = {
     "partition": {"method": "single"},
     "global_head": {"weight": 1.0},

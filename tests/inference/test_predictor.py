@@ -11,7 +11,7 @@ import pytest
 
 from conftest import DIGIT_COLUMNS, digits, tiny_config
 from lmeraser import Eraser
-from lmeraser.config.schema import View
+from lmeraser.config.modalities import View
 from lmeraser.core.tensors import from_bytes
 from lmeraser.data.images import decode
 from lmeraser.errors import NoModelError
@@ -54,7 +54,7 @@ def of_the_nearest_cluster(eraser: Eraser, image: bytes, feature: Any) -> tuple[
     cluster = next(cluster for cluster in model.clusters if cluster.number == number)
     assert cluster.constituent is not None
     tensors = from_bytes(store.read(cluster.constituent.artifact))
-    inputs = eraser.executor().look([decode(image)], "clean")[:1].repeat(backbone.micro_batch, 1, 1, 1)
+    inputs = eraser.executor().encoder.input([decode(image)], "clean")[:1].repeat(backbone.micro_batch, 1, 1, 1)
     frame = np.ones((32, 32), dtype=bool)
     frame[4:-4, 4:-4] = False
     inputs[:, :, torch.from_numpy(frame)] += torch.from_numpy(tensors["prompt"])
@@ -209,7 +209,7 @@ def make(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Make]:
 
 def features_of(eraser: Eraser, image: bytes, view: View) -> Any:
     with deterministic():
-        return eraser.executor().features([decode(image)], [view])[0, 0].astype(np.float64)
+        return eraser.executor().encoder.features([decode(image)], [view])[0, 0].astype(np.float64)
 
 
 def code_by_hand(eraser: Eraser, image: bytes) -> Any:

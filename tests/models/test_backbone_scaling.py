@@ -15,7 +15,7 @@ from lmeraser.config.schema import Config, parse, read, to_toml
 from lmeraser.data.images import CanvasSize, reduce_image, to_canvas
 from lmeraser.models.backbone_scaling import adopt_scaling
 from lmeraser.models.backbones.base import Backbone
-from lmeraser.models.tuners.views import canvas_sizes, view_input
+from lmeraser.models.modalities.image import canvas_sizes, view_input
 from small import SIZE, Small, config, members
 
 NOISE = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
@@ -103,4 +103,4 @@ def tuner_canvases(chosen: Config, backbone: Backbone) -> Any:
     from lmeraser.models.tuners import create_tuner
 
     tuner: Any = create_tuner(chosen, backbone)
-    return tuner.load(members(1).ids, lambda ids: [png(NOISE)], budget=10**8, parallel=map)
+    return tuner.load(members(1).ids, lambda ids: [png(NOISE)], budget=10**8, parallel=map)._canvases

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from lmeraser.config.schema import parse
-from lmeraser.models.backbones import load_backbone
 from lmeraser.models.environment import deterministic, fingerprint
+from lmeraser.models.modalities import load_backbone
 
 
 def test_the_body_runs_on_one_thread_and_the_caller_gets_theirs_back() -> None:
@@ -39,5 +39,5 @@ def test_a_fingerprint_notices_other_arithmetic() -> None:
     first = fingerprint(backbone)
     real = backbone.features
     factor = 1.0000001
-    backbone.features = lambda images, prompt=None: real(images, prompt) * factor  # type: ignore[method-assign]
+    backbone.features = lambda inputs, prompt=None: real(inputs, prompt) * factor  # type: ignore[method-assign]
     assert fingerprint(backbone).canary != first.canary

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from lmeraser.config.deployment import ComputeConfig, RequestsConfig, ServiceConfig, StorageConfig
+from lmeraser.config.modalities import MODALITIES, Modality, ModalityRules, View
 from lmeraser.config.presets import PRESETS, PresetName
 from lmeraser.config.tuning import (
     AggregationConfig,
@@ -37,13 +38,45 @@ if TYPE_CHECKING:
 
 _TOML_WIDTH = 112
 
-View = Literal["clean", "mirror", "whole", "near", "far", "frame"]
 Resample = Literal["bilinear", "bicubic", "lanczos"]
+Fit = Literal["crop", "squeeze"]
 
 
 def default_canvas_size(image_size: int) -> int:
     """Side of a decoded image before cropping, px: 8/7 of the input's side (the paper: 256 for 224)."""
     return round(image_size * 8 / 7)
+
+
+class DataConfig(Section):
+    """What the payload of a record is; fixed when a workspace is created."""
+
+    modality: Modality = Field(default="image", description="'image', 'text' or 'vector'")
+    length: int | None = Field(
+        default=None, ge=1, le=65536, description="numbers in a vector ('vector' only, and needed there)"
+    )
+
+    @model_validator(mode="after")
+    def _length_of_vectors(self) -> Self:
+        if (self.length is not None) != (self.modality == "vector"):
+            raise ValueError(
+                f"length must be given for modality 'vector', and for no other (got {self.length} with "
+                f"{self.modality!r})"
+            )
+        return self
+
+
+class TextConfig(Section):
+    """How texts become inputs of the backbone (modality 'text' only)."""
+
+    max_tokens: int = Field(
+        default=256, ge=8, le=8192, description="of one window; longer texts are divided into windows"
+    )
+    windows: int = Field(
+        default=8, ge=1, le=1024, description="most windows of a text; of more, so many evenly spaced ones"
+    )
+    prefix: str | None = Field(
+        default=None, max_length=1000, description="put before every text; by default the publisher's"
+    )
 
 
 class BackboneConfig(Section):
@@ -52,7 +85,8 @@ class BackboneConfig(Section):
     name: str = Field(
         default="efficientnet-lite0",
         description="'efficientnet-lite0' (bundled), an alias (vit-b-22k, vit-b-1k, swin-b-22k, swin-b-1k), "
-        "a local folder of a transformers image model, or hub:OWNER/NAME",
+        "a local folder of a transformers model, or hub:OWNER/NAME; for text 'all-MiniLM-L6-v2' (bundled with the "
+        "extra 'text'); for vectors 'identity' or 'identity:NAME', the public name of the model that made them",
     )
     image_size: int = Field(default=96, ge=16, le=1024, description="side of the input, px")
     resize: int | None = Field(
@@ -65,9 +99,15 @@ class BackboneConfig(Section):
         default=None,
         description="filter of resizing: 'bilinear' (default), 'bicubic' or 'lanczos'; init takes the publisher's",
     )
-    pooling: Literal["auto", "cls", "mean", "pooler"] = Field(
+    fit: Fit | None = Field(
+        default=None,
+        description="how images become square: 'crop' to the centred square (default) or 'squeeze' the whole "
+        "image; init takes the publisher's",
+    )
+    pooling: Literal["auto", "cls", "mean", "pooler", "last"] = Field(
         default="auto",
-        description="how a transformer's tokens become one feature vector: 'auto', 'cls', 'mean' or 'pooler'",
+        description="how a transformer's tokens become one feature vector: 'auto', 'cls', 'mean', 'pooler' or, "
+        "for texts, 'last'",
     )
     precision: Literal["fp32", "bf16"] = Field(
         default="fp32",
@@ -77,7 +117,7 @@ class BackboneConfig(Section):
         default=8,
         ge=2,
         le=256,
-        description="images in every pass; part of the model, because another number gives other bits",
+        description="records in every pass; part of the model, because another number gives other bits",
     )
 
     @property
@@ -89,6 +129,11 @@ class BackboneConfig(Section):
     def canvas_filter(self) -> Resample:
         """Filter with which images are resized: ``resample``, or bilinear as in version 0.1."""
         return self.resample if self.resample is not None else "bilinear"
+
+    @property
+    def canvas_fit(self) -> Fit:
+        """How images become square: ``fit``, or cropped as in version 0.1."""
+        return self.fit if self.fit is not None else "crop"
 
     @model_validator(mode="after")
     def _resize_covers_input(self) -> Self:
@@ -178,7 +223,8 @@ class EmbeddingConfig(Section):
     views: tuple[View, ...] = Field(
         default=("clean",),
         min_length=1,
-        description="any of 'clean', 'mirror', 'whole' (uncropped), 'near', 'far', 'frame' (random, never tuned)",
+        description="of images: any of 'clean', 'mirror', 'whole' (uncropped), 'near', 'far', 'frame' (random, "
+        "never tuned); of texts: 'head', 'tail' (the first and the last window), 'whole'",
     )
 
     @model_validator(mode="after")
@@ -210,6 +256,8 @@ class Config(Section):
     """All settings of a workspace."""
 
     seed: int = Field(default=0, ge=0, lt=2**53, description="seed of all randomness in the model")
+    data: DataConfig = DataConfig()
+    text: TextConfig = TextConfig()
     backbone: BackboneConfig = BackboneConfig()
     partition: PartitionConfig = PartitionConfig(clusters=20)
     prompt: PromptConfig = PromptConfig()
@@ -226,6 +274,22 @@ class Config(Section):
     storage: StorageConfig = StorageConfig()
     requests: RequestsConfig = RequestsConfig()
     service: ServiceConfig = ServiceConfig()
+
+    @model_validator(mode="after")
+    def _settings_fit_modality(self) -> Self:
+        name = self.data.modality
+        rules = self.modality
+        if other := set(self.embedding.views) - set(rules.views):
+            raise ValueError(
+                f"embedding.views must be of {', '.join(rules.views)} for modality {name!r} "
+                f"(got {', '.join(sorted(other))})"
+            )
+        if self.constituent.kind not in rules.constituents:
+            possible = ", ".join(sorted(rules.constituents))
+            raise ValueError(
+                f"constituent.kind must be one of {possible} for modality {name!r} (got {self.constituent.kind!r})"
+            )
+        return self
 
     @model_validator(mode="after")
     def _prompt_fits_input(self) -> Self:
@@ -269,6 +333,16 @@ class Config(Section):
         return self
 
     @property
+    def modality(self) -> ModalityRules:
+        """What goes with the modality of the records."""
+        return MODALITIES[self.data.modality]
+
+    @property
+    def clean_view(self) -> View:
+        """The view that decides the cluster of a record, and that prompts are added to."""
+        return self.modality.clean
+
+    @property
     def needs_statistics(self) -> bool:
         """Whether the training function computes quantized embeddings and their sufficient statistics."""
         return self.global_head.weight > 0 or self.constituent.tuned_on == "quantized_embeddings"
@@ -294,11 +368,19 @@ class Config(Section):
         All but ``[compute]``, ``[storage]``, ``[requests]``, ``[service]`` and the backbone's name: the backbone
         is identified by the digest of its weights; where they were loaded from does not matter.
         """
-        sections = dict.fromkeys(("compute", "storage", "requests", "service"), True)
-        settings = self.model_dump(mode="json", exclude={**sections, "backbone": {"name"}})
-        settings["backbone"]["resize"] = self.backbone.canvas_size
-        if self.backbone.canvas_filter == "bilinear":  # the only one of version 0.1, whose settings do not name it
+        own = self.modality.sections
+        others = [name for name in ("data", "text") if name not in own]
+        sections = dict.fromkeys(("compute", "storage", "requests", "service", *others), True)
+        ignored = {"name", *self.modality.ignored}
+        settings = self.model_dump(mode="json", exclude={**sections, "backbone": ignored})
+        if "resize" not in ignored:
+            settings["backbone"]["resize"] = self.backbone.canvas_size
+        if (
+            "resample" not in ignored and self.backbone.canvas_filter == "bilinear"
+        ):  # the only one of version 0.1, whose settings do not name it
             del settings["backbone"]["resample"]
+        if "fit" not in ignored and self.backbone.canvas_fit == "crop":  # likewise
+            del settings["backbone"]["fit"]
         settings["prompt"]["width"] = self.prompt_width
         return settings
 
@@ -314,7 +396,7 @@ def parse(values: dict[str, Any], *, origin: str = "", base: PresetName = "promp
     Raises:
         ConfigError: unknown keys or values out of range, all of them listed with what is allowed.
     """
-    merged = merge(PRESETS[base], values)
+    merged = merge(_base(base, values), values)
     if isinstance(given := values.get("partition"), dict):
         merged["partition"] = _one_cut(merged["partition"], given)
     try:
@@ -326,6 +408,27 @@ def parse(values: dict[str, Any], *, origin: str = "", base: PresetName = "promp
             got=f"{origin}: {faults}" if origin else faults,
             next_step="correct or remove these keys; 'lmeraser config' prints all settings",
         ) from error
+
+
+def _base(name: PresetName, values: Mapping[str, Any]) -> dict[str, Any]:
+    """A preset as it is for the modality that the settings name.
+
+    Raises:
+        ConfigError: the modality lacks it.
+    """
+    data = values.get("data")
+    modality = data.get("modality", "image") if isinstance(data, Mapping) else "image"
+    rules = dict[Any, ModalityRules](MODALITIES).get(modality)
+    if rules is None:  # reported with all other faults
+        return PRESETS[name]
+    if name in rules.unavailable:
+        possible = ", ".join(sorted(PRESETS.keys() - rules.unavailable))
+        raise ConfigError(
+            "Preset not available for this modality",
+            got=f"{name!r} for {modality!r} (there are: {possible})",
+            next_step="choose one of them",
+        )
+    return merge(merge(PRESETS[name], rules.settings), rules.presets.get(name, {}))
 
 
 def read(path: Path, *, base: PresetName = "prompts") -> Config:
@@ -394,7 +497,7 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
+def merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
     """Merge nested settings: those of ``top`` replace those of ``base``."""
     merged = {**base}
     for key, value in top.items():

@@ -70,7 +70,7 @@ MOVED = {
     "pretraining": "models.pretraining.pretrain",
     "priority": "core.thread_priority",
     "progress": "core.progress",
-    "prompts": "models.tuners.pixel_prompts",
+    "prompts": "models.modalities.pixel_prompts",
     "public": "data.provenance",
     "purge": "workspace.purge",
     "quarantine": "inference.quarantine",
@@ -101,7 +101,7 @@ MOVED = {
     "train": "unlearning.train",
     "training": "models.pretraining.trainer",
     "unlearn": "unlearning.unlearn",
-    "views": "models.tuners.views",
+    "views": "models.modalities.image",
 }
 
 

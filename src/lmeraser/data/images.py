@@ -1,9 +1,9 @@
 """Decoding of images: from the bytes of a file to the canvas that a backbone sees.
 
-A canvas is the largest centred square of the image, resized (bilinear, antialiased) to one fixed side, as RGB
-uint8. The clean view is the centre of the canvas; training may crop elsewhere. Images are decoded here and nowhere
-else, so that import, training, prediction and audit see the same pixels. Nothing is normalised with statistics of
-private data. Must not depend on torch.
+A canvas is the largest centred square of the image, or the whole image squeezed to a square, resized
+(antialiased) to one fixed side, as RGB uint8. The clean view is the centre of the canvas; training may crop
+elsewhere. Images are decoded here and nowhere else, so that import, training, prediction and audit see the same
+pixels. Nothing is normalised with statistics of private data. Must not depend on torch.
 
 Rules for files from anywhere:
 1. only `FORMATS` are opened, by their content; Pillow hands other formats to external programs;
@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
-from lmeraser.config.schema import Resample
+from lmeraser.config.schema import Fit, Resample
 from lmeraser.errors import ImageError, InputError
 
 T = TypeVar("T")
@@ -218,10 +218,11 @@ def _orientation_tag(exif: object) -> int:
 
 
 class CanvasSize(NamedTuple):
-    """The side of a canvas, px, and the filter with which images are resized to it."""
+    """The side of a canvas, px, the filter with which images are resized to it, and how they become square."""
 
     side: int
     resample: Resample = "bilinear"
+    fit: Fit = "crop"
 
     @property
     def pixels(self) -> int:
@@ -254,25 +255,30 @@ def reduce_image(image: Image.Image, sizes: Collection[CanvasSize]) -> Image.Ima
     return ReducedImage({size: to_canvas(image, *size) for size in sizes})
 
 
-def to_canvas(image: Image.Image | ReducedImage, side: int, resample: Resample = "bilinear") -> Canvas:
-    """The largest centred square of an RGB image, resized to ``side`` px: uint8 [side, side, 3].
+def to_canvas(
+    image: Image.Image | ReducedImage, side: int, resample: Resample = "bilinear", fit: Fit = "crop"
+) -> Canvas:
+    """The largest centred square of an RGB image, or all of it, resized to ``side`` px: uint8 [side, side, 3].
 
     Args:
         image: decoded.
         side: of the canvas, px.
         resample: the filter; antialiased.
+        fit: "crop" takes the largest centred square; "squeeze" the whole image, whose width and height are scaled
+            by different factors.
 
     Raises:
         KeyError: the image was reduced to canvases of other sizes.
     """
     if isinstance(image, ReducedImage):
-        return image.canvases[CanvasSize(side, resample)]
-    width, height = image.size
-    square = min(width, height)
-    left, top = (width - square) // 2, (height - square) // 2
-    # Cropped first: resizing with a box would let pixels outside the square bleed into its edges.
-    cropped = image.crop((left, top, left + square, top + square))
-    resized = cropped.resize((side, side), Image.Resampling[resample.upper()])
+        return image.canvases[CanvasSize(side, resample, fit)]
+    if fit == "crop":
+        width, height = image.size
+        square = min(width, height)
+        left, top = (width - square) // 2, (height - square) // 2
+        # Cropped first: resizing with a box would let pixels outside the square bleed into its edges.
+        image = image.crop((left, top, left + square, top + square))
+    resized = image.resize((side, side), Image.Resampling[resample.upper()])
     return np.asarray(resized, dtype=np.uint8)
 
 
@@ -284,6 +290,7 @@ class Canvases:
         fetch: returns the image bytes of record ids, in their order.
         side: side of a canvas, px.
         resample: the filter of resizing.
+        fit: how images become square, as `to_canvas` takes it.
         budget: bytes of decoded pixels that may be kept in memory; if they take more, images are decoded at each
             use.
         parallel: maps a function over images, possibly in parallel.
@@ -299,12 +306,13 @@ class Canvases:
         side: int,
         budget: int,
         resample: Resample = "bilinear",
+        fit: Fit = "crop",
         parallel: Callable[[Callable[[bytes], Canvas], Sequence[bytes]], Iterable[Canvas]] = map,
     ) -> None:
         self._ids = ids
         self._fetch = fetch
         self._side = side
-        self._resample: Resample = resample
+        self._size = CanvasSize(side, resample, fit)
         self._parallel = parallel
         fits = len(ids) * side * side * 3 <= budget
         self._kept: NDArray[np.uint8] | None = self._decode_all() if fits else None
@@ -333,7 +341,7 @@ class Canvases:
         return pixels
 
     def _canvas(self, data: bytes) -> Canvas:
-        return to_canvas(decode(data), self._side, self._resample)
+        return to_canvas(decode(data), *self._size)
 
 
 def _check_size(image: Image.Image) -> None:

@@ -34,7 +34,7 @@ from lmeraser.experiments.step_cache import StepCache
 from lmeraser.experiments.trials import StepResult, StudyData, Trial, half_of
 from lmeraser.inference.predictor import Predictor
 from lmeraser.models.backbones import Backbone as Network
-from lmeraser.models.backbones import load_backbone
+from lmeraser.models.modalities import load_backbone
 
 _CHUNK = 256  # images per prediction
 _RELEARN_EPOCHS = 5

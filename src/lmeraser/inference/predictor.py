@@ -16,13 +16,11 @@ from typing import Any, Protocol, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
-from lmeraser.config.schema import View
+from lmeraser.config.modalities import View
 from lmeraser.core.lda import probabilities
 from lmeraser.core.sufficient_statistics import embedding
 from lmeraser.core.tensors import from_bytes
-from lmeraser.data.images import ImageFile, ReducedImage, load_image
 from lmeraser.errors import NoModelError
 from lmeraser.inference.quarantine import NOTHING, Quarantine
 from lmeraser.inference.voting import combine
@@ -34,7 +32,7 @@ from lmeraser.models.tuners.base import QueryBatch
 from lmeraser.pipeline.executors.local import LocalExecutor
 from lmeraser.storage.artifacts import ArtifactReader
 
-ImageInput = ImageFile | Image.Image | ReducedImage | NDArray[Any]  # as `load_image` takes it, or reduced
+Query = Any  # as the input encoder of the modality takes it: of an image for instance a path or a Pillow image
 
 
 @dataclass(frozen=True)
@@ -73,6 +71,16 @@ class Batch:
     clusters: NDArray[np.int64]
     rerouted: NDArray[np.bool_]
     parts: Mapping[str, NDArray[np.float32]]
+
+    def rows(self, order: NDArray[np.int64]) -> Batch:
+        """The answers in another order."""
+        return Batch(
+            probabilities=self.probabilities[order],
+            features=self.features[order],
+            clusters=self.clusters[order],
+            rerouted=self.rerouted[order],
+            parts={name: part[order] for name, part in self.parts.items()},
+        )
 
 
 class BatchPredictor(Protocol):
@@ -130,8 +138,7 @@ class Predictor:
                 [tuner.cluster_tensors(tensors, cluster.number) for tensors, cluster in loaded]
             )
         embedded_views: tuple[View, ...] = self._config.embedding.views if self._config.needs_statistics else ()
-        self._views: list[View] = ["clean", *(view for view in embedded_views if view != "clean")]
-        self._embedded = [self._views.index(view) for view in embedded_views]  # their positions in the views
+        self._views = list(embedded_views)
         self._apply(quarantine)
 
     def without(self, quarantine: Quarantine) -> Self:
@@ -182,7 +189,7 @@ class Predictor:
                 next_step="restore the backbone's files, or run 'lmeraser train'",
             )
 
-    def predict(self, images: Sequence[ImageInput]) -> list[Prediction]:
+    def predict(self, images: Sequence[Query]) -> list[Prediction]:
         """Class, probability and clusters of each image."""
         if not images:
             return []
@@ -200,38 +207,36 @@ class Predictor:
             rerouted=rerouted,
         )
 
-    def batches(self, images: Iterable[Sequence[ImageInput]]) -> Iterator[Batch]:
+    def batches(self, images: Iterable[Sequence[Query]]) -> Iterator[Batch]:
         """Answers for lists of images, in their order."""
         yield from map(self.batch, images)
 
-    def batch(self, images: Sequence[ImageInput]) -> Batch:
+    def batch(self, images: Sequence[Query]) -> Batch:
         """Probabilities, features and clusters of each image; at least one."""
-        micro = self._config.backbone.micro_batch
-        chunks = [images[start : start + micro] for start in range(0, len(images), micro)]
+        passes = self._executor.encoder.passes(images)
+        chunks = [[images[position] for position in positions] for positions in passes]
         batches = list(self._executor.stream(self._micro_batch, chunks))
-        return Batch(
-            probabilities=np.concatenate([batch.probabilities for batch in batches]),
-            features=np.concatenate([batch.features for batch in batches]),
-            clusters=_concatenated([batch.clusters for batch in batches]),
-            rerouted=np.concatenate([batch.rerouted for batch in batches]),
-            parts={name: np.concatenate([batch.parts[name] for batch in batches]) for name in batches[0].parts},
-        )
+        together = _concatenated(batches)
+        order = np.argsort([position for positions in passes for position in positions])
+        return together.rows(order)
 
     @torch.inference_mode()
-    def _micro_batch(self, images: Sequence[ImageInput]) -> Batch:
+    def _micro_batch(self, queries: Sequence[Query]) -> Batch:
         """Answers for at most one micro-batch, on one thread."""
-        decoded = [image if isinstance(image, ReducedImage) else load_image(image) for image in images]
-        inputs = [self._executor.look(decoded, view) for view in self._views]
-        features = self._executor.features_of(inputs, len(images))
-        embeddings = embedding(features[:, self._embedded]) if self._embedded else None
+        encoder = self._executor.encoder
+        items = [encoder.load(query) for query in queries]
+        inputs = encoder.input(items, self._config.clean_view)
+        views = [self._config.clean_view, *self._views]
+        features = encoder.features(items, views, inputs)
+        embeddings = embedding(features[:, 1:]) if self._views else None
         clean: NDArray[np.float32] = np.ascontiguousarray(features[:, 0])
-        pixels: NDArray[np.float32] = inputs[0][: len(images)].float().cpu().numpy()
-        routes = self._route_used(clean, pixels) if self._used else np.zeros((len(images), 0), np.int64)
-        parts = self._parts(QueryBatch(inputs[0], embeddings), self._used_positions[routes])
+        raw: NDArray[np.float32] = inputs[: len(items)].float().cpu().numpy()
+        routes = self._route_used(clean, raw) if self._used else np.zeros((len(items), 0), np.int64)
+        parts = self._parts(QueryBatch(inputs, embeddings), self._used_positions[routes])
         clusters = self._used_numbers[routes]
-        rerouted = np.zeros(len(images), dtype=np.bool_)
+        rerouted = np.zeros(len(items), dtype=np.bool_)
         if len(self._used) < len(self._served):
-            served = self._served_numbers[self._route_served(clean, pixels)]
+            served = self._served_numbers[self._route_served(clean, raw)]
             pairs = zip(clusters.tolist(), served.tolist(), strict=True)
             rerouted = np.array([{*one} - {-1} != {*other} - {-1} for one, other in pairs], dtype=np.bool_)
         return Batch(self._mix(parts), clean, clusters, rerouted, parts)
@@ -262,11 +267,20 @@ class Predictor:
         return weight * parts["global_head"] + (1 - weight) * parts["constituents"]
 
 
-def _concatenated(parts: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
-    """Cluster numbers of several micro-batches, int64 [n, votes], padded with -1 to the most votes."""
-    votes = max(part.shape[1] for part in parts)
-    padded = [np.pad(part, ((0, 0), (0, votes - part.shape[1])), constant_values=-1) for part in parts]
-    return np.concatenate(padded)
+def _concatenated(batches: Sequence[Batch]) -> Batch:
+    """The answers of several micro-batches; clusters are padded with -1 to the most votes."""
+    votes = max(batch.clusters.shape[1] for batch in batches)
+    clusters = [
+        np.pad(batch.clusters, ((0, 0), (0, votes - batch.clusters.shape[1])), constant_values=-1)
+        for batch in batches
+    ]
+    return Batch(
+        probabilities=np.concatenate([batch.probabilities for batch in batches]),
+        features=np.concatenate([batch.features for batch in batches]),
+        clusters=np.concatenate(clusters),
+        rerouted=np.concatenate([batch.rerouted for batch in batches]),
+        parts={name: np.concatenate([batch.parts[name] for batch in batches]) for name in batches[0].parts},
+    )
 
 
 def _numbers(clusters: Sequence[Cluster]) -> NDArray[np.int64]:

@@ -1,6 +1,8 @@
 """Names of backbones in the settings, and the folders that they mean. Needs no torch.
 
 - ``efficientnet-lite0`` comes with the installation;
+- ``all-MiniLM-L6-v2`` for texts comes with the extra ``text``;
+- ``identity`` and ``identity:NAME`` for vectors mean somebody else's model;
 - ``vit-b-22k`` and others are aliases of models of the Hugging Face hub;
 - ``hub:OWNER/NAME`` is a model of the Hugging Face hub;
 - anything else is a folder. A relative path is looked for beside the settings, whatever the working directory is.
@@ -19,6 +21,8 @@ ALIASES = {
     "swin-b-22k": "microsoft/swin-base-patch4-window7-224-in22k",
     "swin-b-1k": "microsoft/swin-base-patch4-window7-224",
 }
+IDENTITY = "identity"  # of vectors that somebody else's model has computed; "identity:NAME" names it
+BUNDLED_TEXT = "all-MiniLM-L6-v2"  # comes with the extra 'text'
 HUB = "hub:"  # begins the name of a model of the Hugging Face hub
 
 
@@ -30,7 +34,7 @@ def locate_backbone(config: Config, *folders: Path) -> Config:
         folders: where a relative path may begin, in this order; the working directory comes last.
     """
     name = config.backbone.name
-    if name == BUNDLED or name in ALIASES or name.startswith(HUB):
+    if name in (BUNDLED, BUNDLED_TEXT, *ALIASES) or name.partition(":")[0] == IDENTITY or name.startswith(HUB):
         return config
     for folder in (*folders, Path()):
         path = folder / Path(name).expanduser()

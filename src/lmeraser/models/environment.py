@@ -11,7 +11,7 @@ Bit-for-bit equality is promised among environments with the same fingerprint. I
 - fp32 means fp32: cuDNN's convolutions do not round their inputs to TF32.
 
 The fingerprint consists of versions, the device and a *canary*: the digest of the backbone's features and input
-gradients for fixed images, with and without a prompt, and of a global head on them. Whatever changes the
+gradients for fixed inputs, with and without a prompt, and of a global head on them. Whatever changes the
 arithmetic of this process (a CPU, a library, an environment variable) changes the canary. Knows nothing about
 records.
 """
@@ -45,7 +45,7 @@ class Fingerprint(BaseModel):
         torch: its version; likewise ``numpy``, ``scipy`` and ``pillow``.
         device: name of the GPU and version of CUDA, or the instruction set of the CPU.
         machine: architecture, such as x86_64.
-        micro_batch: images in every pass.
+        micro_batch: rows in every pass.
         canary: digest of a fixed computation.
     """
 
@@ -111,46 +111,12 @@ def fingerprint(backbone: Backbone) -> Fingerprint:
     )
 
 
-def probe_images(backbone: Backbone, seed: int) -> torch.Tensor:
-    """Noise that depends on the seed alone, as input of the backbone: float32 [micro_batch, 3, size, size]."""
-    generator = torch.Generator().manual_seed(seed)
-    shape = (backbone.micro_batch, 3, backbone.image_size, backbone.image_size)
-    return torch.randn(shape, generator=generator).to(backbone.device)
-
-
-def features_and_gradients(backbone: Backbone, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Features and the input gradient of a fixed weighted sum of them.
-
-    Args:
-        backbone: the frozen network.
-        images: float32 [micro_batch, 3, size, size], normalised.
-
-    Returns:
-        float32 [micro_batch, d] and [micro_batch, 3, size, size], on the CPU.
-    """
-    inputs = images.clone().requires_grad_(True)
-    features = backbone.features(inputs)
-    return features.detach().cpu(), _gradient(features, inputs)
-
-
-def prompt_gradient(backbone: Backbone, images: torch.Tensor) -> torch.Tensor:
-    """The gradient of a prompt that all images share, float32 [1, 3, size, size], on the CPU."""
-    prompt = torch.zeros_like(images[:1]).requires_grad_(True)
-    return _gradient(backbone.features(images, prompt), prompt).contiguous()
-
-
-def _gradient(features: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
-    weights = torch.linspace(-1.0, 1.0, features.shape[1], device=features.device)
-    (gradient,) = torch.autograd.grad((features * weights).sum(), inputs)
-    return gradient.cpu()
-
-
 def _canary(backbone: Backbone) -> Digest:
-    images = probe_images(backbone, seed=0)
+    inputs = backbone.probe(seed=0)
     try:
         with deterministic():
-            features, gradients = features_and_gradients(backbone, images)
-            shared = prompt_gradient(backbone, images)
+            features, gradients = backbone.features_and_gradients(inputs)
+            shared = backbone.shared_gradient(inputs)
     except (RuntimeError, NotImplementedError) as error:  # torch refuses operations that are not deterministic
         raise BackboneError(
             "The backbone cannot compute features and their gradients deterministically",

@@ -207,8 +207,8 @@ class Pipeline:
         stream = executor.embed(missing, context.fetch, context.progress, views)
         while chunk := dict(itertools.islice(stream, _CHUNK)):
             features = np.stack(list(chunk.values())).reshape(len(chunk), len(views), -1)  # [n, views, d]
-            if "clean" in views:
-                clean = dict(zip(chunk, features[:, views.index("clean")], strict=True))
+            if (view := inputs.config.clean_view) in views:
+                clean = dict(zip(chunk, features[:, views.index(view)], strict=True))
                 context.cache.store_features(clean, key=self._feature_key())
             quantized = dict(zip(chunk, quantize(embedding(features)), strict=True))
             chunk_labels = [labels[record_id] for record_id in chunk]
@@ -224,10 +224,11 @@ class Pipeline:
         by_id = {record.id: record for record in inputs.records}
         sample = partition.sample(list(by_id))
         settings = inputs.config.model_settings()
+        own = inputs.config.modality.sections
         key = self._memo_key(
             {
                 "stage": "partition",
-                "settings": {name: settings[name] for name in ("seed", "backbone", "partition")},
+                "settings": {name: settings[name] for name in ("seed", "backbone", "partition", *own)},
                 "backbone": inputs.backbone,
                 "sample": [[record_id, by_id[record_id].payload_digest] for record_id in sample],
             }
@@ -342,13 +343,14 @@ class Pipeline:
     ) -> TuneTask:
         inputs = self.inputs
         settings = inputs.config.model_settings()
+        own = inputs.config.modality.sections
         together = [] if cluster_of is None else [cluster_of[record.id] for record in members]
         parts = 1 if cluster_of is None else len(set(cluster_of.values()))
         key = self._memo_key(
             {
                 "together": [parts, together],
                 "stage": "tune",
-                "settings": {name: settings[name] for name in inputs.config.constituent.reads},
+                "settings": {name: settings[name] for name in (*inputs.config.constituent.reads, *own)},
                 "backbone": inputs.backbone,
                 "classes": inputs.classes,
                 "members": [[record.id, record.label, record.payload_digest] for record in members],
@@ -404,8 +406,9 @@ def slice_of(config: Config, record_id: str) -> int:
 
 def feature_key(config: Config, backbone: Digest, fingerprint: Digest) -> str:
     """Identifies what features depend on besides the payload."""
-    settings = config.model_settings()["backbone"]
-    return Digest.of_json({"settings": settings, "backbone": backbone, "fingerprint": fingerprint})
+    settings = config.model_settings()
+    read = settings["backbone"] | {name: settings[name] for name in config.modality.sections}
+    return Digest.of_json({"settings": read, "backbone": backbone, "fingerprint": fingerprint})
 
 
 def embedding_key(config: Config, backbone: Digest, fingerprint: Digest) -> Digest:

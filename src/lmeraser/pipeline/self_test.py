@@ -25,7 +25,7 @@ from lmeraser.core.progress import silent
 from lmeraser.errors import BackboneError
 from lmeraser.models.backbones.base import Backbone
 from lmeraser.models.backbones.determinism_check import draws_random_numbers
-from lmeraser.models.environment import deterministic, features_and_gradients, probe_images
+from lmeraser.models.environment import deterministic
 from lmeraser.pipeline.calibration import MIN_SECONDS
 from lmeraser.pipeline.executors.base import TuneTask
 from lmeraser.pipeline.executors.local import LocalExecutor
@@ -68,23 +68,23 @@ class SelfTestReport:
 def run_checks(executor: LocalExecutor, config: Config) -> SelfTestReport:
     """Run every check with the executor's backbone, and tune a cluster if the settings tune on images."""
     backbone = executor.network
-    images = probe_images(backbone, seed=1)
-    other_images = probe_images(backbone, seed=2)
+    images = backbone.probe(seed=1)
+    other_images = backbone.probe(seed=2)
     size = len(images)
     order = torch.randperm(size, generator=torch.Generator().manual_seed(3))
     mixed = other_images.clone()
     mixed[size - 1] = images[0]
     with deterministic():
-        first = features_and_gradients(backbone, images)
-        repeated = features_and_gradients(backbone, images)
-        permuted = features_and_gradients(backbone, images[order])
-        neighbours = features_and_gradients(backbone, mixed)
+        first = backbone.features_and_gradients(images)
+        repeated = backbone.features_and_gradients(images)
+        permuted = backbone.features_and_gradients(images[order])
+        neighbours = backbone.features_and_gradients(mixed)
         with ThreadPoolExecutor(4, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             concurrent = list(pool.map(lambda _: _on_own_stream(backbone, images), range(4)))
     threads = torch.get_num_threads()
     torch.set_num_threads(threads + 1)
     with deterministic():
-        other_threads = features_and_gradients(backbone, images)
+        other_threads = backbone.features_and_gradients(images)
     torch.set_num_threads(threads)
     checks = [
         Check("no random generator is drawn from", not draws_random_numbers(backbone)),
@@ -141,9 +141,9 @@ def _one_epoch(executor: LocalExecutor, config: Config, in_flight: int | None = 
 def _on_own_stream(backbone: Backbone, images: Tensor) -> Pair:
     """`features_and_gradients` on a GPU's stream of its own; as usual on a CPU."""
     if backbone.device.type == "cpu":
-        return features_and_gradients(backbone, images)
+        return backbone.features_and_gradients(images)
     with torch.cuda.stream(torch.cuda.Stream()):  # type: ignore[no-untyped-call]
-        return features_and_gradients(backbone, images)
+        return backbone.features_and_gradients(images)
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ from lmeraser.inference.predictor import Predictor
 from lmeraser.inference.quarantine import QuarantineScope, current_scope, quarantine
 from lmeraser.models.environment import deterministic
 from lmeraser.models.manifest import Model
-from lmeraser.models.tuners.views import canvas_sizes
+from lmeraser.models.modalities.image import canvas_sizes
 
 _ATTEMPTS = 5  # at reading a state that other processes may change meanwhile
 

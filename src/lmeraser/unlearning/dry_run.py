@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from lmeraser.config.schema import View
+    from lmeraser.config.modalities import View
     from lmeraser.pipeline.executors.base import Executor, Fetch, TuneResult, TuneTask, Vector
 
 
@@ -178,7 +178,7 @@ class _LazyExecutor:
         return self._real.class_vectors()
 
     def embed(
-        self, ids: Sequence[str], fetch: Fetch, progress: Progress, views: Sequence[View] = ("clean",)
+        self, ids: Sequence[str], fetch: Fetch, progress: Progress, views: Sequence[View] = ()
     ) -> Iterator[tuple[str, Vector]]:
         return self._real.embed(ids, fetch, progress, views)
 

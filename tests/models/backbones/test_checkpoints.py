@@ -24,9 +24,8 @@ from conftest import NOW, Run
 from lmeraser.config.schema import parse
 from lmeraser.core.digests import Digest
 from lmeraser.errors import BackboneError, InputError
-from lmeraser.models.backbones import Backbone, load_backbone
 from lmeraser.models.backbones.checkpoints import PUBLISHED_CHECKPOINTS, convert
-from lmeraser.models.environment import probe_images
+from lmeraser.models.modalities import Backbone, load_backbone
 
 State = dict[str, Tensor]
 SIZE, CLASSES = 32, 5
@@ -237,14 +236,14 @@ def test_features_are_those_of_the_papers_code(tmp_path: Path, what: str, monkey
     file = known(monkeypatch, arch, saved(tmp_path / "checkpoint.pth", {"model": state}))
     origin = convert(file, tmp_path / "out", arch, clock=lambda: NOW)
     backbone = load(tmp_path / "out")
-    images = probe_images(backbone, 1)
+    images = backbone.probe(1)
     expected = network(state, images)
     assert expected.std() > 0.05
     torch.testing.assert_close(backbone.features(images), expected, rtol=1e-4, atol=1e-5)
     head = state["head.fc.weight" if "head.fc.weight" in state else "head.weight"]
     assert backbone.class_vectors is not None
     np.testing.assert_array_equal(backbone.class_vectors, head.numpy())
-    white = backbone.normalize(torch.full((1, 3, 1, 1), 255, dtype=torch.uint8)).flatten().tolist()
+    white = backbone.place(torch.full((1, 3, 1, 1), 255, dtype=torch.uint8)).flatten().tolist()
     imagenet = [(1 - m) / s for m, s in ((0.485, 0.229), (0.456, 0.224), (0.406, 0.225))]
     assert white == pytest.approx([1.0] * 3 if arch.startswith("vit") else imagenet)
     assert (origin["backbone"], origin["published_as"], origin["file"]) == (
@@ -260,7 +259,7 @@ def test_the_class_token_can_be_had_without_what_follows_it(tmp_path: Path) -> N
     state = vit_state(representation=True)
     convert(saved(tmp_path / "c.pth", state), tmp_path / "out", "vit-b-22k", unverified=True)
     token = load(tmp_path / "out", pooling="cls")
-    images = probe_images(token, 1)
+    images = token.probe(1)
     bare = {name: tensor for name, tensor in state.items() if not name.startswith("pre_logits")}
     torch.testing.assert_close(token.features(images), vit(bare, images), rtol=1e-4, atol=1e-5)
     assert token.class_vectors is None, "they belong to other features"

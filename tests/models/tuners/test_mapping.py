@@ -17,9 +17,9 @@ from lmeraser.config.schema import Config, parse
 from lmeraser.core.seeding import normal
 from lmeraser.errors import BackboneError, ConfigError
 from lmeraser.models.environment import deterministic
+from lmeraser.models.modalities.pixel_prompts import PromptShape
 from lmeraser.models.tuners.mapping import MappedPromptTuner, assign_outputs
-from lmeraser.models.tuners.pixel_prompts import PromptShape
-from small import CLASSES, FEATURES, SIZE, Small, config, members, plain_loop, tuned
+from small import CLASSES, FEATURES, SIZE, Small, config, for_tuning, members, plain_loop, tuned
 
 
 def settings(**changes: Any) -> Config:
@@ -91,7 +91,7 @@ def test_the_outputs_of_the_members_may_be_public_classes(outputs: str) -> None:
 def test_there_are_as_many_outputs_as_classes() -> None:
     tuner = MappedPromptTuner(Small(), settings())
     with deterministic(), pytest.raises(BackboneError, match=f"{FEATURES} outputs for 9 classes"):
-        tuner.tune(members(3), classes=9)
+        tuner.tune(for_tuning(members(3), tuner.config, tuner.backbone), classes=9)
 
 
 def test_public_classes_have_to_be_there() -> None:

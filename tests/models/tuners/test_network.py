@@ -13,12 +13,12 @@ from torch import nn
 
 from conftest import tiny_config
 from lmeraser.config.schema import Config
-from lmeraser.models.backbones import Backbone, load_backbone
 from lmeraser.models.environment import deterministic
+from lmeraser.models.modalities import Backbone, load_backbone
+from lmeraser.models.modalities.image import to_input
 from lmeraser.models.tuners.base import QueryBatch
 from lmeraser.models.tuners.network import NetworkTuner, random_weights
-from lmeraser.models.tuners.views import to_input
-from small import Small, config, linear_head, members, plain_loop, save_transformer, tuned
+from small import Small, config, for_tuning, linear_head, members, plain_loop, save_transformer, tuned
 
 NAMES = {"network.0.weight", "network.0.bias", "head.weight", "head.bias"}
 
@@ -73,7 +73,7 @@ def test_a_tuning_leaves_nothing_behind_for_the_next(start: str) -> None:
     chosen, known = settings(network={"start": start}), members(9)
     tuner = NetworkTuner(Small(), chosen)
     with deterministic():
-        first, again = (tuner.tune(known, classes=3) for _ in range(2))
+        first, again = (tuner.tune(for_tuning(known, tuner.config, tuner.backbone), classes=3) for _ in range(2))
     assert all(np.array_equal(first[name], again[name]) for name in NAMES)
 
 

@@ -15,9 +15,9 @@ from conftest import png
 from lmeraser.config.schema import Config
 from lmeraser.core.seeding import below
 from lmeraser.data.images import Canvases
+from lmeraser.models.modalities.pixel_prompts import PromptShape
 from lmeraser.models.tuners.base import Members
 from lmeraser.models.tuners.gradient_tuner import head_input
-from lmeraser.models.tuners.pixel_prompts import PromptShape
 from small import FEATURES, SIDE, SIZE, Small, config, linear_head, members, plain_loop, tuned
 
 T = TypeVar("T")

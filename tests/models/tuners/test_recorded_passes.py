@@ -16,7 +16,7 @@ from lmeraser.models.environment import deterministic
 from lmeraser.models.tuners import create_tuner
 from lmeraser.models.tuners.gradient_tuner import GradientTuner
 from lmeraser.models.tuners.recorded_passes import CudaRecordedPass, PassesInFlight
-from small import CLASSES, Small, config, members, tuned
+from small import CLASSES, Small, config, for_tuning, members, tuned
 
 KINDS: dict[str, dict[str, Any]] = {
     "frame": {},
@@ -35,8 +35,10 @@ def recorded(in_flight: int, count: int, **changes: Any) -> dict[str, Any]:
     assert isinstance(tuner, GradientTuner)
     tuner.in_flight = in_flight
     with deterministic():
-        tuner.tune(members(count + 5), classes=CLASSES)  # buffers are used again by the next cluster
-        return tuner.tune(members(count), classes=CLASSES)
+        tuner.tune(
+            for_tuning(members(count + 5), tuner.config, tuner.backbone), classes=CLASSES
+        )  # buffers are used again by the next cluster
+        return tuner.tune(for_tuning(members(count), tuner.config, tuner.backbone), classes=CLASSES)
 
 
 @pytest.mark.parametrize("changes", KINDS.values(), ids=KINDS)
@@ -82,9 +84,9 @@ def test_work_that_was_stopped_leaves_nothing_behind() -> None:
 
     with deterministic():
         with pytest.raises(KeyboardInterrupt) as stopped:  # keeps the frames of the work that was stopped
-            tuner.tune(members(19), classes=CLASSES, on_step=stop)
+            tuner.tune(for_tuning(members(19), tuner.config, tuner.backbone), classes=CLASSES, on_step=stop)
         assert stopped.traceback
-        again = tuner.tune(members(19), classes=CLASSES)
+        again = tuner.tune(for_tuning(members(19), tuner.config, tuner.backbone), classes=CLASSES)
     plain = tuned(members(19), config())
     assert all(np.array_equal(plain[name], again[name]) for name in plain)
 

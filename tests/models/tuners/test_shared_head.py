@@ -16,10 +16,10 @@ from lmeraser import Eraser
 from lmeraser.config.schema import Config
 from lmeraser.errors import NoModelError
 from lmeraser.models.environment import deterministic
+from lmeraser.models.modalities.image import to_input
+from lmeraser.models.modalities.pixel_prompts import PromptShape
 from lmeraser.models.tuners.base import QueryBatch
-from lmeraser.models.tuners.pixel_prompts import PromptShape
 from lmeraser.models.tuners.shared_head import SharedHeadTuner
-from lmeraser.models.tuners.views import to_input
 from small import SIZE, Small, config, linear_head, members, plain_loop, tuned
 
 

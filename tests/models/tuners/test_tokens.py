@@ -14,11 +14,11 @@ from transformers import DeiTConfig, DeiTModel, Dinov2Config, Dinov2Model, ViTCo
 from conftest import tiny_config
 from lmeraser.config.schema import Config
 from lmeraser.errors import BackboneError
-from lmeraser.models.backbones import Backbone, load_backbone
 from lmeraser.models.environment import deterministic
+from lmeraser.models.modalities import Backbone, load_backbone
+from lmeraser.models.modalities.image import to_input
 from lmeraser.models.tuners.base import QueryBatch
 from lmeraser.models.tuners.tokens import TokenTuner
-from lmeraser.models.tuners.views import to_input
 from small import CLASSES, SIZE, Small, config, members, plain_loop, tuned
 
 WIDTH, LAYERS, COUNT = 24, 3, 2

@@ -15,12 +15,14 @@ class PayloadFormat(ABC):
         columns: usual names of its column in a table, in the order of preference.
         suffix: of a file with one payload.
         media_type: of such a file.
+        in_files: whether a payload is a file of its own, so that tables may name it by its path.
     """
 
     noun: str
     columns: tuple[str, ...]
     suffix: str
     media_type: str
+    in_files: bool = False
 
     @abstractmethod
     def payload(self, value: Any) -> bytes:

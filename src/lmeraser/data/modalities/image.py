@@ -17,6 +17,7 @@ class ImageFormat(PayloadFormat):
     columns = ("image",)
     suffix = ""
     media_type = "application/octet-stream"
+    in_files = True
 
     def payload(self, value: Any) -> bytes:
         """The bytes of an image file."""

@@ -1,4 +1,4 @@
-"""Backbones, the frozen networks; `load_backbone` loads the one that the settings name."""
+"""Backbones, the frozen networks (`models.modalities.load_backbone` loads one), and the device they run on."""
 
 from __future__ import annotations
 
@@ -6,31 +6,18 @@ import os
 
 import torch
 
-from lmeraser.config.schema import Config
 from lmeraser.errors import BackboneError
-from lmeraser.models.backbone_names import BUNDLED
 from lmeraser.models.backbones.base import Backbone
 
-__all__ = ["Backbone", "load_backbone"]
+__all__ = ["Backbone", "open_device"]
 
 
-def load_backbone(config: Config) -> Backbone:
-    """Load the backbone that the settings name onto the device that they name.
+def open_device(name: str) -> torch.device:
+    """The device that ``compute.device`` names.
 
     Raises:
-        BackboneError: the weights cannot be found or loaded, or there is no such device.
+        BackboneError: there is no such device.
     """
-    device = _device(config.compute.device)
-    if config.backbone.name == BUNDLED:
-        from lmeraser.models.backbones.efficientnet_lite import EfficientNetLite0
-
-        return EfficientNetLite0(config.backbone, device)
-    from lmeraser.models.backbones.huggingface import HuggingFaceBackbone
-
-    return HuggingFaceBackbone(config.backbone, device)
-
-
-def _device(name: str) -> torch.device:
     if name == "cuda":
         _require_gpu()
         # cuBLAS is deterministic with workspaces of a fixed size only, and reads this when it starts.

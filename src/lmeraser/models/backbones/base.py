@@ -1,9 +1,9 @@
-"""The interface of backbones: frozen networks that turn normalised images into feature vectors.
+"""The interface of backbones: frozen networks that turn inputs of a fixed shape into feature vectors.
 
 A backbone was trained on public data only and never changes; private records have no influence on its weights. (A
 copy of it can be tuned: `Backbone.network`.) It enters the training function by the digest of its weights and
-architecture. All passes have one shape: `micro_batch` images of `image_size` px. Knows nothing about heads or
-records.
+architecture. Every pass has `micro_batch` rows; the shape of a row depends on one record alone. Knows nothing
+about heads or records.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 @dataclass(frozen=True)
 class TokenInput:
-    """The input for learned tokens of a transformer, after its class token and before the tokens of patches.
+    """The input for learned tokens of a transformer, beside those of its input.
 
     Attributes:
         layers: number of layers of the transformer.
         width: length of a token.
-        patch: side of a patch, px.
-        features: computes the features of images with tokens, float32 [micro_batch, feature_dim], from images as
+        bound: initial values of tokens are uniform in [-bound, bound].
+        features: computes the features of inputs with tokens, float32 [micro_batch, feature_dim], from inputs as
             in `Backbone.features` and tokens float32 [micro_batch or 1, layers or 1, count, width]; differentiable
             in the tokens. Tokens for one layer go into the first one. Tokens for all layers go into each of them,
             and replace the outputs of the layer before at their positions.
@@ -40,7 +40,7 @@ class TokenInput:
 
     layers: int
     width: int
-    patch: int
+    bound: float
     features: Callable[[Tensor, Tensor], Tensor]
 
 
@@ -49,8 +49,7 @@ class Backbone(ABC):
 
     Attributes:
         digest: of the weights and the architecture; equal digests give equal features on one machine.
-        image_size: side of the input, px.
-        micro_batch: number of images in every pass.
+        micro_batch: number of rows in every pass.
         feature_dim: length of a feature vector.
         device: of the weights.
         class_vectors: weights of the checkpoint's classifier, one vector for each public class that the network
@@ -59,26 +58,22 @@ class Backbone(ABC):
     """
 
     digest: Digest
-    image_size: int
     micro_batch: int
     feature_dim: int
     device: torch.device
     class_vectors: NDArray[np.float32] | None = None
     token_input: TokenInput | None = None
-    _mean: Tensor
-    _std: Tensor
-    _channels: list[int] | None = None  # the image's, in the order of the input's; None: red, green, blue
 
     @abstractmethod
-    def features(self, images: Tensor, prompt: Tensor | None = None) -> Tensor:
-        """Feature vectors of normalised images.
+    def features(self, inputs: Tensor, prompt: Tensor | None = None) -> Tensor:
+        """Feature vectors of inputs.
 
         Args:
-            images: float32 [micro_batch, 3, image_size, image_size], normalised by `normalize`.
-            prompt: float32 [1, 3, image_size, image_size], added to every image.
+            inputs: [micro_batch, ...], from `place`.
+            prompt: [1, ...], added to every row, where the inputs are numbers that can be added to.
 
         Returns:
-            float32 [micro_batch, feature_dim]; differentiable in ``images``, or in ``prompt`` where there is one.
+            float32 [micro_batch, feature_dim]; differentiable in ``inputs``, or in ``prompt`` where there is one.
         """
 
     @abstractmethod
@@ -86,9 +81,45 @@ class Backbone(ABC):
         """A copy of the network with its public weights, which may be tuned.
 
         Returns:
-            A module from normalised images, float32 [n, 3, image_size, image_size], to features, float32
-            [n, feature_dim]. It is in evaluation mode, so that neither batch statistics nor dropout couple images.
+            A module from inputs, [n, ...], to features, float32 [n, feature_dim]. It is in evaluation mode, so
+            that neither batch statistics nor dropout couple rows.
         """
+
+    @abstractmethod
+    def place(self, raw: Tensor) -> Tensor:
+        """Inputs of the backbone, on its device, from inputs as they are prepared on the CPU."""
+
+    @abstractmethod
+    def probe(self, seed: int) -> Tensor:
+        """Noise that depends on the seed alone, as inputs of one pass."""
+
+    @abstractmethod
+    def features_and_gradients(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Features, and the gradient, by what can be tuned at the input, of a fixed weighted sum of them.
+
+        Args:
+            inputs: [micro_batch, ...].
+
+        Returns:
+            float32 [micro_batch, feature_dim], and [micro_batch, ...] with a gradient for each row; on the CPU.
+        """
+
+    @abstractmethod
+    def shared_gradient(self, inputs: Tensor) -> Tensor:
+        """The same gradient by a prompt that all rows share, float32 [1, ...], on the CPU."""
+
+
+class ImageBackbone(Backbone):
+    """A frozen network for images: all passes have ``micro_batch`` images of ``image_size`` px.
+
+    Attributes:
+        image_size: side of the input, px.
+    """
+
+    image_size: int
+    _mean: Tensor
+    _std: Tensor
+    _channels: list[int] | None = None  # the image's, in the order of the input's; None: red, green, blue
 
     def normalize(self, pixels: Tensor) -> Tensor:
         """Pixels, uint8 [n, 3, h, w], as float32 input, normalised with the constants of the public training."""
@@ -97,6 +128,34 @@ class Backbone(ABC):
         if self.device.type == "cuda":  # bytes travel, not floats, and the CPU does not wait for them
             pixels = pixels.pin_memory().to(self.device, non_blocking=True)
         return pixels.to(self.device, torch.float32).div_(255.0).sub_(self._mean).div_(self._std)
+
+    def place(self, raw: Tensor) -> Tensor:
+        """`normalize`: float32 [micro_batch, 3, image_size, image_size] from pixels, uint8."""
+        return self.normalize(raw)
+
+    def probe(self, seed: int) -> Tensor:
+        """Noise, float32 [micro_batch, 3, image_size, image_size]."""
+        generator = torch.Generator().manual_seed(seed)
+        shape = (self.micro_batch, 3, self.image_size, self.image_size)
+        return torch.randn(shape, generator=generator).to(self.device)
+
+    def features_and_gradients(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Features and the gradient by the pixels, float32 [micro_batch, 3, image_size, image_size]."""
+        pixels = inputs.clone().requires_grad_(True)
+        features = self.features(pixels)
+        return features.detach().cpu(), probe_gradient(features, pixels)
+
+    def shared_gradient(self, inputs: Tensor) -> Tensor:
+        """The gradient by a prompt, float32 [1, 3, image_size, image_size]."""
+        prompt = torch.zeros_like(inputs[:1]).requires_grad_(True)
+        return probe_gradient(self.features(inputs, prompt), prompt).contiguous()
+
+
+def probe_gradient(features: Tensor, variable: Tensor) -> Tensor:
+    """The gradient of a fixed weighted sum of features, on the CPU."""
+    weights = torch.linspace(-1.0, 1.0, features.shape[1], device=features.device)
+    (gradient,) = torch.autograd.grad((features * weights).sum(), variable)
+    return gradient.cpu()
 
 
 def channel_constants(values: tuple[float, ...], device: torch.device) -> Tensor:

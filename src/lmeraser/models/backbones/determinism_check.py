@@ -26,7 +26,7 @@ from lmeraser.core.digests import Digest
 from lmeraser.errors import BackboneError
 from lmeraser.models.backbones.base import Backbone
 from lmeraser.models.backbones.check_cache import cached_check
-from lmeraser.models.environment import deterministic, features_and_gradients, probe_images
+from lmeraser.models.environment import deterministic
 
 _VERSION = 1  # of the check; a new one repeats it everywhere
 _TRIES = 3  # other threads of this process may draw random numbers during a pass
@@ -71,11 +71,11 @@ def check_determinism(backbone: Backbone, name: str) -> None:
 
 def draws_random_numbers(backbone: Backbone) -> bool:
     """Whether passes change the state of a random generator."""
-    images = probe_images(backbone, seed=1)
+    images = backbone.probe(seed=1)
 
     def changes() -> bool:
         before = _generator_states()
-        features_and_gradients(backbone, images)
+        backbone.features_and_gradients(images)
         return _generator_states() != before
 
     return all(changes() for _ in range(_TRIES))
@@ -96,16 +96,16 @@ def _random_layer(backbone: Backbone) -> str | None:
             found.append(layer)  # an inner layer ends before the layer that it is a part of
 
     with _watched(backbone, before, after):
-        features_and_gradients(backbone, probe_images(backbone, seed=1))
+        backbone.features_and_gradients(backbone.probe(seed=1))
     return f"{found[0] if found else 'a pass'} draws random numbers in evaluation mode"
 
 
 def _difference(backbone: Backbone) -> str | None:
     """What changes the features or gradients of an image, and the first layer where it does; None: nothing."""
-    images, neighbours = probe_images(backbone, seed=1), probe_images(backbone, seed=2)
+    images, neighbours = backbone.probe(seed=1), backbone.probe(seed=2)
     neighbours[0] = images[0]
     every = range(len(images))
-    first = features_and_gradients(backbone, images)
+    first = backbone.features_and_gradients(images)
     if not first[0].isfinite().all():
         return "features of noise are not finite numbers"
     batches = [  # what changes nothing, a batch, and the places of the same images
@@ -119,7 +119,7 @@ def _difference(backbone: Backbone) -> str | None:
         ),
     ]
     for what, batch, places in batches:
-        result = features_and_gradients(backbone, batch)
+        result = backbone.features_and_gradients(batch)
         ours, theirs = [place for place, _ in places], [place for _, place in places]
         if not all(torch.equal(a[ours], b[theirs]) for a, b in zip(first, result, strict=True)):
             return f"{what}{_first_layer(backbone, images, batch, places)}"

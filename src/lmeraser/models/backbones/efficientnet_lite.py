@@ -20,7 +20,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from lmeraser.config.schema import BackboneConfig
 from lmeraser.errors import BackboneError
 from lmeraser.models.backbone_names import BUNDLED
-from lmeraser.models.backbones.base import DTYPES, Backbone, channel_constants, weights_digest
+from lmeraser.models.backbones.base import DTYPES, ImageBackbone, channel_constants, weights_digest
 from lmeraser.models.backbones.frozen import FrozenConv, TunableConv, mask_clamped
 
 _FEATURES = 1280
@@ -28,7 +28,7 @@ _MEAN = (127 / 255,) * 3  # as in the checkpoint's training: (pixel - 127) / 128
 _STD = (128 / 255,) * 3
 
 
-class EfficientNetLite0(Backbone):
+class EfficientNetLite0(ImageBackbone):
     """EfficientNet-Lite0 with average-pooled features of length 1,280; any input size of at least 16 px."""
 
     def __init__(self, config: BackboneConfig, device: torch.device) -> None:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from lmeraser.config.schema import BackboneConfig
 from lmeraser.core.digests import Digest
 from lmeraser.errors import BackboneError
-from lmeraser.models.backbones.base import DTYPES, Backbone, channel_constants, weights_digest
+from lmeraser.models.backbones.base import DTYPES, ImageBackbone, channel_constants, weights_digest
 from lmeraser.models.backbones.check_cache import cached_check
 from lmeraser.models.backbones.class_vectors import CLASSIFIER, classifier_weights, reproduces_logits
 from lmeraser.models.backbones.frozen import freeze
@@ -42,7 +42,7 @@ _INTERPOLATING = frozenset({"vit", "deit"})  # always told to adapt their positi
 _INTERPOLATE = "interpolate_pos_encoding"
 
 
-class HuggingFaceBackbone(Backbone):
+class HuggingFaceBackbone(ImageBackbone):
     """A frozen ``transformers`` image model."""
 
     def __init__(self, config: BackboneConfig, device: torch.device) -> None:

@@ -31,7 +31,9 @@ def token_input(model: Any, extra: dict[str, bool]) -> TokenInput | None:
     patch = model.config.patch_size
     side = int(patch if isinstance(patch, int) else patch[0])
     features = partial(_features, model, extra)
-    return TokenInput(len(_layers(model)), int(model.config.hidden_size), side, features)
+    width = int(model.config.hidden_size)
+    bound = (6 / (3 * side**2 + width)) ** 0.5  # of Glorot and Bengio (2010), as in VPT
+    return TokenInput(len(_layers(model)), width, bound, features)
 
 
 def _layers(model: Any) -> Any:

@@ -6,7 +6,7 @@ Nothing of another cluster may enter: no shared batch, schedule, optimiser, vali
 these would make a deletion change every cluster. (`shared_head` is the deliberate exception: its single task has
 the records of all clusters.)
 
-    Tuner.load(ids)           the members' inputs: decoded images or quantized embeddings
+    Tuner.load(ids)           the members' inputs of the backbone, or their quantized embeddings
     Tuner.tune(members)       the artifact of a cluster
     Tuner.predictor(...)      a `ClusterPredictor` for the artifacts of several clusters
 """
@@ -23,18 +23,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lmeraser.core.tensors import Array
+from lmeraser.models.modalities.base import ParallelMap
 
 T = TypeVar("T")
 R = TypeVar("R")
 Inputs = TypeVar("Inputs")
-
-
-class ParallelMap(Protocol):
-    """Applies a function to items, possibly to several at once; results are in the order of the items."""
-
-    def __call__(self, function: Callable[[T], R], items: Iterable[T]) -> Iterable[R]:
-        """The result for each item."""
-        ...
 
 
 def serial_map(function: Callable[[T], R], items: Iterable[T]) -> Iterable[R]:
@@ -53,7 +46,7 @@ class Members(Generic[Inputs]):
     Attributes:
         ids: record ids, sorted.
         labels: class index of each member.
-        inputs: of all members, from `Tuner.load`: decoded images (`Canvases`), or quantized embeddings,
+        inputs: of all members, from `Tuner.load`: `MemberInputs`, or quantized embeddings,
             int16 [n, d + 1].
         cluster_numbers: cluster of each member, where clusters are tuned together; else empty.
         cluster_count: how many clusters are tuned together.
@@ -68,12 +61,11 @@ class Members(Generic[Inputs]):
 
 @dataclass(frozen=True)
 class QueryBatch:
-    """One micro-batch of images to classify.
+    """One micro-batch of records to classify.
 
     Attributes:
-        clean: clean views as input of the backbone, float32 [micro_batch, 3, size, size]; rows beyond the first n
-            images are padding.
-        embeddings: of the n images, features averaged over the views, float32 [n, d]; None where no part of the
+        clean: clean views as input of the backbone, [micro_batch, ...]; rows beyond the first n are padding.
+        embeddings: of the n records, features averaged over the views, float32 [n, d]; None where no part of the
             model uses them.
     """
 
@@ -82,16 +74,16 @@ class QueryBatch:
 
 
 class ClusterPredictor(Protocol):
-    """Classifies images with the constituents of several clusters."""
+    """Classifies records with the constituents of several clusters."""
 
     def classify(self, queries: QueryBatch, chosen: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Class probabilities of each image by the constituent that is chosen for it.
+        """Class probabilities of each record by the constituent that is chosen for it.
 
-        The bits of a row do not depend on the other images.
+        The bits of a row do not depend on the others.
 
         Args:
-            queries: n images.
-            chosen: for each image a position in the list of constituents, int64 [n].
+            queries: n records.
+            chosen: for each record a position in the list of constituents, int64 [n].
 
         Returns:
             float32 [n, classes].
@@ -122,9 +114,9 @@ class Tuner(ABC, Generic[Inputs]):
 
         Args:
             ids: record ids of the members.
-            fetch: gives their images or quantized embeddings, as `ConstituentConfig.tuned_on` says.
-            budget: bytes of decoded pixels that may be kept in memory.
-            parallel: decodes several images at once.
+            fetch: gives their payloads or quantized embeddings, as `ConstituentConfig.tuned_on` says.
+            budget: bytes of decoded inputs that may be kept in memory.
+            parallel: decodes several at once.
         """
 
     @abstractmethod

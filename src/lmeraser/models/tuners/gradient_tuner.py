@@ -1,4 +1,4 @@
-"""Gradient descent on the members' images: what all constituents that are tuned on images have in common.
+"""Gradient descent on the members' inputs: what all constituents that are tuned through the backbone share.
 
     minimise over b, h:   mean of CE(h(f_b(x)), y) over the members (x, y)
 
@@ -12,7 +12,6 @@ compute micro-batches; a GPU has recorded passes in flight while the threads pre
 
 from __future__ import annotations
 
-import math
 import threading
 from abc import abstractmethod
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
@@ -29,18 +28,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lmeraser.config.schema import Config
-from lmeraser.core.seeding import below
 from lmeraser.core.sufficient_statistics import UNIT_RMS_EPSILON
 from lmeraser.core.tensors import Array
-from lmeraser.data.crops import Corner, central_corner, crop
-from lmeraser.data.images import Canvases
+from lmeraser.data.crops import Corner
 from lmeraser.models.backbones.base import Backbone
-from lmeraser.models.tuners.base import Members, ParallelMap, Tuner, ignore_step, serial_map
+from lmeraser.models.modalities import input_encoder
+from lmeraser.models.modalities.base import MemberInputs, ParallelMap
+from lmeraser.models.modalities.pixel_prompts import PromptShape
+from lmeraser.models.tuners.base import Members, Tuner, ignore_step, serial_map
 from lmeraser.models.tuners.class_means import class_means
 from lmeraser.models.tuners.optimization import Stepper, batches
-from lmeraser.models.tuners.pixel_prompts import PromptShape
 from lmeraser.models.tuners.recorded_passes import PassesInFlight
-from lmeraser.models.tuners.views import to_micro_batch
 
 Values = Mapping[str, Tensor]  # the tensors of a constituent, float32, by name
 
@@ -52,7 +50,7 @@ class MicroBatch:
     """At most ``micro_batch`` members as one pass through the backbone sees them; rows beyond them are padding.
 
     Attributes:
-        inputs: of the backbone, float32 [micro_batch, 3, size, size].
+        inputs: of the backbone, [micro_batch, ...].
         cluster_numbers: cluster of each member, where clusters are tuned together, else 0; int64 [micro_batch].
         shifts: of the corners from `GradientTuner.corners` (see `PromptShape.shifts`), int64.
         clean: whether these are clean views, as in predictions, or those of an epoch.
@@ -64,8 +62,8 @@ class MicroBatch:
     clean: bool
 
 
-class GradientTuner(Tuner[Canvases]):
-    """Tunes a linear head and something in the features before it, on images.
+class GradientTuner(Tuner[MemberInputs]):
+    """Tunes a linear head and something in the features before it.
 
     Args:
         backbone: the frozen network.
@@ -119,15 +117,14 @@ class GradientTuner(Tuner[Canvases]):
         *,
         budget: int,
         parallel: ParallelMap,
-    ) -> Canvases:
-        """The members' images, decoded once if they fit in the budget."""
-        backbone = self.config.backbone
-        side, resample = backbone.canvas_size, backbone.canvas_filter
-        return Canvases(ids, fetch, side=side, resample=resample, budget=budget, parallel=parallel)
+    ) -> MemberInputs:
+        """The members' inputs, decoded once if they fit in the budget."""
+        encoder = input_encoder(self.config, self.backbone)
+        return encoder.members(ids, fetch, budget=budget, parallel=parallel)
 
     def tune(
         self,
-        members: Members[Canvases],
+        members: Members[MemberInputs],
         *,
         classes: int,
         parallel: ParallelMap = serial_map,
@@ -140,10 +137,10 @@ class GradientTuner(Tuner[Canvases]):
             The tensors by name: those of `initial_values`, ``head.weight`` float32 [classes, d] and ``head.bias``
             float32 [classes].
         """
-        images = _TrainingImages(members, self)
-        values = self._initialize(members, images, classes, parallel) if start is None else self._resume(start)
+        inputs = _TrainingInputs(members, self)
+        values = self._initialize(members, inputs, classes, parallel) if start is None else self._resume(start)
         stepper = Stepper(self._parameter_groups(values), self.config.tuning, len(members.ids))
-        steps = (self._steps_in_flight if self.in_flight else self._steps)(values, images, parallel)
+        steps = (self._steps_in_flight if self.in_flight else self._steps)(values, inputs, parallel)
         with closing(steps):  # it may hold the recorded passes
             for records, gradients in steps:
                 stepper.step(gradients)
@@ -166,17 +163,23 @@ class GradientTuner(Tuner[Canvases]):
         return torch.zeros((classes, self.backbone.feature_dim)), torch.zeros(classes)
 
     def _initialize(
-        self, members: Members[Canvases], images: _TrainingImages, classes: int, parallel: ParallelMap
+        self, members: Members[MemberInputs], inputs: _TrainingInputs, classes: int, parallel: ParallelMap
     ) -> dict[str, Tensor]:
         initial = self.initial_values(members.cluster_count)
 
         def member_features() -> Tensor:
             """Of clean views, as in predictions."""
-            return torch.cat(list(parallel(features, self._micro_batches(members.ids))))
+            parts = inputs.micro_batches(members.ids)
+            rows = torch.cat(list(parallel(features, parts)))
+            order = [record_id for part in parts for record_id in part]
+            if order == list(members.ids):
+                return rows
+            place = {record_id: row for row, record_id in enumerate(order)}
+            return rows[[place[record_id] for record_id in members.ids]]
 
         def features(ids: Sequence[str]) -> Tensor:
             with torch.no_grad():
-                raw = self.features(initial, self._micro_batch(self._load(images, (ids, None, len(ids)))))
+                raw = self.features(initial, self._micro_batch(self._load(inputs, (ids, None, len(ids)))))
                 return head_input(raw, self.config)[: len(ids)].cpu()
 
         weight, bias = self.initial_head(member_features, members.labels, classes)
@@ -210,50 +213,44 @@ class GradientTuner(Tuner[Canvases]):
     def _tuned_names(self, values: Values) -> list[str]:
         return [name for name in values if self.tunes_head or not name.startswith("head.")]
 
-    def _micro_batches(self, ids: Sequence[str]) -> list[Sequence[str]]:
-        size = self.backbone.micro_batch
-        return [ids[first : first + size] for first in range(0, len(ids), size)]
-
     def _steps(
-        self, values: Values, images: _TrainingImages, parallel: ParallelMap
+        self, values: Values, inputs: _TrainingInputs, parallel: ParallelMap
     ) -> Generator[tuple[int, list[Tensor]]]:
         """For each step its number of records and its gradients; values change in between.
 
         Threads compute the micro-batches of a step.
         """
-        for epoch, ids in batches(images.ids, self.config):
+        for epoch, ids in batches(inputs.ids, self.config):
 
             def gradients(part: Sequence[str], epoch: int = epoch, count: int = len(ids)) -> list[Tensor]:
-                return self._gradients(values, self._load(images, (part, epoch, count)))
+                return self._gradients(values, self._load(inputs, (part, epoch, count)))
 
-            yield len(ids), _sum(parallel(gradients, self._micro_batches(ids)))
+            yield len(ids), _sum(parallel(gradients, inputs.micro_batches(ids)))
 
     def _steps_in_flight(
-        self, values: Values, images: _TrainingImages, parallel: ParallelMap
+        self, values: Values, inputs: _TrainingInputs, parallel: ParallelMap
     ) -> Generator[tuple[int, list[Tensor]]]:
         """The same with recorded passes, while threads prepare the micro-batches of this and the next steps."""
         parts = (
             (part, epoch, len(ids))
-            for epoch, ids in batches(images.ids, self.config)
-            for part in self._micro_batches(ids)
+            for epoch, ids in batches(inputs.ids, self.config)
+            for part in inputs.micro_batches(ids)
         )
-        prepared = iter(parallel(images.prepare, parts))
+        prepared = iter(parallel(inputs.prepare, parts))
         with self._passes_lock:
             self._passes = self._passes or PassesInFlight(self._gradients, self.backbone.device, self.in_flight)
-            for _, ids in batches(images.ids, self.config):
-                own = islice(prepared, math.ceil(len(ids) / self.backbone.micro_batch))
+            for _, ids in batches(inputs.ids, self.config):
+                own = islice(prepared, len(inputs.micro_batches(ids)))
                 yield len(ids), _sum(self._passes.results(values, (partial(self._place, part) for part in own)))
 
-    def _load(self, images: _TrainingImages, part: _Part) -> dict[str, Tensor]:
-        return self._place(images.prepare(part))
+    def _load(self, inputs: _TrainingInputs, part: _Part) -> dict[str, Tensor]:
+        return self._place(inputs.prepare(part))
 
     def _place(self, prepared: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """A prepared micro-batch on the device, its pixels normalised."""
+        """A prepared micro-batch on the device, its inputs as the backbone takes them."""
         device = self.backbone.device
-        placed = {
-            name: tensor.to(device, non_blocking=True) for name, tensor in prepared.items() if name != "pixels"
-        }
-        return {**placed, "inputs": self.backbone.normalize(prepared["pixels"])}
+        placed = {name: tensor.to(device, non_blocking=True) for name, tensor in prepared.items() if name != "raw"}
+        return {**placed, "inputs": self.backbone.place(prepared["raw"])}
 
     def _micro_batch(self, placed: Mapping[str, Tensor], *, clean: bool = True) -> MicroBatch:
         return MicroBatch(placed["inputs"], placed["cluster_numbers"], placed["shifts"], clean)
@@ -337,38 +334,35 @@ def padded_index(chosen: NDArray[np.int64], count: int) -> Tensor:
 _Part = tuple[Sequence[str], int | None, int]  # ids of a micro-batch; its epoch, or clean; records of its step
 
 
-class _TrainingImages:
-    """The members' images as each epoch sees them: cropped and mirrored by hashes of their ids."""
+class _TrainingInputs:
+    """The members as each epoch sees them, with what their rows count."""
 
-    def __init__(self, members: Members[Canvases], tuner: GradientTuner) -> None:
+    def __init__(self, members: Members[MemberInputs], tuner: GradientTuner) -> None:
         self.ids = members.ids
         self._members = members
         self._tuner = tuner
-        self._config = tuner.config
         self._shape = PromptShape.of(tuner.config)
         self._position = {record_id: index for index, record_id in enumerate(members.ids)}
+
+    def micro_batches(self, ids: Sequence[str]) -> list[Sequence[str]]:
+        """These members divided into passes."""
+        positions = [self._position[record_id] for record_id in ids]
+        return [[self.ids[p] for p in part] for part in self._members.inputs.micro_batches(positions)]
 
     def prepare(self, part: _Part) -> dict[str, Tensor]:
         """At most one micro-batch of members, on the CPU, in memory that a GPU can read.
 
         Returns:
-            ``pixels`` uint8 [micro_batch, 3, size, size]; for each row its label, its weight in the mean over the
-            step (0 for padding) and the number of its cluster; ``shifts`` as in `MicroBatch`.
+            ``raw`` as `Backbone.place` takes it; for each row its label, its weight in the mean over the step (0
+            for padding) and the number of its cluster; ``shifts`` as in `MicroBatch`.
         """
         ids, epoch, step_size = part
         backbone = self._tuner.backbone
         indices = [self._position[record_id] for record_id in ids]
-        views = [self._corner_and_mirror(record_id, epoch) for record_id in ids]
-        pixels = crop(
-            self._members.inputs[indices], [corner for corner, _ in views], self._config.backbone.image_size
-        )
-        mirrored = [mirror for _, mirror in views]
-        if any(mirrored):
-            pixels[mirrored] = pixels[mirrored, :, ::-1]
         numbers = self._members.cluster_numbers
         padding = [0] * (backbone.micro_batch - len(ids))
         prepared = {
-            "pixels": to_micro_batch(pixels, backbone),
+            "raw": self._members.inputs.prepare(indices, ids, epoch),
             "labels": torch.tensor([*(self._members.labels[index] for index in indices), *padding]),
             "weights": torch.tensor([*[1.0 / step_size] * len(ids), *[0.0] * len(padding)]),
             "cluster_numbers": torch.tensor([*(numbers[i] if numbers else 0 for i in indices), *padding]),
@@ -377,16 +371,6 @@ class _TrainingImages:
         if backbone.device.type == "cpu":
             return prepared
         return {name: tensor.pin_memory() for name, tensor in prepared.items()}
-
-    def _corner_and_mirror(self, record_id: str, epoch: int | None) -> tuple[Corner, bool]:
-        """Where a member's image is cropped in an epoch, and whether it is mirrored."""
-        backbone, tuning = self._config.backbone, self._config.tuning
-        centre = central_corner(backbone.canvas_size, backbone.image_size)
-        if epoch is None:
-            return centre, False
-        room = backbone.canvas_size - backbone.image_size
-        row, column, mirror = below(self._config.seed, "augment", (room + 1, room + 1, 2), epoch, record_id)
-        return (row, column) if tuning.crop else centre, tuning.flip and mirror == 1
 
 
 def _sum(parts: Iterable[list[Tensor]]) -> list[Tensor]:

@@ -20,7 +20,8 @@ from lmeraser.config.schema import Config
 from lmeraser.core.lda import probabilities
 from lmeraser.core.sufficient_statistics import QuantizedEmbeddings, dequantize, stack_quantized
 from lmeraser.core.tensors import Array
-from lmeraser.models.tuners.base import Members, ParallelMap, QueryBatch, Tuner, ignore_step, serial_map
+from lmeraser.models.modalities.base import ParallelMap
+from lmeraser.models.tuners.base import Members, QueryBatch, Tuner, ignore_step, serial_map
 from lmeraser.models.tuners.class_means import class_means
 from lmeraser.models.tuners.optimization import Stepper, batches
 

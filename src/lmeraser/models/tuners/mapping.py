@@ -28,6 +28,7 @@ from torch import Tensor
 
 from lmeraser.core.seeding import normal
 from lmeraser.errors import BackboneError
+from lmeraser.models.backbones.base import ImageBackbone
 from lmeraser.models.tuners.gradient_tuner import head_input
 from lmeraser.models.tuners.prompt_head import PromptHeadTuner
 
@@ -73,6 +74,7 @@ class MappedPromptTuner(PromptHeadTuner):
     @cached_property
     def _most_active(self) -> NDArray[np.int64]:
         """Numbers of the outputs, those with the largest standard deviation over noise first; ties by number."""
+        assert isinstance(self.backbone, ImageBackbone)  # as the settings were checked
         size = self.backbone.image_size
         micro = self.backbone.micro_batch
         count = self.config.mapping.noise_images

@@ -18,6 +18,7 @@ from lmeraser.config.schema import Config
 from lmeraser.core.tensors import Array
 from lmeraser.data.crops import Corner
 from lmeraser.models.backbones.base import Backbone
+from lmeraser.models.modalities.pixel_prompts import PromptShape
 from lmeraser.models.tuners.base import QueryBatch
 from lmeraser.models.tuners.gradient_tuner import (
     GradientTuner,
@@ -27,7 +28,6 @@ from lmeraser.models.tuners.gradient_tuner import (
     padded_index,
     stacked,
 )
-from lmeraser.models.tuners.pixel_prompts import PromptShape
 
 
 class PromptHeadTuner(GradientTuner):

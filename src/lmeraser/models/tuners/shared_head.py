@@ -17,8 +17,8 @@ from lmeraser.config.schema import Config
 from lmeraser.core.tensors import Array
 from lmeraser.data.crops import Corner
 from lmeraser.models.backbones.base import Backbone
+from lmeraser.models.modalities.pixel_prompts import PromptShape
 from lmeraser.models.tuners.gradient_tuner import GradientTuner, MicroBatch, Values
-from lmeraser.models.tuners.pixel_prompts import PromptShape
 from lmeraser.models.tuners.prompt_head import PromptHeadPredictor, corners_of, initial_prompt
 
 

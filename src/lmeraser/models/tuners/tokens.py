@@ -3,8 +3,9 @@
     minimise over t, h:   mean of CE(h(M(x, t)), y) over the members (x, y)
 
 M is a frozen transformer that takes tokens t beside those of the image's patches: in its first layer (*shallow*),
-or new ones in each layer (*deep*). As in VPT, their initial values are uniform within the bound of Glorot and
-Bengio (2010) for a patch and a token; there is no dropout of tokens. The steps are those of `gradient_tuner`.
+or new ones in each layer (*deep*). Their initial values are uniform within the backbone's bound; there is no
+dropout of tokens. For texts these are soft prompts (Lester et al., 2021), in every layer much like P-tuning v2
+(Liu et al., 2022). The steps are those of `gradient_tuner`.
 """
 
 from __future__ import annotations
@@ -41,8 +42,7 @@ class TokenTuner(GradientTuner):
         transformer = self._token_input
         settings = self.config.tokens
         shape = (transformer.layers if settings.deep else 1, settings.count, transformer.width)
-        bound = (6 / (3 * transformer.patch**2 + transformer.width)) ** 0.5
-        drawn = bound * (2 * uniform(self.config.seed, "tokens", int(np.prod(shape))) - 1)
+        drawn = transformer.bound * (2 * uniform(self.config.seed, "tokens", int(np.prod(shape))) - 1)
         return {"tokens": torch.from_numpy(drawn.astype(np.float32)).reshape(shape).to(self.backbone.device)}
 
     def rates(self, name: str) -> tuple[float, float]:

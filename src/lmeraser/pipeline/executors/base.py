@@ -1,4 +1,4 @@
-"""The interface of executors, which run the two expensive stages: embedding images and tuning clusters.
+"""The interface of executors, which run the two expensive stages: embedding records and tuning clusters.
 
 The pipeline hands over tasks and gets bytes. It does not know on how many cores, processes or machines they run;
 neither the number nor the order in which tasks finish may change a bit of a result.
@@ -13,12 +13,13 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from lmeraser.config.schema import Config, View
+from lmeraser.config.modalities import View
+from lmeraser.config.schema import Config
 from lmeraser.core.digests import Digest
 from lmeraser.core.progress import Progress
 from lmeraser.errors import BackboneError
 
-Fetch = Callable[[Sequence[str]], Sequence[bytes]]  # images, or quantized embeddings, of record ids, in order
+Fetch = Callable[[Sequence[str]], Sequence[bytes]]  # payloads, or quantized embeddings, of record ids, in order
 Vector = NDArray[np.float32]  # [views * d]
 
 
@@ -55,7 +56,7 @@ class TuneResult:
 
 
 class Executor(Protocol):
-    """Embeds images and tunes clusters."""
+    """Embeds records and tunes clusters."""
 
     @property
     def fingerprint(self) -> Digest:
@@ -80,9 +81,16 @@ class Executor(Protocol):
         ...
 
     def embed(
-        self, ids: Sequence[str], fetch: Fetch, progress: Progress, views: Sequence[View] = ("clean",)
+        self, ids: Sequence[str], fetch: Fetch, progress: Progress, views: Sequence[View] = ()
     ) -> Iterator[tuple[str, Vector]]:
-        """Features of views of each image, one view after the other, in the order of ``ids``."""
+        """Features of views of each record, one view after the other, in the order of ``ids``.
+
+        Args:
+            ids: of the records.
+            fetch: returns their payloads.
+            progress: receives progress reports.
+            views: which ones; none: the clean view.
+        """
         ...
 
     def tune(self, tasks: Sequence[TuneTask], fetch: Fetch, progress: Progress) -> Iterator[TuneResult]:
@@ -90,7 +98,7 @@ class Executor(Protocol):
 
         Args:
             tasks: the clusters to tune.
-            fetch: returns images, or quantized embeddings where only heads are tuned.
+            fetch: returns payloads, or quantized embeddings where only heads are tuned.
             progress: receives progress reports.
         """
         ...

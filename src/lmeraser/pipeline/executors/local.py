@@ -21,22 +21,21 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
-from lmeraser.config.schema import Config, View
+from lmeraser.config.modalities import View
+from lmeraser.config.schema import Config
 from lmeraser.core.digests import Digest
 from lmeraser.core.progress import Progress
 from lmeraser.core.tensors import from_bytes, to_bytes
 from lmeraser.core.thread_priority import lower_priority
-from lmeraser.data.images import ReducedImage, decode
 from lmeraser.errors import StoppedError
-from lmeraser.models.backbones import Backbone, load_backbone
 from lmeraser.models.backbones.activations import activations
 from lmeraser.models.backbones.determinism_check import require_deterministic
 from lmeraser.models.environment import Fingerprint, deterministic, fingerprint
+from lmeraser.models.modalities import Backbone, InputEncoder, input_encoder, load_backbone
+from lmeraser.models.modalities.base import ParallelMap
 from lmeraser.models.tuners import Tuner, create_tuner
-from lmeraser.models.tuners.base import Members, ParallelMap, serial_map
-from lmeraser.models.tuners.views import view_input
+from lmeraser.models.tuners.base import Members, serial_map
 from lmeraser.pipeline.executors.base import Fetch, TuneResult, TuneTask, Vector, require_class_vectors
 
 T = TypeVar("T")
@@ -103,44 +102,37 @@ class LocalExecutor:
         """The backbone's public class vectors, float32 [classes, d]."""
         return require_class_vectors(self._backbone.class_vectors, self._config)
 
+    @cached_property
+    def encoder(self) -> InputEncoder[Any, Any]:
+        """What turns payloads into inputs of the backbone."""
+        return input_encoder(self._config, self._backbone)
+
     def embed(
-        self, ids: Sequence[str], fetch: Fetch, progress: Progress, views: Sequence[View] = ("clean",)
+        self, ids: Sequence[str], fetch: Fetch, progress: Progress, views: Sequence[View] = ()
     ) -> Iterator[tuple[str, Vector]]:
-        """Features of views of each image, in the order of ``ids``, in bounded memory."""
-        micro = self._backbone.micro_batch
-        batches = [ids[start : start + micro] for start in range(0, len(ids), micro)]
-        progress("embedding images", 0, len(ids))
+        """Features of views of each record, in the order of ``ids``, in bounded memory."""
+        encoder = self.encoder
+        own = tuple(views) or (self._config.clean_view,)
+        batches = [ids[start : start + encoder.chunk] for start in range(0, len(ids), encoder.chunk)]
+        progress("embedding records", 0, len(ids))
         done = 0
-        work = self.stream(lambda batch: self.features([decode(data) for data in fetch(batch)], views), batches)
+        work = self.stream(
+            lambda batch: encoder.features([encoder.load(data) for data in fetch(batch)], own), batches
+        )
         for batch, rows in zip(batches, work, strict=True):
             yield from zip(batch, rows.reshape(len(batch), -1), strict=True)
             done += len(batch)
-            progress("embedding images", done, len(ids))
+            progress("embedding records", done, len(ids))
 
-    def features_of(self, inputs: Iterable[torch.Tensor], count: int) -> NDArray[np.float32]:
-        """Features of the first ``count`` images of some inputs (see `look`), float32 [count, inputs, d]."""
-        with torch.inference_mode():
-            passes = [self._backbone.features(each)[:count].float().cpu().numpy() for each in inputs]
-        return np.stack(passes, axis=1)
-
-    def features(self, images: Sequence[Image.Image], views: Sequence[View]) -> NDArray[np.float32]:
-        """Features of views of at most one micro-batch of decoded images, float32 [n, views, d]."""
-        return self.features_of((self.look(images, view) for view in views), len(images))
-
-    def activations(self, images: Sequence[Image.Image]) -> list[NDArray[np.float32]]:
-        """Activations of each layer of the backbone for the clean views of decoded images."""
-        micro = self._backbone.micro_batch
+    def activations(self, items: Sequence[Any]) -> list[NDArray[np.float32]]:
+        """Activations of each layer of the backbone for the clean views of items of the encoder."""
         parts = []
         with deterministic():
-            for start in range(0, len(images), micro):
-                batch = images[start : start + micro]
-                layers = activations(self._backbone, self.look(batch, "clean"))
+            for positions in self.encoder.passes(items):
+                batch = [items[position] for position in positions]
+                layers = activations(self._backbone, self.encoder.input(batch, self._config.clean_view))
                 parts.append([layer[: len(batch)] for layer in layers])
         return [np.concatenate(layer) for layer in zip(*parts, strict=True)]
-
-    def look(self, images: Sequence[Image.Image | ReducedImage], view: View) -> torch.Tensor:
-        """A view of at most one micro-batch of decoded images, as input of the backbone."""
-        return view_input(images, view, self._backbone, self._config)
 
     def stream(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
         """Apply a function to items, several at once; results in their order, few items in flight."""

@@ -29,7 +29,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from lmeraser.config.schema import Config, View
+from lmeraser.config.modalities import View
+from lmeraser.config.schema import Config
 from lmeraser.core.digests import Digest
 from lmeraser.core.progress import Progress
 from lmeraser.errors import WorkerError
@@ -266,9 +267,9 @@ class PooledExecutor:
     # --- work ------------------------------------------------------------------------------------------
 
     def embed(
-        self, ids: Sequence[str], fetch: Fetch, progress: Progress, views: Sequence[View] = ("clean",)
+        self, ids: Sequence[str], fetch: Fetch, progress: Progress, views: Sequence[View] = ()
     ) -> Iterator[tuple[str, Vector]]:
-        """Features of views of each image, in the order of ``ids``, in bounded memory."""
+        """Features of views of each record, in the order of ``ids``, in bounded memory."""
         size = _MICRO_BATCHES * self._config.backbone.micro_batch
         parts = [ids[start : start + size] for start in range(0, len(ids), size)]
 
@@ -278,12 +279,12 @@ class PooledExecutor:
                 "embed", lambda: (list(fetch(part)), tuple(views)), position, lambda it: len(it.value) == len(part)
             )
 
-        progress("embedding images", 0, len(ids))
+        progress("embedding records", 0, len(ids))
         done = 0
         for part, rows in zip(parts, self._in_order(map(call, range(len(parts)))), strict=True):
             yield from zip(part, rows, strict=True)
             done += len(part)
-            progress(self._step("embedding images"), done, len(ids))
+            progress(self._step("embedding records"), done, len(ids))
 
     def apply(
         self, function: Callable[[LocalExecutor, Any, Any], Any], shared: Any, parts: Iterable[Any]

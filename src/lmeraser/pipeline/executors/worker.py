@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lmeraser.config.schema import Config, View
+from lmeraser.config.modalities import View
+from lmeraser.config.schema import Config
 from lmeraser.core.digests import Digest
 from lmeraser.core.progress import silent
 from lmeraser.pipeline.executors.base import TuneResult, TuneTask

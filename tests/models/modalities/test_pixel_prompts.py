@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lmeraser.config.schema import parse
-from lmeraser.models.tuners.pixel_prompts import PromptShape, _gather, _scatter
+from lmeraser.models.modalities.pixel_prompts import PromptShape, _gather, _scatter
 
 KINDS = ["padding", "fixed_patch", "random_patch"]
 

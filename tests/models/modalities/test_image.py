@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,14 +15,15 @@ from PIL import Image
 from torch import Tensor
 
 from conftest import tiny_config
-from lmeraser.config.schema import Config, View
+from lmeraser.config.modalities import MODALITIES, View
+from lmeraser.config.schema import Config
 from lmeraser.core.digests import Digest
 from lmeraser.data.images import to_canvas
-from lmeraser.models.tuners.views import view_input
+from lmeraser.models.modalities.image import view_input
 from lmeraser.pipeline.executors.local import LocalExecutor
 
 SIZE, CANVAS, WIDTH, MICRO = 32, 37, 4, 4  # of tiny_config: 37 is 8/7 of 32, and 4 is 30/224 of it
-VIEWS: tuple[View, ...] = get_args(View)
+VIEWS: tuple[View, ...] = MODALITIES["image"].views
 SHAPES = [(50, 41), (32, 32), (29, 64), (7, 9)]  # height, width
 
 
@@ -71,28 +72,30 @@ def assert_shows(found: Tensor, expected: Any) -> None:
 @pytest.mark.parametrize("view", VIEWS)
 def test_every_view_has_the_shape_of_the_input(executor: LocalExecutor, view: View) -> None:
     for count in (1, 3, MICRO):
-        found = executor.look(PHOTOS[:count], view)
+        found = executor.encoder.input(PHOTOS[:count], view)
         assert found.shape == (MICRO, 3, SIZE, SIZE)
         assert found.dtype == torch.float32
 
 
 def test_all_views_of_an_image_are_different(executor: LocalExecutor) -> None:
-    assert len({executor.look(PHOTOS[:1], view)[0].numpy().tobytes() for view in VIEWS}) == len(VIEWS)
+    assert len({executor.encoder.input(PHOTOS[:1], view)[0].numpy().tobytes() for view in VIEWS}) == len(VIEWS)
 
 
 def test_clean_is_the_centre_of_the_canvas(executor: LocalExecutor) -> None:
-    assert_shows(executor.look(PHOTOS, "clean"), [middle(square(image, CANVAS), SIZE) for image in PHOTOS])
+    assert_shows(
+        executor.encoder.input(PHOTOS, "clean"), [middle(square(image, CANVAS), SIZE) for image in PHOTOS]
+    )
 
 
 def test_mirror_is_the_mirror_image_of_clean(executor: LocalExecutor) -> None:
     mirrored = [middle(square(image, CANVAS), SIZE)[:, ::-1] for image in PHOTOS]
-    assert_shows(executor.look(PHOTOS, "mirror"), mirrored)
-    assert torch.equal(executor.look(PHOTOS, "mirror").flip(3), executor.look(PHOTOS, "clean"))
+    assert_shows(executor.encoder.input(PHOTOS, "mirror"), mirrored)
+    assert torch.equal(executor.encoder.input(PHOTOS, "mirror").flip(3), executor.encoder.input(PHOTOS, "clean"))
 
 
 def test_whole_is_the_whole_canvas_at_the_size_of_the_input(executor: LocalExecutor) -> None:
-    assert_shows(executor.look(PHOTOS, "whole"), [square(image, SIZE) for image in PHOTOS])
-    assert_shows(executor.look(PHOTOS, "whole"), [to_canvas(image, SIZE) for image in PHOTOS])
+    assert_shows(executor.encoder.input(PHOTOS, "whole"), [square(image, SIZE) for image in PHOTOS])
+    assert_shows(executor.encoder.input(PHOTOS, "whole"), [to_canvas(image, SIZE) for image in PHOTOS])
 
 
 @pytest.mark.parametrize(("size", "scaled"), [(32, 48), (33, 50), (34, 51), (36, 54)])
@@ -123,7 +126,7 @@ def frames(images: Sequence[Image.Image], executor: LocalExecutor, config: Confi
 
 def test_frame_differs_from_clean_in_the_frame_only(executor: LocalExecutor) -> None:
     inner = slice(WIDTH, SIZE - WIDTH)
-    clean, framed = executor.look(PHOTOS, "clean"), executor.look(PHOTOS, "frame")
+    clean, framed = executor.encoder.input(PHOTOS, "clean"), executor.encoder.input(PHOTOS, "frame")
     assert torch.equal(framed[:, :, inner, inner], clean[:, :, inner, inner])
     edge = np.ones((SIZE, SIZE), dtype=bool)
     edge[inner, inner] = False
@@ -151,10 +154,10 @@ def test_the_frame_is_as_wide_as_the_prompt_would_be(executor: LocalExecutor) ->
 _OTHER_PROCESS = """
 import sys
 from PIL import Image
-from lmeraser.models.backbones import load_backbone
+from lmeraser.models.modalities import load_backbone
 from lmeraser.config.schema import parse
 from lmeraser.core.digests import Digest
-from lmeraser.models.tuners.views import view_input
+from lmeraser.models.modalities.image import view_input
 config = parse({"backbone": {"image_size": 32, "micro_batch": 4}})
 framed = view_input([Image.new("RGB", (40, 40), "teal")], "frame", load_backbone(config), config)
 sys.stdout.write(Digest.of(framed.numpy().tobytes()))
@@ -165,35 +168,35 @@ def test_the_frame_is_the_same_in_every_process(executor: LocalExecutor) -> None
     environment = {**os.environ, "OMP_NUM_THREADS": "3", "PYTHONHASHSEED": "1"}
     command = [sys.executable, "-c", _OTHER_PROCESS]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=120)
-    framed = executor.look([Image.new("RGB", (40, 40), "teal")], "frame")
+    framed = executor.encoder.input([Image.new("RGB", (40, 40), "teal")], "frame")
     assert done.stdout == Digest.of(framed.numpy().tobytes())
 
 
 @pytest.mark.parametrize("view", [view for view in VIEWS if view != "frame"])
 def test_rows_beyond_the_images_are_black(executor: LocalExecutor, view: View) -> None:
     for count in range(1, MICRO):
-        rest = executor.look(PHOTOS[:count], view)[count:]
+        rest = executor.encoder.input(PHOTOS[:count], view)[count:]
         np.testing.assert_allclose(rest.numpy(), np.full(rest.shape, -127 / 128), atol=1e-6)
 
 
 def test_rows_beyond_the_images_are_black_in_a_frame(executor: LocalExecutor) -> None:
-    rest = executor.look(PHOTOS[:1], "frame")[1:]
+    rest = executor.encoder.input(PHOTOS[:1], "frame")[1:]
     inner = rest[:, :, WIDTH:-WIDTH, WIDTH:-WIDTH].numpy()
     np.testing.assert_allclose(inner, np.full(inner.shape, -127 / 128), atol=1e-6)
 
 
 @pytest.mark.parametrize("view", VIEWS)
 def test_a_view_does_not_depend_on_the_other_images(executor: LocalExecutor, view: View) -> None:
-    together = executor.look(PHOTOS, view)
-    turned = executor.look(PHOTOS[::-1], view)
+    together = executor.encoder.input(PHOTOS, view)
+    turned = executor.encoder.input(PHOTOS[::-1], view)
     for place, image in enumerate(PHOTOS):
-        assert torch.equal(executor.look([image], view)[0], together[place])
+        assert torch.equal(executor.encoder.input([image], view)[0], together[place])
         assert torch.equal(turned[len(PHOTOS) - 1 - place], together[place])
 
 
 def test_features_of_views_do_not_depend_on_the_other_images(executor: LocalExecutor) -> None:
     def features(images: Sequence[Image.Image], views: Sequence[View]) -> Any:
-        return next(iter(executor.stream(lambda batch: executor.features(batch, views), [images])))
+        return next(iter(executor.stream(lambda batch: executor.encoder.features(batch, views), [images])))
 
     together = features(PHOTOS, VIEWS)
     assert together.shape == (MICRO, len(VIEWS), executor.network.feature_dim)

@@ -1,0 +1,150 @@
+"""The interface of input encoders: how the payloads of one modality become inputs of a backbone.
+
+    payload -> item (decoded) -> inputs of passes (of fixed shapes) -> features of views
+
+Every pass has ``micro_batch`` rows, and the shape of a row depends on its record alone, so that neither neighbours
+nor their number change a bit. Knows nothing about clusters, heads or where payloads come from.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lmeraser.config.modalities import View
+from lmeraser.config.schema import Config
+from lmeraser.models.backbones.base import Backbone
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+Item = TypeVar("Item")
+B = TypeVar("B", bound=Backbone)
+
+
+class ParallelMap(Protocol):
+    """Applies a function to items, possibly to several at once; results are in the order of the items."""
+
+    def __call__(self, function: Callable[[Any], Any], items: Iterable[Any]) -> Iterable[Any]:
+        """The result for each item."""
+        ...
+
+
+class MemberInputs(ABC):
+    """The inputs of one cluster's members while it is tuned; a member is named by its position."""
+
+    @abstractmethod
+    def micro_batches(self, positions: Sequence[int]) -> list[Sequence[int]]:
+        """Positions divided into passes, whose rows have one shape; depends on these members alone."""
+
+    @abstractmethod
+    def prepare(self, positions: Sequence[int], ids: Sequence[str], epoch: int | None) -> Tensor:
+        """The input of one pass on the CPU, as `Backbone.place` takes it.
+
+        Args:
+            positions: at most ``micro_batch`` members of one pass.
+            ids: of these members.
+            epoch: whose random view is taken; None: the clean view, as in predictions.
+
+        Returns:
+            [micro_batch, ...]; rows beyond the members are padding.
+        """
+
+
+class InputEncoder(ABC, Generic[Item, B]):
+    """Inputs of a backbone from payloads of one modality.
+
+    Args:
+        config: all settings.
+        backbone: the frozen network.
+
+    Attributes:
+        chunk: number of records that are embedded together.
+    """
+
+    chunk: int
+
+    def __init__(self, config: Config, backbone: B) -> None:
+        self.config = config
+        self.backbone = backbone
+        self.chunk = backbone.micro_batch
+
+    @abstractmethod
+    def load(self, value: Any) -> Item:
+        """The item of a payload, of whatever else callers may give, or of an item."""
+
+    @abstractmethod
+    def passes(self, values: Sequence[Any]) -> list[list[int]]:
+        """Positions divided into lists of at most ``micro_batch`` whose clean views have one shape.
+
+        Args:
+            values: as `load` takes them.
+        """
+
+    @abstractmethod
+    def input(self, items: Sequence[Item], view: View) -> Tensor:
+        """A view of at most ``micro_batch`` items as input of the backbone.
+
+        Args:
+            items: of one of `passes`.
+            view: which one; one that is a single row for each item.
+
+        Returns:
+            [micro_batch, ...]; rows beyond the items are padding.
+        """
+
+    def features(
+        self, items: Sequence[Item], views: Sequence[View], clean: Tensor | None = None
+    ) -> NDArray[np.float32]:
+        """Features of views of some items.
+
+        Args:
+            items: at most ``chunk``.
+            views: which ones, in their order.
+            clean: the `input` of the clean view of these items, where it is known.
+
+        Returns:
+            float32 [n, views, d].
+        """
+        known = {self.config.clean_view: clean} if clean is not None else {}
+        with torch.inference_mode():
+            # One pass after the other: all inputs at once would take the memory of all views.
+            parts = [
+                self._features(known[view] if view in known else self.input(items, view), len(items))
+                for view in views
+            ]
+        return np.stack(parts, axis=1)
+
+    def _features(self, inputs: Tensor, count: int) -> NDArray[np.float32]:
+        """Features of the first ``count`` rows, float32 [count, d]."""
+        features: NDArray[np.float32] = self.backbone.features(inputs)[:count].float().cpu().numpy()
+        return features
+
+    @abstractmethod
+    def members(
+        self,
+        ids: Sequence[str],
+        fetch: Callable[[Sequence[str]], Sequence[bytes]],
+        *,
+        budget: int,
+        parallel: ParallelMap,
+    ) -> MemberInputs:
+        """The inputs of these records for tuning.
+
+        Args:
+            ids: record ids of the members.
+            fetch: gives their payloads.
+            budget: bytes of decoded inputs that may be kept in memory.
+            parallel: decodes several at once.
+        """
+
+
+def consecutive(count: int, size: int) -> list[list[int]]:
+    """Positions in lists of at most ``size``."""
+    return [list(range(start, min(start + size, count))) for start in range(0, count, size)]
