@@ -54,16 +54,20 @@ def init(
     from lmeraser.config.presets import preset_name
     from lmeraser.evidence.dsse import SigningKey
     from lmeraser.models.backbone_names import locate_backbone
+    from lmeraser.models.backbone_scaling import describe_scaling
     from lmeraser.workspace.workspace import Workspace
 
     base = preset_name(preset)
     values = locate_backbone(schema.read(config, base=base), config.parent) if config else schema.preset(base)
     key = SigningKey.read(signing_key) if signing_key else None
-    Workspace.create(global_options.workspace, values, classes=split_names(classes), signing_key=key).close()
+    workspace = Workspace.create(global_options.workspace, values, classes=split_names(classes), signing_key=key)
+    workspace.close()
     echo(
         f"workspace created in {global_options.workspace}; settings are in lmeraser.toml, "
         "the public key of its certificates is in signing.pub"
     )
+    if scaling := describe_scaling(values.backbone, workspace.config.backbone):
+        echo(scaling)
 
 
 def add(
