@@ -1,6 +1,7 @@
 """Tables in text files, CSV or JSON lines: lists of image files, metadata of a folder, subjects of records.
 
 Rules:
+- a file is UTF-8, or UTF-16 with a byte order mark;
 - the first line of a CSV file names its columns; each line of a JSON lines file is one object;
 - cells are taken literally, with all their white space; an empty cell of a CSV file has no value;
 - a table that is malformed anywhere is refused with the number of the line, so that none of it is used.
@@ -10,20 +11,24 @@ Knows nothing about records.
 
 from __future__ import annotations
 
+import codecs
 import csv
+import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from lmeraser.errors import InputError
 
-SUFFIXES = {".csv", ".tsv", ".jsonl", ".ndjson"}
+SUFFIXES = {".csv", ".tsv", ".tab", ".jsonl", ".ndjson"}
 METADATA_NAMES = ("metadata.csv", "metadata.jsonl")  # as the Hugging Face hub's imagefolder names them
 
 _DELIMITERS = ",;\t"
-_LARGEST = 1 << 30  # bytes of a table, which is held in memory
+_LARGEST = 1 << 30  # bytes of a table that is held in memory
+_LARGEST_LINE = 64 << 20  # characters of a line, or of a cell of a CSV file
+_NAMES = {"utf-16": "UTF-16", "utf-8-sig": "UTF-8"}
 
 
 @dataclass(frozen=True)
@@ -63,46 +68,95 @@ class Table:
 
 
 def read_table(path: Path) -> Table:
-    """Read a CSV file (.csv, .tsv) or a file of JSON lines (.jsonl, .ndjson).
+    """Read a CSV file (.csv, .tsv, .tab) or a file of JSON lines (.jsonl, .ndjson).
 
     Raises:
-        InputError: the file cannot be read, is not UTF-8, or is malformed; names the line.
+        InputError: the file cannot be read, is too large, is no UTF-8 or UTF-16, or is malformed; names the line.
     """
-    if path.exists() and not path.is_file():  # a pipe would be waited for
-        raise InputError("Cannot read file", got=f"{path}: no regular file", next_step="give a file")
     if path.is_file() and path.stat().st_size > _LARGEST:
         raise InputError(
             "Table too large",
             got=f"{path}: {path.stat().st_size >> 20} MiB (the limit is {_LARGEST >> 20} MiB)",
             next_step="divide it into several",
         )
-    lines = _json_lines if path.suffix.lower() in (".jsonl", ".ndjson") else _csv_lines
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(lines(path, file))
-    except UnicodeDecodeError as error:
-        raise InputError(
-            "File is not UTF-8 text", got=f"{path}: {error.reason}", next_step="save it with the encoding UTF-8"
-        ) from error
-    except OSError as error:
-        raise InputError(
-            "Cannot read file", got=f"{path}: {error.strerror}", next_step="check the path and its permissions"
-        ) from error
+    rows = list(stream_table(path))
     columns = list(dict.fromkeys(name for row in rows for name in row))
     if not rows:
         raise InputError("File without rows", got=str(path), next_step="give a table with at least one row")
     return Table(path, columns, rows)
 
 
+def stream_table(path: Path) -> Iterator[Mapping[str, Any]]:
+    """The rows of such a file, one by one, however large it is.
+
+    Raises:
+        InputError: as `read_table`, when the faulty line is reached.
+    """
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise InputError("Cannot read file", got=f"{path}: no regular file", next_step="give a file")
+    rows = _json_lines if path.suffix.lower() in (".jsonl", ".ndjson") else _csv_lines
+    try:
+        encoding = _encoding(path)
+        with path.open(encoding=encoding, newline="") as file:
+            yield from rows(path, _lines(path, file))
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"File is not {_NAMES[encoding]} text",
+            got=f"{path}, {_place_of_fault(path, encoding)}: {error.reason}",
+            next_step="save it with the encoding UTF-8",
+        ) from error
+    except OSError as error:
+        raise InputError(
+            "Cannot read file", got=f"{path}: {error.strerror}", next_step="check the path and its permissions"
+        ) from error
+
+
+def _encoding(path: Path) -> str:
+    """UTF-16 if the file begins with its byte order mark, else UTF-8."""
+    with path.open("rb") as file:
+        return "utf-16" if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
+
+
+def _place_of_fault(path: Path, encoding: str) -> str:
+    """Line and byte at which a file cannot be decoded, both counted from 1."""
+    decoder = codecs.getincrementaldecoder(encoding)()
+    lines = 1
+    read = 0
+    with path.open("rb") as file:
+        while True:
+            block = file.read(1 << 16)
+            read += len(block)
+            try:
+                lines += decoder.decode(block, final=not block).count("\n")
+            except UnicodeDecodeError as error:
+                good = error.object[: error.start].decode(encoding, "ignore")
+                return f"line {lines + good.count(chr(10))}, byte {read - len(error.object) + error.start + 1}"
+            if not block:
+                return "at its end"
+
+
+def _lines(path: Path, file: TextIO) -> Iterator[str]:
+    """The lines of a file, with their ends; a line larger than any cell is refused before it is in memory."""
+    number = 0
+    while line := file.readline(_LARGEST_LINE):
+        number += 1
+        if len(line) == _LARGEST_LINE:
+            raise _malformed(path, number, f"longer than {_LARGEST_LINE >> 20} Mi characters")
+        yield line
+
+
 def _malformed(path: Path, line: int, why: str) -> InputError:
     return InputError("Malformed table", got=f"{path}, line {line}: {why}", next_step="correct this line")
 
 
-def _csv_lines(path: Path, file: Any) -> Iterator[Mapping[str, Any]]:
-    header = file.readline()
-    file.seek(0)
-    delimiter = max(_DELIMITERS, key=header.count)  # the comma, if there is none
-    reader = csv.reader(file, delimiter=delimiter, strict=True)
+def _csv_lines(path: Path, lines: Iterator[str]) -> Iterator[Mapping[str, Any]]:
+    header = next(lines, "")
+    if "\0" in header:
+        raise _malformed(path, 1, "null characters; UTF-16 has to begin with a byte order mark")
+    tabs = path.suffix.lower() in (".tsv", ".tab") and "\t" in header
+    delimiter = "\t" if tabs else max(_DELIMITERS, key=header.count)  # the comma, if there is none
+    csv.field_size_limit(max(csv.field_size_limit(), _LARGEST_LINE))  # of the process; 128 KiB is less than a text
+    reader = csv.reader(itertools.chain([header] if header else [], lines), delimiter=delimiter, strict=True)
     try:
         names = next(reader, [])
         if len(set(names)) != len(names) or not all(names):
@@ -117,8 +171,8 @@ def _csv_lines(path: Path, file: Any) -> Iterator[Mapping[str, Any]]:
         raise _malformed(path, reader.line_num, str(error)) from error
 
 
-def _json_lines(path: Path, file: Any) -> Iterator[Mapping[str, Any]]:
-    for number, line in enumerate(file, start=1):
+def _json_lines(path: Path, lines: Iterator[str]) -> Iterator[Mapping[str, Any]]:
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -72,11 +72,15 @@ class Listing:
     passed_over: Counter[str] = field(default_factory=Counter)
 
 
-def list_folder(root: Path) -> Listing:
+def list_folder(root: Path, suffixes: Collection[str] = IMAGE_SUFFIXES) -> Listing:
     """List a folder and all folders in it.
 
     A link to a folder that lies directly in ``root`` is listed by the pictures behind it, so that a report names
     them; deeper links are listed by themselves.
+
+    Args:
+        root: the folder.
+        suffixes: of the files that are listed, for instance of texts instead of images; in lower case.
 
     Raises:
         InputError: a folder cannot be read.
@@ -85,14 +89,14 @@ def list_folder(root: Path) -> Listing:
     waiting = [(PurePosixPath(), False)]
     while waiting:  # not recursive: folders may lie deeper in each other than Python's stack allows
         folder, behind_link = waiting.pop()
-        waiting += _list(root, folder, listing, behind_link=behind_link)
+        waiting += _list(root, folder, listing, suffixes, behind_link=behind_link)
     listing.images.sort(key=lambda image: image.path.parts)
     listing.others.sort(key=lambda path: path.parts)
     return listing
 
 
 def _list(
-    root: Path, inside: PurePosixPath, listing: Listing, *, behind_link: bool
+    root: Path, inside: PurePosixPath, listing: Listing, suffixes: Collection[str], *, behind_link: bool
 ) -> list[tuple[PurePosixPath, bool]]:
     """List one folder; returns those in it that are still to be listed, and whether they lie behind a link."""
     further = []
@@ -118,7 +122,7 @@ def _list(
                 further.append((path, True))
         elif not entry.is_file():
             listing.passed_over["special files"] += 1
-        elif path.suffix.lower() in IMAGE_SUFFIXES:
+        elif path.suffix.lower() in suffixes:
             listing.images.append(FoundImage(path, is_link=behind_link))
         else:
             listing.others.append(path)

@@ -50,13 +50,25 @@ class ParquetRows:
         Raises:
             InputError: a file would unpack to more than is plausible.
         """
+        for batch in self._batches(columns, shared=False):
+            yield from batch.to_pylist()
+
+    def batches(self, columns: Sequence[str]) -> Iterator[Any]:
+        """The same as batches of Arrow, in which a text that is stored once is held once, so that they are larger.
+
+        Raises:
+            InputError: a file would unpack to more than is plausible.
+        """
+        yield from self._batches(columns, shared=True)
+
+    def _batches(self, columns: Sequence[str], *, shared: bool) -> Iterator[Any]:
         import pyarrow.parquet as parquet
 
         for path in self.files:
-            with parquet.ParquetFile(path, buffer_size=1 << 20) as file:
-                size = _batch_size(path, file.metadata, columns)
-                for batch in file.iter_batches(batch_size=size, columns=list(columns), use_threads=False):
-                    yield from batch.to_pylist()
+            once = _texts(parquet.read_schema(path), columns) if shared else []
+            with parquet.ParquetFile(path, buffer_size=1 << 20, read_dictionary=once) as file:
+                size = _batch_size(path, file.metadata, columns, average=shared)
+                yield from file.iter_batches(batch_size=size, columns=list(columns), use_threads=False)
 
 
 def open_parquet(files: Sequence[Path]) -> ParquetRows:
@@ -91,6 +103,14 @@ def open_parquet(files: Sequence[Path]) -> ParquetRows:
     return ParquetRows(files, columns, length, classes)
 
 
+def _texts(schema: Any, columns: Sequence[str]) -> list[str]:
+    """Those of the columns that hold texts or bytes."""
+    from pyarrow import types
+
+    kinds = (types.is_string, types.is_large_string, types.is_binary, types.is_large_binary)
+    return [name for name in columns if any(kind(schema.field(name).type) for kind in kinds)]
+
+
 def _declared_classes(metadata: Mapping[bytes, bytes]) -> dict[str, tuple[str, ...]]:
     """Class names by column, as the library ``datasets`` writes them into a schema."""
     try:
@@ -105,8 +125,15 @@ def _declared_classes(metadata: Mapping[bytes, bytes]) -> dict[str, tuple[str, .
         return {}
 
 
-def _batch_size(path: Path, metadata: Any, columns: Sequence[str]) -> int:
-    """How many rows may be unpacked at once."""
+def _batch_size(path: Path, metadata: Any, columns: Sequence[str], *, average: bool) -> int:
+    """How many rows may be unpacked at once.
+
+    Args:
+        path: in messages.
+        metadata: the file's footer.
+        columns: that are read.
+        average: whether cells are as large as on average; else one may stand in all rows, however large it is.
+    """
     largest = 1
     for group in map(metadata.row_group, range(metadata.num_row_groups)):
         for column in map(group.column, range(group.num_columns)):
@@ -115,11 +142,14 @@ def _batch_size(path: Path, metadata: Any, columns: Sequence[str]) -> int:
             unpacked = column.total_uncompressed_size
             stored = max(1, column.total_compressed_size)
             cells = max(1, min(group.num_rows, column.num_values))
+            if average and column.num_values > group.num_rows:  # a list of numbers, which may be stored once
+                unpacked = max(unpacked, 8 * column.num_values)
             if unpacked > max(_MAX_UNPACKED, _MAX_RATIO * stored) or unpacked > cells * LARGEST_FILE:
                 raise InputError(
                     "Parquet file unpacks to too much",
                     got=f"{path}: column {column.path_in_schema}, {stored} bytes to {unpacked}",
                     next_step=f"write it again, with image files of at most {LARGEST_FILE >> 20} MiB",
                 )
-            largest = max(largest, min(unpacked, LARGEST_FILE))
+            cell = -(-unpacked // max(1, group.num_rows)) if average else unpacked
+            largest = max(largest, min(cell, LARGEST_FILE))
     return max(1, min(_BATCH_ROWS, _BATCH_BYTES // largest))

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lmeraser.data.canonical_names import as_text, is_missing
+from lmeraser.data.canonical_names import as_text, find_class, is_missing
 from lmeraser.data.images import decode
 from lmeraser.data.parquet_files import LARGEST_FILE
 from lmeraser.errors import ImageError, InputError, LmeraserError
@@ -75,6 +75,7 @@ class Columns:
             if it has none.
         subject: column of the person that the record is about; None: ``subject`` in a list of files, else unknown.
         positions: use the row's position as the id even if images have paths.
+        payload: column of the payload, whatever it is; None: ``image`` for images, else the usual names are tried.
     """
 
     image: str = IMAGE
@@ -82,6 +83,7 @@ class Columns:
     id: str | None = None
     subject: str | None = None
     positions: bool = False
+    payload: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +113,13 @@ class Row:
     path: str = field(default="", compare=False)
 
 
+def _check_image(payload: bytes) -> None:
+    try:
+        decode(payload)
+    except ImageError as error:
+        raise ValueError(error.summary) from error
+
+
 @dataclass(frozen=True)
 class Source:
     """An open source.
@@ -122,6 +131,7 @@ class Source:
         rows: can be iterated once for each call of `open_source`.
         passed_over: how many files and folders of each kind are no part of it.
         hints: what the reader of a report should know; complete when all rows were read.
+        check: refuses bytes that are no payload by a ValueError.
     """
 
     name: str
@@ -130,6 +140,7 @@ class Source:
     rows: Iterable[Row]
     passed_over: Mapping[str, int] = field(default_factory=dict)
     hints: list[str] = field(default_factory=list)
+    check: Callable[[bytes], None] = field(default=_check_image)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,13 +151,19 @@ class Example:
     payload: bytes
 
 
-def check_row(row: Row, source_classes: Sequence[str], classes: Sequence[str]) -> Example | str:
+def check_row(
+    row: Row,
+    source_classes: Sequence[str],
+    classes: Sequence[str],
+    check: Callable[[bytes], None] = _check_image,
+) -> Example | str:
     """The row as an `Example`, or what is wrong with it.
 
     Args:
         row: as read.
         source_classes: class names by the source's label indices; empty: the same as ``classes``.
         classes: the workspace's classes.
+        check: refuses a payload by a ValueError; the default decodes it as an image.
     """
     if row.fault:
         return row.fault
@@ -154,11 +171,11 @@ def check_row(row: Row, source_classes: Sequence[str], classes: Sequence[str]) -
     if isinstance(label, str):
         return label
     if row.payload is None:
-        return "no image"
+        return "no image" if check is _check_image else "no payload"
     try:
-        decode(row.payload)
-    except ImageError as error:
-        return error.summary
+        check(row.payload)
+    except ValueError as error:
+        return str(error)
     return Example(label, row.payload)
 
 
@@ -194,7 +211,8 @@ def _label(label: int | str | None, names: Sequence[str], classes: Sequence[str]
     if isinstance(label, int) and not 0 <= label < len(names):
         return f"label {label} is outside 0..{len(names) - 1}"
     name = names[label] if isinstance(label, int) else label
-    return classes.index(name) if name in classes else f"unknown label {name!r}"
+    index = find_class(name, classes)
+    return index if index is not None else f"unknown label {name!r}"
 
 
 def with_file(row: Row, file: Path) -> Row:
@@ -257,7 +275,7 @@ def join_names(names: Iterable[str]) -> str:
     return ", ".join(names)
 
 
-def readable(rows: Iterable[Row], name: str) -> Iterator[Row]:
+def readable(rows: Iterable[T], name: str) -> Iterator[T]:
     """Pass ``rows`` on; any error while they are read is reported as an error of the source."""
     try:
         yield from rows

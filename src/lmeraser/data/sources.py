@@ -19,13 +19,14 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from lmeraser.data import file_lists, folders
+from lmeraser.data import arrays, file_lists, folders
 from lmeraser.data.file_lists import read_table
 from lmeraser.data.folders import describe_passed_over, list_folder
 from lmeraser.data.image_folders import open_folder
 from lmeraser.data.image_lists import open_list, resolve_path
+from lmeraser.data.modalities.base import PayloadFormat
 from lmeraser.data.parquet_files import LARGEST_FILE, open_parquet
 from lmeraser.data.rows import (
     Columns,
@@ -43,10 +44,9 @@ from lmeraser.data.rows import (
     with_file,
 )
 from lmeraser.data.subject_rules import SubjectRule
+from lmeraser.data.tables import CellTable, arrays_table, file_table, object_table, open_table, parquet_table
+from lmeraser.data.text_folders import open_class_folders
 from lmeraser.errors import InputError
-
-if TYPE_CHECKING:
-    from datasets import Dataset, IterableDataset
 
 __all__ = [
     "Columns",
@@ -97,23 +97,26 @@ def _is_image_file(path: Path) -> bool:
 
 
 def open_source(
-    source: str | os.PathLike[str] | Dataset | IterableDataset,
+    source: Any,
     *,
     split: str | None = None,
     columns: Columns | None = None,
     subjects: SubjectRule | None = None,
     follow_paths: bool = False,
+    payloads: PayloadFormat | None = None,
 ) -> Source:
     """Open a source of records.
 
     Args:
         source: a folder of class folders, or of images listed in ``metadata.csv`` or ``metadata.jsonl``; a CSV or
             JSON lines file that lists image files; a parquet file or a folder of them; ``hub:OWNER/NAME``, a
-            dataset of the Hugging Face hub; or a ``datasets`` object.
+            dataset of the Hugging Face hub; or a ``datasets`` object. Texts and vectors also come from whatever
+            `data.tables` reads: DataFrames, arrays, dictionaries.
         split: the split of a dataset, or a sub-folder of a folder.
         columns: of lists, metadata, parquet files and datasets.
         subjects: where subjects are found, if they are in no column.
         follow_paths: also read image files outside of the source that it names by their paths.
+        payloads: what the payloads are; None: image files.
 
     Raises:
         InputError: the source does not exist, cannot be read, or lacks a column.
@@ -127,7 +130,14 @@ def open_source(
             got=f"the column {columns.subject}, and {subjects}",
             next_step="give either --subject-column or a rule",
         )
-    opened = _open(source, split, columns, follow_paths)
+    if payloads is None or payloads.in_files:
+        if columns.payload is not None:
+            columns = replace(columns, image=columns.payload)
+        opened = _open(source, split, columns, follow_paths)
+    else:
+        opened = _open_cells(source, payloads, split, columns)
+    if payloads is not None:
+        opened = replace(opened, check=payloads.check)
     return opened if subjects is None else _with_subjects(opened, subjects)
 
 
@@ -158,6 +168,46 @@ def _open(source: Any, split: str | None, columns: Columns, follow_paths: bool) 
         "Source not found",
         got=f"no file or folder {source}",
         next_step=f"check the path; a dataset of the Hugging Face hub is named {HUB}OWNER/NAME",
+    )
+
+
+def _open_cells(source: Any, payloads: PayloadFormat, split: str | None, columns: Columns) -> Source:
+    """A source whose payloads lie in cells of tables, or in files of class folders."""
+    if not isinstance(source, (str, os.PathLike)):
+        return open_table(object_table(source, payloads, columns), payloads, split, columns)
+    path = Path(source)
+    if path.is_file():
+        return open_table(_table_of_file(path), payloads, split, columns)
+    if path.is_dir():
+        folder = (folders.split_folder(path, split) if split else path) or path
+        if files := sorted(file for file in folder.glob("*.parquet") if folders.is_data_file(file)):
+            table = parquet_table(open_parquet(_of_split(files, split)), str(folder))
+            return replace(open_table(table, payloads, split, columns), passed_over=_beside(folder, files))
+        return open_class_folders(path, payloads, split)
+    if str(source).startswith(HUB):
+        dataset = _hub_dataset(str(source).removeprefix(HUB), split)
+        return open_table(object_table(dataset, payloads, columns), payloads, split, columns)
+    # Never guessed to be a dataset's name: a mistyped private path would be sent to a public server.
+    raise InputError(
+        "Source not found",
+        got=f"no file or folder {source}",
+        next_step=f"check the path; a dataset of the Hugging Face hub is named {HUB}OWNER/NAME",
+    )
+
+
+def _table_of_file(path: Path) -> CellTable:
+    suffix = path.suffix.lower()
+    if suffix == ".parquet":
+        return parquet_table(open_parquet([path]), str(path))
+    if suffix in file_lists.SUFFIXES:
+        return file_table(path)
+    if suffix in arrays.SUFFIXES:
+        return arrays_table(path)
+    possible = ", ".join(sorted({".parquet", *file_lists.SUFFIXES, *arrays.SUFFIXES}))
+    raise InputError(
+        "Unsupported kind of source",
+        got=f"the file {path} (possible are a folder and files of the kinds {possible})",
+        next_step="save the table as one of these",
     )
 
 
@@ -262,6 +312,11 @@ def _of_split(files: list[Path], split: str | None) -> list[Path]:
 
 
 def _from_hub(name: str, columns: Columns, *, split: str | None) -> Source:
+    return _from_dataset(_hub_dataset(name, split), columns, name=name, split=split, local=False)
+
+
+def _hub_dataset(name: str, split: str | None) -> Any:
+    """A stream of one split of a dataset of the hub."""
     from datasets import IterableDatasetDict, load_dataset
 
     try:
@@ -279,7 +334,7 @@ def _from_hub(name: str, columns: Columns, *, split: str | None) -> Source:
                 "The source has several splits", got=join_names(dataset), next_step="choose one with --split"
             )
         dataset = next(iter(dataset.values()))
-    return _from_dataset(dataset, columns, name=name, split=split, local=False)
+    return dataset
 
 
 def _from_dataset(dataset: Any, columns: Columns, *, name: str, split: str | None, local: bool = True) -> Source:

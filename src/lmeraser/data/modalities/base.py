@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 
 class PayloadFormat(ABC):
@@ -15,6 +19,7 @@ class PayloadFormat(ABC):
         columns: usual names of its column in a table, in the order of preference.
         suffix: of a file with one payload.
         media_type: of such a file.
+        has_pictures: whether `picture` gives one.
         in_files: whether a payload is a file of its own, so that tables may name it by its path.
     """
 
@@ -23,6 +28,7 @@ class PayloadFormat(ABC):
     suffix: str
     media_type: str
     in_files: bool = False
+    has_pictures: bool = False
 
     @abstractmethod
     def payload(self, value: Any) -> bytes:
@@ -44,6 +50,34 @@ class PayloadFormat(ABC):
     def describe(self, payload: bytes) -> str:
         """A payload in one line, for lists and plans; without control characters."""
 
-    def probes(self, payload: bytes) -> Sequence[bytes]:
-        """The byte strings in which a payload may be left on a disk, for the search for residue."""
-        return (payload,)
+    @abstractmethod
+    def noise(self, count: int) -> list[bytes]:
+        """Payloads that depend on their number alone, for measurements and self-tests."""
+
+    @abstractmethod
+    def queries(self, arguments: Sequence[str], passed_over: Counter[str]) -> list[tuple[str, Any]]:
+        """Names and values of what is to be classified, from arguments of the command line.
+
+        Args:
+            arguments: as written.
+            passed_over: gets the numbers of files and folders of each kind that are left out.
+
+        Raises:
+            InputError: one of them cannot be read.
+        """
+
+    def picture(self, payload: bytes, side: int) -> NDArray[np.uint8] | None:
+        """A picture of a payload for figures, uint8 [side, side, 3]; None where there is none."""
+        return None
+
+    def of_file(self, data: bytes) -> bytes | None:
+        """The payload of a record that a file with this content would be; None if it would be none."""
+        try:
+            self.check(data)
+        except ValueError:
+            return None
+        return data
+
+    def encodings(self, payload: bytes) -> Mapping[str, bytes]:
+        """Other byte strings in which a payload may be left on a disk, by names, for the search for residue."""
+        return {}

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import io
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
 from lmeraser.config.schema import Config
-from lmeraser.data.images import decode, read_header
+from lmeraser.data.images import decode, read_header, to_canvas
 from lmeraser.data.modalities.base import PayloadFormat
 from lmeraser.errors import ImageError
+
+_NOISE_SIDE = 256  # px
 
 
 class ImageFormat(PayloadFormat):
@@ -18,6 +28,7 @@ class ImageFormat(PayloadFormat):
     suffix = ""
     media_type = "application/octet-stream"
     in_files = True
+    has_pictures = True
 
     def payload(self, value: Any) -> bytes:
         """The bytes of an image file."""
@@ -31,6 +42,27 @@ class ImageFormat(PayloadFormat):
             decode(payload)
         except ImageError as error:
             raise ValueError(error.summary) from error
+
+    def noise(self, count: int) -> list[bytes]:
+        """JPEG files of noise, 256 px."""
+        generator = np.random.default_rng(0)
+        encoded = []
+        for _ in range(count):
+            buffer = io.BytesIO()
+            coarse = Image.fromarray(generator.integers(256, size=(16, 16, 3), dtype=np.uint8))
+            coarse.resize((_NOISE_SIDE, _NOISE_SIDE)).save(buffer, "jpeg")
+            encoded.append(buffer.getvalue())
+        return encoded
+
+    def queries(self, arguments: Sequence[str], passed_over: Counter[str]) -> list[tuple[str, Any]]:
+        """Image files, or those in folders."""
+        from lmeraser.data.sources import image_files
+
+        return [(str(file), file) for file in image_files(map(Path, arguments), passed_over)]
+
+    def picture(self, payload: bytes, side: int) -> NDArray[np.uint8]:
+        """The centre of the image."""
+        return to_canvas(decode(payload), side)
 
     def describe(self, payload: bytes) -> str:
         """Format and size."""

@@ -1,0 +1,114 @@
+"""Vectors in files and in memory: the same rows from all of them, with as little memory as the format allows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as parquet
+import pytest
+from datasets import Dataset
+
+from lmeraser.data.arrays import open_arrays
+from lmeraser.data.modalities.vector import VectorFormat
+from lmeraser.data.sources import open_source
+from lmeraser.errors import InputError
+
+X = np.random.default_rng(0).standard_normal((600, 3)).astype(np.float32)
+Y = np.arange(600) % 11
+IDS = np.array([f"r{number}" for number in range(600)])
+
+
+def opened(source: Any) -> Any:
+    return open_source(source, payloads=VectorFormat(3))
+
+
+def table(kind: pa.DataType) -> pa.Table:
+    return pa.table({"vector": pa.array(list(X), kind), "label": Y, "id": IDS})
+
+
+def source_of(kind: str, folder: Path) -> Any:
+    rows = [{"vector": x, "label": y, "id": name} for x, y, name in zip(X, Y, IDS, strict=True)]
+    if kind in ("C", "F"):
+        np.savez_compressed(folder / "x.npz", X=np.asfortranarray(X) if kind == "F" else X, y=Y, ids=IDS)
+        return folder / "x.npz"
+    if kind == "npy":
+        for name, array in (("X", X), ("y", Y), ("ids", IDS)):
+            np.save(folder / f"{name}.npy", array)
+        return folder / "X.npy"
+    if kind in ("list", "fixed"):
+        parquet.write_table(
+            table(pa.list_(pa.float32(), 3) if kind == "fixed" else pa.list_(pa.float64())), folder / "x.parquet"
+        )
+        return folder / "x.parquet"
+    made: dict[str, Any] = {
+        "DataFrame": lambda: pd.DataFrame(rows),
+        "dataset": lambda: Dataset(table(pa.list_(pa.float32()))).select(range(600)),
+        "Arrow": lambda: table(pa.list_(pa.float32(), 3)),
+        "dictionaries": lambda: rows,
+        "tuple": lambda: (X, Y, IDS),
+    }
+    return made[kind]()
+
+
+@pytest.mark.parametrize(
+    "kind", ["C", "F", "npy", "list", "fixed", "DataFrame", "dataset", "Arrow", "dictionaries", "tuple"]
+)
+def test_every_kind_of_source_gives_the_same_rows(kind: str, tmp_path: Path) -> None:
+    source = opened(source_of(kind, tmp_path))
+
+    assert source.classes == tuple(map(str, range(11)))
+    rows = list(source.rows)
+    assert not any(row.fault for row in rows)
+    assert b"".join(row.payload for row in rows) == X.tobytes()
+    assert [row.label for row in rows] == [str(number) for number in Y]
+    assert [row.id for row in rows] == IDS.tolist()
+
+
+def test_faulty_vectors_are_faults_of_their_rows() -> None:
+    vectors = pa.array([[1, 2, 3], [1, 2], None, [1, float("nan"), 3], [1e39, 0, 0]], pa.list_(pa.float64()))
+    faults = [row.fault for row in opened(pa.table({"vector": vectors, "label": [0] * 5})).rows]
+
+    assert faults[:2] == ["", "a vector of 2 numbers instead of 3"]
+    assert "instead of a vector" in faults[2]
+    assert all("not finite" in fault for fault in faults[3:])
+    assert [row.fault for row in opened((X[:, :2], Y)).rows] == ["a vector of 2 numbers instead of 3"] * 600
+
+
+def test_slices_and_missing_cells_of_fixed_size_lists_keep_their_places() -> None:
+    vectors = pa.array([[0, 0, 0], None, [1, 2, 3], [4, 5, 6]], pa.list_(pa.float32(), 3))
+    rows = list(opened(pa.table({"vector": vectors, "label": [0] * 4}).slice(1)).rows)
+
+    assert [row.payload for row in rows] == [
+        None,
+        np.array([1, 2, 3], "<f4").tobytes(),
+        np.array([4, 5, 6], "<f4").tobytes(),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arrays", "fault"),
+    [
+        ({"X": X}, r"no y in .* \(there are: X\)"),
+        ({"X": X, "y": Y[:5]}, r"X \[600, 3\], y \[5\]"),
+        ({"X": X[0], "y": Y[:3]}, "do not fit"),
+        ({"X": X, "y": Y.astype(object)}, "y has Python objects"),
+        ({"X": X[:1].astype(object), "y": Y[:1]}, "X has Python objects"),
+    ],
+)
+def test_arrays_that_cannot_be_used(tmp_path: Path, arrays: dict[str, Any], fault: str) -> None:
+    np.savez(tmp_path / "x.npz", **arrays)
+
+    with pytest.raises(InputError, match=fault):
+        open_arrays(tmp_path / "x.npz")
+
+
+@pytest.mark.parametrize("name", ["x.npz", "x.npy"])
+def test_a_damaged_file_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"damaged")
+
+    with pytest.raises(InputError, match="Cannot read arrays"):
+        open_arrays(tmp_path / name)
