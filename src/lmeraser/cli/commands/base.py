@@ -30,9 +30,14 @@ class GlobalOptions:
 global_options = GlobalOptions()
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
-SOURCE_HELP = "Folder of class folders, list of files (.csv, .jsonl), parquet files, or hub:OWNER/NAME."
+SOURCE_HELP = "Folder of class folders, table (.csv, .tsv, .jsonl), parquet files, arrays of vectors (.npz), or hub:OWNER/NAME."
 Split = Annotated[str | None, typer.Option(help="Split of a dataset, or subfolder of a folder.")]
-ImageColumn = Annotated[str, typer.Option(help="Column that holds the image.")]
+ImageColumn = Annotated[
+    str,
+    typer.Option(
+        "--image-column", "--text-column", "--vector-column", help="Column that holds the image, text or vector."
+    ),
+]
 LabelColumn = Annotated[str, typer.Option(help="Column that holds the label.")]
 IdColumn = Annotated[
     str | None,
