@@ -30,7 +30,7 @@ class GlobalOptions:
 global_options = GlobalOptions()
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
-SOURCE_HELP = "Folder of class folders, table (.csv, .tsv, .jsonl), parquet files, arrays of vectors (.npz), or hub:OWNER/NAME."
+SOURCE_HELP = "Folder of class folders, table (.csv, .tsv, .jsonl, .parquet), arrays (.npz), or hub:OWNER/NAME."
 Split = Annotated[str | None, typer.Option(help="Split of a dataset, or subfolder of a folder.")]
 ImageColumn = Annotated[
     str,
