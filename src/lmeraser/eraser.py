@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
 
     from lmeraser.data.importing import ImportReport
+    from lmeraser.data.modalities import PayloadFormat
     from lmeraser.data.sources import Columns
     from lmeraser.evidence.reconcile import LedgerReport
     from lmeraser.inference.evaluate import EvaluationReport
@@ -54,7 +55,7 @@ if TYPE_CHECKING:
     from lmeraser.unlearning.update import TrainReport
     from lmeraser.workspace.status import Status
 
-_CHUNK = 256  # images in memory at once while they are classified
+_CHUNK = 256  # queries in memory at once while they are classified
 
 T = TypeVar("T")
 Name = str | int  # of a record or a subject
@@ -141,6 +142,13 @@ class Eraser:
         """Digest of the served model."""
         return self.workspace.generations.require().model_digest
 
+    @property
+    def payload_format(self) -> PayloadFormat:
+        """What the payloads of the records are: images, texts or vectors."""
+        from lmeraser.data.modalities import payload_format
+
+        return payload_format(self.workspace.config)
+
     def record_ids(self) -> list[str]:
         """Ids of all records, sorted."""
         return [record.id for record in self.workspace.records.index()]
@@ -153,7 +161,7 @@ class Eraser:
 
     def add(
         self,
-        source: str | os.PathLike[str] | Dataset | IterableDataset,
+        source: str | os.PathLike[str] | Dataset | IterableDataset | Any,
         *,
         split: str | None = None,
         columns: Columns | None = None,
@@ -187,7 +195,14 @@ class Eraser:
         from lmeraser.data.subject_rules import SubjectRule
 
         rule = SubjectRule.of(level=subject_level, pattern=subject_pattern, file=subjects)
-        opened = open_source(source, split=split, columns=columns, subjects=rule, follow_paths=follow_paths)
+        opened = open_source(
+            source,
+            split=split,
+            columns=columns,
+            subjects=rule,
+            follow_paths=follow_paths,
+            payloads=self.payload_format,
+        )
         with self.workspace.writing("add"):
             return import_records(
                 self.workspace.records,
@@ -364,17 +379,22 @@ class Eraser:
         )
 
     def draw(self) -> list[Path]:
-        """Draw the clusters and their sizes into the workspace's ``reports``, which every generation purges."""
+        """Draw the clusters, where records have pictures, and their sizes.
+
+        The files are in the workspace's ``reports``, which every generation purges.
+        """
         from lmeraser.workspace.figures import draw_clusters, draw_sizes
 
         workspace = self.workspace
         model = workspace.generations.require()
-        clusters = workspace.reports / "clusters.png"
         sizes = workspace.reports / "sizes.png"
+        drawn = [sizes]
         with workspace.writing("draw"):
-            draw_clusters(workspace, model, clusters)
+            if self.payload_format.has_pictures:
+                drawn.insert(0, workspace.reports / "clusters.png")
+                draw_clusters(workspace, model, drawn[0])
             draw_sizes(model, sizes)
-        return [clusters, sizes]
+        return drawn
 
     def audit(self, *, clusters: int | None = None) -> AuditReport:
         """Derive the model again from nothing and compare every digest. See `audit.audit`."""
@@ -401,19 +421,21 @@ class Eraser:
         with self.workspace.writing("purge"):
             return purge(self.workspace, dry_run=dry_run, compact=True)
 
-    def predict(self, images: Iterable[Query]) -> list[Prediction]:
-        """Classify images.
+    def predict(self, queries: Iterable[Query]) -> list[Prediction]:
+        """Classify images, texts or vectors.
 
         Args:
-            images: of each, the path of a file or its bytes, an image of Pillow, or an array of pixels (uint8,
-                [h, w], [h, w, 3] or [h, w, 4]). One that Pillow has opened gets the answer that its file gets.
+            queries: of each image, the path of a file or its bytes, an image of Pillow, or an array of pixels
+                (uint8, [h, w], [h, w, 3] or [h, w, 4]); one that Pillow has opened gets the answer that its file
+                gets. Each text as a string, or the path (`pathlib.Path`) of a text file. Each vector as an array
+                or a sequence of numbers; an array [n, length] is a list of vectors.
 
         Raises:
-            InputError: this is one image and no list, or something else.
+            InputError: this is one query and no list, or something else.
             ImageError: a file cannot be decoded; the error names it.
             NoModelError: there is nothing to predict with.
         """
-        listed = _listed(images, "images")
+        listed = _listed(queries, "queries")
         predictor = self.predictor()
         predictions: list[Prediction] = []
         for start in range(0, len(listed), _CHUNK):
@@ -423,7 +445,7 @@ class Eraser:
 
     def evaluate(
         self,
-        source: str | os.PathLike[str] | Dataset | IterableDataset,
+        source: str | os.PathLike[str] | Dataset | IterableDataset | Any,
         *,
         split: str | None = None,
         columns: Columns | None = None,
@@ -433,7 +455,8 @@ class Eraser:
         from lmeraser.data.sources import open_source
         from lmeraser.inference.evaluate import evaluate
 
-        return evaluate(self.session, open_source(source, split=split, columns=columns), linear=linear)
+        opened = open_source(source, split=split, columns=columns, payloads=self.payload_format)
+        return evaluate(self.session, opened, linear=linear)
 
     def predictor(self) -> Predictor:
         """The served model in memory; it does not follow later generations.

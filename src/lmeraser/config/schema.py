@@ -437,13 +437,21 @@ def read(path: Path, *, base: PresetName = "prompts") -> Config:
     Raises:
         ConfigError: the file is missing, not TOML, or has faults (all listed).
     """
+    return parse(read_values(path), origin=str(path), base=base)
+
+
+def read_values(path: Path) -> dict[str, Any]:
+    """Nested settings from a TOML file, unchecked.
+
+    Raises:
+        ConfigError: the file is missing or not TOML.
+    """
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(
             "Cannot read settings", got=f"{path}: {error}", next_step="correct the TOML file or its path"
         ) from error
-    return parse(values, origin=str(path), base=base)
 
 
 def to_toml(config: Config) -> str:

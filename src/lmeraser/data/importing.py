@@ -25,7 +25,13 @@ from sqlalchemy import Connection
 
 from lmeraser.core.digests import Digest
 from lmeraser.core.progress import Progress, silent, track
-from lmeraser.data.canonical_names import canonical_name, canonical_or_none, spellings
+from lmeraser.data.canonical_names import (
+    canonical_name,
+    canonical_or_none,
+    class_key,
+    find_class,
+    spellings,
+)
 from lmeraser.data.provenance import PublicImages
 from lmeraser.data.records import Record, Records
 from lmeraser.data.sources import Row, Source, check_row, row_chunks
@@ -121,7 +127,7 @@ def import_records(
         entry = ledger.next_position(connection)
         commitments: dict[str, Digest] = {}
         classes = _fix_classes(records, source, connection, extend=extend_classes)
-        checker = _Checker(records, source.classes, classes, allow_deleted, public, refuse_public)
+        checker = _Checker(records, source, classes, allow_deleted, public, refuse_public)
         rows = track(source.rows, "importing records", source.length, progress)
         for chunk in row_chunks(rows):
             good = checker.check(chunk, report)
@@ -173,9 +179,10 @@ def _fix_classes(records: Records, source: Source, connection: Connection, *, ex
                 got=f"neither {source.name} nor the workspace names any",
                 next_step="set them with 'lmeraser init --classes A,B,...' or 'lmeraser classes --add A,B,...'",
             )
-        records.set_classes(source.classes, connection)
-        return source.classes
-    if new := [name for name in source.classes if name not in known]:
+        classes = tuple(_first_spellings(source.classes))
+        records.set_classes(classes, connection)
+        return classes
+    if new := [name for name in _first_spellings(source.classes) if find_class(name, known) is None]:
         if not extend:
             raise InputError(
                 "The source has classes that the workspace does not know",
@@ -185,6 +192,14 @@ def _fix_classes(records: Records, source: Source, connection: Connection, *, ex
         records.set_classes([*known, *new], connection)
         return (*known, *new)
     return known
+
+
+def _first_spellings(classes: Sequence[str]) -> list[str]:
+    """Names of classes, each in its first spelling (`canonical_names.class_key`)."""
+    first: dict[str, str] = {}
+    for name in classes:
+        first.setdefault(class_key(name), name)
+    return list(first.values())
 
 
 @dataclass(frozen=True)
@@ -232,14 +247,14 @@ class _Checker:
     def __init__(
         self,
         records: Records,
-        source_classes: Sequence[str],
+        source: Source,
         classes: Sequence[str],
         allow_deleted: bool,
         public: PublicImages | None,
         refuse_public: bool,
     ) -> None:
         self._records = records
-        self._source_classes = source_classes
+        self._source = source
         self._classes = classes
         self._allow = allow_deleted
         self._public = public
@@ -348,7 +363,7 @@ class _Checker:
         self._seen[record_id] = row.position
         if record_id != canonical:
             self._padded.setdefault(canonical, []).append(record_id)
-        example = check_row(row, self._source_classes, self._classes)
+        example = check_row(row, self._source.classes, self._classes, self._source.check)
         if isinstance(example, str):
             return example
         return Record(record_id, row.subject, example.label, example.payload)

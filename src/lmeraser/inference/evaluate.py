@@ -166,7 +166,7 @@ def evaluate_predictor(
     def images() -> Iterator[list[bytes]]:
         """Images of the rows, until one has a fault; then only faults are collected."""
         for chunk in row_chunks(track(source.rows, "evaluating", source.length, progress)):
-            checked = [check_row(row, source.classes, classes) for row in chunk]
+            checked = [check_row(row, source.classes, classes, source.check) for row in chunk]
             faults.extend(
                 f"row {row.position} (id {row.id!r}): {fault}"
                 for row, fault in zip(chunk, checked, strict=True)

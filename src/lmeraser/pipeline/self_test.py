@@ -8,20 +8,18 @@ passes (`models.tuners.recorded_passes`).
 
 from __future__ import annotations
 
-import io
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from lmeraser.config.schema import Config
 from lmeraser.core.digests import Digest
 from lmeraser.core.progress import silent
+from lmeraser.data.modalities import payload_format
 from lmeraser.errors import BackboneError
 from lmeraser.models.backbones.base import Backbone
 from lmeraser.models.backbones.determinism_check import draws_random_numbers
@@ -29,8 +27,6 @@ from lmeraser.models.environment import deterministic
 from lmeraser.pipeline.calibration import MIN_SECONDS
 from lmeraser.pipeline.executors.base import TuneTask
 from lmeraser.pipeline.executors.local import LocalExecutor
-
-_SIDE = 256  # px, of the images that speeds are measured with
 
 Pair = tuple[Tensor, Tensor]
 
@@ -96,14 +92,14 @@ def run_checks(executor: LocalExecutor, config: Config) -> SelfTestReport:
         Check("four tasks at once", all(_equal(first, other) for other in concurrent)),
         Check(f"a process that is set to {threads + 1} threads", _equal(first, other_threads)),
     ]
-    if _tunes_on_images(config):
+    if _tunes_on_inputs(config):
         checks.append(
             Check("a cluster tuned alone, beside others, and again", _tuning_is_deterministic(executor, config))
         )
     return SelfTestReport(executor.environment.model_dump(), tuple(checks))
 
 
-def _tunes_on_images(config: Config) -> bool:
+def _tunes_on_inputs(config: Config) -> bool:
     return config.constituent.kind != "none" and config.constituent.tuned_on == "payloads"
 
 
@@ -116,9 +112,9 @@ def _tuning_is_deterministic(executor: LocalExecutor, config: Config) -> bool:
         once = _one_epoch(executor, config)
     except BackboneError:  # what the other checks found
         return False
-    images = _noise_images(2 * config.backbone.micro_batch)
-    ids = tuple(f"{number:04d}" for number in range(len(images)))
-    labels = (0, 1) * (len(images) // 2)
+    payloads = payload_format(config).noise(2 * config.backbone.micro_batch)
+    ids = tuple(f"{number:04d}" for number in range(len(payloads)))
+    labels = (0, 1) * (len(payloads) // 2)
     tasks = [TuneTask(Digest.of(b"%d" % number), ids, labels, classes=2) for number in range(4)]
     runs = [(once, tasks[:1]), (once, tasks), (once, tasks[:1])]
     if once.in_flight:
@@ -126,7 +122,7 @@ def _tuning_is_deterministic(executor: LocalExecutor, config: Config) -> bool:
     artifacts = {
         result.data
         for used, run in runs
-        for result in used.tune(run, lambda ids: [images[int(i)] for i in ids], silent)
+        for result in used.tune(run, lambda ids: [payloads[int(i)] for i in ids], silent)
     }
     return len(artifacts) == 1
 
@@ -166,20 +162,20 @@ class Speeds:
 def measure(executor: LocalExecutor, config: Config) -> Speeds:
     """Measure speeds with these settings on images of noise; takes some seconds."""
     once = _one_epoch(executor, config)
-    images = _noise_images(max(config.tuning.batch_size, config.backbone.micro_batch))
+    payloads = payload_format(config).noise(max(config.tuning.batch_size, config.backbone.micro_batch))
 
     def fetch(ids: Sequence[str]) -> list[bytes]:
-        return [images[int(i) % len(images)] for i in ids]
+        return [payloads[int(i) % len(payloads)] for i in ids]
 
     def tune(ids: Sequence[str]) -> None:
         task = TuneTask(Digest.of(b"doctor"), tuple(ids), (0,) * len(ids), classes=10)
         list(once.tune([task], fetch, silent))
 
-    count, seconds = _timed(lambda ids: list(once.embed(ids, fetch, silent)), len(images))
+    count, seconds = _timed(lambda ids: list(once.embed(ids, fetch, silent)), len(payloads))
     embedding = count / seconds
-    if not _tunes_on_images(config):
+    if not _tunes_on_inputs(config):
         return Speeds(embedding, None)
-    count, seconds = _timed(tune, len(images))
+    count, seconds = _timed(tune, len(payloads))
     return Speeds(embedding, count / seconds, count, seconds)
 
 
@@ -193,17 +189,6 @@ def _timed(work: Callable[[Sequence[str]], object], count: int) -> tuple[int, fl
         if seconds >= MIN_SECONDS:
             return count, seconds
         count *= 2
-
-
-def _noise_images(count: int) -> list[bytes]:
-    generator = np.random.default_rng(0)
-    encoded = []
-    for _ in range(count):
-        buffer = io.BytesIO()
-        coarse = Image.fromarray(generator.integers(256, size=(16, 16, 3), dtype=np.uint8))
-        coarse.resize((_SIDE, _SIDE)).save(buffer, "jpeg")
-        encoded.append(buffer.getvalue())
-    return encoded
 
 
 def _equal(one: Pair, other: Pair) -> bool:

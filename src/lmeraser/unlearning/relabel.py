@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from lmeraser.data.canonical_names import find_class
 from lmeraser.errors import AmbiguousNameError, InputError, UnknownRecordError, listing
 from lmeraser.evidence.entries import RecordsRelabelled
 from lmeraser.evidence.reconcile import by_entry, digest_of
@@ -49,7 +50,8 @@ def change_labels(workspace: Workspace, ids: Iterable[str], label: str) -> int:
     """
     records = workspace.records
     named = Selector.of(ids).ids
-    if label not in records.classes:
+    number = find_class(label, records.classes)
+    if number is None:
         raise InputError(
             "Class not found",
             got=f"{label!r} (there are: {', '.join(records.classes)})",
@@ -72,7 +74,6 @@ def change_labels(workspace: Workspace, ids: Iterable[str], label: str) -> int:
         )
     requested = sorted({record_id for meant in meanings.values() for record_id in meant})
     found = records.find(requested)
-    number = records.classes.index(label)
     changing = [record_id for record_id in requested if found[record_id][1] != number]
     if changing:
         with workspace.write_transaction() as connection:

@@ -41,8 +41,7 @@ from lmeraser.core.atomic_files import read_file, storage_errors
 from lmeraser.core.digests import Digest
 from lmeraser.core.progress import Progress, silent
 from lmeraser.data.canonical_names import spellings
-from lmeraser.data.images import decode
-from lmeraser.errors import ImageError
+from lmeraser.data.modalities import payload_format
 from lmeraser.pipeline.derive import feature_key
 from lmeraser.unlearning.duplicates import near_held
 from lmeraser.workspace.session import Session
@@ -289,28 +288,30 @@ def search(
     *,
     features: bool = True,
 ) -> ResidueReport:
-    """Scan a workspace for files and, where they are images, for their features.
+    """Scan a workspace for files and, where they are payloads of records, for their features.
 
     Args:
         session: the workspace to search, and what computes features.
         files: what to search for.
         names: texts to search for, for instance record ids; names with accents in each of their spellings.
-        features: also search for the features of files that are images; this loads the backbone.
+        features: also search for the features of files that are payloads (images, texts); this loads the backbone.
     """
     workspace = session.workspace
     probes = {str(path): read_file(path) for path in files}
     key, vectors = "", list[NDArray[np.float32]]()
-    if features:
-        images = {name: data for name, data in probes.items() if _is_image(data)}
-        if images:
-            executor = session.executors.local()
-            stream = executor.embed(list(images), lambda ids: [images[i] for i in ids], session.progress)
-            found = dict(stream)
-            probes |= {f"features of {name}": vector.tobytes() for name, vector in found.items()}
-            key = feature_key(workspace.config, executor.backbone, executor.fingerprint)
-            vectors = [vector.reshape(-1) for vector in found.values()]
+    own = payload_format(workspace.config)
+    payloads = {name: data for name, given in probes.items() if (data := own.of_file(given)) is not None}
+    for name, data in payloads.items():
+        probes |= {f"{name} ({way})": other for way, other in own.encodings(data).items() if other != probes[name]}
+    if features and payloads:
+        executor = session.executors.local()
+        stream = executor.embed(list(payloads), lambda ids: [payloads[i] for i in ids], session.progress)
+        found = dict(stream)
+        probes |= {f"features of {name}": vector.tobytes() for name, vector in found.items()}
+        key = feature_key(workspace.config, executor.backbone, executor.fingerprint)
+        vectors = [vector.reshape(-1) for vector in found.values()]
     records = workspace.records
-    searched = {Digest.of(data) for data in probes.values()}
+    searched = {Digest.of(data) for data in (*probes.values(), *payloads.values())}
     index = records.index()
     mismatched = set(records.mismatched([record.id for record in index]))
     held = [record.id for record in index if record.payload_digest in searched]
@@ -323,14 +324,6 @@ def search(
     clean = report.clean and not mismatched
     near = near_held(workspace, np.stack(vectors), key=key, duplicates=held) if vectors else None
     return replace(report, clean=clean, held=len(held), near_duplicates=near, mismatched=len(mismatched))
-
-
-def _is_image(data: bytes) -> bool:
-    try:
-        decode(data)
-    except ImageError:
-        return False
-    return True
 
 
 def windows(data: bytes) -> set[bytes]:

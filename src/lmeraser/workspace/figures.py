@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from lmeraser.core.atomic_files import make_private_folder, open_private, storage_errors
-from lmeraser.data.images import decode, to_canvas
+from lmeraser.data.modalities import payload_format
+from lmeraser.errors import InputError
 from lmeraser.models.manifest import Model
 from lmeraser.workspace.workspace import Workspace
 
@@ -34,14 +35,22 @@ def clusters_png(workspace: Workspace, model: Model) -> bytes:
         model.cluster_numbers(workspace.records.derived.trie_keys(model.partition.key)).items()
     ):
         rows.setdefault(number, []).append(record_id)
+    payloads = payload_format(workspace.config)
     largest = sorted(sorted(rows.items(), key=lambda row: (-len(row[1]), row[0]))[:_MAX_ROWS])
     height = max(1, len(largest))
     # One picture of all: an axis for each record's would take seconds to lay out.
     mosaic = np.full((height * _CELL, _PER_CLUSTER * _CELL, 3), 255, np.uint8)
     for row, (_, ids) in enumerate(largest):
         for column, data in enumerate(workspace.records.payloads(ids[:_PER_CLUSTER])):
+            picture = payloads.picture(data, _SIDE)
+            if picture is None:
+                raise InputError(
+                    "Records without pictures",
+                    got=f"each record is a {payloads.noun}",
+                    next_step="draw the sizes of the clusters instead",
+                )
             top, left = row * _CELL, column * _CELL
-            mosaic[top : top + _SIDE, left : left + _SIDE] = to_canvas(decode(data), _SIDE)
+            mosaic[top : top + _SIDE, left : left + _SIDE] = picture
     figure = _figure(_PER_CLUSTER * 0.5 + 1.2, height * 0.5)
     axis = figure.subplots()
     axis.imshow(mosaic)

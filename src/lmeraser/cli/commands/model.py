@@ -55,31 +55,37 @@ def cost(
 
 
 def predict(
-    images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
+    queries: Annotated[
+        list[str],
+        typer.Argument(
+            help="Image files or folders of them; texts; or .npy files of vectors, like the records."
+        ),
+    ],
     as_json: AsJson = False,
 ) -> None:
-    """Classify images."""
+    """Classify images, texts or vectors."""
     from collections import Counter
     from dataclasses import asdict
 
     from lmeraser.core.console import print_rows
     from lmeraser.data.folders import describe_passed_over
-    from lmeraser.data.sources import image_files
 
     passed_over: Counter[str] = Counter()
-    files = image_files(images, passed_over)
-    if passed_over:
-        echo(describe_passed_over(passed_over), err=True)
     with open_eraser() as eraser:
-        predictions = eraser.predict(files)
+        noun = eraser.payload_format.noun
+        named = eraser.payload_format.queries(queries, passed_over)
+        if passed_over:
+            echo(describe_passed_over(passed_over), err=True)
+        predictions = eraser.predict(value for _, value in named)
+    names = [name for name, _ in named]
     if as_json:
-        print_json([{"image": str(f), **asdict(p)} for f, p in zip(files, predictions, strict=True)])
+        print_json([{noun: name, **asdict(p)} for name, p in zip(names, predictions, strict=True)])
         return
     rerouted = any(prediction.rerouted for prediction in predictions)
-    header = ["image", "class", "probability", "cluster", *(["rerouted"] if rerouted else [])]
+    header = [noun, "class", "probability", "cluster", *(["rerouted"] if rerouted else [])]
     rows = [
-        [file, p.class_name, p.probability, p.clusters, *([p.rerouted] if rerouted else [])]
-        for file, p in zip(files, predictions, strict=True)
+        [name, p.class_name, p.probability, p.clusters, *([p.rerouted] if rerouted else [])]
+        for name, p in zip(names, predictions, strict=True)
     ]
     print_rows("predictions", header, rows)
     if rerouted:

@@ -62,7 +62,7 @@ class ImageFormat(PayloadFormat):
 
     def picture(self, payload: bytes, side: int) -> NDArray[np.uint8]:
         """The centre of the image."""
-        return to_canvas(decode(payload), side)
+        return to_canvas(decode(payload, held=True), side)
 
     def describe(self, payload: bytes) -> str:
         """Format and size."""

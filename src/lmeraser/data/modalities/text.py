@@ -13,9 +13,12 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from lmeraser.config.schema import Config
 from lmeraser.data.canonical_names import is_missing
@@ -30,6 +33,20 @@ _BYTE_ORDER_MARK = "\ufeff"
 _MOST_MARKS = 256  # combining marks in a row; 30 suffice for all writing (UAX 15, stream-safe text)
 _ABOVE_LATIN = re.compile(rf"[\u0300-\U0010ffff]{{{_MOST_MARKS + 1},}}")  # all combining marks are there
 _SURROGATES = re.compile("[\ud800-\udfff]")
+_WORDS = (
+    "a",
+    "balance",
+    "call",
+    "card",
+    "payment",
+    "please",
+    "refund",
+    "the",
+    "transfer",
+    "when",
+    "why",
+    "yesterday",
+)
 _SHOWN = 120  # characters of a text in one line
 
 
@@ -143,16 +160,32 @@ class TextFormat(PayloadFormat):
         """Refuse bytes that are no text. Raises as `check_text`."""
         check_text(payload)
 
+    def noise(self, count: int) -> list[bytes]:
+        """Texts of random words, of a few to some hundred of them."""
+        generator = np.random.default_rng(0)
+        return [" ".join(generator.choice(_WORDS, size=4 << (number % 5))).encode() for number in range(count)]
+
+    def queries(self, arguments: Sequence[str], passed_over: Counter[str]) -> list[tuple[str, Any]]:
+        """The arguments are the texts."""
+        return [(self.describe(read_text(argument).encode()), argument) for argument in arguments]
+
     def describe(self, payload: bytes) -> str:
         """The beginning of the text."""
         text = " ".join(payload[: 8 * _SHOWN].decode(errors="ignore").split())
         shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
         return shown if len(shown) <= _SHOWN else f"{shown[: _SHOWN - 1]}\N{HORIZONTAL ELLIPSIS}"
 
-    def probes(self, payload: bytes) -> Sequence[bytes]:
+    def of_file(self, data: bytes) -> bytes | None:
+        """The text of a file in UTF-8."""
+        try:
+            return text_payload(data.decode())
+        except ValueError:
+            return None
+
+    def encodings(self, payload: bytes) -> Mapping[str, bytes]:
         """The text in UTF-8 and in UTF-16, as other programs may keep it."""
         text = payload.decode()
-        return (payload, text.encode("utf-16-le"), text.encode("utf-16-be"))
+        return {"UTF-8": payload, "UTF-16 LE": text.encode("utf-16-le"), "UTF-16 BE": text.encode("utf-16-be")}
 
 
 def open_format(config: Config) -> TextFormat:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -107,6 +109,29 @@ class VectorFormat(PayloadFormat):
     def check(self, payload: bytes) -> None:
         """Refuse bytes that are no vector. Raises as `check_vector`."""
         check_vector(payload, self.length)
+
+    def noise(self, count: int) -> list[bytes]:
+        """Standard normal vectors."""
+        vectors = np.random.default_rng(0).standard_normal((count, self.length))
+        return [vector_payload(vector, self.length) for vector in vectors]
+
+    def queries(self, arguments: Sequence[str], passed_over: Counter[str]) -> list[tuple[str, Any]]:
+        """The rows of ``.npy`` files."""
+        found: list[tuple[str, Any]] = []
+        for argument in arguments:
+            try:
+                rows = np.load(argument, allow_pickle=False)
+            except (OSError, ValueError, EOFError) as error:
+                raise InputError(
+                    "Cannot read the vectors",
+                    got=f"{argument}: {error}",
+                    next_step="give files that numpy.save wrote, with one vector or one for each row",
+                ) from error
+            if getattr(rows, "ndim", 0) == 1:
+                found.append((argument, rows))
+            else:
+                found += [(f"{argument}[{number}]", row) for number, row in enumerate(rows)]
+        return found
 
     def describe(self, payload: bytes) -> str:
         """The first numbers."""

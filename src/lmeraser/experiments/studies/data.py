@@ -6,7 +6,6 @@ import time
 
 import numpy as np
 
-from lmeraser.data.images import decode
 from lmeraser.experiments.datasets import DATA_SETS
 from lmeraser.experiments.metrics.diversity import diversity
 from lmeraser.experiments.published import CLUSTERS, RECORDS
@@ -106,7 +105,7 @@ def _diversity(runner: TrialRunner, trial: Trial) -> float:
     ids = runner.data(trial.data).records.ids[:_DIVERSITY_IMAGES]
     with runner.open_trained(trial) as eraser:
         layers = eraser.executor().activations(
-            [decode(image) for image in runner.images(trial, "train")[: len(ids)]]
+            [eraser.executor().encoder.load(image) for image in runner.images(trial, "train")[: len(ids)]]
         )
     return diversity(layers, ids)
 
