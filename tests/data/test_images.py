@@ -18,7 +18,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from conftest import examples, png
 from lmeraser.data import images
-from lmeraser.data.images import Canvases, Header, decode, read_header, to_canvas
+from lmeraser.data.images import Canvases, Header, decode, load_image, read_header, to_canvas
 from lmeraser.errors import ImageError
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -232,6 +232,18 @@ EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n showp
 def test_formats_that_are_not_listed_are_refused_unopened(data: bytes) -> None:
     with pytest.raises(ImageError, match="unknown format"):
         decode(data)
+
+
+@pytest.mark.parametrize("kind", ["ICO", "PCX"])
+def test_formats_that_version_0_1_imported_are_decoded_where_they_are_held(kind: str) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    data = encoded(Image.fromarray(pixels), kind)
+    np.testing.assert_array_equal(np.asarray(decode(data, held=True)), pixels)
+    np.testing.assert_array_equal(np.asarray(load_image(data)), pixels)
+    canvases = Canvases(["r"], lambda ids: [data for _ in ids], side=16, budget=0)
+    np.testing.assert_array_equal(canvases[[0]][0], pixels)
+    with pytest.raises(ImageError, match="unknown format"):
+        decode(EPS, held=True)
 
 
 def test_text_that_unpacks_to_gigabytes_is_refused() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import json
 import os
 import signal
 import subprocess
@@ -349,6 +350,29 @@ def test_classes_are_appended_on_purpose(records: Records) -> None:
     add(records, row(1, label="ape"), classes=("ape", "cat"), extend_classes=True)
     assert records.classes == ("cat", "dog", "ape")
     assert {found.id: found.label for found in records.index()} == {"r0": 0, "r1": 2}
+
+
+def test_two_spellings_of_a_class_are_one_class_as_it_was_spelled_first(records: Records) -> None:
+    composed, decomposed = "L\u00f6we", "Lo\u0308we"
+    both = (decomposed, composed)
+    add(records, row(0, label=0), row(1, label=1), row(2, label=composed), classes=both)
+    assert records.classes == (decomposed,)
+    add(records, row(3, label=0), row(4, label=f"{composed} "), classes=(composed,))
+    add(records, row(5, label=0), row(6, label=1), classes=(composed, "ape"), extend_classes=True)
+    assert records.classes == (decomposed, "ape")
+    assert [found.label for found in records.index()] == [0, 0, 0, 0, 0, 0, 1]
+    for extended in ((*records.classes, composed), (*records.classes, "eel", "eel ")):
+        with pytest.raises(InputError, match="repeated"):
+            records.set_classes(extended)
+
+
+def test_two_spellings_that_version_0_1_took_stay_two_classes(records: Records) -> None:
+    both = ("L\u00f6we", "Lo\u0308we")
+    with records.database.transaction() as connection:
+        records.database.set_metadata(connection, "classes", json.dumps(both))
+    add(records, row(0, label=1), row(1, label=0), row(2, label="L\u00f6we "), classes=both)
+    records.set_classes([*both, "ape"])
+    assert [found.label for found in records.index()] == [1, 0, 0]
 
 
 def test_classes_of_a_refused_source_are_not_kept(records: Records) -> None:

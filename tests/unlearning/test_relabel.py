@@ -267,6 +267,12 @@ def test_unknown_records_are_all_listed_and_nothing_is_changed(eraser: Eraser, f
     assert eraser.check_ledger().sound
 
 
+def test_a_class_is_named_in_any_spelling_of_its_accents(eraser: Eraser) -> None:
+    eraser.extend_classes(["Lo\u0308we"])
+    eraser.relabel("L\u00f6we", ids=["digit-0003"])
+    assert eraser.workspace.records.find(["digit-0003"])["digit-0003"][1] == len(eraser.classes) - 1
+
+
 @pytest.mark.parametrize("label", ["10", "", "zero", " 1", "-1", "\udcff"])
 def test_an_unknown_label_is_refused_and_the_classes_are_listed(eraser: Eraser, label: str) -> None:
     before = state(eraser)

@@ -21,9 +21,11 @@ of.
 
 from __future__ import annotations
 
+import functools
 import math
 import unicodedata
 import uuid
+from collections.abc import Sequence
 from datetime import date, time
 from decimal import Decimal
 from numbers import Integral, Real
@@ -159,6 +161,30 @@ def canonical_or_none(value: object) -> str | None:
         return canonical_name(value)
     except ValueError:
         return None
+
+
+def class_key(name: str) -> str:
+    """What names of classes are compared by: the canonical form, or the name itself if it has none.
+
+    A class is kept and shown as it was spelled first.
+
+    >>> class_key("Lo\u0308we") == class_key("L\u00f6we ")
+    True
+    """
+    return canonical_or_none(name) or name
+
+
+def find_class(name: str, classes: Sequence[str]) -> int | None:
+    """The index of a class in a list: of this spelling, else of any spelling of it; None if there is none."""
+    if name in classes:
+        return classes.index(name)
+    return _indices_by_key(tuple(classes)).get(class_key(name))
+
+
+@functools.lru_cache(maxsize=8)
+def _indices_by_key(classes: tuple[str, ...]) -> dict[str, int]:
+    """Indices by `class_key`; the first of two spellings, which workspaces of version 0.1 may have, counts."""
+    return {class_key(name): index for index, name in reversed(list(enumerate(classes)))}
 
 
 def spellings(name: str) -> set[str]:

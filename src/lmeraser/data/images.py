@@ -6,7 +6,8 @@ elsewhere. Images are decoded here and nowhere else, so that import, training, p
 pixels. Nothing is normalised with statistics of private data. Must not depend on torch.
 
 Rules for files from anywhere:
-1. only `FORMATS` are opened, by their content; Pillow hands other formats to external programs;
+1. only `FORMATS` are opened, by their content; Pillow hands other formats to external programs. What a workspace
+   already holds may also be in the further `HELD_FORMATS`, which version 0.1 imported;
 2. the number of pixels is read in the header and limited, before any of them is decoded;
 3. metadata never decide whether a photo is complete: what cannot be read beside the pixels is passed over.
 """
@@ -54,6 +55,9 @@ FORMATS = (
     "TGA",  # last, because it has no signature
 )
 
+# Version 0.1 imported these as well, and workspaces have records of them. Pillow decodes them inside this process.
+HELD_FORMATS = (*FORMATS[:-1], "ICO", "PCX", FORMATS[-1])
+
 _NEXT_STEP = "replace the file by a PNG or JPEG that an image viewer opens"
 _BAND = 1 << 20  # pixels that are converted at once, so that converting takes little memory beside the image
 _EXIF = b"Exif\0\0"  # begins EXIF data
@@ -69,18 +73,22 @@ _TRANSPOSED = {
 }
 
 
-def decode(data: bytes) -> Image.Image:
+def decode(data: bytes, *, held: bool = False) -> Image.Image:
     """Decode the bytes of an image file to RGB.
 
     Grey, palette, CMYK and 1-bit images become RGB; transparent pixels are blended with white; 16-bit grey is
     scaled to 8 bits; the EXIF orientation is applied. Of several pictures in a file, the first is taken. Other
     metadata do not matter: a photo whose metadata are damaged, odd or long is decoded as if it had none.
 
+    Args:
+        data: the bytes of the file.
+        held: it is a record's payload, so `HELD_FORMATS` are decoded.
+
     Raises:
-        ImageError: the bytes are not an image of one of `FORMATS` or are truncated, or the image has more pixels
-            than Pillow's limit, which is checked before any of them is decoded.
+        ImageError: the bytes are not an image of one of these formats or are truncated, or the image has more
+            pixels than Pillow's limit, which is checked before any of them is decoded.
     """
-    return _despite_metadata(_decode, data)
+    return _despite_metadata(_decode_held if held else _decode, data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,9 +141,13 @@ def _despite_metadata(read: Callable[[bytes], T], data: bytes) -> T:
             raise error from error.__cause__  # about the file as it is
 
 
-def _decode(data: bytes) -> Image.Image:
+def _decode_held(data: bytes) -> Image.Image:
+    return _decode(data, HELD_FORMATS)
+
+
+def _decode(data: bytes, formats: Sequence[str] = FORMATS) -> Image.Image:
     with _image_errors(data):
-        image = _open(data, FORMATS)
+        image = _open(data, formats)
         _check_size(image)
         _load(image)
         return _rgb(_upright(image))
@@ -167,9 +179,9 @@ def _open(data: bytes, formats: Sequence[str]) -> Image.Image:
 
 @functools.cache
 def _available_formats() -> frozenset[str]:
-    """Those of `FORMATS` that this version of Pillow knows."""
+    """Those of `HELD_FORMATS` that this version of Pillow knows."""
     Image.init()
-    return frozenset(FORMATS) & set(Image.OPEN)
+    return frozenset(HELD_FORMATS) & set(Image.OPEN)
 
 
 def _load(image: Image.Image) -> None:
@@ -341,7 +353,7 @@ class Canvases:
         return pixels
 
     def _canvas(self, data: bytes) -> Canvas:
-        return to_canvas(decode(data), *self._size)
+        return to_canvas(decode(data, held=True), *self._size)
 
 
 def _check_size(image: Image.Image) -> None:
@@ -528,7 +540,7 @@ def load_image(image: ImageFile | Image.Image | NDArray[Any]) -> Image.Image:
     if isinstance(image, Image.Image):
         return _from_memory(image)
     if isinstance(image, bytes | bytearray | memoryview):
-        return decode(bytes(image))
+        return decode(bytes(image), held=True)  # records are given as their bytes
     if not isinstance(image, str | os.PathLike):
         raise InputError(
             "Not an image",

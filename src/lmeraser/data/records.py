@@ -27,6 +27,7 @@ from typing import Any
 from sqlalchemy import Connection, delete, func, insert, select, update
 
 from lmeraser.core.digests import Digest
+from lmeraser.data.canonical_names import class_key
 from lmeraser.data.changelog import ChangeLog
 from lmeraser.data.commitments import Commitments, commitment
 from lmeraser.data.derived import DerivedValues
@@ -86,7 +87,10 @@ class Records:
             InputError: names are empty or repeated, or a known class would move or disappear.
         """
         known = self.classes
-        if not classes or len(set(classes)) != len(classes) or not all(classes):
+        keys = {class_key(name) for name in known}  # fewer than names, if version 0.1 took two spellings of one
+        new = [class_key(name) for name in classes if name not in known]
+        repeated = len(set(classes)) != len(classes) or len(keys.union(new)) != len(keys) + len(new)
+        if not classes or repeated or not all(classes):
             raise InputError(
                 "Class names are missing, empty or repeated",
                 got=repr(list(classes)),
