@@ -1,6 +1,6 @@
 """The independent oracle: trains once, from nothing, on a list of records, in a process of its own.
 
-Reads one JSON request a line (its number, settings, numbers of digits in the order in which they are added) and
+Reads one JSON request a line (its number, settings, numbers of records in the order in which they are added) and
 answers with the number and the model digest. It is started with another number of threads than the tests run with.
 """
 
@@ -28,7 +28,7 @@ class Oracle:
         self._requests = itertools.count()
 
     def digest(self, settings: dict[str, Any], numbers: list[int]) -> str:
-        """Digest of the model that one training on these digits gives."""
+        """Digest of the model that one training on these records (`records_of`) gives."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         request = next(self._requests)
@@ -54,15 +54,20 @@ class Oracle:
 
 
 def _train_once(settings: dict[str, Any], numbers: list[int]) -> str:
-    from conftest import DIGIT_CLASSES, DIGIT_COLUMNS, digits, load_backbones_once
+    from conftest import load_backbones_once
     from lmeraser import Eraser
+    from modality_records import classes_of, columns_of, records_of
+
+    modality = settings.get("data", {}).get("modality", "image")
 
     with (
         tempfile.TemporaryDirectory() as folder,
-        Eraser.create(Path(folder) / "workspace", settings, preset="prompts", classes=DIGIT_CLASSES) as eraser,
+        Eraser.create(
+            Path(folder) / "workspace", settings, preset="prompts", classes=classes_of(modality)
+        ) as eraser,
     ):
         if numbers:
-            eraser.add(digits(numbers), columns=DIGIT_COLUMNS)
+            eraser.add(records_of(modality, numbers), columns=columns_of(modality))
         load_backbones_once()
         eraser.train()
         return eraser.model_digest

@@ -130,6 +130,7 @@ ACROSS_MODULES = {
     "test_readme.py": "README and docs",
     "test_examples.py": "examples/",
     "test_exactness.py": "the oracle: all modules together",
+    "test_modalities.py": "the oracle on texts and vectors; nobody else asks for the modality",
     "test_golden_workspaces.py": "workspaces of earlier versions",
     "test_faults.py": "every command, stopped at every durable operation",
     "test_tamper.py": "every kind of file, changed",
