@@ -14,7 +14,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from lmeraser.config.schema import BackboneConfig, Config, Fit, Resample
+from lmeraser.config.schema import Config, Fit, Resample
 from lmeraser.models.backbone_names import ALIASES, BUNDLED, HUB
 
 _FILTERS: dict[int | str, Resample] = {  # Pillow's numbers, and timm's words
@@ -27,6 +27,7 @@ _FILTERS: dict[int | str, Resample] = {  # Pillow's numbers, and timm's words
 }
 _FILES = ("preprocessor_config.json", "processor_config.json")
 _TYPES = ("image_processor_type", "feature_extractor_type")  # keys in them that name the processor's class
+_HUB_TIMEOUT = 10.0  # seconds
 _SIDES = range(16, 1281)  # px, that `backbone.resize` may have
 
 
@@ -65,14 +66,15 @@ def adopt_scaling(config: Config) -> Config:
     return config.model_copy(update={"backbone": backbone.model_copy(update=adopted)})
 
 
-def describe_scaling(given: BackboneConfig, used: BackboneConfig) -> str | None:
+def describe_scaling(before: Config, after: Config) -> str | None:
     """What `adopt_scaling` made of the settings of a new workspace; None if the publisher was not asked.
 
     Args:
-        given: before.
-        used: after.
+        before: as they were given.
+        after: as they are used.
     """
-    if used.name == BUNDLED:
+    given, used = before.backbone, after.backbone
+    if "fit" in after.modality.ignored or used.name == BUNDLED:
         return None
     if used.canvas_fit == "squeeze":
         fit = f"squeezed to {used.canvas_size} x {used.canvas_size} px"
@@ -107,6 +109,8 @@ def _measured(name: str) -> dict[str, Any] | None:
 
     there = Location.of(name)
     for location in dict.fromkeys((Location(there.name, local_files_only=True), there)):
+        if not (location.local_files_only or _hub_answers()):
+            continue
         try:
             rule = published_scaling(location)
         except Exception:  # transformers raises OSError, ValueError, ImportError, KeyError...
@@ -115,6 +119,18 @@ def _measured(name: str) -> dict[str, Any] | None:
             return {}
         return {"resample": rule.resample, "share": rule.crop / rule.side, "fit": rule.fit}
     return None
+
+
+def _hub_answers() -> bool:
+    """Whether the hub can be reached: one request, where transformers would repeat many for minutes."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import get_session
+
+    try:
+        get_session().head(constants.ENDPOINT, timeout=_HUB_TIMEOUT)
+    except Exception:  # offline by its settings, no network, a proxy...
+        return False
+    return True
 
 
 def _read_rule(folder: Path) -> dict[str, Any]:

@@ -66,9 +66,11 @@ class InputEncoder(ABC, Generic[Item, B]):
 
     Attributes:
         chunk: number of records that are embedded together.
+        one_shape: whether the inputs of all passes have one shape, so that a pass can be recorded.
     """
 
     chunk: int
+    one_shape = True
 
     def __init__(self, config: Config, backbone: B) -> None:
         self.config = config

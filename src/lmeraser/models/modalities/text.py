@@ -40,6 +40,8 @@ class TokenizedText:
 class TextEncoder(InputEncoder[TokenizedText, TextBackbone]):
     """Inputs from texts."""
 
+    one_shape = False
+
     def __init__(self, config: Config, backbone: TextBackbone) -> None:
         super().__init__(config, backbone)
         self.chunk = _PASSES * backbone.micro_batch

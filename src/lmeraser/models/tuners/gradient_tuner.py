@@ -78,7 +78,8 @@ class GradientTuner(Tuner[MemberInputs]):
     def __init__(self, backbone: Backbone, config: Config) -> None:
         self.backbone = backbone
         self.config = config
-        self.in_flight = _IN_FLIGHT if backbone.device.type == "cuda" else 0
+        self._encoder = input_encoder(config, backbone)
+        self.in_flight = _IN_FLIGHT if backbone.device.type == "cuda" and self._encoder.one_shape else 0
         self._passes: PassesInFlight | None = None
         self._passes_lock = threading.Lock()
 
@@ -119,8 +120,7 @@ class GradientTuner(Tuner[MemberInputs]):
         parallel: ParallelMap,
     ) -> MemberInputs:
         """The members' inputs, decoded once if they fit in the budget."""
-        encoder = input_encoder(self.config, self.backbone)
-        return encoder.members(ids, fetch, budget=budget, parallel=parallel)
+        return self._encoder.members(ids, fetch, budget=budget, parallel=parallel)
 
     def tune(
         self,
