@@ -144,14 +144,14 @@ def test_the_rule_of_a_model_on_the_hub_comes_from_the_cache(
     monkeypatch.setattr("transformers.utils.hub.constants.HF_HUB_CACHE", str(tmp_path))
     given = parse({"backbone": {"name": "hub:nobody/vit", "image_size": 96}})
     assert adopt_scaling(given) == given
-    assert "no rule" in str(describe_scaling(given.backbone, given.backbone))
+    assert "no rule" in str(describe_scaling(given, given))
     cached = tmp_path / "models--nobody--vit"
     save_processor(cached / "snapshots" / "0" / "", "vit")
     (cached / "refs").mkdir()
     (cached / "refs" / "main").write_text("0")
     found = adopt_scaling(given)
     assert (found.backbone.fit, found.backbone.resize, found.backbone.resample) == ("squeeze", 96, "bilinear")
-    assert "squeezed to 96 x 96" in str(describe_scaling(given.backbone, found.backbone))
+    assert "squeezed to 96 x 96" in str(describe_scaling(given, found))
 
 
 def save_processor(folder: Path, family: str, **values: Any) -> None:

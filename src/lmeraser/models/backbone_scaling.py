@@ -123,8 +123,7 @@ def _measured(name: str) -> dict[str, Any] | None:
 
 def _hub_answers() -> bool:
     """Whether the hub can be reached: one request, where transformers would repeat many for minutes."""
-    from huggingface_hub import constants
-    from huggingface_hub.utils import get_session
+    from huggingface_hub import constants, get_session
 
     try:
         get_session().head(constants.ENDPOINT, timeout=_HUB_TIMEOUT)

@@ -44,6 +44,12 @@ def init(
         str, typer.Option(help="Preset: instant, prompts, paper, or a method for comparison.")
     ] = "instant",
     config: Annotated[Path | None, typer.Option(help="TOML file with settings that override the preset.")] = None,
+    modality: Annotated[
+        str | None, typer.Option(help="Of the records: image, text or vector. Default: image.")
+    ] = None,
+    length: Annotated[
+        int | None, typer.Option(help="Numbers in a vector; needed for --modality vector.", min=1)
+    ] = None,
     classes: Annotated[str | None, typer.Option(help="Class names, separated by commas.")] = None,
     signing_key: Annotated[
         Path | None, typer.Option(help="PEM file with an Ed25519 private key. Default: a new one.")
@@ -58,7 +64,10 @@ def init(
     from lmeraser.workspace.workspace import Workspace
 
     base = preset_name(preset)
-    values = locate_backbone(schema.read(config, base=base), config.parent) if config else schema.preset(base)
+    given = schema.read_values(config) if config else {}
+    data = {name: value for name, value in (("modality", modality), ("length", length)) if value is not None}
+    parsed = schema.parse(schema.merge(given, {"data": data} if data else {}), origin=str(config or ""), base=base)
+    values = locate_backbone(parsed, config.parent) if config else parsed
     key = SigningKey.read(signing_key) if signing_key else None
     workspace = Workspace.create(global_options.workspace, values, classes=split_names(classes), signing_key=key)
     workspace.close()
@@ -66,7 +75,7 @@ def init(
         f"workspace created in {global_options.workspace}; settings are in lmeraser.toml, "
         "the public key of its certificates is in signing.pub"
     )
-    if scaling := describe_scaling(values.backbone, workspace.config.backbone):
+    if scaling := describe_scaling(values, workspace.config):
         echo(scaling)
 
 
