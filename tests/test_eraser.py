@@ -269,3 +269,40 @@ def numbered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Eraser]:
         eraser.add(rows, columns=DIGIT_COLUMNS)
         eraser.train()
         yield eraser
+
+
+def test_probabilities_are_in_the_order_of_the_classes(eraser: Eraser) -> None:
+    queries = eraser.workspace.records.payloads(["digit-0003", "digit-0004", "digit-0005"])
+    probabilities = eraser.predict_proba(queries)
+    assert (probabilities.dtype, probabilities.shape) == (np.float32, (3, len(eraser.classes)))
+    predictions = eraser.predict(queries)
+    assert [eraser.classes[row.argmax()] for row in probabilities] == [one.class_name for one in predictions]
+    assert [float(row.max()) for row in probabilities] == [one.probability for one in predictions]
+    assert eraser.predict_proba([]).shape == (0, len(eraser.classes))
+    best = eraser.predict_top_k(queries, 2)
+    assert [pairs[0] for pairs in best] == [(one.class_name, one.probability) for one in predictions]
+    assert all(len(pairs) == 2 and pairs[0][1] >= pairs[1][1] for pairs in best)
+    assert [len(pairs) for pairs in eraser.predict_top_k(queries, 99)] == 3 * [len(eraser.classes)]
+    with pytest.raises(InputError, match="k is 0"):
+        eraser.predict_top_k(queries, 0)
+    eraser.extend_classes(["eleven"])
+    assert eraser.classes[-1] == "eleven"
+    assert np.array_equal(eraser.predict_proba(queries), np.pad(probabilities, ((0, 0), (0, 1))))
+
+
+def test_predictions_are_a_table_on_request(eraser: Eraser) -> None:
+    predictions = eraser.predict(eraser.workspace.records.payloads(["digit-0003", "digit-0004"]))
+    frame = predictions.to_frame()
+    assert list(frame.columns) == ["label", "class_name", "probability", "clusters", "rerouted"]
+    assert list(frame["class_name"]) == [one.class_name for one in predictions]
+    assert list(eraser.predict([]).to_frame().columns) == list(frame.columns)
+
+
+def test_notebooks_show_the_state_with_escapes(tmp_path: Path) -> None:
+    with Eraser.create(tmp_path / "<b>w", tiny_config()) as eraser:
+        assert repr(eraser) == f"Eraser({str(tmp_path / '<b>w')!r})"
+        shown = eraser._repr_html_()
+    assert shown is not None
+    assert "&lt;b&gt;w" in shown
+    assert "<b>" not in shown
+    assert "not trained yet" in shown

@@ -1,4 +1,4 @@
-"""The examples run, on real images or on what scikit-learn brings."""
+"""The examples run, on real data or on what scikit-learn brings."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -60,6 +61,26 @@ def test_by_default_nothing_is_tuned(data: Path, tmp_path: Path) -> None:
     output = run("cifar10.py", "--data", str(data / "cifar10"), "--workspace", str(tmp_path), *options)
     assert "forgot 20 records at once: nothing tuned again" in output
     assert "identical to retraining: yes" in output
+
+
+@pytest.mark.long
+def test_forget_a_customer(data: Path, tmp_path: Path) -> None:
+    table = pd.read_parquet(data / "banking77" / "train.parquet").head(60)
+    table.drop(columns="id").to_csv(tmp_path / "tickets.csv", index=False)
+    for source in (data / "banking77" / "train.parquet", tmp_path / "tickets.csv"):
+        output = run("forget_a_customer.py", "--data", str(source), "--rows", "60", "--forget", "2")
+        assert "45 tickets" in output
+        assert "2 tickets forgotten" in output
+        assert "identical to retraining without them: yes" in output
+
+
+@pytest.mark.long
+def test_forget_a_speaker(data: Path) -> None:
+    options = ["--rows", "60", "--speaker", "Monica Geller"]
+    output = run("forget_a_speaker.py", "--data", str(data / "tv_dialogue"), *options)
+    assert "before: 60 lines" in output
+    assert "Monica Geller is forgotten" in output
+    assert "identical to retraining without Monica Geller: yes" in output
 
 
 def test_embeddings(capsys: pytest.CaptureFixture[str]) -> None:

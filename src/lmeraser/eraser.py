@@ -17,8 +17,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 from uuid import UUID
@@ -28,7 +29,7 @@ from lmeraser.config.schema import Config, parse
 from lmeraser.core.digests import Digest
 from lmeraser.core.progress import Progress, silent
 from lmeraser.core.time import to_moment, utc_now
-from lmeraser.errors import InputError
+from lmeraser.errors import InputError, LmeraserError
 from lmeraser.evidence.dsse import SigningKey
 from lmeraser.workspace.requests.draft import RequestDraft, Selector
 from lmeraser.workspace.requests.state import Regulation, Request, parse_regulation
@@ -36,14 +37,16 @@ from lmeraser.workspace.session import Session
 from lmeraser.workspace.workspace import Workspace
 
 if TYPE_CHECKING:
+    import numpy as np
     from datasets import Dataset, IterableDataset
+    from numpy.typing import NDArray
 
     from lmeraser.data.importing import ImportReport
     from lmeraser.data.modalities import PayloadFormat
     from lmeraser.data.sources import Columns
     from lmeraser.evidence.reconcile import LedgerReport
     from lmeraser.inference.evaluate import EvaluationReport
-    from lmeraser.inference.predictor import Prediction, Predictor, Query
+    from lmeraser.inference.predictor import Predictions, Predictor, Query
     from lmeraser.models.backbones import Backbone
     from lmeraser.models.partitions.cost import Cost
     from lmeraser.pipeline.executors.local import LocalExecutor
@@ -421,7 +424,7 @@ class Eraser:
         with self.workspace.writing("purge"):
             return purge(self.workspace, dry_run=dry_run, compact=True)
 
-    def predict(self, queries: Iterable[Query]) -> list[Prediction]:
+    def predict(self, queries: Iterable[Query]) -> Predictions:
         """Classify images, texts or vectors.
 
         Args:
@@ -430,18 +433,75 @@ class Eraser:
                 gets. Each text as a string, or the path (`pathlib.Path`) of a text file. Each vector as an array
                 or a sequence of numbers; an array [n, length] is a list of vectors.
 
+        Returns:
+            A list in the order of the queries; its ``to_frame()`` is a DataFrame.
+
         Raises:
             InputError: this is one query and no list, or something else.
             ImageError: a file cannot be decoded; the error names it.
             NoModelError: there is nothing to predict with.
         """
+        from lmeraser.inference.predictor import Predictions
+
+        predictions = Predictions()
+        for predictor, chunk in self._query_chunks(queries):
+            predictions += predictor.predict(chunk)
+        return predictions
+
+    def predict_proba(self, queries: Iterable[Query]) -> NDArray[np.float32]:
+        """Probabilities of all classes, float32 [n, classes], in the order of `classes`.
+
+        Args:
+            queries: as of `predict`.
+
+        Returns:
+            One row for each query. Classes that were added after the served model was derived have probability 0.
+
+        Raises:
+            InputError: as `predict`, as are the next two.
+            ImageError: a file cannot be decoded.
+            NoModelError: there is nothing to predict with.
+        """
+        import numpy as np
+
+        rows = [np.zeros((0, len(self.classes)), dtype=np.float32)]
+        for predictor, chunk in self._query_chunks(queries):
+            known = predictor.batch(chunk).probabilities
+            rows.append(np.pad(known, ((0, 0), (0, len(self.classes) - known.shape[1]))))
+        return np.concatenate(rows)
+
+    def predict_top_k(self, queries: Iterable[Query], k: int = 5) -> list[list[tuple[str, float]]]:
+        """The most probable classes of each query with their probabilities, the most probable first.
+
+        Args:
+            queries: as of `predict`.
+            k: how many classes; all, if there are fewer.
+
+        Raises:
+            InputError: as `predict`, as are the next two; or ``k`` is no positive number.
+            ImageError: a file cannot be decoded.
+            NoModelError: there is nothing to predict with.
+        """
+        import numpy as np
+
+        if k < 1:
+            raise InputError("Number of classes is not positive", got=f"k is {k}", next_step="give at least 1")
+        probabilities = self.predict_proba(queries)
+        classes = self.classes
+        order = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]  # equal ones as `predict` chooses
+        return [
+            [(classes[label], float(row[label])) for label in labels]
+            for row, labels in zip(probabilities, order, strict=True)
+        ]
+
+    def _query_chunks(self, queries: Iterable[Query]) -> Iterator[tuple[Predictor, list[Query]]]:
+        """The served model with some of the queries at a time; reports progress."""
         listed = _listed(queries, "queries")
         predictor = self.predictor()
-        predictions: list[Prediction] = []
         for start in range(0, len(listed), _CHUNK):
-            predictions += predictor.predict(listed[start : start + _CHUNK])
-            self.session.progress("predicting", len(predictions), len(listed))
-        return predictions
+            chunk = listed[start : start + _CHUNK]
+            yield predictor, chunk
+            self.session.progress("predicting", start + len(chunk), len(listed))
 
     def evaluate(
         self,
@@ -478,6 +538,27 @@ class Eraser:
     def close(self) -> None:
         """Release the workspace's database and stop workers."""
         self.session.close()
+
+    def __repr__(self) -> str:
+        """The folder; reads nothing."""
+        return f"{type(self).__name__}({str(self.workspace.root)!r})"
+
+    def _repr_html_(self) -> str | None:
+        """The state of the workspace for notebooks; None if it cannot be read, so that they show the folder."""
+        try:
+            status = self.status()
+        except LmeraserError:
+            return None
+        facts = {
+            "records": f"{status.records} ({self.payload_format.noun}s), of {status.subjects} known subjects",
+            "classes": str(len(status.classes)),
+            "backbone": status.backbone,
+            "model": status.model_digest or "not trained yet",
+            "up to date": "yes" if status.up_to_date else "no",
+            "open requests": str(status.open_requests),
+        }
+        rows = "".join(f"<tr><th>{name}</th><td>{escape(value)}</td></tr>" for name, value in facts.items())
+        return f"<table><caption>{escape(repr(self))}</caption>{rows}</table>"
 
     def __enter__(self) -> Self:
         return self

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 import torch
@@ -25,12 +25,16 @@ from lmeraser.errors import NoModelError
 from lmeraser.inference.quarantine import NOTHING, Quarantine
 from lmeraser.inference.voting import combine
 from lmeraser.models.manifest import Cluster, Model
+from lmeraser.models.modalities import InputEncoder
 from lmeraser.models.partitions import partition_of
 from lmeraser.models.partitions.base import Router
 from lmeraser.models.tuners import create_tuner
 from lmeraser.models.tuners.base import QueryBatch
 from lmeraser.pipeline.executors.local import LocalExecutor
 from lmeraser.storage.artifacts import ArtifactReader
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 Query = Any  # as the input encoder of the modality takes it: of an image for instance a path or a Pillow image
 
@@ -52,6 +56,17 @@ class Prediction:
     probability: float
     clusters: tuple[int, ...]
     rerouted: bool = False
+
+
+class Predictions(list[Prediction]):
+    """Answers in the order of the queries."""
+
+    def to_frame(self) -> DataFrame:
+        """A DataFrame of pandas with one row for each query and a column for each field of `Prediction`."""
+        from pandas import DataFrame
+
+        columns = [field.name for field in fields(Prediction)]
+        return DataFrame([[getattr(one, name) for name in columns] for one in self], columns=columns)
 
 
 @dataclass(frozen=True)
@@ -140,6 +155,11 @@ class Predictor:
         embedded_views: tuple[View, ...] = self._config.embedding.views if self._config.needs_statistics else ()
         self._views = list(embedded_views)
         self._apply(quarantine)
+
+    @property
+    def encoder(self) -> InputEncoder[Any, Any]:
+        """Makes queries ready for `predict`, which takes what its `load` gives as well."""
+        return self._executor.encoder
 
     def without(self, quarantine: Quarantine) -> Self:
         """The same model in the same memory with another quarantine; takes hardly any time.
