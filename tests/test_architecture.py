@@ -104,6 +104,7 @@ PLAIN = {
         "service.problems",
         "service.limits",
         "service.uploads",
+        "service.decoding_process",
         "service.opendsr_requests",
         "service.opendsr_responses",
     ),

@@ -131,6 +131,10 @@ def test_a_large_body_is_checked_in_a_thread_of_its_own_and_costs_more(
         problem(sent(api, "/requests", many(count, **identity)), 422, "unknown-identity")
     assert threads[1] == "body-parser" != threads[0]
     assert costs == [1, 1, 200 * 990 // 65536, 200 // 20]
+    costs.clear()
+    monkeypatch.setattr(ErasureRequest, "model_validate", lambda _: costs.append(-1))
+    assert sent(api, "/requests", many(200)).status_code == 500
+    assert costs == [1, 200 // 20, -1], "identities are paid for before they are checked, faulty ones as well"
 
 
 def test_one_caller_cannot_take_all_places_of_a_queue(api: Running) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import multiprocessing
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,8 +15,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import lmeraser.service.image_decoder
 import lmeraser.service.uploads
 from lmeraser.data.images import CanvasSize, ReducedImage, decode, to_canvas
+from lmeraser.service.decoding_process import DecodingEndedError, DecodingProcess
 from lmeraser.service.image_decoder import DecodedImages, ImageDecoder, Upload
 from lmeraser.service.limits import Budget
 from lmeraser.service.problems import Problem
@@ -64,7 +67,7 @@ def decoding(monkeypatch: pytest.MonkeyPatch) -> Iterator[Decoding]:
 
 
 def decoder(**changes: Any) -> ImageDecoder:
-    holder: Any = SimpleNamespace(current=SimpleNamespace(canvas_sizes=SIZES))
+    holder: Any = SimpleNamespace(canvas_sizes=SIZES)
     options: dict[str, Any] = {"max_pixels": 3000, "budget": Budget(10_000), "threads": 4, **changes}
     return ImageDecoder(holder, **options)
 
@@ -91,6 +94,37 @@ def test_an_image_is_reduced_to_its_canvases_and_gives_the_same_bits() -> None:
     assert one.budget.held == 3000 + 4 * 100
     found.reservation.release()
     assert one.budget.held == 0
+    one.stop()
+
+
+def test_images_of_many_pixels_are_decoded_in_a_process_that_is_ended_in_the_end(
+    decoding: Decoding, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lmeraser.service.image_decoder, "_PIXELS_AT_ONCE", 100)
+    decoding.let.set()
+    one = decoder(threads=1)
+    found = decoded(one, png(LARGE), png(SMALL))
+    assert decoding.began == 1, "the small one alone"
+    for canvas in SIZES:
+        np.testing.assert_array_equal(to_canvas(found.images[0], *canvas), to_canvas(decode(png(LARGE)), *canvas))
+    cut = png(LARGE)[:-30] + png(LARGE)[-12:]
+    assert (refused(one, cut).status, refused(one, cut).faults[0].where) == (422, "images.0")
+    one.stop()
+    assert not multiprocessing.active_children()
+
+
+def test_the_process_of_an_image_that_takes_too_long_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    def decode_slowly(_self: object, _data: bytes, _sizes: object, *, seconds: float) -> None:
+        given.append(seconds)
+        raise DecodingEndedError
+
+    given: list[float] = []
+    monkeypatch.setattr(lmeraser.service.image_decoder, "_PIXELS_AT_ONCE", 0)
+    monkeypatch.setattr(DecodingProcess, "decode", decode_slowly)
+    one = decoder(seconds=20.0)
+    assert refused(one, png(LARGE)).status == 503
+    assert 0 < given[0] <= 20.0, "what is left for the call"
+    until(lambda: not one.budget.held)
     one.stop()
 
 

@@ -161,3 +161,37 @@ def test_a_large_body_is_refused_whatever_length_is_told(parts: list[bytes], tol
         assert answered(parts, [], "/below/it")[0] == 200
         assert answered(parts, [], "/below/not")[0] == 413
     assert json.loads(body)["type"] == "urn:lmeraser:problem:too-large"
+
+
+@pytest.mark.parametrize(
+    ("headers", "read", "closes"),
+    [
+        ([(b"content-length", b"5000000")], False, True),
+        ([(b"content-length", b"2000000")], False, False),
+        ([(b"transfer-encoding", b"chunked")], False, True),
+        ([(b"content-length", b"5000000")], True, False),
+        ([(b"transfer-encoding", b"chunked")], True, False),
+        ([], False, False),
+    ],
+)
+def test_a_call_that_is_answered_before_its_body_came_loses_its_connection(
+    headers: list[tuple[bytes, bytes]], read: bool, closes: bool
+) -> None:
+    sent: list[Any] = []
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        if read:
+            await receive()
+        await send({"type": "http.response.start", "status": 503, "headers": [(b"a", b"b")]})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b"x" * 500, "more_body": False}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    asyncio.run(
+        BodySizeLimit(application, 1 << 23, {})({"type": "http", "path": "/", "headers": headers}, receive, send)
+    )
+    assert sent[0]["headers"] == [(b"a", b"b"), *[(b"connection", b"close")] * closes]

@@ -104,6 +104,14 @@ def test_nothing_is_read_again_while_nothing_changes(served: ModelHolder, monkey
     assert served.current is current
 
 
+def test_sizes_of_canvases_are_known_without_reading_the_quarantine(
+    root: Path, served: ModelHolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = served.current.canvas_sizes
+    monkeypatch.setattr(ModelHolder, "refresh", None)
+    assert served.canvas_sizes == sizes
+
+
 def test_a_generation_that_is_published_while_it_is_looked_at_is_looked_at_again(
     root: Path, served: ModelHolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

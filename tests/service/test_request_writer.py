@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ def woken() -> list[int]:
 
 @pytest.fixture
 def writer(eraser: Eraser, woken: list[int]) -> RequestWriter:
-    return RequestWriter(eraser.workspace, lambda: woken.append(1))
+    return RequestWriter(eraser.workspace, lambda: woken.append(1), seconds=60.0)
 
 
 def accepting(eraser: Eraser, *ids: str) -> Any:
@@ -63,6 +63,25 @@ def test_changes_that_wait_are_made_together_and_answered_after_the_commit(
     assert seen == [ids], "all of them are committed when the first is answered"
     assert woken == [1]
     assert {request.id for request in eraser.requests()} == ids
+
+
+def test_callers_take_turns_so_that_many_changes_of_one_hold_up_nobody_else(eraser: Eraser) -> None:
+    commits: list[int] = []
+    writer = RequestWriter(eraser.workspace, lambda: commits.append(len(made)), seconds=0.0)
+    made: list[str] = []
+
+    def noting(what: str) -> Callable[[Connection], None]:
+        return lambda _: made.append(what)
+
+    for number in range(4):
+        writer.submit(noting(f"a{number}"), "a")
+    for caller in "bc":
+        writer.submit(noting(caller), caller)
+    assert writer.waiting == 6
+    writer.start()
+    writer.stop()
+    assert made == ["a0", "b", "c", "a1", "a2", "a3"]
+    assert commits == [1, 2, 3, 4, 5, 6], "the time of a transaction is over after one change"
 
 
 def test_a_change_that_nobody_waits_for_any_more_is_not_made(eraser: Eraser, writer: RequestWriter) -> None:

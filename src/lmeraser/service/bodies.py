@@ -2,7 +2,7 @@
 
 Rules:
 1. nothing of a body is read before its caller is known and has the right scope (`access`);
-2. a body costs its caller tokens of the rate limit by its size and by the names in it;
+2. a body costs its caller tokens of the rate limit by its size and by the names in it, before it is checked;
 3. a small body is checked at once, a large one in a thread of its own, of which there is one for all callers;
 4. before a list is checked, its length is; so the work, and the faults found, are bounded by the permitted length.
 
@@ -50,12 +50,8 @@ def json_body(schema: type[M], authorize: Callable[..., Awaitable[ApiKey]]) -> C
         if cost := tokens_of_body(len(data)):
             service.rate_limiter.take(key.id, cost)
         if len(data) <= _AT_ONCE:
-            body = _parse(schema, data, service)
-        else:
-            body = await service.body_parser.run(key.id, _parse, schema, data, service)
-        if cost := len(getattr(body, "subject_identities", ())) // _NAMES_PER_TOKEN:
-            service.rate_limiter.take(key.id, cost)
-        return body
+            return _parse(schema, data, service, key)
+        return await service.body_parser.run(key.id, _parse, schema, data, service, key)
 
     return read
 
@@ -82,11 +78,11 @@ async def _receive(request: Request) -> bytes:
         raise Problem(408, "slow", "The body took too long", headers={"Connection": "close"}) from None
 
 
-def _parse(schema: type[M], data: bytes, service: Service) -> M:
+def _parse(schema: type[M], data: bytes, service: Service, key: ApiKey) -> M:
     """Check a body.
 
     Raises:
-        Problem: it does not match the schema.
+        Problem: it does not match the schema, or has more names than the caller's rate permits now.
     """
     try:
         values = from_json(data, allow_inf_nan=False)
@@ -95,6 +91,8 @@ def _parse(schema: type[M], data: bytes, service: Service) -> M:
     identities = values.get("subject_identities") if isinstance(values, dict) else None
     if isinstance(identities, list):
         check_identity_count(len(identities), service)
+        if cost := len(identities) // _NAMES_PER_TOKEN:
+            service.rate_limiter.take(key.id, cost)
     try:
         return schema.model_validate(values)
     except ValidationError as error:

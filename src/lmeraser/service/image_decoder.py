@@ -1,4 +1,4 @@
-"""Decoding of uploads: in threads of its own, within limits that all callers share; each image is reduced at once.
+"""Decoding of uploads: apart from all else, within limits that callers share; each image is reduced at once.
 
 Steps of a call:
 1. the headers of all its images are read, which decodes no pixel (`uploads.inspect_upload`);
@@ -7,14 +7,18 @@ Steps of a call:
    are decoded at the same time;
 4. a call whose images are not decoded in time is rejected, and what it has not begun is dropped.
 
-Nothing else runs in these threads, so that no key look-up, acceptance or health check waits for an image. They run
-at a lower priority. Knows nothing about HTTP.
+Images of few pixels are decoded in threads of this process, where nothing else runs, all others in processes of
+their own (`decoding_process`), which run at a lower priority and are ended when an image takes too long: so no key
+look-up, acceptance or health check waits for an image. The threads keep their priority, because one that is not
+scheduled while it holds the interpreter's lock holds up all others. Knows nothing about HTTP.
 """
 
 from __future__ import annotations
 
 import asyncio
+import queue
 import threading
+import time
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -22,14 +26,16 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from lmeraser.core.thread_priority import lower_priority
 from lmeraser.data.images import CanvasSize, Header, ReducedImage, reduce_image
+from lmeraser.errors import ImageError
+from lmeraser.service.decoding_process import DecodingEndedError, DecodingProcess
 from lmeraser.service.limits import Budget, Reservation
 from lmeraser.service.model_holder import ModelHolder
 from lmeraser.service.problems import Fault, Problem
-from lmeraser.service.uploads import decode_inspected, inspect_upload
+from lmeraser.service.uploads import decode_inspected, inspect_upload, not_decoded
 
 _SECONDS = 30.0  # for all images of a call
+_PIXELS_AT_ONCE = 1 << 18  # of an image that is decoded here, which takes milliseconds
 KEPT_WEIGHT = 4  # a small image is kept as it is until its turn comes, so it counts fourfold
 
 
@@ -68,8 +74,8 @@ class ImageDecoder:
         model_holder: knows which canvases the served model needs.
         max_pixels: of one image, and of all images that are being decoded.
         budget: the pixels of all images that wait for their prediction.
-        threads: that decode.
-        nice: by how much to lower their priority (Linux).
+        threads: that decode, and processes, of which each thread may use one at a time.
+        nice: by how much to lower the priority of the processes (Linux).
         seconds: in which all images of a call have to be decoded.
 
     Attributes:
@@ -91,11 +97,17 @@ class ImageDecoder:
         self.budget = budget
         self._seconds = seconds
         self._decoding = _PixelGate(max_pixels)
-        self._headers = ThreadPoolExecutor(1, "upload-header", lower_priority, (nice,))
-        self._pixels = ThreadPoolExecutor(threads, "upload-decoder", lower_priority, (nice,))
+        self._headers = ThreadPoolExecutor(1, "upload-header")
+        self._pixels = ThreadPoolExecutor(threads, "upload-decoder")
+        self._processes = [DecodingProcess(nice) for _ in range(threads)]
+        self._idle: queue.LifoQueue[DecodingProcess] = queue.LifoQueue()  # so that few are started
+        for process in self._processes:
+            self._idle.put(process)
 
     def stop(self) -> None:
-        """Drop what has not begun, and end the threads."""
+        """Drop what has not begun, give up what has, and end threads and processes."""
+        for process in self._processes:
+            process.stop()
         for executor in (self._headers, self._pixels):
             executor.shutdown(cancel_futures=True)
 
@@ -110,15 +122,15 @@ class ImageDecoder:
             async with asyncio.timeout(self._seconds):
                 return await self._decode_all(caller, uploads)
         except TimeoutError:
-            detail = "Decoding the images took too long; send fewer or smaller ones"
-            raise Problem(503, "busy", detail, headers={"Retry-After": "5"}) from None
+            raise _too_slow() from None
 
     async def _decode_all(self, caller: str, uploads: Sequence[Upload]) -> DecodedImages:
         loop = asyncio.get_running_loop()
+        until = time.monotonic() + self._seconds
         sizes, headers = await loop.run_in_executor(self._headers, self._inspect, uploads)
         reservation = self.budget.reserve(caller, self._weight(headers, sizes))
         futures = [
-            self._pixels.submit(self._decode_one, number, upload.data, header, sizes)
+            self._pixels.submit(self._decode_one, number, upload.data, header, sizes, until)
             for number, (upload, header) in enumerate(zip(uploads, headers, strict=True))
         ]
         try:
@@ -130,7 +142,7 @@ class ImageDecoder:
 
     def _inspect(self, uploads: Sequence[Upload]) -> tuple[frozenset[CanvasSize], list[Header]]:
         """The canvases that are needed, and the headers (step 1)."""
-        sizes = self._model_holder.current.canvas_sizes
+        sizes = self._model_holder.canvas_sizes
         headers = []
         for number, upload in enumerate(uploads):
             with _naming(number):
@@ -153,11 +165,21 @@ class ImageDecoder:
         return weight
 
     def _decode_one(
-        self, number: int, data: bytes, header: Header, sizes: Collection[CanvasSize]
+        self, number: int, data: bytes, header: Header, sizes: Collection[CanvasSize], until: float
     ) -> Image.Image | ReducedImage:
-        """One image, reduced (step 3)."""
+        """One image, reduced (step 3), in a process that is ended when the time is over."""
         with _naming(number), self._decoding.enter(_pixels(header)):
-            return reduce_image(decode_inspected(data), sizes)
+            if _pixels(header) <= _PIXELS_AT_ONCE:
+                return reduce_image(decode_inspected(data), sizes)
+            process = self._idle.get()
+            try:
+                return process.decode(data, sizes, seconds=until - time.monotonic())
+            except ImageError as error:
+                raise not_decoded(error) from error
+            except DecodingEndedError:
+                raise _too_slow() from None
+            finally:
+                self._idle.put(process)
 
 
 class _PixelGate:
@@ -180,6 +202,11 @@ class _PixelGate:
             with self._changed:
                 self._pixels -= pixels
                 self._changed.notify_all()
+
+
+def _too_slow() -> Problem:
+    detail = "Decoding the images took too long; send fewer or smaller ones"
+    return Problem(503, "busy", detail, headers={"Retry-After": "5"})
 
 
 def _pixels(header: Header) -> int:

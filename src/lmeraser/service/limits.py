@@ -25,6 +25,7 @@ R = TypeVar("R")
 _MAX_BUCKETS = 10_000  # beyond, buckets that are full again are dropped
 MAX_FORM_BYTES = 256 << 10
 MAX_LOGIN_BYTES = 4 << 10  # anyone may send a login form
+_DISCARDED = 4 << 20  # bytes of a body that are received for nothing after its answer
 _BYTES_PER_TOKEN = 64 << 10  # of a body: reading and checking it costs about as much as a small call
 
 
@@ -178,6 +179,10 @@ class SharedThread:
 class BodySizeLimit:
     """Middleware that rejects bodies that are too large, before they are read if their length is declared.
 
+    A call that is answered before its body arrived, for instance because its key is unknown or too much is
+    waiting, loses its connection if much of the body is missing: the rest would be received for nothing. A caller
+    who goes on sending may miss the answer then, so small bodies are received.
+
     Args:
         app: the application.
         max_bytes: for every path that ``max_bytes_by_path`` does not name.
@@ -195,17 +200,20 @@ class BodySizeLimit:
             await self._app(scope, receive, send)
             return
         limit = self._limit(scope["path"])
-        declared = dict(scope["headers"]).get(b"content-length", b"0")
+        headers = dict(scope["headers"])
+        declared = headers.get(b"content-length", b"0")
         if not declared.isdigit() or int(declared) > limit:
             await _too_large(limit)(scope, receive, send)
             return
         received = 0
+        complete = False
         rejected = False
 
         async def receive_counted() -> Message:
-            nonlocal received
+            nonlocal received, complete
             message = await receive()
             received += len(message.get("body", b""))
+            complete = complete or not message.get("more_body", False)
             if received > limit:  # the reader sees the body end here, and its answer is replaced
                 return {"type": "http.request", "body": b"", "more_body": False}
             return message
@@ -213,6 +221,10 @@ class BodySizeLimit:
         async def send_checked(message: Message) -> None:
             nonlocal rejected
             if received <= limit:
+                expected = limit if b"transfer-encoding" in headers else int(declared)
+                cut = not complete and expected - received > _DISCARDED
+                if cut and message["type"] == "http.response.start":
+                    message = {**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]}
                 await send(message)
             elif not rejected:
                 rejected = True

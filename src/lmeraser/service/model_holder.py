@@ -23,7 +23,7 @@ import contextlib
 import threading
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Self
+from typing import Any, Self
 
 from threadpoolctl import threadpool_limits
 
@@ -34,6 +34,7 @@ from lmeraser.inference.predictor import Predictor
 from lmeraser.inference.quarantine import QuarantineScope, current_scope, quarantine
 from lmeraser.models.environment import deterministic
 from lmeraser.models.manifest import Model
+from lmeraser.models.modalities import InputEncoder
 from lmeraser.models.modalities.image import canvas_sizes
 
 _ATTEMPTS = 5  # at reading a state that other processes may change meanwhile
@@ -77,6 +78,11 @@ class ServedModel:
     def canvas_sizes(self) -> frozenset[CanvasSize]:
         """Sizes of the canvases that its predictions are made from."""
         return self.generation.canvas_sizes
+
+    @property
+    def encoder(self) -> InputEncoder[Any, Any]:
+        """Makes queries ready for its predictions."""
+        return self.generation.predictor.encoder
 
     @cached_property
     def predictor(self) -> Predictor:
@@ -125,6 +131,31 @@ class ModelHolder:
         if isinstance(self._current, LmeraserError):
             raise self._current.with_traceback(None)  # otherwise each raise would extend its traceback
         return self._current
+
+    @property
+    def canvas_sizes(self) -> frozenset[CanvasSize]:
+        """Sizes of the canvases of the generation that was last read, whatever is quarantined meanwhile.
+
+        Reading the quarantine costs more than most images, and only a prediction needs it (rule 4).
+
+        Raises:
+            LmeraserError: there is no generation.
+        """
+        published = self._published
+        return self.current.canvas_sizes if published is None else published.canvas_sizes
+
+    @property
+    def encoder(self) -> InputEncoder[Any, Any]:
+        """Makes queries ready for the generation that was last read, whatever is quarantined meanwhile.
+
+        Raises:
+            LmeraserError: there is no generation.
+        """
+        published = self._published
+        if published is not None:
+            with contextlib.suppress(FileNotFoundError):  # superseded and purged
+                return published.predictor.encoder
+        return self.ready().encoder
 
     def ready(self) -> ServedModel:
         """The model for a prediction that begins now, loaded and solved.

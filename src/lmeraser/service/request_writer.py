@@ -1,16 +1,18 @@
 """Acceptance and cancellation of requests: durable before they are acknowledged.
 
 One thread collects the waiting changes, applies them in one database transaction, which is flushed to disk, and
-resolves their futures. Changes that arrive at the same time thus share one flush. A change that is refused writes
-nothing and does not affect the others. A prediction that begins later reads the quarantine from the database
-(`model_holder`). Knows nothing about HTTP.
+resolves their futures. Changes that arrive at the same time thus share one flush. Callers take turns, so that one
+who sends many changes holds up nobody but itself, and a transaction takes no further change after a short time. A
+change that is refused writes nothing and does not affect the others. A prediction that begins later reads the
+quarantine from the database (`model_holder`). Knows nothing about HTTP.
 """
 
 from __future__ import annotations
 
-import queue
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -23,6 +25,7 @@ from lmeraser.workspace.workspace import Workspace
 T = TypeVar("T")
 
 _MAX_CHANGES = 32  # in one transaction, which blocks other writers while it lasts
+_MAX_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
@@ -37,18 +40,25 @@ class RequestWriter:
     Args:
         workspace: holds the requests.
         on_commit: called after each transaction.
+        seconds: after which a transaction takes no further change.
     """
 
-    def __init__(self, workspace: Workspace, on_commit: Callable[[], None]) -> None:
+    def __init__(
+        self, workspace: Workspace, on_commit: Callable[[], None], *, seconds: float = _MAX_SECONDS
+    ) -> None:
+        self._seconds = seconds
         self._workspace = workspace
         self._on_commit = on_commit
-        self._changes: queue.SimpleQueue[_Change | None] = queue.SimpleQueue()
+        self._changes: dict[str, deque[_Change]] = {}  # that wait, by their caller; whose turn is next comes first
+        self._changed = threading.Condition()
+        self._stopping = False
         self._thread = threading.Thread(target=self._run, name="request-writer", daemon=True)
 
     @property
     def waiting(self) -> int:
         """Number of changes waiting."""
-        return self._changes.qsize()
+        with self._changed:
+            return sum(map(len, self._changes.values()))
 
     def start(self) -> None:
         """Start applying changes."""
@@ -56,39 +66,58 @@ class RequestWriter:
 
     def stop(self) -> None:
         """Apply the waiting changes, then stop."""
-        self._changes.put(None)
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
         self._thread.join()
 
-    def submit(self, change: Callable[[Connection], T]) -> Future[T]:
-        """Apply a change within a transaction; it may raise `InputError` before it writes."""
+    def submit(self, change: Callable[[Connection], T], caller: str = "") -> Future[T]:
+        """Apply a change within a transaction.
+
+        Args:
+            change: may raise `InputError` before it writes.
+            caller: who takes turns with the others.
+        """
         submitted = _Change(change)
-        self._changes.put(submitted)
+        with self._changed:
+            self._changes.setdefault(caller, deque()).append(submitted)
+            self._changed.notify()
         return submitted.future
 
     def _run(self) -> None:
-        running = True
-        while running:
-            changes, running = self._next_changes()
-            if changes:
-                self._commit(changes)
+        while self._wait_for_changes():
+            self._commit()
 
-    def _next_changes(self) -> tuple[list[_Change], bool]:
-        """The waiting changes, at least one; whether there may be more later."""
+    def _wait_for_changes(self) -> bool:
+        """Whether there are changes; not: stop."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._changes or self._stopping)
+            return bool(self._changes)
+
+    def _next_change(self) -> _Change | None:
+        """A waiting change of the caller whose turn it is, who is the last one then."""
+        with self._changed:
+            while self._changes:
+                caller = next(iter(self._changes))
+                waiting = self._changes.pop(caller)
+                change = waiting.popleft()
+                if waiting:
+                    self._changes[caller] = waiting
+                if change.future.set_running_or_notify_cancel():
+                    return change
+        return None
+
+    def _commit(self) -> None:
         changes = list[_Change]()
-        change = self._changes.get()
-        while change is not None:
-            if change.future.set_running_or_notify_cancel():
-                changes.append(change)
-            if len(changes) == _MAX_CHANGES or self._changes.empty():
-                return changes, True
-            change = self._changes.get()
-        return changes, False
-
-    def _commit(self, changes: Sequence[_Change]) -> None:
-        resolutions: list[Callable[[], None]] = []
+        resolutions = list[Callable[[], None]]()
         try:
             with self._workspace.request_transaction("serve") as connection:
-                resolutions = [_apply(change, connection) for change in changes]
+                until = time.monotonic() + self._seconds
+                while len(changes) < _MAX_CHANGES and (change := self._next_change()) is not None:
+                    changes.append(change)
+                    resolutions.append(_apply(change, connection))
+                    if time.monotonic() >= until:
+                        break
         except Exception as error:
             for change in changes:
                 change.future.set_exception(error)

@@ -32,6 +32,7 @@ from lmeraser.service.service import Service
 _SHUTDOWN_SECONDS = 10  # for calls in progress when the service is stopped
 _BACKLOG = 1024
 _KEEP_ALIVE_SECONDS = 75  # longer than clients keep idle connections, so that they close them first
+_GC_THRESHOLDS = (20_000, 20, 20)  # Python's own collect after 700 objects, a tenth of the event loop's time
 _SWITCH_INTERVAL = 0.0005  # seconds until a thread yields the GIL; otherwise calls wait for predictions
 
 
@@ -140,6 +141,7 @@ def run(
             signal.signal(number, lambda *_: None)
         gc.collect()
         gc.freeze()  # libraries and the model stay for good: exclude them from collections
+        gc.set_threshold(*_GC_THRESHOLDS)
         sys.setswitchinterval(_SWITCH_INTERVAL)
         ready(f"http{'s' if certificate else ''}://{url_host}:{port}")
         _Server(config, service).run(sockets=[listening])

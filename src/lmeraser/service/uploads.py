@@ -86,7 +86,12 @@ def decode_inspected(data: bytes) -> Image.Image:
     try:
         return decode(data)
     except ImageError as error:
-        raise Problem(422, "image", error.message) from error
+        raise not_decoded(error) from error
+
+
+def not_decoded(error: ImageError) -> Problem:
+    """The problem of an upload that does not decode (rule 6)."""
+    return Problem(422, "image", error.message)
 
 
 def _identify(data: bytes) -> str:

@@ -90,7 +90,7 @@ def cancel(request_id: UUID4, call: Call, user: RequestUser) -> Response:
     service = service_of(call)
     request = erasure.find_request(service, str(request_id))
     try:
-        erasure.submit_cancellation(service, request.id).result()
+        erasure.submit_cancellation(service, request.id, user.key).result()
     except InputError:
         raise erasure.not_pending() from None
     return RedirectResponse(f"{HOME}/requests/{request_id}", 303)

@@ -128,7 +128,7 @@ async def cancel_request(subject_request_id: UUID4, call: Call, key: RequestKey)
     request_id = str(subject_request_id)
     await run_in_threadpool(find_request, service, request_id)
     try:
-        request = await asyncio.wrap_future(submit_cancellation(service, request_id))
+        request = await asyncio.wrap_future(submit_cancellation(service, request_id, key))
     except InputError:
         raise not_pending() from None
     return signed_response(Cancellation.of(request, service.config, from_text(request.changed)), service, 202)
@@ -205,14 +205,15 @@ def submit_request(service: Service, body: ErasureRequest, key: ApiKey) -> Futur
     the certificate, which it may not read, tell how many records were deleted.
     """
     unknown: Unknown = "refuse" if key.may(["request"]) else "ignore"
-    return service.request_writer.submit(partial(_accept, service, body, unknown))
+    return service.request_writer.submit(partial(_accept, service, body, unknown), key.id)
 
 
-def submit_cancellation(service: Service, request_id: str) -> Future[Request]:
+def submit_cancellation(service: Service, request_id: str, key: ApiKey) -> Future[Request]:
     """Cancel a request; fails with `InputError` if it is not pending."""
     now = service.workspace.clock()
     return service.request_writer.submit(
-        lambda connection: service.workspace.requests.cancel(connection, request_id, now=now)
+        lambda connection: service.workspace.requests.cancel(connection, request_id, now=now),
+        key.id,
     )
 
 

@@ -1,0 +1,38 @@
+"""A process decodes images to the same bits, and is ended when one takes too long."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lmeraser.data.images import CanvasSize, ReducedImage, to_canvas
+from lmeraser.errors import ImageError
+from lmeraser.service.decoding_process import DecodingEndedError, DecodingProcess
+from serving import PATIENCE
+
+SIZE = CanvasSize(8)
+
+
+def test_an_image_is_decoded_and_a_process_is_ended_and_started_again() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    process = DecodingProcess(1)
+    assert process.process_id is None, "it is started when the first image comes"
+    with pytest.raises(DecodingEndedError):
+        process.decode(buffer.getvalue(), [SIZE], seconds=0.0)
+    assert process.process_id is None
+    reduced = process.decode(buffer.getvalue(), [SIZE], seconds=PATIENCE)
+    assert isinstance(reduced, ReducedImage)
+    np.testing.assert_array_equal(to_canvas(reduced, *SIZE), to_canvas(Image.fromarray(pixels), *SIZE))
+    first = process.process_id
+    with pytest.raises(ImageError, match="Not an image file"):
+        process.decode(b"x", [SIZE], seconds=PATIENCE)
+    assert process.process_id == first, "an image that is none ends nothing"
+    process.stop()
+    assert process.process_id is None
+    with pytest.raises(DecodingEndedError):
+        process.decode(buffer.getvalue(), [SIZE], seconds=PATIENCE)
