@@ -12,9 +12,11 @@ from datasets import Dataset
 from PIL import Image
 
 import lmeraser.cli.demo as demo
+from conftest import Run
 from lmeraser.config.presets import PresetName
 from lmeraser.config.schema import Config
-from lmeraser.errors import InputError
+from lmeraser.data.sources import Columns
+from lmeraser.errors import InputError, SourceError
 
 original, original_digits = demo.demo_config, demo.handwritten_digits
 
@@ -61,6 +63,44 @@ def test_the_demo_from_end_to_end(
     assert "identical to retraining" in capsys.readouterr().out
     demo._clear(out)
     assert not out.exists(), "an earlier demo is written over"
+
+
+def _table(path: Path, rows: int) -> Path:
+    words = ("card lost", "refund please", "close account")
+    lines = [f"{words[number % 3]} number {number},{'abc'[number % 3]}" for number in range(rows)]
+    path.write_text("\n".join(["said,topic", *lines]))
+    return path
+
+
+@pytest.mark.long
+def test_the_demo_on_texts_of_the_users_own(tmp_path: Path, run: Run) -> None:
+    table = _table(tmp_path / "tickets.csv", 60)
+    options = ["--text", table, "--text-column", "said", "--label-column", "topic", "--json"]
+    result = run("demo", "--out", tmp_path / "demo", *options)
+    assert result.code == 0
+    assert result.json["identical"] is True
+    assert result.json["records"] == 50
+    assert [len(mode["requests"]) for mode in result.json["modes"]] == [2, 2], "all texts are in the sample"
+    assert (tmp_path / "demo" / "sizes.png").is_file()
+
+
+def test_texts_for_the_demo_are_checked_before_anything_is_trained(tmp_path: Path, run: Run) -> None:
+    table = _table(tmp_path / "tickets.csv", 60)
+    private, held_out = demo.read_texts(table, Columns(payload="said", label="topic"))
+    assert (len(private), len(held_out)) == (50, 10)
+    assert held_out[1] == {"id": "row-00000006", "text": "card lost number 6", "label": "a"}
+    few = _table(tmp_path / "few.csv", 20)
+    for arguments, message in (
+        (["--text", table], "topic"),
+        (["--text", few, "--text-column", "said", "--label-column", "topic"], "Too few texts for the demo"),
+        (["--text-column", "said"], "Columns without a table"),
+    ):
+        result = run("demo", "--out", tmp_path / "demo", *arguments)
+        assert (result.code, message in result.err) == (2, True), result
+    table.write_text(table.read_text() + "\n ,a")
+    with pytest.raises(SourceError, match="the text is empty"):
+        demo.read_texts(table, Columns(payload="said", label="topic"))
+    assert not (tmp_path / "demo").exists()
 
 
 def test_one_audit_that_differs_is_a_failure() -> None:

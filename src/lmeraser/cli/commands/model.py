@@ -57,9 +57,7 @@ def cost(
 def predict(
     queries: Annotated[
         list[str],
-        typer.Argument(
-            help="Image files or folders of them; texts; or .npy files of vectors, like the records."
-        ),
+        typer.Argument(help="Image files or folders of them; texts; or .npy files of vectors, like the records."),
     ],
     as_json: AsJson = False,
 ) -> None:
@@ -190,13 +188,24 @@ def doctor(
 
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the workspaces, pictures and report.")] = Path("demo"),
+    text: Annotated[
+        Path | None, typer.Option(help="Table of your own texts (.csv, .tsv, .jsonl, .parquet) instead of digits.")
+    ] = None,
+    text_column: Annotated[str | None, typer.Option(help="Column of --text that holds the text.")] = None,
+    label_column: Annotated[str, typer.Option(help="Column of --text that holds the label.")] = "label",
     as_json: AsJson = False,
 ) -> None:
-    """Demonstrate training and unlearning on handwritten digits; exit with 1 unless every audit is identical."""
-    from lmeraser.cli.demo import print_demo, run_demo
+    """Demonstrate training and unlearning on digits or texts; exit with 1 unless every audit is identical."""
+    from lmeraser.cli.demo import print_demo, run_demo, run_text_demo
     from lmeraser.core.console import Display
+    from lmeraser.errors import InputError
 
+    if text is None and (text_column is not None or label_column != "label"):
+        raise InputError("Columns without a table", got="no --text", next_step="name the table with --text")
     with Display() as display:
-        report = run_demo(out, progress=display)
+        if text is None:
+            report = run_demo(out, progress=display)
+        else:
+            report = run_text_demo(out, text, text=text_column, label=label_column, progress=display)
     print_json(report.to_json()) if as_json else print_demo(report)
     raise typer.Exit(0 if report.identical else 1)
