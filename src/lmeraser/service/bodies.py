@@ -62,14 +62,18 @@ def json_body_schema(schema: type[BaseModel]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": reference}}}}
 
 
+def is_json(request: Request) -> bool:
+    """Whether the body of a call is declared as JSON."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower().endswith(_JSON)
+
+
 async def _receive(request: Request) -> bytes:
     """The body of a call.
 
     Raises:
         Problem: it is not declared as JSON, or takes too long to arrive.
     """
-    declared = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if not declared.endswith(_JSON):
+    if not is_json(request):
         raise invalid([{"loc": (), "type": "content_type_not_json"}])
     try:
         async with asyncio.timeout(_SECONDS):

@@ -36,8 +36,8 @@ class Metrics:
         common: dict[str, Any] = {"registry": self._registry, "namespace": "lmeraser"}
         labels = ["route", "method", "status"]
         self.calls = Histogram("call_seconds", "Time to answer a call.", labels, buckets=_CALL_BUCKETS, **common)
-        self.images = Counter("predicted_images", "Images classified.", **common)
-        self.rerouted = Counter("rerouted_images", "Images rerouted around a quarantined cluster.", **common)
+        self.images = Counter("predicted_images", "Images, texts or vectors classified.", **common)
+        self.rerouted = Counter("rerouted_images", "Queries rerouted around a quarantined cluster.", **common)
         self._callbacks = Counter("callbacks", "Callbacks by whether they arrived.", ["arrived"], **common)
         self._derivation_seconds = Histogram(
             "derivation_seconds", "Duration of a derivation.", buckets=_DERIVATION_BUCKETS, **common

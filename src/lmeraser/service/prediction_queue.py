@@ -1,9 +1,9 @@
-"""The queue of images to classify: images that wait at the same time share passes through the backbone.
+"""The queue of queries (images, texts, vectors): those that wait at the same time share passes of the backbone.
 
-One thread takes the waiting images, runs the served model once, and resolves all futures. An image's prediction
-does not depend on its neighbours (`predictor`), so batching changes no bit; each pass has the size of a
+One thread takes the waiting queries, runs the served model once, and resolves all futures. The prediction for a
+query does not depend on its neighbours (`predictor`), so batching changes no bit; each pass has the size of a
 micro-batch whether it is full or not. The thread, and those it starts, run at a lower priority, so that cheap
-calls are not delayed by many images. Images that would wait too long are rejected at once. Knows nothing about
+calls are not delayed by many queries. Queries that would wait too long are rejected at once. Knows nothing about
 HTTP.
 """
 
@@ -16,11 +16,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
-from PIL import Image
-
 from lmeraser.core.thread_priority import lower_priority
-from lmeraser.data.images import CanvasSize, ReducedImage
-from lmeraser.inference.predictor import Prediction
+from lmeraser.inference.predictor import Prediction, Query
 from lmeraser.service.model_holder import ModelHolder, ServedModel
 from lmeraser.service.problems import Problem
 
@@ -29,10 +26,10 @@ _RETRY = {"Retry-After": "1"}
 
 @dataclass(frozen=True)
 class PredictionBatch:
-    """The predictions for the images of one call, all by one model.
+    """The predictions for the queries of one call, all by one model.
 
     Attributes:
-        predictions: in the order of the images.
+        predictions: in the order of the queries.
         served: the model that made them.
     """
 
@@ -42,19 +39,19 @@ class PredictionBatch:
 
 @dataclass(frozen=True, eq=False)
 class _Job:
-    images: Sequence[Image.Image | ReducedImage]
-    sizes: frozenset[CanvasSize] | None
+    queries: Sequence[Query]
+    fit: Callable[[ServedModel], bool] | None
     submitted: float
     future: Future[PredictionBatch] = field(default_factory=Future)
 
 
 class PredictionQueue:
-    """Classifies images, in a thread of its own.
+    """Classifies queries, in a thread of its own.
 
     Args:
         model_holder: the served model.
-        batch_images: a batch takes waiting calls until it has at least this many images.
-        max_wait_seconds: longest time that the oldest image may have waited when another one is submitted.
+        batch_images: a batch takes waiting calls until it has at least this many queries.
+        max_wait_seconds: longest time that the oldest query may have waited when another one is submitted.
         nice: by how much to lower the priority of classification (Linux).
         clock: monotonic seconds.
     """
@@ -81,7 +78,7 @@ class PredictionQueue:
 
     @property
     def waiting_images(self) -> int:
-        """Number of images that are waiting or being classified."""
+        """Number of queries (images, texts, vectors) that are waiting or being classified."""
         return self._images
 
     def start(self) -> None:
@@ -89,29 +86,29 @@ class PredictionQueue:
         self._thread.start()
 
     def stop(self) -> None:
-        """Classify the waiting images, then stop."""
+        """Classify what is waiting, then stop."""
         with self._changed:
             self._stopping = True
             self._changed.notify()
         self._thread.join()
 
     def submit(
-        self, images: Sequence[Image.Image | ReducedImage], sizes: frozenset[CanvasSize] | None = None
+        self, queries: Sequence[Query], fit: Callable[[ServedModel], bool] | None = None
     ) -> Future[PredictionBatch]:
-        """Classify images (RGB), at least one.
+        """Classify queries, at least one.
 
         Args:
-            images: to classify.
-            sizes: of the canvases that they were reduced to; None: no image was reduced.
+            queries: to classify, as the encoder of the model takes them.
+            fit: whether a served model takes them, where they were made ready for one; None: all do.
 
         Raises:
-            Problem: an image has waited too long.
+            Problem: a query has waited too long.
         """
-        job = _Job(images, sizes, self._clock())
+        job = _Job(queries, fit, self._clock())
         with self._changed:
             if self._jobs and job.submitted - self._jobs[0].submitted > self._max_wait_seconds:
-                raise Problem(503, "busy", "Too many images are waiting", headers=_RETRY)
-            self._images += len(job.images)
+                raise Problem(503, "busy", "Too many queries are waiting", headers=_RETRY)
+            self._images += len(job.queries)
             self._jobs.append(job)
             self._changed.notify()
         return job.future
@@ -125,7 +122,7 @@ class PredictionQueue:
                 _fail(jobs, error)
             finally:
                 with self._changed:
-                    self._images -= sum(len(job.images) for job in jobs)
+                    self._images -= sum(len(job.queries) for job in jobs)
 
     def _next_jobs(self) -> list[_Job]:
         """The jobs of the next batch; none: the queue is stopping."""
@@ -135,19 +132,19 @@ class PredictionQueue:
             self._changed.wait_for(lambda: self._jobs or self._stopping)
             while self._jobs and images < self._batch_images:
                 jobs.append(self._jobs.popleft())
-                images += len(jobs[-1].images)
+                images += len(jobs[-1].queries)
         return jobs
 
     def _predict(self, jobs: Sequence[_Job]) -> None:
         served = self._model_holder.ready()
-        outdated = [job for job in jobs if job.sizes is not None and job.sizes != served.canvas_sizes]
-        _fail(outdated, Problem(503, "busy", "The model was replaced; send the images again", headers=_RETRY))
+        outdated = [job for job in jobs if job.fit is not None and not job.fit(served)]
+        _fail(outdated, Problem(503, "busy", "The model was replaced; send the call again", headers=_RETRY))
         jobs = [job for job in jobs if job not in outdated]
         if not jobs:
             return
-        predictions = iter(served.predictor.predict([image for job in jobs for image in job.images]))
+        predictions = iter(served.predictor.predict([query for job in jobs for query in job.queries]))
         for job in jobs:
-            batch = PredictionBatch([next(predictions) for _ in job.images], served)
+            batch = PredictionBatch([next(predictions) for _ in job.queries], served)
             if job.future.set_running_or_notify_cancel():
                 job.future.set_result(batch)
 

@@ -3,7 +3,7 @@
     calls ──> request writer ──> database ──> derivation supervisor ──> derivation process
                                     │                                          │
                                model holder <──────────────────────────────────┘
-    calls ──> image decoder ──> prediction queue ──┘
+    calls ──> image decoder or payload reader ──> prediction queue ──┘
 
 Routes reach the components through `service_of`. Knows nothing about single routes.
 """
@@ -19,6 +19,7 @@ from typing import Any, Self
 
 from fastapi import Request
 
+from lmeraser.data.modalities import payload_format
 from lmeraser.eraser import Eraser
 from lmeraser.errors import LmeraserError
 from lmeraser.service.callbacks import CallbackSender
@@ -26,6 +27,7 @@ from lmeraser.service.image_decoder import KEPT_WEIGHT, ImageDecoder
 from lmeraser.service.limits import Budget, RateLimiter, SharedThread
 from lmeraser.service.metrics import Metrics
 from lmeraser.service.model_holder import ModelHolder
+from lmeraser.service.payload_reader import PayloadReader
 from lmeraser.service.prediction_queue import PredictionQueue
 from lmeraser.service.request_writer import RequestWriter
 from lmeraser.service.supervisor import DerivationSupervisor
@@ -50,9 +52,11 @@ class Service:
     Attributes:
         model_holder: the served model.
         upload_budget: the bytes of all uploads that are being received or decoded.
+        payload_format: of the records.
         image_decoder: decodes uploads.
+        payload_reader: reads payloads that are sent as JSON.
         request_writer: accepts and cancels requests.
-        prediction_queue: classifies images.
+        prediction_queue: classifies what was sent.
         supervisor: derives models that carry out requests.
         rate_limiter: limits calls per API key.
         metrics: what Prometheus collects.
@@ -86,6 +90,14 @@ class Service:
             threads=min(workers, _MAX_DECODERS),
             nice=self.config.prediction_nice,
         )
+        self.payload_format = payload_format(self.workspace.config)
+        self.payload_reader = PayloadReader(
+            self.model_holder,
+            self.payload_format,
+            most=self.config.max_images,
+            threads=min(workers, _MAX_DECODERS),
+            nice=self.config.prediction_nice,
+        )
         self.supervisor = DerivationSupervisor(self.workspace, self._on_derivation_finished, compute)
         self.request_writer = RequestWriter(self.workspace, self.supervisor.check_now)
         self.rate_limiter = RateLimiter(self.config.requests_per_second, self.config.burst)
@@ -103,6 +115,7 @@ class Service:
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
             stack.callback(self.image_decoder.stop)
+            stack.callback(self.payload_reader.stop)
             for executor in (self.key_lookups, self.health_checks):
                 stack.callback(executor.shutdown, cancel_futures=True)
             for thread in (self.body_parser, self.planner):
@@ -134,7 +147,7 @@ class Service:
     def _gauges(self, subscriptions: Subscriptions) -> dict[str, tuple[str, Any]]:
         return {
             "waiting_images": (
-                "Images waiting for their prediction.",
+                "Images, texts or vectors waiting for their prediction.",
                 lambda: self.prediction_queue.waiting_images,
             ),
             "waiting_changes": (

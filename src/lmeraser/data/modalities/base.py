@@ -21,6 +21,8 @@ class PayloadFormat(ABC):
         media_type: of such a file.
         has_pictures: whether `picture` gives one.
         in_files: whether a payload is a file of its own, so that tables may name it by its path.
+        wire_field: the list of payloads in a JSON body of the service; None: they are uploaded as files.
+        wire_bytes: of one payload there, at most.
     """
 
     noun: str
@@ -29,6 +31,8 @@ class PayloadFormat(ABC):
     media_type: str
     in_files: bool = False
     has_pictures: bool = False
+    wire_field: str | None = None
+    wire_bytes: int = 0
 
     @abstractmethod
     def payload(self, value: Any) -> bytes:
@@ -77,6 +81,18 @@ class PayloadFormat(ABC):
         except ValueError:
             return None
         return data
+
+    def of_json(self, value: Any) -> bytes:
+        """The payload of a value in a JSON body.
+
+        Raises:
+            ValueError: it is none; says why without repeating any of it.
+        """
+        raise NotImplementedError
+
+    def json_schema(self) -> dict[str, Any]:
+        """JSON Schema of such a value, with an example."""
+        raise NotImplementedError
 
     def encodings(self, payload: bytes) -> Mapping[str, bytes]:
         """Other byte strings in which a payload may be left on a disk, by names, for the search for residue."""

@@ -151,6 +151,8 @@ class TextFormat(PayloadFormat):
     columns = COLUMNS
     suffix = ".txt"
     media_type = "text/plain; charset=utf-8"
+    wire_field = "texts"
+    wire_bytes = 6 * LARGEST_TEXT  # each character as an escape
 
     def payload(self, value: Any) -> bytes:
         """The payload of a string. Raises as `text_payload`."""
@@ -181,6 +183,20 @@ class TextFormat(PayloadFormat):
             return text_payload(data.decode())
         except ValueError:
             return None
+
+    def of_json(self, value: Any) -> bytes:
+        """The payload of a JSON string. Raises as `text_payload`."""
+        return text_payload(value)
+
+    def json_schema(self) -> dict[str, Any]:
+        """A string."""
+        return {
+            "type": "string",
+            "minLength": 1,
+            "maxLength": LARGEST_TEXT,
+            "description": f"At most {LARGEST_TEXT} bytes of UTF-8, and not of white space alone.",
+            "examples": ["My card was charged twice."],
+        }
 
     def encodings(self, payload: bytes) -> Mapping[str, bytes]:
         """The text in UTF-8 and in UTF-16, as other programs may keep it."""

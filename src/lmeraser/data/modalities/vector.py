@@ -15,6 +15,8 @@ from lmeraser.errors import InputError
 
 COLUMNS = ("vector", "embedding", "embeddings", "features")
 
+_LARGEST = float(np.finfo(np.float32).max)
+_WIRE_NUMBER = 32  # bytes of a number in JSON with a comma and white space, generously
 _SHOWN = 4  # numbers of a vector in one line
 
 
@@ -98,9 +100,11 @@ class VectorFormat(PayloadFormat):
     columns = COLUMNS
     suffix = ".f32"
     media_type = "application/octet-stream"
+    wire_field = "vectors"
 
     def __init__(self, length: int) -> None:
         self.length = length
+        self.wire_bytes = _WIRE_NUMBER * (length + 1)
 
     def payload(self, value: Any) -> bytes:
         """The payload of an array or a sequence. Raises as `vector_payload`."""
@@ -132,6 +136,33 @@ class VectorFormat(PayloadFormat):
             else:
                 found += [(f"{argument}[{number}]", row) for number, row in enumerate(rows)]
         return found
+
+    def of_json(self, value: Any) -> bytes:
+        """The payload of a JSON array of numbers.
+
+        Raises:
+            ValueError: it is none.
+        """
+        if not isinstance(value, list):
+            raise ValueError(f"a value of type {type(value).__name__} instead of a vector")
+        if len(value) != self.length:
+            raise ValueError(f"a vector of {len(value)} numbers instead of {self.length}")
+        for place, number in enumerate(value):
+            if type(number) not in (int, float):
+                raise ValueError(f"a value of type {type(number).__name__} instead of number {place} of the vector")
+            if not abs(number) <= _LARGEST:
+                raise ValueError(f"number {place} of the vector is not finite as float32")
+        return vector_payload([float(number) for number in value], self.length)
+
+    def json_schema(self) -> dict[str, Any]:
+        """An array of numbers."""
+        return {
+            "type": "array",
+            "minItems": self.length,
+            "maxItems": self.length,
+            "items": {"type": "number", "minimum": -_LARGEST, "maximum": _LARGEST},
+            "examples": [[0.5] * self.length],
+        }
 
     def describe(self, payload: bytes) -> str:
         """The first numbers."""

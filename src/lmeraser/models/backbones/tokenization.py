@@ -107,7 +107,8 @@ class TextTokenizer:
 
     def _parts(self, text: str) -> tuple[list[int], list[int], list[int], list[int]]:
         """Token ids: special ones, those of the prefix, of the text, and special ones."""
-        encoding = self._backend.encode(self._prefix + text)
+        # As a batch, because the library lets other threads run meanwhile only then; a long text takes a second.
+        (encoding,) = self._backend.encode_batch([self._prefix + text])
         ids: Sequence[int] = encoding.ids
         of_text = [place for place, sequence in enumerate(encoding.sequence_ids) if sequence is not None]
         first, end = (of_text[0], of_text[-1] + 1) if of_text else (len(ids), len(ids))

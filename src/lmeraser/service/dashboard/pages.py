@@ -142,6 +142,7 @@ def render(call: Request, template: str, /, *, code: int = 200, **values: Any) -
     session = getattr(call.state, "session", None)
     token = sessions_of(call).csrf_token(session) if session is not None else ""
     common = {"user": user, "token": token, "version": __version__, "here": call.url.path}
+    common["noun"] = service_of(call).payload_format.noun
     return HTMLResponse(_templates().get_template(template).render(**common, **values), code)
 
 

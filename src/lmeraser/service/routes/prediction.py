@@ -1,4 +1,4 @@
-"""Routes: classify images, and describe the served model."""
+"""Routes: classify images, texts or vectors, and describe the served model."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 
 from lmeraser.inference.predictor import Prediction
 from lmeraser.service.access import require_scope
+from lmeraser.service.bodies import is_json
 from lmeraser.service.image_decoder import Upload
-from lmeraser.service.limits import Reservation
+from lmeraser.service.limits import Reservation, tokens_of_body
+from lmeraser.service.prediction_queue import PredictionBatch
 from lmeraser.service.problems import Problem, documented
 from lmeraser.service.service import Service, service_of
 from lmeraser.workspace.api_keys import ApiKey
@@ -28,27 +30,11 @@ PredictOrReadKey = Annotated[ApiKey, Depends(require_scope("predict", "read"))]
 
 _UPLOAD_SECONDS = 60.0  # for the body of a call; one that is held open would keep its memory
 
-_FORM: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["images"],
-                    "properties": {
-                        "images": {"type": "array", "minItems": 1, "items": {"type": "string", "format": "binary"}}
-                    },
-                },
-                "encoding": {"images": {"contentType": "image/png, image/jpeg, image/webp"}},
-            }
-        },
-    }
-}
+BODY_SCHEMA = "PredictionRequest"  # of JSON bodies, among the components of the description
 
 
-class ImagePrediction(BaseModel):
-    """The prediction for one image.
+class QueryPrediction(BaseModel):
+    """The prediction for one image, text or vector.
 
     Attributes:
         label: index of the most probable class.
@@ -65,7 +51,7 @@ class ImagePrediction(BaseModel):
     rerouted: bool | None = None
 
     @classmethod
-    def of(cls, prediction: Prediction, *, complete: bool) -> ImagePrediction:
+    def of(cls, prediction: Prediction, *, complete: bool) -> QueryPrediction:
         """The response for a prediction, with the clusters behind it if it is complete."""
         answer = cls(label=prediction.label, class_name=prediction.class_name, probability=prediction.probability)
         if complete:
@@ -75,12 +61,12 @@ class ImagePrediction(BaseModel):
 
 
 class PredictionResponse(BaseModel):
-    """The predictions for the images of one call, all by one generation.
+    """The predictions for the queries of one call, all by one generation.
 
     Attributes:
         generation: of the model that made them.
         model_digest: of that model.
-        answers: the predictions, in the order of the images.
+        answers: the predictions, in the order of the queries.
     """
 
     model_config = ConfigDict(
@@ -100,7 +86,7 @@ class PredictionResponse(BaseModel):
 
     generation: int
     model_digest: str
-    answers: list[ImagePrediction]
+    answers: list[QueryPrediction]
 
 
 class ModelDescription(BaseModel):
@@ -132,29 +118,26 @@ class ModelDescription(BaseModel):
 
 @router.post(
     "/predict",
-    summary="Classify images",
+    summary="Classify images, texts or vectors",
     response_model=PredictionResponse,
     response_model_exclude_none=True,
-    openapi_extra=_FORM,
     responses=documented(400, 401, 403, 408, 413, 415, 422, 429, 503),
 )
 async def predict(call: Call, key: PredictKey) -> PredictionResponse:
-    """Classify one or more files named `images`, sent as a form (scope `predict`).
+    """Classify one or more queries: of images, files named `images`, sent as a form; else JSON (scope `predict`).
 
     Clusters and global heads with a record whose deletion was accepted before the call began are not used.
     """
     service = service_of(call)
-    with service.upload_budget.reserve(key.id) as received:
-        decoded = await service.image_decoder.decode(key.id, await _read_uploads(call, service, received))
-    with decoded.reservation:
-        batch = await asyncio.wrap_future(service.prediction_queue.submit(decoded.images, decoded.sizes))
+    in_files = service.payload_format.wire_field is None
+    batch = await (_classify_files if in_files else _classify_json)(call, service, key)
     service.metrics.images.inc(len(batch.predictions))
     service.metrics.rerouted.inc(sum(prediction.rerouted for prediction in batch.predictions))
     model = batch.served.model
     return PredictionResponse(
         generation=model.generation,
         model_digest=model.model_digest,
-        answers=[ImagePrediction.of(prediction, complete=key.may(["read"])) for prediction in batch.predictions],
+        answers=[QueryPrediction.of(prediction, complete=key.may(["read"])) for prediction in batch.predictions],
     )
 
 
@@ -184,6 +167,70 @@ def describe_model(call: Call, key: PredictOrReadKey) -> ModelDescription:
     return description
 
 
+async def _classify_files(call: Call, service: Service, key: ApiKey) -> PredictionBatch:
+    """Classify the images of a form."""
+    with service.upload_budget.reserve(key.id) as received:
+        decoded = await service.image_decoder.decode(key.id, await _read_uploads(call, service, received))
+    with decoded.reservation:
+        return await asyncio.wrap_future(
+            service.prediction_queue.submit(decoded.images, lambda served: served.canvas_sizes == decoded.sizes)
+        )
+
+
+async def _classify_json(call: Call, service: Service, key: ApiKey) -> PredictionBatch:
+    """Classify the payloads of a JSON body, whose bytes stay reserved until the predictions are made."""
+    with service.upload_budget.reserve(key.id) as received:
+        payloads = await service.payload_reader.read(key.id, await _read_json(call, service, key, received))
+        return await asyncio.wrap_future(service.prediction_queue.submit(payloads.items, payloads.fit))
+
+
+async def _read_json(call: Call, service: Service, key: ApiKey, received: Reservation) -> bytes:
+    """The bytes of a JSON body; they cost tokens of the rate limit (`bodies`, rule 2).
+
+    Raises:
+        Problem: it is declared as something else, or takes too long to arrive.
+    """
+    if not is_json(call):
+        payloads = service.payload_format
+        detail = (
+            f"The content type is not application/json; this workspace holds {payloads.noun}s, so send JSON "
+            f"with a list '{payloads.wire_field}'"
+        )
+        raise Problem(415, "payload-type", detail)
+    try:
+        async with asyncio.timeout(_UPLOAD_SECONDS):
+            chunks = [chunk async for chunk in _counted(call.stream(), received)]
+    except TimeoutError:
+        raise _too_slow() from None
+    body = b"".join(chunks)
+    if cost := tokens_of_body(len(body)):
+        service.rate_limiter.take(key.id, cost)
+    return body
+
+
+def request_body(service: Service) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The OpenAPI description of the body that this workspace takes, and the schemas that it refers to."""
+    field = service.payload_format.wire_field
+    most = {"type": "array", "minItems": 1, "maxItems": service.config.max_images}
+    if field is None:
+        images = {**most, "items": {"type": "string", "format": "binary"}}
+        form = {
+            "schema": {"type": "object", "required": ["images"], "properties": {"images": images}},
+            "encoding": {"images": {"contentType": "image/png, image/jpeg, image/webp"}},
+        }
+        return {"required": True, "content": {"multipart/form-data": form}}, {}
+    item = service.payload_format.json_schema()
+    schema = {
+        "type": "object",
+        "required": [field],
+        "properties": {field: {**most, "items": item}},
+        "additionalProperties": False,
+        "examples": [{field: item.pop("examples")}],
+    }
+    reference = {"$ref": f"#/components/schemas/{BODY_SCHEMA}"}
+    return {"required": True, "content": {"application/json": {"schema": reference}}}, {BODY_SCHEMA: schema}
+
+
 async def _read_uploads(call: Call, service: Service, received: Reservation) -> list[Upload]:
     """The files of a form; they stay in memory.
 
@@ -205,7 +252,7 @@ async def _read_uploads(call: Call, service: Service, received: Reservation) -> 
         async with asyncio.timeout(_UPLOAD_SECONDS):
             form = await parser.parse()
     except TimeoutError:
-        raise Problem(408, "slow", "The upload took too long", headers={"Connection": "close"}) from None
+        raise _too_slow() from None
     except (MultiPartException, KeyError, ValueError) as error:
         detail = f"Malformed form; send at most {max_files} files named 'images' and nothing else"
         raise Problem(400, "form", detail) from error
@@ -216,6 +263,10 @@ async def _read_uploads(call: Call, service: Service, received: Reservation) -> 
         return [Upload(await file.read(), file.content_type) for file in files]
     finally:
         await form.close()
+
+
+def _too_slow() -> Problem:
+    return Problem(408, "slow", "The upload took too long", headers={"Connection": "close"})
 
 
 async def _counted(chunks: AsyncIterator[bytes], received: Reservation) -> AsyncGenerator[bytes, None]:
