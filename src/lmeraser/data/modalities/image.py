@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lmeraser.config.schema import Config
-from lmeraser.data.images import decode, read_header, to_canvas
+from lmeraser.data.images import HELD_FORMATS, decode, read_header, to_canvas
 from lmeraser.data.modalities.base import PayloadFormat
 from lmeraser.errors import ImageError
 
@@ -67,7 +67,7 @@ class ImageFormat(PayloadFormat):
     def describe(self, payload: bytes) -> str:
         """Format and size."""
         try:
-            header = read_header(payload)
+            header = read_header(payload, HELD_FORMATS)
         except ImageError as error:
             return error.summary
         return f"{header.format}, {header.width} x {header.height} px, {len(payload)} bytes"
