@@ -274,7 +274,8 @@ def numbered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Eraser]:
 def test_probabilities_are_in_the_order_of_the_classes(eraser: Eraser) -> None:
     queries = eraser.workspace.records.payloads(["digit-0003", "digit-0004", "digit-0005"])
     probabilities = eraser.predict_proba(queries)
-    assert (probabilities.dtype, probabilities.shape) == (np.float32, (3, len(eraser.classes)))
+    assert probabilities.dtype == np.float32
+    assert probabilities.shape == (3, len(eraser.classes))
     predictions = eraser.predict(queries)
     assert [eraser.classes[row.argmax()] for row in probabilities] == [one.class_name for one in predictions]
     assert [float(row.max()) for row in probabilities] == [one.probability for one in predictions]

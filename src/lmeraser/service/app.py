@@ -80,8 +80,8 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
         for body in JSON_BODIES:
             schema = body.model_json_schema(ref_template="#/components/schemas/{model}")
             schemas |= {**schema.pop("$defs", {}), body.__name__: schema}
-        body, schemas_of_body = prediction.request_body(app.state.service)
-        description["paths"]["/predict"]["post"]["requestBody"] = body
+        accepted, schemas_of_body = prediction.request_body(app.state.service)
+        description["paths"]["/predict"]["post"]["requestBody"] = accepted
         schemas |= schemas_of_body
         app.openapi_schema = description
     return app.openapi_schema

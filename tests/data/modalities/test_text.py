@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from lmeraser.data.modalities.text import LARGEST_TEXT, check_text, text_of, text_payload
 
-TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",)), min_size=1).filter(
+TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1).filter(
     lambda text: bool(text.strip("\ufeff").strip())
 )
 

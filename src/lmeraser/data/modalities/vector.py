@@ -149,7 +149,9 @@ class VectorFormat(PayloadFormat):
             raise ValueError(f"a vector of {len(value)} numbers instead of {self.length}")
         for place, number in enumerate(value):
             if type(number) not in (int, float):
-                raise ValueError(f"a value of type {type(number).__name__} instead of number {place} of the vector")
+                raise ValueError(
+                    f"a value of type {type(number).__name__} instead of number {place} of the vector"
+                )
             if not abs(number) <= _LARGEST:
                 raise ValueError(f"number {place} of the vector is not finite as float32")
         return vector_payload([float(number) for number in value], self.length)
