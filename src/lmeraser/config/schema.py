@@ -373,14 +373,14 @@ class Config(Section):
         sections = dict.fromkeys(("compute", "storage", "requests", "service", *others), True)
         ignored = {"name", *self.modality.ignored}
         settings = self.model_dump(mode="json", exclude={**sections, "backbone": ignored})
-        if "resize" not in ignored:
-            settings["backbone"]["resize"] = self.backbone.canvas_size
-        if (
-            "resample" not in ignored and self.backbone.canvas_filter == "bilinear"
-        ):  # the only one of version 0.1, whose settings do not name it
-            del settings["backbone"]["resample"]
-        if "fit" not in ignored and self.backbone.canvas_fit == "crop":  # likewise
-            del settings["backbone"]["fit"]
+        backbone = settings["backbone"]
+        if "resize" in backbone:
+            backbone["resize"] = self.backbone.canvas_size
+            # Version 0.1, whose settings name neither, knew these only.
+            if self.backbone.canvas_filter == "bilinear":
+                del backbone["resample"]
+            if self.backbone.canvas_fit == "crop":
+                del backbone["fit"]
         settings["prompt"]["width"] = self.prompt_width
         return settings
 

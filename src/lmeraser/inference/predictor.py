@@ -233,8 +233,9 @@ class Predictor:
 
     def batch(self, images: Sequence[Query]) -> Batch:
         """Probabilities, features and clusters of each image; at least one."""
-        passes = self._executor.encoder.passes(images)
-        chunks = [[images[position] for position in positions] for positions in passes]
+        queries = self._executor.encoder.prepare(images)
+        passes = self._executor.encoder.passes(queries)
+        chunks = [[queries[position] for position in positions] for positions in passes]
         batches = list(self._executor.stream(self._micro_batch, chunks))
         together = _concatenated(batches)
         order = np.argsort([position for positions in passes for position in positions])

@@ -18,8 +18,7 @@ class PayloadFormat(ABC):
         noun: what one payload is called in messages, for instance 'image'.
         columns: usual names of its column in a table, in the order of preference.
         suffix: of a file with one payload.
-        media_type: of such a file.
-        has_pictures: whether `picture` gives one.
+            has_pictures: whether `picture` gives one.
         in_files: whether a payload is a file of its own, so that tables may name it by its path.
         wire_field: the list of payloads in a JSON body of the service; None: they are uploaded as files.
         wire_bytes: of one payload there, at most.
@@ -28,7 +27,6 @@ class PayloadFormat(ABC):
     noun: str
     columns: tuple[str, ...]
     suffix: str
-    media_type: str
     in_files: bool = False
     has_pictures: bool = False
     wire_field: str | None = None

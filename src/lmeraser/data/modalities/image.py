@@ -26,7 +26,6 @@ class ImageFormat(PayloadFormat):
     noun = "image"
     columns = ("image",)
     suffix = ""
-    media_type = "application/octet-stream"
     in_files = True
     has_pictures = True
 

@@ -150,7 +150,6 @@ class TextFormat(PayloadFormat):
     noun = "text"
     columns = COLUMNS
     suffix = ".txt"
-    media_type = "text/plain; charset=utf-8"
     wire_field = "texts"
     wire_bytes = 6 * LARGEST_TEXT  # each character as an escape
 

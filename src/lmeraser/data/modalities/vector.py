@@ -99,7 +99,6 @@ class VectorFormat(PayloadFormat):
     noun = "vector"
     columns = COLUMNS
     suffix = ".f32"
-    media_type = "application/octet-stream"
     wire_field = "vectors"
 
     def __init__(self, length: int) -> None:

@@ -37,11 +37,18 @@ class ParallelMap(Protocol):
 
 
 class MemberInputs(ABC):
-    """The inputs of one cluster's members while it is tuned; a member is named by its position."""
+    """The inputs of one cluster's members while it is tuned; a member is named by its position.
 
-    @abstractmethod
+    Args:
+        micro_batch: rows of a pass.
+    """
+
+    def __init__(self, micro_batch: int) -> None:
+        self.micro_batch = micro_batch
+
     def micro_batches(self, positions: Sequence[int]) -> list[Sequence[int]]:
         """Positions divided into passes, whose rows have one shape; depends on these members alone."""
+        return slices(positions, self.micro_batch)
 
     @abstractmethod
     def prepare(self, positions: Sequence[int], ids: Sequence[str], epoch: int | None) -> Tensor:
@@ -81,8 +88,15 @@ class InputEncoder(ABC, Generic[Item, B]):
     def load(self, value: Any) -> Item:
         """The item of a payload, of whatever else callers may give, or of an item."""
 
+    def prepare(self, values: Sequence[Any]) -> Sequence[Any]:
+        """Values as `passes` and `load` take them, with what both need done once.
+
+        Images stay as they are: all of them decoded at once would take too much memory.
+        """
+        return values
+
     @abstractmethod
-    def passes(self, values: Sequence[Any]) -> list[list[int]]:
+    def passes(self, values: Sequence[Any]) -> list[Sequence[int]]:
         """Positions divided into lists of at most ``micro_batch`` whose clean views have one shape.
 
         Args:
@@ -147,6 +161,6 @@ class InputEncoder(ABC, Generic[Item, B]):
         """
 
 
-def consecutive(count: int, size: int) -> list[list[int]]:
-    """Positions in lists of at most ``size``."""
-    return [list(range(start, min(start + size, count))) for start in range(0, count, size)]
+def slices(positions: Sequence[int], size: int) -> list[Sequence[int]]:
+    """Positions in parts of at most ``size``, in their order."""
+    return [positions[first : first + size] for first in range(0, len(positions), size)]

@@ -32,7 +32,7 @@ from lmeraser.data.crops import Corner, central_corner, central_crop, crop
 from lmeraser.data.images import Canvases, CanvasSize, ReducedImage, load_image, to_canvas
 from lmeraser.models.backbone_names import BUNDLED
 from lmeraser.models.backbones.base import Backbone, ImageBackbone
-from lmeraser.models.modalities.base import InputEncoder, MemberInputs, ParallelMap, consecutive
+from lmeraser.models.modalities.base import InputEncoder, MemberInputs, ParallelMap, slices
 from lmeraser.models.modalities.pixel_prompts import PromptShape
 
 _GREY = 127
@@ -46,9 +46,9 @@ class ImageEncoder(InputEncoder[Image.Image | ReducedImage, Backbone]):
         """A decoded image, from whatever `load_image` takes."""
         return value if isinstance(value, ReducedImage) else load_image(value)
 
-    def passes(self, values: Sequence[Any]) -> list[list[int]]:
+    def passes(self, values: Sequence[Any]) -> list[Sequence[int]]:
         """All images have one shape."""
-        return consecutive(len(values), self.backbone.micro_batch)
+        return slices(range(len(values)), self.backbone.micro_batch)
 
     def input(self, items: Sequence[Image.Image | ReducedImage], view: View) -> Tensor:
         """A view of images, float32 [micro_batch, 3, size, size], normalised."""
@@ -80,14 +80,10 @@ class ImageMembers(MemberInputs):
     """The members' images as each epoch sees them: cropped and mirrored by hashes of their ids."""
 
     def __init__(self, canvases: Canvases, config: Config, backbone: Backbone) -> None:
+        super().__init__(backbone.micro_batch)
         self._canvases = canvases
         self._config = config
         self._backbone = backbone
-
-    def micro_batches(self, positions: Sequence[int]) -> list[Sequence[int]]:
-        """One pass after the other."""
-        size = self._backbone.micro_batch
-        return [positions[first : first + size] for first in range(0, len(positions), size)]
 
     def prepare(self, positions: Sequence[int], ids: Sequence[str], epoch: int | None) -> Tensor:
         """Pixels, uint8 [micro_batch, 3, size, size]."""

@@ -23,7 +23,7 @@ from lmeraser.config.modalities import View
 from lmeraser.config.schema import Config
 from lmeraser.data.modalities.text import read_text
 from lmeraser.models.backbones.text_model import TextBackbone
-from lmeraser.models.modalities.base import InputEncoder, MemberInputs, ParallelMap
+from lmeraser.models.modalities.base import InputEncoder, MemberInputs, ParallelMap, slices
 
 _PASSES = 32  # whose texts are embedded together, so that few rows of their passes are padding
 
@@ -52,10 +52,14 @@ class TextEncoder(InputEncoder[TokenizedText, TextBackbone]):
             return value
         return TokenizedText(tuple(self.backbone.encode(read_text(value))))
 
-    def passes(self, values: Sequence[Any]) -> list[list[int]]:
+    def prepare(self, values: Sequence[Any]) -> Sequence[TokenizedText]:
+        """The windows of each text, so that it is divided into tokens once."""
+        return [self.load(value) for value in values]
+
+    def passes(self, values: Sequence[Any]) -> list[Sequence[int]]:
         """Texts whose first windows are padded to one length, the shortest first."""
         firsts = [self.load(value).windows[0] for value in values]
-        return [list(part) for part in _by_bucket(self.backbone, range(len(firsts)), firsts)]
+        return _by_bucket(self.backbone, range(len(firsts)), firsts)
 
     def input(self, items: Sequence[TokenizedText], view: View) -> Tensor:
         """The first or the last windows, int64 [micro_batch, tokens]."""
@@ -111,6 +115,7 @@ class TextMembers(MemberInputs):
     """The members' first windows, the same in every epoch."""
 
     def __init__(self, windows: Sequence[Window], backbone: TextBackbone) -> None:
+        super().__init__(backbone.micro_batch)
         self._windows = windows
         self._backbone = backbone
 
@@ -148,12 +153,7 @@ def _by_bucket(backbone: TextBackbone, places: Sequence[int], windows: Sequence[
     buckets: dict[int, list[int]] = {}
     for place in places:
         buckets.setdefault(backbone.bucket(len(windows[place])), []).append(place)
-    size = backbone.micro_batch
-    return [
-        buckets[length][first : first + size]
-        for length in sorted(buckets)
-        for first in range(0, len(buckets[length]), size)
-    ]
+    return [part for length in sorted(buckets) for part in slices(buckets[length], backbone.micro_batch)]
 
 
 def _rows(backbone: TextBackbone, windows: Sequence[Window]) -> Tensor:

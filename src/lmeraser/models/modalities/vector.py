@@ -21,7 +21,7 @@ from lmeraser.data.modalities.vector import read_vector
 from lmeraser.errors import BackboneError
 from lmeraser.models.backbone_names import IDENTITY
 from lmeraser.models.backbones.base import Backbone, probe_gradient
-from lmeraser.models.modalities.base import InputEncoder, MemberInputs, ParallelMap, consecutive
+from lmeraser.models.modalities.base import InputEncoder, MemberInputs, ParallelMap, slices
 
 _PASSES = 64  # whose vectors are embedded together
 
@@ -95,9 +95,9 @@ class VectorEncoder(InputEncoder[Vector, IdentityBackbone]):
         """The numbers of a payload, or of what `read_vector` takes."""
         return read_vector(value, self.backbone.feature_dim)
 
-    def passes(self, values: Sequence[Any]) -> list[list[int]]:
+    def passes(self, values: Sequence[Any]) -> list[Sequence[int]]:
         """All vectors have one shape."""
-        return consecutive(len(values), self.backbone.micro_batch)
+        return slices(range(len(values)), self.backbone.micro_batch)
 
     def input(self, items: Sequence[Vector], view: View) -> Tensor:
         """Vectors, float32 [micro_batch, length]; padding is zeros."""
@@ -126,17 +126,12 @@ class VectorMembers(MemberInputs):
     """The members' vectors, the same in every epoch."""
 
     def __init__(self, vectors: NDArray[np.float32], micro_batch: int) -> None:
+        super().__init__(micro_batch)
         self._vectors = vectors
-        self._micro_batch = micro_batch
-
-    def micro_batches(self, positions: Sequence[int]) -> list[Sequence[int]]:
-        """One pass after the other."""
-        size = self._micro_batch
-        return [positions[first : first + size] for first in range(0, len(positions), size)]
 
     def prepare(self, positions: Sequence[int], ids: Sequence[str], epoch: int | None) -> Tensor:
         """Vectors, float32 [micro_batch, length]."""
-        return _rows(self._vectors[list(positions)], self._micro_batch)
+        return _rows(self._vectors[list(positions)], self.micro_batch)
 
 
 def _rows(vectors: NDArray[np.float32], micro_batch: int) -> Tensor:

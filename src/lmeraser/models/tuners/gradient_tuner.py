@@ -18,7 +18,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from itertools import groupby, islice
+from itertools import chain, groupby, islice
 from typing import Any
 
 import numpy as np
@@ -171,10 +171,7 @@ class GradientTuner(Tuner[MemberInputs]):
             """Of clean views, as in predictions."""
             parts = inputs.micro_batches(members.ids)
             rows = torch.cat(list(parallel(features, parts)))
-            order = [record_id for part in parts for record_id in part]
-            if order == list(members.ids):
-                return rows
-            place = {record_id: row for row, record_id in enumerate(order)}
+            place = {record_id: row for row, record_id in enumerate(chain(*parts))}
             return rows[[place[record_id] for record_id in members.ids]]
 
         def features(ids: Sequence[str]) -> Tensor:
