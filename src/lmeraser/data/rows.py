@@ -113,7 +113,12 @@ class Row:
     path: str = field(default="", compare=False)
 
 
-def _check_image(payload: bytes) -> None:
+def check_image(payload: bytes) -> None:
+    """Refuse bytes that are no image.
+
+    Raises:
+        ValueError: they cannot be decoded; says why.
+    """
     try:
         decode(payload)
     except ImageError as error:
@@ -140,7 +145,7 @@ class Source:
     rows: Iterable[Row]
     passed_over: Mapping[str, int] = field(default_factory=dict)
     hints: list[str] = field(default_factory=list)
-    check: Callable[[bytes], None] = field(default=_check_image)
+    check: Callable[[bytes], None] = field(default=check_image)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +160,7 @@ def check_row(
     row: Row,
     source_classes: Sequence[str],
     classes: Sequence[str],
-    check: Callable[[bytes], None] = _check_image,
+    check: Callable[[bytes], None] = check_image,
 ) -> Example | str:
     """The row as an `Example`, or what is wrong with it.
 
@@ -171,7 +176,7 @@ def check_row(
     if isinstance(label, str):
         return label
     if row.payload is None:
-        return "no image" if check is _check_image else "no payload"
+        return "no image" if check is check_image else "no payload"
     try:
         check(row.payload)
     except ValueError as error:

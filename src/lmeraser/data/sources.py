@@ -163,8 +163,12 @@ def _open(source: Any, split: str | None, columns: Columns, follow_paths: bool) 
         return open_folder(folder, path if folder != path else None, columns)
     if str(source).startswith(HUB):
         return _from_hub(str(source).removeprefix(HUB), columns, split=split)
-    # Never guessed to be a dataset's name: a mistyped private path would be sent to a public server.
-    raise InputError(
+    raise _not_found(source)
+
+
+def _not_found(source: Any) -> InputError:
+    """No path; never guessed to be a dataset's name: a mistyped private path would be sent to a public server."""
+    return InputError(
         "Source not found",
         got=f"no file or folder {source}",
         next_step=f"check the path; a dataset of the Hugging Face hub is named {HUB}OWNER/NAME",
@@ -187,12 +191,7 @@ def _open_cells(source: Any, payloads: PayloadFormat, split: str | None, columns
     if str(source).startswith(HUB):
         dataset = _hub_dataset(str(source).removeprefix(HUB), split)
         return open_table(object_table(dataset, payloads, columns), payloads, split, columns)
-    # Never guessed to be a dataset's name: a mistyped private path would be sent to a public server.
-    raise InputError(
-        "Source not found",
-        got=f"no file or folder {source}",
-        next_step=f"check the path; a dataset of the Hugging Face hub is named {HUB}OWNER/NAME",
-    )
+    raise _not_found(source)
 
 
 def _table_of_file(path: Path) -> CellTable:

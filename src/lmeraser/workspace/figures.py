@@ -13,7 +13,6 @@ import numpy as np
 
 from lmeraser.core.atomic_files import make_private_folder, open_private, storage_errors
 from lmeraser.data.modalities import payload_format
-from lmeraser.errors import InputError
 from lmeraser.models.manifest import Model
 from lmeraser.workspace.workspace import Workspace
 
@@ -42,15 +41,8 @@ def clusters_png(workspace: Workspace, model: Model) -> bytes:
     mosaic = np.full((height * _CELL, _PER_CLUSTER * _CELL, 3), 255, np.uint8)
     for row, (_, ids) in enumerate(largest):
         for column, data in enumerate(workspace.records.payloads(ids[:_PER_CLUSTER])):
-            picture = payloads.picture(data, _SIDE)
-            if picture is None:
-                raise InputError(
-                    "Records without pictures",
-                    got=f"each record is a {payloads.noun}",
-                    next_step="draw the sizes of the clusters instead",
-                )
             top, left = row * _CELL, column * _CELL
-            mosaic[top : top + _SIDE, left : left + _SIDE] = picture
+            mosaic[top : top + _SIDE, left : left + _SIDE] = payloads.picture(data, _SIDE)
     figure = _figure(_PER_CLUSTER * 0.5 + 1.2, height * 0.5)
     axis = figure.subplots()
     axis.imshow(mosaic)

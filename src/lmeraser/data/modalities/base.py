@@ -68,9 +68,9 @@ class PayloadFormat(ABC):
             InputError: one of them cannot be read.
         """
 
-    def picture(self, payload: bytes, side: int) -> NDArray[np.uint8] | None:
-        """A picture of a payload for figures, uint8 [side, side, 3]; None where there is none."""
-        return None
+    def picture(self, payload: bytes, side: int) -> NDArray[np.uint8]:
+        """A picture of a payload for figures, uint8 [side, side, 3]; only where ``has_pictures``."""
+        raise NotImplementedError
 
     def of_file(self, data: bytes) -> bytes | None:
         """The payload of a record that a file with this content would be; None if it would be none."""

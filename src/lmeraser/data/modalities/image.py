@@ -15,6 +15,7 @@ from PIL import Image
 from lmeraser.config.schema import Config
 from lmeraser.data.images import HELD_FORMATS, decode, read_header, to_canvas
 from lmeraser.data.modalities.base import PayloadFormat
+from lmeraser.data.rows import check_image
 from lmeraser.errors import ImageError
 
 _NOISE_SIDE = 256  # px
@@ -36,11 +37,8 @@ class ImageFormat(PayloadFormat):
         return bytes(value)
 
     def check(self, payload: bytes) -> None:
-        """Refuse bytes that are no image."""
-        try:
-            decode(payload)
-        except ImageError as error:
-            raise ValueError(error.summary) from error
+        """Refuse bytes that are no image. Raises as `check_image`."""
+        check_image(payload)
 
     def noise(self, count: int) -> list[bytes]:
         """JPEG files of noise, 256 px."""
