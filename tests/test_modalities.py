@@ -144,7 +144,7 @@ def test_settings_of_another_modality_are_refused() -> None:
     from lmeraser.errors import ConfigError
 
     cases: list[tuple[dict[str, Any], str]] = [
-        ({"data": {"modality": "vector"}}, "length must be given"),
+        ({"data": {"modality": "vector"}}, "length (init --length) must be given for modality 'vector'"),
         ({"data": {"modality": "text", "length": 3}}, "for no other"),
         ({"data": {"modality": "text"}, "embedding": {"views": ["clean"]}}, "must be of head, tail, whole"),
         ({"data": {"modality": "vector", "length": 3}, "constituent": {"kind": "tokens"}}, "must be one of"),

@@ -59,8 +59,8 @@ class DataConfig(Section):
     def _length_of_vectors(self) -> Self:
         if (self.length is not None) != (self.modality == "vector"):
             raise ValueError(
-                f"length must be given for modality 'vector', and for no other (got {self.length} with "
-                f"{self.modality!r})"
+                f"length (init --length) must be given for modality 'vector', and for no other (got {self.length} "
+                f"with {self.modality!r})"
             )
         return self
 

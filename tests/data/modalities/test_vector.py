@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,7 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
-from lmeraser.data.modalities.vector import check_vector, vector_of, vector_payload
+from lmeraser.data.modalities.vector import VectorFormat, check_vector, vector_of, vector_payload
+from lmeraser.errors import InputError
 
 VECTORS = arrays.arrays(np.float32, st.integers(1, 20), elements={"allow_nan": False, "allow_infinity": False})
 
@@ -63,3 +67,17 @@ def test_what_is_refused(value: object, fault: str) -> None:
 def test_bytes_that_are_no_payload(payload: bytes, fault: str) -> None:
     with pytest.raises(ValueError, match=fault):
         check_vector(payload)
+
+
+def test_files_to_classify_hold_one_vector_or_one_in_each_row(tmp_path: Path) -> None:
+    own = VectorFormat(3)
+    np.save(tmp_path / "one.npy", np.ones(3))
+    np.save(tmp_path / "two.npy", np.ones((2, 3)))
+    files = [str(tmp_path / name) for name in ("one.npy", "two.npy")]
+    assert [name for name, _ in own.queries(files, Counter())] == [files[0], f"{files[1]}[0]", f"{files[1]}[1]"]
+    np.save(tmp_path / "number.npy", np.float32(3))
+    np.savez(tmp_path / "several.npz", X=np.ones((2, 3)))
+    (tmp_path / "text.npy").write_text("no array")
+    for name in ("number.npy", "several.npz", "text.npy", "missing.npy"):
+        with pytest.raises(InputError, match="Cannot read the vectors"):
+            own.queries([str(tmp_path / name)], Counter())

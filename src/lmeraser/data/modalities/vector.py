@@ -124,13 +124,15 @@ class VectorFormat(PayloadFormat):
         for argument in arguments:
             try:
                 rows = np.load(argument, allow_pickle=False)
+                if getattr(rows, "ndim", 0) not in (1, 2):
+                    raise ValueError("no array of one or two dimensions")
             except (OSError, ValueError, EOFError) as error:
                 raise InputError(
                     "Cannot read the vectors",
                     got=f"{argument}: {error}",
                     next_step="give files that numpy.save wrote, with one vector or one for each row",
                 ) from error
-            if getattr(rows, "ndim", 0) == 1:
+            if rows.ndim == 1:
                 found.append((argument, rows))
             else:
                 found += [(f"{argument}[{number}]", row) for number, row in enumerate(rows)]
