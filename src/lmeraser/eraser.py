@@ -15,17 +15,17 @@ the workspace, the executors that run the expensive stages, and the progress rep
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date, datetime
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self
 from uuid import UUID
 
 from lmeraser.config.presets import PresetName
 from lmeraser.config.schema import Config, parse
+from lmeraser.core.arguments import listed
 from lmeraser.core.digests import Digest
 from lmeraser.core.progress import Progress, silent
 from lmeraser.core.time import to_moment, utc_now
@@ -58,9 +58,6 @@ if TYPE_CHECKING:
     from lmeraser.unlearning.update import TrainReport
     from lmeraser.workspace.status import Status
 
-_CHUNK = 256  # queries in memory at once while they are classified
-
-T = TypeVar("T")
 Name = str | int  # of a record or a subject
 
 
@@ -132,7 +129,7 @@ class Eraser:
 
     @property
     def workspace(self) -> Workspace:
-        """The workspace: records, requests, generations and the rest."""
+        """The workspace, which has records, requests, generations and the rest."""
         return self.session.workspace
 
     @property
@@ -147,7 +144,7 @@ class Eraser:
 
     @property
     def payload_format(self) -> PayloadFormat:
-        """What the payloads of the records are: images, texts or vectors."""
+        """What the payloads of the records are, namely images, texts or vectors."""
         from lmeraser.data.modalities import payload_format
 
         return payload_format(self.workspace.config)
@@ -339,7 +336,7 @@ class Eraser:
         """Give records another label and bring the model up to date. See `relabel.relabel`."""
         from lmeraser.unlearning.relabel import relabel
 
-        return relabel(self.session, label, ids=Selector.of(_listed(ids, "ids")).ids)
+        return relabel(self.session, label, ids=Selector.of(listed(ids, "ids")).ids)
 
     def check_ledger(self, *, head: str | os.PathLike[str] | None = None) -> LedgerReport:
         """Check the ledger's chain and compare it with records and requests. See `evidence.reconcile`.
@@ -376,8 +373,8 @@ class Eraser:
 
         return search(
             self.session,
-            [_path(probe) for probe in _listed(probes, "probes")],
-            [str(name) for name in _listed(ids, "ids")],
+            [_path(probe) for probe in listed(probes, "probes")],
+            [str(name) for name in listed(ids, "ids")],
             features=features,
         )
 
@@ -441,12 +438,10 @@ class Eraser:
             ImageError: a file cannot be decoded; the error names it.
             NoModelError: there is nothing to predict with.
         """
-        from lmeraser.inference.predictor import Predictions
+        from lmeraser.inference.queries import predict
 
-        predictions = Predictions()
-        for predictor, chunk in self._query_chunks(queries):
-            predictions += predictor.predict(chunk)
-        return predictions
+        values = listed(queries, "queries")
+        return predict(self.predictor(), values, self.session.progress)
 
     def predict_proba(self, queries: Iterable[Query]) -> NDArray[np.float32]:
         """Probabilities of all classes, float32 [n, classes], in the order of `classes`.
@@ -462,13 +457,10 @@ class Eraser:
             ImageError: a file cannot be decoded.
             NoModelError: there is nothing to predict with.
         """
-        import numpy as np
+        from lmeraser.inference.queries import predict_proba
 
-        rows = [np.zeros((0, len(self.classes)), dtype=np.float32)]
-        for predictor, chunk in self._query_chunks(queries):
-            known = predictor.batch(chunk).probabilities
-            rows.append(np.pad(known, ((0, 0), (0, len(self.classes) - known.shape[1]))))
-        return np.concatenate(rows)
+        values = listed(queries, "queries")
+        return predict_proba(self.predictor(), values, len(self.classes), self.session.progress)
 
     def predict_top_k(self, queries: Iterable[Query], k: int = 5) -> list[list[tuple[str, float]]]:
         """The most probable classes of each query with their probabilities, the most probable first.
@@ -482,26 +474,10 @@ class Eraser:
             ImageError: a file cannot be decoded.
             NoModelError: there is nothing to predict with.
         """
-        import numpy as np
+        from lmeraser.inference.queries import check_k, top_k
 
-        if k < 1:
-            raise InputError("Number of classes is not positive", got=f"k is {k}", next_step="give at least 1")
-        probabilities = self.predict_proba(queries)
-        classes = self.classes
-        order = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]  # equal ones as `predict` chooses
-        return [
-            [(classes[label], float(row[label])) for label in labels]
-            for row, labels in zip(probabilities, order, strict=True)
-        ]
-
-    def _query_chunks(self, queries: Iterable[Query]) -> Iterator[tuple[Predictor, list[Query]]]:
-        """The served model with some of the queries at a time; reports progress."""
-        listed = _listed(queries, "queries")
-        predictor = self.predictor()
-        for start in range(0, len(listed), _CHUNK):
-            chunk = listed[start : start + _CHUNK]
-            yield predictor, chunk
-            self.session.progress("predicting", start + len(chunk), len(listed))
+        check_k(k)
+        return top_k(self.predict_proba(queries), self.classes, k)
 
     def evaluate(
         self,
@@ -583,7 +559,7 @@ def _draft(
 ) -> RequestDraft:
     """The request that the arguments of `Eraser.plan`, `Eraser.unlearn` and `Eraser.request` describe."""
     return RequestDraft(
-        selector=Selector.of(_listed(ids, "ids"), _listed(subjects, "subjects"), duplicates=with_duplicates),
+        selector=Selector.of(listed(ids, "ids"), listed(subjects, "subjects"), duplicates=with_duplicates),
         request_id=None if request is None else str(request),
         regulation=parse_regulation(regulation),
         received=None if received is None else to_moment(received),
@@ -598,24 +574,4 @@ def _path(value: str | os.PathLike[str]) -> Path:
         return Path(value)
     raise InputError(
         "Not a path", got=f"a value of type {type(value).__name__}", next_step="give the path of a file"
-    )
-
-
-def _listed(values: Iterable[T] | None, what: str) -> list[T]:
-    """The values of an argument that is a list; one text or image would be taken apart as if it were one.
-
-    Raises:
-        InputError: it is a single value.
-    """
-    if values is None:
-        return []
-    one_array = getattr(values, "ndim", 0) == 3  # whose rows would be taken for grey images
-    single = one_array or isinstance(values, str | bytes | bytearray | os.PathLike)
-    if not single:
-        with contextlib.suppress(TypeError):  # not iterable, or an array without dimensions
-            return list(values)
-    raise InputError(
-        "One value where a list is expected",
-        got=f"{what} is of type {type(values).__name__}",
-        next_step=f"write {what}=[...]",
     )

@@ -21,7 +21,7 @@ from lmeraser import Eraser
 from lmeraser.cli import main as cli
 from lmeraser.config.schema import parse, to_toml
 from lmeraser.core.digests import Digest
-from lmeraser.inference.evaluate import load_summary
+from lmeraser.inference.summary import load_summary
 
 COMMANDS = ["demo", "init", "add", "classes", "train", "status", "config", "doctor", "predict", "evaluate"]
 COMMANDS += [

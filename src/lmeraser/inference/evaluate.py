@@ -10,15 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel
 
 from lmeraser.config.schema import Config
-from lmeraser.core.atomic_files import write_atomic
-from lmeraser.core.digests import Digest
 from lmeraser.core.progress import Progress, silent, track
 from lmeraser.core.sufficient_statistics import unit_rms
 from lmeraser.data.records import Records
@@ -32,7 +28,6 @@ from lmeraser.pipeline.executors.base import Executor
 from lmeraser.workspace.session import Session
 
 _REGULARISATION = (0.003, 0.01, 0.03, 0.1)  # scikit-learn's C; from 280 to 5,000 records the best lay in here
-_SUMMARY = "evaluation.json"
 _MIN_RECORDS = 10  # with fewer, fitting is not worthwhile
 
 
@@ -73,22 +68,6 @@ class EvaluationReport:
     def to_json(self) -> dict[str, object]:
         """The report as JSON values."""
         return asdict(self)
-
-
-class EvaluationSummary(BaseModel):
-    """The part of an evaluation that is saved until the next generation, for the service's pages.
-
-    Attributes:
-        model_digest: of the model that was evaluated.
-        images: as in `EvaluationReport`.
-        accuracy: as in `EvaluationReport`.
-        linear_accuracy: as in `EvaluationReport`.
-    """
-
-    model_digest: Digest
-    images: int
-    accuracy: float
-    linear_accuracy: float | None
 
 
 @dataclass(frozen=True)
@@ -241,23 +220,3 @@ def linear_accuracy_of(
     with threadpool_limits(1):  # many small products: handing them to several threads takes longer
         search.fit(unit_rms(training.features), training.labels)
     return float((search.predict(unit_rms(features)) == truth).mean())
-
-
-def save_summary(reports: Path, digest: Digest, report: EvaluationReport) -> None:
-    """Save a summary in the folder of reports, which is purged with every generation."""
-    summary = EvaluationSummary(
-        model_digest=digest,
-        images=report.images,
-        accuracy=report.accuracy,
-        linear_accuracy=report.linear_accuracy,
-    )
-    write_atomic(reports / _SUMMARY, summary.model_dump_json().encode())
-
-
-def load_summary(reports: Path, digest: Digest) -> EvaluationSummary | None:
-    """The summary of the last evaluation, if it was of the model with this digest."""
-    try:
-        summary = EvaluationSummary.model_validate_json((reports / _SUMMARY).read_bytes())
-    except (OSError, ValueError):  # pydantic's errors are ValueErrors
-        return None
-    return summary if summary.model_digest == digest else None

@@ -104,7 +104,7 @@ def evaluate(
     """Measure accuracy on labelled images, and that of a linear classifier on the same features."""
     from lmeraser.core.console import print_facts, print_rows
     from lmeraser.data.folders import describe_passed_over
-    from lmeraser.inference.evaluate import save_summary
+    from lmeraser.inference.summary import save_summary
 
     columns = make_columns(image_column, label_column, None, None, positions=False)
     with open_eraser(compute=compute_settings(executor, address, processes)) as eraser:

@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from lmeraser.core.tensors import from_bytes
 from lmeraser.evidence.entries import GenerationPublished, events_of
-from lmeraser.inference.evaluate import load_summary
+from lmeraser.inference.summary import load_summary
 from lmeraser.models.manifest import Model
 from lmeraser.service.dashboard.authorization import User, require_scope
 from lmeraser.service.dashboard.cluster_map import HEIGHT, WIDTH, ClusterCircle, cluster_map

@@ -1,0 +1,32 @@
+"""Checks of arguments that callers in Python easily get wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable
+from typing import TypeVar
+
+from lmeraser.errors import InputError
+
+T = TypeVar("T")
+
+
+def listed(values: Iterable[T] | None, what: str) -> list[T]:
+    """The values of an argument that is a list; one text or image would be taken apart as if it were one.
+
+    Raises:
+        InputError: it is a single value.
+    """
+    if values is None:
+        return []
+    one_array = getattr(values, "ndim", 0) == 3  # whose rows would be taken for grey images
+    single = one_array or isinstance(values, str | bytes | bytearray | os.PathLike)
+    if not single:
+        with contextlib.suppress(TypeError):  # not iterable, or an array without dimensions
+            return list(values)
+    raise InputError(
+        "One value where a list is expected",
+        got=f"{what} is of type {type(values).__name__}",
+        next_step=f"write {what}=[...]",
+    )
