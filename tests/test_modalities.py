@@ -18,6 +18,9 @@ import lmeraser
 from conftest import examples
 from lmeraser import Eraser
 from lmeraser.config.modalities import MODALITIES
+from lmeraser.config.presets import PRESETS
+from lmeraser.config.schema import parse
+from lmeraser.errors import ConfigError
 from modality_records import LENGTH, classes_of, columns_of, records_of
 from oracle import Oracle
 
@@ -46,7 +49,29 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "tokens": {"count": 2, "deep": True},
         "tuning": {"epochs": 1},
     },
+    "text, one shared head": {
+        "data": {"modality": "text"},
+        "constituent": {"kind": "shared_head"},
+        "partition": {"clusters": 2, "sample_size": 8},
+        "tokens": {"count": 2, "deep": True},
+        "tuning": {"epochs": 1},
+    },
+    "text, prompts without head": {
+        "data": {"modality": "text"},
+        "constituent": {"kind": "mapping"},
+        "partition": {"clusters": 2, "sample_size": 8},
+        "tokens": {"count": 2},
+        "tuning": {"epochs": 1},
+    },
+    "text, networks of shards": {
+        "data": {"modality": "text"},
+        "constituent": {"kind": "network"},
+        "partition": {"method": "random", "clusters": 2},
+        "aggregation": {"combine": "vote"},
+        "tuning": {"epochs": 1, "slices": 2},
+    },
 }
+LONG = ("text, one shared head", "text, prompts without head", "text, networks of shards")
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +101,9 @@ _step = st.tuples(
 )
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(
+    "variant", [pytest.param(name, marks=[pytest.mark.long] if name in LONG else []) for name in VARIANTS]
+)
 @given(
     first=st.sets(st.integers(0, 29), min_size=4, max_size=16),
     history=st.lists(_step, min_size=1, max_size=3),
@@ -115,7 +142,7 @@ def test_any_history_gives_the_model_of_training_once(
         assert eraser.model_digest == oracle.digest({**chosen, "compute": {"workers": 3}}, left)
 
 
-@pytest.mark.parametrize("variant", ["vector, heads", "text, soft tokens"])
+@pytest.mark.parametrize("variant", ["vector, heads", "text, soft tokens", *LONG])
 def test_a_workspace_predicts_audits_and_finds_no_residue(tmp_path: Path, network: str, variant: str) -> None:
     chosen = settings_of(variant, network)
     modality = chosen["data"]["modality"]
@@ -140,9 +167,6 @@ def test_a_workspace_predicts_audits_and_finds_no_residue(tmp_path: Path, networ
 
 
 def test_settings_of_another_modality_are_refused() -> None:
-    from lmeraser.config.schema import parse
-    from lmeraser.errors import ConfigError
-
     cases: list[tuple[dict[str, Any], str]] = [
         ({"data": {"modality": "vector"}}, "length (init --length) must be given for modality 'vector'"),
         ({"data": {"modality": "text", "length": 3}}, "for no other"),
@@ -154,12 +178,17 @@ def test_settings_of_another_modality_are_refused() -> None:
         with pytest.raises(ConfigError, match=re.escape(fault)):
             parse(values)
     with pytest.raises(ConfigError, match="Preset not available for this modality"):
-        parse({"data": {"modality": "text"}}, base="dam-vp")
+        parse({"data": {"modality": "vector", "length": 3}}, base="dam-vp")
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_texts_have_every_preset(name: Any) -> None:
+    config = parse({"data": {"modality": "text"}}, base=name)
+    assert config.constituent.kind in config.modality.constituents
+    assert (config.backbone.name, config.prompt.kind) == ("all-MiniLM-L6-v2", "none")
 
 
 def test_an_image_workspace_has_the_settings_of_before() -> None:
-    from lmeraser.config.schema import parse
-
     settings_now = parse({}).model_settings()
     assert not {"data", "text"} & settings_now.keys()
     assert settings_now["backbone"].keys() >= {"image_size", "resize", "micro_batch"}

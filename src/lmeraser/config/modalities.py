@@ -24,6 +24,7 @@ class ModalityRules:
         views: those that an embedding can be averaged over.
         clean: the view that decides the cluster of a record, and that prompts are added to.
         constituents: the kinds of constituents that can be tuned.
+        prompt: what is tuned at the input; None: nothing can be.
         sections: sections of the settings that are inputs of the model for this modality only.
         ignored: settings of ``[backbone]`` that do not matter for this modality.
         settings: differences from all presets.
@@ -34,6 +35,7 @@ class ModalityRules:
     views: tuple[View, ...]
     clean: View
     constituents: frozenset[str]
+    prompt: Literal["pixels", "tokens"] | None = None
     sections: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -51,11 +53,13 @@ MODALITIES: Mapping[Modality, ModalityRules] = {
         constituents=frozenset(
             {"prompt_head", "head", "network", "tokens", "mapping", "shared_head", "none"},
         ),
+        prompt="pixels",
     ),
     "text": ModalityRules(
         views=("head", "tail", "whole"),
         clean="head",
-        constituents=frozenset({"head", "network", "tokens", "none"}),
+        constituents=frozenset({"head", "network", "tokens", "mapping", "shared_head", "none"}),
+        prompt="tokens",
         sections=("data", "text"),
         ignored=_IMAGE_KEYS,
         settings={
@@ -71,7 +75,6 @@ MODALITIES: Mapping[Modality, ModalityRules] = {
             "single-prompt": _TOKENS,
             "random-partition": _TOKENS,
         },
-        unavailable=frozenset({"dam-vp", "shared-head"}),
     ),
     "vector": ModalityRules(
         views=("clean",),

@@ -317,7 +317,8 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _mapping_tunes_a_prompt(self) -> Self:
-        if self.constituent.kind == "mapping" and self.prompt.kind == "none":
+        pixels = self.modality.prompt == "pixels"
+        if self.constituent.kind == "mapping" and pixels and self.prompt.kind == "none":
             raise ValueError(
                 "prompt.kind must not be 'none' if constituent.kind is 'mapping', which tunes only a prompt"
             )
@@ -341,6 +342,13 @@ class Config(Section):
     def clean_view(self) -> View:
         """The view that decides the cluster of a record, and that prompts are added to."""
         return self.modality.clean
+
+    @property
+    def sections_of_tuning(self) -> tuple[str, ...]:
+        """The sections of the settings that tuning a constituent reads; they are part of its memo key."""
+        tokens = self.modality.prompt == "tokens" and self.constituent.kind in ("mapping", "shared_head")
+        prompts = ("tokens",) if tokens else ()
+        return (*self.constituent.reads, *self.modality.sections, *prompts)
 
     @property
     def needs_statistics(self) -> bool:

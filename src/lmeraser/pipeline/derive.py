@@ -343,14 +343,13 @@ class Pipeline:
     ) -> TuneTask:
         inputs = self.inputs
         settings = inputs.config.model_settings()
-        own = inputs.config.modality.sections
         together = [] if cluster_of is None else [cluster_of[record.id] for record in members]
         parts = 1 if cluster_of is None else len(set(cluster_of.values()))
         key = self._memo_key(
             {
                 "together": [parts, together],
                 "stage": "tune",
-                "settings": {name: settings[name] for name in (*inputs.config.constituent.reads, *own)},
+                "settings": {name: settings[name] for name in inputs.config.sections_of_tuning},
                 "backbone": inputs.backbone,
                 "classes": inputs.classes,
                 "members": [[record.id, record.label, record.payload_digest] for record in members],

@@ -18,7 +18,8 @@ from lmeraser.core.seeding import normal
 from lmeraser.errors import BackboneError, ConfigError
 from lmeraser.models.environment import deterministic
 from lmeraser.models.modalities.pixel_prompts import PromptShape
-from lmeraser.models.tuners.mapping import MappedPromptTuner, assign_outputs
+from lmeraser.models.tuners import create_tuner
+from lmeraser.models.tuners.mapping import assign_outputs
 from small import CLASSES, FEATURES, SIZE, Small, config, for_tuning, members, plain_loop, tuned
 
 
@@ -89,9 +90,9 @@ def test_the_outputs_of_the_members_may_be_public_classes(outputs: str) -> None:
 
 
 def test_there_are_as_many_outputs_as_classes() -> None:
-    tuner = MappedPromptTuner(Small(), settings())
+    backbone, chosen = Small(), settings()
     with deterministic(), pytest.raises(BackboneError, match=f"{FEATURES} outputs for 9 classes"):
-        tuner.tune(for_tuning(members(3), tuner.config, tuner.backbone), classes=9)
+        create_tuner(chosen, backbone).tune(for_tuning(members(3), chosen, backbone), classes=9)
 
 
 def test_public_classes_have_to_be_there() -> None:

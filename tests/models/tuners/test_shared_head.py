@@ -18,8 +18,8 @@ from lmeraser.errors import NoModelError
 from lmeraser.models.environment import deterministic
 from lmeraser.models.modalities.image import to_input
 from lmeraser.models.modalities.pixel_prompts import PromptShape
+from lmeraser.models.tuners import create_tuner
 from lmeraser.models.tuners.base import QueryBatch
-from lmeraser.models.tuners.shared_head import SharedHeadTuner
 from small import SIZE, Small, config, linear_head, members, plain_loop, tuned
 
 
@@ -58,7 +58,7 @@ def test_it_is_what_a_plain_training_loop_gives(optimizer: str, count: int, clus
 def test_each_cluster_answers_with_its_prompt_and_the_one_head() -> None:
     backbone, chosen = Small(), settings()
     tensors = tuned(members_of_clusters(13, 3), chosen, backbone)
-    tuner = SharedHeadTuner(backbone, chosen)
+    tuner = create_tuner(chosen, backbone)
     pixels = members(3).inputs[range(3)][:, 1:-1, 1:-1]
     with deterministic(), torch.inference_mode():
         predictor = tuner.predictor([tuner.cluster_tensors(tensors, number) for number in (2, 0)])

@@ -17,8 +17,9 @@ from lmeraser.errors import BackboneError
 from lmeraser.models.environment import deterministic
 from lmeraser.models.modalities import Backbone, load_backbone
 from lmeraser.models.modalities.image import to_input
+from lmeraser.models.tuners import create_tuner
 from lmeraser.models.tuners.base import QueryBatch
-from lmeraser.models.tuners.tokens import TokenTuner
+from lmeraser.models.tuners.tokens import TokenPrompt
 from small import CLASSES, SIZE, Small, config, members, plain_loop, tuned
 
 WIDTH, LAYERS, COUNT = 24, 3, 2
@@ -78,7 +79,7 @@ def test_it_is_what_a_plain_training_loop_gives(where: Path, deep: bool, count: 
     chosen = settings(where, tokens={"deep": deep}, tuning={"optimizer": "sgd", "epochs": 2})
     backbone, known = load_backbone(chosen), members(count)
     ours = tuned(known, chosen, backbone)
-    initial = TokenTuner(backbone, chosen).initial_values()["tokens"]
+    initial = TokenPrompt(backbone, chosen).initial()
     assert initial.shape == (LAYERS if deep else 1, COUNT, WIDTH)
     bound = (6 / (3 * 8 * 8 + WIDTH)) ** 0.5
     assert 0.8 * bound < initial.abs().max() <= bound
@@ -104,7 +105,7 @@ def test_tokens_of_several_clusters_share_a_pass_and_images_do_not_see_each_othe
     constituents = [tuned(members(count), chosen, backbone) for count in (5, 9)]
     pixels, chosen_heads = members(4).inputs[range(4)][:, 1:-1, 1:-1], np.array([1, 0, 0, 1])
     with deterministic(), torch.inference_mode():
-        predictor = TokenTuner(backbone, chosen).predictor(constituents)
+        predictor = create_tuner(chosen, backbone).predictor(constituents)
         together = predictor.classify(QueryBatch(to_input(pixels, backbone)), chosen_heads)
         for row in range(4):
             alone = to_input(pixels[row : row + 1], backbone)

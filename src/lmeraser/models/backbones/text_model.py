@@ -13,6 +13,7 @@ kernels, where no row of a batch has padding; so an attention is registered here
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import inspect
 import json
@@ -58,12 +59,14 @@ class TextBackbone(Backbone):
         pooling: "cls", "mean", "last" or "pooler".
         normalize: whether features have length 1.
         prefix: put before every text.
+        vocabulary: number of tokens.
     """
 
     max_tokens: int
     pooling: str
     normalize: bool
     prefix: str
+    vocabulary: int
 
     def __init__(self, config: Config, device: torch.device) -> None:
         own = config.backbone
@@ -83,6 +86,7 @@ class TextBackbone(Backbone):
             prefix=self.prefix,
             lower=self._recipe.lower,
         )
+        self.vocabulary = self._tokenizer.size
         self._skipped = 0 if self._recipe.pools_prefix or not self.prefix else self._tokenizer.prefix_alone()
         self._windows = config.text.windows
         self._model: Any = None
@@ -112,9 +116,7 @@ class TextBackbone(Backbone):
         """The model as transformers builds it, loaded again."""
         model, _ = _load_model(self._location, self._name, self._recipe.subfolder, self._attention)
         _drop_unused_pooler(model, self.pooling)
-        tunable = _Tunable(model.to(self.device, self._dtype), self._pool)
-        tunable.eval()
-        return tunable
+        return _Tunable(model.to(self.device, self._dtype), self._pool)
 
     def place(self, raw: Tensor) -> Tensor:
         """Token ids on the network's device."""
@@ -289,6 +291,10 @@ class _Tunable(nn.Module):
         super().__init__()
         self.model = model
         self._pool = pool
+        self.eval()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Tunable:
+        return _Tunable(copy.deepcopy(self.model, memo), self._pool)  # not the frozen network that pools
 
     def forward(self, ids: Tensor) -> Tensor:
         features: Tensor = self._pool(self.model, ids)

@@ -143,6 +143,10 @@ class InputEncoder(ABC, Generic[Item, B]):
         return features
 
     @abstractmethod
+    def noise(self, number: int) -> Tensor:
+        """Noise as input of one pass, drawn by the settings' seed and a number."""
+
+    @abstractmethod
     def members(
         self,
         ids: Sequence[str],

@@ -54,6 +54,12 @@ class ImageEncoder(InputEncoder[Image.Image | ReducedImage, Backbone]):
         """A view of images, float32 [micro_batch, 3, size, size], normalised."""
         return view_input(items, view, self.backbone, self.config)
 
+    def noise(self, number: int) -> Tensor:
+        """Images of Gaussian noise, float32 [micro_batch, 3, size, size]."""
+        shape = (self.backbone.micro_batch, 3, *[self.config.backbone.image_size] * 2)
+        drawn = normal(self.config.seed, f"noise {number}", int(np.prod(shape)))
+        return torch.from_numpy(drawn).reshape(shape).to(self.backbone.device)
+
     def members(
         self,
         ids: Sequence[str],

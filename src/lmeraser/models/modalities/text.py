@@ -21,10 +21,12 @@ from torch import Tensor
 
 from lmeraser.config.modalities import View
 from lmeraser.config.schema import Config
+from lmeraser.core.seeding import uniform
 from lmeraser.data.modalities.text import read_text
 from lmeraser.models.backbones.text_model import TextBackbone
 from lmeraser.models.modalities.base import InputEncoder, MemberInputs, ParallelMap, slices
 
+_NOISE = 32  # tokens of a text of noise
 _PASSES = 32  # whose texts are embedded together, so that few rows of their passes are padding
 
 Window = NDArray[np.int64]  # token ids
@@ -65,6 +67,13 @@ class TextEncoder(InputEncoder[TokenizedText, TextBackbone]):
         """The first or the last windows, int64 [micro_batch, tokens]."""
         rows = _rows(self.backbone, [_window(item, view) for item in items])
         return self.backbone.place(rows)
+
+    def noise(self, number: int) -> Tensor:
+        """Texts of random tokens, int64 [micro_batch, tokens]."""
+        length = self.backbone.bucket(min(self.backbone.max_tokens, _NOISE))
+        drawn = uniform(self.config.seed, f"noise {number}", self.backbone.micro_batch * length)
+        ids = (drawn * self.backbone.vocabulary).astype(np.int64).reshape(-1, length)
+        return self.backbone.place(torch.from_numpy(ids))
 
     def features(
         self, items: Sequence[TokenizedText], views: Sequence[View], clean: Tensor | None = None

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from lmeraser.config.modalities import View
 from lmeraser.config.schema import Config
 from lmeraser.core.digests import Digest
+from lmeraser.core.seeding import normal
 from lmeraser.data.modalities.vector import read_vector
 from lmeraser.errors import BackboneError
 from lmeraser.models.backbone_names import IDENTITY
@@ -102,6 +103,12 @@ class VectorEncoder(InputEncoder[Vector, IdentityBackbone]):
     def input(self, items: Sequence[Vector], view: View) -> Tensor:
         """Vectors, float32 [micro_batch, length]; padding is zeros."""
         return self.backbone.place(_rows(np.stack(items), self.backbone.micro_batch))
+
+    def noise(self, number: int) -> Tensor:
+        """Gaussian noise, float32 [micro_batch, length]."""
+        shape = (self.backbone.micro_batch, self.backbone.feature_dim)
+        drawn = normal(self.config.seed, f"noise {number}", shape[0] * shape[1])
+        return self.backbone.place(torch.from_numpy(drawn).reshape(shape))
 
     def features(
         self, items: Sequence[Vector], views: Sequence[View], clean: Tensor | None = None

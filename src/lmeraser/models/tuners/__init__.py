@@ -11,9 +11,11 @@ from lmeraser.models.tuners.base import Tuner
 from lmeraser.models.tuners.head import HeadTuner
 from lmeraser.models.tuners.mapping import MappedPromptTuner
 from lmeraser.models.tuners.network import NetworkTuner
+from lmeraser.models.tuners.pixels import PixelPrompt
 from lmeraser.models.tuners.prompt_head import PromptHeadTuner
+from lmeraser.models.tuners.prompts import InputPrompt
 from lmeraser.models.tuners.shared_head import SharedHeadTuner
-from lmeraser.models.tuners.tokens import TokenTuner
+from lmeraser.models.tuners.tokens import TokenPrompt
 
 __all__ = ["Tuner", "create_tuner"]
 
@@ -28,17 +30,23 @@ def create_tuner(config: Config, backbone: Backbone) -> Tuner[Any]:
         case "head":
             return HeadTuner(config)
         case "prompt_head":
-            return PromptHeadTuner(backbone, config)
+            return PromptHeadTuner(backbone, config, PixelPrompt(backbone, config))
         case "network":
             return NetworkTuner(backbone, config)
         case "tokens":
-            return TokenTuner(backbone, config)
+            return PromptHeadTuner(backbone, config, TokenPrompt(backbone, config))
         case "mapping":
-            return MappedPromptTuner(backbone, config)
+            return MappedPromptTuner(backbone, config, _prompt(config, backbone))
         case "shared_head":
-            return SharedHeadTuner(backbone, config)
+            return SharedHeadTuner(backbone, config, _prompt(config, backbone))
     raise ConfigError(
         "The model has no constituents to tune",
         got="constituent.kind = 'none'",
         next_step="choose another constituent.kind",
     )
+
+
+def _prompt(config: Config, backbone: Backbone) -> InputPrompt:
+    """The prompt of the modality."""
+    kind = TokenPrompt if config.modality.prompt == "tokens" else PixelPrompt
+    return kind(backbone, config)

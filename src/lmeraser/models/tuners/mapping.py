@@ -5,9 +5,9 @@
 Outputs are the features, or the scores of the backbone's public classes. There are two ways to assign them:
 
 - *activity* is that of DAM-VP's published code (github.com/shikiw/DAM-VP, task_adapting/adapter.py): the features
-  that vary most over images of Gaussian noise, as many as there are classes, in the order of their numbers. It
-  depends on no record. In DAM-VP the prompt starts from one that was meta-learned on public data; here it starts
-  like every other prompt.
+  that vary most over noise (Gaussian pixels, random tokens), as many as there are classes, in the order of their
+  numbers. It depends on no record. In DAM-VP the prompt starts from one that was meta-learned on public data; here
+  it starts like every other prompt.
 - *members*: one output for each class such that the classes' members activate them most, as label mappings by
   frequency do (Chen et al., 2023, "Understanding and improving visual prompting"), one to one by the Hungarian
   algorithm. It is a function of the members, so a deletion computes it again.
@@ -26,9 +26,7 @@ import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lmeraser.core.seeding import normal
 from lmeraser.errors import BackboneError
-from lmeraser.models.backbones.base import ImageBackbone
 from lmeraser.models.tuners.gradient_tuner import head_input
 from lmeraser.models.tuners.prompt_head import PromptHeadTuner
 
@@ -74,16 +72,11 @@ class MappedPromptTuner(PromptHeadTuner):
     @cached_property
     def _most_active(self) -> NDArray[np.int64]:
         """Numbers of the outputs, those with the largest standard deviation over noise first; ties by number."""
-        assert isinstance(self.backbone, ImageBackbone)  # as the settings were checked
-        size = self.backbone.image_size
-        micro = self.backbone.micro_batch
         count = self.config.mapping.noise_images
         outputs = []
-        for number in range(0, count, micro):
-            noise = normal(self.config.seed, f"noise {number}", micro * 3 * size * size)
-            images = torch.from_numpy(noise).reshape(micro, 3, size, size).to(self.backbone.device)
+        for number in range(0, count, self.backbone.micro_batch):
             with torch.no_grad():
-                features = head_input(self.backbone.features(images), self.config)
+                features = head_input(self.backbone.features(self._encoder.noise(number)), self.config)
                 outputs.append(F.linear(features.cpu(), self._outputs).numpy())
         deviations = np.concatenate(outputs)[:count].astype(np.float64).std(axis=0)
         return np.argsort(-deviations, kind="stable")

@@ -9,48 +9,29 @@ all clusters refer to. The steps are those of `gradient_tuner`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from torch import Tensor
 
-from lmeraser.config.schema import Config
 from lmeraser.core.tensors import Array
-from lmeraser.data.crops import Corner
-from lmeraser.models.backbones.base import Backbone
-from lmeraser.models.modalities.pixel_prompts import PromptShape
-from lmeraser.models.tuners.gradient_tuner import GradientTuner, MicroBatch, Values
-from lmeraser.models.tuners.prompt_head import PromptHeadPredictor, corners_of, initial_prompt
+from lmeraser.models.tuners.gradient_tuner import MicroBatch, Values
+from lmeraser.models.tuners.prompt_head import PromptHeadTuner
+
+_PROMPTS = "prompts"
 
 
-class SharedHeadTuner(GradientTuner):
-    """Tunes prompts, ``prompts`` float32 [clusters, 3, pixels], and one head."""
-
-    def __init__(self, backbone: Backbone, config: Config) -> None:
-        super().__init__(backbone, config)
-        self._shape = PromptShape.of(config)
+class SharedHeadTuner(PromptHeadTuner):
+    """Tunes prompts, ``prompts`` float32 [clusters, ...], and one head."""
 
     def initial_values(self, cluster_count: int = 1) -> dict[str, Tensor]:
         """The initial prompts: the same for every cluster."""
-        initial = initial_prompt(self._shape, self.config).to(self.backbone.device)
-        return {"prompts": initial.repeat(cluster_count, 1, 1)}
-
-    def rates(self, name: str) -> tuple[float, float]:
-        """Learning rate and weight decay of the prompts."""
-        return self.config.tuning.prompt_learning_rate, self.config.tuning.prompt_weight_decay
+        initial = self._prompt.initial()
+        return {_PROMPTS: initial.repeat(cluster_count, *[1] * initial.ndim)}
 
     def features(self, values: Values, batch: MicroBatch) -> Tensor:
-        """Features of the members' images, each with its cluster's prompt added."""
-        painted = self._shape.paint_at(values["prompts"][batch.cluster_numbers], batch.shifts)
-        return self.backbone.features(batch.inputs + painted)
-
-    def corners(self, ids: Sequence[str], epoch: int | None) -> list[Corner]:
-        """Corners of the patch in the members' images."""
-        return corners_of(ids, epoch, self._shape, self.config)
+        """Features of the members' inputs, each with its cluster's prompt."""
+        return self._prompt.features(values[_PROMPTS][batch.cluster_numbers], batch)
 
     def cluster_tensors(self, tensors: Mapping[str, Array], number: int) -> Mapping[str, Array]:
-        """A cluster's prompt, as ``prompt``, and the head."""
-        return {**tensors, "prompt": tensors["prompts"][number]}
-
-    def predictor(self, constituents: Sequence[Mapping[str, Array]]) -> PromptHeadPredictor:
-        """A predictor with the prompts of several clusters and the head."""
-        return PromptHeadPredictor(constituents, backbone=self.backbone, config=self.config)
+        """A cluster's prompt, under its own name, and the head."""
+        return {**tensors, self._prompt.name: tensors[_PROMPTS][number]}
