@@ -107,7 +107,7 @@ class Ledger:
         expected_size = end.size - len(pending)
         with storage_errors(self.path):
             size = self.path.stat().st_size if self.path.exists() else 0
-            torn = self._read()[expected_size:] if size >= expected_size else None
+            torn = self._read(expected_size) if size >= expected_size else None
         if torn is None or not pending.startswith(torn):
             raise CorruptError(
                 "The ledger does not end where the database says",
@@ -151,9 +151,13 @@ class Ledger:
         """Check the ledger, then write it to another file, for an auditor."""
         write_atomic(target, b"".join(entry.line() for entry in self.entries()))
 
-    def _read(self) -> bytes:
+    def _read(self, start: int = 0) -> bytes:
         with storage_errors(self.path):
-            return self.path.read_bytes() if self.path.exists() else b""
+            if not self.path.exists():
+                return b""
+            with self.path.open("rb") as file:
+                file.seek(start)
+                return file.read()
 
     def _snapshot(self) -> tuple[_LedgerEnd, list[tuple[int, str]]]:
         """Where the ledger ends, and position and line of the entries in the outbox, read in one transaction."""

@@ -61,9 +61,10 @@ def current_scope(workspace: Workspace, model: Model) -> QuarantineScope:
     pending = workspace.requests.pending_selection().ids
     trie_keys = workspace.records.derived.trie_keys(model.partition.key, pending)
     numbers = set(model.cluster_numbers(trie_keys).values())
-    for request in workspace.requests.all("in_progress", "failed"):
-        if request.before is not None and request.before.model == model.model_digest:
-            numbers.update(request.before.clusters)
+    snapshots = [request.before for request in workspace.requests.all("in_progress", "failed")]
+    if any(snapshots):
+        digest = model.model_digest  # once: it takes milliseconds, and nothing may keep it with the model
+        numbers.update(*(before.clusters for before in snapshots if before is not None and before.model == digest))
     return QuarantineScope(model.with_jointly_tuned(numbers), pending)
 
 

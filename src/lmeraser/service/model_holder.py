@@ -27,6 +27,7 @@ from typing import Any, Self
 
 from threadpoolctl import threadpool_limits
 
+from lmeraser.core.digests import Digest
 from lmeraser.data.images import CanvasSize
 from lmeraser.eraser import Eraser
 from lmeraser.errors import CorruptError, LmeraserError, NoModelError, StorageError
@@ -46,6 +47,10 @@ class _Generation:
 
     model: Model
     eraser: Eraser
+
+    @cached_property
+    def model_digest(self) -> Digest:
+        return self.model.model_digest
 
     @cached_property
     def predictor(self) -> Predictor:
@@ -73,6 +78,11 @@ class ServedModel:
     def model(self) -> Model:
         """The generation's manifest."""
         return self.generation.model
+
+    @property
+    def model_digest(self) -> Digest:
+        """The model's digest, computed once."""
+        return self.generation.model_digest
 
     @property
     def canvas_sizes(self) -> frozenset[CanvasSize]:

@@ -1,14 +1,18 @@
 """Acceptance and cancellation of requests: durable before they are acknowledged.
 
 One thread collects the waiting changes, applies them in one database transaction, which is flushed to disk, and
-resolves their futures. Changes that arrive at the same time thus share one flush. Callers take turns, so that one
-who sends many changes holds up nobody but itself, and a transaction takes no further change after a short time. A
-change that is refused writes nothing and does not affect the others. A prediction that begins later reads the
-quarantine from the database (`model_holder`). Knows nothing about HTTP.
+resolves their futures. Changes that arrive at the same time thus share one flush, but a transaction takes no
+further change after a short time. Whose changes have taken the least time is served first, so that whoever sends
+many changes, or large ones, holds up nobody but itself. A change that is refused writes nothing and does not affect
+the others. A prediction that begins later reads the quarantine from the database (`model_holder`).
+
+What a transaction leaves to do (`Workspace.settle_requests`) is done when nothing waits, or after a second: its
+entries are safe in the ledger's outbox meanwhile. Knows nothing about HTTP.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
@@ -19,13 +23,16 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection
 
-from lmeraser.errors import InputError
+from lmeraser.errors import InputError, LmeraserError
 from lmeraser.workspace.workspace import Workspace
 
 T = TypeVar("T")
 
 _MAX_CHANGES = 32  # in one transaction, which blocks other writers while it lasts
-_MAX_SECONDS = 0.05
+_MAX_SECONDS = 0.02  # what is answered together waits for the last of it
+_UNSETTLED_SECONDS = 1.0
+
+log = logging.getLogger("lmeraser.service")
 
 
 @dataclass(frozen=True)
@@ -49,9 +56,14 @@ class RequestWriter:
         self._seconds = seconds
         self._workspace = workspace
         self._on_commit = on_commit
-        self._changes: dict[str, deque[_Change]] = {}  # that wait, by their caller; whose turn is next comes first
+        self._changes: dict[str, deque[_Change]] = {}  # that wait, by their caller
+        # Start-time fair queueing: a caller's next change starts when its last one ended, in time of its own that
+        # only passes while its changes are applied; one who did nothing meanwhile has saved no time up.
+        self._starts: dict[str, float] = {}
+        self._serving = 0.0  # start of the change that was applied last
         self._changed = threading.Condition()
         self._stopping = False
+        self._settled = 0.0  # monotonic seconds
         self._thread = threading.Thread(target=self._run, name="request-writer", daemon=True)
 
     @property
@@ -80,13 +92,25 @@ class RequestWriter:
         """
         submitted = _Change(change)
         with self._changed:
-            self._changes.setdefault(caller, deque()).append(submitted)
+            if caller not in self._changes:
+                self._changes[caller] = deque()
+                self._starts[caller] = max(self._serving, self._starts.get(caller, 0.0))
+            self._changes[caller].append(submitted)
             self._changed.notify()
         return submitted.future
 
     def _run(self) -> None:
         while self._wait_for_changes():
             self._commit()
+            if not self.waiting or time.monotonic() - self._settled > _UNSETTLED_SECONDS:
+                self._settle()
+
+    def _settle(self) -> None:
+        try:
+            self._workspace.settle_requests("serve")
+        except LmeraserError as error:  # the next one, or the next writer, does it
+            log.error("cannot settle requests: %s", error.message)
+        self._settled = time.monotonic()
 
     def _wait_for_changes(self) -> bool:
         """Whether there are changes; not: stop."""
@@ -94,29 +118,44 @@ class RequestWriter:
             self._changed.wait_for(lambda: self._changes or self._stopping)
             return bool(self._changes)
 
-    def _next_change(self) -> _Change | None:
-        """A waiting change of the caller whose turn it is, who is the last one then."""
+    def _next_change(self) -> tuple[str, _Change] | None:
+        """A waiting change, and its caller: the one whose changes took the least time so far."""
         with self._changed:
             while self._changes:
-                caller = next(iter(self._changes))
-                waiting = self._changes.pop(caller)
+                caller = min(self._changes, key=self._starts.__getitem__)
+                waiting = self._changes[caller]
                 change = waiting.popleft()
-                if waiting:
-                    self._changes[caller] = waiting
+                if not waiting:
+                    del self._changes[caller]
                 if change.future.set_running_or_notify_cancel():
-                    return change
+                    self._serving = self._starts[caller]
+                    return caller, change
         return None
+
+    def _account(self, caller: str, seconds: float) -> None:
+        """Note how long a caller's change took; those who wait for nothing and are behind are forgotten."""
+        with self._changed:
+            self._starts[caller] += seconds
+            self._starts = {
+                name: start
+                for name, start in self._starts.items()
+                if name in self._changes or start > self._serving
+            }
 
     def _commit(self) -> None:
         changes = list[_Change]()
         resolutions = list[Callable[[], None]]()
         try:
-            with self._workspace.request_transaction("serve") as connection:
-                until = time.monotonic() + self._seconds
-                while len(changes) < _MAX_CHANGES and (change := self._next_change()) is not None:
+            with self._workspace.database.transaction() as connection:
+                began = time.monotonic()
+                ended = began
+                while len(changes) < _MAX_CHANGES and (next_change := self._next_change()) is not None:
+                    caller, change = next_change
                     changes.append(change)
                     resolutions.append(_apply(change, connection))
-                    if time.monotonic() >= until:
+                    before, ended = ended, time.monotonic()
+                    self._account(caller, ended - before)
+                    if ended - began >= self._seconds:
                         break
         except Exception as error:
             for change in changes:

@@ -245,15 +245,20 @@ class Workspace:
     def request_transaction(self, command: str) -> Iterator[Connection]:
         """One short transaction that changes only requests, and waits for no derivation.
 
-        If nobody writes, this process is the writer. Otherwise its entries stay in the ledger's outbox until the
-        writer, or the next one, appends them. Records may only be changed in `write_transaction`.
+        Records may only be changed in `write_transaction`.
         """
-        with contextlib.ExitStack() as stack:
-            with contextlib.suppress(LockedError):
-                stack.enter_context(self.writing(command, wait=0))
-            with self.database.transaction() as connection:
-                yield connection
-            self.database.erase()
+        with self.database.transaction() as connection:
+            yield connection
+        self.settle_requests(command)
+
+    def settle_requests(self, command: str) -> None:
+        """Do what a committed change of requests leaves to do: erase keys, append the ledger's outbox to its file.
+
+        If another process is writing, the entries stay in the outbox until it, or the next one, appends them.
+        """
+        self.database.erase()
+        with contextlib.suppress(LockedError), self.writing(command, wait=0):
+            pass
 
     def upgrade(self) -> tuple[str, str]:
         """Bring the database to the tables of this version; returns the versions before and after.
@@ -268,7 +273,7 @@ class Workspace:
                 with backend.writer_lock(self._wait), storage_errors(self.root):
                     restrict(self.root)  # what 0.1 left to the umask
                     versions = upgrade(backend)
-                    self.records.index_payloads()
+                    self.records.bring_up_to_date()
                     return versions
             finally:
                 backend.engine.dispose()

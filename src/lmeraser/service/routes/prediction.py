@@ -136,7 +136,7 @@ async def predict(call: Call, key: PredictKey) -> PredictionResponse:
     model = batch.served.model
     return PredictionResponse(
         generation=model.generation,
-        model_digest=model.model_digest,
+        model_digest=batch.served.model_digest,
         answers=[QueryPrediction.of(prediction, complete=key.may(["read"])) for prediction in batch.predictions],
     )
 
@@ -155,7 +155,7 @@ def describe_model(call: Call, key: PredictOrReadKey) -> ModelDescription:
     model = served.model
     description = ModelDescription(
         generation=model.generation,
-        model_digest=model.model_digest,
+        model_digest=served.model_digest,
         fingerprints=list(model.fingerprints),
         classes=list(model.classes),
     )
