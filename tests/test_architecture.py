@@ -92,6 +92,7 @@ USES_TORCH = (
     "inference.predictor",
     "inference.distributed",
     "inference.evaluate",
+    "inference.export.loading",
     "inference.served",
     "experiments.relearn",
     "experiments.run",
@@ -129,6 +130,7 @@ NOT_IMPORTED = {
 ACROSS_MODULES = {
     "test_architecture.py": "the package as a whole",
     "test_readme.py": "README and docs",
+    "test_docs.py": "the site of the documentation",
     "test_examples.py": "examples/",
     "test_exactness.py": "the oracle: all modules together",
     "test_modalities.py": "the oracle on texts and vectors; nobody else asks for the modality",
@@ -225,7 +227,9 @@ def test_a_worker_is_one_of_an_executor() -> None:
 
 
 def test_public_names() -> None:
-    assert sorted(lmeraser.__all__) == ["Columns", "Config", "Eraser", "LmeraserError", "__version__"]
+    assert sorted(lmeraser.__all__) == [
+        *("Columns", "Config", "Eraser", "LmeraserError", "__version__", "load_predictor")
+    ]
     assert all(getattr(lmeraser, name) for name in lmeraser.__all__)
     with pytest.raises(AttributeError):
         _ = lmeraser.nothing_of_the_kind

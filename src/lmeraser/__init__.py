@@ -16,12 +16,18 @@ if TYPE_CHECKING:
     from lmeraser.config.schema import Config
     from lmeraser.data.sources import Columns
     from lmeraser.eraser import Eraser
+    from lmeraser.inference.export.loading import load_predictor
 
-__all__ = ["Columns", "Config", "Eraser", "LmeraserError", "__version__"]
+__all__ = ["Columns", "Config", "Eraser", "LmeraserError", "__version__", "load_predictor"]
 
 moved_modules.install()
 
-_HOMES = {"Columns": "data.sources", "Config": "config.schema", "Eraser": "eraser"}
+_HOMES = {
+    "Columns": "data.sources",
+    "Config": "config.schema",
+    "Eraser": "eraser",
+    "load_predictor": "inference.export.loading",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from lmeraser.data.sources import Columns
     from lmeraser.evidence.reconcile import LedgerReport
     from lmeraser.inference.evaluate import EvaluationReport
+    from lmeraser.inference.export.folder import ExportReport
     from lmeraser.inference.predictor import Predictions, Predictor, Query
     from lmeraser.models.backbones import Backbone
     from lmeraser.models.partitions.cost import Cost
@@ -504,6 +505,24 @@ class Eraser:
         from lmeraser.inference.served import served_predictor
 
         return served_predictor(self.session)
+
+    def export(
+        self,
+        out: str | os.PathLike[str],
+        *,
+        with_backbone: bool = False,
+        license: str | None = None,  # noqa: A002 - the hub's word
+    ) -> ExportReport:
+        """Copy the served model to a folder that predicts without the workspace. See `folder.export_folder`.
+
+        Args:
+            out: the folder, new or empty; `lmeraser.load_predictor` loads it.
+            with_backbone: copy the backbone's files, too.
+            license: SPDX identifier of the licence of the export, for its model card.
+        """
+        from lmeraser.inference.export.folder import ExportOptions, export_folder
+
+        return export_folder(self.session, _path(out), ExportOptions(with_backbone, license))
 
     def quarantined(self) -> frozenset[int]:
         """Numbers of the served model's clusters that are in quarantine, so that predictions do not use them."""

@@ -15,7 +15,17 @@ from typing import Annotated
 import typer
 
 from lmeraser._version import __version__
-from lmeraser.cli.commands import deletion, evidence, experiments, model, public, recovery, service, workspace
+from lmeraser.cli.commands import (
+    deletion,
+    evidence,
+    experiments,
+    exports,
+    model,
+    public,
+    recovery,
+    service,
+    workspace,
+)
 from lmeraser.cli.commands.base import global_options
 from lmeraser.core.terminal import echo, printable
 from lmeraser.errors import LmeraserError, StoppedError
@@ -32,7 +42,7 @@ for _command in (
     *(model.cost, deletion.plan, deletion.unlearn, workspace.relabel, model.audit),
     *(public.pretrain, public.convert, service.serve),
     *(evidence.ledger, evidence.verify, evidence.residue, workspace.purge, workspace.upgrade),
-    *(recovery.backup, recovery.restore, recovery.replay),
+    *(recovery.backup, recovery.restore, recovery.replay, exports.export),
 ):
     app.command()(_command)
 app.command(hidden=True)(recovery.reapply)  # the name of 0.1

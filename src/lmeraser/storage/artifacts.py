@@ -100,11 +100,16 @@ class BlobStore:
 
     def put(self, key: Digest, data: bytes, *, fingerprint: Digest, seconds: float) -> MemoEntry:
         """Write the artifact, then the memo entry. Raises `StorageError` when one of them cannot be written."""
-        artifact = Digest.of(data)
-        self._artifacts.write(_artifact_name(artifact), data)
+        artifact = self.keep(data)
         entry = MemoEntry(artifact=artifact, fingerprint=fingerprint, seconds=round(seconds, 4))
         self._memo.write(_memo_name(key), entry.model_dump_json().encode())
         return entry
+
+    def keep(self, data: bytes) -> Digest:
+        """Write an artifact alone; returns its digest. Raises `StorageError` when it cannot be written."""
+        artifact = Digest.of(data)
+        self._artifacts.write(_artifact_name(artifact), data)
+        return artifact
 
     def read(self, artifact: Digest) -> bytes:
         """The bytes of an artifact, checked; see `read_all`."""

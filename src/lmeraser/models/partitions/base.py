@@ -55,6 +55,10 @@ class Partition(ABC):
         """The trie key of each sampled record, in the order of `fit`."""
         return []
 
+    def for_routing(self, fitted: Fitted) -> Fitted:
+        """The tensors that `router` needs, without what says anything about single records."""
+        return fitted
+
     @abstractmethod
     def router(self, fitted: Fitted, paths: Sequence[str]) -> Router:
         """Build the function that selects clusters for new images; built once, called for every micro-batch.

@@ -73,6 +73,10 @@ class HierCluster(Partition):
         roots = self._nearest(fitted["prototypes"].astype(np.float64), features)
         return [self._trie_key(root, record_id) for root, record_id in zip(roots.tolist(), ids, strict=True)]
 
+    def for_routing(self, fitted: Fitted) -> Fitted:
+        """The prototypes; not which sampled record is in which cluster."""
+        return {"prototypes": fitted["prototypes"]}
+
     def router(self, fitted: Fitted, paths: Sequence[str]) -> Router:
         """The nearest prototype with members; if its cluster is split, all of its parts vote."""
         by_root = positions_by_root(paths)
