@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install demo test test-long lint format bench check-bench clean
+.PHONY: help install demo test test-long lint format docs bench check-bench clean
 
 help: ## Print this list.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -49,6 +49,9 @@ format: $(INSTALLED) ## Format the code.
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+docs: $(INSTALLED) ## Build the documentation into build/docs and run its tutorials; fails on broken links and missing names.
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet --doctree-dir build/doctrees docs build/docs
+
 bench: $(INSTALLED) ## Measure (about a quarter of an hour on 2 cores): ratios against baselines in the same run, in bench/.
 	$(BIN)/python benchmarks/tuning.py --out bench
 	$(BIN)/python benchmarks/prediction.py --out bench
@@ -62,4 +65,4 @@ check-bench: $(INSTALLED) ## Compare the results of 'make bench' with the commit
 	$(BIN)/python benchmarks/check.py --out bench
 
 clean: ## Remove everything that make created.
-	rm -rf $(VENV) demo bench build dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) demo bench build dist docs/generated .mypy_cache .pytest_cache .ruff_cache

@@ -31,7 +31,7 @@ class StorageConfig(Section):
 class ComputeConfig(Section):
     """Where computations run. Not part of the model: these settings never change a bit of it."""
 
-    device: Literal["cpu", "cuda"] = "cpu"
+    device: Literal["cpu", "cuda"] = Field(default="cpu", description="'cpu' or 'cuda'")
     workers: int = Field(default=0, ge=0, le=1024, description="parallel tasks in a process; 0: one per core")
     nice: int = Field(
         default=0,

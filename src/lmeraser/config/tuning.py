@@ -61,8 +61,8 @@ class TokensConfig(Section):
 
     count: int = Field(default=10, ge=1, le=1000, description="tokens per layer")
     deep: bool = Field(default=False, description="true: tokens in every layer; false: in the first layer only")
-    learning_rate: float = Field(default=0.03, ge=0, le=1000)
-    weight_decay: float = Field(default=0.0, ge=0, le=10)
+    learning_rate: float = Field(default=0.03, ge=0, le=1000, description="of the tokens")
+    weight_decay: float = Field(default=0.0, ge=0, le=10, description="of the tokens")
 
 
 class MappingConfig(Section):
@@ -115,14 +115,14 @@ class ConstituentConfig(Section):
 class TuningConfig(Section):
     """How the prompt and head of a cluster are tuned together (paper, Eq. 3)."""
 
-    epochs: int = Field(default=10, ge=1, le=10000)
+    epochs: int = Field(default=10, ge=1, le=10000, description="passes over the members of a cluster")
     batch_size: int = Field(default=16, ge=1, le=4096, description="records per optimiser step")
     optimizer: Literal["adamw", "sgd"] = Field(default="adamw", description="'adamw' or 'sgd'")
-    prompt_learning_rate: float = Field(default=0.01, ge=0, le=1000)
-    head_learning_rate: float = Field(default=0.003, ge=0, le=1000)
+    prompt_learning_rate: float = Field(default=0.01, ge=0, le=1000, description="of the prompt")
+    head_learning_rate: float = Field(default=0.003, ge=0, le=1000, description="of the head")
     momentum: float = Field(default=0.9, ge=0, lt=1, description="of SGD; ignored by AdamW")
-    prompt_weight_decay: float = Field(default=0.0, ge=0, le=10)
-    head_weight_decay: float = Field(default=0.01, ge=0, le=10)
+    prompt_weight_decay: float = Field(default=0.0, ge=0, le=10, description="of the prompt")
+    head_weight_decay: float = Field(default=0.01, ge=0, le=10, description="of the head's weights")
     schedule: Literal["cosine", "constant"] = Field(
         default="cosine", description="of the learning rates: 'cosine' or 'constant'"
     )
