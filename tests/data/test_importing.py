@@ -192,8 +192,9 @@ def test_a_subject_in_several_spellings_is_one_and_is_told(records: Records) -> 
         rf"subject '{NFC}' is written in 2 ways, which name one subject: 'Ren\xe9e', 'Ren\xe9e '"
     ]
     second = add(records, row(3, subject=NFD), row(4, subject="x"))
-    assert second.spellings == [
-        rf"subject '{NFC}' is written in 2 ways, which name one subject: 'Rene\u0301e', 'Ren\xe9e'"
+    assert second.spellings in [  # with one of those from before
+        [rf"subject '{NFC}' is written in 2 ways, which name one subject: 'Rene\u0301e', {earlier!a}"]
+        for earlier in (NFC, f"{NFC} ")
     ]
     assert records.of_subjects([NFD]) == {NFD: ["r0", "r1", "r3"]}
     assert counts(add(records, row(0, subject=NFD), row(2, subject=" x"))) == (0, 2, 0, 0)

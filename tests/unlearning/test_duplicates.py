@@ -128,7 +128,7 @@ def test_a_record_of_before_the_upgrade_is_found_too(eraser: Eraser) -> None:
     with records.database.transaction() as connection:
         connection.exec_driver_sql("UPDATE records SET payload = NULL")
     assert records.duplicates(["digit-0003"]) == {"digit-0003": set(SAME)}
-    records.index_payloads()
+    records.bring_up_to_date()
     assert records.duplicates(["digit-0003"]) == {"digit-0003": set(SAME)}
 
 

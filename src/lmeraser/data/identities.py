@@ -1,21 +1,22 @@
 """Metadata of records: encrypted under a key per record, and found by keyed digests.
 
-A record's number is the slot of its key (`keystore`). Its metadata are id, subject, label and image digest,
-encrypted under that key. To find records by id, subject or payload, or by names that look alike, keyed digests of
-these are stored beside it; without the workspace's secret nobody can test a guess against them. Tables of what
-belongs to a record refer to it by number. The names of tables and columns, and ``"card"`` in the encryption's
-associated data, are part of the stored format.
+A record's number is the slot of its key (`keystore`), drawn at random. Its metadata are id, subject, label and
+image digest, encrypted under that key. To find records by id, subject or payload, or by names that look alike,
+keyed digests of these are stored beside it; without the workspace's secret nobody can test a guess against them.
+Tables of what belongs to a record refer to it by number. The names of tables and columns, and ``"card"`` in the
+encryption's associated data, are part of the stored format.
 """
 
 from __future__ import annotations
 
 import hmac
 import json
+import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, Literal, NamedTuple, TypeVar
 
-from sqlalchemy import Column, Connection, Integer, LargeBinary, Table, select, update
+from sqlalchemy import Column, Connection, Integer, LargeBinary, Table, bindparam, select, update
 
 from lmeraser.core.digests import Digest
 from lmeraser.data.canonical_names import canonical_or_none, near_key
@@ -42,6 +43,15 @@ records_table = Table(
 
 NOT_INDEXED = records_table.c.payload.is_(None)  # then neither are the digests of what names look like
 _NEAR_BYTES = 8  # what is found by so few is compared after it
+
+
+NUMBERS = "numbers"  # name of the metadata that tells how the numbers of all records were chosen
+DRAWN = "drawn"  # at random; before 0.2 they counted up
+
+
+def note_drawn_numbers(database: Database, connection: Connection) -> None:
+    """Record that the number of every record was drawn at random, in the caller's transaction."""
+    database.set_metadata(connection, NUMBERS, DRAWN)
 
 
 class RecordMetadata(NamedTuple):
@@ -143,6 +153,35 @@ class RecordIndex:
         for row in connection.execute(query).all():
             its_row = records_table.c.number == row.number
             connection.execute(update(records_table).where(its_row).values(**self._indexed(self._decrypt(row))))
+
+    def draw_numbers(self) -> None:
+        """Draw new numbers for all records if they are of before 0.2, when numbers followed the order of imports.
+
+        A key moves with its record: commitments depend on it. Until a record has its new number, the copy of its
+        key is scheduled for erasure, so that a crash leaves no copy behind that would outlive the record.
+        """
+        database = self.database
+        if database.get_metadata(NUMBERS) == DRAWN:
+            return
+        old = database.fetch(select(records_table.c.number), lambda row: row.number)
+        with database.transaction() as connection:
+            free = database.reserve_slots(connection, 2 * len(old))
+        new = secrets.SystemRandom().sample(free, len(old))
+        for chunk in chunked(zip(old, new, strict=True)):
+            moves = dict(chunk)
+            with database.transaction() as connection:
+                database.schedule_erasure(connection, moves.values())
+            with database.transaction() as connection:
+                database.keys.copy(moves)
+                rows = [{"old": old_number, "new": new_number} for old_number, new_number in chunk]
+                its_row = records_table.c.number == bindparam("old")
+                connection.execute(update(records_table).where(its_row).values(number=bindparam("new")), rows)
+                database.cancel_erasure(connection, moves.values())
+                database.schedule_erasure(connection, moves)
+        with database.transaction() as connection:
+            note_drawn_numbers(database, connection)
+            database.mark_compaction_due(connection)  # free pages have the old numbers
+        database.erase()
 
     def _decrypt(self, row: Any) -> RecordMetadata:
         return RecordMetadata.decrypt(self.database.keys, row)

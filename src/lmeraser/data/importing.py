@@ -40,8 +40,10 @@ from lmeraser.errors import InputError, SourceError
 from lmeraser.evidence.entries import RecordsAdded
 from lmeraser.evidence.ledger import Ledger
 from lmeraser.evidence.reconcile import digest_of
+from lmeraser.storage.database import SlotDraw
 
 _Known = tuple[str | None, int, Digest]  # subject, label and image digest of a record that is held
+_UNKNOWN_LENGTH = 1 << 16  # rows to draw numbers for where a source does not tell; unused ones take no space
 _PUBLIC = {
     "file": "the backbone was trained on this file",
     "pixels": "the backbone was trained on the same pixels in another file",
@@ -128,11 +130,12 @@ def import_records(
         commitments: dict[str, Digest] = {}
         classes = _fix_classes(records, source, connection, extend=extend_classes)
         checker = _Checker(records, source, classes, allow_deleted, public, refuse_public)
+        slots = SlotDraw(records.database, connection, source.length or _UNKNOWN_LENGTH)
         rows = track(source.rows, "importing records", source.length, progress)
         for chunk in row_chunks(rows):
             good = checker.check(chunk, report)
             report.duplicates += _count_duplicates(records, good, connection)
-            new = records.insert(connection, good, entry=entry)
+            new = records.insert(connection, good, entry=entry, slots=slots)
             commitments.update(zip((record.id for record in good), new, strict=True))
             report.added += len(good)
         if report.faults and not skip_bad:

@@ -37,7 +37,7 @@ from lmeraser.data.references import RecordRef
 from lmeraser.data.statistics import StatisticsStore
 from lmeraser.data.suppression import SuppressionList
 from lmeraser.errors import CorruptError, InputError, UnknownRecordError
-from lmeraser.storage.database import Database, chunked, encrypted, per_record_table
+from lmeraser.storage.database import Database, SlotDraw, chunked, encrypted, per_record_table
 
 _PAYLOADS_AT_ONCE = 32  # in memory while they are compared with their digests
 
@@ -152,10 +152,11 @@ class Records:
         """How many records hold each of these payloads, given by their digests."""
         return Counter(each.payload_digest for each in self._index.find("payload", payloads, connection))
 
-    def index_payloads(self) -> None:
-        """Compute what finds records by their payload where it is missing since an upgrade."""
+    def bring_up_to_date(self) -> None:
+        """After an upgrade: compute what finds records by their payload, and draw the numbers of older records."""
         with self.database.transaction() as connection:
             self._index.index_payloads(connection)
+        self._index.draw_numbers()
 
     def payloads(self, ids: Sequence[str]) -> list[bytes]:
         """Payloads of ``ids``, in their order, each compared with the digest in its record's metadata.
@@ -201,13 +202,16 @@ class Records:
 
     # --- changing --------------------------------------------------------------------------------------
 
-    def insert(self, connection: Connection, records: Sequence[Record], *, entry: int) -> list[Digest]:
+    def insert(
+        self, connection: Connection, records: Sequence[Record], *, entry: int, slots: SlotDraw | None = None
+    ) -> list[Digest]:
         """Add records whose ids are known to be new, inside the caller's transaction.
 
         Args:
             connection: of the transaction.
             records: what to add.
             entry: position of the ledger entry that reports the addition.
+            slots: gives the records of one import their numbers; None: these are all.
 
         Returns:
             The commitment of each.
@@ -215,7 +219,7 @@ class Records:
         if not records:
             return []
         keys = self.database.keys
-        numbers = self.database.new_keys(connection, len(records))
+        numbers = (slots or SlotDraw(self.database, connection, len(records))).take(len(records))
         metadata = [RecordMetadata(r.id, r.subject, r.label, Digest.of(r.payload)) for r in records]
         rows = [self._index.make_row(number, each, entry) for number, each in zip(numbers, metadata, strict=True)]
         connection.execute(insert(records_table), rows)

@@ -224,7 +224,7 @@ class StatisticsStore:
 
         replaced = connection.execute(select(_statistics.c.slot)).scalars().all()
         self._database.schedule_erasure(connection, replaced)
-        slot = self._database.new_keys(connection, 1).start
+        (slot,) = self._database.new_keys(connection, 1)
         gram, moments = (self._database.keys.encrypt(slot, "sums", part) for part in pack(statistics))
         values = {"slot": slot, "width": len(statistics.gram), "gram": gram, "moments": moments}
         # Overwriting a row of the same size takes half the time of deleting and inserting it.

@@ -16,6 +16,8 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import secrets
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -216,8 +218,12 @@ class Database:
 
     # --- deleted bytes ---------------------------------------------------------------------------------
 
-    def new_keys(self, connection: Connection, count: int) -> range:
-        """Create keys for the rows that this transaction writes; returns their slots."""
+    def new_keys(self, connection: Connection, count: int) -> list[int]:
+        """Create keys for the rows that this transaction writes; returns their slots, in random order."""
+        return SlotDraw(self, connection, count).take(count)
+
+    def reserve_slots(self, connection: Connection, count: int) -> range:
+        """Slots without keys that no transaction but this one ever gets."""
         slots_row = workspace_metadata.c.name == "slots"
         advanced = cast(cast(workspace_metadata.c.value, Integer) + count, String)
         # Written before it is read: from then on no other writer can take these slots.
@@ -226,7 +232,7 @@ class Database:
             self.set_metadata(connection, "slots", str(FIRST_SLOT + count))
         stop = int(self.get_metadata("slots", connection) or 0)
         slots = range(stop - count, stop)
-        self.keys.create(slots)
+        self.keys.clear(slots)
         return slots
 
     def schedule_erasure(self, connection: Connection, slots: Iterable[int]) -> None:
@@ -236,11 +242,19 @@ class Database:
 
     def erase(self) -> None:
         """Overwrite the keys that are scheduled, so that no copy of what they encrypt can be read."""
-        if slots := self.fetch(select(_erasures.c.slot), lambda row: row.slot):
+        query = select(_erasures.c.slot)
+        if not self.fetch(query.limit(1), lambda row: row.slot):
+            return
+        with self.transaction() as connection:  # in which no other process unschedules one of them
+            slots = self.fetch(query, lambda row: row.slot, connection)
             self.keys.erase(slots)
-            with self.transaction() as connection:
-                for chunk in chunked(slots):
-                    connection.execute(delete(_erasures).where(_erasures.c.slot.in_(chunk)))
+            for chunk in chunked(slots):
+                connection.execute(delete(_erasures).where(_erasures.c.slot.in_(chunk)))
+
+    def cancel_erasure(self, connection: Connection, slots: Iterable[int]) -> None:
+        """Keep keys that an earlier transaction scheduled for erasure in case this one would not happen."""
+        for chunk in chunked(slots):
+            connection.execute(delete(_erasures).where(_erasures.c.slot.in_(chunk)))
 
     def decrypted_values(self) -> Iterator[tuple[str, bytes]]:
         """Name of the table and decrypted content of every encrypted value whose key is not erased."""
@@ -291,6 +305,45 @@ class Database:
             wait: seconds to wait for it.
         """
         return self._backend.writer_lock(wait)
+
+
+class SlotDraw:
+    """Draws slots for new keys at random, so that they do not tell in which order their owners came.
+
+    At most half of the slots that it reserves get a key. As a slot without a key is like one whose key was erased,
+    nobody can tell later where the owners of erased keys stood among the others. One draw serves one transaction.
+
+    Args:
+        database: to take slots from.
+        connection: of the transaction.
+        expected: how many will be taken; where it is too low, later ones tend to get higher slots.
+    """
+
+    def __init__(self, database: Database, connection: Connection, expected: int = 0) -> None:
+        self._database = database
+        self._connection = connection
+        self._expected = expected
+        self._free = array("q")
+        self._taken = 0
+
+    def take(self, count: int) -> list[int]:
+        """Create so many keys; returns their slots, in random order."""
+        if (missing := 2 * count + self._taken - len(self._free)) > 0:
+            more = max(missing, self._taken, 0 if self._taken else 2 * self._expected)
+            self._free.extend(self._database.reserve_slots(self._connection, more))
+        slots = [self._draw() for _ in range(count)]
+        self._taken += count
+        self._database.keys.create(slots)
+        return slots
+
+    def _draw(self) -> int:
+        position = secrets.randbelow(len(self._free))
+        last = self._free.pop()
+        if position == len(self._free):
+            return last
+        drawn = self._free[position]
+        self._free[position] = last
+        return drawn
 
 
 def chunked(items: Iterable[T]) -> Iterator[Sequence[T]]:

@@ -2,9 +2,9 @@
 
 Databases, their logs and their backups keep copies of what was deleted: in free pages, in gaps of used ones, on
 other disks. So everything that says something about a record is encrypted under a key of its own (AES-256-GCM),
-and the key lies in one small file, in a slot that never moves. Overwriting its 32 bytes makes every copy
-unreadable, at once and wherever it is. A slot is used once. Knows nothing about the database; it decides which
-keys are erased and when.
+and the key lies in one small file, in a slot of its own. Overwriting its 32 bytes makes every copy unreadable, at
+once and wherever it is. A slot is used once; one that was never used looks like one whose key was erased: 32
+zeros. Knows nothing about the database; it decides which slots get keys, which keys are erased and when.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import mmap
 import os
 import secrets
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
@@ -49,13 +49,35 @@ class KeyStore:
 
     # --- changing --------------------------------------------------------------------------------------
 
-    def create(self, slots: range) -> None:
+    def create(self, slots: Sequence[int]) -> None:
         """Write random keys into slots; they are on the disk after `flush`.
 
         Raises:
             StorageError: the disk refused.
         """
-        self._write([(slots.start, secrets.token_bytes(KEY_BYTES * len(slots)))])
+        self._write([(slot, secrets.token_bytes(KEY_BYTES)) for slot in slots])
+
+    def clear(self, slots: range) -> None:
+        """Append slots without keys, over whatever a transaction that did not happen has left there.
+
+        Most of them may stay unused: they take no space on disks that have holes in files.
+
+        Raises:
+            StorageError: the disk refused.
+        """
+        left = self._count() - slots.start
+        self._write([(slots.start, _ERASED * left)] if left > 0 else [], slots=slots.stop)
+
+    def copy(self, slots: Mapping[int, int]) -> None:
+        """Write the keys of slots into other slots as well; they are on the disk after `flush`.
+
+        Args:
+            slots: where each key goes, by the slot that it is in.
+
+        Raises:
+            StorageError: the disk refused.
+        """
+        self._write([(new, self.key(old)) for old, new in slots.items()])
 
     def erase(self, slots: Iterable[int]) -> None:
         """Overwrite keys; they are gone from the disk when this returns.
@@ -74,7 +96,12 @@ class KeyStore:
                     os.fsync(file.fileno())
                 self._unflushed = False
 
-    def _write(self, parts: Sequence[tuple[int, bytes]]) -> None:
+    def _count(self) -> int:
+        """Number of slots, that of the header included."""
+        with storage_errors(self.path):
+            return self.path.stat().st_size // KEY_BYTES if self.path.exists() else 0
+
+    def _write(self, parts: Sequence[tuple[int, bytes]], *, slots: int = 0) -> None:
         with self._lock, storage_errors(self.path):
             is_new = not self.path.exists()
             handle = os.open(self.path, os.O_WRONLY | os.O_CREAT, _MODE)
@@ -82,6 +109,8 @@ class KeyStore:
                 for slot, data in [(0, _HEADER), *parts] if is_new else parts:
                     if os.pwrite(handle, data, slot * KEY_BYTES) != len(data):
                         raise OSError("only a part of the keys was written")
+                if os.fstat(handle).st_size < slots * KEY_BYTES:
+                    os.ftruncate(handle, slots * KEY_BYTES)
             finally:
                 os.close(handle)
             if is_new:

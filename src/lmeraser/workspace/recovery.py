@@ -14,6 +14,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection
 
+from lmeraser.data.identities import note_drawn_numbers
 from lmeraser.data.name_lookup import note_new_workspace
 from lmeraser.evidence.dsse import PublicKey
 from lmeraser.evidence.entries import GenerationPublished, WorkspaceCreated
@@ -66,6 +67,7 @@ class Recovery:
             self._ledger.note(connection, created, now=self._clock())
             self._database.set_metadata(connection, "secret", check_value(secret))
             note_new_workspace(self._database, connection)
+            note_drawn_numbers(self._database, connection)
 
     def record_generation(self, model: Model) -> None:
         """Record the served generation, unless it is the one recorded last (3)."""

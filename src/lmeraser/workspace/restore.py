@@ -245,7 +245,7 @@ def _fill(workspace: Workspace, path: Path) -> None:
                 next_step="create it anew, empty, and run the same command again",
             )
         copy_rows(source, target)
-    workspace.records.index_payloads()  # missing in rows of an older version
+    workspace.records.bring_up_to_date()  # rows of an older version
     for key in workspace.api_keys.all():
         workspace.api_keys.revoke(key.id, now=workspace.clock())
 

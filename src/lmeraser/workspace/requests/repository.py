@@ -215,7 +215,7 @@ class Requests:
                 audit=draft.audit,
                 asked=to_text(draft.asked_at(now=now)),
             )
-            slot = self._database.new_keys(inner, 1).start
+            (slot,) = self._database.new_keys(inner, 1)
             encrypted_names = self._database.keys.encrypt(slot, "names", selector.to_bytes())
             stored = {**request.__dict__, "selector": digest, "slot": slot, "sealed_names": encrypted_names}
             inner.execute(insert(table).values(**stored))

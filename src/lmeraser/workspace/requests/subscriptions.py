@@ -63,6 +63,11 @@ class Notification:
     since: datetime
 
 
+def retry_delay(tries: int) -> timedelta:
+    """How long to wait before a delivery that failed after so many others is tried again."""
+    return min(_FIRST_DELAY * 2 ** min(tries, 20), _LONGEST_DELAY)
+
+
 class Subscriptions:
     """The subscriptions of one workspace."""
 
@@ -72,7 +77,7 @@ class Subscriptions:
     def add(self, connection: Connection, request: str, urls: Sequence[str], *, now: datetime) -> None:
         """Notify these URLs of every change of a request, which is pending now."""
         for url in dict.fromkeys(urls):
-            slot = self._database.new_keys(connection, 1).start
+            (slot,) = self._database.new_keys(connection, 1)
             values = {
                 "request": request,
                 "told": "pending",
@@ -118,9 +123,8 @@ class Subscriptions:
         again = now - notification.since < patience
         with self._database.transaction() as connection:
             if again:
-                delay = min(_FIRST_DELAY * 2 ** min(notification.tries, 20), _LONGEST_DELAY)
                 since = to_text(notification.since)
-                later = to_text(now + delay)
+                later = to_text(now + retry_delay(notification.tries))
                 self._set(connection, notification, tries=notification.tries + 1, since=since, next=later)
             else:
                 self._drop(connection, notification)
