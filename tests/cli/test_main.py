@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
@@ -16,7 +17,7 @@ import torch
 from datasets import Image
 
 import lmeraser
-from conftest import DIGIT_CLASSES, DIGIT_COLUMNS, Result, Run, digits, listing, tiny_config
+from conftest import DIGIT_CLASSES, DIGIT_COLUMNS, Result, Run, Template, digits, listing, tiny_config
 from lmeraser import Eraser
 from lmeraser.cli import main as cli
 from lmeraser.config.schema import parse, to_toml
@@ -142,6 +143,44 @@ def test_quick_commands_load_no_torch_and_the_quickest_no_numpy(trained: Path) -
     assert [(code, set(heavy) - {"numpy"}) for code, heavy in done[len(without_numpy) :]] == [(0, set())] * len(
         quick
     )
+
+
+INSTANT = {"backbone": {"image_size": 32, "micro_batch": 4}}
+
+
+def _train_instant(root: Path) -> None:
+    with Eraser.create(root, parse(INSTANT, base="instant")) as eraser:
+        eraser.add(digits(range(12)), columns=DIGIT_COLUMNS)
+        eraser.train()
+
+
+def test_deletions_where_nothing_is_tuned_load_no_torch(template: Template, tmp_path: Path) -> None:
+    """The backbone and its environment are known from the training, and nothing is computed with them."""
+    root = shutil.copytree(template("instant", _train_instant), tmp_path / "w")
+    with Eraser(root) as eraser:
+        eraser.executor()  # the template may have been trained by another process, whose files were other ones
+    pending, carried_out = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"
+    commands = [
+        ["plan", "--id", "digit-0003"],
+        ["unlearn", "--id", "digit-0003", "--request", carried_out],
+        ["verify", f"{root}/certificates/{carried_out}.json", "--key", f"{root}/signing.pub"],
+        ["requests", "accept", "--id", "digit-0004", "--request", pending],
+        *(["requests"], ["status"], ["unlearn"], ["ledger"], ["residue", "--id", "digit-0003-is-gone"]),
+        *(["train"], ["config"], ["classes"], ["purge"], ["keys"]),
+    ]
+    command = [sys.executable, "-c", _QUICK, str(root), json.dumps(commands)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    done = json.loads(result.stderr.splitlines()[-1])
+    assert [(code, set(heavy) - {"numpy"}) for code, heavy in done] == [(0, set())] * len(commands), result.stderr
+    with Eraser(root) as eraser, Eraser.create(tmp_path / "again", parse(INSTANT, base="instant")) as again:
+        again.add(digits([number for number in range(12) if number not in (3, 4)]), columns=DIGIT_COLUMNS)
+        again.train()
+        assert eraser.model_digest == again.model_digest
+        envelope = json.loads((root / "certificates" / f"{carried_out}.json").read_bytes())
+        facts = json.loads(base64.b64decode(envelope["payload"]))
+        assert facts["environment"] == again.executor().describe()
+        assert eraser.audit().identical
 
 
 # --- reports -----------------------------------------------------------------------------------------------

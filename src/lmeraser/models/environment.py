@@ -12,7 +12,8 @@ Bit-for-bit equality is promised among environments with the same fingerprint. I
 
 The fingerprint consists of versions, the device and a *canary*: the digest of the backbone's features and input
 gradients for fixed inputs, with and without a prompt, and of a global head on them. Whatever changes the
-arithmetic of this process (a CPU, a library, an environment variable) changes the canary. Knows nothing about
+arithmetic of this process (a CPU, a library, an environment variable) changes the canary. A process that has
+nothing to compute with the backbone takes the canary of an earlier one (`known_environments`). Knows nothing about
 records.
 """
 
@@ -27,43 +28,15 @@ import numpy as np
 import PIL
 import scipy
 import torch
-from pydantic import BaseModel, ConfigDict
 
 from lmeraser.core.digests import Digest
 from lmeraser.core.lda import solve
 from lmeraser.core.sufficient_statistics import SufficientStatistics, embedding, quantize
 from lmeraser.errors import BackboneError
+from lmeraser.models.fingerprint import Fingerprint
 
 if TYPE_CHECKING:
     from lmeraser.models.backbones.base import Backbone
-
-
-class Fingerprint(BaseModel):
-    """Everything about the software and hardware that may change a bit of the result.
-
-    Attributes:
-        torch: its version; likewise ``numpy``, ``scipy`` and ``pillow``.
-        device: name of the GPU and version of CUDA, or the instruction set of the CPU.
-        machine: architecture, such as x86_64.
-        micro_batch: rows in every pass.
-        canary: digest of a fixed computation.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    torch: str
-    numpy: str
-    scipy: str
-    pillow: str
-    device: str
-    machine: str
-    micro_batch: int
-    canary: Digest
-
-    @property
-    def digest(self) -> Digest:
-        """Digest of all fields."""
-        return Digest.of_json(self.model_dump(mode="json"))
 
 
 @contextlib.contextmanager

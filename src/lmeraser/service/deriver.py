@@ -66,7 +66,8 @@ class Deriver:
             self._eraser.close()
         self._compute = compute
         self._eraser = Eraser(self._root, progress=self._on_progress, compute=compute)
-        self._eraser.session.executors.for_training()
+        if self._eraser.workspace.config.constituent.kind != "none":  # else no deletion computes with it
+            self._eraser.session.executors.load()
         return self._eraser
 
     def _on_progress(self, step: str, done: int, total: int | None) -> None:

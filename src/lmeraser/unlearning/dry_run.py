@@ -7,12 +7,10 @@ exact; only then are numerical modules imported, and the backbone is loaded only
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from lmeraser.core.digests import Digest
-from lmeraser.core.progress import Progress
 from lmeraser.errors import NoModelError
 from lmeraser.models.manifest import Model
 from lmeraser.models.partitions.trie import affected_paths, group, group_below, is_under
@@ -24,11 +22,7 @@ from lmeraser.workspace.session import Session
 from lmeraser.workspace.workspace import Workspace
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from lmeraser.config.modalities import View
-    from lmeraser.pipeline.executors.base import Executor, Fetch, TuneResult, TuneTask, Vector
+    from lmeraser.pipeline.executors.base import Executor
 
 
 @dataclass(frozen=True)
@@ -144,43 +138,20 @@ def _assigned_again(
 ) -> Mapping[str, int]:
     """Cluster numbers of all other records under a partition that is fitted without the deleted ones."""
     from lmeraser.pipeline.derive import Inputs, Pipeline
+    from lmeraser.pipeline.executors.deferred import DeferredExecutor
     from lmeraser.unlearning.context import temporary_context
 
     workspace = session.workspace
     retained = [record for record in workspace.records.index() if record.id not in removed]
     inputs = Inputs(retained, workspace.config, len(model.classes), model.backbone)
-    executor = _LazyExecutor(session, model, compute_features=compute_features)
-    context = temporary_context(session, features=workspace.records.derived)
-    return Pipeline(inputs, replace(context, executor=lambda: executor)).assign_clusters().numbers()
 
-
-class _LazyExecutor:
-    """An executor with the digests of the served model, which loads the real one only to compute."""
-
-    def __init__(self, session: Session, model: Model, *, compute_features: bool) -> None:
-        self._session = session
-        self._compute_features = compute_features
-        self.fingerprint: Digest = model.partition.fingerprint
-        self.backbone: Digest = model.backbone
-
-    @property
-    def _real(self) -> Executor:
-        if not self._compute_features:
+    def load() -> Executor:
+        if not compute_features:
             raise NoModelError(
                 "Features of some records are not stored", next_step="run 'lmeraser train', which computes them"
             )
-        return self._session.executors.for_training()
+        return session.executors.for_training()
 
-    def describe(self) -> Mapping[str, Any]:
-        return self._real.describe()
-
-    def class_vectors(self) -> NDArray[np.float32]:
-        return self._real.class_vectors()
-
-    def embed(
-        self, ids: Sequence[str], fetch: Fetch, progress: Progress, views: Sequence[View] = ()
-    ) -> Iterator[tuple[str, Vector]]:
-        return self._real.embed(ids, fetch, progress, views)
-
-    def tune(self, tasks: Sequence[TuneTask], fetch: Fetch, progress: Progress) -> Iterator[TuneResult]:
-        return self._real.tune(tasks, fetch, progress)
+    executor = DeferredExecutor(model.partition.fingerprint, model.backbone, load)
+    context = temporary_context(session, features=workspace.records.derived)
+    return Pipeline(inputs, replace(context, executor=lambda: executor)).assign_clusters().numbers()

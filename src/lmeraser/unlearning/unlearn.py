@@ -146,12 +146,19 @@ def _near_duplicates(workspace: Workspace, draft: RequestDraft | None, only: Seq
 
 
 def _check_backbone(served: Model, session: Session) -> None:
-    """Refuse a backbone whose files were exchanged: the next model would be another one for every record."""
-    loaded = session.executors.for_training().backbone
-    if served.matches(session.workspace.config) and loaded != served.backbone:
+    """Refuse a backbone whose files were exchanged: the next model would be another one for every record.
+
+    Where clusters are tuned it is loaded now, because it will be needed, and what cannot be loaded is to be found
+    before anything is deleted.
+    """
+    config = session.workspace.config
+    if config.constituent.kind != "none":
+        session.executors.load()
+    found = session.executors.for_training().backbone
+    if served.matches(config) and found != served.backbone:
         raise BackboneError(
             "The backbone is not the one that the model was trained on",
-            got=f"{served.backbone_name} has {loaded.short}, the model was trained on {served.backbone.short}; "
+            got=f"{served.backbone_name} has {found.short}, the model was trained on {served.backbone.short}; "
             "nothing was deleted",
             next_step="restore the backbone's files, or run 'lmeraser train' to use these from now on",
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,9 @@ from fake import Fake
 from lmeraser.config.schema import Config, parse
 from lmeraser.core.digests import Digest
 from lmeraser.errors import BackboneError
+from lmeraser.models import known_environments
+from lmeraser.models.fingerprint import Fingerprint
+from lmeraser.models.known_environments import KnownEnvironment, facts_of
 from lmeraser.models.manifest import Model, StageResult
 from lmeraser.pipeline.executors import local, provider
 from lmeraser.pipeline.executors.provider import ExecutorProvider
@@ -21,7 +25,7 @@ class Started:
 
     def __init__(self, config: Config, backbone: object = None) -> None:
         self.config = config
-        self.backbone = backbone
+        self.backbone: Any = Digest.of(b"loaded") if backbone is None else backbone
         self.fingerprint = Digest.of(b"environment")
         self.closed = False
 
@@ -131,3 +135,45 @@ def test_another_executor_is_used_instead(started: list[Any]) -> None:
     executors.use(fake)
     assert executors.local() is executors.for_training() is fake
     assert started == []
+
+
+FOUND = Fingerprint(
+    torch="2",
+    numpy="2",
+    scipy="1",
+    pillow="13",
+    device="cpu X",
+    machine="x86_64",
+    micro_batch=8,
+    canary=Digest.of(b"canary"),
+)
+
+
+def test_a_known_environment_is_not_loaded_before_there_is_work(
+    started: list[Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("LMERASER_CACHE", str(tmp_path))
+    settings = of()
+    known_environments.remember(facts_of(settings()), KnownEnvironment(FOUND, Digest.of(b"backbone")))
+    executors: Any = ExecutorProvider(settings)
+    executor = executors.for_training()
+    assert (executor.fingerprint, executor.backbone) == (FOUND.digest, Digest.of(b"backbone"))
+    assert executors.for_training() is executor
+    assert (started, executors.is_loaded) == ([], False)
+    assert executors.for_audit()[0] is started[0], "an audit relies on nothing that was known"
+    assert executors.for_training() is started[0]
+
+
+def test_a_known_environment_that_is_another_one_is_refused_and_forgotten(
+    started: list[Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("LMERASER_CACHE", str(tmp_path))
+    settings = of()
+    known_environments.remember(facts_of(settings()), KnownEnvironment(FOUND, Digest.of(b"backbone")))
+    executors: Any = ExecutorProvider(settings)
+    with pytest.raises(BackboneError, match="is not the one that an earlier run found"):
+        executors.load()
+    assert len(started) == 1
+    assert known_environments.find(facts_of(settings())) is None
+    executors.load()
+    assert len(started) == 1, "it is loaded"

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from lmeraser.core.digests import Digest
 from lmeraser.errors import BackboneError
 from lmeraser.models.backbones.base import Backbone
-from lmeraser.models.backbones.check_cache import cached_check
+from lmeraser.models.check_cache import cached_check
 from lmeraser.models.environment import deterministic
 
 _VERSION = 1  # of the check; a new one repeats it everywhere

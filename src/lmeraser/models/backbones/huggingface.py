@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import inspect
 import json
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -23,14 +24,16 @@ from torch import Tensor, nn
 from lmeraser.config.schema import BackboneConfig
 from lmeraser.core.digests import Digest
 from lmeraser.errors import BackboneError
-from lmeraser.models.backbones.base import DTYPES, ImageBackbone, channel_constants, weights_digest
-from lmeraser.models.backbones.check_cache import cached_check
+from lmeraser.models.backbones.base import DTYPES, FINAL, ImageBackbone, channel_constants, weights_digest
 from lmeraser.models.backbones.class_vectors import CLASSIFIER, classifier_weights, reproduces_logits
 from lmeraser.models.backbones.frozen import freeze
 from lmeraser.models.backbones.image_processor import PixelStatistics, pixel_statistics
+from lmeraser.models.backbones.layers import LayerOutputs, block_number, last_layers, token_layers, token_mean
 from lmeraser.models.backbones.loading import check_complete, check_takes_images, first_line, load_model
 from lmeraser.models.backbones.location import Location
+from lmeraser.models.backbones.text_tokens import find_layers
 from lmeraser.models.backbones.tokens import token_input
+from lmeraser.models.check_cache import cached_check
 
 POOLING = "lmeraser_pooling"  # key in config.json: the pooling for its classifier, if not the model's usual one
 _CLASS_TOKEN = (
@@ -40,6 +43,7 @@ _CLASS_TOKEN = (
 _POOLINGS = {**dict.fromkeys(_CLASS_TOKEN, "cls"), "ijepa": "mean"}  # of families that do not use a pooler
 _INTERPOLATING = frozenset({"vit", "deit"})  # always told to adapt their positions to the size of the input
 _INTERPOLATE = "interpolate_pos_encoding"
+_DEFAULT_BLOCKS = 4  # last ones whose tokens are embedded by default
 
 
 class HuggingFaceBackbone(ImageBackbone):
@@ -77,12 +81,41 @@ class HuggingFaceBackbone(ImageBackbone):
         self.class_vectors = classifier if self._has_logits(model.config, classifier) else None
         if self._pooling == "cls":
             self.token_input = token_input(self._model, self._extra)
+            self._offer_layers()
 
     def features(self, images: Tensor, prompt: Tensor | None = None) -> Tensor:
         """Pooled features, float32 [n, d]."""
         pixels = images if prompt is None else images + prompt
         output = self._model(pixel_values=pixels.to(self._dtype), **self._extra)
         return _pooled(output, self._pooling).float()
+
+    def layered(self, inputs: Tensor, layers: Sequence[str]) -> Tensor:
+        """Features and, of blocks numbered from 1, the class token or the mean of the other tokens."""
+        numbers = {block_number(name) for name in layers}
+        features, hidden = self._outputs.run(partial(self.features, inputs), numbers)
+        vectors = [
+            token_mean(hidden[block_number(name)]) if name.endswith(".mean") else hidden[block_number(name)][:, 0]
+            for name in layers
+        ]
+        return torch.cat([features, *(vector.float() for vector in vectors)], dim=1)
+
+    def _offer_layers(self) -> None:
+        """Offer the layers of a network with a class token, where it has a plain list of them."""
+        layers = find_layers(self._model)
+        if layers is None:
+            return
+        self._outputs = LayerOutputs(layers)
+        probe = torch.zeros(self.micro_batch, 3, self.image_size, self.image_size, device=self.device)
+        with torch.no_grad():
+            _, hidden = self._outputs.run(partial(self.features, probe), range(1, len(layers) + 1))
+        plain = [state.ndim == 3 and state.shape[2] == self.feature_dim for state in hidden.values()]
+        if len(plain) < len(layers) or not all(plain):
+            return
+        offered = token_layers(("cls", "mean"), len(layers), self.feature_dim)
+        if hidden[len(layers)].shape[1] == 1:  # the last layer computes the class token alone
+            del offered[f"block{len(layers)}.mean"]
+        self.layers = offered
+        self.default_layers = (*last_layers(offered, _DEFAULT_BLOCKS), FINAL)
 
     def network(self) -> nn.Module:
         """The model as transformers builds it, loaded again."""

@@ -29,9 +29,11 @@ from lmeraser.core.progress import Progress
 from lmeraser.core.tensors import from_bytes, to_bytes
 from lmeraser.core.thread_priority import lower_priority
 from lmeraser.errors import StoppedError
+from lmeraser.models import known_environments
 from lmeraser.models.backbones.activations import activations
 from lmeraser.models.backbones.determinism_check import require_deterministic
-from lmeraser.models.environment import Fingerprint, deterministic, fingerprint
+from lmeraser.models.environment import deterministic, fingerprint
+from lmeraser.models.fingerprint import Fingerprint
 from lmeraser.models.modalities import Backbone, InputEncoder, input_encoder, load_backbone
 from lmeraser.models.modalities.base import ParallelMap
 from lmeraser.models.tuners import Tuner, create_tuner
@@ -56,10 +58,13 @@ class LocalExecutor:
 
     def __init__(self, config: Config, backbone: Backbone | None = None, *, in_flight: int | None = None) -> None:
         self._config = config
+        facts = known_environments.facts_of(config) if backbone is None else None  # before files are read
         self._backbone = backbone if backbone is not None else load_backbone(config)
         self.environment: Fingerprint = fingerprint(self._backbone)
         # Here, because all that trains, unlearns, audits or predicts does it with an executor.
         require_deterministic(self._backbone, self.environment.digest, config.backbone.name)
+        known = known_environments.KnownEnvironment(self.environment, self._backbone.digest)
+        known_environments.remember(facts, known)
         self._in_flight = in_flight
         self._workers = config.compute.workers or os.cpu_count() or 1
         # Kept from call to call: new threads would have to request all their memory from the system again.

@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Literal, cast
 from lmeraser.config.schema import Config
 from lmeraser.core.digests import Digest
 from lmeraser.core.progress import Progress, silent
-from lmeraser.errors import LmeraserError
+from lmeraser.errors import BackboneError, LmeraserError
 from lmeraser.models.backbone_names import locate_backbone
 from lmeraser.models.manifest import Model
 
 if TYPE_CHECKING:
     from lmeraser.models.backbones import Backbone
     from lmeraser.pipeline.executors.base import Executor
+    from lmeraser.pipeline.executors.deferred import DeferredExecutor
     from lmeraser.pipeline.executors.local import LocalExecutor
     from lmeraser.pipeline.executors.pool import PooledExecutor, WorkerBackend
 
@@ -80,8 +81,23 @@ class ExecutorProvider:
         return self._local is not None
 
     def for_training(self) -> Executor:
-        """The executor that derives models: this process, or the pool; its workers are started at first use."""
-        return self.local() if self._settings().compute.executor == "local" else self._pool
+        """The executor that derives models: this process, or the pool; its workers are started at first use.
+
+        Where an earlier process found out what backbone and environment these are, this process loads the backbone
+        only when something is to be computed with it.
+        """
+        if self._settings().compute.executor != "local":
+            return self._pool
+        if self._local is None and (deferred := self._deferred) is not None:
+            return deferred
+        return self.local()
+
+    def load(self) -> None:
+        """Load what derives models now, so that a backbone that cannot be loaded changes nothing."""
+        if self._settings().compute.executor != "local":
+            _ = self._pool
+        elif self._local is None:
+            self._load_known()
 
     def for_training_named(self) -> tuple[Executor, RanOn]:
         """The executor that derives models, and what it is."""
@@ -94,7 +110,7 @@ class ExecutorProvider:
         """
         executor, ran_on = self.for_training_named()
         if ran_on == "asking process":
-            return executor, ran_on
+            return self.local(), ran_on
         with contextlib.suppress(LmeraserError):  # for instance, the workers' device is missing here
             local = self.local()
             if (local.fingerprint, local.backbone) == (executor.fingerprint, executor.backbone):
@@ -119,6 +135,39 @@ class ExecutorProvider:
         for name in ("_pool", "_new_pool"):
             if name in self.__dict__:
                 self.__dict__[name].close()
+
+    @cached_property
+    def _deferred(self) -> DeferredExecutor | None:
+        """The executor of this process before its backbone is loaded; None if its environment is not known."""
+        from lmeraser.models import known_environments
+        from lmeraser.pipeline.executors.deferred import DeferredExecutor
+
+        if self._backbone is not None:
+            return None
+        known = known_environments.find(known_environments.facts_of(self._located(self._settings())))
+        if known is None:
+            return None
+        fingerprint = known.fingerprint
+        return DeferredExecutor(fingerprint.digest, known.backbone, self._load_known, environment=fingerprint)
+
+    def _load_known(self) -> Executor:
+        """The executor of this process, which has to be what it was known to be.
+
+        Raises:
+            BackboneError: it is not. What was known is forgotten, so that the next process finds out.
+        """
+        from lmeraser.models import known_environments
+
+        known, local = self._deferred, self.local()
+        if known is not None and (local.fingerprint, local.backbone) != (known.fingerprint, known.backbone):
+            known_environments.forget(known_environments.facts_of(self._located(self._settings())))
+            raise BackboneError(
+                "The backbone or the environment is not the one that an earlier run found with the same files",
+                got=f"fingerprint {local.fingerprint.short} instead of {known.fingerprint.short}, backbone "
+                f"{local.backbone.short} instead of {known.backbone.short}",
+                next_step="run the same command again; it relies on what was found now",
+            )
+        return local
 
     @cached_property
     def _pool(self) -> PooledExecutor:
