@@ -30,6 +30,7 @@ import shutil
 import sqlite3
 import sys
 import tempfile
+import uuid
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -49,7 +50,10 @@ from lmeraser.config.schema import parse
 from lmeraser.data.importing import import_records
 from lmeraser.data.sources import Row, Source
 from lmeraser.errors import LmeraserError
+from lmeraser.inference.export.folder import ExportOptions, export_folder
+from lmeraser.inference.export.manifest import read_export
 from lmeraser.unlearning.residue import scan
+from lmeraser.workspace.exports import Holder
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 CONFIG = parse({"partition": {"clusters": 3, "sample_size": 6}, "global_head": {"weight": 0.5}})
@@ -58,6 +62,7 @@ REQUEST = "00000000-0000-4000-8000-000000000001"
 ALL = range(12)
 SAMPLED = 0  # in the sample of all twelve, as `trained` makes sure
 ORDINARY = 10  # not in it
+OUTSIDE = "outside"  # folder of copies of the model, beside the workspace
 REFUSED, BROKEN = 3, 4  # exit codes of the forked process
 
 
@@ -137,6 +142,16 @@ def littered(eraser: Eraser) -> None:
         eraser.workspace.database.mark_compaction_due(connection)
 
 
+def export(eraser: Eraser) -> None:
+    out = eraser.workspace.root.parent / OUTSIDE / str(uuid.uuid4())
+    export_folder(eraser.session, out, ExportOptions(holder=Holder(contact="a person")))
+
+
+def exported(eraser: Eraser) -> None:
+    trained(eraser)
+    export(eraser)
+
+
 SCENARIOS = {
     "add": Scenario(lambda e: None, lambda e: add(e, ALL), (), ALL),
     "add_more": Scenario(trained, add_and_train, ALL, range(15)),
@@ -157,6 +172,8 @@ SCENARIOS = {
     "cancel": Scenario(asked, lambda e: e.cancel(REQUEST), ALL, ALL),
     "relabel": Scenario(trained, lambda e: e.relabel("eel", ids=[name(4)]), ALL, ALL, {4: 2}),
     "purge": Scenario(littered, lambda e: e.purge(), ALL, ALL),
+    "export": Scenario(trained, lambda e: export(e), ALL, ALL),
+    "confirm": Scenario(exported, lambda e: e.confirm_export(e.exports()[0].copy.id), ALL, ALL),
 }
 
 
@@ -305,10 +322,17 @@ def _faults_of_evidence(eraser: Eraser, *, gone: bool) -> list[str]:
     completed = [request for request in eraser.requests() if request.state == "completed"]
     if gone and not completed:
         found.append("records are gone without a completed request")
+    found += [f"copy {path}" for path in _copies(eraser) if path not in eraser.workspace.exports.ids()]
     for request in completed:
         if not (eraser.workspace.certificates / f"{request.id}.json").exists():
             found.append("a completed request without certificate")
     return found
+
+
+def _copies(eraser: Eraser) -> list[str]:
+    """Ids of the copies outside, each of which has to be whole; what was not finished has a temporary name."""
+    folders = (eraser.workspace.root.parent / OUTSIDE).glob("[!.]*")
+    return [read_export(path).export for path in folders]
 
 
 def repeated(root: Path, scenario: Scenario, oracle: dict[str, str]) -> list[str]:
@@ -342,7 +366,8 @@ def run(scenario: Scenario, mode: str, folder: Path, points: Iterator[int], *, a
     }
     failures: list[str] = []
     for tried, at in enumerate(points):
-        shutil.rmtree(work, ignore_errors=True)
+        for changed in (work, folder / OUTSIDE):
+            shutil.rmtree(changed, ignore_errors=True)
         shutil.copytree(base, work)
         code = stopped(work, scenario.command, mode, at)
         wrong = [] if code in (0, 9, REFUSED) else [f"ended with {code}"]

@@ -10,12 +10,13 @@ import pytest
 from lmeraser.storage import migrate as schema
 
 # What a later version might do: a table is replaced, which others belong to.
-STEP = """
+LATER = "9999"
+STEP = f"""
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0005"
-down_revision = "0004"
+revision = "{LATER}"
+down_revision = "{schema.VERSION}"
 
 
 def upgrade():
@@ -31,6 +32,6 @@ def later(tmp_path: Path, patch: pytest.MonkeyPatch, step: str = STEP) -> None:
     """A version of the program with one more step."""
     steps = tmp_path / "steps"
     shutil.copytree(schema._STEPS, steps, ignore=shutil.ignore_patterns("__pycache__"))
-    (steps / "versions" / "v0005_later.py").write_text(step)
+    (steps / "versions" / f"v{LATER}_later.py").write_text(step)
     patch.setattr(schema, "_STEPS", steps)
-    patch.setattr(schema, "VERSION", "0005")
+    patch.setattr(schema, "VERSION", LATER)

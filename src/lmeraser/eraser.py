@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from lmeraser.unlearning.residue import ResidueReport
     from lmeraser.unlearning.unlearn import UnlearnReport
     from lmeraser.unlearning.update import TrainReport
+    from lmeraser.workspace.exports import HeldCopy
     from lmeraser.workspace.status import Status
 
 Name = str | int  # of a record or a subject
@@ -348,16 +349,18 @@ class Eraser:
         Raises:
             VerificationError: the chain is broken; the error says where.
         """
+        from lmeraser.evidence.copies import copy_differences
         from lmeraser.evidence.hash_chain import LedgerHead
         from lmeraser.evidence.reconcile import LedgerReport, differences, request_differences
 
         workspace = self.workspace
         exported = LedgerHead.read(Path(head)) if head is not None else None
-        requests, entries = workspace.requests.with_ledger(head=exported)
+        requests, entries, copies = workspace.with_ledger(head=exported)
         served = workspace.generations.current()
         digest = served.model_digest if served else None
         found = differences(entries, workspace.records.commitments.by_entry(), digest)
         found += request_differences(entries, {request.id: request.on_record() for request in requests})
+        found += copy_differences(entries, copies)
         return LedgerReport(tuple(entries), workspace.ledger.head, tuple(found))
 
     def residue(
@@ -512,6 +515,8 @@ class Eraser:
         *,
         with_backbone: bool = False,
         license: str | None = None,  # noqa: A002 - the hub's word
+        holder_url: str | None = None,
+        holder_contact: str | None = None,
     ) -> ExportReport:
         """Copy the served model to a folder that predicts without the workspace. See `folder.export_folder`.
 
@@ -519,10 +524,39 @@ class Eraser:
             out: the folder, new or empty; `lmeraser.load_predictor` loads it.
             with_backbone: copy the backbone's files, too.
             license: SPDX identifier of the licence of the export, for its model card.
+            holder_url: where the service tells whoever gets it that it is recalled.
+            holder_contact: whom to tell otherwise.
         """
         from lmeraser.inference.export.folder import ExportOptions, export_folder
+        from lmeraser.workspace.exports import Holder
 
-        return export_folder(self.session, _path(out), ExportOptions(with_backbone, license))
+        holder = Holder(holder_url, holder_contact)
+        return export_folder(self.session, _path(out), ExportOptions(with_backbone, license, holder))
+
+    def exports(self) -> list[HeldCopy]:
+        """The copies of the model outside of the workspace, and what each still holds. See `workspace.exports`."""
+        return self.workspace.exports.all()
+
+    def tell_export(self, export: str | UUID) -> HeldCopy:
+        """Note that the holder of a recalled copy was told what was erased, by other means than the service."""
+        exports, now = self.workspace.exports, self.workspace.clock()
+        held = exports.require(str(export))
+        if held.copy.state != "recalled":
+            raise InputError(
+                "Nothing to tell the holder of this copy",
+                got=f"its state is {held.copy.state!r}",
+                next_step="'lmeraser exports' lists which copies are recalled",
+            )
+        with self.workspace.request_transaction("exports") as connection:
+            exports.told(connection, held.copy, now=now)
+        return exports.require(str(export))
+
+    def confirm_export(self, export: str | UUID) -> HeldCopy:
+        """Note that a copy is deleted, as its holder confirms; harmless to repeat."""
+        exports, now = self.workspace.exports, self.workspace.clock()
+        with self.workspace.request_transaction("exports") as connection:
+            exports.confirm(connection, str(export), now=now)
+        return exports.require(str(export))
 
     def quarantined(self) -> frozenset[int]:
         """Numbers of the served model's clusters that are in quarantine, so that predictions do not use them."""

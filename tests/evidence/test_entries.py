@@ -12,7 +12,10 @@ from lmeraser.errors import VerificationError
 from lmeraser.evidence import entries
 from lmeraser.evidence.entries import (
     Event,
+    ExportConfirmed,
+    ExportRecalled,
     GenerationPublished,
+    ModelExported,
     RecordsAdded,
     RecordsDeleted,
     RecordsRelabelled,
@@ -29,7 +32,7 @@ from lmeraser.evidence.hash_chain import Entry, check
 
 D = "sha256:" + "0" * 64
 TIME = "2026-01-31T12:00:00Z"
-# Each kind as 0.1 wrote it: its body as canonical JSON.
+# Each kind as its first version wrote it: its body as canonical JSON.
 STORED: list[tuple[Event, str, str]] = [
     (WorkspaceCreated(format=1, key=Digest(D)), "workspace", f'{{"format":1,"key":"{D}"}}'),
     (
@@ -64,6 +67,13 @@ STORED: list[tuple[Event, str, str]] = [
         "generation",
         f'{{"generation":0,"model":"{D}","records":9}}',
     ),
+    (
+        ModelExported(export="e", generation=2, format="folder", manifest=Digest(D)),
+        "exported",
+        f'{{"export":"e","format":"folder","generation":2,"manifest":"{D}"}}',
+    ),
+    (ExportRecalled(export="e", records=3), "export_recalled", '{"export":"e","records":3}'),
+    (ExportConfirmed(export="e"), "export_confirmed", '{"export":"e"}'),
     (WorkspaceRestored(entries=4), "restored", '{"entries":4}'),
 ]
 

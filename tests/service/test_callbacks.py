@@ -151,6 +151,28 @@ def test_what_did_not_arrive_is_tried_again(
     assert "secret-path" not in caplog.text
 
 
+def test_the_holder_of_a_copy_is_told_of_its_recall(eraser: Eraser, receiver: Receiver, tmp_path: Path) -> None:
+    made = eraser.export(tmp_path / "out", holder_url=f"http://inside.example:{receiver.server_port}/recall")
+    calls, arrived, _ = telling(eraser, "127.0.0.1")
+    calls.send_due()
+    assert receiver.got == []
+    eraser.unlearn(ids=[name(4)])
+    receiver.statuses = [500]
+    for later in (0, 1, 2, 3):
+        eraser.workspace.clock = lambda later=later: NOW + timedelta(seconds=later)  # type: ignore[misc]
+        calls.send_due()
+    assert arrived == [False, True]
+    headers, body = receiver.got[-1]
+    eraser.workspace.signing_key.public.verify_body(body, base64.b64decode(headers["X-OpenDSR-Signature"]))
+    told = json.loads(body)
+    assert (told["event"], told["id"], told["records_erased"]) == ("export.recalled", made.export, 1)
+    assert told["confirm"] == f"/exports/{made.export}/confirm"
+    assert name(4) not in body.decode()
+    (held,) = eraser.exports()
+    assert (held.copy.told_of, held.copy.state) == (1, "recalled")
+    assert eraser.check_ledger().sound
+
+
 def test_after_days_it_is_given_up(eraser: Eraser, receiver: Receiver, caplog: pytest.LogCaptureFixture) -> None:
     subscribed(eraser, f"http://inside.example:{receiver.server_port}/")
     receiver.statuses = [500] * 9

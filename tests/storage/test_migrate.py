@@ -22,7 +22,7 @@ from lmeraser.storage import migrate
 from lmeraser.storage.database import schema
 from lmeraser.storage.engines import DatabaseBackend, SQLite, open_backend
 from lmeraser.workspace.workspace import Workspace
-from upgrades import BROKEN, later
+from upgrades import BROKEN, LATER, later
 
 
 @pytest.fixture
@@ -73,10 +73,11 @@ def test_an_older_workspace_is_refused_until_it_is_upgraded(
 ) -> None:
     with Eraser(filled) as eraser:
         digest, images = eraser.model_digest, eraser.workspace.records.payloads(eraser.record_ids())
+    version = migrate.VERSION
     later(tmp_path, monkeypatch)
     refused = run("-w", filled, "status")
     assert refused.code == 2
-    assert "older version of lmeraser: version 0004 in" in refused.err
+    assert f"older version of lmeraser: version {version} in" in refused.err
     assert "backup" in refused.err
     assert "lmeraser upgrade" in refused.err
     assert "upgraded" in run("-w", filled, "upgrade").out
@@ -93,7 +94,7 @@ def test_an_older_workspace_is_refused_until_it_is_upgraded(
             left = connection.exec_driver_sql("SELECT count(*) FROM images").scalar_one()
     assert (colours, left) == ([("red",)], 19)
     again = run("-w", filled, "upgrade", "--json").json
-    assert again == {"tables_before": "0005", "tables_now": "0005", "subjects": {}, "ids": {}}
+    assert again == {"tables_before": LATER, "tables_now": LATER, "subjects": {}, "ids": {}}
 
 
 @pytest.mark.sqlite

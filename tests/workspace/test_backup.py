@@ -167,7 +167,7 @@ def test_older_tables_are_brought_to_this_version(work: Path, tmp_path: Path) ->
     old.write_bytes(found["rows.db"])
     rows = open_backend(old)
     with rows.engine.begin() as connection:
-        for table in ("api_keys", "subscriptions"):
+        for table in ("api_keys", "subscriptions", "exports"):
             connection.execute(text(f"DROP TABLE {table}"))
         for column in ("payload", "near_id", "near_subject"):
             connection.execute(text(f"DROP INDEX ix_records_{column}"))

@@ -53,6 +53,12 @@ _requests.command()(deletion.accept)
 _requests.command()(deletion.cancel)
 app.add_typer(_requests, name="requests")
 
+_exports = typer.Typer(help="List copies of the model outside; note recalls.", invoke_without_command=True)
+_exports.callback()(exports.exports)
+_exports.command()(exports.tell)
+_exports.command()(exports.confirm)
+app.add_typer(_exports, name="exports")
+
 _experiments = typer.Typer(help="Reproduce the paper's comparison of methods.", no_args_is_help=True)
 _experiments.command()(experiments.run)
 _experiments.command("list")(experiments.list_experiments)

@@ -178,6 +178,43 @@ class GenerationPublished(Event):
     records: _Count
 
 
+class ModelExported(Event):
+    """A generation left the workspace as a copy that predicts by itself.
+
+    Attributes:
+        export: UUID of the copy.
+        generation: its number.
+        format: of the copy, for instance "folder".
+        manifest: digest of the copy's manifest, which has a random id.
+    """
+
+    kind: Literal["exported"] = "exported"
+    export: str
+    generation: _Count
+    format: str
+    manifest: Digest
+
+
+class ExportRecalled(Event):
+    """The holder of a copy was told that records were erased or rectified since.
+
+    Attributes:
+        export: UUID of the copy.
+        records: how many such records the holder was told of.
+    """
+
+    kind: Literal["export_recalled"] = "export_recalled"
+    export: str
+    records: _Count
+
+
+class ExportConfirmed(Event):
+    """The holder of a copy confirmed that it is deleted, or its maker did."""
+
+    kind: Literal["export_confirmed"] = "export_confirmed"
+    export: str
+
+
 class WorkspaceRestored(Event):
     """The workspace was restored from a backup.
 
@@ -199,6 +236,9 @@ LedgerEvent = Annotated[
     | RequestCompleted
     | RequestFailed
     | GenerationPublished
+    | ModelExported
+    | ExportRecalled
+    | ExportConfirmed
     | WorkspaceRestored,
     Field(discriminator="kind"),
 ]

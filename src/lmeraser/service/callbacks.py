@@ -12,7 +12,8 @@ Rules:
 6. a notification is signed and names no person; one that fails is retried for days and survives restarts
    (`subscriptions`).
 
-The log refers to a callback by number, never by URL.
+Holders of copies of the model are told by the same rules that a copy is recalled (`workspace.exports`). The log
+refers to a callback by number, and to a copy by its id, never by URL.
 """
 
 from __future__ import annotations
@@ -28,25 +29,28 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from typing import TypeVar
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult
 
 import httpx2
 
+from lmeraser.config.callback_urls import DEFAULT_PORTS, fault_of, is_listed, parse_url
 from lmeraser.config.deployment import ServiceConfig
 from lmeraser.evidence.dsse import SigningKey
 from lmeraser.service.addresses import is_public
+from lmeraser.service.export_responses import ExportRecall
 from lmeraser.service.opendsr_responses import RequestStatus, StatusCallback
 from lmeraser.service.problems import Fault, Problem
+from lmeraser.workspace.exports import RecallNotice
 from lmeraser.workspace.requests.subscriptions import Notification
 from lmeraser.workspace.workspace import Workspace
 
 _POLL_SECONDS = 1.0  # between two checks for due notifications
 _TIMEOUT = 10.0  # seconds for a call, from the look-up of its host to its answer
-_DEFAULT_PORTS = {"https": 443, "http": 80}
 
 log = logging.getLogger("lmeraser.service")
 Resolve = Callable[[str, int], Sequence[str]]
 _Host = tuple[str, int]
+_Due = Notification | RecallNotice
 R = TypeVar("R")
 
 
@@ -58,14 +62,8 @@ def check_urls(urls: Sequence[str], config: ServiceConfig) -> None:
     """
     faults = []
     for position, url in enumerate(urls):
-        parts = _parse_url(url)
-        if parts is None or not _is_listed(parts, config.callback_hosts):
-            message = "Must be an https URL without user and password, to a host in service.callback_hosts"
-        elif parts.scheme != "https" and not _is_listed(parts, config.private_callback_hosts):
-            message = "Must be an https URL"
-        else:
-            continue
-        faults.append(Fault(where=f"status_callback_urls.{position}", message=message))
+        if message := fault_of(url, config):
+            faults.append(Fault(where=f"status_callback_urls.{position}", message=message))
     if faults:
         raise Problem(400, "callback", "Callback URL not allowed", faults=faults)
 
@@ -137,8 +135,10 @@ class CallbackSender:
 
     def _start_due(self) -> None:
         """Start calling the hosts that have notifications due and are not being called (rule 5)."""
-        due: dict[_Host, list[Notification]] = {}
-        for notification in self._workspace.subscriptions.due(self._workspace.clock()):
+        due: dict[_Host, list[_Due]] = {}
+        now = self._workspace.clock()
+        found: list[_Due] = [*self._workspace.subscriptions.due(now), *self._workspace.exports.due(now)]
+        for notification in found:
             due.setdefault(_host_of(notification.url), []).append(notification)
         for host, notifications in due.items():
             if host not in self._calls:
@@ -146,7 +146,7 @@ class CallbackSender:
                 self._calls[host] = call
                 call.add_done_callback(lambda _, host=host: self._calls.pop(host))  # type: ignore[misc]
 
-    async def _send_all(self, notifications: Iterable[Notification]) -> None:
+    async def _send_all(self, notifications: Iterable[_Due]) -> None:
         """Send the notifications for one host, one after the other."""
         for notification in notifications:
             try:
@@ -157,10 +157,13 @@ class CallbackSender:
             with contextlib.suppress(Exception):  # the database is busy: it stays due
                 self._record(notification, failure)
 
-    def _record(self, notification: Notification, failure: str) -> None:
+    def _record(self, notification: _Due, failure: str) -> None:
         """Note the outcome of a call; '' is success."""
-        subscriptions = self._workspace.subscriptions
         self._on_attempt(not failure)
+        if isinstance(notification, RecallNotice):
+            self._record_recall(notification, failure)
+            return
+        subscriptions = self._workspace.subscriptions
         if not failure:
             subscriptions.delivered(notification)
             return
@@ -175,10 +178,21 @@ class CallbackSender:
             failure,
         )
 
-    async def _send(self, notification: Notification) -> str:
+    def _record_recall(self, notice: RecallNotice, failure: str) -> None:
+        workspace = self._workspace
+        now = workspace.clock()
+        if not failure:
+            with workspace.request_transaction("recall") as connection:
+                workspace.exports.told(connection, notice.copy, now=now)
+            return
+        soon = workspace.exports.failed(notice, now=now, patience=timedelta(days=self._config.callback_days))
+        consequence = "will be retried" if soon else "will be retried once a day"
+        log.warning("recall of export %s failed and %s: %s", notice.copy.id, consequence, failure)
+
+    async def _send(self, notification: _Due) -> str:
         """Send one notification; the reason if it failed, else ''."""
-        parts = _parse_url(notification.url)
-        if parts is None or not _is_listed(parts, self._config.callback_hosts):
+        parts = parse_url(notification.url)
+        if parts is None or not is_listed(parts, self._config.callback_hosts):
             return "host no longer listed"
         try:
             address = await self._checked_address(parts)
@@ -193,23 +207,28 @@ class CallbackSender:
     async def _checked_address(self, parts: SplitResult) -> str:
         """The address to call (rules 2 and 3); '' if one of the host's addresses is not allowed."""
         host = parts.hostname or ""
-        port = parts.port or _DEFAULT_PORTS[parts.scheme]
+        port = parts.port or DEFAULT_PORTS[parts.scheme]
         addresses = await _in_daemon_thread(lambda: self._resolve(host, port))
-        private = _is_listed(parts, self._config.private_callback_hosts)
+        private = is_listed(parts, self._config.private_callback_hosts)
         return addresses[0] if private or all(map(is_public, addresses)) else ""
 
-    async def _post(self, notification: Notification, parts: SplitResult, address: str) -> str:
+    def _body(self, notification: _Due) -> bytes:
+        """What a holder or caller is told, as JSON."""
         workspace = self._workspace
+        if isinstance(notification, RecallNotice):
+            return ExportRecall.of(notification.copy, self._config).model_dump_json().encode()
         request = workspace.requests.require(notification.request)
         status = RequestStatus.of(request, self._config, workspace.clock())
-        body = (
-            StatusCallback(**status.model_dump(), status_callback_url=notification.url).model_dump_json().encode()
-        )
+        callback = StatusCallback(**status.model_dump(), status_callback_url=notification.url)
+        return callback.model_dump_json().encode()
+
+    async def _post(self, notification: _Due, parts: SplitResult, address: str) -> str:
+        body = self._body(notification)
         url = httpx2.URL(notification.url).copy_with(host=address)
         headers = {
             "Host": parts.netloc,
             "Content-Type": "application/json",
-            **signature_headers(body, workspace.signing_key, self._config),
+            **signature_headers(body, self._workspace.signing_key, self._config),
         }
         async with (
             httpx2.AsyncClient(
@@ -256,23 +275,5 @@ async def _in_daemon_thread(function: Callable[[], R]) -> R:
 
 def _host_of(url: str) -> _Host:
     """The host and port of a URL, by which calls are kept apart."""
-    parts = _parse_url(url)
-    return ("", 0) if parts is None else (parts.hostname or "", parts.port or _DEFAULT_PORTS[parts.scheme])
-
-
-def _parse_url(url: str) -> SplitResult | None:
-    """The parts of a URL; None if it must not be called whatever its host."""
-    try:
-        parts = urlsplit(url)
-        allowed = parts.scheme in _DEFAULT_PORTS and parts.hostname and parts.username is None
-        allowed = allowed and (parts.port or 1) > 0
-    except ValueError:
-        return None
-    return parts if allowed and url.isprintable() and " " not in url and "\\" not in url else None
-
-
-def _is_listed(parts: SplitResult, hosts: Sequence[str]) -> bool:
-    """Whether a list has the host together with its port, or alone if the port is the scheme's default."""
-    default_port = _DEFAULT_PORTS[parts.scheme]
-    port = parts.port or default_port
-    return f"{parts.hostname}:{port}" in hosts or (port == default_port and parts.hostname in hosts)
+    parts = parse_url(url)
+    return ("", 0) if parts is None else (parts.hostname or "", parts.port or DEFAULT_PORTS[parts.scheme])

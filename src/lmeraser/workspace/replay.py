@@ -129,6 +129,7 @@ def _take_over(workspace: Workspace, newer: Sequence[Entry], record_ids: Sequenc
         if record_ids:
             subjects = _subjects_without_records(workspace, record_ids)
             workspace.records.delete(connection, record_ids, subjects=subjects)
+        workspace.exports.take_over(connection, newer)
         workspace.ledger.extend(connection, newer)
         workspace.ledger.note(connection, WorkspaceRestored(entries=known), now=workspace.clock())
         forget_recorded_generation(workspace.database, connection)

@@ -36,6 +36,7 @@ from lmeraser.workspace import key_files
 from lmeraser.workspace.api_keys import ApiKeys
 from lmeraser.workspace.artifact_location import ArtifactLocation
 from lmeraser.workspace.creation import check_format, create_folder
+from lmeraser.workspace.exports import Exports
 from lmeraser.workspace.layout import Layout
 from lmeraser.workspace.lock import WriterLock
 from lmeraser.workspace.recovery import Recovery
@@ -45,7 +46,9 @@ from lmeraser.workspace.requests.subscriptions import Subscriptions
 
 if TYPE_CHECKING:
     from lmeraser.data.name_lookup import NameSurvey
+    from lmeraser.evidence.hash_chain import Entry, LedgerHead
     from lmeraser.storage.s3 import Bucket
+    from lmeraser.workspace.requests.state import Request
 
 
 class Workspace:
@@ -178,6 +181,28 @@ class Workspace:
     def subscriptions(self) -> Subscriptions:
         """The URLs that are notified when a request's state changes."""
         return Subscriptions(self.database)
+
+    @cached_property
+    def exports(self) -> Exports:
+        """The copies of the model outside of the workspace."""
+        return Exports(self.database, self.ledger)
+
+    def with_ledger(self, *, head: LedgerHead | None = None) -> tuple[list[Request], list[Entry], set[str]]:
+        """All requests, all entries of the ledger, checked, and the ids of all exported copies, of one moment.
+
+        Args:
+            head: exported earlier; the ledger has to contain it.
+
+        Raises:
+            VerificationError: the ledger is broken.
+            StorageError: the ledger kept changing while it was read.
+        """
+        copies = self.exports.ids()
+        while True:
+            requests, entries = self.requests.with_ledger(head=head)
+            before, copies = copies, self.exports.ids()
+            if before == copies:  # every new copy is a new entry
+                return requests, entries, copies
 
     @cached_property
     def api_keys(self) -> ApiKeys:

@@ -7,8 +7,10 @@ from typing import Annotated
 
 import typer
 
-from lmeraser.cli.commands.base import AsJson, open_eraser, print_report
+from lmeraser.cli.commands.base import AsJson, open_eraser, print_json, print_report
 from lmeraser.core.terminal import echo
+
+_ExportId = Annotated[str, typer.Argument(help="Id of the export.")]
 
 
 def export(
@@ -19,11 +21,80 @@ def export(
     license: Annotated[  # noqa: A002 - the option's name
         str | None, typer.Option(help="Licence of the export for its model card, as an SPDX identifier.")
     ] = None,
+    holder_url: Annotated[
+        str | None,
+        typer.Option(
+            help="Where the service tells the holder of a recall; the host is in service.callback_hosts."
+        ),
+    ] = None,
+    holder_contact: Annotated[str | None, typer.Option(help="Whom to tell of a recall otherwise.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Copy the served model to a folder that predicts without the workspace and holds no record or secret."""
+    """Copy the served model to a folder that predicts without the workspace and holds no record or secret.
+
+    The ledger records the copy; 'lmeraser exports' says when it has to be recalled.
+    """
     with open_eraser(quiet=as_json) as eraser:
-        report = eraser.export(out, with_backbone=with_backbone, license=license)
+        report = eraser.export(
+            out,
+            with_backbone=with_backbone,
+            license=license,
+            holder_url=holder_url,
+            holder_contact=holder_contact,
+        )
     print_report("exported", report.to_json(), as_json=as_json)
     if not as_json and report.backbone_needed is not None:
         echo(f"whoever loads it needs the backbone: {report.backbone_needed}")
+
+
+def exports(context: typer.Context, as_json: AsJson = False) -> None:
+    """List the copies outside, and how many erased records still have influence on each, since when."""
+    if context.invoked_subcommand is not None:
+        return
+    with open_eraser(quiet=True) as eraser:
+        found = [held.to_json() for held in eraser.exports()]
+    if as_json:
+        print_json(found)
+        return
+    from lmeraser.core.console import print_rows
+
+    header = [
+        "export",
+        "made",
+        "generation",
+        "state",
+        "erased",
+        "rectified",
+        "since",
+        "told",
+        "confirmed",
+        "holder",
+    ]
+    rows = [
+        [
+            copy["id"],
+            *(str(copy[name] or "-")[:10] for name in ("exported",)),
+            copy["generation"],
+            copy["state"],
+            copy["records_erased"],
+            copy["records_rectified"],
+            *(str(copy[name] or "-")[:10] for name in ("since", "told", "confirmed")),
+            copy["holder_url"] or copy["holder_contact"] or "-",
+        ]
+        for copy in found
+    ]
+    print_rows("copies outside", header, rows, unfolded=["export", "state"])
+
+
+def tell(export: _ExportId, as_json: AsJson = False) -> None:
+    """Note that you have told the holder of a recalled copy, by other means than the service."""
+    with open_eraser(quiet=True) as eraser:
+        values = eraser.tell_export(export).to_json()
+    print_report("told", values, as_json=as_json)
+
+
+def confirm(export: _ExportId, as_json: AsJson = False) -> None:
+    """Note that a copy is deleted, as its holder confirms."""
+    with open_eraser(quiet=True) as eraser:
+        values = eraser.confirm_export(export).to_json()
+    print_report("confirmed", values, as_json=as_json)

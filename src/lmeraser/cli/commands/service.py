@@ -124,7 +124,7 @@ def create(
     name: Annotated[str, typer.Option(help="Name of the holder.")],
     scopes: Annotated[
         list[str] | None,
-        typer.Option("--scope", help="Scope: predict, submit, request, read or admin; may be repeated."),
+        typer.Option("--scope", help="Scope: predict, submit, request, read, confirm or admin; may be repeated."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -4,7 +4,9 @@ Steps:
 1. refuse while the model still holds the influence of records whose deletion was accepted;
 2. write tensors, the backbone's files if they are wanted, model card and manifest to a temporary folder beside the
    target;
-3. move it to its place in one step.
+3. record the copy in the ledger, unless a deletion was accepted meanwhile;
+4. move it to its place in one step; if that fails, record that the copy is deleted.
+After a crash between 3 and 4 the ledger tells of a copy that nobody has, which is confirmed by hand.
 
 Of the partition only what routes queries is exported: which sampled record is in which cluster stays here. The
 format is that of `manifest`. Imports torch only to check a copied backbone.
@@ -18,12 +20,16 @@ import uuid
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from sqlalchemy import Connection
+
 from lmeraser._version import __version__
+from lmeraser.config.callback_urls import fault_of
 from lmeraser.core.atomic_files import TEMPORARY, flush_folder, storage_errors, write_atomic
 from lmeraser.core.digests import Digest
 from lmeraser.core.tensors import from_bytes, to_bytes
 from lmeraser.core.time import to_text
 from lmeraser.errors import InputError, NoModelError, RequestConflictError
+from lmeraser.evidence.entries import ModelExported
 from lmeraser.inference.export import backbone_files
 from lmeraser.inference.export.card import card
 from lmeraser.inference.export.manifest import (
@@ -41,6 +47,7 @@ from lmeraser.models.manifest import Model
 from lmeraser.models.partitions import partition_of
 from lmeraser.storage.artifacts import BlobStore
 from lmeraser.storage.blobs import Folder
+from lmeraser.workspace.exports import Holder
 from lmeraser.workspace.session import Session
 from lmeraser.workspace.workspace import Workspace
 
@@ -81,10 +88,12 @@ class ExportOptions:
     Attributes:
         with_backbone: copy the backbone's files, too.
         license: SPDX identifier of the licence of the export, for its card.
+        holder: who gets it.
     """
 
     with_backbone: bool = False
     license: str | None = None
+    holder: Holder = Holder()
 
 
 def export_folder(session: Session, out: Path, options: ExportOptions = ExportOptions()) -> ExportReport:
@@ -98,11 +107,12 @@ def export_folder(session: Session, out: Path, options: ExportOptions = ExportOp
     Raises:
         NoModelError: nothing has been trained.
         RequestConflictError: the model holds the influence of records that are to be deleted.
-        InputError: the folder holds something, or is in the workspace.
+        InputError: the folder holds something, or is in the workspace; or the holder may not be called.
         StorageError: the disk refused; the folder is as it was then.
     """
     workspace = session.workspace
     check_target(workspace, out)
+    _check_holder(workspace, options.holder)
     with workspace.writing("export"):
         model = exportable(workspace)
         with storage_errors(out):
@@ -111,7 +121,7 @@ def export_folder(session: Session, out: Path, options: ExportOptions = ExportOp
             try:
                 manifest = _write(workspace, model, part, options)
                 report = _report(out, part, manifest)
-                part.replace(out)
+                _hand_out(workspace, part, out, manifest, options.holder)
             except BaseException:
                 shutil.rmtree(part, ignore_errors=True)
                 raise
@@ -139,8 +149,42 @@ def check_target(workspace: Workspace, out: Path) -> None:
         )
 
 
-def exportable(workspace: Workspace) -> Model:
+def _check_holder(workspace: Workspace, holder: Holder) -> None:
+    """Check that the service may call a holder's URL."""
+    if holder.url is not None and (fault := fault_of(holder.url, workspace.config.service)):
+        raise InputError(
+            "The holder's URL may not be called",
+            got=f"{holder.url}: {fault}",
+            next_step="add its host to service.callback_hosts in lmeraser.toml, or give a contact instead",
+        )
+
+
+def _hand_out(workspace: Workspace, part: Path, out: Path, manifest: ExportManifest, holder: Holder) -> None:
+    """Record a finished copy, and move it to its place (steps 3 and 4)."""
+    now = workspace.clock()
+    exported = ModelExported(
+        export=manifest.export,
+        generation=manifest.generation,
+        format="folder",
+        manifest=Digest.of(manifest.to_bytes()),
+    )
+    with workspace.write_transaction() as connection:
+        exportable(workspace, connection)  # again: a request may have been accepted meanwhile
+        workspace.exports.add(connection, exported, holder, now=now)
+    try:
+        part.replace(out)
+    except OSError:
+        with workspace.write_transaction() as connection:
+            workspace.exports.confirm(connection, manifest.export, now=now)
+        raise
+
+
+def exportable(workspace: Workspace, connection: Connection | None = None) -> Model:
     """The served generation, if nobody's deletion is under way.
+
+    Args:
+        workspace: held by the caller for writing.
+        connection: of an open transaction, in which no request can be accepted.
 
     Raises:
         NoModelError: nothing has been trained.
@@ -151,7 +195,7 @@ def exportable(workspace: Workspace) -> Model:
         raise NoModelError(
             "The model is empty", got="no record is left to learn from", next_step="add records and train again"
         )
-    waiting = sum(request.open for request in workspace.requests.all())
+    waiting = sum(request.open for request in workspace.requests.all(connection=connection))
     if waiting:
         raise RequestConflictError(
             "The model may still hold what is to be deleted",

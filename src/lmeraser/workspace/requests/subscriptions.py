@@ -65,7 +65,8 @@ class Notification:
 
 def retry_delay(tries: int) -> timedelta:
     """How long to wait before a delivery that failed after so many others is tried again."""
-    return min(_FIRST_DELAY * 2 ** min(tries, 20), _LONGEST_DELAY)
+    factor: int = 2 ** min(tries, 20)
+    return min(_FIRST_DELAY * factor, _LONGEST_DELAY)
 
 
 class Subscriptions:
