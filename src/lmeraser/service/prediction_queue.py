@@ -2,9 +2,10 @@
 
 One thread takes the waiting queries, runs the served model once, and resolves all futures. The prediction for a
 query does not depend on its neighbours (`predictor`), so batching changes no bit; each pass has the size of a
-micro-batch whether it is full or not. The thread, and those it starts, run at a lower priority, so that cheap
-calls are not delayed by many queries. Queries that would wait too long are rejected at once. Knows nothing about
-HTTP.
+micro-batch whether it is full or not. The passes run at a lower priority, so that cheap calls are not delayed by
+many queries. Whatever holds the interpreter's lock for long, such as reading the quarantine, keeps its priority: a
+thread that is not scheduled while it holds the lock holds up all others. Queries that would wait too long are
+rejected at once. Knows nothing about HTTP.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from lmeraser.core.thread_priority import lower_priority
@@ -114,15 +115,15 @@ class PredictionQueue:
         return job.future
 
     def _run(self) -> None:
-        lower_priority(self._nice)
-        while jobs := self._next_jobs():
-            try:
-                self._predict(jobs)
-            except Exception as error:
-                _fail(jobs, error)
-            finally:
-                with self._changed:
-                    self._images -= sum(len(job.queries) for job in jobs)
+        with ThreadPoolExecutor(1, "prediction-passes", lower_priority, (self._nice,)) as passes:
+            while jobs := self._next_jobs():
+                try:
+                    self._predict(jobs, passes)
+                except Exception as error:
+                    _fail(jobs, error)
+                finally:
+                    with self._changed:
+                        self._images -= sum(len(job.queries) for job in jobs)
 
     def _next_jobs(self) -> list[_Job]:
         """The jobs of the next batch; none: the queue is stopping."""
@@ -135,14 +136,15 @@ class PredictionQueue:
                 images += len(jobs[-1].queries)
         return jobs
 
-    def _predict(self, jobs: Sequence[_Job]) -> None:
+    def _predict(self, jobs: Sequence[_Job], passes: ThreadPoolExecutor) -> None:
         served = self._model_holder.ready()
         outdated = [job for job in jobs if job.fit is not None and not job.fit(served)]
         _fail(outdated, Problem(503, "busy", "The model was replaced; send the call again", headers=_RETRY))
         jobs = [job for job in jobs if job not in outdated]
         if not jobs:
             return
-        predictions = iter(served.predictor.predict([query for job in jobs for query in job.queries]))
+        queries = [query for job in jobs for query in job.queries]
+        predictions = iter(passes.submit(served.predictor.predict, queries).result())
         for job in jobs:
             batch = PredictionBatch([next(predictions) for _ in job.queries], served)
             if job.future.set_running_or_notify_cancel():

@@ -2,9 +2,9 @@
 
 One thread collects the waiting changes, applies them in one database transaction, which is flushed to disk, and
 resolves their futures. Changes that arrive at the same time thus share one flush, but a transaction takes no
-further change after a short time. Whose changes have taken the least time is served first, so that whoever sends
-many changes, or large ones, holds up nobody but itself. A change that is refused writes nothing and does not affect
-the others. A prediction that begins later reads the quarantine from the database (`model_holder`).
+further change after a short time. Whose changes have taken the least CPU time is served first, so that whoever
+sends many changes, or large ones, holds up nobody but itself. A change that is refused writes nothing and does not
+affect the others. A prediction that begins later reads the quarantine from the database (`model_holder`).
 
 What a transaction leaves to do (`Workspace.settle_requests`) is done when nothing waits, or after a second: its
 entries are safe in the ledger's outbox meanwhile. Knows nothing about HTTP.
@@ -57,8 +57,8 @@ class RequestWriter:
         self._workspace = workspace
         self._on_commit = on_commit
         self._changes: dict[str, deque[_Change]] = {}  # that wait, by their caller
-        # Start-time fair queueing: a caller's next change starts when its last one ended, in time of its own that
-        # only passes while its changes are applied; one who did nothing meanwhile has saved no time up.
+        # Start-time fair queueing: a change starts when the caller's last one ended, in a time of its own that
+        # passes while its changes use the CPU; one who did nothing for a while has saved no time up.
         self._starts: dict[str, float] = {}
         self._serving = 0.0  # start of the change that was applied last
         self._changed = threading.Condition()
@@ -133,7 +133,7 @@ class RequestWriter:
         return None
 
     def _account(self, caller: str, seconds: float) -> None:
-        """Note how long a caller's change took; those who wait for nothing and are behind are forgotten."""
+        """Note the CPU time of a caller's change; those who wait for nothing and are behind are forgotten."""
         with self._changed:
             self._starts[caller] += seconds
             self._starts = {
@@ -147,15 +147,15 @@ class RequestWriter:
         resolutions = list[Callable[[], None]]()
         try:
             with self._workspace.database.transaction() as connection:
-                began = time.monotonic()
-                ended = began
+                until = time.monotonic() + self._seconds
+                used = time.thread_time()  # waiting for the CPU or the disk is not the caller's doing
                 while len(changes) < _MAX_CHANGES and (next_change := self._next_change()) is not None:
                     caller, change = next_change
                     changes.append(change)
                     resolutions.append(_apply(change, connection))
-                    before, ended = ended, time.monotonic()
-                    self._account(caller, ended - before)
-                    if ended - began >= self._seconds:
+                    before, used = used, time.thread_time()
+                    self._account(caller, used - before)
+                    if time.monotonic() >= until:
                         break
         except Exception as error:
             for change in changes:

@@ -37,6 +37,7 @@ _MIN_BATCH_IMAGES = 64  # the quarantine is determined once per batch, so small 
 _LOOKUP_THREADS = 4
 _QUEUE_PLACES = 16  # of plans, and of large bodies, that wait
 _MAX_DECODERS = 4  # threads; what they may hold in memory is limited by pixels
+_DECODERS_NICER = 4  # than predictions: large images come after small ones, but before derivations
 _UPLOADS = 4  # of the largest size, which may be in memory at the same time
 _UPLOADS_OF_A_KEY = 2  # of those
 _POLL_SECONDS = 0.5  # between two checks for generations and requests from other processes
@@ -88,7 +89,7 @@ class Service:
             max_pixels=max_pixels,
             budget=Budget(max(int(self.config.max_waiting_megapixels * 1e6), KEPT_WEIGHT * max_pixels)),
             threads=min(workers, _MAX_DECODERS),
-            nice=self.config.prediction_nice,
+            nice=self.config.prediction_nice + _DECODERS_NICER,
         )
         self.payload_format = payload_format(self.workspace.config)
         self.payload_reader = PayloadReader(

@@ -282,8 +282,8 @@ class Workspace:
         If another process is writing, the entries stay in the outbox until it, or the next one, appends them.
         """
         self.database.erase()
-        with contextlib.suppress(LockedError), self.writing(command, wait=0):
-            pass
+        with contextlib.suppress(LockedError), self._lock.held(command, wait=0), self.database.writer_lock(0):
+            self.ledger.flush()
 
     def upgrade(self) -> tuple[str, str]:
         """Bring the database to the tables of this version; returns the versions before and after.
