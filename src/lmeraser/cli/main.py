@@ -1,20 +1,22 @@
 """The command line: one command per verb, assembled from `commands`.
 
-Every command that prints a report takes ``--json``. An `LmeraserError` is printed as one message (what is wrong,
-the value, the next step) with exit status 2, or 1 if evidence does not verify. An audit, residue scan or self-test
+``-w`` may stand before the verb and after it. An `LmeraserError` is printed as one message (what is wrong, the
+value, the next step) with exit status 2, or 1 if evidence does not verify. An audit, residue scan or self-test
 that fails exits with 1, a residue scan for an id that is too short to tell with 3. An interrupted command exits
-with 130 and can be run again. Heavy modules are imported inside the commands, so that ``--help`` is fast.
+with 130 and can be run again. Heavy modules are imported inside the commands, and a command is built when it is
+named.
 """
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from lmeraser._version import __version__
+from lmeraser.cli.building import LazyCommands, WorkspaceCommand, WorkspaceGroup
 from lmeraser.cli.commands import (
     deletion,
     evidence,
@@ -30,12 +32,10 @@ from lmeraser.cli.commands.base import global_options
 from lmeraser.core.terminal import echo, printable
 from lmeraser.errors import LmeraserError, StoppedError
 
-app = typer.Typer(
-    help="Exact unlearning for image classifiers built on large frozen backbones.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
+_HELP = "Exact unlearning for classifiers built on large frozen backbones."
+_WITHOUT_WORKSPACE = {model.demo, public.pretrain, public.convert, evidence.verify}
+
+app = typer.Typer(help=_HELP, no_args_is_help=True, pretty_exceptions_enable=False)
 for _command in (
     *(model.demo, workspace.init, workspace.add, workspace.classes, workspace.config, workspace.status),
     *(model.train, model.predict, model.evaluate, model.draw, model.doctor),
@@ -44,37 +44,44 @@ for _command in (
     *(evidence.ledger, evidence.verify, evidence.residue, workspace.purge, workspace.upgrade),
     *(recovery.backup, recovery.restore, recovery.replay, exports.export),
 ):
-    app.command()(_command)
-app.command(hidden=True)(recovery.reapply)  # the name of 0.1
+    app.command(cls=None if _command in _WITHOUT_WORKSPACE else WorkspaceCommand)(_command)
+app.command(hidden=True, cls=WorkspaceCommand)(recovery.reapply)  # the name of 0.1
 
-_requests = typer.Typer(help="List, accept and cancel deletion requests.", invoke_without_command=True)
+_requests = typer.Typer(
+    cls=WorkspaceGroup, invoke_without_command=True, help="List, accept and cancel deletion requests."
+)
 _requests.callback()(deletion.requests)
-_requests.command()(deletion.accept)
-_requests.command()(deletion.cancel)
+_requests.command(cls=WorkspaceCommand)(deletion.accept)
+_requests.command(cls=WorkspaceCommand)(deletion.cancel)
 app.add_typer(_requests, name="requests")
 
-_exports = typer.Typer(help="List copies of the model outside; note recalls.", invoke_without_command=True)
+_exports = typer.Typer(
+    cls=WorkspaceGroup, invoke_without_command=True, help="List copies of the model outside; note recalls."
+)
 _exports.callback()(exports.exports)
-_exports.command()(exports.tell)
-_exports.command()(exports.confirm)
+_exports.command(cls=WorkspaceCommand)(exports.tell)
+_exports.command(cls=WorkspaceCommand)(exports.confirm)
 app.add_typer(_exports, name="exports")
 
 _experiments = typer.Typer(help="Reproduce the paper's comparison of methods.", no_args_is_help=True)
 _experiments.command()(experiments.run)
 _experiments.command("list")(experiments.list_experiments)
+_experiments.command()(experiments.compare)
 app.add_typer(_experiments, name="experiments")
 
-_keys = typer.Typer(help="List, create and revoke API keys of the HTTP service.", invoke_without_command=True)
+_keys = typer.Typer(
+    cls=WorkspaceGroup, invoke_without_command=True, help="List, create and revoke API keys of the HTTP service."
+)
 _keys.callback()(service.keys)
-_keys.command()(service.create)
-_keys.command()(service.revoke)
+_keys.command(cls=WorkspaceCommand)(service.create)
+_keys.command(cls=WorkspaceCommand)(service.revoke)
 app.add_typer(_keys, name="keys")
 
 
 def main() -> None:
     """Run the command line; the only place where errors are turned into messages."""
     try:
-        status = app(standalone_mode=False)
+        status = _command_line()(prog_name="lmeraser", standalone_mode=False)
         if status == StoppedError.exit_code:  # typer turns an interruption into this status without a message
             raise KeyboardInterrupt
     except LmeraserError as error:
@@ -94,6 +101,15 @@ def main() -> None:
         error.show()
         status = error.exit_code
     sys.exit(status or 0)
+
+
+def _command_line() -> Any:
+    """The command line of ``app``, which builds only the command that is named."""
+    shell = typer.Typer(help=_HELP, no_args_is_help=True, pretty_exceptions_enable=False)
+    shell.callback()(_options)
+    group: Any = typer.main.get_command(shell)
+    group.commands = LazyCommands(app)
+    return group
 
 
 def _print_version(requested: bool) -> None:

@@ -12,7 +12,8 @@ ConstituentKind = Literal["prompt_head", "head", "network", "tokens", "mapping",
 class Section(BaseModel):
     """Base class of all sections: immutable; unknown keys are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    # Deferred, because what checks a section is built once more as a part of what checks all of them.
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
 
 class PromptConfig(Section):

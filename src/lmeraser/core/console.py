@@ -2,31 +2,23 @@
 
 On a terminal, progress is a bar with an estimate of the time left; elsewhere (a log, a pipe) it is a line every
 ten seconds. Reports are printed as tables; `--json` bypasses this module. Single lines are printed by `terminal`.
+The table library is loaded when it is used.
 """
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Collection, Mapping, Sequence
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Any, Self
 
-from rich import box
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.table import Table
+from lmeraser.core.terminal import echo, printable
 
-from lmeraser.core.terminal import printable
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
 
 _LOG_INTERVAL = 10.0  # seconds
 _UNITS = ((86400, "days"), (3600, "h"), (60, "min"), (1, "s"))
@@ -36,18 +28,7 @@ class Display:
     """A `lmeraser.core.progress.Progress` that draws on standard error; a context manager."""
 
     def __init__(self) -> None:
-        self._console = _console(stderr=True)
-        self._bars = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left:"),
-            TimeRemainingColumn(),
-            console=self._console,
-            transient=True,
-        )
+        self._bars = _progress_bars() if sys.stderr.isatty() else None
         self._task: TaskID | None = None
         self._step = ""
         self._started = time.monotonic()
@@ -55,14 +36,14 @@ class Display:
         self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
-        if self._console.is_terminal:
+        if self._bars is not None:
             self._bars.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._console.is_terminal:
+        if self._bars is not None:
             self._bars.stop()
 
     def __call__(self, step: str, done: int, total: int | None) -> None:
@@ -71,7 +52,7 @@ class Display:
         with self._lock:
             if step != self._step:
                 self._begin(step, total)
-            if self._task is not None:
+            if self._bars is not None and self._task is not None:
                 self._bars.update(self._task, completed=done, total=total)
             elif time.monotonic() - self._logged >= _LOG_INTERVAL:
                 self._log(done, total)
@@ -80,7 +61,7 @@ class Display:
         self._step = step
         self._started = time.monotonic()
         self._logged = self._started
-        if self._console.is_terminal:
+        if self._bars is not None:
             if self._task is not None:
                 self._bars.remove_task(self._task)
             self._task = self._bars.add_task(step, total=total)
@@ -89,17 +70,32 @@ class Display:
         self._logged = time.monotonic()
         elapsed = self._logged - self._started
         left = f", about {elapsed * (total - done) / done:.0f} s left" if total and done else ""
-        self._console.print(f"{self._step}: {done} of {total or 'unknown'}{left}", highlight=False)
+        echo(f"{self._step}: {done} of {total or 'unknown'}{left}", err=True)
+
+
+def _progress_bars() -> Progress:
+    from rich import progress
+
+    return progress.Progress(
+        progress.SpinnerColumn(),
+        progress.TextColumn("{task.description}", markup=False),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        progress.TimeElapsedColumn(),
+        progress.TextColumn("left:"),
+        progress.TimeRemainingColumn(),
+        console=_console(stderr=True),
+        transient=True,
+    )
 
 
 def print_facts(title: str, facts: Mapping[str, object]) -> None:
-    """Print a table of names and values."""
-    table = Table(
-        title=printable(title), title_justify="left", show_header=False, box=box.SIMPLE_HEAD, pad_edge=False
-    )
+    """Print a table of names and values, without those that are empty (`is_empty`)."""
+    shown = {name: value for name, value in facts.items() if not is_empty(value)}
+    table = _table(title, show_header=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
-    for name, value in facts.items():
+    for name, value in shown.items():
         table.add_row(printable(name), format_value(value))
     _console().print(table)
 
@@ -107,7 +103,7 @@ def print_facts(title: str, facts: Mapping[str, object]) -> None:
 def print_rows(
     title: str, header: Sequence[str], rows: Sequence[Sequence[object]], *, unfolded: Collection[str] = ()
 ) -> None:
-    """Print a table with a header.
+    """Print a table with a header; a title that says so where there are no rows.
 
     Args:
         title: above the table.
@@ -115,17 +111,36 @@ def print_rows(
         rows: one value per column.
         unfolded: names of columns whose values are never broken into several lines.
     """
-    table = Table(title=printable(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    if not rows:
+        echo(f"no {title}")
+        return
+    table = _table(title)
     for index, name in enumerate(header):
-        numeric = bool(rows) and all(isinstance(row[index], (int, float)) for row in rows)
+        numeric = all(isinstance(row[index], (int, float)) for row in rows)
         table.add_column(name, justify="right" if numeric else "left", overflow="fold", no_wrap=name in unfolded)
     for row in rows:
         table.add_row(*(format_value(value) for value in row))
     _console().print(table)
 
 
+def is_empty(value: object) -> bool:
+    """Whether a value says nothing: None, no text, or no items."""
+    return value is None or (isinstance(value, (str, Mapping, list, tuple)) and not value)
+
+
+def _table(title: str, *, show_header: bool = True) -> Any:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    return Table(
+        title=printable(title), title_justify="left", show_header=show_header, box=SIMPLE_HEAD, pad_edge=False
+    )
+
+
 def _console(*, stderr: bool = False) -> Console:
     """A console that takes nothing in a value for its own markup."""
+    from rich.console import Console
+
     return Console(stderr=stderr, markup=False, emoji=False)
 
 
