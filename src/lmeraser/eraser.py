@@ -357,7 +357,7 @@ class Eraser:
         exported = LedgerHead.read(Path(head)) if head is not None else None
         requests, entries, copies = workspace.with_ledger(head=exported)
         served = workspace.generations.current()
-        digest = served.model_digest if served else None
+        digest = served.public_digest if served else None
         found = differences(entries, workspace.records.commitments.by_entry(), digest)
         found += request_differences(entries, {request.id: request.on_record() for request in requests})
         found += copy_differences(entries, copies)

@@ -27,12 +27,13 @@ from lmeraser.core.atomic_files import TEMPORARY
 from lmeraser.core.digests import Digest, canonical_json
 from lmeraser.core.progress import Progress
 from lmeraser.core.time import to_text
-from lmeraser.errors import RequestConflictError, VerificationError
+from lmeraser.errors import InputError, RequestConflictError, VerificationError
 from lmeraser.evidence.certificate import (
     CLAIM,
     FORMAT,
     NOT_COVERED,
-    PAYLOAD_TYPE,
+    PAYLOAD_TYPE_1,
+    PREDICATE_TYPE,
     claim,
     issue,
     render,
@@ -41,6 +42,7 @@ from lmeraser.evidence.certificate import (
 )
 from lmeraser.evidence.dsse import Envelope, PublicKey, SigningKey
 from lmeraser.evidence.hash_chain import Entry, check
+from lmeraser.evidence.in_toto import InTotoStatement, Subject
 from lmeraser.pipeline.executors.base import Fetch, TuneResult, TuneTask
 
 CONFIG = parse({"partition": {"clusters": 4, "sample_size": 12}})
@@ -132,8 +134,8 @@ def test_what_a_deletion_writes_verifies_and_tells_what_was_done(eraser: Eraser,
     assert facts["counts"] == counts(2, 0, 38)
     again = {name for name, digest in new.items() if digest not in old.values()}
     assert facts["model"] == {
-        "digest_before": before.model_digest,
-        "digest_after": after.model_digest,
+        "digest_before": before.public_digest,
+        "digest_after": after.public_digest,
         "generation": 1,
         "clusters": len(after.clusters),
         "partition_derived_again": sampled,
@@ -290,12 +292,12 @@ def test_before_the_first_training_a_certificate_tells_of_no_model(tmp_path: Pat
 
 def test_requests_carried_out_together_have_a_certificate_each(eraser: Eraser) -> None:
     ids = ordinary(eraser)[:3]
-    before = eraser.model_digest
+    before = eraser.workspace.generations.require().public_digest
     wishes = [eraser.request(ids=[record_id], regulation="ccpa") for record_id in ids]
     every = [checked(eraser, path).facts for path in eraser.unlearn().certificates]
     assert {facts["request"]["id"] for facts in every} == {wish.id for wish in wishes}
     assert {facts["model"]["digest_before"] for facts in every} == {before}
-    assert {facts["model"]["digest_after"] for facts in every} == {eraser.model_digest}
+    assert {facts["model"]["digest_after"] for facts in every} == {eraser.status().manifest_digest}
     assert [facts["counts"]["records_deleted"] for facts in every] == [1, 1, 1]
     assert len({facts["ledger"]["entries"] for facts in every}) == 3
 
@@ -467,36 +469,76 @@ def resigned(one: Checked, key: SigningKey, **changes: dict[str, Any]) -> tuple[
     said = json.loads(json.dumps(one.facts))
     for part, fields in changes.items():
         said[part] = {**said[part], **fields} if isinstance(said[part], dict) else fields
-    return issue(said, key).to_bytes(), said
+    return signed(said, key).to_bytes(), said
+
+
+def signed(facts: dict[str, Any], key: SigningKey) -> Envelope:
+    """The envelope of a statement in the format that it says it has, well-formed or not."""
+    if facts.get("format") == 1:
+        return key.sign(canonical_json(facts), payload_type=PAYLOAD_TYPE_1)
+    try:
+        return issue(facts, key)
+    except (KeyError, TypeError, InputError):  # it has no generation or no entry to tell of
+        subjects = InTotoStatement.parse(Envelope.parse(GOLDEN_2).payload).subjects
+        return InTotoStatement(subjects, PREDICATE_TYPE, facts).sign(key)
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("number", "changes", "told"),
     [
-        ({"audit": {"differences": ["cluster 1"]}}, "lists differences"),
-        ({"audit": {"identical": False, "differences": ["cluster 1"]}}, "found differences"),
-        ({"audit": {"model_digest": named("another")}}, "another model"),
-        ({"audit": {"records": 7}}, "other records"),
-        ({"audit": {"clusters": 99}}, "other clusters"),
-        ({"counts": {"records_deleted": 500}}, "in two ways"),
-        ({"counts": {"records_retained": None}}, "of a model and of none"),
-        ({"counts": {"names_already_deleted": -1}}, "negative"),
-        ({"model": {"digest_after": None}}, "of a model and of none"),
-        ({"model": {"digest_before": NEW.model_digest}}, "the model is the same"),
-        ({"purged": {"artifacts": [named("new tensors")]}}, "what was purged is served"),
+        *(
+            (number, changes, told)
+            for number in (1, 2)
+            for changes, told in [
+                ({"audit": {"differences": ["cluster 1"]}}, "lists differences"),
+                ({"audit": {"identical": False, "differences": ["cluster 1"]}}, "found differences"),
+                ({"audit": {"model_digest": named("another")}}, "another model"),
+                ({"audit": {"records": 7}}, "other records"),
+                ({"audit": {"clusters": 99}}, "other clusters"),
+                ({"counts": {"records_deleted": 500}}, "in two ways"),
+                ({"counts": {"records_retained": None}}, "of a model and of none"),
+                ({"counts": {"names_already_deleted": -1}}, "negative"),
+                ({"model": {"digest_after": None}}, "of a model and of none"),
+            ]
+        ),
+        (1, {"model": {"digest_before": NEW.model_digest}}, "the model is the same"),
+        (2, {"model": {"digest_before": NEW.public_digest}}, "the model is the same"),
+        (1, {"purged": {"artifacts": [named("new tensors")]}}, "what was purged is served"),
     ],
 )
-def test_a_certificate_that_contradicts_itself_is_not_verified(changes: dict[str, Any], told: str) -> None:
-    golden = Checked(FOLDER / "certificate-1.json", GOLDEN, GOLDEN_FACTS)
-    data, _ = resigned(golden, KEY, **changes)
+def test_a_certificate_that_contradicts_itself_is_not_verified(
+    number: int, changes: dict[str, Any], told: str
+) -> None:
+    data, _ = resigned(golden_of(number), KEY, **changes)
     with pytest.raises(VerificationError, match=told):
         verify(data, KEY.public)
+
+
+def golden_of(number: int) -> Checked:
+    path = FOLDER / f"certificate-{number}.json"
+    return Checked(path, path.read_bytes(), verify(path.read_bytes(), KEY.public))
+
+
+@pytest.mark.parametrize("subjects", [[], [Subject("generation 1", named("other"))], [Subject("x", named("y"))]])
+def test_a_statement_about_other_subjects_is_refused(subjects: list[Subject]) -> None:
+    right = InTotoStatement.parse(Envelope.parse(GOLDEN_2).payload)
+    for changed in (
+        InTotoStatement((*subjects, *right.subjects[1:]), PREDICATE_TYPE, right.predicate),
+        InTotoStatement(right.subjects, "urn:lmeraser:predicate:deletion:3", right.predicate),
+    ):
+        with pytest.raises(VerificationError, match="Unsupported certificate format"):
+            verify(changed.sign(KEY).to_bytes(), KEY.public)
 
 
 def retold(golden: bytes, **bodies: dict[str, Any] | None) -> list[Entry]:
     """The entries of a ledger but the last, some with other bodies; None: without the entry of this kind."""
     entries = [entry for entry in check(golden)[:-1] if bodies.get(entry.kind, {}) is not None]
-    return [Entry(0, None, e.time, e.kind, {**e.body, **(bodies.get(e.kind) or {})}) for e in entries]
+    return [Entry(0, None, e.time, e.kind, retold_body(e, bodies.get(e.kind) or {})) for e in entries]
+
+
+def retold_body(entry: Entry, changes: dict[str, Any]) -> dict[str, Any]:
+    """The body of an entry with other values for those of these fields that it has."""
+    return {**entry.body, **{name: value for name, value in changes.items() if name in entry.body}}
 
 
 @pytest.mark.parametrize(
@@ -509,21 +551,23 @@ def retold(golden: bytes, **bodies: dict[str, Any] | None) -> list[Entry]:
         ({"deleted": {"requests": []}}, "no entry deletes"),
         ({"request": None}, "no entry accepts"),
         ({"request": {"due": "2099-01-01T00:00:00Z"}}, "no entry accepts"),
-        ({"generation": {"model": named("another")}}, "another one"),
+        ({"generation": {"model": named("another"), "manifest": named("another")}}, "another one"),
         ({"generation": {"records": 30}}, "another one"),
         ({"generation": None}, "another one"),
         ({"added": {"records": 520}}, "510 records are held"),
         ({"added": None}, "records are held"),
     ],
 )
+@pytest.mark.parametrize("number", [1, 2])
 def test_a_certificate_that_contradicts_its_ledger_is_not_verified(
-    bodies: dict[str, dict[str, Any] | None], told: str
+    bodies: dict[str, dict[str, Any] | None], told: str, number: int
 ) -> None:
     """The certificate names the forged ledger's head, and the ledger the certificate: both are whole."""
-    forged = [*check(chain(retold((FOLDER / "ledger-1").read_bytes(), **bodies)))]
-    golden = Checked(FOLDER / "certificate-1.json", GOLDEN, GOLDEN_FACTS)
+    forged = [*check(chain(retold((FOLDER / f"ledger-{number}").read_bytes(), **bodies)))]
+    golden = golden_of(number)
     head = {"entries": len(forged), "digest": forged[-1].digest}
-    data, said = resigned(golden, KEY, ledger=head)
+    said = {**golden.facts, "ledger": head}
+    data = signed(said, KEY).to_bytes()
     assert verify(data, KEY.public) == said
     body = {"request": REQUEST, "certificate": Digest.of(Envelope.parse(data).payload)}
     ledger = chain([*forged, Entry(0, None, to_text(NOW), "completed", body)])
@@ -596,6 +640,8 @@ def test_there_is_one_way_to_write_a_signature_and_a_payload() -> None:
 GOLDEN = (FOLDER / "certificate-1.json").read_bytes()
 GOLDEN_KEY = PublicKey.read(FOLDER / "signing.pub")
 GOLDEN_FACTS = verify(GOLDEN, GOLDEN_KEY)
+GOLDEN_2 = (FOLDER / "certificate-2.json").read_bytes()
+GOLDEN_FACTS_2 = verify(GOLDEN_2, GOLDEN_KEY)
 PLACES = st.integers(0, len(GOLDEN))
 
 
@@ -638,10 +684,10 @@ def test_an_envelope_nested_too_deep_is_refused() -> None:
 def test_another_key_another_type_and_another_format_are_refused() -> None:
     stranger, payload = SigningKey.new(), canonical_json(GOLDEN_FACTS)
     for envelope in (
-        stranger.sign(payload, payload_type=PAYLOAD_TYPE),
+        stranger.sign(payload, payload_type=PAYLOAD_TYPE_1),
         KEY.sign(payload, payload_type="application/json"),
-        KEY.sign(canonical_json({**GOLDEN_FACTS, "format": FORMAT + 1}), payload_type=PAYLOAD_TYPE),
-        KEY.sign(canonical_json({}), payload_type=PAYLOAD_TYPE),
+        KEY.sign(canonical_json({**GOLDEN_FACTS, "format": FORMAT + 1}), payload_type=PAYLOAD_TYPE_1),
+        KEY.sign(canonical_json({}), payload_type=PAYLOAD_TYPE_1),
     ):
         with pytest.raises(VerificationError):
             verify(envelope.to_bytes(), GOLDEN_KEY)
@@ -650,7 +696,7 @@ def test_another_key_another_type_and_another_format_are_refused() -> None:
 
 
 def test_the_signature_of_one_certificate_does_not_fit_another() -> None:
-    other = issue({**GOLDEN_FACTS, "counts": {}}, KEY)
+    other = signed({**GOLDEN_FACTS, "counts": {}}, KEY)
     mine = Envelope.parse(GOLDEN)
     for mixed in (
         Envelope(other.payload, mine.payload_type, mine.key_id, mine.signature),
@@ -735,7 +781,7 @@ def test_verify_prints_the_certificate_and_ends_with_0(run: Run, eraser: Eraser,
 
 def test_evidence_that_does_not_hold_ends_with_1(run: Run, tmp_path: Path) -> None:
     values = json.loads(GOLDEN)
-    values["payload"] = json.loads(issue({**GOLDEN_FACTS, "counts": {}}, KEY).to_bytes())["payload"]
+    values["payload"] = json.loads(signed({**GOLDEN_FACTS, "counts": {}}, KEY).to_bytes())["payload"]
     (tmp_path / "tampered.json").write_text(json.dumps(values))
     (tmp_path / "cut.json").write_bytes(GOLDEN[:-9])
     (tmp_path / "other.pub").write_bytes(SigningKey.new().public.pem)
@@ -794,7 +840,7 @@ def test_verifying_loads_neither_torch_nor_numpy_nor_sqlalchemy_and_needs_no_wor
 )
 def test_signed_nonsense_is_refused(payload: bytes) -> None:
     key = SigningKey.new()
-    data = key.sign(payload, payload_type=PAYLOAD_TYPE).to_bytes()
+    data = key.sign(payload, payload_type=PAYLOAD_TYPE_1).to_bytes()
     with pytest.raises(VerificationError, match=r"Unsupported certificate format: .*format 1"):
         verify(data, key.public)
 
@@ -805,4 +851,4 @@ def test_a_signed_statement_that_lacks_a_part_or_holds_it_wrong_is_refused(name:
     without = {other: value for other, value in GOLDEN_FACTS.items() if other != name}
     for facts in (without, {**GOLDEN_FACTS, name: [[]]}, {**GOLDEN_FACTS, "more": 1}):
         with pytest.raises(VerificationError):
-            verify(issue(facts, key).to_bytes(), key.public)
+            verify(signed(facts, key).to_bytes(), key.public)

@@ -68,6 +68,11 @@ STORED: list[tuple[Event, str, str]] = [
         f'{{"generation":0,"model":"{D}","records":9}}',
     ),
     (
+        GenerationPublished(generation=0, manifest=Digest(D), records=9),
+        "generation",
+        f'{{"generation":0,"manifest":"{D}","records":9}}',
+    ),
+    (
         ModelExported(export="e", generation=2, format="folder", manifest=Digest(D)),
         "exported",
         f'{{"export":"e","format":"folder","generation":2,"manifest":"{D}"}}',
@@ -161,7 +166,9 @@ def test_only_entries_of_the_wanted_types_are_parsed() -> None:
         ("deleted", {"requests": ["r"], "removed": {"1\n": []}}, r"removed\.1"),
         ("deleted", {"requests": ["r"], "removed": {"1": [D, "no"]}}, r"removed\.1\.1: "),
         ("deleted", {"requests": "r", "removed": {}}, "requests: "),
-        ("generation", {"generation": 0, "model": None, "records": 1}, "model: "),
+        ("generation", {"generation": 0, "model": "no", "records": 1}, "model: "),
+        ("generation", {"generation": 0, "model": None, "records": 1}, "fields: "),
+        ("generation", {"generation": 0, "model": D, "manifest": D, "records": 1}, "fields: "),
         ("restored", {"entries": 1.0}, "entries: "),
         ("workspace", {"format": 1}, "key: "),
     ],

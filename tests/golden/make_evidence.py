@@ -49,9 +49,8 @@ def model(generation: int, partition: str, artifacts: list[str]) -> Model:
     def result(name: str) -> StageResult:
         return StageResult(key=named(f"key of {name}"), artifact=named(name), fingerprint=named("environment"))
 
-    return Model(
+    made = Model(
         generation=generation,
-        parent=named("parent") if generation else None,
         settings={"seed": 0},
         classes=("cat", "dog"),
         backbone=named("backbone"),
@@ -62,7 +61,10 @@ def model(generation: int, partition: str, artifacts: list[str]) -> Model:
             for n, name in enumerate(artifacts)
         ),
         revision=generation + 1,
+        nonce="00" * 32,
     )
+    vars(made)["public_digest"] = named(f"manifest of generation {generation}")  # later versions add fields
+    return made
 
 
 OLD = model(0, "old partition", ["kept", "old tensors", "older tensors"])
@@ -86,7 +88,9 @@ def request() -> Request:
         asked="2026-01-28T00:00:00Z",
         duplicates=2,
         near_duplicates=0,
-        before=ModelSnapshot(OLD.model_digest, OLD.generation, OLD.partition.key, artifacts, (1, 2)),
+        before=ModelSnapshot(
+            OLD.model_digest, OLD.generation, OLD.partition.key, artifacts, (1, 2), OLD.public_digest
+        ),
     )
 
 
@@ -98,7 +102,7 @@ def extended(entries: list[Entry], event: Event) -> list[Entry]:
 
 def published(model: Model) -> GenerationPublished:
     """The event that a ledger records for a generation."""
-    return GenerationPublished(generation=model.generation, model=model.model_digest, records=model.records)
+    return GenerationPublished(generation=model.generation, manifest=model.public_digest, records=model.records)
 
 
 def make() -> dict[str, bytes]:

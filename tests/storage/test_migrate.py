@@ -72,7 +72,7 @@ def test_an_older_workspace_is_refused_until_it_is_upgraded(
     filled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run
 ) -> None:
     with Eraser(filled) as eraser:
-        digest, images = eraser.model_digest, eraser.workspace.records.payloads(eraser.record_ids())
+        digest, images = eraser.status().manifest_digest, eraser.workspace.records.payloads(eraser.record_ids())
     version = migrate.VERSION
     later(tmp_path, monkeypatch)
     refused = run("-w", filled, "status")
@@ -88,7 +88,7 @@ def test_an_older_workspace_is_refused_until_it_is_upgraded(
         eraser.unlearn(ids=["digit-0003"])  # what belongs to the record still goes with it
         assert eraser.audit().identical
         assert eraser.check_ledger().sound
-        assert eraser.workspace.generations.require().parent == digest
+        assert eraser.workspace.generations.require().previous == digest
         with eraser.workspace.database.reading() as connection:
             colours = connection.exec_driver_sql("SELECT DISTINCT colour FROM records").all()
             left = connection.exec_driver_sql("SELECT count(*) FROM images").scalar_one()

@@ -126,7 +126,7 @@ def test_the_ledger_goes_on_and_numbers_of_generations_as_well(lost: Path, old: 
     assert [kind for kind, _ in kinds] == ["restored", "generation"]
     with opened(old) as eraser:
         after = eraser.workspace.generations.require()
-    assert (before.generation, after.generation, after.parent) == (2, 3, before.model_digest)
+    assert (before.generation, after.generation, after.previous) == (2, 3, before.public_digest)
 
 
 def test_carrying_out_again_is_harmless_to_repeat(lost: Path, old: Path) -> None:

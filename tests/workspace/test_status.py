@@ -32,6 +32,7 @@ def test_after_training(eraser: Eraser) -> None:
     assert "12 private records" in status.fitted_on
     wanted = {
         "model_digest",
+        "manifest_digest",
         "generation",
         "records",
         "clusters",

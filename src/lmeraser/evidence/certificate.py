@@ -4,11 +4,12 @@ A certificate states what was requested, what was done, what is claimed and what
 
 Steps of issuing, after the new generation is served and the old one is purged:
 1. state the facts as JSON (`lmeraser.unlearning.certify`);
-2. sign their canonical JSON (`dsse`);
+2. sign them as the predicate of an in-toto statement (`in_toto`);
 3. write the envelope and its rendering as text, then record the payload's digest in the ledger.
 Steps of verification, which need neither the workspace nor private data nor torch:
 1. the envelope's signature is by the given key, over these bytes;
-2. the payload is a statement of a format that this version knows, and does not contradict itself;
+2. the payload is a statement of a format that this version knows, and does not contradict itself: format 2 is an
+   in-toto statement (`in_toto`) about the served generation and the ledger's last entry, format 1 a JSON object;
 3. where a ledger is given: it is a chain that contains the entry named by the certificate, and after it the entry
    that names this certificate; it begins with the key that signed, and what it records of the request, of the
    models before and after, and of the number of records is what the certificate says.
@@ -29,6 +30,7 @@ from lmeraser.core.digests import Digest, canonical_json, parse_json
 from lmeraser.core.terminal import printable
 from lmeraser.core.time import from_text
 from lmeraser.errors import VerificationError
+from lmeraser.evidence import in_toto
 from lmeraser.evidence.dsse import Envelope, PublicKey, SigningKey
 from lmeraser.evidence.entries import (
     GenerationPublished,
@@ -41,8 +43,11 @@ from lmeraser.evidence.entries import (
 )
 from lmeraser.evidence.hash_chain import Entry, LedgerHead, check
 from lmeraser.evidence.reconcile import records_held
+from lmeraser.evidence.in_toto import InTotoStatement, Subject
 
-PAYLOAD_TYPE = "application/vnd.lmeraser.deletion+json"
+from lmeraser.evidence.verification_result import generation_subject
+PAYLOAD_TYPE_1 = "application/vnd.lmeraser.deletion+json"
+PREDICATE_TYPE = "urn:lmeraser:predicate:deletion:2"  # its JSON Schema is docs/schemas/deletion-2.json
 FORMAT = 2  # that is issued; 1 is that of version 0.1, and verified as well
 
 _CLAIM_OF_MODEL = (
@@ -122,6 +127,7 @@ class RecordCounts(RecordCounts1):
 
 class _ModelFacts(_Part):
     digest_before: Digest | None
+    # In format 2, digests of manifests, which have a random nonce: with those of models guesses could be tested.
     digest_after: Digest | None
     generation: int | None
     clusters: int
@@ -140,7 +146,9 @@ class ModelFacts1(_ModelFacts):
 class ModelFacts(_ModelFacts):
     """The served model before and after the deletion, and what was derived again in between.
 
-    It counts clusters and names none: the number of a cluster may stand for the one record that was in it.
+    The digests are those by which the ledger names generations: of their manifests, which have a random nonce and
+    go with them; where version 0.1 made the generation, of the model. It counts clusters and names none: the number
+    of a cluster may stand for the one record that was in it.
     """
 
     clusters_tuned_again: int
@@ -230,9 +238,6 @@ class Statement(_Statement):
     audit: AuditFacts | None
 
 
-_STATEMENTS: dict[object, type[Statement1 | Statement]] = {1: Statement1, FORMAT: Statement}
-
-
 def claim(duplicates: int | None) -> str:
     """What a certificate claims.
 
@@ -251,7 +256,19 @@ def issue(facts: Mapping[str, Any], key: SigningKey) -> Envelope:
         facts: the statement's fields, as JSON values (`Statement`).
         key: the workspace's signing key.
     """
-    return key.sign(canonical_json(facts), payload_type=PAYLOAD_TYPE)
+    return InTotoStatement(_subjects(facts), PREDICATE_TYPE, facts).sign(key)
+
+
+def _subjects(facts: Mapping[str, Any]) -> tuple[Subject, ...]:
+    """What a statement of format 2 is about: the served generation, if there is one, and the ledger's last entry."""
+    model, ledger = facts["model"], facts["ledger"]
+    served = (
+        [generation_subject(model["generation"], Digest(model["digest_after"]))] if model["digest_after"] else []
+    )
+    entry = (
+        [Subject(f"ledger entry {ledger['entries'] - 1}", Digest(ledger["digest"]))] if ledger["digest"] else []
+    )
+    return (*served, *entry)
 
 
 def verify(data: bytes, key: PublicKey) -> dict[str, Any]:
@@ -267,13 +284,11 @@ def verify(data: bytes, key: PublicKey) -> dict[str, Any]:
     Raises:
         VerificationError: the key did not sign these bytes, or they are not a statement that this version knows.
     """
-    payload = key.verify(Envelope.parse(data), payload_type=PAYLOAD_TYPE)  # step 1
+    envelope = Envelope.parse(data)
+    payload_type = PAYLOAD_TYPE_1 if envelope.payload_type == PAYLOAD_TYPE_1 else in_toto.PAYLOAD_TYPE
+    payload = key.verify(envelope, payload_type=payload_type)  # step 1
     try:  # step 2
-        facts: dict[str, Any] = parse_json(payload)
-        found = facts.get("format") if isinstance(facts, dict) else None
-        if type(found) is not int or found not in _STATEMENTS:
-            raise ValueError(f"format {found!r}")
-        stated = _STATEMENTS[found].model_validate_json(payload)
+        facts, stated = _parse_1(payload) if payload_type == PAYLOAD_TYPE_1 else _parse(payload)
     except ValueError as error:  # pydantic's errors are ValueErrors
         raise VerificationError(
             "Unsupported certificate format",
@@ -286,6 +301,28 @@ def verify(data: bytes, key: PublicKey) -> dict[str, Any]:
 
 
 def _contradictions(stated: Statement1 | Statement) -> list[str]:
+def _parse_1(payload: bytes) -> tuple[dict[str, Any], Statement1]:
+    """The fields of a payload of format 1, as JSON values and checked."""
+    facts = parse_json(payload)
+    if not isinstance(facts, dict) or type(facts.get("format")) is not int or facts["format"] != 1:
+        raise ValueError(f"format {facts.get('format') if isinstance(facts, dict) else None!r}")
+    return facts, Statement1.model_validate_json(payload)
+
+
+def _parse(payload: bytes) -> tuple[dict[str, Any], Statement]:
+    """The fields of a payload of format 2, as JSON values and checked."""
+    statement = InTotoStatement.parse(payload)
+    if statement.predicate_type != PREDICATE_TYPE:
+        raise ValueError(f"predicate of type {statement.predicate_type!r}")
+    facts = dict(statement.predicate)
+    if type(facts.get("format")) is not int or facts["format"] != FORMAT:
+        raise ValueError(f"format {facts.get('format')!r}")
+    stated = Statement.model_validate_json(canonical_json(facts))
+    if statement.subjects != _subjects(facts):
+        raise ValueError("the subjects are not the generation and the entry that it tells of")
+    return facts, stated
+
+
     """What cannot be true at once in a statement, one line each."""
     counts, model, audit, purged = stated.counts, stated.model, stated.audit, stated.purged
     same = model.digest_before == model.digest_after
@@ -402,14 +439,16 @@ def _contradictions_with_ledger(facts: Mapping[str, Any], key: Digest, entries: 
     served = [event for _, event in published[-1:]]
     if model["digest_after"] is not None:
         told = (model["digest_after"], model["generation"], counts["records_retained"])
-        if [(event.model, event.generation, event.records) for event in served] != [told]:
+        if [(event.public_digest, event.generation, event.records) for event in served] != [told]:
             lines.append("the last generation that it records is another one")
         elif counts["records_retained"] != records_held(entries):
             lines.append(f"{records_held(entries)} records are held by its entries")
     elif published and published[-1][0].position > max(restored, default=-1):
         lines.append("it records a generation, and the certificate none")
     before = [event for each, event in published if each.position < entry.position]
-    if model["digest_before"] is not None and model["digest_before"] not in {event.model for event in before}:
+    if model["digest_before"] is not None and model["digest_before"] not in {
+        event.public_digest for event in before
+    }:
         lines.append("no entry before the deletion records the model before")
     return lines
 

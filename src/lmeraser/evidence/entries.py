@@ -14,9 +14,9 @@ No event holds personal data: records appear as commitments, requests by their U
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from lmeraser.core.digests import Digest
 from lmeraser.errors import InputError, VerificationError
@@ -168,13 +168,15 @@ class GenerationPublished(Event):
 
     Attributes:
         generation: its number.
-        model: digest of the model.
+        model: digest of the model, with which guesses of records can be tested; only in entries of before 0.2.
+        manifest: digest of the manifest, which has a random nonce; in all others.
         records: how many records it was derived from.
     """
 
     kind: Literal["generation"] = "generation"
     generation: _Count
-    model: Digest
+    model: Digest | None = None
+    manifest: Digest | None = None
     records: _Count
 
 
@@ -216,6 +218,23 @@ class ExportConfirmed(Event):
 
 
 class WorkspaceRestored(Event):
+    @model_validator(mode="after")
+    def _has_one_digest(self) -> Self:
+        if (self.model is None) == (self.manifest is None):
+            raise ValueError("either model or manifest is given")
+        return self
+
+    @property
+    def public_digest(self) -> Digest:
+        """What certificates call this generation."""
+        digest = self.manifest or self.model
+        assert digest is not None
+        return digest
+
+    def body(self) -> dict[str, Any]:
+        """The body of the entry, with the one digest that it has."""
+        return self.model_dump(mode="json", exclude={"kind"}, exclude_none=True)
+
     """The workspace was restored from a backup.
 
     Attributes:
@@ -277,7 +296,7 @@ def _parse(entry: Entry, event_type: type[E]) -> E:
         return event_type.model_validate({**entry.body, "kind": entry.kind})
     except ValidationError as error:
         fault = error.errors(include_url=False, include_input=False)[0]
-        field = ".".join(map(str, fault["loc"]))
+        field = ".".join(map(str, fault["loc"])) or "fields"
         raise _malformed(entry, f"{field}: {fault['msg']}") from error
     except InputError as error:  # of a digest
         raise _malformed(entry, str(error)) from error

@@ -128,13 +128,13 @@ def differences(
     Args:
         entries: of the ledger, checked.
         held: commitments of the records held now, by the entry that recorded their addition.
-        served: digest of the served model, if there is one.
+        served: public digest of the served model, if there is one.
 
     Raises:
         VerificationError: an entry has a malformed body.
     """
     found = []
-    published = [event.model for _, event in events_of(entries, GenerationPublished)]
+    published = [event.public_digest for _, event in events_of(entries, GenerationPublished)]
     latest = published[-1] if published else None
     if served is not None and served != latest:
         recorded = f"model {latest.short}" if latest else "no model"

@@ -3,13 +3,19 @@
 A model consists of the settings, the classes, the backbone's digest, the partition, a constituent for every
 cluster with members, and the global head, as far as the settings ask for them. ``model_digest`` covers exactly
 these and nothing else (no time, no salt, no sizes), so that models of different workspaces can be compared. The
-manifest also has what reports need. Knows nothing about files; `workspace.registry` keeps manifests on disk.
+manifest also has what reports need.
+
+Ledger and certificates outlive the models that they name. Whoever has the sufficient statistics of today's records
+could add a guess of a deleted record and compare the digest of the model before; so they name a generation by the
+digest of its manifest, which has a random nonce: without the manifest, which is purged with its generation, that
+digest says nothing. Knows nothing about files; `workspace.registry` keeps manifests on disk.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from functools import cached_property
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -62,7 +68,7 @@ class Model(BaseModel):
     Attributes:
         format: version of this manifest's layout.
         generation: 0, 1, 2, ...
-        parent: model digest of the generation before; None for the first.
+        parent: model digest of the generation before; only in manifests of before 0.2.
         settings: `Config.model_settings`.
         classes: class names in the order of the labels.
         backbone: digest of the frozen network.
@@ -73,13 +79,15 @@ class Model(BaseModel):
         embedding_key: digest of what quantized embeddings depend on besides the image; not part of the model, and
             called ``code_key`` in the stored manifest.
         revision: of the records that the model was derived from.
+        previous: public digest of the generation before; None for the first.
+        nonce: 32 random bytes, hexadecimal, which make the manifest's digest unpredictable; None before 0.2.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
     format: int = 1
     generation: int
-    parent: Digest | None
+    parent: Digest | None = None
     settings: dict[str, Any]
     classes: tuple[str, ...]
     backbone: Digest
@@ -89,6 +97,29 @@ class Model(BaseModel):
     clusters: tuple[Cluster, ...]
     embedding_key: Digest | None = Field(default=None, alias="code_key")
     revision: int
+    previous: Digest | None = None
+    nonce: str | None = None
+
+    @classmethod
+    def parse(cls, data: bytes) -> Self:
+        """From the bytes of a stored manifest.
+
+        Raises:
+            ValueError: they are none.
+        """
+        model = cls.model_validate_json(data)
+        if model.nonce is not None:
+            vars(model)["public_digest"] = Digest.of(data)  # of these bytes, whichever version wrote them
+        return model
+
+    def to_bytes(self) -> bytes:
+        """The bytes of the manifest."""
+        return self.model_dump_json(indent=1, by_alias=True).encode() + b"\n"
+
+    @cached_property
+    def public_digest(self) -> Digest:
+        """What ledger and certificates call it: the digest of its manifest; before 0.2, that of the model."""
+        return self.model_digest if self.nonce is None else Digest.of(self.to_bytes())
 
     @property
     def model_digest(self) -> Digest:

@@ -65,8 +65,8 @@ def statement(
             near_duplicates_held=request.near_duplicates,
         ),
         model=certificate.ModelFacts(
-            digest_before=snapshot.model if snapshot else None,
-            digest_after=model.model_digest if model else None,
+            digest_before=snapshot.public_digest if snapshot else None,
+            digest_after=model.public_digest if model else None,
             generation=model.generation if model else None,
             clusters=len(model.clusters) if model else 0,
             partition_derived_again=partition_changed,
@@ -83,7 +83,7 @@ def statement(
             records_with_image_features_and_cluster=request.records,
             database=database,
         ),
-        audit=_audit_facts(audit),
+        audit=_audit_facts(audit, model),
         ledger=certificate.LedgerFacts(entries=head.entries, digest=head.digest),
         claim=certificate.claim(request.duplicates),
         not_covered=list(certificate.NOT_COVERED),
@@ -91,7 +91,12 @@ def statement(
     return facts.model_dump(mode="json")
 
 
-def _audit_facts(report: Mapping[str, Any] | None) -> certificate.AuditFacts | None:
+def _audit_facts(report: Mapping[str, Any] | None, model: Model | None) -> certificate.AuditFacts | None:
+    """The audit's report; it names the model as the rest of the statement does."""
     if report is None:
         return None
-    return certificate.AuditFacts.model_validate({**report, "differences": list(report["differences"])})
+    same = model is not None and report["model_digest"] == model.model_digest
+    name = model.public_digest if model is not None and same else report["model_digest"]
+    return certificate.AuditFacts.model_validate(
+        {**report, "model_digest": name, "differences": list(report["differences"])}
+    )

@@ -10,6 +10,7 @@ The caller holds the writer's lock.
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import dataclass
 
 from lmeraser.core.digests import Digest
@@ -22,6 +23,8 @@ from lmeraser.unlearning.context import cached_context, training_inputs
 from lmeraser.workspace.purge import purge
 from lmeraser.workspace.session import Session
 from lmeraser.workspace.workspace import Workspace
+
+_NONCE_BYTES = 32
 
 
 @dataclass(frozen=True)
@@ -109,13 +112,12 @@ def _publish(
     served = workspace.generations.current()
     records_tuned = derivation.stage_counts["tuned_records"] * config.tuning.epochs_run
     workspace.calibration.note(config, records_tuned, derivation.tuning_seconds)
-    last, parent = _last_published(workspace, served)
+    last, previous = _last_published(workspace, served)
     statistics_key = None
     if derivation.global_head is not None:
         statistics_key = embedding_key(config, executor.backbone, executor.fingerprint)
     model = Model(
         generation=last + 1,
-        parent=parent,
         settings=config.model_settings(),
         classes=workspace.records.classes,
         backbone=executor.backbone,
@@ -125,6 +127,8 @@ def _publish(
         clusters=derivation.clusters,
         embedding_key=statistics_key,
         revision=revision,
+        previous=previous,
+        nonce=secrets.token_hex(_NONCE_BYTES),
     )
     if served is not None and _same(served, model):
         return served, False
@@ -134,14 +138,14 @@ def _publish(
 
 
 def _last_published(workspace: Workspace, served: Model | None) -> tuple[int, Digest | None]:
-    """Number and digest of the served generation, else of the ledger's last one: numbers only move forward."""
+    """Number and public digest of the served generation, else of the last on record: numbers only grow."""
     if served is not None:
-        return served.generation, served.model_digest
+        return served.generation, served.public_digest
     published = [event for _, event in events_of(workspace.ledger.entries(), GenerationPublished)]
-    return (published[-1].generation, published[-1].model) if published else (-1, None)
+    return (published[-1].generation, published[-1].public_digest) if published else (-1, None)
 
 
 def _same(served: Model, model: Model) -> bool:
-    """Whether two generations differ in nothing but their numbers and parents."""
-    ignored = {"generation", "parent"}
+    """Whether two generations differ in nothing but their numbers, predecessors and nonces."""
+    ignored = {"generation", "parent", "previous", "nonce"}
     return served.model_dump(exclude=ignored) == model.model_dump(exclude=ignored)

@@ -71,14 +71,14 @@ class Recovery:
 
     def record_generation(self, model: Model) -> None:
         """Record the served generation, unless it is the one recorded last (3)."""
-        if self._database.get_metadata(_RECORDED_GENERATION) == model.model_digest:
+        digest = model.public_digest
+        if self._database.get_metadata(_RECORDED_GENERATION) == digest:
             return
-        published = GenerationPublished(
-            generation=model.generation, model=model.model_digest, records=model.records
-        )
+        name = "model" if model.nonce is None else "manifest"
+        published = GenerationPublished(generation=model.generation, records=model.records, **{name: digest})
         with self.transaction() as connection:
             self._ledger.note(connection, published, now=self._clock())
-            self._database.set_metadata(connection, _RECORDED_GENERATION, model.model_digest)
+            self._database.set_metadata(connection, _RECORDED_GENERATION, digest)
 
 
 def forget_recorded_generation(database: Database, connection: Connection) -> None:

@@ -65,7 +65,7 @@ class Generations:
     def publish(self, model: Model) -> None:
         """Make ``model`` the served generation."""
         name = f"{model.generation:08d}.json"
-        data = model.model_dump_json(indent=1, by_alias=True).encode() + b"\n"
+        data = model.to_bytes()
         write_atomic(self._folder / name, data)
         write_atomic(self._current, f"{name} {Digest.of(data)}\n".encode())
 
@@ -102,7 +102,7 @@ def _parse(name: str, data: bytes) -> Model:
                 got=f"format {found} (this version reads {_FORMAT})",
                 next_step="upgrade lmeraser",
             )
-        return Model.model_validate_json(data)
+        return Model.parse(data)
     except (ValueError, TypeError, KeyError) as error:  # pydantic's errors are ValueErrors
         raise _corrupt(f"{name}: not a manifest") from error
 

@@ -23,7 +23,8 @@ class Status:
         classes: class names.
         generation: served generation; None before the first training, as are the following.
         model_digest: of the served model.
-        parent: digest of the generation before it.
+        manifest_digest: of its manifest, by which ledger and certificates name it; before 0.2 the model's digest.
+        parent: the same of the generation before it.
         up_to_date: whether the served model was derived from the records and settings held now.
         clusters: clusters with members.
         largest_cluster: records in the largest.
@@ -49,6 +50,7 @@ class Status:
     classes: tuple[str, ...]
     generation: int | None
     model_digest: Digest | None
+    manifest_digest: Digest | None
     parent: Digest | None
     up_to_date: bool
     clusters: int
@@ -85,7 +87,8 @@ def status(workspace: Workspace) -> Status:
         classes=workspace.records.classes,
         generation=model.generation if model else None,
         model_digest=model.model_digest if model else None,
-        parent=model.parent if model else None,
+        manifest_digest=model.public_digest if model else None,
+        parent=(model.previous or model.parent) if model else None,
         up_to_date=model is not None and up_to_date(workspace, model),
         clusters=cost.clusters,
         largest_cluster=cost.largest_cluster,

@@ -340,7 +340,7 @@ def test_a_completed_request_has_a_certificate_that_verifies(api: Running, netwo
     envelope = api.get(f"{path}/certificate", "read").content
     facts = verify(envelope, api.service.workspace.signing_key.public)
     assert facts["request"]["id"] == wanted["subject_request_id"]
-    assert facts["model"]["digest_after"] == api.get("/model").json()["model_digest"]
+    assert facts["model"]["generation"] == api.get("/model").json()["generation"]
 
 
 def test_a_request_whose_audit_failed_is_still_in_progress_for_callers(

@@ -395,7 +395,9 @@ class Requests:
             return lambda _: None
         numbers = model.cluster_numbers(self._records.derived.trie_keys(model.partition.key, ids))
         artifacts = tuple(result.artifact for result in model.stages.values())
-        common = ModelSnapshot(model.model_digest, model.generation, model.partition.key, artifacts, ())
+        common = ModelSnapshot(
+            model.model_digest, model.generation, model.partition.key, artifacts, (), model.public_digest
+        )
 
         def snapshot(selection: Selection) -> ModelSnapshot:
             clusters = {numbers[record_id] for record_id in selection.ids if record_id in numbers}

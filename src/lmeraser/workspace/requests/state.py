@@ -57,6 +57,7 @@ class ModelSnapshot:
 
     model: Digest
     generation: int
+        manifest: its public digest; None in rows of before 0.2.
     partition: Digest
     artifacts: tuple[Digest, ...]
     clusters: tuple[int, ...]
@@ -68,6 +69,12 @@ class ModelSnapshot:
     @classmethod
     def of_json(cls, values: Any) -> ModelSnapshot:
         """From what `to_json` gave."""
+    manifest: Digest | None = None
+
+    @property
+    def public_digest(self) -> Digest:
+        """What ledger and certificates call it (`Model.public_digest`)."""
+        return self.manifest or self.model
         return cls(
             model=Digest(values["model"]),
             generation=int(values["generation"]),
@@ -82,6 +89,7 @@ class Request:
     """One deletion request.
 
     The attributes are the columns of its row, and the keys of its JSON.
+            manifest=Digest(values["manifest"]) if values.get("manifest") else None,
 
     Attributes:
         id: a UUID.
