@@ -42,10 +42,10 @@ from lmeraser.evidence.entries import (
     events_of,
 )
 from lmeraser.evidence.hash_chain import Entry, LedgerHead, check
-from lmeraser.evidence.reconcile import records_held
 from lmeraser.evidence.in_toto import InTotoStatement, Subject
-
+from lmeraser.evidence.reconcile import records_held
 from lmeraser.evidence.verification_result import generation_subject
+
 PAYLOAD_TYPE_1 = "application/vnd.lmeraser.deletion+json"
 PREDICATE_TYPE = "urn:lmeraser:predicate:deletion:2"  # its JSON Schema is docs/schemas/deletion-2.json
 FORMAT = 2  # that is issued; 1 is that of version 0.1, and verified as well
@@ -126,8 +126,8 @@ class RecordCounts(RecordCounts1):
 
 
 class _ModelFacts(_Part):
-    digest_before: Digest | None
     # In format 2, digests of manifests, which have a random nonce: with those of models guesses could be tested.
+    digest_before: Digest | None
     digest_after: Digest | None
     generation: int | None
     clusters: int
@@ -147,8 +147,8 @@ class ModelFacts(_ModelFacts):
     """The served model before and after the deletion, and what was derived again in between.
 
     The digests are those by which the ledger names generations: of their manifests, which have a random nonce and
-    go with them; where version 0.1 made the generation, of the model. It counts clusters and names none: the number
-    of a cluster may stand for the one record that was in it.
+    go with them; where version 0.1 made the generation, of the model. It counts clusters and names none: the
+    number of a cluster may stand for the one record that was in it.
     """
 
     clusters_tuned_again: int
@@ -260,15 +260,14 @@ def issue(facts: Mapping[str, Any], key: SigningKey) -> Envelope:
 
 
 def _subjects(facts: Mapping[str, Any]) -> tuple[Subject, ...]:
-    """What a statement of format 2 is about: the served generation, if there is one, and the ledger's last entry."""
+    """What a statement of format 2 is about: the served generation, if any, and the ledger's last entry."""
     model, ledger = facts["model"], facts["ledger"]
-    served = (
-        [generation_subject(model["generation"], Digest(model["digest_after"]))] if model["digest_after"] else []
-    )
-    entry = (
-        [Subject(f"ledger entry {ledger['entries'] - 1}", Digest(ledger["digest"]))] if ledger["digest"] else []
-    )
-    return (*served, *entry)
+    subjects = []
+    if model["digest_after"]:
+        subjects.append(generation_subject(model["generation"], Digest(model["digest_after"])))
+    if ledger["digest"]:
+        subjects.append(Subject(f"ledger entry {ledger['entries'] - 1}", Digest(ledger["digest"])))
+    return tuple(subjects)
 
 
 def verify(data: bytes, key: PublicKey) -> dict[str, Any]:
@@ -300,7 +299,6 @@ def verify(data: bytes, key: PublicKey) -> dict[str, Any]:
     return facts
 
 
-def _contradictions(stated: Statement1 | Statement) -> list[str]:
 def _parse_1(payload: bytes) -> tuple[dict[str, Any], Statement1]:
     """The fields of a payload of format 1, as JSON values and checked."""
     facts = parse_json(payload)
@@ -323,6 +321,7 @@ def _parse(payload: bytes) -> tuple[dict[str, Any], Statement]:
     return facts, stated
 
 
+def _contradictions(stated: Statement1 | Statement) -> list[str]:
     """What cannot be true at once in a statement, one line each."""
     counts, model, audit, purged = stated.counts, stated.model, stated.audit, stated.purged
     same = model.digest_before == model.digest_after

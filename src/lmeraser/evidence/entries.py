@@ -179,6 +179,23 @@ class GenerationPublished(Event):
     manifest: Digest | None = None
     records: _Count
 
+    @model_validator(mode="after")
+    def _has_one_digest(self) -> Self:
+        if (self.model is None) == (self.manifest is None):
+            raise ValueError("either model or manifest is given")
+        return self
+
+    @property
+    def public_digest(self) -> Digest:
+        """What certificates call this generation."""
+        digest = self.manifest or self.model
+        assert digest is not None
+        return digest
+
+    def body(self) -> dict[str, Any]:
+        """The body of the entry, with the one digest that it has."""
+        return self.model_dump(mode="json", exclude={"kind"}, exclude_none=True)
+
 
 class ModelExported(Event):
     """A generation left the workspace as a copy that predicts by itself.
@@ -218,23 +235,6 @@ class ExportConfirmed(Event):
 
 
 class WorkspaceRestored(Event):
-    @model_validator(mode="after")
-    def _has_one_digest(self) -> Self:
-        if (self.model is None) == (self.manifest is None):
-            raise ValueError("either model or manifest is given")
-        return self
-
-    @property
-    def public_digest(self) -> Digest:
-        """What certificates call this generation."""
-        digest = self.manifest or self.model
-        assert digest is not None
-        return digest
-
-    def body(self) -> dict[str, Any]:
-        """The body of the entry, with the one digest that it has."""
-        return self.model_dump(mode="json", exclude={"kind"}, exclude_none=True)
-
     """The workspace was restored from a backup.
 
     Attributes:

@@ -49,6 +49,7 @@ class ModelSnapshot:
 
     Attributes:
         model: its digest.
+        manifest: its public digest; None in rows of before 0.2.
         generation: its number.
         partition: key of its partition.
         artifacts: digests of all its artifacts.
@@ -57,10 +58,15 @@ class ModelSnapshot:
 
     model: Digest
     generation: int
-        manifest: its public digest; None in rows of before 0.2.
     partition: Digest
     artifacts: tuple[Digest, ...]
     clusters: tuple[int, ...]
+    manifest: Digest | None = None
+
+    @property
+    def public_digest(self) -> Digest:
+        """What ledger and certificates call it (`Model.public_digest`)."""
+        return self.manifest or self.model
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values, with plain strings."""
@@ -69,18 +75,13 @@ class ModelSnapshot:
     @classmethod
     def of_json(cls, values: Any) -> ModelSnapshot:
         """From what `to_json` gave."""
-    manifest: Digest | None = None
-
-    @property
-    def public_digest(self) -> Digest:
-        """What ledger and certificates call it (`Model.public_digest`)."""
-        return self.manifest or self.model
         return cls(
             model=Digest(values["model"]),
             generation=int(values["generation"]),
             partition=Digest(values["partition"]),
             artifacts=tuple(Digest(artifact) for artifact in values["artifacts"]),
             clusters=tuple(values["clusters"]),
+            manifest=Digest(values["manifest"]) if values.get("manifest") else None,
         )
 
 
@@ -89,7 +90,6 @@ class Request:
     """One deletion request.
 
     The attributes are the columns of its row, and the keys of its JSON.
-            manifest=Digest(values["manifest"]) if values.get("manifest") else None,
 
     Attributes:
         id: a UUID.
