@@ -406,6 +406,12 @@ class Eraser:
 
         return audit(self.session, clusters=clusters)
 
+    def sign_audit(self, report: AuditReport) -> bytes:
+        """What an audit without differences verified, as a signed in-toto statement. See `audit.sign_result`."""
+        from lmeraser.unlearning.audit import sign_result
+
+        return sign_result(self.workspace, report).to_bytes()
+
     def cost(self, *, hits: int = 8) -> Cost:
         """The cost of requests on the current records and settings. See `cost_simulation.simulate`."""
         from lmeraser.unlearning.cost_simulation import simulate

@@ -8,6 +8,7 @@ import string
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -42,7 +43,8 @@ from lmeraser.evidence.certificate import (
 )
 from lmeraser.evidence.dsse import Envelope, PublicKey, SigningKey
 from lmeraser.evidence.hash_chain import Entry, check
-from lmeraser.evidence.in_toto import InTotoStatement, Subject
+from lmeraser.evidence.in_toto import InTotoStatement, Subject, verify_statement
+from lmeraser.evidence.verification_result import IDENTICAL
 from lmeraser.pipeline.executors.base import Fetch, TuneResult, TuneTask
 
 CONFIG = parse({"partition": {"clusters": 4, "sample_size": 12}})
@@ -361,6 +363,49 @@ def test_a_finished_request_keeps_nothing_with_which_names_or_clusters_could_be_
     assert not eraser.workspace.database.compaction_due
     eraser.close()
     assert digest.encode() not in database.read_bytes()
+
+
+def test_a_thief_of_everything_finds_no_digest_of_a_former_model(eraser: Eraser) -> None:
+    """Whoever guesses a deleted record could derive the model before, and compare its digest."""
+    old = eraser.workspace.generations.require()
+    facts = certified(eraser, ids=ordinary(eraser)[:2], audit=True).facts
+    certified(eraser, ids=ordinary(eraser)[:1])
+    eraser.purge()
+    workspace = eraser.workspace
+    new = workspace.generations.require()
+    parts = {result.artifact for result in old.stages.values()} - {r.artifact for r in new.stages.values()}
+    hidden = [old.model_digest.hex, *(digest.hex for digest in parts), str(old.nonce)]
+    files = [path.read_bytes() for path in workspace.root.rglob("*") if path.is_file()]
+    files += [Envelope.parse(path.read_bytes()).payload for path in workspace.certificates.glob("*.json")]
+    files += [data for _, data in workspace.database.decrypted_values()]
+    assert any(old.public_digest.hex.encode() in data for data in files), "by which the ledger names it"
+    assert facts["model"]["digest_before"] == old.public_digest
+    assert new.nonce is not None
+    assert any(new.nonce.encode() in data for data in files), "what is searched is there"
+    assert not [text for text in hidden for data in files if text.encode() in data or bytes.fromhex(text) in data]
+
+
+def test_an_audit_writes_a_statement_that_verifies(run: Run, eraser: Eraser, tmp_path: Path) -> None:
+    report, statement = eraser.audit(), tmp_path / "audit.json"
+    statement.write_bytes(eraser.sign_audit(report))
+    key = eraser.workspace.root / "signing.pub"
+    found = verify_statement(statement.read_bytes(), PublicKey.read(key))
+    model = eraser.workspace.generations.require()
+    assert found.subjects == (Subject("generation 0", model.public_digest),)
+    shown = run("verify", statement, "--key", key)
+    assert shown.code == 0
+    assert f"generation 0 ({model.public_digest})" in shown.out
+    assert IDENTICAL in shown.out
+    told = run("verify", statement, "--key", key, "--json").json
+    assert told["verified"]
+    assert told["properties"] == found.predicate["properties"]
+    for option in ("--ledger", "--head"):
+        assert run("verify", statement, "--key", key, option, eraser.workspace.root / "ledger").code == 2
+    eraser.unlearn(ids=ordinary(eraser)[:1])
+    with pytest.raises(VerificationError, match="another generation"):
+        eraser.sign_audit(report)
+    with pytest.raises(VerificationError, match="differences"):
+        eraser.sign_audit(replace(report, identical=False))
 
 
 # --- the ledger --------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """The result of an audit as a statement that other tools read: in-toto's Simple Verification Result, version 0.1.
 
-It asserts, with the workspace's signature, the properties that an audit verified of the served generation. An audit
-that found a difference asserts nothing, so there is no statement for it.
+It asserts, with the workspace's signature, the properties that an audit verified of the served generation. An
+audit that found a difference asserts nothing, so there is no statement for it.
 
 Specification: https://github.com/in-toto/attestation/blob/main/spec/predicates/svr.md
 """

@@ -14,7 +14,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from lmeraser.core.digests import Digest
-from lmeraser.errors import CorruptError, InputError, StorageError
+from lmeraser.errors import CorruptError, InputError, StorageError, VerificationError
+from lmeraser.evidence.dsse import Envelope
+from lmeraser.evidence.verification_result import verification_result
 from lmeraser.models.manifest import Cluster, Model, StageResult
 from lmeraser.pipeline.derive import ClusterAssignment, Pipeline
 from lmeraser.pipeline.executors.base import Executor
@@ -23,6 +25,7 @@ from lmeraser.storage.artifacts import BlobStore
 from lmeraser.unlearning.context import temporary_context, training_inputs
 from lmeraser.workspace.freshness import current_model
 from lmeraser.workspace.session import Session
+from lmeraser.workspace.workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,33 @@ def audit(session: Session, *, clusters: int | None = None, independent: bool = 
         clusters=len(model.clusters),
         ran_on=ran_on,
     )
+
+
+def sign_result(workspace: Workspace, report: AuditReport) -> Envelope:
+    """What an audit verified, signed, as in-toto's Simple Verification Result (`evidence.verification_result`).
+
+    Args:
+        workspace: that was audited.
+        report: of an audit that found no difference.
+
+    Raises:
+        VerificationError: the audit found a difference, or another generation is served by now.
+    """
+    model = workspace.generations.require()
+    if not report.identical or model.model_digest != report.model_digest:
+        raise VerificationError(
+            "Result of an audit cannot be signed",
+            got="it found differences" if not report.identical else "another generation is served by now",
+            next_step="run the audit again",
+        )
+    result = verification_result(
+        model.public_digest,
+        model.generation,
+        complete=report.clusters_checked == report.clusters,
+        independent=report.ran_on != "pool",
+        now=workspace.clock(),
+    )
+    return result.sign(workspace.signing_key)
 
 
 def _draw(numbers: list[int], count: int | None) -> list[int]:

@@ -54,7 +54,7 @@ def ledger(
 
 
 def verify(
-    certificate: Annotated[Path, typer.Argument(help="JSON file of the certificate.")],
+    certificate: Annotated[Path, typer.Argument(help="JSON file of the certificate, or an audit's statement.")],
     key: Annotated[Path, typer.Option(help="Public key of the workspace (signing.pub).")],
     ledger: Annotated[Path | None, typer.Option(help="Ledger that must contain the certificate.")] = None,
     head: Annotated[
@@ -63,27 +63,13 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Verify a certificate without workspace or private data; exit with 1 if it does not verify."""
-    from lmeraser.core.atomic_files import read_file
-    from lmeraser.evidence import certificate as certificates
-    from lmeraser.evidence.dsse import PublicKey
-    from lmeraser.evidence.hash_chain import LedgerHead
+    from lmeraser.evidence.verifier import verify_files
 
-    data = read_file(certificate)
-    facts = certificates.verify(data, PublicKey.read(key))
-    if ledger:
-        exported = LedgerHead.read(head) if head else None
-        certificates.verify_in_ledger(data, facts, read_file(ledger), exported=exported)
-    elif head:
-        raise InputError("--head without a ledger that contains it", next_step="give --ledger, too")
+    found = verify_files(certificate, key, ledger=ledger, head=head)
     if as_json:
-        print_json({"verified": True, "in_ledger": bool(ledger), **facts})
-        return
-    echo(*certificates.render(facts).split("\n"))
-    echo(
-        "verified: signature"
-        + (" and entry in the ledger" if ledger else "")
-        + (", which contains the head" if head else "")
-    )
+        print_json(found.to_json())
+    else:
+        echo(*found.lines())
 
 
 _EXIT_FOUND, _EXIT_CANNOT_TELL = 1, 3

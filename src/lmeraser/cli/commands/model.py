@@ -23,6 +23,7 @@ from lmeraser.cli.commands.base import (
     print_json,
     print_report,
 )
+from lmeraser.core.atomic_files import write_atomic
 from lmeraser.core.terminal import echo
 from lmeraser.errors import StorageError
 
@@ -131,12 +132,18 @@ def audit(
     executor: ExecutorName = None,
     address: Address = None,
     processes: Processes = None,
+    statement: Annotated[
+        Path | None,
+        typer.Option(help="Write the result, signed, to this file: an in-toto Simple Verification Result."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Derive the model again from scratch and compare every digest; exit with 1 if one differs."""
     with open_eraser(compute=compute_settings(executor, address, processes)) as eraser:
         report = eraser.audit(clusters=clusters)
         head = eraser.workspace.generations.require().global_head
+        if statement and report.identical:
+            write_atomic(statement, eraser.sign_audit(report))
     if as_json:
         print_json(report.to_json())
     elif report.identical:

@@ -1,0 +1,133 @@
+"""Verification for auditors: what `lmeraser verify` and the package ``lmeraser-verify`` do.
+
+Needs the files that an operator hands out and nothing else: no workspace, no private data, no torch. Everything
+that this module imports is copied into ``lmeraser-verify`` (`scripts/build_verifier.py`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lmeraser.core.atomic_files import read_file
+from lmeraser.core.terminal import echo, printable
+from lmeraser.errors import InputError, LmeraserError
+from lmeraser.evidence import certificate as certificates
+from lmeraser.evidence import in_toto, verification_result
+from lmeraser.evidence.dsse import Envelope, PublicKey
+from lmeraser.evidence.hash_chain import LedgerHead
+
+
+@dataclass(frozen=True)
+class Verified:
+    """A certificate, or the result of an audit, that was verified.
+
+    Attributes:
+        facts: what it says, as JSON values.
+        text: what it says, for people.
+        in_ledger: whether a ledger was given, and has it.
+        contains_head: whether a head was given, and the ledger has that.
+    """
+
+    facts: Mapping[str, Any]
+    text: str
+    in_ledger: bool
+    contains_head: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {"verified": True, "in_ledger": self.in_ledger, **self.facts}
+
+    def lines(self) -> list[str]:
+        """The text, and what was verified, in lines that are safe to print."""
+        verified = (
+            "verified: signature"
+            + (" and entry in the ledger" if self.in_ledger else "")
+            + (", which contains the head" if self.contains_head else "")
+        )
+        return [*self.text.split("\n"), verified]
+
+
+def verify_files(path: Path, key: Path, *, ledger: Path | None = None, head: Path | None = None) -> Verified:
+    """Verify a certificate or the result of an audit.
+
+    Args:
+        path: of the certificate or result.
+        key: PEM file of the public key of the workspace.
+        ledger: a copy of the ledger, which has to contain the certificate.
+        head: a head of the ledger that was kept, which the ledger has to contain.
+
+    Raises:
+        VerificationError: it does not verify.
+        InputError: a file cannot be read, or the options do not fit together.
+    """
+    if head and not ledger:
+        raise InputError("--head without a ledger that contains it", next_step="give --ledger, too")
+    data, public_key = read_file(path), PublicKey.read(key)
+    if Envelope.parse(data).payload_type == in_toto.PAYLOAD_TYPE:
+        statement = in_toto.verify_statement(data, public_key)
+        if statement.predicate_type == verification_result.PREDICATE_TYPE:
+            if ledger:
+                raise InputError(
+                    "The result of an audit is in no ledger",
+                    next_step="leave --ledger out, and compare the subject",
+                )
+            facts = {**statement.predicate, "subject": [subject.to_json() for subject in statement.subjects]}
+            return Verified(facts, _result_text(statement), in_ledger=False, contains_head=False)
+    facts = certificates.verify(data, public_key)
+    if ledger:
+        exported = LedgerHead.read(head) if head else None
+        certificates.verify_in_ledger(data, facts, read_file(ledger), exported=exported)
+    return Verified(facts, certificates.render(facts), in_ledger=bool(ledger), contains_head=bool(head))
+
+
+def _result_text(statement: in_toto.InTotoStatement) -> str:
+    """The result of an audit for people."""
+    predicate = statement.predicate
+    lines = [
+        "RESULT OF AN AUDIT",
+        "",
+        *(f"Audited            {subject.name} ({subject.digest})" for subject in statement.subjects),
+        f"Time               {predicate.get('timeCreated')}",
+        f"Verifier           {predicate.get('verifier')}",
+        "",
+        "Verified properties",
+        *(f"  - {name}" for name in predicate.get("properties", ())),
+    ]
+    return "\n".join(map(printable, lines)) + "\n"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command ``lmeraser-verify``.
+
+    Args:
+        arguments: of the command line; None: those of the process.
+
+    Returns:
+        The exit status: 0 verified, 1 not verified, 2 files that cannot be used.
+    """
+    parser = argparse.ArgumentParser(
+        prog="lmeraser-verify", description="Verify a certificate of deletion, or the result of an audit."
+    )
+    parser.add_argument(
+        "certificate", type=Path, help="JSON file of the certificate, or of the result of an audit."
+    )
+    parser.add_argument("--key", type=Path, required=True, help="Public key of the workspace (signing.pub).")
+    parser.add_argument("--ledger", type=Path, help="Ledger that must contain the certificate.")
+    parser.add_argument("--head", type=Path, help="A head of the ledger that you kept, which it must contain.")
+    parser.add_argument("--json", action="store_true", help="Print what it says as JSON.")
+    options = parser.parse_args(arguments)
+    try:
+        found = verify_files(options.certificate, options.key, ledger=options.ledger, head=options.head)
+    except LmeraserError as error:
+        echo(*f"lmeraser-verify: {error.diagnostics()}".split("\n"), err=True)
+        return error.exit_code
+    if options.json:
+        echo(*json.dumps(found.to_json(), indent=1).replace("\x7f", r"\u007f").split("\n"))
+    else:
+        echo(*found.lines())
+    return 0
