@@ -49,8 +49,9 @@ format: $(INSTALLED) ## Format the code.
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-docs: $(INSTALLED) ## Build the documentation into build/docs and run its tutorials; fails on broken links and missing names.
+docs: $(INSTALLED) ## Build the documentation into build/docs, run its tutorials and compare its transcripts.
 	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet --doctree-dir build/doctrees docs build/docs
+	$(BIN)/python scripts/transcripts.py README.md docs/start/tour.md
 
 bench: $(INSTALLED) ## Measure (about a quarter of an hour on 2 cores): ratios against baselines in the same run, in bench/.
 	$(BIN)/python benchmarks/tuning.py --out bench
