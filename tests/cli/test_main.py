@@ -43,6 +43,7 @@ COMMANDS += [
     "backup",
     "restore",
     "replay",
+    "export",
 ]
 DEPRECATED = ["reapply"]
 
@@ -215,7 +216,7 @@ def test_every_report_is_json_with_its_documented_keys(run: Run, tmp_path: Path,
     assert status.keys() == {
         "records", "subjects", "classes", "generation", "model_digest", "manifest_digest", "parent", "up_to_date", "clusters",
         "largest_cluster", "expected_share", "p50", "p95", "max", "sample_hit_probability",
-        "fitted_on", "constituents", "global_head", "backbone", "fingerprint", "fingerprints",
+        "unfinished", "fitted_on", "constituents", "global_head", "backbone", "fingerprint", "fingerprints",
         "open_requests", "next_due", "compaction_due", "rewriting_due",
     }  # fmt: skip
     assert (status["model_digest"], status["up_to_date"]) == (training["model_digest"], True)
@@ -293,8 +294,8 @@ def test_reports_for_people_hold_the_same_facts(
     monkeypatch.chdir(tmp_path)  # a short path stays on one line
     assert "digit-0060" in run(*w, "predict", "new").out
     assert run(*w, "train").code == 0
-    assert "clusters_to_tune" in run(*w, "plan", "--subject", "w1").out
-    assert "records_deleted" in run(*w, "unlearn", "--id", "digit-0001").out
+    assert "clusters to tune again" in run(*w, "plan", "--subject", "w1").out
+    assert "records deleted" in run(*w, "unlearn", "--id", "digit-0001").out
     assert "0 files would be removed" in run(*w, "purge", "--dry-run").out
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from conftest import tiny_config
+from conftest import DIGIT_COLUMNS, digits, tiny_config
+from fake import Fake
 from lmeraser import Eraser
 
 
@@ -47,3 +48,30 @@ def test_a_renamed_key_is_still_reported_under_its_old_name(tmp_path: Path) -> N
     with Eraser.create(tmp_path / "w", tiny_config()) as eraser:
         values = eraser.status().to_json()
     assert values["rewriting_due"] is values["compaction_due"] is False
+
+
+def test_what_was_interrupted_is_told_with_what_is_left(tmp_path: Path) -> None:
+    config = tiny_config(global_head={"weight": 0.5})
+    with Eraser.create(tmp_path / "w", config) as eraser:
+        eraser.add(digits(range(30)), columns=DIGIT_COLUMNS)
+        assert eraser.status().unfinished == ()
+        eraser.session.executors.use(Fake(stop_after=1))
+        with pytest.raises(KeyboardInterrupt):
+            eraser.train()
+        (told,) = eraser.status().unfinished
+        assert told.startswith("training: 30 of 30 records embedded, 3 stages finished; left: the rest")
+        eraser.session.executors.use(Fake())
+        eraser.train()
+        assert eraser.status().unfinished == ()
+        ordinary = sorted(set(eraser.record_ids()) - set(eraser.sampled_ids()))[0]
+        eraser.session.executors.use(Fake(stop_after=0))
+        with pytest.raises(KeyboardInterrupt):
+            eraser.unlearn(ids=[ordinary])
+        told = eraser.status().unfinished[0]
+        assert told == (
+            "1 request in progress: the records are deleted; left: the model without them, purge and certificates"
+        )
+        assert eraser.status().to_json()["unfinished"]
+        eraser.session.executors.use(Fake())
+        eraser.unlearn()
+        assert eraser.status().unfinished == ()

@@ -27,7 +27,7 @@ class LazyCommands(Mapping[str, Any]):
     def __init__(self, application: typer.Typer) -> None:
         self._registered: dict[str, CommandInfo | TyperInfo] = {}
         for command in application.registered_commands:
-            self._registered[command.name or getattr(command.callback, "__name__", "")] = command
+            self._registered[str(command.name or getattr(command.callback, "__name__", ""))] = command
         for group in application.registered_groups:
             self._registered[str(group.name)] = group
         self._built: dict[str, Any] = {}

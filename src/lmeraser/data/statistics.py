@@ -89,6 +89,11 @@ class StatisticsStore:
                 return 0
             return int(connection.execute(select(func.count()).select_from(_embeddings)).scalar_one())
 
+    def count(self) -> int:
+        """Number of records that are included, under whichever key."""
+        with self._database.reading() as connection:
+            return int(connection.execute(select(func.count()).select_from(_embeddings)).scalar_one())
+
     def quantized_embeddings(self, ids: Sequence[str]) -> list[bytes]:
         """Quantized embeddings of included records, int16 [d + 1] as bytes, in the order of ``ids``."""
         found = self._index.payloads(_embeddings, ids)

@@ -5,11 +5,14 @@ The cost is that of `models.partitions.cost`, sample hits included, as in every 
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 from lmeraser.core.digests import Digest
+from lmeraser.models.manifest import Model
 from lmeraser.models.partitions.cost import cost_of
 from lmeraser.workspace.freshness import up_to_date
+from lmeraser.workspace.requests.state import Request
 from lmeraser.workspace.workspace import Workspace
 
 
@@ -41,6 +44,7 @@ class Status:
         fingerprints: of all these environments.
         open_requests: deletion requests that are neither completed nor cancelled.
         next_due: when the first of their answers is due, RFC 3339 in UTC.
+        unfinished: what was interrupted, or is being done right now: what of it is done, and what is left.
         compaction_due: whether the database has to be compacted, because its free pages may hold rows of deleted
             records (which cannot be decrypted any more).
     """
@@ -68,6 +72,7 @@ class Status:
     fingerprints: tuple[Digest, ...]
     open_requests: int
     next_due: str | None
+    unfinished: tuple[str, ...]
     compaction_due: bool
 
     def to_json(self) -> dict[str, object]:
@@ -105,5 +110,29 @@ def status(workspace: Workspace) -> Status:
         fingerprints=fingerprints,
         open_requests=len(open_requests),
         next_due=open_requests[0].due if open_requests else None,
+        unfinished=tuple(_unfinished(workspace, model, open_requests)),
         compaction_due=workspace.database.compaction_due,
     )
+
+
+def _unfinished(workspace: Workspace, model: Model | None, requests: Sequence[Request]) -> Iterator[str]:
+    """Deletions and trainings that have begun and not ended: what is done, and what is left."""
+    current = model is not None and up_to_date(workspace, model)
+    if begun := sum(request.state == "in_progress" for request in requests):
+        which = "1 request" if begun == 1 else f"{begun} requests"
+        if current or model is None:
+            left = "left: purge and certificates"
+        else:
+            left = "left: the model without them, purge and certificates"
+        yield f"{which} in progress: the records are deleted; {left}"
+    if failed := sum(request.state == "failed" for request in requests):
+        yield f"{failed} failed: the records are deleted and the model is served; left: an audit that agrees"
+    if current:
+        return
+    records, embedded = workspace.records.count(), workspace.records.statistics.count()
+    known = {result.key.hex for result in model.stages.values()} if model is not None else set()
+    stages = sum(path.stem not in known for path in workspace.layout.memo.rglob("*.json"))
+    if stages or 0 < embedded < records or (embedded and model is None):
+        parts = [f"{embedded} of {records} records embedded"] if workspace.config.needs_statistics else []
+        parts += [f"{stages} stages finished"] if stages else []
+        yield f"training: {', '.join(parts)}; left: the rest, and the new generation"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,14 +156,25 @@ def print_json(value: Any) -> None:
     echo(*json.dumps(value, indent=1).replace("\x7f", r"\u007f").split("\n"))
 
 
-_DEPRECATED = {"ran", "rewriting_due"}  # names of 0.1, which JSON still has
+def print_report(
+    title: str, values: Mapping[str, object], *, as_json: bool, next_steps: Sequence[str] = ()
+) -> None:
+    """Print a report as JSON or as a table; JSON output does not load the table library.
 
-
-def print_report(title: str, values: Mapping[str, object], *, as_json: bool) -> None:
-    """Print a report as JSON or as a table; JSON output does not load the table library."""
+    Args:
+        title: above the table.
+        values: the report as JSON values; the table shows them in words (`cli.words`).
+        as_json: print JSON.
+        next_steps: commands that usually come next, printed below the table.
+    """
     if as_json:
         print_json(values)
         return
+    from lmeraser.cli.words import in_words, suggest
     from lmeraser.core.console import print_facts
 
-    print_facts(title, {name: value for name, value in values.items() if name not in _DEPRECATED})
+    if facts := in_words(values):
+        print_facts(title, facts)
+    else:
+        echo(title)
+    suggest(*next_steps)

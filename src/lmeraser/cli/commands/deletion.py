@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,11 +24,18 @@ from lmeraser.cli.commands.base import (
     WithDuplicates,
     collect_ids,
     compute_settings,
+    global_options,
     open_eraser,
     print_json,
     print_report,
 )
 from lmeraser.core.terminal import echo
+
+if TYPE_CHECKING:
+    from lmeraser.unlearning.unlearn import UnlearnReport
+
+
+_MOST_LINES = 20  # requests of a report
 
 
 def plan(
@@ -50,13 +58,21 @@ def plan(
     if as_json:
         print_json(report.to_json())
         return
+    from lmeraser.cli.words import command, in_words, suggest
     from lmeraser.core.console import print_facts, print_rows
 
-    rows = [[c.cluster, c.records_before, c.records_forgotten] for c in report.affected]
-    print_rows("affected clusters", ["cluster", "records now", "of these forgotten"], rows)
+    if report.clusters_to_tune:
+        rows = [[c.cluster, c.records_before, c.records_forgotten] for c in report.affected]
+        print_rows("affected clusters", ["cluster", "records now", "of these to delete"], rows)
     hidden = {"affected", "near_misses"}
-    print_facts("plan", {name: value for name, value in report.to_json().items() if name not in hidden})
+    shown = {name: value for name, value in report.to_json().items() if name not in hidden}
+    print_facts("plan", in_words({**shown, "urgency": shown["urgency"] if shown["urgency"] != "later" else None}))
+    if not report.clusters_to_tune:
+        echo(
+            "nothing is tuned again: the records are subtracted from sums" if report.records else "nothing changes"
+        )
     echo(*(f"WARNING: {warning}" for warning in report.warnings))
+    suggest(command("unlearn", *_selection(ids, subjects, ids_file, with_duplicates)))
 
 
 def unlearn(
@@ -82,8 +98,42 @@ def unlearn(
     with open_eraser(compute=compute_settings(executor, address, processes)) as eraser:
         named = _named(ids, subjects, ids_file, regulation, received, asked_on, with_duplicates)
         report = eraser.unlearn(**named, request=request, audit=audit)
-    print_report("unlearned", report.to_json(), as_json=as_json)
+    if as_json:
+        print_json(report.to_json())
+    else:
+        _print_unlearned(report)
     raise typer.Exit(1 if any(request.state == "failed" for request in report.requests) else 0)
+
+
+def _print_unlearned(report: UnlearnReport) -> None:
+    """What was deleted, from which model, and the certificate of each request."""
+    from lmeraser.cli.words import in_words, suggest
+    from lmeraser.core.console import print_facts
+    from lmeraser.core.time import from_text
+
+    values = report.to_json()
+    in_tables = {"requests", "certificates", "late"}
+    print_facts("unlearned", in_words({name: value for name, value in values.items() if name not in in_tables}))
+    paths = {Path(path).stem: path for path in report.certificates}
+    for one in report.requests[:_MOST_LINES]:
+        late = ", late" if one.late(from_text(one.changed)) else ""
+        where = f"; certificate: {paths[one.id]}" if one.id in paths else ""
+        echo(f"request {one.id}: {one.state}{late}{where}")
+    if len(report.requests) > _MOST_LINES:
+        echo(f"and {len(report.requests) - _MOST_LINES} more; 'lmeraser requests' lists them")
+    if report.certificates:
+        key = global_options.workspace / "signing.pub"
+        suggest(shlex.join(["lmeraser", "verify", report.certificates[0], "--key", str(key)]))
+
+
+def _selection(
+    ids: list[str] | None, subjects: list[str] | None, ids_file: Path | None, with_duplicates: bool
+) -> list[str]:
+    """The options that name these records."""
+    named = [word for each in ids or [] for word in ("--id", each)]
+    named += [word for each in subjects or [] for word in ("--subject", each)]
+    named += ["--ids-file", str(ids_file)] if ids_file is not None else []
+    return [*named, *(["--with-duplicates"] if with_duplicates else [])]
 
 
 def requests(context: typer.Context, as_json: AsJson = False) -> None:
@@ -96,21 +146,25 @@ def requests(context: typer.Context, as_json: AsJson = False) -> None:
     if as_json:
         print_json(found)
         return
+    from lmeraser.cli.words import command, suggest
     from lmeraser.core.console import format_duration, print_rows
 
-    header = ["request", "law", "state", "asked", "age", "left"]
+    laws = any(request["regulation"] != "other" for request in found)
+    header = ["request", *(["law"] if laws else []), "state", "asked", "age", "left"]
     rows = [
         [
             r["id"],
-            r["regulation"],
+            *([r["regulation"]] if laws else []),
             r["state"],
-            str(r["asked"] or "-")[:10],
+            str(r["asked"] or "")[:10],
             format_duration(r["age_seconds"]),
-            "completed late" if r["late"] and r["state"] == "completed" else format_duration(r["seconds_left"]),
+            "late" if r["late"] and r["seconds_left"] is None else format_duration(r["seconds_left"]).strip("-"),
         ]
         for r in found
     ]
     print_rows("deletion requests", header, rows, unfolded=["request", "state", "asked"])
+    if any(request["state"] in ("pending", "in_progress", "failed") for request in found):
+        suggest(command("unlearn"))
 
 
 def accept(
@@ -123,20 +177,36 @@ def accept(
     asked_on: AskedOn = None,
     with_duplicates: WithDuplicates = False,
     audit: Audit = False,
+    reference: Annotated[
+        str | None, typer.Option(help="Your own name for it; kept encrypted, and erased when it is closed.")
+    ] = None,
+    now: Annotated[bool, typer.Option("--now", help="Let the service skip the grace period.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Accept a request for 'lmeraser unlearn' to carry out; its clusters are quarantined until then."""
+    """Accept a request for 'lmeraser unlearn' or the service to carry out; it is quarantined until then.
+
+    The service leaves it alone for its grace period (service.grace_period), in which 'lmeraser requests cancel'
+    takes it back; 'lmeraser unlearn' carries it out at once.
+    """
     with open_eraser(quiet=True) as eraser:
         named = _named(ids, subjects, ids_file, regulation, received, asked_on, with_duplicates)
-        accepted = eraser.request(**named, request=request, audit=audit)
+        accepted = eraser.request(**named, request=request, audit=audit, reference=reference, now=now)
         values = accepted.to_json(eraser.workspace.clock())
-    print_report("accepted", values, as_json=as_json)
+    from lmeraser.cli.words import command
+
+    print_report("accepted", values, as_json=as_json, next_steps=[command("unlearn", "--request", accepted.id)])
 
 
-def cancel(request: Annotated[str, typer.Argument(help="UUID of the request.")], as_json: AsJson = False) -> None:
-    """Cancel a request that is still pending."""
+def cancel(
+    request: Annotated[str, typer.Argument(help="UUID of the request.")],
+    reason: Annotated[
+        str | None, typer.Option(help="Why, for the ledger: withdrawn, unverified, mistake or other.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Take a request back that is still pending; nothing of it was deleted."""
     with open_eraser(quiet=True) as eraser:
-        values = eraser.cancel(request).to_json(eraser.workspace.clock())
+        values = eraser.cancel(request, reason=reason).to_json(eraser.workspace.clock())
     print_report("cancelled", values, as_json=as_json)
 
 

@@ -40,7 +40,9 @@ def train(
     """Derive the model of the current records and settings."""
     with open_eraser(compute=compute_settings(executor, address, processes)) as eraser:
         report = eraser.train(rederive=rederive)
-    print_report("training", report.to_json(), as_json=as_json)
+    from lmeraser.cli.words import command
+
+    print_report("trained", report.to_json(), as_json=as_json, next_steps=[command("evaluate", "SOURCE")])
 
 
 def cost(
@@ -162,10 +164,11 @@ def audit(
     raise typer.Exit(0 if report.identical else 1)
 
 
-def draw() -> None:
+def draw(as_json: AsJson = False) -> None:
     """Draw the clusters and their sizes into the folder 'reports'; the next generation removes the pictures."""
     with open_eraser() as eraser:
-        echo(*map(str, eraser.draw()))
+        drawn = [str(path) for path in eraser.draw()]
+    print_json(drawn) if as_json else echo(*drawn)
 
 
 def doctor(

@@ -54,8 +54,10 @@ def init(
     signing_key: Annotated[
         Path | None, typer.Option(help="PEM file with an Ed25519 private key. Default: a new one.")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Create a workspace."""
+    from lmeraser.cli.words import command, suggest
     from lmeraser.config import schema
     from lmeraser.config.presets import preset_name
     from lmeraser.evidence.dsse import SigningKey
@@ -71,12 +73,19 @@ def init(
     key = SigningKey.read(signing_key) if signing_key else None
     workspace = Workspace.create(global_options.workspace, values, classes=split_names(classes), signing_key=key)
     workspace.close()
+    scaling = describe_scaling(values, workspace.config)
+    if as_json:
+        layout = workspace.layout
+        files = {"settings": str(layout.settings), "public_key": str(layout.root / "signing.pub")}
+        print_json({"workspace": str(layout.root), "preset": base, **files, "scaling": scaling})
+        return
     echo(
         f"workspace created in {global_options.workspace}; settings are in lmeraser.toml, "
         "the public key of its certificates is in signing.pub"
     )
-    if scaling := describe_scaling(values, workspace.config):
+    if scaling:
         echo(scaling)
+    suggest(command("add", "SOURCE"))
 
 
 def add(
@@ -105,6 +114,7 @@ def add(
     as_json: AsJson = False,
 ) -> None:
     """Add private records: all rows of a source or, if one is invalid, none."""
+    from lmeraser.cli.words import command, suggest
     from lmeraser.data.folders import describe_passed_over
 
     columns = make_columns(image_column, label_column, id_column, subject_column, positions)
@@ -146,6 +156,8 @@ def add(
         echo(f"note: {line}")
     for fault in report.faults:
         echo(f"skipped: {fault}", err=True)
+    if report.added:
+        suggest(command("train"))
 
 
 def classes(
@@ -158,19 +170,28 @@ def classes(
     print_json(list(names)) if as_json else echo(*names)
 
 
-def config() -> None:
+def config(as_json: AsJson = False) -> None:
     """Print all settings of the workspace."""
     from lmeraser.config.schema import to_toml
 
     with open_eraser(quiet=True) as eraser:
-        echo(*to_toml(eraser.workspace.config).splitlines())
+        settings = eraser.workspace.config
+    print_json(settings.model_dump(mode="json")) if as_json else echo(*to_toml(settings).splitlines())
 
 
 def status(as_json: AsJson = False) -> None:
     """Show the contents of the workspace and the cost of a deletion."""
     with open_eraser(quiet=True) as eraser:
-        report = eraser.status()
-    print_report(str(global_options.workspace), report.to_json(), as_json=as_json)
+        report = eraser.status().to_json()
+    if as_json:
+        print_json(report)
+        return
+    from lmeraser.cli.words import after_status, suggest
+
+    facts = {name: value for name, value in report.items() if name != "unfinished"}
+    print_report(str(global_options.workspace), facts, as_json=False)
+    echo(*(f"UNFINISHED {each}" for each in report["unfinished"]))  # type: ignore[attr-defined]
+    suggest(*after_status(report))
 
 
 def relabel(
