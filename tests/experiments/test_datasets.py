@@ -9,8 +9,9 @@ import pytest
 from datasets import ClassLabel, Dataset, Features, Image, IterableDataset, Value
 
 from conftest import DIGIT_CLASSES, digits
+from lmeraser.data.sources import Columns
 from lmeraser.errors import InputError
-from lmeraser.experiments.datasets import DATA_SETS, available, rows
+from lmeraser.experiments.datasets import DATA_SETS, DataSet, available, rows, value_of
 
 
 @pytest.fixture
@@ -46,6 +47,44 @@ def test_of_subjects_all_rows_are_taken_or_none(root: Path) -> None:
     subjects = {row["subject"] for row in taken}
     assert 0 < len(subjects) < len({row["subject"] for row in every})
     assert taken == [row for row in every if row["subject"] in subjects]
+
+
+def test_texts_and_their_speakers(root: Path) -> None:
+    lines = [{"id": f"u{n}", "text": f"line {n}", "label": n % 2, "subject": f"person {n % 5}"} for n in range(20)]
+    features = Features(
+        {"id": Value("string"), "text": Value("string"), "label": ClassLabel(names=["joy", "fear"])}
+        | {"subject": Value("string")}
+    )
+    (root / "tv_dialogue").mkdir()
+    for split in ("train", "test"):
+        Dataset.from_list(lines, features=features).to_parquet(root / "tv_dialogue" / f"{split}.parquet")
+    data = DATA_SETS["tv_dialogue"]
+    assert available(data, root)
+    assert data.columns == Columns(positions=True, subject="subject", payload="text")
+    taken = list(rows(data, root, "train", 500))  # all lines of some speakers
+    speakers = {row["subject"] for row in taken}
+    assert 0 < len(speakers) < 5
+    assert [value_of(data, row) for row in taken] == [
+        line["text"] for line in lines if line["subject"] in speakers
+    ]
+
+
+def made(split: str) -> list[dict[str, object]]:
+    return [
+        {"vector": [n, 2.0], "label": "ab"[n % 2], "who": f"p{n}"} for n in range(6 if split == "train" else 2)
+    ]
+
+
+def test_rows_that_a_function_makes() -> None:
+    data = DataSet("m", "M", (6, 2), None, ("who",), "vector", 2, made, ("a", "b"))
+    assert available(data, None)
+    taken = list(rows(data, None, "test", 5))
+    assert [(value_of(data, row), row["label"], row["subject"]) for row in taken] == [
+        ([0.0, 2.0], 0, "p0"),
+        ([1.0, 2.0], 1, "p1"),
+    ]
+    with pytest.raises(InputError, match="rows of a data set cannot be made: m, train: KeyError"):
+        rows(DataSet("m", "M", (6, 2), None, ("where",), "vector", 2, made, ("a", "b")), None, "train", 5)
 
 
 def test_a_missing_data_set_is_explained(tmp_path: Path) -> None:

@@ -16,7 +16,10 @@ from lmeraser.experiments.trials import Trial
 
 TINY = replace(
     PROFILES["tiny"],
-    backbones=(replace(PROFILES["tiny"].backbones[0], records=24, test=8, epochs=1, curve_epochs=(1,)),),
+    backbones={
+        kind: (replace(backbones[0], records=24, test=8, epochs=1, curve_epochs=(1,)),)
+        for kind, backbones in PROFILES["tiny"].backbones.items()
+    },
 )
 
 

@@ -1,7 +1,8 @@
 """The methods under comparison, each a preset run with the study's backbone and tuning budget.
 
 A preset defines only what the method *is*. Backbone, epochs, batch size and learning rates come from the profile
-and are the same for all methods, so that differences in results are due to the methods.
+and are the same for all methods, so that differences in results are due to the methods. Methods that are functions
+on features (`features`) have neither preset nor settings.
 """
 
 from __future__ import annotations
@@ -11,10 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lmeraser.config.modalities import MODALITIES, Modality
 from lmeraser.config.presets import PresetName
 from lmeraser.config.schema import Config, merge, parse
 from lmeraser.config.tuning import HeadConfig, TuningConfig
 from lmeraser.errors import InputError
+from lmeraser.experiments.datasets import DataSet
+from lmeraser.experiments.features import FeatureMethod, FineTuning, GradientAscent
 from lmeraser.experiments.profiles import BackboneProfile, Profile
 
 DATA = "data:"  # prefix of backbone names that are folders beside the data sets
@@ -27,18 +31,27 @@ class Method:
     Attributes:
         name: name on the command line and in files.
         title: name in tables.
-        preset: preset with its settings.
+        preset: preset with its settings; of a method on features that of the linear classifier.
         settings: settings that a study overrides; words in capitals are replaced by numbers of the profile.
         expensive: whether every request tunes everything again.
         paper: row of the paper's tables with its numbers.
+        on_features: the functions of a method that learns on features alone; None: the preset is derived.
+        modalities: the only kinds of records that it runs on; None: all that have the preset.
     """
 
     name: str
     title: str
-    preset: PresetName
+    preset: PresetName = "linear"
     settings: Mapping[str, Any] = field(default_factory=dict)
     expensive: bool = False
     paper: str | None = None
+    on_features: FeatureMethod | None = None
+    modalities: frozenset[Modality] | None = None
+
+    def runs_on(self, kind: Modality) -> bool:
+        """Whether it can be used for records of this kind."""
+        chosen = self.modalities is None or kind in self.modalities
+        return chosen and self.preset not in MODALITIES[kind].unavailable
 
 
 _CLUSTERS = {"partition": {"clusters": "CLUSTERS"}}
@@ -62,6 +75,14 @@ METHODS = {
             "LMEraser (ours, class tree)",
             "prompts",
             {"partition": {"method": "class_tree", "max_records": "LIMIT"}},
+            modalities=frozenset({"image"}),  # networks for texts have no public classes
+        ),
+        # What prompts gain: the same clusters with heads on features that no prompt changes.
+        Method(
+            "cluster-heads",
+            "Heads of clusters, without prompts",
+            "prompts",
+            {**_SAMPLED, "constituent": {"kind": "head"}},
         ),
         Method("instant", "instant (ours, default)", "instant"),
         Method("retrain", "Retraining, whole network", "retrain", expensive=True, paper="Retrain"),
@@ -86,25 +107,15 @@ METHODS = {
         Method("linear", "Linear classifier", "linear", expensive=True),
         Method("vpt-shallow", "VPT, shallow", "vpt-shallow", _TOKENS, expensive=True),
         Method("vpt-deep", "VPT, deep", "vpt-deep", _TOKENS, expensive=True),
+        Method("fine-tuning", "Fine-tuning (approximate)", on_features=FineTuning()),
+        Method("gradient-ascent", "Gradient ascent (approximate)", on_features=GradientAscent()),
     )
 }
 
 
-def method_of(name: str) -> Method:
-    """The method with this name.
-
-    Raises:
-        InputError: there is no such method.
-    """
-    if name not in METHODS:
-        raise InputError(
-            "Method not found", got=f"{name!r} (there are: {', '.join(METHODS)})", next_step="choose one of them"
-        )
-    return METHODS[name]
-
-
 def settings_of(
     method: Method,
+    data: DataSet,
     backbone: BackboneProfile,
     profile: Profile,
     *,
@@ -117,6 +128,7 @@ def settings_of(
 
     Args:
         method: the method to run.
+        data: the data set.
         backbone: the frozen network.
         profile: the size of the study.
         root: folder of the data sets, for backbones stored beside them.
@@ -138,6 +150,7 @@ def settings_of(
     epochs = max(1, round(backbone.epochs * 2 / (sliced + 1)))
     common = {
         "seed": seed,
+        "data": data.settings,
         "backbone": {**backbone.settings, "name": backbone_location(backbone, root)},
         # Complete sections, so that no optimiser, rate or schedule of a preset survives: they are the study's.
         "head": HeadConfig().model_dump(),
@@ -146,6 +159,8 @@ def settings_of(
             "epochs": epochs,
         },
     }
+    if MODALITIES[data.modality].prompt == "tokens":  # they are tuned in place of pixels
+        common["tokens"] = dict(profile.tokens)
     values = merge(merge(common, own), dict(differences))
     return parse(values, base=method.preset)
 
@@ -159,7 +174,7 @@ def backbone_location(backbone: BackboneProfile, root: Path | None) -> str:
         raise InputError(
             "Backbone not found",
             got=f"{backbone.name} lies beside the data sets, and no folder was given",
-            next_step="pass the folder of the data sets with --data",
+            next_step="pass the folder of the data sets with --folder",
         )
     return str(root / name.removeprefix(DATA))
 

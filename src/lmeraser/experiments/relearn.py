@@ -17,10 +17,10 @@ import numpy as np
 from lmeraser.config.schema import Config, merge, parse
 from lmeraser.core.digests import Digest
 from lmeraser.core.progress import silent
-from lmeraser.core.sufficient_statistics import embedding, quantize
 from lmeraser.eraser import Eraser
 from lmeraser.experiments.metrics.accuracies import accuracy
 from lmeraser.inference.predictor import Predictor
+from lmeraser.models.embeddings import quantized_embeddings
 from lmeraser.models.manifest import Model
 from lmeraser.pipeline.executors.base import Fetch, TuneTask
 from lmeraser.pipeline.executors.local import LocalExecutor
@@ -34,12 +34,12 @@ class ForgottenRecords:
     Attributes:
         ids: record ids, sorted.
         labels: class of each record.
-        images: encoded image of each record.
+        payloads: payload of each record.
     """
 
     ids: Sequence[str]
     labels: Sequence[int]
-    images: Sequence[bytes]
+    payloads: Sequence[bytes]
 
 
 def relearn_curve(eraser: Eraser, records: ForgottenRecords, epochs: int) -> list[float]:
@@ -69,7 +69,7 @@ def _tasks(
     model: Model, store: MemoryStore, executor: LocalExecutor, records: ForgottenRecords
 ) -> dict[int, TuneTask]:
     """A tuning task for each cluster that some of the records are routed to, by cluster number."""
-    routes = Predictor(model, store, executor).batch(records.images).clusters
+    routes = Predictor(model, store, executor).batch(records.payloads).clusters
     members: dict[int, list[int]] = defaultdict(list)
     for index, numbers in enumerate(routes.tolist()):
         for number in {number for number in numbers if number >= 0}:
@@ -87,14 +87,14 @@ def _tasks(
 
 
 def _fetch(config: Config, executor: LocalExecutor, records: ForgottenRecords) -> Fetch:
-    """Look up images by record id, or quantized embeddings for heads that are tuned on those."""
-    by_id: Mapping[str, Any] = dict(zip(records.ids, records.images, strict=True))
+    """Look up payloads by record id, or quantized embeddings for heads that are tuned on those."""
+    by_id: Mapping[str, Any] = dict(zip(records.ids, records.payloads, strict=True))
     if config.constituent.tuned_on == "quantized_embeddings":
-        images = by_id
+        payloads = by_id
         views = config.embedding.views
-        stream = executor.embed(records.ids, lambda ids: [images[i] for i in ids], silent, views)
+        stream = executor.embed(records.ids, lambda ids: [payloads[i] for i in ids], silent, views)
         vectors = np.stack([vector for _, vector in stream]).reshape(len(records.ids), len(views), -1)
-        by_id = dict(zip(records.ids, quantize(embedding(vectors)), strict=True))
+        by_id = dict(zip(records.ids, quantized_embeddings(vectors, config), strict=True))
     return lambda ids: [by_id[record_id] for record_id in ids]
 
 
@@ -114,4 +114,4 @@ def _with_constituents(model: Model, store: MemoryStore, constituents: Mapping[i
 
 
 def _accuracy(model: Model, store: MemoryStore, executor: LocalExecutor, records: ForgottenRecords) -> float:
-    return accuracy(Predictor(model, store, executor).batch(records.images).probabilities, list(records.labels))
+    return accuracy(Predictor(model, store, executor).batch(records.payloads).probabilities, list(records.labels))

@@ -24,6 +24,8 @@ class Table:
         columns: column names.
         rows: values of each row, in the order of the columns.
         note: how to read the table.
+        keys: the columns that say what a row is about; the others are measured. None: nothing is measured.
+        best: columns of which the highest or lowest value is the best, among the rows with one first key.
     """
 
     name: str
@@ -31,6 +33,8 @@ class Table:
     columns: Sequence[str]
     rows: Sequence[Sequence[Value]]
     note: str = ""
+    keys: Sequence[str] | None = None
+    best: Mapping[str, Literal["high", "low"]] = field(default_factory=dict)
 
     def to_csv(self) -> str:
         """The table as CSV."""
@@ -39,6 +43,41 @@ class Table:
         writer.writerow(self.columns)
         writer.writerows(self.rows)
         return text.getvalue()
+
+    def best_cells(self) -> set[tuple[int, int]]:
+        """Row and column numbers of the best values; none where all are equal."""
+        groups: dict[Value, list[int]] = {}
+        for number, row in enumerate(self.rows):
+            groups.setdefault(row[self.columns.index(self.keys[0])] if self.keys else None, []).append(number)
+        found: set[tuple[int, int]] = set()
+        for name, direction in self.best.items():
+            column = self.columns.index(name)
+            for rows in groups.values():
+                cells = {row: _number(self.rows[row][column]) for row in rows}
+                values = {row: value for row, value in cells.items() if value is not None}
+                if len(set(values.values())) > 1:
+                    best = (max if direction == "high" else min)(values.values())
+                    found |= {(row, column) for row, value in values.items() if value == best}
+        return found
+
+    def tidy(self) -> list[dict[str, str | float]]:
+        """One row for each measured number: the keys, ``metric`` and ``value``; true is 1, false is 0."""
+        if self.keys is None:
+            return []
+        found: list[dict[str, str | float]] = []
+        for row in self.rows:
+            cells = dict(zip(self.columns, row, strict=True))
+            about: dict[str, str | float] = {name: str(cells[name]) for name in self.keys}
+            for name, cell in cells.items():
+                value = float(cell) if isinstance(cell, bool) else _number(cell)
+                if name not in self.keys and value is not None:
+                    found.append({**about, "metric": name, "value": value})
+        return found
+
+
+def _number(value: Value) -> float | None:
+    """A cell as a number; None if it is none."""
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
 """Run experiments in sequence, save each result as soon as it is complete, and write a report at the end.
 
-The folder of a run holds ``environment.json`` (versions, machine), ``config.json`` (the profile), ``steps`` (every
-training and request), ``results``, ``tables``, ``figures`` and ``report.html``. An interrupted run resumes where
-it stopped. Trained workspaces are removed at the end because they hold the records.
+The folder of a run holds ``environment.json`` (versions, machine, choices), ``config.json`` (the profile),
+``steps`` (every training and request), ``results``, ``tables``, ``figures``, ``measurements.parquet`` and
+``.csv``, and ``report.html``. An interrupted run resumes where it stopped. Trained workspaces are removed at the
+end because they hold the records.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import platform
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from lmeraser._version import __version__
@@ -21,11 +22,50 @@ from lmeraser.config.deployment import ComputeConfig
 from lmeraser.core.atomic_files import write_atomic
 from lmeraser.core.progress import Progress, silent
 from lmeraser.errors import InputError
-from lmeraser.experiments.profiles import profile_of
+from lmeraser.experiments.catalog import BUILT_IN, Catalog
+from lmeraser.experiments.profiles import Profile, profile_of
 from lmeraser.experiments.report import write_report, write_result
 from lmeraser.experiments.runner import TrialRunner
 from lmeraser.experiments.studies import STUDIES
 from lmeraser.experiments.studies.base import available_data_sets
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a run compares, where it is not what the profile and the experiments say.
+
+    Attributes:
+        methods: names of the methods; empty: those of each experiment.
+        data: names of the data sets; empty: those of the profile.
+        seeds: number of seeds that are compared; None: that of the profile.
+    """
+
+    methods: tuple[str, ...] = ()
+    data: tuple[str, ...] = ()
+    seeds: int | None = None
+
+    def applied(self, profile: Profile, catalog: Catalog) -> Profile:
+        """The profile with these data sets and seeds.
+
+        Raises:
+            InputError: a name is unknown, or a number of seeds is none.
+        """
+        for name in self.methods:
+            catalog.method(name)
+        for name in self.data:
+            if name not in catalog.data_sets and Path(name).is_dir():
+                raise InputError(
+                    "Data set not found", got=f"{name!r}, which is a folder", next_step="pass it with --folder"
+                )
+            catalog.data_set(name)
+        if self.seeds is not None and self.seeds < 1:
+            raise InputError("Number of seeds is out of range", got=f"{self.seeds}, expected at least 1")
+        added = tuple(name for name in catalog.data_sets if name in catalog.added)
+        return replace(
+            profile,
+            data_sets=self.data or (*profile.data_sets, *added),
+            seeds=self.seeds if self.seeds is not None else profile.seeds,
+        )
 
 
 @dataclass(frozen=True)
@@ -46,6 +86,8 @@ def run(
     out: Path,
     *,
     profile: str = "small",
+    choice: Choice | None = None,
+    catalog: Catalog = BUILT_IN,
     root: Path | None = None,
     hub: bool = False,
     compute: ComputeConfig | None = None,
@@ -58,6 +100,8 @@ def run(
         names: names of experiments, or ``all``.
         out: folder of the run; an earlier run with the same profile is resumed.
         profile: name of the profile.
+        choice: methods, data sets and seeds, where not all are compared.
+        catalog: the methods and data sets that there are.
         root: folder of the data sets.
         hub: whether to fetch missing data sets from the ``datasets`` hub.
         compute: where models are derived.
@@ -68,14 +112,26 @@ def run(
         InputError: an unknown name, no data set available, or the folder holds files of another run.
     """
     chosen = _selected(names)
-    runner = TrialRunner(out, profile_of(profile), root=root, hub=hub, compute=compute, progress=progress)
+    choice = choice or Choice()
+    runner = TrialRunner(
+        out,
+        choice.applied(profile_of(profile), catalog),
+        root=root,
+        catalog=catalog,
+        methods=choice.methods or None,
+        hub=hub,
+        compute=compute,
+        progress=progress,
+    )
     if not list(available_data_sets(runner)):
         raise InputError(
             "No data set of the profile found",
             got=f"none of {', '.join(runner.profile.data_sets)} in {root}" if root else "no folder was given",
-            next_step="pass a folder with NAME/train.parquet and NAME/test.parquet with --data, or use --hub",
+            next_step="pass a folder with NAME/train.parquet and NAME/test.parquet with --folder, or use --hub",
         )
-    _write_environment(out, profile)
+    chosen_values = {name: value for name, value in asdict(choice).items() if value}
+    files = {"files": dict(catalog.files)} if catalog.files else {}
+    _write_environment(out, {"profile": profile, **chosen_values, **files})
     write_atomic(out / "config.json", json.dumps(asdict(runner.profile), indent=1).encode())
     seconds = {}
     for done, study in enumerate(study for study in STUDIES if study.name in chosen):
@@ -102,13 +158,13 @@ def _selected(names: Sequence[str]) -> set[str]:
     return set(known) if "all" in names else set(names)
 
 
-def _write_environment(out: Path, profile: str) -> None:
-    """Record versions, machine and profile of a run; refuse to continue a run made with others."""
+def _write_environment(out: Path, chosen: dict[str, object]) -> None:
+    """Record versions, machine and choices of a run; refuse to continue a run made with others."""
     import torch
 
     values = {
         "lmeraser": __version__,
-        "profile": profile,
+        **json.loads(json.dumps(chosen)),
         "torch": torch.__version__,
         "python": platform.python_version(),
         "machine": platform.machine(),
@@ -124,9 +180,10 @@ def _write_environment(out: Path, profile: str) -> None:
             next_step="choose another folder with --out",
         )
     if file.exists() and (known := json.loads(file.read_text())) != values:
-        differences = [f"{name}: {known.get(name)}" for name, value in values.items() if known.get(name) != value]
+        names = dict.fromkeys((*values, *known))
+        differences = [f"{name}: {known.get(name)}" for name in names if known.get(name) != values.get(name)]
         raise InputError(
-            "Run cannot be resumed with another profile, version or machine",
+            "Run cannot be resumed with other choices, or another version or machine",
             got=f"{out} holds a run with {', '.join(differences)}",
             next_step="choose another folder with --out",
         )

@@ -50,7 +50,7 @@ class StepResult:
     Attributes:
         facts: digest, clusters, sizes, parameters and bytes of the model, and the resources that deriving it took.
         arrays: ``probabilities`` of the private records, float32 [n, classes], and ``test_probabilities`` of the
-            test images, float32 [m, classes].
+            test records, float32 [m, classes].
     """
 
     facts: Mapping[str, Any]
@@ -63,7 +63,7 @@ class StepResult:
 
     @property
     def test(self) -> NDArray[np.float32]:
-        """Probabilities of the test images, float32 [m, classes]."""
+        """Probabilities of the test records, float32 [m, classes]."""
         return self.arrays["test_probabilities"]
 
 
@@ -73,13 +73,15 @@ class StudyData:
 
     Attributes:
         records: private records with the attributes that forget sets are chosen by.
-        test_labels: labels of the test images, int64 [m].
+        test_labels: labels of the test records, int64 [m].
+        test_features: features of the test records, float32 [m, d].
         sets: record ids of each forget set, by its name.
         classes: class names.
     """
 
     records: StudyRecords
     test_labels: NDArray[np.int64]
+    test_features: NDArray[np.float32]
     sets: Mapping[str, list[str]]
     classes: tuple[str, ...]
 

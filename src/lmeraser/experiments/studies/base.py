@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from lmeraser.experiments.datasets import DATA_SETS, available
+from lmeraser.config.modalities import Modality
+from lmeraser.experiments.datasets import available
 from lmeraser.experiments.methods import DATA, backbone_location
 from lmeraser.experiments.metrics.accuracies import accuracy
 from lmeraser.experiments.results import Findings, Result
@@ -21,7 +22,7 @@ class Study:
     Attributes:
         name: name on the command line.
         title: title of its section in the report.
-        paper: the table or figure of the paper that it reproduces.
+        paper: the table or figure of the paper that it reproduces; empty: it has none.
         compute: computes its tables and figures.
     """
 
@@ -38,13 +39,13 @@ class Study:
 def available_data_sets(runner: TrialRunner) -> Iterator[str]:
     """Names of the profile's data sets that are available."""
     for name in runner.profile.data_sets:
-        if available(DATA_SETS[name], runner.root, hub=runner.hub):
+        if available(runner.data_set(name), runner.root, hub=runner.hub):
             yield name
 
 
-def available_backbones(runner: TrialRunner) -> Iterator[int]:
-    """Indices of the profile's backbones that are available, as far as can be known without loading them."""
-    for position, backbone in enumerate(runner.profile.backbones):
+def available_backbones(runner: TrialRunner, kind: Modality = "image") -> Iterator[int]:
+    """Indices of the backbones for this kind of records that are available, as far as can be known unloaded."""
+    for position, backbone in enumerate(runner.profile.backbones[kind]):
         is_folder = str(backbone.settings["name"]).startswith(DATA)
         if not is_folder or (runner.root is not None and Path(backbone_location(backbone, runner.root)).exists()):
             yield position
@@ -53,21 +54,22 @@ def available_backbones(runner: TrialRunner) -> Iterator[int]:
 def missing_notes(runner: TrialRunner) -> list[str]:
     """A note for each data set and backbone of the profile that is not available."""
     data_sets = set(available_data_sets(runner))
-    usable = set(available_backbones(runner))
+    kinds = dict.fromkeys(runner.data_set(name).modality for name in runner.profile.data_sets)
     data = [
-        f"{DATA_SETS[name].title} is not available ({name}/train.parquet and test.parquet): left out."
+        f"{runner.data_set(name).title} is not available ({name}/train.parquet and test.parquet): left out."
         for name in runner.profile.data_sets
         if name not in data_sets
     ]
     backbones = [
         f"The backbone {backbone.name} is not available ({str(backbone.settings['name']).removeprefix(DATA)}): "
         "left out."
-        for position, backbone in enumerate(runner.profile.backbones)
-        if position not in usable
+        for kind in kinds
+        for position, backbone in enumerate(runner.profile.backbones[kind])
+        if position not in set(available_backbones(runner, kind))
     ]
     return [*data, *backbones]
 
 
-def accuracy_on_test_images(runner: TrialRunner, trial: Trial, result: StepResult) -> float:
-    """Accuracy on the test images of a trial's data set."""
+def accuracy_on_test_records(runner: TrialRunner, trial: Trial, result: StepResult) -> float:
+    """Accuracy on the test records of a trial's data set."""
     return accuracy(result.test, runner.data(trial.data, trial.backbone).test_labels)

@@ -2,7 +2,8 @@
 
 For an exact method the unlearned and the retrained model are the same bytes, so every gap is 0. The tables confirm
 this on two models that were derived separately. For scale, they also show the metrics of a model from which
-nothing was unlearned and of models retrained with other seeds: the yardstick for methods that are not exact.
+nothing was unlearned and of models retrained with other seeds: the yardstick for methods that are not exact, of
+which fine-tuning and gradient ascent are there.
 """
 
 from __future__ import annotations
@@ -12,8 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lmeraser.experiments.datasets import DATA_SETS
-from lmeraser.experiments.methods import METHODS
+from lmeraser.experiments.methods import Method
 from lmeraser.experiments.metrics.accuracies import Accuracies, accuracy, average_gap, tug_of_war
 from lmeraser.experiments.metrics.agreement import activation_distance, js_divergence
 from lmeraser.experiments.metrics.arrays import true_class
@@ -34,9 +34,11 @@ _STUDIED = {  # forget sets studied for each method; fewer for methods with expe
     "lmeraser-paper": ("random", "sampled"),
     "linear": ("random", "class"),
     "sisa": ("random",),
+    "fine-tuning": ("random", "class"),
+    "gradient-ascent": ("random", "class"),
 }
+_OF_OTHERS = ("random", "class")  # of methods that were added
 _ATTACKED = ("lmeraser", "instant")  # methods that are attacked with reference models
-_SUBJECTS = "gtsrb"  # the data set whose subjects are known
 
 
 @dataclass(frozen=True)
@@ -47,10 +49,12 @@ class Case:
         trial: the training on all records.
         forget: name of the forget set.
         models: the models by role; the one named "retrained" has the seed of the unlearned model.
+        titles: of the data set and the method.
     """
 
     trial: Trial
     forget: str
+    titles: tuple[str, str]
     models: dict[str, StepResult]
 
     @property
@@ -61,7 +65,7 @@ class Case:
     @property
     def names(self) -> list[Value]:
         """Data set, method and forget set, for the first columns of tables."""
-        return [DATA_SETS[self.trial.data].title, METHODS[self.trial.method].title, self.forget]
+        return [*self.titles, self.forget]
 
 
 def removal(runner: TrialRunner) -> Findings:
@@ -73,16 +77,17 @@ def removal(runner: TrialRunner) -> Findings:
         verdicts.append([*case.names, *_verdict(runner, case)])
     columns = [
         *("data", "method", "forget set", "model", "digest of the retrained model", "retain", "forget", "test"),
-        *("average gap", "ToW", "activation distance", "JS divergence", "relearn epochs", "AIN"),
+        *("average gap", "ToW", "activation distance", "JS divergence", "relearn epochs", "AIN", "s"),
     ]
     title = "Models before and after unlearning, and retrained models"
     note = (
         "Gaps, ToW, distance, divergence and AIN are relative to the retrained model with the same seed; distance "
         "and divergence are measured on the forget set. Relearn epochs: until the forget accuracy is back at 95 % "
-        "of that before unlearning, '-' where that is not reached or nothing is tuned."
+        "of that before unlearning, '-' where that is not reached or nothing is tuned. Seconds are of the "
+        "training or of the unlearning."
     )
     tables = [
-        Table("models", title, columns, rows, note),
+        Table("models", title, columns, rows, note, keys=tuple(columns[:4])),
         Table(
             "verdicts",
             "Forget accuracy: inside the spread of retrained models?",
@@ -96,6 +101,7 @@ def removal(runner: TrialRunner) -> Findings:
             ],
             verdicts,
             "Inside: within Student's 95 % prediction interval of the retrained models of all seeds.",
+            keys=tuple(columns[:3]),
         ),
         _definitions(),
     ]
@@ -113,26 +119,32 @@ def membership(runner: TrialRunner) -> Findings:
     ]
     columns = [
         *("data", "method", "forget set", "model", "attack", "AUC", "95 % from", "to", "TPR at 1 % FPR"),
-        *("TPR at 0.1 % FPR", "forgotten", "test images"),
+        *("TPR at 0.1 % FPR", "forgotten", "test records"),
     ]
     note = (
-        "Forgotten records are treated as members, test images as non-members. The reference is the retrained "
-        "model's value, not 0.5: an AUC far below it is a failure as well. TPR at 0.1 % needs 1,000 test images. "
+        "Forgotten records are treated as members, test records as non-members. The reference is the retrained "
+        "model's value, not 0.5: an AUC far below it is a failure as well. TPR at 0.1 % needs 1,000 test records. "
         f"LiRA and RMIA are offline, with {runner.profile.reference_models} models of random halves of the "
         "records."
     )
-    table = Table("attacks", "Membership inference on forgotten records", columns, rows, note)
+    title = "Membership inference on forgotten records"
+    table = Table("attacks", title, columns, rows, note, keys=tuple(columns[:5]))
     return Findings([table], notes=missing_notes(runner))
 
 
 def _cases(runner: TrialRunner) -> Iterator[Case]:
     names = list(available_data_sets(runner))
-    for method, sets in _STUDIED.items():
-        for data in dict.fromkeys([names[0], *(name for name in names if name == _SUBJECTS)]):
-            studied = sets if data == names[0] else [name for name in sets if name == "subject"]
-            for forget in studied:
+    with_subjects = [name for name in names if runner.data_set(name).subject]
+    for data in dict.fromkeys([names[0], *with_subjects]):
+        for method in runner.methods(tuple(_STUDIED), data):
+            for forget in _sets(method, first=data == names[0]):
                 if forget in runner.profile.forget_sets and forget in runner.data(data).sets:
-                    yield _case(runner, Trial(data, method), forget)
+                    yield _case(runner, Trial(data, method.name), forget)
+
+
+def _sets(method: Method, *, first: bool) -> list[str]:
+    """The forget sets that are studied for a method: of further data sets only subjects."""
+    return [name for name in _STUDIED.get(method.name, _OF_OTHERS) if first or name == "subject"]
 
 
 def _case(runner: TrialRunner, trial: Trial, forget: str) -> Case:
@@ -143,7 +155,8 @@ def _case(runner: TrialRunner, trial: Trial, forget: str) -> Case:
     }
     for seed in range(1, runner.profile.seeds):
         models[f"retrained, seed {seed}"] = runner.trained(trial.vary(without=forget, seed=seed))
-    return Case(trial, forget, models)
+    titles = (runner.data_set(trial.data).title, runner.method(trial).title)
+    return Case(trial, forget, titles, models)
 
 
 def _accuracies(runner: TrialRunner, case: Case, model: StepResult) -> Accuracies:
@@ -174,6 +187,7 @@ def _agreement(runner: TrialRunner, case: Case, name: str) -> list[Value]:
         round(activation_distance(mine, theirs), 6),
         round(js_divergence(mine, theirs), 6),
         *_relearned(runner, case, name),
+        round(model.facts["seconds"], 3),
     ]
 
 
@@ -204,10 +218,12 @@ def _curve(runner: TrialRunner, case: Case, name: str) -> list[float]:
 def _verdict(runner: TrialRunner, case: Case) -> list[Value]:
     retrained = [_accuracies(runner, case, m).forget for n, m in case.models.items() if n.startswith("retrained")]
     over_seeds = spread(retrained)
-    inside = [
-        verdict([_accuracies(runner, case, case.models[name]).forget], retrained).inside
-        for name in ("unlearned", "nothing unlearned")
-    ]
+    inside: list[Value] = [None, None]
+    if len(retrained) > 1:
+        inside = [
+            verdict([_accuracies(runner, case, case.models[name]).forget], retrained).inside
+            for name in ("unlearned", "nothing unlearned")
+        ]
     return [
         round(over_seeds.mean, 4),
         None if over_seeds.std is None else round(over_seeds.std, 4),
