@@ -270,7 +270,11 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "workspace"
-        settings = {"backbone": {"image_size": 96, "micro_batch": 4}, "embedding": {"views": ["clean"]}}
+        settings = {
+            "backbone": {"image_size": 96, "micro_batch": 4},
+            "embedding": {"views": ["clean"]},
+            "service": {"grace_period": 0.0},
+        }
         with Eraser.create(root, parse(settings, base="instant")) as eraser:
             digits = handwritten_digits()[0].select(range(options.records))
             eraser.add(digits, columns=Columns(id="id"))

@@ -229,7 +229,7 @@ def main() -> None:
         settings = {
             "backbone": {"image_size": options.image_size, "micro_batch": options.micro_batch},
             "embedding": {"views": options.views.split(",")},
-            "service": {"requests_per_second": 10000.0, "burst": 10000},
+            "service": {"requests_per_second": 10000.0, "burst": 10000, "grace_period": 0.0},
         }
         digits = handwritten_digits()[0].select(range(options.records))
         with Eraser.create(root, parse(settings, base="instant")) as eraser:

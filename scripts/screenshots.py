@@ -30,7 +30,7 @@ SETTINGS = {
     "backbone": {"image_size": 32, "micro_batch": 8},
     "partition": {"sample_size": 150, "clusters": 14},
     "tuning": {"epochs": 1, "batch_size": 16},
-    "service": {"batch_seconds": 4.0},
+    "service": {"batch_seconds": 4.0, "grace_period": 0.0},
 }
 RECORDS = 300
 PEOPLE = 40

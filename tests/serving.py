@@ -45,7 +45,9 @@ def config_of(kind: str = "prompts", **service: Any) -> Config:
     """Settings of a small workspace that derives only when a test asks for it."""
     complete = {"backbone": {"resize": 37}, "prompt": {"width": 4}}
     return tiny_config(
-        **complete, **KINDS[kind], service={"batch_seconds": 3600.0, "deriving_share": 1.0, **service}
+        **complete,
+        **KINDS[kind],
+        service={"batch_seconds": 3600.0, "deriving_share": 1.0, "grace_period": 0.0, **service},
     )
 
 

@@ -17,7 +17,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import date, datetime
+from dataclasses import replace
+from datetime import date, datetime, timedelta
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -32,7 +33,12 @@ from lmeraser.core.time import to_moment, utc_now
 from lmeraser.errors import InputError, LmeraserError
 from lmeraser.evidence.dsse import SigningKey
 from lmeraser.workspace.requests.draft import RequestDraft, Selector
-from lmeraser.workspace.requests.state import Regulation, Request, parse_regulation
+from lmeraser.workspace.requests.state import (
+    Regulation,
+    Request,
+    parse_cancellation_reason,
+    parse_regulation,
+)
 from lmeraser.workspace.session import Session
 from lmeraser.workspace.workspace import Workspace
 
@@ -315,13 +321,19 @@ class Eraser:
         audit: bool = False,
         asked: date | str | None = None,
         with_duplicates: bool = False,
+        reference: str | None = None,
+        now: bool = False,
     ) -> Request:
-        """Accept a deletion request without carrying it out; arguments as of `unlearn`.
+        """Accept a deletion request without carrying it out; the other arguments are those of `unlearn`.
 
         Requests are accepted while a model is being derived, too. From now on `predict` does not use the clusters
-        of these records, unless quarantine is switched off.
+        of these records, unless quarantine is switched off. ``reference`` is your own name for the request, which
+        is kept encrypted, and erased when it is closed. A service leaves a request alone for its grace period, in
+        which it can be taken back, unless it is to be carried out ``now``.
         """
         draft = _draft(ids, subjects, request, regulation, received, asked, with_duplicates, audit)
+        grace = timedelta() if now else timedelta(seconds=self.workspace.config.service.grace_period)
+        draft = replace(draft, reference=reference, grace=grace)
         with self.workspace.request_transaction("request") as connection:
             return self.workspace.requests.accept(draft, now=self.workspace.clock(), connection=connection)
 
@@ -329,10 +341,32 @@ class Eraser:
         """All deletion requests, the earliest due first."""
         return self.workspace.requests.all()
 
-    def cancel(self, request: str | UUID) -> Request:
-        """Cancel a pending request."""
+    def cancel(self, request: str | UUID, *, reason: str | None = None) -> Request:
+        """Cancel a pending request.
+
+        Args:
+            request: its UUID.
+            reason: why, one of `CancellationReason`; the ledger keeps it.
+        """
+        why = None if reason is None else parse_cancellation_reason(reason)
         with self.workspace.request_transaction("cancel") as connection:
-            return self.workspace.requests.cancel(connection, str(request), now=self.workspace.clock())
+            now = self.workspace.clock()
+            return self.workspace.requests.cancel(connection, str(request), now=now, reason=why)
+
+    def extend(self, request: str | UUID, *, reason: str) -> Request:
+        """Extend the time for the answer to an open request, once, as its law allows.
+
+        Args:
+            request: its UUID.
+            reason: why, one of `ExtensionReason`; the ledger keeps it.
+        """
+        with self.workspace.request_transaction("extend") as connection:
+            return self.workspace.requests.extend(connection, str(request), reason, now=self.workspace.clock())
+
+    def start(self, request: str | UUID) -> Request:
+        """End the grace period of a pending request: the service carries it out next."""
+        with self.workspace.request_transaction("start") as connection:
+            return self.workspace.requests.start_now(connection, str(request), now=self.workspace.clock())
 
     def relabel(self, label: str, *, ids: Iterable[Name]) -> CompletionReport:
         """Give records another label and bring the model up to date. See `relabel.relabel`."""

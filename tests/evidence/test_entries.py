@@ -22,6 +22,7 @@ from lmeraser.evidence.entries import (
     RequestAccepted,
     RequestCancelled,
     RequestCompleted,
+    RequestExtended,
     RequestFailed,
     WorkspaceCreated,
     WorkspaceRestored,
@@ -50,7 +51,22 @@ STORED: list[tuple[Event, str, str]] = [
         "request",
         f'{{"due":"{TIME}","names":2,"received":"{TIME}","regulation":"gdpr","request":"r"}}',
     ),
+    (
+        RequestAccepted(request="r", regulation="gdpr", received=TIME, due=TIME, names=2, by="0123456789ab"),
+        "request",
+        f'{{"by":"0123456789ab","due":"{TIME}","names":2,"received":"{TIME}","regulation":"gdpr","request":"r"}}',
+    ),
+    (
+        RequestExtended(request="r", due=TIME, reason="number"),
+        "extended",
+        f'{{"due":"{TIME}","reason":"number","request":"r"}}',
+    ),
     (RequestCancelled(request="r"), "cancelled", '{"request":"r"}'),
+    (
+        RequestCancelled(request="r", reason="withdrawn", by="0123456789ab"),
+        "cancelled",
+        '{"by":"0123456789ab","reason":"withdrawn","request":"r"}',
+    ),
     (
         RecordsDeleted(requests=("r", "s"), removed={"2": (), "10": (Digest(D),)}),
         "deleted",

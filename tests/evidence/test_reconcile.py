@@ -22,6 +22,7 @@ from lmeraser.evidence.entries import (
     RequestAccepted,
     RequestCancelled,
     RequestCompleted,
+    RequestExtended,
     RequestFailed,
     WorkspaceRestored,
 )
@@ -352,3 +353,14 @@ def test_an_entry_about_a_request_that_nobody_accepted_is_found() -> None:
     assert request_differences(told(RequestCancelled(request="a")), {}) == [
         "entry 0 names request a, which no entry accepts"
     ]
+
+
+def test_an_extension_moves_the_due_time_on_record() -> None:
+    later = "2026-04-30T12:00:00Z"
+    extended = told(
+        RequestAccepted(request="a", names=1, **TIMES), RequestExtended(request="a", due=later, reason="number")
+    )
+    held = replace(ACCEPTED, names=1, due=later)
+    assert request_differences(extended, {"a": held}) == []
+    (line,) = request_differences(extended, {"a": replace(held, due=TIMES["due"])})
+    assert line.startswith("request a: due is")

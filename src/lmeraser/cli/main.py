@@ -19,6 +19,7 @@ from lmeraser._version import __version__
 from lmeraser.cli.building import LazyCommands, WorkspaceCommand, WorkspaceGroup
 from lmeraser.cli.commands import (
     deletion,
+    desk,
     evidence,
     experiments,
     exports,
@@ -48,11 +49,13 @@ for _command in (
 app.command(hidden=True, cls=WorkspaceCommand)(recovery.reapply)  # the name of 0.1
 
 _requests = typer.Typer(
-    cls=WorkspaceGroup, invoke_without_command=True, help="List, accept and cancel deletion requests."
+    cls=WorkspaceGroup, invoke_without_command=True, help="List, accept, extend and cancel deletion requests."
 )
 _requests.callback()(deletion.requests)
 _requests.command(cls=WorkspaceCommand)(deletion.accept)
 _requests.command(cls=WorkspaceCommand)(deletion.cancel)
+_requests.command(cls=WorkspaceCommand)(desk.extend)
+_requests.command(cls=WorkspaceCommand)(desk.start)
 app.add_typer(_requests, name="requests")
 
 _exports = typer.Typer(

@@ -73,6 +73,19 @@ class RequestsConfig(Section):
     other_days: int = Field(
         default=30, ge=1, le=3650, description="days until the answer is due under other regulations"
     )
+    gdpr_extension_months: int = Field(
+        default=2, ge=1, le=2, description="further months after an extension (Article 12(3) GDPR)"
+    )
+    ccpa_extension_days: int = Field(default=45, ge=1, le=45, description="further days after an extension (CCPA)")
+    other_extension_days: int = Field(
+        default=30, ge=1, le=3650, description="further days after an extension under other regulations"
+    )
+    controller: str = Field(
+        default="",
+        max_length=200,
+        pattern=r"^[^\x00-\x1f\x7f-\x9f]*$",
+        description="name and address of who is responsible for the data, as certificates state it",
+    )
     near_duplicate_records: int = Field(
         default=20000,
         ge=0,
@@ -85,6 +98,13 @@ class RequestsConfig(Section):
             return add_months(received, self.gdpr_months)
         return received + timedelta(days=self.ccpa_days if regulation == "ccpa" else self.other_days)
 
+    def extended_due(self, regulation: str, received: datetime) -> datetime:
+        """When the answer to a request is due after its one extension; the whole period counts from its start."""
+        if regulation == "gdpr":
+            return add_months(received, self.gdpr_months + self.gdpr_extension_months)
+        further = self.ccpa_extension_days if regulation == "ccpa" else self.other_extension_days
+        return self.due(regulation, received) + timedelta(days=further)
+
 
 class ServiceConfig(Section):
     """The HTTP service. Not part of the model."""
@@ -95,11 +115,18 @@ class ServiceConfig(Section):
     domain: str = Field(
         default="localhost", min_length=1, description="domain of this service, as reported to callers"
     )
+    grace_period: float = Field(
+        default=3600.0,
+        ge=0,
+        le=30 * 86400,
+        description="seconds from the acceptance of a request in which it can be taken back; its records are "
+        "quarantined meanwhile, and deleted after it",
+    )
     batch_seconds: float = Field(
         default=2.0,
         ge=0,
         le=86400,
-        description="seconds from the first waiting request to the start of the derivation",
+        description="seconds from the first request whose grace period is over to the start of the derivation",
     )
     deriving_share: float = Field(
         default=0.2,

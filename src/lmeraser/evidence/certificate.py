@@ -37,6 +37,7 @@ from lmeraser.evidence.entries import (
     RecordsDeleted,
     RequestAccepted,
     RequestCompleted,
+    RequestExtended,
     WorkspaceCreated,
     WorkspaceRestored,
     events_of,
@@ -417,14 +418,15 @@ def _contradictions_with_ledger(facts: Mapping[str, Any], key: Digest, entries: 
     request, counts, model = facts["request"], facts["counts"], facts["model"]
     created = [event for _, event in events_of(entries[:1], WorkspaceCreated)]
     accepted = [event for _, event in events_of(entries, RequestAccepted) if event.request == request["id"]]
+    extended = [event for _, event in events_of(entries, RequestExtended) if event.request == request["id"]]
     deleted = [pair for pair in events_of(entries, RecordsDeleted) if request["id"] in pair[1].requests]
     published = list(events_of(entries, GenerationPublished))
     restored = [entry.position for entry, _ in events_of(entries, WorkspaceRestored)]
     lines = []
     if [event.key for event in created] != [key]:
         lines.append("its first entry does not name the key that signed the certificate")
-    times = ("regulation", "received", "due")
-    if not any(all(getattr(event, name) == request[name] for name in times) for event in accepted):
+    told_times = [(e.regulation, e.received, extended[-1].due if extended else e.due) for e in accepted]
+    if (request["regulation"], request["received"], request["due"]) not in told_times:
         lines.append("no entry accepts the request with this law and these times")
     if not deleted:
         return [*lines, "no entry deletes the records of the request"]

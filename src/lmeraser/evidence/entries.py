@@ -114,6 +114,7 @@ class RequestAccepted(Event):
         received: when it arrived, RFC 3339 in UTC.
         due: when the answer is due.
         names: how many record ids and subjects it names.
+        by: id of the API key that filed it; None: a command, or an entry of before 0.2.
     """
 
     kind: Literal["request"] = "request"
@@ -122,13 +123,51 @@ class RequestAccepted(Event):
     received: str
     due: str
     names: _Count
+    by: str | None = None
+
+    def body(self) -> dict[str, Any]:
+        """The body of the entry; without a key, as it was before 0.2."""
+        return self.model_dump(mode="json", exclude={"kind"}, exclude_none=True)
+
+
+class RequestExtended(Event):
+    """The time for the answer to a request was extended.
+
+    Attributes:
+        request: its UUID.
+        due: when the answer is due from now on.
+        reason: one of `ExtensionReason` (`workspace.requests.state`).
+        by: id of the API key; None: a command.
+    """
+
+    kind: Literal["extended"] = "extended"
+    request: str
+    due: str
+    reason: str
+    by: str | None = None
+
+    def body(self) -> dict[str, Any]:
+        """The body of the entry."""
+        return self.model_dump(mode="json", exclude={"kind"}, exclude_none=True)
 
 
 class RequestCancelled(Event):
-    """A request was cancelled before any record was deleted."""
+    """A request was cancelled before any record was deleted.
+
+    Attributes:
+        request: its UUID.
+        reason: one of `CancellationReason` (`workspace.requests.state`), if one was given.
+        by: id of the API key; None: a command, or an entry of before 0.2.
+    """
 
     kind: Literal["cancelled"] = "cancelled"
     request: str
+    reason: str | None = None
+    by: str | None = None
+
+    def body(self) -> dict[str, Any]:
+        """The body of the entry; without reason and key, as it was before 0.2."""
+        return self.model_dump(mode="json", exclude={"kind"}, exclude_none=True)
 
 
 class RecordsDeleted(_Removal):
@@ -250,6 +289,7 @@ LedgerEvent = Annotated[
     | RecordsAdded
     | RecordsRelabelled
     | RequestAccepted
+    | RequestExtended
     | RequestCancelled
     | RecordsDeleted
     | RequestCompleted

@@ -7,8 +7,8 @@ which record is which. Records that were added after a backup, before it was res
 be held, and the remaining ones cannot be counted.
 
 Every request is in the state that the entries about it lead to, with the law, the times and the number of names
-with which it was accepted; requests that were accepted after a backup are lost as well. Pure functions; know
-nothing about files or databases.
+with which it was accepted (or the due time of its extension); requests that were accepted after a backup are lost
+as well. Pure functions; know nothing about files or databases.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from lmeraser.evidence.entries import (
     RequestAccepted,
     RequestCancelled,
     RequestCompleted,
+    RequestExtended,
     RequestFailed,
     WorkspaceRestored,
     events_of,
@@ -177,7 +178,7 @@ def request_differences(entries: Sequence[Entry], held: Mapping[str, RequestOnRe
     recorded: dict[str, RequestOnRecord] = {}
     found = []
     missing_allowed = set()
-    for entry, event in events_of(entries, *STATE_AFTER):
+    for entry, event in events_of(entries, *STATE_AFTER, RequestExtended):
         for request_id in request_ids(event):
             if isinstance(event, RequestAccepted):
                 values = (event.regulation, event.received, event.due, event.names, None)
@@ -185,9 +186,7 @@ def request_differences(entries: Sequence[Entry], held: Mapping[str, RequestOnRe
                 if entry.position in lost:
                     missing_allowed.add(request_id)
             elif request_id in recorded:
-                certificate = event.certificate if isinstance(event, RequestCompleted) else None
-                state = STATE_AFTER[type(event)]
-                recorded[request_id] = replace(recorded[request_id], state=state, certificate=certificate)
+                recorded[request_id] = _after(recorded[request_id], event)
             else:
                 found.append(f"entry {entry.position} names request {request_id}, which no entry accepts")
     for request_id in sorted(recorded.keys() | held.keys()):
@@ -202,6 +201,14 @@ def request_differences(entries: Sequence[Entry], held: Mapping[str, RequestOnRe
     return found
 
 
+def _after(on_record: RequestOnRecord, event: Event) -> RequestOnRecord:
+    """What is on record of an accepted request after a further event."""
+    if isinstance(event, RequestExtended):
+        return replace(on_record, due=event.due)
+    certificate = event.certificate if isinstance(event, RequestCompleted) else None
+    return replace(on_record, state=STATE_AFTER[type(event)], certificate=certificate)
+
+
 def _altered(request_id: str, on_record: RequestOnRecord, here: RequestOnRecord) -> list[str]:
     if (on_record.state, here.state) == ("failed", "in_progress"):  # it is carried out again, which no entry tells
         on_record = replace(on_record, state="in_progress")
@@ -214,7 +221,7 @@ def _altered(request_id: str, on_record: RequestOnRecord, here: RequestOnRecord)
 
 
 def request_ids(event: Event) -> Sequence[str]:
-    """Ids of the requests that an event of `STATE_AFTER` names."""
+    """Ids of the requests that an event of `STATE_AFTER`, or an extension, names."""
     if isinstance(event, RecordsDeleted):
         return event.requests
     return [event.request]  # type: ignore[attr-defined]  # as all others of STATE_AFTER

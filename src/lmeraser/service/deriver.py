@@ -43,7 +43,7 @@ class Deriver:
         """Carry out pending and interrupted requests; the outcome, as JSON values."""
         try:
             eraser = run_with_lower_priority(lambda: self._open_eraser(compute), compute.get("nice", 0))
-            report = unlearn(eraser.session, retry_failed=False)
+            report = unlearn(eraser.session, retry_failed=False, after_grace=True)
             return {"outcome": "done", **_counts(report)}
         except LmeraserError as error:
             return {"outcome": "refused", "error": type(error).__name__, "message": error.message}

@@ -18,7 +18,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from lmeraser.service.problems import name_fields_in_problems
-from lmeraser.workspace.requests.draft import RequestDraft, Selector
+from lmeraser.workspace.requests.draft import LONGEST_REFERENCE, RequestDraft, Selector
 from lmeraser.workspace.requests.state import Regulation
 
 API_VERSION = "2.0"
@@ -91,11 +91,15 @@ class RequestOptions(RequestModel):
 
     Attributes:
         audit: train a model from scratch and compare, before the request is completed.
-        with_duplicates: erase the other records with the same payload (image), byte for byte, too.
+        with_duplicates: erase the other records with the same payload, byte for byte, too.
+        reference: the caller's own name for the request, one line; kept encrypted, and erased when it is closed.
+        now: carry it out without the grace period, in which it can be taken back.
     """
 
     audit: bool = False
     with_duplicates: bool = False
+    reference: Annotated[str, StringConstraints(max_length=LONGEST_REFERENCE)] | None = None
+    now: bool = False
 
 
 @name_fields_in_problems
@@ -151,6 +155,7 @@ class ErasureRequest(RequestModel):
             regulation=self.regulation,
             audit=self.extensions.lmeraser.audit,
             asked=self.submitted_time,
+            reference=self.extensions.lmeraser.reference or None,
         )
 
 

@@ -67,6 +67,10 @@ class LmeraserStatus(BaseModel):
     Attributes:
         state: lmeraser's state; 'failed' (its audit found a difference) is 'in_progress' in OpenDSR.
         seconds_left: until the request is due; negative: overdue; null: closed.
+        days_late: days, begun ones included, from the due time to completion, or to now; 0: in time so far; null:
+            cancelled.
+        seconds_to_start: of the grace period that are left, in which the request can be taken back.
+        extended: when the time for the answer was extended; null: it was not.
         records_deleted: number of records deleted.
         already_deleted: number of identities that had been deleted before.
         certificate: digest of the certificate's payload.
@@ -74,6 +78,9 @@ class LmeraserStatus(BaseModel):
 
     state: State
     seconds_left: int | None
+    days_late: int | None
+    seconds_to_start: int
+    extended: str | None
     records_deleted: int | None
     already_deleted: int | None
     certificate: str | None
@@ -105,6 +112,9 @@ class RequestStatus(BaseModel):
             _EXTENSION: {
                 "state": "completed",
                 "seconds_left": None,
+                "days_late": 0,
+                "seconds_to_start": 0,
+                "extended": None,
                 "records_deleted": 3,
                 "already_deleted": 0,
                 "certificate": "sha256:" + "0" * 64,
@@ -127,6 +137,9 @@ class RequestStatus(BaseModel):
         extension = LmeraserStatus(
             state=request.state,
             seconds_left=left,
+            days_late=request.days_late(now),
+            seconds_to_start=request.seconds_to_start(now),
+            extended=request.extended,
             records_deleted=request.records,
             already_deleted=request.already_deleted,
             certificate=request.certificate,

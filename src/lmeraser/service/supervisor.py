@@ -1,9 +1,10 @@
 """Scheduling of derivations, and supervision of the process that runs them (`derivation_process`).
 
-A derivation starts some seconds after the first pending request, so that requests filed close together share one;
-requests that a crash left in progress are resumed at once. While requests keep arriving, derivations pause in
-between and use only a share of the time: their records are quarantined from acceptance on anyway. The process may
-die at any moment: it is restarted, and the workspace's own journal says what is left to do.
+A request is left alone for its grace period, in which it can be taken back. A derivation starts some seconds after
+the first one whose grace period is over, so that requests filed close together share one; requests that a crash
+left in progress are resumed at once. While requests keep arriving, derivations pause in between and use only a
+share of the time: their records are quarantined from acceptance on anyway. The process may die at any moment: it
+is restarted, and the workspace's own journal says what is left to do.
 
 Knows nothing about HTTP.
 """
@@ -117,9 +118,14 @@ class DerivationSupervisor:
                 self._derive()
 
     def _seconds_until_start(self) -> float | None:
-        """Seconds until the next derivation starts; None: no request is open."""
+        """Seconds until the next derivation starts; None: no request waits for one."""
+        wall_time = self._workspace.clock()
         try:
-            states = {request.state for request in self._workspace.requests.all("pending", "in_progress")}
+            states = {
+                request.state
+                for request in self._workspace.requests.all("pending", "in_progress")
+                if not request.seconds_to_start(wall_time)
+            }
         except LmeraserError as error:
             log.error("cannot read requests: %s", error.message)
             return _POLL_SECONDS

@@ -85,6 +85,7 @@ def unlearn(
     only: Sequence[str] = (),
     audit: bool = False,
     retry_failed: bool = True,
+    after_grace: bool = False,
 ) -> UnlearnReport:
     """Unlearn records exactly: the next model is the one that training without them gives.
 
@@ -94,6 +95,7 @@ def unlearn(
         only: ids of accepted requests to carry out; empty: all open ones.
         audit: audit the model before the requests are completed.
         retry_failed: whether requests whose audit failed are open, too.
+        after_grace: leave requests pending that may still be taken back (`Request.starts`).
 
     Raises:
         UnknownRecordError: the workspace never held some of the names; nothing was deleted.
@@ -106,7 +108,7 @@ def unlearn(
         draft = replace(draft, request_id=str(uuid.uuid4()))
     with workspace.writing("unlearn"):
         if draft is None:
-            workspace.requests.prepare(_open_requests(workspace, only, retry_failed))
+            workspace.requests.prepare(_open_requests(workspace, only, retry_failed, after_grace))
         near = _near_duplicates(workspace, draft, only)
         served = workspace.generations.current()
         if served is not None:
@@ -117,7 +119,7 @@ def unlearn(
                 accepted = workspace.requests.accept(draft, now=now, connection=connection)
                 chosen = [_require_not_cancelled(accepted)]
             else:  # looked up again: some may have been accepted or cancelled meanwhile
-                chosen = _open_requests(workspace, only, retry_failed, connection)
+                chosen = _open_requests(workspace, only, retry_failed, after_grace, connection)
             to_begin = [request for request in chosen if request.state in ("pending", "failed")]
             selection = workspace.requests.begin(
                 connection, to_begin, served, now=now, audit=audit, near_duplicates=near
@@ -165,7 +167,11 @@ def _check_backbone(served: Model, session: Session) -> None:
 
 
 def _open_requests(
-    workspace: Workspace, only: Sequence[str], retry_failed: bool, connection: Connection | None = None
+    workspace: Workspace,
+    only: Sequence[str],
+    retry_failed: bool,
+    after_grace: bool,
+    connection: Connection | None = None,
 ) -> list[Request]:
     requests = workspace.requests
     states: tuple[State, ...] = ("pending", "in_progress")
@@ -175,6 +181,9 @@ def _open_requests(
         chosen = [requests.require(name, connection) for name in only]
     else:
         chosen = requests.all(*states, connection=connection)
+    if after_grace:
+        now = workspace.clock()
+        chosen = [request for request in chosen if not request.seconds_to_start(now)]
     if not chosen:
         raise InputError(
             "Nothing to delete",

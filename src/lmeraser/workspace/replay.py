@@ -24,7 +24,13 @@ from typing import cast
 from sqlalchemy import Connection
 
 from lmeraser.errors import LockedError, VerificationError
-from lmeraser.evidence.entries import RecordsAdded, RequestCompleted, WorkspaceRestored, events_of
+from lmeraser.evidence.entries import (
+    RecordsAdded,
+    RequestCompleted,
+    RequestExtended,
+    WorkspaceRestored,
+    events_of,
+)
 from lmeraser.evidence.hash_chain import Entry, LedgerHead, check
 from lmeraser.evidence.reconcile import STATE_AFTER, differences, removed, request_ids
 from lmeraser.workspace.recovery import forget_recorded_generation
@@ -147,6 +153,10 @@ def _replay_requests(workspace: Workspace, connection: Connection, newer: Sequen
         for entry, event in events_of(newer, *STATE_AFTER)
         for request_id in request_ids(event)
     }
+    for entry, extension in events_of(newer, RequestExtended):
+        extended = workspace.requests.get(extension.request, connection)
+        if extended is not None:
+            workspace.requests.note_extension(connection, extended, extension, at=entry.time)
     lost = []
     for request_id, (entry, event) in sorted(last.items(), key=lambda item: item[0]):
         state = cast("State", STATE_AFTER[type(event)])

@@ -6,6 +6,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,16 @@ from conftest import examples
 from faults import CLASSES, CONFIG, Crash, Fault, add, fresh_digest, name, opened
 from lmeraser import Eraser
 from lmeraser.core.time import to_text
-from lmeraser.errors import InputError, LmeraserError, NoModelError, UnknownRecordError
+from lmeraser.errors import (
+    InputError,
+    LmeraserError,
+    NoModelError,
+    RequestConflictError,
+    UnknownRecordError,
+)
+from lmeraser.evidence.certificate import verify, verify_in_ledger
+from lmeraser.inference.quarantine import current_scope
+from lmeraser.unlearning.unlearn import unlearn
 from lmeraser.workspace.requests.state import Request
 
 NOW = faults.NOW
@@ -109,6 +119,118 @@ def test_a_cancelled_request_stays_cancelled_and_forgets_its_names(trained: Eras
         trained.unlearn(subjects=["person-2"], request=faults.REQUEST)
     assert len(trained.record_ids()) == 12
     assert "requests" not in [table for table, _ in trained.workspace.database.decrypted_values()]
+
+
+def test_a_cancellation_keeps_its_reason_and_whose_key_it_was(trained: Eraser) -> None:
+    pending = trained.request(ids=[name(1)])
+    with pytest.raises(InputError, match="reason"):
+        trained.cancel(pending.id, reason="a whim")
+    with trained.workspace.request_transaction("test") as connection:
+        cancelled = trained.workspace.requests.cancel(
+            connection, pending.id, now=faults.NOW, reason="unverified", by="0123456789ab"
+        )
+    assert (cancelled.state, cancelled.cancel_reason) == ("cancelled", "unverified")
+    assert trained.workspace.ledger.entries()[-1].body == {
+        "request": pending.id,
+        "reason": "unverified",
+        "by": "0123456789ab",
+    }
+
+
+def test_the_time_for_the_answer_is_extended_once_as_the_law_says(trained: Eraser) -> None:
+    laws: list[tuple[Any, str, str]] = [
+        ("gdpr", "complexity", "2026-04-30T12:00:00Z"),  # three months from the end of January
+        ("ccpa", "other", "2026-05-01T12:00:00Z"),  # 90 days
+        ("other", "other", "2026-04-01T12:00:00Z"),  # 60 days
+    ]
+    for number, (regulation, reason, due) in enumerate(laws):
+        pending = trained.request(ids=[name(number)], regulation=regulation)
+        extended = trained.extend(pending.id, reason=reason)
+        assert (extended.due, extended.extension_reason, extended.state) == (due, reason, "pending")
+        assert trained.workspace.requests.require(pending.id) == extended
+        with pytest.raises(InputError, match="extended"):
+            trained.extend(pending.id, reason=reason)
+    report = trained.unlearn()
+    assert trained.check_ledger().sound
+    for path in map(Path, report.certificates):
+        facts = verify(path.read_bytes(), trained.workspace.signing_key.public)
+        assert facts["request"]["due"] == trained.workspace.requests.require(path.stem).due
+        verify_in_ledger(path.read_bytes(), facts, trained.workspace.layout.ledger.read_bytes())
+    with pytest.raises(InputError, match="extended"):
+        trained.extend(report.requests[0].id, reason="other")  # it is closed
+
+
+def test_neither_an_unlawful_reason_nor_a_late_request_extends_the_time(trained: Eraser) -> None:
+    late = trained.request(ids=[name(1)], regulation="gdpr", received="2025-12-01")
+    on_time = trained.request(ids=[name(2)], regulation="gdpr")
+    for request, reason in ((late, "number"), (on_time, "other"), (on_time, "laziness")):
+        with pytest.raises(InputError):
+            trained.extend(request.id, reason=reason)
+    assert {request.extended for request in trained.requests()} == {None}
+
+
+def test_a_reference_is_encrypted_and_erased_when_the_request_is_closed(trained: Eraser) -> None:
+    reference = "ticket 4711 of Jörg Müller"
+    first = trained.request(ids=[name(1)], reference=reference)
+    second = trained.request(ids=[name(2)], reference="other")
+    requests = trained.workspace.requests
+    assert requests.reference(first.id) == reference
+    assert requests.references() == {first.id: reference, second.id: "other"}
+    assert trained.request(ids=[name(1)], request=first.id, reference=reference) == first
+    with pytest.raises(RequestConflictError, match="content"):
+        trained.request(ids=[name(1)], request=first.id, reference="another")
+    slots = {slot for table, _ in decrypted(trained) for slot in [table] if slot == "requests"}
+    assert slots, "what is encrypted is found by the search for residue"
+    trained.cancel(second.id)
+    trained.unlearn()
+    assert requests.references() == {}
+    assert not any(reference.encode() in data for _, data in decrypted(trained))
+    database = trained.workspace.layout.database.read_bytes()
+    assert reference.encode() not in database
+
+
+def decrypted(eraser: Eraser) -> list[tuple[str, bytes]]:
+    return list(eraser.workspace.database.decrypted_values())
+
+
+def test_what_is_no_reference(trained: Eraser) -> None:
+    for reference in ("x" * 201, "two\nlines", "\ud800", "\x1b[31m"):
+        with pytest.raises(InputError, match="Reference"):
+            trained.request(ids=[name(1)], reference=reference)
+    assert trained.requests() == []
+
+
+def test_a_request_that_can_be_taken_back_is_left_pending(trained: Eraser) -> None:
+    waits, soon = trained.request(ids=[name(1)]), trained.request(ids=[name(2)], now=True)
+    assert waits.seconds_to_start(faults.NOW) == 3600
+    assert waits.seconds_to_start(faults.NOW + timedelta(hours=1)) == 0
+    assert soon.seconds_to_start(faults.NOW) == 0
+    assert (
+        clusters_of(trained, name(1), name(2))
+        <= current_scope(trained.workspace, trained.workspace.generations.require()).clusters
+    ), "both are in quarantine"
+    report = unlearn(trained.session, after_grace=True)
+    assert [request.id for request in report.requests] == [soon.id]
+    with pytest.raises(InputError, match="Nothing to delete"):
+        unlearn(trained.session, after_grace=True)
+    assert trained.start(waits.id).seconds_to_start(faults.NOW) == 0
+    assert [request.id for request in unlearn(trained.session, after_grace=True).requests] == [waits.id]
+    with pytest.raises(InputError, match="not pending"):
+        trained.start(waits.id)
+
+
+@pytest.mark.parametrize(
+    ("after", "days"), [(-86400, 0), (0, 0), (1, 1), (86400, 1), (86401, 2)], ids=lambda value: str(value)
+)
+def test_days_late_are_begun_days_after_the_due_time(after: int, days: int) -> None:
+    due = faults.NOW + timedelta(seconds=after)
+    times = dict.fromkeys(("received", "due", "changed"), to_text(faults.NOW))
+    pending = Request(id=str(uuid.UUID(int=1)), regulation="gdpr", state="pending", names=1, audit=False, **times)
+    assert pending.days_late(due) == days
+    assert (days > 0) == pending.late(due)
+    closed = replace(pending, state="completed", changed=to_text(due))
+    assert closed.days_late(due + timedelta(days=99)) == days
+    assert replace(pending, state="cancelled").days_late(due + timedelta(days=99)) is None
 
 
 def test_a_completed_request_cannot_be_cancelled(trained: Eraser) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import Future
+from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 from typing import Annotated
 
@@ -32,8 +34,9 @@ from lmeraser.service.opendsr_responses import (
 from lmeraser.service.problems import Problem, documented
 from lmeraser.service.service import Service, service_of
 from lmeraser.workspace.api_keys import ApiKey
+from lmeraser.workspace.requests.repository import Requests
 from lmeraser.workspace.requests.selection import Unknown
-from lmeraser.workspace.requests.state import Request
+from lmeraser.workspace.requests.state import CancellationReason, ExtensionReason, Request
 
 router = APIRouter(tags=["deletion requests"])
 
@@ -122,16 +125,63 @@ def follow_request(subject_request_id: UUID4, call: Call, key: FollowKey) -> Res
     response_model=Cancellation,
     responses=documented(400, 401, 403, 404, 409, 429, 503),
 )
-async def cancel_request(subject_request_id: UUID4, call: Call, key: RequestKey) -> Response:
-    """Cancel a request that is still pending (scope `request`)."""
+async def cancel_request(
+    subject_request_id: UUID4,
+    call: Call,
+    key: RequestKey,
+    reason: Annotated[CancellationReason | None, Query(description="why, for the ledger")] = None,
+) -> Response:
+    """Take back a request that is still pending (scope `request`)."""
     service = service_of(call)
     request_id = str(subject_request_id)
     await run_in_threadpool(find_request, service, request_id)
     try:
-        request = await asyncio.wrap_future(submit_cancellation(service, request_id, key))
+        request = await asyncio.wrap_future(submit_cancellation(service, request_id, key, reason))
     except InputError:
         raise not_pending() from None
     return signed_response(Cancellation.of(request, service.config, from_text(request.changed)), service, 202)
+
+
+@router.post(
+    "/requests/{subject_request_id}/extension",
+    summary="Extend the time for the answer",
+    response_model=RequestStatus,
+    responses=documented(400, 401, 403, 404, 409, 429, 503),
+)
+async def extend_request(
+    subject_request_id: UUID4,
+    call: Call,
+    key: RequestKey,
+    reason: Annotated[ExtensionReason, Query(description="why, for the ledger; `other` not under the GDPR")],
+) -> Response:
+    """Extend the time for the answer, once, as the law allows (scope `request`).
+
+    The person has to be told of the extension, and why, before the answer was due at first.
+    """
+    service = service_of(call)
+    await run_in_threadpool(find_request, service, str(subject_request_id))
+    try:
+        request = await asyncio.wrap_future(submit_extension(service, str(subject_request_id), key, reason))
+    except InputError as error:
+        raise not_extended(error) from None
+    return signed_response(RequestStatus.of(request, service.config, service.workspace.clock()), service)
+
+
+@router.post(
+    "/requests/{subject_request_id}/start",
+    summary="End the grace period",
+    response_model=RequestStatus,
+    responses=documented(400, 401, 403, 404, 409, 429, 503),
+)
+async def start_request(subject_request_id: UUID4, call: Call, key: RequestKey) -> Response:
+    """Have a pending request carried out without the rest of its grace period (scope `request`)."""
+    service = service_of(call)
+    await run_in_threadpool(find_request, service, str(subject_request_id))
+    try:
+        request = await asyncio.wrap_future(submit_start(service, str(subject_request_id), key))
+    except InputError:
+        raise not_pending() from None
+    return signed_response(RequestStatus.of(request, service.config, service.workspace.clock()), service)
 
 
 @router.get(
@@ -205,21 +255,41 @@ def submit_request(service: Service, body: ErasureRequest, key: ApiKey) -> Futur
     the certificate, which it may not read, tell how many records were deleted.
     """
     unknown: Unknown = "refuse" if key.may(["request"]) else "ignore"
-    return service.request_writer.submit(partial(_accept, service, body, unknown), key.id)
+    return service.request_writer.submit(partial(_accept, service, body, unknown, key.id), key.id)
 
 
-def submit_cancellation(service: Service, request_id: str, key: ApiKey) -> Future[Request]:
+def submit_cancellation(
+    service: Service, request_id: str, key: ApiKey, reason: CancellationReason | None = None
+) -> Future[Request]:
     """Cancel a request; fails with `InputError` if it is not pending."""
-    now = service.workspace.clock()
-    return service.request_writer.submit(
-        lambda connection: service.workspace.requests.cancel(connection, request_id, now=now),
-        key.id,
-    )
+    change = partial(_requests(service).cancel, now=service.workspace.clock(), reason=reason, by=key.id)
+    return service.request_writer.submit(lambda connection: change(connection, request_id), key.id)
+
+
+def submit_extension(service: Service, request_id: str, key: ApiKey, reason: ExtensionReason) -> Future[Request]:
+    """Extend the time for the answer; fails with `InputError` if the law does not allow it."""
+    change = partial(_requests(service).extend, now=service.workspace.clock(), by=key.id)
+    return service.request_writer.submit(lambda connection: change(connection, request_id, reason), key.id)
+
+
+def submit_start(service: Service, request_id: str, key: ApiKey) -> Future[Request]:
+    """End the grace period of a request; fails with `InputError` if it is not pending."""
+    change = partial(_requests(service).start_now, now=service.workspace.clock())
+    return service.request_writer.submit(lambda connection: change(connection, request_id), key.id)
+
+
+def _requests(service: Service) -> Requests:
+    return service.workspace.requests
 
 
 def not_pending() -> Problem:
-    """The problem of a cancellation that comes too late."""
-    return Problem(409, "not-pending", "The request can no longer be cancelled: it is not pending")
+    """The problem of a change that comes too late."""
+    return Problem(409, "not-pending", "The request can no longer be changed: it is not pending")
+
+
+def not_extended(error: InputError) -> Problem:
+    """The problem of an extension that is not possible; the value got names a rule and no person."""
+    return Problem(409, "not-extended", f"{error.message}: {error.got.partition(': ')[2] or error.got}")
 
 
 def check_supported(body: ErasureRequest, service: Service) -> None:
@@ -231,13 +301,18 @@ def check_supported(body: ErasureRequest, service: Service) -> None:
     if body.subject_request_type != "erasure":
         detail = "Request type not supported; only erasure is, because a model holds no copy of data to hand out"
         raise Problem(422, "request-type", detail)
-    check_times(body.draft(), service)
+    draft = body.draft()
+    check_times(draft, service)
+    try:
+        draft.check_reference()
+    except InputError as error:
+        raise Problem(422, "reference", f"{error.message}; {error.next_step}") from None
     check_identity_count(len(body.subject_identities), service)
     check_urls(body.status_callback_urls, service.config)
 
 
 def _accept(
-    service: Service, body: ErasureRequest, unknown: Unknown, connection: Connection
+    service: Service, body: ErasureRequest, unknown: Unknown, by: str, connection: Connection
 ) -> tuple[Request, bool]:
     """Accept a request; the request, and whether it is new.
 
@@ -250,7 +325,9 @@ def _accept(
     if known is not None and known.state == "completed":
         # What it named was erased, so that nobody can test names with its id: not even whether this is the same.
         raise RequestConflictError("Request id belongs to a completed request, whose status tells the outcome")
-    request = workspace.requests.accept(body.draft(), now=now, connection=connection, unknown=unknown)
+    grace = timedelta() if body.extensions.lmeraser.now else timedelta(seconds=service.config.grace_period)
+    draft = replace(body.draft(), grace=grace, by=by)
+    request = workspace.requests.accept(draft, now=now, connection=connection, unknown=unknown)
     if known is None:
         workspace.subscriptions.add(connection, request.id, body.status_callback_urls, now=now)
     elif workspace.subscriptions.urls(connection, request.id) != {*body.status_callback_urls}:

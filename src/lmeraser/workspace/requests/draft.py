@@ -8,6 +8,7 @@ model). A dry run needs no more than the `Selector`.
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -21,6 +22,8 @@ from lmeraser.workspace.requests.state import Regulation
 
 Name = object  # a text, or what `canonical_names.as_text` takes as one
 OLDEST = timedelta(days=3653)  # ten years: a request that was made before is a mistyped or missing date
+LONGEST_REFERENCE = 200  # characters
+_NOT_TEXT = {"Cc", "Cs", "Zl", "Zp"}  # categories of control characters, surrogates and line ends
 FARTHEST = timedelta(days=1)  # ahead of this clock, which the caller's clock or time zone explains
 
 
@@ -119,6 +122,9 @@ class RequestDraft:
         audit: audit the model before the request is completed.
         asked: when the person asked, if that was before the request was received; None: when it was received. The
             period for the answer begins then.
+        grace: how long it can be taken back before the service carries it out.
+        by: id of the API key that files it; None: a command.
+        reference: the desk's own name for the request, one line; kept encrypted, and erased when it is closed.
     """
 
     selector: Selector
@@ -127,6 +133,23 @@ class RequestDraft:
     received: datetime | None = None
     audit: bool = False
     asked: datetime | None = None
+    grace: timedelta = timedelta()
+    by: str | None = None
+    reference: str | None = None
+
+    def check_reference(self) -> None:
+        """Refuse a reference that cannot be stored or printed.
+
+        Raises:
+            InputError: it is too long, or has control characters or lone surrogates.
+        """
+        text = self.reference or ""
+        if len(text) > LONGEST_REFERENCE or any(unicodedata.category(one) in _NOT_TEXT for one in text):
+            raise InputError(
+                "Reference is too long, or has control characters",
+                got=f"{len(text)} characters (at most {LONGEST_REFERENCE})",
+                next_step="give one line of text",
+            )
 
     def check_times(self, *, now: datetime) -> None:
         """Refuse times that cannot be meant: `OLDEST` and `FARTHEST` are the bounds.

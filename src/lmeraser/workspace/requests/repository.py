@@ -5,8 +5,9 @@ journal: after a crash the next training completes them. Requests can be accepte
 derived: the writer takes what is pending when it begins, and the rest stays pending. Repeating a request's id with
 the same selector is harmless; with another one it is an error, because those records would not be deleted. The
 selector is encrypted under a key of the request, which is erased when the records are deleted or the request is
-cancelled. Its keyed digest and the numbers of its clusters are removed when it is completed or cancelled; a
-completed request that is repeated is recognised by naming nothing that is still held. `state` has the rules.
+cancelled; the desk's reference under another one, which is erased when the request is completed or cancelled. So
+are its selector's keyed digest and the numbers of its clusters; a completed request that is repeated is recognised
+by naming nothing that is still held. `state` has the rules.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
+from typing import Any, get_args
 
 from sqlalchemy import (
     JSON,
@@ -41,6 +42,7 @@ from lmeraser.evidence.entries import (
     RequestAccepted,
     RequestCancelled,
     RequestCompleted,
+    RequestExtended,
     RequestFailed,
 )
 from lmeraser.evidence.hash_chain import Entry, LedgerHead
@@ -51,9 +53,12 @@ from lmeraser.storage.database import Database, chunked, encrypted, schema
 from lmeraser.workspace.requests.draft import RequestDraft, Selector
 from lmeraser.workspace.requests.selection import Selection, Unknown, held_names, resolve_each
 from lmeraser.workspace.requests.state import (
+    CancellationReason,
+    ExtensionReason,
     ModelSnapshot,
     Request,
     State,
+    parse_extension_reason,
     parse_id,
     parse_regulation,
     transition,
@@ -82,6 +87,12 @@ table = Table(
     Column("asked", String, nullable=True),
     Column("duplicates", Integer, nullable=True),
     Column("near_duplicates", Integer, nullable=True),
+    *(
+        Column(name, String, nullable=True)
+        for name in ("starts", "filed_by", "extended", "extension_reason", "cancel_reason")
+    ),
+    Column("reference_slot", Integer, nullable=True),
+    encrypted("sealed_reference", what="reference", slot="reference_slot", nullable=True),
 )
 
 
@@ -201,6 +212,7 @@ class Requests:
                 )
                 return self._repeated(_request(row), draft, same_names=same)
             draft.check_times(now=now)
+            draft.check_reference()
             held = held_names(self._records, draft.selector, unknown=unknown)
             selection = resolve_each(self._records, [held])[0]
             selector = replace(held, known_duplicates=selection.duplicates)
@@ -214,10 +226,16 @@ class Requests:
                 names=draft.selector.names,
                 audit=draft.audit,
                 asked=to_text(draft.asked_at(now=now)),
+                starts=to_text(now + draft.grace),
+                filed_by=draft.by,
             )
             (slot,) = self._database.new_keys(inner, 1)
             encrypted_names = self._database.keys.encrypt(slot, "names", selector.to_bytes())
             stored = {**request.__dict__, "selector": digest, "slot": slot, "sealed_names": encrypted_names}
+            if draft.reference:
+                reference_slot = self._database.new_keys(inner, 1)[0]
+                sealed = self._database.keys.encrypt(reference_slot, "reference", draft.reference.encode())
+                stored |= {"reference_slot": reference_slot, "sealed_reference": sealed}
             inner.execute(insert(table).values(**stored))
             accepted = RequestAccepted(
                 request=request_id,
@@ -225,22 +243,128 @@ class Requests:
                 received=request.received,
                 due=request.due,
                 names=request.names,
+                by=request.filed_by,
             )
             self._ledger.note(inner, accepted, now=now)
         return request
 
-    def cancel(self, connection: Connection, request_id: str, *, now: datetime) -> Request:
+    def cancel(
+        self,
+        connection: Connection,
+        request_id: str,
+        *,
+        now: datetime,
+        reason: CancellationReason | None = None,
+        by: str | None = None,
+    ) -> Request:
         """Cancel a pending request, in the caller's transaction.
+
+        Args:
+            connection: of the transaction.
+            request_id: of the request.
+            now: the time.
+            reason: why, for the ledger.
+            by: id of the API key that cancels it; None: a command.
 
         Raises:
             InputError: there is no such request, or it is no longer pending.
         """
         request = self.require(request_id, connection)
-        cancelled = self._move(connection, request, "cancelled", now=now)
+        cancelled = self._move(connection, request, "cancelled", now=now, cancel_reason=reason)
         self._forget_names(connection, [request])
         self._forget_selector(connection, request)
-        self._ledger.note(connection, RequestCancelled(request=request.id), now=now)
+        self._forget_reference(connection, request)
+        self._ledger.note(connection, RequestCancelled(request=request.id, reason=reason, by=by), now=now)
         return cancelled
+
+    def extend(
+        self,
+        connection: Connection,
+        request_id: str,
+        reason: str,
+        *,
+        now: datetime,
+        by: str | None = None,
+    ) -> Request:
+        """Extend the time for the answer to an open request as its law allows, in the caller's transaction.
+
+        Args:
+            connection: of the transaction.
+            request_id: of the request.
+            reason: why, one of `ExtensionReason`; the law asks for it, and the ledger keeps it.
+            now: the time.
+            by: id of the API key that extends it; None: a command.
+
+        Raises:
+            InputError: there is no such request, it is closed, late or extended already, or the reason is none.
+        """
+        request = self.require(request_id, connection)
+        why = parse_extension_reason(reason, request.regulation)
+        refusals = {
+            "it is closed": not request.open,
+            "it was extended before, which the law allows once": request.extended is not None,
+            "it is late; the law allows an extension only before the answer is due": request.late(now),
+        }
+        for refusal, refused in refusals.items():
+            if refused:
+                raise InputError("Request cannot be extended", got=f"{request.id}: {refusal}")
+        due = self._config.extended_due(request.regulation, from_text(request.asked or request.received))
+        event = RequestExtended(request=request.id, due=to_text(due), reason=why, by=by)
+        self._ledger.note(connection, event, now=now)
+        return self.note_extension(connection, request, event, at=to_text(now))
+
+    def note_extension(
+        self, connection: Connection, request: Request, event: RequestExtended, *, at: str
+    ) -> Request:
+        """Store an extension that the ledger records; returns the request with it."""
+        known: tuple[ExtensionReason, ...] = get_args(ExtensionReason)
+        reason = next((one for one in known if one == event.reason), None)  # a newer version may know others
+        extended = replace(request, due=event.due, extended=at, extension_reason=reason)
+        self._store(connection, [extended])
+        return extended
+
+    def start_now(self, connection: Connection, request_id: str, *, now: datetime) -> Request:
+        """End the grace period of a pending request, in the caller's transaction.
+
+        Raises:
+            InputError: there is no such request, or it is not pending.
+        """
+        request = self.require(request_id, connection)
+        if request.state != "pending":
+            raise InputError("Request is not pending", got=f"{request.id} is {request.state}")
+        started = replace(request, starts=to_text(min(now, from_text(request.starts or to_text(now)))))
+        self._store(connection, [started])
+        return started
+
+    def reference(self, request_id: str) -> str | None:
+        """The desk's reference of an open request, if it was given one."""
+
+        def read(connection: Connection) -> str | None:
+            query = select(table.c.reference_slot, table.c.sealed_reference).where(table.c.id == request_id)
+            row = connection.execute(query).one_or_none()
+            return None if row is None else self._decrypt_reference(row)
+
+        return self._database.read_consistently(read)
+
+    def references(self) -> dict[str, str]:
+        """The references of all open requests that were given one, by the ids of the requests."""
+
+        def read(row: Any) -> tuple[str, str]:
+            return row.id, self._decrypt_reference(row) or ""
+
+        query = select(table.c.id, table.c.reference_slot, table.c.sealed_reference)
+        return dict(self._database.fetch(query.where(table.c.reference_slot.is_not(None)), read))
+
+    def _decrypt_reference(self, row: Any) -> str | None:
+        if row.reference_slot is None:
+            return None
+        return self._database.keys.decrypt(row.reference_slot, "reference", row.sealed_reference).decode()
+
+    def _forget_reference(self, connection: Connection, request: Request) -> None:
+        mine = table.c.id == request.id
+        slots = connection.execute(select(table.c.reference_slot).where(mine)).scalars().all()
+        self._database.schedule_erasure(connection, [slot for slot in slots if slot is not None])
+        connection.execute(update(table).where(mine).values(reference_slot=None, sealed_reference=None))
 
     def prepare(self, requests: Iterable[Request]) -> None:
         """Compute in advance what `begin` needs for these, so that its transaction blocks others for less time."""
@@ -303,6 +427,7 @@ class Requests:
             completed = RequestCompleted(request=request.id, certificate=certificate)
             self._ledger.note(connection, completed, now=now)
             self._forget_selector(connection, request)
+            self._forget_reference(connection, request)
             return self._move(connection, request, "completed", now=now, certificate=certificate, before=None)
 
     def fail(self, request: Request, reason: str, *, now: datetime) -> Request:
@@ -321,6 +446,7 @@ class Requests:
         self._forget_names(connection, [request])
         if not request.open:
             self._forget_selector(connection, request)
+            self._forget_reference(connection, request)
             request = replace(request, before=None)
         self._store(connection, [request])
 
@@ -366,6 +492,7 @@ class Requests:
             "regulation": draft.regulation == request.regulation,
             "dates": same_day,
             "audit": same_audit,
+            "reference": not (request.open and draft.reference) or self.reference(request.id) == draft.reference,
         }
         others = [what for what, is_same in same.items() if not is_same]
         if others:

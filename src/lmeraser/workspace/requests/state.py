@@ -13,7 +13,10 @@ Rules:
   certificate is written;
 - in_progress -> failed: the audit that it asked for found a difference; there is no certificate;
 - failed -> in_progress: it is carried out again;
-- completed and cancelled are final.
+- completed and cancelled are final;
+- a request can be taken back until its records are deleted; the service leaves a grace period for it, at whose end
+  (`Request.starts`) the request may be carried out;
+- the time for the answer can be extended once, while the request is open and not late.
 
 Pure values and rules; `repository` stores them.
 """
@@ -22,17 +25,23 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from lmeraser.core.digests import Digest
 from lmeraser.core.time import from_text, to_text
 from lmeraser.errors import InputError
 from lmeraser.evidence.reconcile import RequestOnRecord
 
+R = TypeVar("R")
 Regulation = Literal["gdpr", "ccpa", "other"]
 State = Literal["pending", "in_progress", "completed", "cancelled", "failed"]
+
+# Reasons are words of a list, not free text: the ledger keeps them for ever, and free text may name a person.
+ExtensionReason = Literal["complexity", "number", "other"]
+CancellationReason = Literal["withdrawn", "unverified", "mistake", "other"]
 
 _TRANSITIONS: dict[State, tuple[State, ...]] = {
     "pending": ("in_progress", "cancelled"),
@@ -109,6 +118,11 @@ class Request:
         duplicates: how many records were still held with the payload of a deleted one when its records were
             deleted; None until then, or not counted.
         near_duplicates: the same for records that are nearly alike (`unlearning.duplicates`).
+        starts: from when the service may carry it out; None: from acceptance on (before 0.2).
+        filed_by: id of the API key that filed it; None: a command.
+        extended: when the time for the answer was extended; None: it was not.
+        extension_reason: why.
+        cancel_reason: why it was cancelled, if that was said.
     """
 
     id: str
@@ -127,6 +141,11 @@ class Request:
     asked: str | None = None
     duplicates: int | None = None
     near_duplicates: int | None = None
+    starts: str | None = None
+    filed_by: str | None = None
+    extended: str | None = None
+    extension_reason: ExtensionReason | None = None
+    cancel_reason: CancellationReason | None = None
 
     @property
     def open(self) -> bool:
@@ -138,6 +157,22 @@ class Request:
         if self.state == "cancelled":
             return False
         return from_text(self.due) < (now if self.open else from_text(self.changed))
+
+    def days_late(self, now: datetime) -> int | None:
+        """Days, begun ones included, from the due time to completion or, if it is open, to now.
+
+        0: it was completed in time, or is not due yet; None: it was cancelled.
+        """
+        if self.state == "cancelled":
+            return None
+        ended = now if self.open else from_text(self.changed)
+        return max(0, -((from_text(self.due) - ended) // timedelta(days=1)))
+
+    def seconds_to_start(self, now: datetime) -> int:
+        """Seconds of the grace period that are left, in which it can be taken back; 0: it is over."""
+        if self.state != "pending" or self.starts is None:
+            return 0
+        return max(0, int((from_text(self.starts) - now).total_seconds()))
 
     def on_record(self) -> RequestOnRecord:
         """What the ledger has to record of it, too."""
@@ -154,6 +189,8 @@ class Request:
             "age_seconds": int((ended - from_text(self.received)).total_seconds()),
             "seconds_left": int((from_text(self.due) - now).total_seconds()) if self.open else None,
             "late": self.late(now),
+            "days_late": self.days_late(now),
+            "seconds_to_start": self.seconds_to_start(now),
         }
 
 
@@ -199,6 +236,30 @@ def parse_regulation(name: str) -> Regulation:
         if one == name:
             return one
     raise InputError("Unknown regulation", got=f"{name!r} (there are: {', '.join(known)})", next_step="name one")
+
+
+def parse_extension_reason(name: str, regulation: Regulation) -> ExtensionReason:
+    """The reason of this name.
+
+    Raises:
+        InputError: there is none, or the law does not know it: Article 12(3) GDPR names two.
+    """
+    known: tuple[ExtensionReason, ...] = get_args(ExtensionReason)
+    return _parse_reason(name, known[:2] if regulation == "gdpr" else known, "an extension")
+
+
+def parse_cancellation_reason(name: str) -> CancellationReason:
+    """The reason of this name. Raises `InputError` if there is none."""
+    known: tuple[CancellationReason, ...] = get_args(CancellationReason)
+    return _parse_reason(name, known, "a cancellation")
+
+
+def _parse_reason(name: str, known: Sequence[R], what: str) -> R:
+    for one in known:
+        if one == name:
+            return one
+    there_are = ", ".join(map(str, known))
+    raise InputError(f"Unknown reason of {what}", got=f"{name!r} (there are: {there_are})", next_step="name one")
 
 
 def parse_id(text: str) -> str:
