@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 _TOML_WIDTH = 112
 
+PenaltyRule = Literal["fixed", "cross_validated"]
 Resample = Literal["bilinear", "bicubic", "lanczos"]
 Fit = Literal["crop", "squeeze"]
 
@@ -218,7 +219,7 @@ class PartitionConfig(Section):
 
 
 class EmbeddingConfig(Section):
-    """Inputs of heads without a prompt: features averaged over fixed views of an image."""
+    """Inputs of heads without a prompt: layers of the backbone, averaged over fixed views, and a random layer."""
 
     views: tuple[View, ...] = Field(
         default=("clean",),
@@ -227,11 +228,38 @@ class EmbeddingConfig(Section):
         "never tuned); of texts: 'head', 'tail' (the first and the last window), 'whole'",
     )
 
+    layers: tuple[str, ...] = Field(
+        default=("final",),
+        min_length=1,
+        description="of the backbone, concatenated: 'final' (its features), names of layers below as the backbone "
+        "offers them (docs/backbones.md), or 'auto' alone for the backbone's own choice",
+    )
+    random_features: int = Field(
+        default=0,
+        ge=0,
+        le=8192,
+        description="outputs of a random layer on top, which is drawn from the seed; 0: no random layer",
+    )
+
     @model_validator(mode="after")
     def _each_view_once(self) -> Self:
         if len(set(self.views)) < len(self.views):
             raise ValueError(f"views must not be repeated (got {', '.join(self.views)})")
         return self
+
+    @model_validator(mode="after")
+    def _each_layer_once(self) -> Self:
+        if len(set(self.layers)) < len(self.layers):
+            raise ValueError(f"layers must not be repeated (got {', '.join(self.layers)})")
+        if "auto" in self.layers and len(self.layers) > 1:
+            raise ValueError(f"layers must be 'auto' alone, or names of layers (got {', '.join(self.layers)})")
+        return self
+
+    def settings_since_0_1(self) -> dict[str, Any]:
+        """The settings that version 0.1 did not know, where they differ from what it did."""
+        new: dict[str, Any] = {"layers": list(self.layers), "random_features": self.random_features}
+        known = type(self).model_fields
+        return {name: value for name, value in new.items() if getattr(self, name) != known[name].get_default()}
 
 
 class GlobalHeadConfig(Section):
@@ -243,11 +271,16 @@ class GlobalHeadConfig(Section):
         le=1,
         description="of the global head's probabilities in a prediction; 0: no global head",
     )
+    penalty_rule: PenaltyRule = Field(
+        default="fixed",
+        description="'fixed': the penalty below; 'cross_validated': a penalty that follows from the sufficient "
+        "statistics, by generalised cross-validation",
+    )
     penalty: float = Field(
         default=0.4,
         ge=1e-6,
         le=1e6,
-        description="of the scatter matrix, in mean squared distances to the class mean",
+        description="of the scatter matrix, in mean squared distances to the class mean ('fixed' only)",
     )
     sharpness: float = Field(default=0.3, gt=0, le=100, description="factor of the scores in the softmax")
 
@@ -390,6 +423,10 @@ class Config(Section):
             if self.backbone.canvas_fit == "crop":
                 del backbone["fit"]
         settings["prompt"]["width"] = self.prompt_width
+        added = self.embedding.settings_since_0_1()
+        settings["embedding"] = {"views": settings["embedding"]["views"], **added}
+        if self.global_head.penalty_rule == "fixed":  # as in version 0.1, whose settings did not name it
+            del settings["global_head"]["penalty_rule"]
         return settings
 
 

@@ -12,8 +12,9 @@ sections 4.3 and 4.3.1).
 Means and scatter of few records make scores too extreme. All scores are multiplied by r / (r + 50) for r records
 per class, which calibrates probabilities without changing the order of classes.
 
-Everything follows from the statistics by one Cholesky decomposition in float64 on one thread. Because the
-statistics of the same records are the same bytes, so is the head in one environment. `solve_shrunk` is the same
+Everything follows from the statistics by one Cholesky decomposition in float64, on one thread or in blocks
+(`core.cholesky`). Because the statistics of the same records are the same bytes, so is the head in one
+environment. `solve_cross_validated` also takes the penalty from the statistics. `solve_shrunk` is the same
 with the regularisation that other implementations have (a share of shrinkage, no calibration). Pure functions on
 numpy arrays.
 """
@@ -25,6 +26,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from lmeraser.core.cholesky import solve_positive_definite
 from lmeraser.core.sufficient_statistics import (
     SCALE,
     QuantizedEmbeddings,
@@ -35,6 +37,8 @@ from lmeraser.core.sufficient_statistics import (
 from lmeraser.core.tensors import Array
 
 _NEVER = -1e9  # score of a class without records
+_RIDGES: tuple[float, ...] = tuple(2.0 ** (step / 2) for step in range(33))  # from 1 to 2**16
+_SELECTED = 512  # numbers of an embedding that the ridge is chosen on
 _DOUBT = 50.0  # records per class at which scores are halved
 _ROUNDING_VARIANCE = 1 / (12 * SCALE**2)  # of an error that is uniform within half a step of quantization
 
@@ -57,10 +61,74 @@ def solve(statistics: SufficientStatistics, penalty: float) -> dict[str, Array]:
         distance = max(float(np.trace(scatter)), 0.0) / max(float(counts.sum()), 1.0)
         scatter[np.diag_indices(len(scatter))] += penalty * distance + 1.0
         weight, bias = _discriminants(scatter, means, counts)
-    per_class = counts.sum() / max(int((counts > 0).sum()), 1)
-    trust = per_class / (per_class + _DOUBT)
-    head = np.vstack([weight * trust, np.where(counts > 0, bias * trust, _NEVER)]).T
-    return {"weight": np.ascontiguousarray(head, dtype=np.float32)}
+    return _head(weight, bias, counts)
+
+
+def solve_cross_validated(statistics: SufficientStatistics) -> dict[str, Array]:
+    """The global head with the penalty that follows from the statistics.
+
+    As `solve`, with `cross_validated_ridge` in the place of p w + 1. Several threads compute it, with the same
+    bits for any number of them.
+
+    Args:
+        statistics: of at least one record.
+
+    Returns:
+        As `solve`.
+    """
+    from threadpoolctl import threadpool_limits
+
+    ridge = cross_validated_ridge(statistics)
+    with threadpool_limits(1, user_api="blas"):
+        counts, means, scatter = _scatter(statistics)
+        scatter[np.diag_indices(len(scatter))] += ridge
+    weight = solve_positive_definite(scatter, means * counts.sum())
+    with threadpool_limits(1, user_api="blas"):
+        return _head(weight, _biases(weight, means, counts), counts)
+
+
+def cross_validated_ridge(statistics: SufficientStatistics) -> float:
+    """The number to add to the diagonal of the scatter: a power of the square root of 2.
+
+    Generalised cross-validation (Golub, Heath and Wahba, 1979) of a ridge regression of class indicators on
+    embeddings: of the ridges r between 1 and 2**16 the one with the smallest
+
+        RSS(r) / (1 - df(r) / n)^2          df(r) = 1 + tr(T (T + r I)^-1)
+
+    with the scatter T of embeddings around the mean of all and the residual sum of squares RSS, both of which
+    follow from the statistics. It estimates the error on other records without holding any out. Of wide
+    embeddings a fixed selection of `_SELECTED` numbers is used, which is faster and chooses a similar ridge.
+
+    Args:
+        statistics: of at least one record.
+    """
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1, user_api="blas"):
+        width = len(statistics.gram) - 1
+        chosen = np.linspace(0, width - 1, min(width, _SELECTED)).round().astype(np.int64)
+        moments = statistics.moments.astype(np.float64) / SCALE
+        counts = moments[-1]
+        records = counts.sum()
+        sums = moments[chosen]
+        total = sums.sum(axis=1)
+        scatter = statistics.gram[np.ix_(chosen, chosen)].astype(np.float64) / SCALE**2
+        scatter -= np.outer(total, total) / records
+        values, vectors = np.linalg.eigh(scatter)
+        values = np.maximum(values, 0.0)
+        explained = np.square(vectors.T @ (sums - np.outer(total, counts) / records)).sum(axis=1)
+        indicators = float((counts - counts**2 / records).sum())
+        best = math.inf
+        ridge = _RIDGES[-1]
+        for candidate in reversed(_RIDGES):  # of equal ones the largest
+            shrunk = values + candidate
+            freedom = 1.0 + float((values / shrunk).sum())
+            residual = indicators - float((explained * (2.0 / shrunk - values / shrunk**2)).sum())
+            error = max(residual, 0.0) / (1.0 - freedom / records) ** 2 if freedom < records else math.inf
+            if error < best:
+                best = error
+                ridge = candidate
+    return ridge
 
 
 def solve_shrunk(
@@ -144,9 +212,24 @@ def _discriminants(
 
     factor = np.linalg.cholesky(scatter)  # scipy's would hold the GIL throughout
     weight = cho_solve((factor.T, False), means, check_finite=False) * counts.sum()  # .T avoids a copy
+    return weight, _biases(weight, means, counts)
+
+
+def _biases(
+    weight: NDArray[np.float64], means: NDArray[np.float64], counts: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Biases [classes] for weights and means [d, classes]; -inf for a class without records."""
     with np.errstate(divide="ignore"):
-        bias = np.log(counts / counts.sum()) - 0.5 * (means * weight).sum(axis=0)
-    return weight, bias
+        biases: NDArray[np.float64] = np.log(counts / counts.sum()) - 0.5 * (means * weight).sum(axis=0)
+    return biases
+
+
+def _head(weight: NDArray[np.float64], bias: NDArray[np.float64], counts: NDArray[np.float64]) -> dict[str, Array]:
+    """The head with calibrated scores, from weights [d, classes] and biases [classes]."""
+    per_class = counts.sum() / max(int((counts > 0).sum()), 1)
+    trust = per_class / (per_class + _DOUBT)
+    head = np.vstack([weight * trust, np.where(counts > 0, bias * trust, _NEVER)]).T
+    return {"weight": np.ascontiguousarray(head, dtype=np.float32)}
 
 
 def _oracle_approximating(covariance: NDArray[np.float64], variance: float, records: float) -> float:

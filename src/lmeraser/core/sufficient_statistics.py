@@ -25,8 +25,8 @@ from lmeraser.core.tensors import to_bytes
 
 SCALE = 1024  # integer steps per unit; an embedding's root mean square is about 1
 UNIT_RMS_EPSILON = 1e-12  # keeps a vector of zeros finite
-_LARGEST = 2**15 - 1
-LARGEST_ENTRY = _LARGEST / SCALE  # magnitude of an embedding's numbers, 31.999; larger ones are clipped to it
+LARGEST_INTEGER = 2**15 - 1
+LARGEST_ENTRY = LARGEST_INTEGER / SCALE  # of an embedding's numbers, 31.999; larger ones are clipped to it
 _EXACT = 2**20  # records whose products are summed in float64 at once
 
 QuantizedEmbeddings = NDArray[np.int16]  # [n, d + 1]
@@ -111,7 +111,7 @@ def embedding(views: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def quantize(embeddings: NDArray[np.float32]) -> QuantizedEmbeddings:
     """Embeddings, float32 [n, d], as integers with a constant appended, int16 [n, d + 1]."""
-    rounded = np.clip(np.rint(embeddings * np.float32(SCALE)), -_LARGEST, _LARGEST).astype(np.int16)
+    rounded = np.clip(np.rint(embeddings * np.float32(SCALE)), -LARGEST_INTEGER, LARGEST_INTEGER).astype(np.int16)
     return np.pad(rounded, ((0, 0), (0, 1)), constant_values=SCALE)
 
 

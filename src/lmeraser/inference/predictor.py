@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 
 from lmeraser.config.modalities import View
 from lmeraser.core.lda import probabilities
-from lmeraser.core.sufficient_statistics import embedding
+from lmeraser.core.sufficient_statistics import dequantize
 from lmeraser.core.tensors import from_bytes
 from lmeraser.errors import NoModelError
 from lmeraser.inference.quarantine import NOTHING, Quarantine
 from lmeraser.inference.voting import combine
+from lmeraser.models.embeddings import quantized_embeddings
 from lmeraser.models.manifest import Cluster, Model
 from lmeraser.models.modalities import InputEncoder
 from lmeraser.models.partitions import partition_of
@@ -248,8 +249,12 @@ class Predictor:
         items = [encoder.load(query) for query in queries]
         inputs = encoder.input(items, self._config.clean_view)
         views = [self._config.clean_view, *self._views]
-        features = encoder.features(items, views, inputs)
-        embeddings = embedding(features[:, 1:]) if self._views else None
+        embeddings = None
+        if self._views:
+            features, vectors = encoder.embeddable(items, views, inputs)
+            embeddings = dequantize(quantized_embeddings(vectors[:, 1:], self._config))[:, :-1]
+        else:
+            features = encoder.features(items, views, inputs)
         clean: NDArray[np.float32] = np.ascontiguousarray(features[:, 0])
         raw: NDArray[np.float32] = inputs[: len(items)].float().cpu().numpy()
         routes = self._route_used(clean, raw) if self._used else np.zeros((len(items), 0), np.int64)

@@ -82,7 +82,7 @@ def quarantine(workspace: Workspace, model: Model, scope: QuarantineScope | None
     scope = scope if scope is not None else current_scope(workspace, model)
     if not scope.clusters or model.global_head is None or model.embedding_key is None:
         return Quarantine(scope.clusters)
-    from lmeraser.core.lda import solve
+    from lmeraser.models.global_head import global_head
 
     statistics = workspace.records.statistics.without(scope.records, key=model.embedding_key)
     if statistics is None:  # an interrupted training has begun to compute them under other settings
@@ -93,9 +93,9 @@ def quarantine(workspace: Workspace, model: Model, scope: QuarantineScope | None
             got="the deletion of every record was accepted",
             next_step="carry the requests out with 'lmeraser unlearn'",
         )
-    weight = solve(statistics, model.config().global_head.penalty)["weight"]
-    global_head = {"weight": weight[: len(model.classes)]}  # classes may have been added since
-    return Quarantine(scope.clusters, without_head=True, global_head=global_head)
+    weight = global_head(statistics, model.config().global_head)["weight"]
+    own = {"weight": weight[: len(model.classes)]}  # classes may have been added since
+    return Quarantine(scope.clusters, without_head=True, global_head=own)
 
 
 def with_served(workspace: Workspace, build: Callable[[Model, Quarantine], T]) -> T:

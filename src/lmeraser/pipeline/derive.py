@@ -32,13 +32,14 @@ from numpy.typing import NDArray
 
 from lmeraser.config.schema import Config
 from lmeraser.core.digests import Digest, keyed_digest
-from lmeraser.core.lda import solve
 from lmeraser.core.progress import Progress, silent
 from lmeraser.core.seeding import below
-from lmeraser.core.sufficient_statistics import SufficientStatistics, embedding, quantize
+from lmeraser.core.sufficient_statistics import SufficientStatistics
 from lmeraser.core.tensors import from_bytes, to_bytes
 from lmeraser.data.references import RecordRef
 from lmeraser.errors import CorruptError
+from lmeraser.models.embeddings import quantized_embeddings
+from lmeraser.models.global_head import global_head
 from lmeraser.models.manifest import Cluster, StageResult
 from lmeraser.models.partitions import partition_of
 from lmeraser.models.partitions.base import Fitted
@@ -184,11 +185,12 @@ class Pipeline:
     def solve_global_head(self, statistics: SufficientStatistics) -> StageResult:
         """The global head, from the sufficient statistics of all records."""
         statistics = statistics.widened(self.inputs.classes)
-        penalty = self.inputs.config.global_head.penalty
+        settings = self.inputs.config.global_head
+        penalty: float | str = settings.penalty if settings.penalty_rule == "fixed" else settings.penalty_rule
         key = self._memo_key({"stage": "global_head", "sums": statistics.digest, "penalty": penalty})
         entry = self._cached(key)
         if entry is None:
-            entry = self._store(key, to_bytes(solve(statistics, penalty)))
+            entry = self._store(key, to_bytes(global_head(statistics, settings)))
             self.stage_counts["solved"] += 1
         return _stage_result(key, entry)
 
@@ -206,11 +208,11 @@ class Pipeline:
         views = inputs.config.embedding.views
         stream = executor.embed(missing, context.fetch, context.progress, views)
         while chunk := dict(itertools.islice(stream, _CHUNK)):
-            features = np.stack(list(chunk.values())).reshape(len(chunk), len(views), -1)  # [n, views, d]
-            if (view := inputs.config.clean_view) in views:
-                clean = dict(zip(chunk, features[:, views.index(view)], strict=True))
+            vectors = np.stack(list(chunk.values())).reshape(len(chunk), len(views), -1)  # [n, views, d]
+            if inputs.config.embedding.layers == ("final",) and inputs.config.clean_view in views:
+                clean = dict(zip(chunk, vectors[:, views.index(inputs.config.clean_view)], strict=True))
                 context.cache.store_features(clean, key=self._feature_key())
-            quantized = dict(zip(chunk, quantize(embedding(features)), strict=True))
+            quantized = dict(zip(chunk, quantized_embeddings(vectors, inputs.config), strict=True))
             chunk_labels = [labels[record_id] for record_id in chunk]
             context.statistics.include(quantized, chunk_labels, inputs.classes, key=key)
         self.stage_counts["counted"] += len(missing)
@@ -414,7 +416,11 @@ def embedding_key(config: Config, backbone: Digest, fingerprint: Digest) -> Dige
     """Identifies what quantized embeddings depend on besides the payload."""
     views = list(config.embedding.views)
     frame = [config.seed, config.prompt_width] if "frame" in views else None
-    return Digest.of_json({"features": feature_key(config, backbone, fingerprint), "views": views, "frame": frame})
+    added: dict[str, Any] = dict(config.embedding.settings_since_0_1())
+    if config.embedding.random_features:
+        added["seed"] = config.seed
+    key = {"features": feature_key(config, backbone, fingerprint), "views": views, "frame": frame, **added}
+    return Digest.of_json(key)
 
 
 def require_matching_statistics(matching: bool) -> None:

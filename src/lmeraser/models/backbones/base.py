@@ -9,7 +9,7 @@ about heads or records.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,10 @@ from torch import Tensor, nn
 
 from lmeraser.core.digests import Digest
 from lmeraser.core.tensors import to_bytes
+from lmeraser.errors import BackboneError
 
+FINAL = "final"  # the layer whose vector is the features
+AUTO = "auto"  # the backbone's default layers
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -64,6 +67,19 @@ class Backbone(ABC):
     class_vectors: NDArray[np.float32] | None = None
     token_input: TokenInput | None = None
 
+    @property
+    def layers(self) -> Mapping[str, int]:
+        """The length of each vector that `layered` can give, by its name, besides "final" for the features."""
+        return {}
+
+    @property
+    def default_layers(self) -> tuple[str, ...]:
+        """What ``embedding.layers = ["auto"]`` stands for.
+
+        Models depend on it: a better choice for the same network needs another word in the settings.
+        """
+        return (FINAL,)
+
     @abstractmethod
     def features(self, inputs: Tensor, prompt: Tensor | None = None) -> Tensor:
         """Feature vectors of inputs.
@@ -75,6 +91,20 @@ class Backbone(ABC):
         Returns:
             float32 [micro_batch, feature_dim]; differentiable in ``inputs``, or in ``prompt`` where there is one.
         """
+
+    def layered(self, inputs: Tensor, layers: Sequence[str]) -> Tensor:
+        """Feature vectors of inputs, and vectors of layers below, from the same pass.
+
+        Args:
+            inputs: [micro_batch, ...], from `place`.
+            layers: names among ``self.layers``.
+
+        Returns:
+            float32 [micro_batch, feature_dim + sum of the layers' lengths]: the features, with the bits that
+            `features` gives, followed by the vector of each layer.
+        """
+        assert not layers
+        return self.features(inputs)
 
     @abstractmethod
     def network(self) -> nn.Module:
@@ -107,6 +137,28 @@ class Backbone(ABC):
     @abstractmethod
     def shared_gradient(self, inputs: Tensor) -> Tensor:
         """The same gradient by a prompt that all rows share, float32 [1, ...], on the CPU."""
+
+
+def chosen_layers(backbone: Backbone, names: Sequence[str], backbone_name: str) -> tuple[str, ...]:
+    """The layers that ``embedding.layers`` means for a backbone.
+
+    Args:
+        backbone: the frozen network.
+        names: as in the settings.
+        backbone_name: as in the settings, for errors.
+
+    Raises:
+        BackboneError: the backbone lacks one of them.
+    """
+    layers = tuple(backbone.default_layers if list(names) == [AUTO] else names)
+    if lacking := [name for name in layers if name != FINAL and name not in backbone.layers]:
+        possible = ", ".join([AUTO, FINAL, *backbone.layers])
+        raise BackboneError(
+            "The backbone does not offer a layer",
+            got=f"{', '.join(lacking)} of {backbone_name} (possible: {possible})",
+            next_step="set embedding.layers to names among these",
+        )
+    return layers
 
 
 class ImageBackbone(Backbone):

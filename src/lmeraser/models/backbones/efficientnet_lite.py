@@ -9,7 +9,8 @@ backward.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any, cast
 
 import torch
@@ -22,8 +23,13 @@ from lmeraser.errors import BackboneError
 from lmeraser.models.backbone_names import BUNDLED
 from lmeraser.models.backbones.base import DTYPES, ImageBackbone, channel_constants, weights_digest
 from lmeraser.models.backbones.frozen import FrozenConv, TunableConv, mask_clamped
+from lmeraser.models.backbones.layers import map_mean, map_std
 
 _FEATURES = 1280
+_DEFAULT_LAYERS = (
+    *(f"block{number}.inner" for number in (5, 8, 11, 16)),
+    *(f"block{number}.std" for number in (3, 5, 8, 11)),
+)
 _MEAN = (127 / 255,) * 3  # as in the checkpoint's training: (pixel - 127) / 128
 _STD = (128 / 255,) * 3
 
@@ -44,11 +50,31 @@ class EfficientNetLite0(ImageBackbone):
         self._dtype = DTYPES[config.precision]
         self._network = _Folded(network.to(device), self._dtype).eval()
 
+    @cached_property
+    def layers(self) -> Mapping[str, int]:
+        """Of each block the vectors that `layered` describes."""
+        return self._network.layer_lengths()
+
+    @property
+    def default_layers(self) -> tuple[str, ...]:
+        """Chosen by ablation (docs/adr/0026)."""
+        return _DEFAULT_LAYERS
+
     def features(self, images: Tensor, prompt: Tensor | None = None) -> Tensor:
         """Average-pooled features, float32 [n, 1280]."""
         x = images.to(self._dtype, memory_format=torch.channels_last)
         pooled: Tensor = self._network(x, None if prompt is None else prompt.to(self._dtype))
         return pooled.float()
+
+    def layered(self, inputs: Tensor, layers: Sequence[str]) -> Tensor:
+        """Features and vectors of blocks, numbered from 1, in the order of ``layers``.
+
+        ``blockN.mean`` and ``blockN.std`` are the mean and the standard deviation of each output map of a block;
+        ``blockN.inner`` is the mean of each map of its widest layer, after the depthwise convolution.
+        """
+        x = inputs.to(self._dtype, memory_format=torch.channels_last)
+        features, found = self._network.layered(x, frozenset(layers))
+        return torch.cat([features.float(), *(found[name] for name in layers)], dim=1)
 
     def network(self) -> nn.Module:
         """The folded network, in layers whose weights can be tuned."""
@@ -102,6 +128,32 @@ class _Folded(nn.Module):
             x = block(x, saved)
         pooled: Tensor = self.head(x, saved).mean(dim=(2, 3))
         return pooled
+
+    def layer_lengths(self) -> dict[str, int]:
+        """The lengths of all vectors that `layered` can give."""
+        lengths: dict[str, int] = {}
+        for number, block in enumerate(self.blocks, 1):
+            *_, depthwise, project = cast("_Chain", block).layers
+            maps = len(cast("FrozenConv", project).bias)
+            lengths |= {f"block{number}.mean": maps, f"block{number}.std": maps}
+            lengths[f"block{number}.inner"] = len(cast("FrozenConv", depthwise).bias)
+        return lengths
+
+    def layered(self, images: Tensor, names: frozenset[str]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The pooled features, and the vectors of these layers, float32 [n, length], by their names."""
+        found: dict[str, Tensor] = {}
+        x = F.relu6(self.stem(images), inplace=True)
+        for number, block in enumerate(self.blocks, 1):
+            inner = f"block{number}.inner"
+            saved: list[list[Tensor]] | None = [] if inner in names else None
+            x = block(x, saved)
+            if saved:
+                found[inner] = map_mean(saved[0][-2])
+            for name, summary in ((f"block{number}.mean", map_mean), (f"block{number}.std", map_std)):
+                if name in names:
+                    found[name] = summary(x)
+        pooled: Tensor = self.head(x, None).mean(dim=(2, 3))
+        return pooled, found
 
     def pass_backward(self, gradient: Tensor, saved: list[list[Tensor]]) -> Tensor:
         """From the gradient of the pooled features, [n, d], to that of the first convolution's output.

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -81,7 +81,6 @@ class HuggingFaceBackbone(ImageBackbone):
         self.class_vectors = classifier if self._has_logits(model.config, classifier) else None
         if self._pooling == "cls":
             self.token_input = token_input(self._model, self._extra)
-            self._offer_layers()
 
     def features(self, images: Tensor, prompt: Tensor | None = None) -> Tensor:
         """Pooled features, float32 [n, d]."""
@@ -99,23 +98,28 @@ class HuggingFaceBackbone(ImageBackbone):
         ]
         return torch.cat([features, *(vector.float() for vector in vectors)], dim=1)
 
-    def _offer_layers(self) -> None:
-        """Offer the layers of a network with a class token, where it has a plain list of them."""
-        layers = find_layers(self._model)
+    @cached_property
+    def layers(self) -> Mapping[str, int]:
+        """Of each block ``blockN.cls`` and ``blockN.mean``, where the network has a class token."""
+        layers = find_layers(self._model) if self._pooling == "cls" else None
         if layers is None:
-            return
+            return {}
         self._outputs = LayerOutputs(layers)
         probe = torch.zeros(self.micro_batch, 3, self.image_size, self.image_size, device=self.device)
         with torch.no_grad():
             _, hidden = self._outputs.run(partial(self.features, probe), range(1, len(layers) + 1))
         plain = [state.ndim == 3 and state.shape[2] == self.feature_dim for state in hidden.values()]
         if len(plain) < len(layers) or not all(plain):
-            return
+            return {}
         offered = token_layers(("cls", "mean"), len(layers), self.feature_dim)
         if hidden[len(layers)].shape[1] == 1:  # the last layer computes the class token alone
             del offered[f"block{len(layers)}.mean"]
-        self.layers = offered
-        self.default_layers = (*last_layers(offered, _DEFAULT_BLOCKS), FINAL)
+        return offered
+
+    @property
+    def default_layers(self) -> tuple[str, ...]:
+        """The last blocks and the features."""
+        return (*last_layers(self.layers, _DEFAULT_BLOCKS), FINAL)
 
     def network(self) -> nn.Module:
         """The model as transformers builds it, loaded again."""

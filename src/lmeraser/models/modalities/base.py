@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import numpy as np
@@ -19,7 +20,8 @@ from torch import Tensor
 
 from lmeraser.config.modalities import View
 from lmeraser.config.schema import Config
-from lmeraser.models.backbones.base import Backbone
+from lmeraser.core.sufficient_statistics import unit_rms
+from lmeraser.models.backbones.base import FINAL, Backbone, chosen_layers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -84,6 +86,10 @@ class InputEncoder(ABC, Generic[Item, B]):
         self.backbone = backbone
         self.chunk = backbone.micro_batch
 
+    @cached_property
+    def _layers(self) -> tuple[str, ...]:
+        return chosen_layers(self.backbone, self.config.embedding.layers, self.config.backbone.name)
+
     @abstractmethod
     def load(self, value: Any) -> Item:
         """The item of a payload, of whatever else callers may give, or of an item."""
@@ -128,19 +134,54 @@ class InputEncoder(ABC, Generic[Item, B]):
         Returns:
             float32 [n, views, d].
         """
+        return self._vectors(items, views, (), clean)
+
+    def embeddable(
+        self, items: Sequence[Item], views: Sequence[View], clean: Tensor | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Features of views of some items, and the layers that embeddings are made of, from the same passes.
+
+        Args:
+            items: at most ``chunk``.
+            views: which ones, in their order.
+            clean: the `input` of the clean view of these items, where it is known.
+
+        Returns:
+            The features, float32 [n, views, d]; and the vectors of ``embedding.layers``, each scaled to root mean
+            square 1 where there are several, float32 [n, views, sum of their lengths].
+        """
+        names = self._layers
+        below = tuple(name for name in names if name != FINAL)
+        width = self.backbone.feature_dim
+        vectors = self._vectors(items, views, below, clean)
+        features = np.ascontiguousarray(vectors[..., :width])
+        if names == (FINAL,):
+            return features, features
+        parts = {FINAL: features}
+        for name in below:
+            parts[name] = vectors[..., width : width + self.backbone.layers[name]]
+            width += self.backbone.layers[name]
+        return features, np.concatenate([unit_rms(parts[name]) for name in names], axis=-1)
+
+    def _vectors(
+        self, items: Sequence[Item], views: Sequence[View], layers: Sequence[str], clean: Tensor | None
+    ) -> NDArray[np.float32]:
+        """Features of views and vectors of layers, float32 [n, views, d + sum of the layers' lengths]."""
         known = {self.config.clean_view: clean} if clean is not None else {}
+        rows: dict[View, NDArray[np.float32]] = {}
         with torch.inference_mode():
             # One pass after the other: all inputs at once would take the memory of all views.
-            parts = [
-                self._features(known[view] if view in known else self.input(items, view), len(items))
-                for view in views
-            ]
-        return np.stack(parts, axis=1)
+            for view in views:
+                if view not in rows:
+                    inputs = known[view] if view in known else self.input(items, view)
+                    rows[view] = self._pass(inputs, layers, len(items))
+        return np.stack([rows[view] for view in views], axis=1)
 
-    def _features(self, inputs: Tensor, count: int) -> NDArray[np.float32]:
-        """Features of the first ``count`` rows, float32 [count, d]."""
-        features: NDArray[np.float32] = self.backbone.features(inputs)[:count].float().cpu().numpy()
-        return features
+    def _pass(self, inputs: Tensor, layers: Sequence[str], count: int) -> NDArray[np.float32]:
+        """Features and vectors of layers of the first ``count`` rows, float32 [count, d + ...]."""
+        vectors = self.backbone.layered(inputs, layers) if layers else self.backbone.features(inputs)
+        result: NDArray[np.float32] = vectors[:count].float().cpu().numpy()
+        return result
 
     @abstractmethod
     def noise(self, number: int) -> Tensor:

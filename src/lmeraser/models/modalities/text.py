@@ -75,29 +75,30 @@ class TextEncoder(InputEncoder[TokenizedText, TextBackbone]):
         ids = (drawn * self.backbone.vocabulary).astype(np.int64).reshape(-1, length)
         return self.backbone.place(torch.from_numpy(ids))
 
-    def features(
-        self, items: Sequence[TokenizedText], views: Sequence[View], clean: Tensor | None = None
+    def _vectors(
+        self, items: Sequence[TokenizedText], views: Sequence[View], layers: Sequence[str], clean: Tensor | None
     ) -> NDArray[np.float32]:
-        """Features of views, float32 [n, views, d]; each window takes part in one pass."""
+        """Features of views and vectors of layers; each window takes part in one pass."""
         windows: list[Window] = []
         places: list[dict[int, int]] = []  # of the windows that are needed, for each text by their number
         for item in items:
             numbers = {n for view in views for n in _numbers(len(item.windows), view)}
             places.append({number: len(windows) + at for at, number in enumerate(sorted(numbers))})
             windows += [item.windows[number] for number in sorted(numbers)]
-        rows = np.empty((len(windows), self.backbone.feature_dim), dtype=np.float32)
+        length = self.backbone.feature_dim + sum(self.backbone.layers[name] for name in layers)
+        rows = np.empty((len(windows), length), dtype=np.float32)
         done: set[int] = set()
         with torch.inference_mode():
             if clean is not None:
                 firsts = [place[0] for place in places if 0 in place]
                 if len(firsts) == len(items):
-                    rows[firsts] = self._features(clean, len(items))
+                    rows[firsts] = self._pass(clean, layers, len(items))
                     done = set(firsts)
             rest = [place for place in range(len(windows)) if place not in done]
             for part in _by_bucket(self.backbone, rest, windows):
                 inputs = self.backbone.place(_rows(self.backbone, [windows[place] for place in part]))
-                rows[part] = self._features(inputs, len(part))
-        result = np.empty((len(items), len(views), self.backbone.feature_dim), dtype=np.float32)
+                rows[part] = self._pass(inputs, layers, len(part))
+        result = np.empty((len(items), len(views), length), dtype=np.float32)
         for text, (item, place) in enumerate(zip(items, places, strict=True)):
             for column, view in enumerate(views):
                 own = rows[[place[number] for number in _numbers(len(item.windows), view)]]

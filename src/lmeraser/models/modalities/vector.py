@@ -110,8 +110,8 @@ class VectorEncoder(InputEncoder[Vector, IdentityBackbone]):
         drawn = normal(self.config.seed, f"noise {number}", shape[0] * shape[1])
         return self.backbone.place(torch.from_numpy(drawn).reshape(shape))
 
-    def features(
-        self, items: Sequence[Vector], views: Sequence[View], clean: Tensor | None = None
+    def _vectors(
+        self, items: Sequence[Vector], views: Sequence[View], layers: Sequence[str], clean: Tensor | None
     ) -> NDArray[np.float32]:
         """The vectors, float32 [n, views, length]; no pass is needed."""
         vectors: NDArray[np.float32] = np.repeat(np.stack(items)[:, None], len(views), axis=1)

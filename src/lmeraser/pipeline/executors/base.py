@@ -83,13 +83,14 @@ class Executor(Protocol):
     def embed(
         self, ids: Sequence[str], fetch: Fetch, progress: Progress, views: Sequence[View] = ()
     ) -> Iterator[tuple[str, Vector]]:
-        """Features of views of each record, one view after the other, in the order of ``ids``.
+        """Vectors of each record, in the order of ``ids``.
 
         Args:
             ids: of the records.
             fetch: returns their payloads.
             progress: receives progress reports.
-            views: which ones; none: the clean view.
+            views: of each, one after the other, the vector that embeddings are made of
+                (`models.embeddings`); none: the features of the clean view.
         """
         ...
 

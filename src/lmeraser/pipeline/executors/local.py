@@ -115,16 +115,19 @@ class LocalExecutor:
     def embed(
         self, ids: Sequence[str], fetch: Fetch, progress: Progress, views: Sequence[View] = ()
     ) -> Iterator[tuple[str, Vector]]:
-        """Features of views of each record, in the order of ``ids``, in bounded memory."""
+        """Vectors of each record, in the order of ``ids``, in bounded memory."""
         encoder = self.encoder
-        own = tuple(views) or (self._config.clean_view,)
+
+        def vectors(batch: Sequence[str]) -> NDArray[np.float32]:
+            items = [encoder.load(data) for data in fetch(batch)]
+            if not views:
+                return encoder.features(items, [self._config.clean_view])
+            return encoder.embeddable(items, views)[1]
+
         batches = [ids[start : start + encoder.chunk] for start in range(0, len(ids), encoder.chunk)]
         progress("embedding records", 0, len(ids))
         done = 0
-        work = self.stream(
-            lambda batch: encoder.features([encoder.load(data) for data in fetch(batch)], own), batches
-        )
-        for batch, rows in zip(batches, work, strict=True):
+        for batch, rows in zip(batches, self.stream(vectors, batches), strict=True):
             yield from zip(batch, rows.reshape(len(batch), -1), strict=True)
             done += len(batch)
             progress("embedding records", done, len(ids))

@@ -1,0 +1,15 @@
+"""The global head of sufficient statistics, as the settings say: for training and for quarantine."""
+
+from __future__ import annotations
+
+from lmeraser.config.schema import GlobalHeadConfig
+from lmeraser.core.lda import solve, solve_cross_validated
+from lmeraser.core.sufficient_statistics import SufficientStatistics
+from lmeraser.core.tensors import Array
+
+
+def global_head(statistics: SufficientStatistics, settings: GlobalHeadConfig) -> dict[str, Array]:
+    """The global head of at least one record; as `core.lda.solve`."""
+    if settings.penalty_rule == "cross_validated":
+        return solve_cross_validated(statistics)
+    return solve(statistics, settings.penalty)
