@@ -37,13 +37,13 @@ from lmeraser.evidence.certificate import (
     PREDICATE_TYPE,
     claim,
     issue,
-    render,
     verify,
     verify_in_ledger,
 )
 from lmeraser.evidence.dsse import Envelope, PublicKey, SigningKey
 from lmeraser.evidence.hash_chain import Entry, check
 from lmeraser.evidence.in_toto import InTotoStatement, Subject, verify_statement
+from lmeraser.evidence.presentation import render
 from lmeraser.evidence.verification_result import IDENTICAL
 from lmeraser.pipeline.executors.base import Fetch, TuneResult, TuneTask
 
@@ -309,7 +309,8 @@ def test_the_text_beside_a_certificate_is_its_facts_for_people(eraser: Eraser) -
     text = one.path.with_suffix(".txt").read_bytes().decode()
     assert text == render(one.facts)
     model = one.facts["model"]
-    for fact in (one.facts["request"]["id"], "(gdpr)", model["digest_before"], model["digest_after"], "not run"):
+    named_facts = (one.facts["request"]["id"], model["digest_before"], model["digest_after"])
+    for fact in (*named_facts, "GDPR, Article 17", "not run"):
         assert fact in text
     assert not [path for path in one.path.parent.iterdir() if path.name.startswith(TEMPORARY)]
 

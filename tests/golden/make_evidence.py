@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from lmeraser.core.digests import Digest
 from lmeraser.core.time import to_text
-from lmeraser.evidence.certificate import FORMAT, issue, render
+from lmeraser.evidence.certificate import FORMAT, issue
 from lmeraser.evidence.dsse import SigningKey
 from lmeraser.evidence.entries import (
     Event,
@@ -26,6 +26,7 @@ from lmeraser.evidence.entries import (
     WorkspaceCreated,
 )
 from lmeraser.evidence.hash_chain import Entry, LedgerHead
+from lmeraser.evidence.presentation import render
 from lmeraser.models.manifest import Cluster, Model, StageResult
 from lmeraser.unlearning.audit import AuditReport
 from lmeraser.unlearning.certify import statement

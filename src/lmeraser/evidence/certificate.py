@@ -1,4 +1,4 @@
-"""Certificates of deletion: their format, signing, verification, and rendering as text.
+"""Certificates of deletion: their format, signing and verification; `presentation` shows them to people.
 
 A certificate states what was requested, what was done, what is claimed and what is not covered.
 
@@ -19,16 +19,12 @@ A certificate holds no personal data. `docs/guarantee.md` explains what each cla
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from lmeraser.core.digests import Digest, canonical_json, parse_json
-from lmeraser.core.terminal import printable
-from lmeraser.core.time import from_text
 from lmeraser.errors import VerificationError
 from lmeraser.evidence import in_toto
 from lmeraser.evidence.dsse import Envelope, PublicKey, SigningKey
@@ -44,6 +40,7 @@ from lmeraser.evidence.entries import (
 )
 from lmeraser.evidence.hash_chain import Entry, LedgerHead, check
 from lmeraser.evidence.in_toto import InTotoStatement, Subject
+from lmeraser.evidence.presentation import tuned_again
 from lmeraser.evidence.reconcile import records_held
 from lmeraser.evidence.verification_result import generation_subject
 
@@ -177,6 +174,16 @@ class PurgeFacts(_PurgeFacts):
     artifacts: int
 
 
+class ReceiptFacts(_Part):
+    """A receipt of another system that deleted data of the same person, as the caller attached it.
+
+    ``system`` is the caller's name of the system, ``digest`` that of the receipt. Nothing here was checked.
+    """
+
+    system: str
+    digest: Digest
+
+
 class AuditFacts1(_Part):
     """The outcome of the audit that the request asked for, in format 1."""
 
@@ -229,14 +236,18 @@ class Statement(_Statement):
     """The payload of a certificate, format 2.
 
     It says when the person asked, what duplicates were left and what ran the audit, and names neither clusters nor
-    artifacts.
+    artifacts. ``controller`` is who is responsible for the data, in the operator's words; None where no setting
+    says so.
     """
+
+    controller: str | None
 
     request: RequestFacts
     counts: RecordCounts
     model: ModelFacts
     purged: PurgeFacts
     audit: AuditFacts | None
+    receipts: list[ReceiptFacts]
 
 
 def claim(duplicates: int | None) -> str:
@@ -327,7 +338,7 @@ def _contradictions(stated: Statement1 | Statement) -> list[str]:
     counts, model, audit, purged = stated.counts, stated.model, stated.audit, stated.purged
     same = model.digest_before == model.digest_after
     purged_digests, tuned_digests = _artifact_digests(stated)
-    derived_again = model.partition_derived_again or _tuned_again(model.model_dump()) != (0, False)
+    derived_again = model.partition_derived_again or tuned_again(model.model_dump()) != (0, False)
     served = (model.generation, model.settings, model.backbone, counts.records_retained)
     negative = [counts.records_deleted, counts.names_already_deleted, counts.records_retained, model.clusters]
     wrong = {
@@ -354,14 +365,6 @@ def _artifact_digests(stated: Statement1 | Statement) -> tuple[set[Digest], set[
     if isinstance(stated, Statement1):
         return set(stated.purged.artifacts), set(stated.model.artifacts_tuned_again.values())
     return set(), set()
-
-
-def _tuned_again(model: Mapping[str, Any]) -> tuple[int, bool]:
-    """How many clusters were tuned again, and whether the global head was derived again, in any format."""
-    if "artifacts_tuned_again" not in model:
-        return model["clusters_tuned_again"], model["global_head_derived_again"]
-    names = model["artifacts_tuned_again"].keys()
-    return len(names - {"partition", "global head"}), "global head" in names
 
 
 def _contradicted(message: str, lines: Sequence[str]) -> VerificationError:
@@ -452,75 +455,3 @@ def _contradictions_with_ledger(facts: Mapping[str, Any], key: Digest, entries: 
     }:
         lines.append("no entry before the deletion records the model before")
     return lines
-
-
-def render(facts: Mapping[str, Any]) -> str:
-    """The statement as text for people. This text is a stored format, too: it is part of every certificate."""
-    request, counts, model, audit = facts["request"], facts["counts"], facts["model"], facts["audit"]
-    digests = [model["digest_before"] or "none", model["digest_after"] or "none"]
-    clusters, global_head = _tuned_again(model)
-    purged = facts["purged"]["artifacts"]
-    lines = [
-        "CERTIFICATE OF DELETION",
-        "",
-        f"Request            {request['id']} ({request['regulation']})",
-        *([f"Asked              {request['asked']}"] if request.get("asked") else []),
-        f"Received           {request['received']}, due {request['due']}",
-        f"Completed          {request['completed']}{_lateness(request)}",
-        f"Records deleted    {counts['records_deleted']}"
-        f" ({counts['names_already_deleted']} of the names had been deleted before)",
-        f"Records retained   {'-' if counts['records_retained'] is None else counts['records_retained']}",
-        *([f"Duplicates         {_duplicates_line(counts)}"] if "duplicates_held" in counts else []),
-        "",
-        f"Model before       {digests[0]}",
-        f"Model after        {digests[1]}",
-        f"Generation         {'-' if model['generation'] is None else model['generation']}",
-        f"Tuned again        {clusters} of {model['clusters']} clusters",
-        *(["Global head        solved again"] if global_head else []),
-        f"Partition          {'derived again' if model['partition_derived_again'] else 'not touched'}",
-        f"Settings           {model['settings'] or '-'}",
-        f"Backbone           {model['backbone'] or '-'}",
-        f"Environments       {', '.join(model['fingerprints']) or '-'}",
-        f"Audit              {_audit_line(audit)}",
-        f"Purged             {purged if isinstance(purged, int) else len(purged)} artifacts; database "
-        + facts["purged"]["database"],
-        f"Ledger             {facts['ledger']['entries']} entries, the last one {facts['ledger']['digest']}",
-        f"Software           {facts['software']}",
-        "",
-        "Claim",
-        *_wrap(facts["claim"]),
-        "",
-        "Not covered",
-        *(line for item in facts["not_covered"] for line in _wrap(item, mark="- ")),
-    ]
-    return "\n".join(map(printable, lines)) + "\n"
-
-
-def _lateness(request: Mapping[str, Any]) -> str:
-    """What to say of a request that was completed after it was due; '' for all others, and those of 0.1."""
-    if "asked" not in request:
-        return ""
-    late = from_text(request["completed"]) - from_text(request["due"])
-    if late <= timedelta(0):
-        return ""
-    return (
-        f" (LATE: {late.days} days after it was due)" if late.days else " (LATE: less than a day after it was due)"
-    )
-
-
-def _duplicates_line(counts: Mapping[str, Any]) -> str:
-    held, near = counts["duplicates_held"], counts["near_duplicates_held"]
-    same, alike = ("not counted" if count is None else f"{count} held" for count in (held, near))
-    return f"other records with the same image: {same}; near duplicates: {alike}"
-
-
-def _audit_line(audit: Mapping[str, Any] | None) -> str:
-    if audit is None:
-        return "not run with this request; 'lmeraser audit' runs it at any time"
-    what = f"{audit['clusters_checked']} of {audit['clusters']} clusters derived again from nothing"
-    ran_on = f"; run by: {audit['ran_on']}" if "ran_on" in audit else ""
-    return f"{'identical' if audit['identical'] else 'NOT identical'}: {what}{ran_on}"
-
-
-def _wrap(text: str, mark: str = "") -> list[str]:
-    return textwrap.wrap(text, 100, initial_indent="  " + mark, subsequent_indent="  " + " " * len(mark))

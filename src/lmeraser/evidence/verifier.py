@@ -20,6 +20,7 @@ from lmeraser.evidence import certificate as certificates
 from lmeraser.evidence import in_toto, verification_result
 from lmeraser.evidence.dsse import Envelope, PublicKey
 from lmeraser.evidence.hash_chain import LedgerHead
+from lmeraser.evidence.presentation import render
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def verify_files(path: Path, key: Path, *, ledger: Path | None = None, head: Pat
     if ledger:
         exported = LedgerHead.read(head) if head else None
         certificates.verify_in_ledger(data, facts, read_file(ledger), exported=exported)
-    return Verified(facts, certificates.render(facts), in_ledger=bool(ledger), contains_head=bool(head))
+    return Verified(facts, render(facts), in_ledger=bool(ledger), contains_head=bool(head))
 
 
 def _result_text(statement: in_toto.InTotoStatement) -> str:

@@ -112,6 +112,13 @@ class Model(BaseModel):
             vars(model)["public_digest"] = Digest.of(data)  # of these bytes, whichever version wrote them
         return model
 
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy with other fields, as pydantic makes it, whose digests are those of these fields."""
+        copied = super().model_copy(update=update, deep=deep)
+        for name in [name for name in vars(copied) if name not in type(self).model_fields]:
+            del vars(copied)[name]  # pydantic copies what was computed of the old fields
+        return copied
+
     def to_bytes(self) -> bytes:
         """The bytes of the manifest."""
         return self.model_dump_json(indent=1, by_alias=True).encode() + b"\n"

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, inspect
 from lmeraser.errors import FormatError
 from lmeraser.storage.engines import DatabaseBackend
 
-VERSION = "0006"  # of the tables after the last step
+VERSION = "0007"  # of the tables after the last step
 _STEPS = Path(__file__).parent / "migrations"
 _TABLE = "alembic_version"
 

@@ -6,7 +6,7 @@ auditor verifies certificates without them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -16,6 +16,7 @@ from lmeraser.core.time import to_text
 from lmeraser.evidence import certificate
 from lmeraser.evidence.hash_chain import LedgerHead
 from lmeraser.models.manifest import Model
+from lmeraser.workspace.requests.receipts import Receipt
 from lmeraser.workspace.requests.state import Request
 
 
@@ -28,6 +29,8 @@ def statement(
     head: LedgerHead,
     rewritten: bool,
     now: datetime,
+    controller: str | None = None,
+    receipts: Sequence[Receipt] = (),
 ) -> dict[str, Any]:
     """The facts of a deletion, as JSON values.
 
@@ -39,6 +42,8 @@ def statement(
         head: the head of the ledger.
         rewritten: whether the database was rewritten without the deleted rows.
         now: the time of completion.
+        controller: who is responsible for the data, if a setting says so.
+        receipts: of other systems, attached to the request.
     """
     snapshot = request.before
     artifacts_before = set(snapshot.artifacts) if snapshot else set()
@@ -49,6 +54,7 @@ def statement(
     facts = certificate.Statement(
         format=certificate.FORMAT,
         software=f"lmeraser {__version__}",
+        controller=controller,
         request=certificate.RequestFacts(
             id=request.id,
             regulation=request.regulation,
@@ -84,6 +90,7 @@ def statement(
             database=database,
         ),
         audit=_audit_facts(audit, model),
+        receipts=[certificate.ReceiptFacts(system=each.system, digest=each.digest) for each in receipts],
         ledger=certificate.LedgerFacts(entries=head.entries, digest=head.digest),
         claim=certificate.claim(request.duplicates),
         not_covered=list(certificate.NOT_COVERED),

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from lmeraser.core.atomic_files import storage_errors, write_atomic
 from lmeraser.core.digests import Digest
-from lmeraser.evidence.certificate import issue, render
+from lmeraser.evidence.certificate import issue
+from lmeraser.evidence.presentation import render
 from lmeraser.unlearning.certify import statement
 from lmeraser.unlearning.update import TrainReport, update_model
 from lmeraser.workspace.purge import erase_deleted
@@ -101,6 +102,8 @@ def _complete(session: Session, request: Request, audit_report: dict[str, object
         head=workspace.ledger.head,
         rewritten=not workspace.database.compaction_due,
         now=now,
+        controller=workspace.config.requests.controller or None,
+        receipts=workspace.receipts.of(request.id),
     )
     envelope = issue(facts, workspace.signing_key)
     path = certificate_path(workspace, request)

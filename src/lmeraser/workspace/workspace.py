@@ -41,6 +41,7 @@ from lmeraser.workspace.layout import Layout
 from lmeraser.workspace.lock import WriterLock
 from lmeraser.workspace.recovery import Recovery
 from lmeraser.workspace.registry import Generations
+from lmeraser.workspace.requests.receipts import Receipts
 from lmeraser.workspace.requests.repository import Requests
 from lmeraser.workspace.requests.subscriptions import Subscriptions
 
@@ -176,6 +177,11 @@ class Workspace:
     def requests(self) -> Requests:
         """Deletion requests."""
         return Requests(self.database, self.records, self.ledger, secret=self.secret, config=self.config.requests)
+
+    @cached_property
+    def receipts(self) -> Receipts:
+        """Receipts of other systems that are attached to requests."""
+        return Receipts(self.database)
 
     @cached_property
     def subscriptions(self) -> Subscriptions:
