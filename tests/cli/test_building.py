@@ -31,7 +31,7 @@ def test_every_registered_command_is_there_and_only_the_named_one_is_built(
     assert commands["status"] is commands["status"]
     assert built == ["status"]
     assert commands["requests"].name == "requests"
-    assert set(commands["requests"].commands) == {"accept", "cancel"}
+    assert set(commands["requests"].commands) >= {"accept", "cancel"}
     with pytest.raises(KeyError):
         commands["no such command"]
 

@@ -96,7 +96,7 @@ def test_every_report_for_people_is_in_words(run: Run, work: Path, monkeypatch: 
         assert not [line for line in result.out.splitlines() if line.rstrip().endswith((" -", "None"))]
     assert "no deletion requests" in shown[2].out
     assert f"next: lmeraser -w w unlearn --request {request}" in shown[3].out
-    assert f"next: lmeraser -w w unlearn" in shown[4].out
+    assert "next: lmeraser -w w unlearn" in shown[4].out
     assert f"request {request}: completed; certificate: w/certificates/{request}.json" in shown[5].out
     suggested = [line for result in shown for line in result.out.splitlines() if line.startswith("next: ")]
     for line in suggested:

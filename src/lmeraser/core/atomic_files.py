@@ -102,15 +102,37 @@ def refuse_links(folder: Path) -> None:
     Raises:
         StorageError: there is one.
     """
-    for root, folders, files in os.walk(folder):
-        for path in (Path(root, name) for name in (*folders, *files)):
-            if path.is_symlink():
-                raise StorageError(
-                    "Symbolic link where files are to be removed",
-                    got=f"{path} leads to {os.path.realpath(path)}",
-                    next_step="move what it leads to into its place, or remove the link and what it leads to; "
-                    "then run the same command again",
-                )
+    for _ in files_without_links(folder):
+        pass
+
+
+def files_without_links(folder: Path) -> Iterator[str]:
+    """Paths of the files below a folder, which may be a link itself or missing, in any order.
+
+    Strings, because the folder of a model's parts may hold a hundred thousand files.
+
+    Raises:
+        StorageError: something below the folder is a symbolic link.
+    """
+    pending = [os.fspath(folder)]
+    while pending:
+        try:
+            entries = os.scandir(pending.pop())
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        with entries:
+            for entry in entries:
+                if entry.is_symlink():
+                    raise StorageError(
+                        "Symbolic link where files are to be removed",
+                        got=f"{entry.path} leads to {os.path.realpath(entry.path)}",
+                        next_step="move what it leads to into its place, or remove the link and what it leads to; "
+                        "then run the same command again",
+                    )
+                if entry.is_dir(follow_symlinks=False):
+                    pending.append(entry.path)
+                else:
+                    yield entry.path
 
 
 def restrict(folder: Path) -> None:

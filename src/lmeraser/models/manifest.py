@@ -13,6 +13,7 @@ digest says nothing. Knows nothing about files; `workspace.registry` keeps manif
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Any, Self
@@ -21,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from lmeraser.config.deployment import ComputeConfig
 from lmeraser.config.schema import Config
-from lmeraser.core.digests import Digest
+from lmeraser.core.digests import Digest, canonical_json
 from lmeraser.models.partitions.cost import Cost, cost_of
 from lmeraser.models.partitions.trie import find_path
 
@@ -100,6 +101,13 @@ class Model(BaseModel):
     previous: Digest | None = None
     nonce: str | None = None
 
+    def __copy__(self) -> Self:
+        """A copy that computes anew what this one has computed of its fields, which may be replaced in it."""
+        copied = super().__copy__()
+        for name in vars(self).keys() - type(self).model_fields.keys():
+            del vars(copied)[name]
+        return copied
+
     @classmethod
     def parse(cls, data: bytes) -> Self:
         """From the bytes of a stored manifest.
@@ -128,7 +136,7 @@ class Model(BaseModel):
         """What ledger and certificates call it: the digest of its manifest; before 0.2, that of the model."""
         return self.model_digest if self.nonce is None else Digest.of(self.to_bytes())
 
-    @property
+    @cached_property
     def model_digest(self) -> Digest:
         """Digest of every tensor, prototype and setting of the model."""
         parts: dict[str, Any] = {
@@ -136,14 +144,19 @@ class Model(BaseModel):
             "classes": list(self.classes),
             "backbone": self.backbone,
             "partition": self.partition.artifact,
-            "clusters": [[c.path, c.constituent.artifact if c.constituent else None] for c in self.clusters],
+            "clusters": [],
         }
         if self.global_head is not None:
             parts["global_head"] = self.global_head.artifact
-        return Digest.of_json(parts)
+        # There may be a hundred thousand clusters. Lists of ASCII text and null are the same in canonical JSON and
+        # in compact JSON, which the standard library writes many times faster. No text can hold what is replaced,
+        # because quotes are escaped in it.
+        clusters = [[c.path, c.constituent.artifact if c.constituent else None] for c in self.clusters]
+        before, _, after = canonical_json(parts).partition(b'"clusters":[]')
+        return Digest.of(before + b'"clusters":' + json.dumps(clusters, separators=(",", ":")).encode() + after)
 
-    @property
-    def stages(self) -> dict[str, StageResult]:
+    @cached_property
+    def stages(self) -> Mapping[str, StageResult]:
         """The results that the model consists of, by the name of their stage, with the checkpoints of clusters."""
         clusters = {f"cluster {cluster.number}": cluster.constituent for cluster in self.clusters}
         checkpoints = {
@@ -212,7 +225,7 @@ class Model(BaseModel):
         keys = {stage_keys[number] for number in selected if number in stage_keys}
         return selected | {number for number, key in stage_keys.items() if key in keys}
 
-    @property
+    @cached_property
     def fingerprints(self) -> tuple[Digest, ...]:
         """Fingerprints of the environments in which its parts were computed, sorted.
 

@@ -48,7 +48,10 @@ def derive_incremental(
         changed = _retuned(pipeline, served, paths, records)
     kept = [cluster for cluster in served.clusters if not any(is_under(cluster.path, path) for path in paths)]
     clusters = sorted([*kept, *changed], key=lambda cluster: sort_key(cluster.path))
-    numbered = (cluster.model_copy(update={"number": number}) for number, cluster in enumerate(clusters))
+    numbered = (  # copies of those alone whose number changes: there may be a hundred thousand
+        cluster if cluster.number == number else cluster.model_copy(update={"number": number})
+        for number, cluster in enumerate(clusters)
+    )
     seconds = time.perf_counter() - started
     return Derivation(served.partition, tuple(numbered), global_head, dict(pipeline.stage_counts), seconds)
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import Protocol
 
-from lmeraser.core.atomic_files import refuse_links, write_atomic
+from lmeraser.core.atomic_files import files_without_links, write_atomic
 
 
 class Blobs(Protocol):
@@ -93,11 +93,9 @@ class Folder:
         Raises:
             StorageError: there is a symbolic link; nothing was removed.
         """
-        refuse_links(self._root)
-        kept = {self._root / name for name in keep}
-        files = (Path(folder, name) for folder, _, names in os.walk(self._root) for name in names)
-        unused = sorted(path for path in files if path not in kept)
+        kept = {os.path.join(self._root, name) for name in keep}  # noqa: PTH118 - strings, as of the files
+        unused = sorted(path for path in files_without_links(self._root) if path not in kept)
         if not dry_run:
             for path in unused:
-                path.unlink()
-        return [str(path) for path in unused]
+                os.unlink(path)  # noqa: PTH108
+        return unused

@@ -147,5 +147,5 @@ def _last_published(workspace: Workspace, served: Model | None) -> tuple[int, Di
 
 def _same(served: Model, model: Model) -> bool:
     """Whether two generations differ in nothing but their numbers, predecessors and nonces."""
-    ignored = {"generation", "parent", "previous", "nonce"}
-    return served.model_dump(exclude=ignored) == model.model_dump(exclude=ignored)
+    compared = Model.model_fields.keys() - {"generation", "parent", "previous", "nonce"}
+    return all(getattr(served, name) == getattr(model, name) for name in compared)

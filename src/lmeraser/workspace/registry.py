@@ -66,8 +66,10 @@ class Generations:
         """Make ``model`` the served generation."""
         name = f"{model.generation:08d}.json"
         data = model.to_bytes()
+        digest = Digest.of(data)
         write_atomic(self._folder / name, data)
-        write_atomic(self._current, f"{name} {Digest.of(data)}\n".encode())
+        write_atomic(self._current, f"{name} {digest}\n".encode())
+        self._parsed = (digest, model)
 
     def withdraw(self) -> None:
         """Serve no generation from now on."""
