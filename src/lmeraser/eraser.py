@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from lmeraser.data.modalities import PayloadFormat
     from lmeraser.data.sources import Columns
     from lmeraser.evidence.reconcile import LedgerReport
+    from lmeraser.data.name_lookup import NameKind
     from lmeraser.inference.evaluate import EvaluationReport
     from lmeraser.inference.export.folder import ExportReport
     from lmeraser.inference.predictor import Predictions, Predictor, Query
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
 
 Name = str | int  # of a record or a subject
 
+    from lmeraser.workspace.holdings import Holdings, RecordLine, SubjectLine
 
 class Eraser:
     """Exact unlearning for a classifier in a workspace.
@@ -340,6 +342,30 @@ class Eraser:
     def requests(self) -> list[Request]:
         """All deletion requests, the earliest due first."""
         return self.workspace.requests.all()
+
+    def find(self, *, subject: Name | None = None, id: Name | None = None) -> Holdings:  # noqa: A002
+        """What is held of a person, or under a record id, however it is spelled. See `holdings.find`."""
+        from lmeraser.workspace.holdings import find
+
+        if (subject is None) == (id is None):
+            raise InputError("Neither or both of a person and a record named", next_step="give subject= or id=")
+        kind: NameKind = "id" if subject is None else "subject"
+        (name,) = Selector.of(ids=[id if subject is None else subject]).ids
+        return find(self.workspace, kind, name)
+
+    def list_subjects(self, *, search: str = "") -> list[SubjectLine]:
+        """The people of whom records are held. See `holdings.list_subjects`."""
+        from lmeraser.workspace.holdings import list_subjects
+
+        return list_subjects(self.workspace, search=search)
+
+    def list_records(
+        self, *, subject: str | None = None, label: str | None = None, search: str = ""
+    ) -> list[RecordLine]:
+        """The records that are held, without their payloads. See `holdings.list_records`."""
+        from lmeraser.workspace.holdings import list_records
+
+        return list_records(self.workspace, subject=subject, label=label, search=search)
 
     def cancel(self, request: str | UUID, *, reason: str | None = None) -> Request:
         """Cancel a pending request.

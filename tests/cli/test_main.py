@@ -28,6 +28,8 @@ COMMANDS = ["demo", "init", "add", "classes", "train", "status", "config", "doct
 COMMANDS += [
     "draw",
     "cost",
+    "subjects",
+    "records",
     "plan",
     "unlearn",
     "relabel",

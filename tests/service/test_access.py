@@ -27,6 +27,17 @@ GUARDED: dict[tuple[str, str], tuple[set[str], dict[str, Any]]] = {
     ("DELETE", "/requests/{subject_request_id}"): ({"request"}, {}),
     ("GET", "/requests/{subject_request_id}/certificate"): ({"request", "read"}, {}),
     ("GET", "/requests/{subject_request_id}/events"): ({"request", "read"}, {}),
+    ("POST", "/requests/{subject_request_id}/extension"): ({"request"}, {"params": {"reason": "number"}}),
+    ("POST", "/requests/{subject_request_id}/start"): ({"request"}, {}),
+    ("POST", "/find"): (
+        {"find"},
+        {"json": {"identity_type": "lmeraser_record_id", "identity_value": "nobody"}},
+    ),
+    ("POST", "/subjects"): ({"find"}, {"json": {}}),
+    ("POST", "/records"): ({"find"}, {"json": {}}),
+    ("POST", "/records/payload"): ({"records"}, {"json": {"id": "nobody"}}),
+    ("GET", "/exports"): ({"read"}, {}),
+    ("POST", "/exports/{export_id}/confirm"): ({"confirm"}, {}),
     ("POST", "/plan"): ({"request"}, {"json": {"subject_identities": erasure("nobody")["subject_identities"]}}),
     ("POST", "/predict"): ({"predict"}, {"content": b""}),
     ("GET", "/model"): ({"predict", "read"}, {}),
@@ -63,7 +74,7 @@ def test_every_route_is_either_open_or_guarded() -> None:
 @pytest.mark.parametrize("route", GUARDED, ids=" ".join)
 def test_scopes(api: Running, route: tuple[str, str], scope: str) -> None:
     (method, path), (allowed, more) = route, GUARDED[route]
-    answer = api.call(method, path.format(subject_request_id=NOBODY), scope, **more)
+    answer = api.call(method, path.format(subject_request_id=NOBODY, export_id=NOBODY), scope, **more)
     if scope in allowed or scope == "admin":
         assert answer.status_code in (200, 201, 404, 415, 422)
     else:
@@ -76,7 +87,9 @@ def test_without_a_valid_key_nothing_is_answered(api: Running, route: tuple[str,
     key = api.keys["admin"]
     for header in (None, "", key, f"Basic {key}", "Bearer", "Bearer ", f"Bearer {key}x", f"Bearer {key} {key}"):
         headers = {} if header is None else {"Authorization": header}
-        answer = api.http.request(method, path.format(subject_request_id=NOBODY), headers=headers, **more)
+        answer = api.http.request(
+            method, path.format(subject_request_id=NOBODY, export_id=NOBODY), headers=headers, **more
+        )
         problem(answer, 401, "key")
         assert answer.headers["WWW-Authenticate"] == "Bearer"
 

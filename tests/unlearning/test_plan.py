@@ -174,6 +174,8 @@ def test_the_report_is_plain_json() -> None:
         "due",
         "urgency",
         "near_misses",
+        "open_requests",
+        "emptied_classes",
     }
 
 
@@ -189,6 +191,6 @@ def test_a_due_time_that_is_past_or_near_is_warned_of(days: int, urgency: str, w
 
 def test_duplicates_are_warned_of() -> None:
     made = replace(compare({"a": 0}, {}, ["a"], sample_hit=False), duplicates=2, near_duplicates=1)
-    assert "same image" in made.warnings[0]
+    assert "same payload" in made.warnings[0]
     assert "--with-duplicates" in made.warnings[0]
     assert "near duplicates" in made.warnings[1]

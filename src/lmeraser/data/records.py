@@ -22,7 +22,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, delete, func, insert, select, update
 
@@ -52,6 +52,24 @@ class Record:
     subject: str | None
     label: int
     payload: bytes
+
+
+class HeldRecord(NamedTuple):
+    """A record without its payload.
+
+    Attributes:
+        id: its id.
+        subject: the person it is about, as its source spells the name.
+        label: index of its class.
+        payload_digest: of its payload.
+        entry: position of the ledger's entry about its addition, or about its last label.
+    """
+
+    id: str
+    subject: str | None
+    label: int
+    payload_digest: Digest
+    entry: int
 
 
 class Records:
@@ -129,6 +147,18 @@ class Records:
     def find(self, ids: Iterable[str]) -> dict[str, tuple[str | None, int, Digest]]:
         """Subject, label and payload digest of those ids that exist."""
         return {each.id: (each.subject, each.label, each.payload_digest) for each in self._index.find("id", ids)}
+
+    def held(self, ids: Iterable[str] | None = None) -> list[HeldRecord]:
+        """Those of these records that exist, without their payloads, sorted by id; None: all records."""
+        keys = self.database.keys
+        query = select(records_table.c.id, records_table.c.number, records_table.c.card, records_table.c.entry)
+
+        def read(row: Any) -> HeldRecord:
+            return HeldRecord(*RecordMetadata.decrypt(keys, row), row.entry)
+
+        if ids is None:
+            return sorted(self.database.fetch(query, read))
+        return sorted(self._index.select_by_id(query, set(ids), lambda _, row: read(row)))
 
     def of_subjects(self, subjects: Iterable[str]) -> dict[str, list[str]]:
         """Record ids of each subject that has any, sorted; see `NameLookup.ids_of_subjects`."""

@@ -20,22 +20,26 @@ from lmeraser.service.limits import MAX_FORM_BYTES, MAX_LOGIN_BYTES, BodySizeLim
 from lmeraser.service.logs import AccessLog
 from lmeraser.service.opendsr_requests import ErasureRequest
 from lmeraser.service.problems import Problem, ProblemDetails, handle_exception
-from lmeraser.service.routes import erasure, events, exports, operation, planning, prediction
+from lmeraser.service.routes import erasure, events, exports, operation, people, planning, prediction
+from lmeraser.service.routes.people import FindRequest, PayloadRequest, RecordsRequest, SubjectsRequest
 from lmeraser.service.routes.planning import PlanRequest
 from lmeraser.service.service import Service
 
 _BYTES_PER_IDENTITY = 2048  # a generous bound for one identity in the body of a request
 
-JSON_BODIES = (ErasureRequest, PlanRequest)
-ROUTERS = (erasure.router, events.router, planning.router, prediction.router, exports.router, operation.router)
+JSON_BODIES = (ErasureRequest, PlanRequest, FindRequest, SubjectsRequest, RecordsRequest, PayloadRequest)
+ROUTERS = (
+    *(erasure.router, events.router, planning.router, people.router),
+    *(prediction.router, exports.router, operation.router),
+)
 
 _DESCRIPTION = """
 Exact unlearning over HTTP: deletion requests in the format of OpenDSR 2.0, and predictions that exclude the
 clusters of records to be forgotten from the moment their request is accepted.
 
 Authenticate with an API key, `Authorization: Bearer KEY`; `lmeraser keys create` creates one. The scopes are
-`predict`, `submit`, `request`, `read`, `confirm`, and `admin`, which includes the others. Errors are problem
-details (RFC 9457) and never repeat what was sent.
+`predict`, `submit`, `request`, `find`, `records`, `read`, `confirm`, and `admin`, which includes the others.
+Errors are problem details (RFC 9457) and never repeat what was sent.
 """
 
 

@@ -16,6 +16,7 @@ from lmeraser.models.manifest import Model
 from lmeraser.models.partitions.trie import affected_paths, group, group_below, is_under
 from lmeraser.unlearning.plan import Plan, plan
 from lmeraser.workspace.freshness import current_model
+from lmeraser.workspace.holdings import open_selections
 from lmeraser.workspace.requests.draft import Selector
 from lmeraser.workspace.requests.selection import near_misses, resolve
 from lmeraser.workspace.session import Session
@@ -87,7 +88,25 @@ def dry_run(
         near_duplicates=_count_near_duplicates(workspace, removed) if near_duplicates else None,
         duplicates_selected=len(selection.duplicates),
         near_misses=near_misses(workspace.records, selector),
+        open_requests=_open_requests(workspace, removed),
+        emptied_classes=_emptied_classes(workspace, removed),
     )
+
+
+def _open_requests(workspace: Workspace, removed: set[str]) -> tuple[str, ...]:
+    """The open requests that select one of these records, too."""
+    selecting = open_selections(workspace)
+    return tuple(sorted({request for record_id in removed for request in selecting.get(record_id, ())}))
+
+
+def _emptied_classes(workspace: Workspace, removed: set[str]) -> tuple[str, ...]:
+    """The names of the classes that lose their last record."""
+    if not removed:
+        return ()
+    lost = {record.label for record in workspace.records.refs(removed)}
+    left = {record.label for record in workspace.records.index() if record.id not in removed}
+    classes = workspace.records.classes
+    return tuple(classes[label] for label in sorted(lost - left))
 
 
 def _count_near_duplicates(workspace: Workspace, ids: set[str]) -> int | None:

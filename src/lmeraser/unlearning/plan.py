@@ -54,6 +54,8 @@ class Plan:
         due: when the answer is due, RFC 3339 in UTC; None if it was not asked for.
         urgency: whether that is past, near, or later.
         near_misses: names that are held and look like a name of the request, but are not selected.
+        open_requests: ids of other open requests that select some of the same records.
+        emptied_classes: classes of which no record would be left.
     """
 
     records: int
@@ -71,6 +73,8 @@ class Plan:
     due: str | None = None
     urgency: Urgency | None = None
     near_misses: tuple[NearMiss, ...] = ()
+    open_requests: tuple[str, ...] = ()
+    emptied_classes: tuple[str, ...] = ()
 
     def with_due(self, due: datetime, *, now: datetime) -> Plan:
         """The plan with the time when the answer is due."""
@@ -83,11 +87,19 @@ class Plan:
         if self.duplicates:
             records = "other record holds" if self.duplicates == 1 else "other records hold"
             found.append(
-                f"{self.duplicates} {records} the same image as one of these and would not be deleted; "
+                f"{self.duplicates} {records} the same payload as one of these and would not be deleted; "
                 "--with-duplicates selects them, too"
             )
         if self.near_duplicates:
             found.append(f"{self.near_duplicates} other records look nearly the same (near duplicates, a hint)")
+        if self.open_requests:
+            found.append(
+                "some of these records are already to be deleted, by the open "
+                f"{'request' if len(self.open_requests) == 1 else 'requests'} {', '.join(self.open_requests)}"
+            )
+        if self.emptied_classes:
+            names = ", ".join(map(repr, self.emptied_classes))
+            found.append(f"no record would be left of {names}, which the model could not predict any more")
         if self.urgency == "past":
             found.append(f"the answer was due at {self.due}")
         if self.urgency == "near":

@@ -25,7 +25,7 @@ from lmeraser.data.canonical_names import canonical_name
 from lmeraser.errors import InputError
 from lmeraser.storage.database import Database, schema
 
-Scope = Literal["predict", "submit", "request", "read", "confirm", "admin"]
+Scope = Literal["predict", "submit", "request", "find", "records", "read", "confirm", "admin"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 
 _LONGEST_NAME = 100  # characters

@@ -102,6 +102,8 @@ class PlanResponse(BaseModel):
     duplicates_selected: int
     due: str | None
     urgency: Urgency | None
+    open_requests: list[str] = []
+    emptied_classes: list[str] = []
 
 
 @router.post(

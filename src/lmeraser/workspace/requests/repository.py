@@ -167,6 +167,10 @@ class Requests:
         """The records that a pending request selects now."""
         return self._selections([request], connection)[0]
 
+    def selections(self, requests: Sequence[Request]) -> list[Selection]:
+        """The records that each of these requests selects now, read in one state of the database."""
+        return self._database.read_consistently(lambda connection: self._selections(requests, connection))
+
     def pending_selection(self) -> Selection:
         """The records that all pending requests together select now."""
 
