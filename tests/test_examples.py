@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
+TUTORIALS = Path(__file__).parents[1] / "docs" / "tutorials"
 
 
 def run(name: str, *arguments: str) -> str:
@@ -81,6 +82,13 @@ def test_forget_a_speaker(data: Path) -> None:
     assert "before: 60 lines" in output
     assert "Monica Geller is forgotten" in output
     assert "identical to retraining without Monica Geller: yes" in output
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", sorted(path.name for path in TUTORIALS.glob("*.py")))
+def test_tutorials(name: str) -> None:
+    """They compare what they claim themselves; `make docs` runs them, too."""
+    assert run(str(TUTORIALS / name))
 
 
 def test_embeddings(capsys: pytest.CaptureFixture[str]) -> None:
