@@ -30,9 +30,11 @@ def test_every_public_name_is_on_the_page_of_the_python_api() -> None:
     page = (DOCS / "reference" / "python.md").read_text()
     described = set(re.findall(r"auto(?:class|exception|function):: ([\w.]+)", page))
     whole_modules = set(re.findall(r"automodule:: ([\w.]+)", page))
-    for name in reference.public_names():
-        home, _, member = name.rpartition(".")
-        assert {name, home} & described or home in whole_modules, f"{member} is not in docs/reference/python.md"
+    for places in reference.public_names():
+        homes = {place.rpartition(".")[0] for place in places}
+        assert (places | homes) & described or homes & whole_modules, (
+            f"{places} are not in docs/reference/python.md"
+        )
 
 
 def test_every_setting_says_what_it_means() -> None:
@@ -89,3 +91,69 @@ def test_pages_named_in_the_text_are_links(tmp_path: Path, text: str, warning: s
     assert re.findall(r"unknown document: '/(\w+)'", said.getvalue()) == ([warning] if warning else [])
     linked = 'href="page.html"><span' in (out / "index.html").read_text()
     assert linked == (text == "`docs/page.md`")
+
+
+# --- numbers ----------------------------------------------------------------------------------------------------
+
+# A measured number: decimals, a percentage, or a number with a unit of time or memory; not inside of code.
+MEASURED = re.compile(r"(?<![\w.])\d+\.\d+(?![\w.])|\d ?%|\b\d[\d,.]* (?:ms|s|min|h|MiB|GiB|GB|TB)\b")
+COMMAND = re.compile(
+    r"\b(?:python (?:benchmarks|examples|scripts)/|lmeraser [a-z-]|make [a-z]|benchmarks/\w+\.py)|cross_val_score"
+)
+# Tables of numbers that nobody measured. (Decisions, in adr/, are not asked: they are of their day.)
+OTHER_NUMBERS = {("backbones.md", "The four backbones of the paper"): "the publishers' constants"}
+
+
+def sections(text: str) -> Iterator[tuple[str, str]]:
+    """Titles and texts of a page's sections; what stands before the first one has the title of the page."""
+    inside = False
+    title = ""
+    lines = list[str]()
+    for line in text.splitlines():
+        inside ^= line.startswith("```")
+        if line.startswith("#") and not inside:
+            yield title, "\n".join(lines)
+            title = line.lstrip("# ")
+            lines = []
+        lines.append(line)
+    yield title, "\n".join(lines)
+
+
+def without_command(text: str) -> list[str]:
+    """Titles of the sections that have a table or a paragraph of measured numbers, and no command.
+
+    Two rows of a table, or five numbers of a paragraph, count as a measurement. The command may also stand before
+    the page's first section, for all of them.
+    """
+    parts = list(sections(text))
+    if any(COMMAND.search(body) for title, body in parts[:2]):
+        return []
+    return [title for title, body in parts if is_measurement(body) and not COMMAND.search(body)]
+
+
+def is_measurement(body: str) -> bool:
+    """Whether a section has a table or a paragraph of measured numbers."""
+    prose = re.sub(r"`[^`]*`|^ {4}.*$", "", body, flags=re.MULTILINE)
+    rows = [line for line in prose.splitlines() if line.startswith("|") and MEASURED.search(line)]
+    paragraphs = (paragraph for paragraph in prose.split("\n\n") if not paragraph.startswith("|"))
+    return len(rows) >= 2 or any(len(MEASURED.findall(paragraph)) >= 5 for paragraph in paragraphs)
+
+
+def test_numbers_stand_beside_the_command_that_gave_them() -> None:
+    pages = {
+        path.relative_to(DOCS).as_posix(): path
+        for path in DOCS.rglob("*.md")
+        if not {"adr", "generated"} & set(path.parts)
+    }
+    found = {(name, title) for name, path in pages.items() for title in without_command(path.read_text())}
+    found |= {("README.md", title) for title in without_command((DOCS.parent / "README.md").read_text())}
+    assert found <= OTHER_NUMBERS.keys(), found - OTHER_NUMBERS.keys()
+
+
+def test_numbers_without_a_command_are_found() -> None:
+    table = "# Page\n\n## Speed\n\n| a | 0.91 |\n| b | 12 ms |\n"
+    assert without_command(table) == ["Speed"]
+    assert without_command(table.replace("0.91", "0.91 (`make bench`)")) == []
+    assert without_command(table.replace("## Speed", "By `python benchmarks/tuning.py`.\n\n## Speed")) == []
+    assert without_command("# Page\n\nIt has 3 parts, as section 4.3.1 and version 0.1.2 say.\n") == []
+    assert without_command("# Page\n\nFrom 0.12 to 0.34, 0.56, 0.78, and 90 % at last.\n") == ["Page"]

@@ -145,19 +145,20 @@ def tree(error: type[errors.LmeraserError], depth: int = 0) -> Iterator[Mapping[
 def check_public_names(app: Sphinx, env: BuildEnvironment) -> None:
     """Warn of public names that no page documents; where warnings are errors, that fails the build."""
     documented = set(env.get_domain("py").data["objects"])
-    for name in sorted(set(public_names()) - documented):
-        logger.warning("public name without documentation: %s (docs/reference/python.md)", name)
+    for places in public_names():
+        if not places & documented:
+            logger.warning("public name without documentation: %s (docs/reference/python.md)", min(places))
 
 
-def public_names() -> Iterator[str]:
-    """Names that users may rely on, as they are documented: where they are defined."""
+def public_names() -> Iterator[set[str]]:
+    """For each name that users may rely on, the places under which it may be documented."""
     for module in map(importlib.import_module, PUBLIC_MODULES):
         for value in _public_values(module):
-            yield f"{value.__module__}.{value.__qualname__}"
+            yield {f"{value.__module__}.{value.__qualname__}", f"{module.__name__}.{value.__qualname__}"}
     for kind in PUBLIC_CLASSES:
         for name, member in vars(kind).items():
             if not name.startswith("_") and (callable(member) or isinstance(member, property | classmethod)):
-                yield f"{kind.__module__}.{kind.__qualname__}.{name}"
+                yield {f"{kind.__module__}.{kind.__qualname__}.{name}"}
 
 
 def _public_values(module: ModuleType) -> list[Any]:
