@@ -93,6 +93,8 @@ USES_TORCH = (
     "inference.distributed",
     "inference.evaluate",
     "inference.export.loading",
+    "inference.export.graph",
+    "inference.export.onnx_file",
     "inference.served",
     "experiments.relearn",
     "experiments.run",

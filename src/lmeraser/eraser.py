@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from lmeraser.data.name_lookup import NameKind
     from lmeraser.inference.evaluate import EvaluationReport
     from lmeraser.inference.export.folder import ExportReport
+    from lmeraser.inference.export.manifest import ExportFormat
     from lmeraser.inference.predictor import Predictions, Predictor, Query
     from lmeraser.models.backbones import Backbone
     from lmeraser.models.partitions.cost import Cost
@@ -579,6 +580,7 @@ class Eraser:
         self,
         out: str | os.PathLike[str],
         *,
+        format: ExportFormat = "folder",  # noqa: A002 - the option's name
         with_backbone: bool = False,
         license: str | None = None,  # noqa: A002 - the hub's word
         holder_url: str | None = None,
@@ -588,6 +590,7 @@ class Eraser:
 
         Args:
             out: the folder, new or empty; `lmeraser.load_predictor` loads it.
+            format: "folder", or "onnx" for one graph that onnxruntime runs, of a model with one head.
             with_backbone: copy the backbone's files, too.
             license: SPDX identifier of the licence of the export, for its model card.
             holder_url: where the service tells whoever gets it that it is recalled.
@@ -597,7 +600,7 @@ class Eraser:
         from lmeraser.workspace.exports import Holder
 
         holder = Holder(holder_url, holder_contact)
-        return export_folder(self.session, _path(out), ExportOptions(with_backbone, license, holder))
+        return export_folder(self.session, _path(out), ExportOptions(format, with_backbone, license, holder))
 
     def exports(self) -> list[HeldCopy]:
         """The copies of the model outside of the workspace, and what each still holds. See `workspace.exports`."""

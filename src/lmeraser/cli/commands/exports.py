@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -15,6 +15,10 @@ _ExportId = Annotated[str, typer.Argument(help="Id of the export.")]
 
 def export(
     out: Annotated[Path, typer.Argument(help="Folder to write; new or empty.")],
+    format: Annotated[  # noqa: A002 - the option's name
+        Literal["folder", "onnx"],
+        typer.Option(help="'folder' for load_predictor, or 'onnx' for one graph (models with one head)."),
+    ] = "folder",
     with_backbone: Annotated[
         bool, typer.Option("--with-backbone", help="Copy the backbone's files, too.")
     ] = False,
@@ -37,6 +41,7 @@ def export(
     with open_eraser(quiet=as_json) as eraser:
         report = eraser.export(
             out,
+            format=format,
             with_backbone=with_backbone,
             license=license,
             holder_url=holder_url,

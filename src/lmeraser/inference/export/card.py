@@ -14,7 +14,28 @@ from lmeraser.inference.export.manifest import ExportManifest
 
 _TASKS = {"image": "image-classification", "text": "text-classification", "vector": "tabular-classification"}
 _LISTED = 50  # class names on the card
-_USE = {"image": '["photo.jpg"]', "text": '["a text"]', "vector": "[vector]"}
+_FOLDER_USE = {
+    modality: (
+        "import lmeraser",
+        "",
+        'predictor = lmeraser.load_predictor("this folder")',
+        f"predictor.predict({queries})",
+    )
+    for modality, queries in {"image": '["photo.jpg"]', "text": '["a text"]', "vector": "[vector]"}.items()
+}
+_GRAPH_USE = {
+    modality: (
+        "import onnxruntime",
+        "",
+        'session = onnxruntime.InferenceSession("model.onnx")',
+        f'(probabilities,) = session.run(["probabilities"], {{{inputs}}})',
+    )
+    for modality, inputs in {
+        "image": '"images": uint8_rgb',
+        "text": '"input_ids": ids, "attention_mask": mask',
+        "vector": '"vectors": float32',
+    }.items()
+}
 
 
 def card(manifest: ExportManifest, *, license: str | None = None) -> str:  # noqa: A002 - the hub's word
@@ -69,10 +90,7 @@ def _text(manifest: ExportManifest, modality: str, license: str | None) -> list[
         "## Use",
         "",
         "```python",
-        "import lmeraser",
-        "",
-        'predictor = lmeraser.load_predictor("this folder")',
-        f"predictor.predict({_USE[modality]})",
+        *(_GRAPH_USE[modality] if manifest.content == "onnx" else _FOLDER_USE[modality]),
         "```",
         "",
         "`export.json` is the manifest, signed in `export.sig`; loading verifies it and the digest of every file.",

@@ -9,7 +9,7 @@ Steps:
 After a crash between 3 and 4 the ledger tells of a copy that nobody has, which is confirmed by hand.
 
 Of the partition only what routes queries is exported: which sampled record is in which cluster stays here. The
-format is that of `manifest`. Imports torch only to check a copied backbone.
+format is that of `manifest`. Imports torch only to check a copied backbone and to write a graph.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ from __future__ import annotations
 import shutil
 import tempfile
 import uuid
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import Connection
 
@@ -36,13 +38,16 @@ from lmeraser.inference.export.manifest import (
     ARTIFACTS,
     BACKBONE,
     CARD,
+    GRAPH,
     ExportedBackbone,
     ExportedCluster,
     ExportedEvaluation,
+    ExportFormat,
     ExportManifest,
     sign,
 )
 from lmeraser.inference.summary import load_summary
+from lmeraser.models.backbone_names import locate_backbone
 from lmeraser.models.manifest import Model
 from lmeraser.models.partitions import partition_of
 from lmeraser.storage.artifacts import BlobStore
@@ -86,14 +91,16 @@ class ExportOptions:
     """What an export is to hold.
 
     Attributes:
+        format: "folder" for `load_predictor`, or "onnx" for one graph.
         with_backbone: copy the backbone's files, too.
         license: SPDX identifier of the licence of the export, for its card.
         holder: who gets it.
     """
 
+    format: ExportFormat = "folder"
     with_backbone: bool = False
     license: str | None = None
-    holder: Holder = Holder()
+    holder: Holder = field(default_factory=Holder)
 
 
 def export_folder(session: Session, out: Path, options: ExportOptions = ExportOptions()) -> ExportReport:
@@ -165,7 +172,7 @@ def _hand_out(workspace: Workspace, part: Path, out: Path, manifest: ExportManif
     exported = ModelExported(
         export=manifest.export,
         generation=manifest.generation,
-        format="folder",
+        format=manifest.content,
         manifest=Digest.of(manifest.to_bytes()),
     )
     with workspace.write_transaction() as connection:
@@ -207,18 +214,17 @@ def exportable(workspace: Workspace, connection: Connection | None = None) -> Mo
 
 def _write(workspace: Workspace, model: Model, part: Path, options: ExportOptions) -> ExportManifest:
     """Write all files of an export to a folder; returns its manifest (step 2)."""
-    store = workspace.store
-    config = model.config()
-    routing = to_bytes(partition_of(config).for_routing(from_bytes(store.read(model.partition.artifact))))
-    own = BlobStore(Folder(part / ARTIFACTS), Folder(part / ARTIFACTS))
-    constituents = {c.constituent.artifact for c in model.clusters if c.constituent is not None}
-    kept = constituents | ({model.global_head.artifact} if model.global_head is not None else set())
-    for data in (*map(store.read, sorted(kept)), routing):
-        own.keep(data)
-    backbone = _backbone(workspace, model, part, options)
+    export = str(uuid.uuid4())
+    if options.format == "onnx":
+        facts = {"export": export, "model_digest": model.model_digest, "generation": str(model.generation)}
+        write_atomic(part / GRAPH, _graph(workspace, model, facts))
+        parts: dict[str, Any] = {"partition": None, "global_head": None, "clusters": ()}
+    else:
+        parts = _write_tensors(workspace, model, part)
     summary = load_summary(workspace.reports, model.model_digest)
     manifest = ExportManifest(
-        export=str(uuid.uuid4()),
+        content=options.format,
+        export=export,
         created=to_text(workspace.clock()),
         software=f"lmeraser {__version__}",
         model_digest=model.model_digest,
@@ -226,17 +232,8 @@ def _write(workspace: Workspace, model: Model, part: Path, options: ExportOption
         records=model.records,
         classes=model.classes,
         settings=model.settings,
-        backbone=backbone,
-        partition=Digest.of(routing),
-        global_head=model.global_head.artifact if model.global_head is not None else None,
-        clusters=tuple(
-            ExportedCluster(
-                number=cluster.number,
-                path=cluster.path,
-                constituent=cluster.constituent.artifact if cluster.constituent is not None else None,
-            )
-            for cluster in model.clusters
-        ),
+        backbone=_backbone(workspace, model, part, options),
+        **parts,
         fingerprints=model.fingerprints,
         evaluation=None
         if summary is None
@@ -253,18 +250,51 @@ def _write(workspace: Workspace, model: Model, part: Path, options: ExportOption
     return manifest
 
 
+def _graph(workspace: Workspace, model: Model, facts: Mapping[str, str]) -> bytes:
+    """The model as one graph; loads torch and the backbone."""
+    from lmeraser.inference.export.onnx_file import onnx_file
+
+    config = locate_backbone(model.config(workspace.config.compute), workspace.root, workspace.root.parent)
+    return onnx_file(model, config, lambda digest: from_bytes(workspace.store.read(digest)), facts=facts)
+
+
+def _write_tensors(workspace: Workspace, model: Model, part: Path) -> dict[str, Any]:
+    """Write the tensors that a prediction needs; returns the fields of the manifest that name them."""
+    store = workspace.store
+    config = model.config()
+    routing = to_bytes(partition_of(config).for_routing(from_bytes(store.read(model.partition.artifact))))
+    own = BlobStore(Folder(part / ARTIFACTS), Folder(part / ARTIFACTS))
+    constituents = {c.constituent.artifact for c in model.clusters if c.constituent is not None}
+    kept = constituents | ({model.global_head.artifact} if model.global_head is not None else set())
+    for data in (*map(store.read, sorted(kept)), routing):
+        own.keep(data)
+    return {
+        "partition": Digest.of(routing),
+        "global_head": model.global_head.artifact if model.global_head is not None else None,
+        "clusters": tuple(
+            ExportedCluster(
+                number=cluster.number,
+                path=cluster.path,
+                constituent=cluster.constituent.artifact if cluster.constituent is not None else None,
+            )
+            for cluster in model.clusters
+        ),
+    }
+
+
 def _backbone(workspace: Workspace, model: Model, part: Path, options: ExportOptions) -> ExportedBackbone:
     """What the manifest says of the backbone; copies its files if they are wanted."""
     config = model.config(workspace.config.compute)
     name = config.backbone.name
     folder = backbone_files.folder_of(config, workspace.root, workspace.root.parent)
-    if options.with_backbone:
+    graph = options.format == "onnx"
+    if options.with_backbone and not graph:
         backbone_files.copy_files(config, folder, part / BACKBONE)
         backbone_files.check_copy(config, part / BACKBONE, model.backbone)
     return ExportedBackbone(
         name=name if folder is None else None,
         digest=model.backbone,
-        included=options.with_backbone,
+        included=options.with_backbone or graph,
         license=backbone_files.license_of(name, folder),
     )
 

@@ -5,6 +5,7 @@
     signing.pub       the key
     artifacts/        tensors by digest
     backbone/         files of the backbone, if they were copied
+    model.onnx        instead of tensors and backbone: all of it as one graph (`graph`)
     README.md         model card; not covered by the manifest, because holders may add to it
 
 The manifest lists the digest of every other file. It holds neither ids nor keyed digests, keys, sizes of clusters
@@ -28,11 +29,12 @@ MANIFEST = "export.json"
 SIGNATURE = "export.sig"
 KEY = "signing.pub"
 CARD = "README.md"
+GRAPH = "model.onnx"
 ARTIFACTS = "artifacts"
 BACKBONE = "backbone"
 FORMAT = 1
 PAYLOAD_TYPE = "application/vnd.lmeraser.export+json"
-ExportFormat = Literal["folder"]
+ExportFormat = Literal["folder", "onnx"]
 
 _OWN = {MANIFEST, SIGNATURE, KEY, CARD}  # files that the manifest does not list
 
@@ -78,6 +80,7 @@ class ExportManifest(_Part):
 
     Attributes:
         format: version of this layout.
+        content: what predicts: "folder" for tensors that `load_predictor` loads, or "onnx" for one graph.
         export: UUID, under which the ledger of the workspace records it.
         created: when it was made, RFC 3339 in UTC.
         software: what made it.
@@ -87,9 +90,9 @@ class ExportManifest(_Part):
         classes: class names in the order of the labels.
         settings: `Config.model_settings`.
         backbone: the frozen network.
-        partition: digest of the tensors that route queries to clusters.
-        global_head: digest of the global head, where the model has one.
-        clusters: those with members.
+        partition: digest of the tensors that route queries to clusters; None for one graph.
+        global_head: digest of the global head, where the model has one, and no graph.
+        clusters: those with members; none for one graph.
         fingerprints: of the environments in which the parts were computed; in an environment with the only one of
             them, predictions have the bits of the workspace's.
         evaluation: of this generation; None if there was none.
@@ -97,6 +100,7 @@ class ExportManifest(_Part):
     """
 
     format: int = FORMAT
+    content: ExportFormat = "folder"
     export: str
     created: str
     software: str
@@ -106,7 +110,7 @@ class ExportManifest(_Part):
     classes: tuple[str, ...]
     settings: dict[str, Any]
     backbone: ExportedBackbone
-    partition: Digest
+    partition: Digest | None
     global_head: Digest | None
     clusters: tuple[ExportedCluster, ...]
     fingerprints: tuple[Digest, ...]
@@ -125,7 +129,16 @@ class ExportManifest(_Part):
 
         Args:
             backbone_name: from where the weights are loaded here.
+
+        Raises:
+            InputError: it is exported as one graph.
         """
+        if self.partition is None:
+            raise InputError(
+                "This export is a graph for other runtimes",
+                got=f"content {self.content!r}",
+                next_step=f"run {GRAPH} with onnxruntime, or export with --format folder",
+            )
         return Model(
             generation=self.generation,
             parent=None,

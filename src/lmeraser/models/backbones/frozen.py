@@ -8,6 +8,9 @@ environment fingerprint tells them apart. `TunableConv` is a frozen convolution 
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import Any, cast
 
 import torch
@@ -15,6 +18,7 @@ import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from torch import Tensor, nn
 
 _ONEDNN: Any = torch.ops.mkldnn  # torch's stubs lack its operations, and types for `mkldnn` and `Function.apply`
+_packs = ContextVar("packs", default=True)
 _AVAILABLE = bool(cast("Any", torch.backends.mkldnn).is_available())
 
 
@@ -52,8 +56,20 @@ def _splits_into_patches(convolution: nn.Conv2d) -> bool:
     return plain and convolution.kernel_size == convolution.stride
 
 
+@contextlib.contextmanager
+def plain_kernels() -> Iterator[None]:
+    """Networks that this thread freezes meanwhile use torch's own kernels, which other runtimes know as well."""
+    token = _packs.set(False)
+    try:
+        yield
+    finally:
+        _packs.reset(token)
+
+
 def can_pack(weight: Tensor) -> bool:
     """Whether oneDNN's kernels for weights in its own layout accept this one."""
+    if not _packs.get():
+        return False
     if weight.device.type != "cpu" or weight.dtype != torch.float32 or not _AVAILABLE:
         return False
     return hasattr(_ONEDNN, "_linear_pointwise") and hasattr(_ONEDNN, "_reorder_linear_weight")

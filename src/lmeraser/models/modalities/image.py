@@ -35,7 +35,7 @@ from lmeraser.models.backbones.base import Backbone, ImageBackbone
 from lmeraser.models.modalities.base import InputEncoder, MemberInputs, ParallelMap, slices
 from lmeraser.models.modalities.pixel_prompts import PromptShape
 
-_GREY = 127
+GREY = 127
 _SCALES = {"whole": 1.0, "near": 3 / 2, "far": 2 / 3}  # side of the scaled image / side of the input
 
 
@@ -129,10 +129,11 @@ def load_network(config: Config, device: torch.device) -> ImageBackbone:
 def canvas_sizes(config: Config) -> frozenset[CanvasSize]:
     """Sizes of all canvases that a prediction is made from."""
     embedded: tuple[View, ...] = config.embedding.views if config.needs_statistics else ()
-    return frozenset(_canvas_size(view, config) for view in ("clean", *embedded))
+    return frozenset(canvas_size_of(view, config) for view in ("clean", *embedded))
 
 
-def _canvas_size(view: View, config: Config) -> CanvasSize:
+def canvas_size_of(view: View, config: Config) -> CanvasSize:
+    """Size of the canvas that a view is cut from."""
     scale = _SCALES.get(view)
     backbone = config.backbone
     side = backbone.canvas_size if scale is None else round(scale * backbone.image_size)
@@ -154,12 +155,12 @@ def view_input(
         float32 [micro_batch, 3, size, size], normalised; rows beyond the images are padding.
     """
     size = config.backbone.image_size
-    canvas = _canvas_size(view, config)
+    canvas = canvas_size_of(view, config)
     pixels = _fit(np.stack([to_canvas(image, *canvas) for image in images]), size)
     if view == "mirror":
         pixels = pixels[:, :, ::-1]
     inputs = to_input(pixels, backbone)
-    return inputs + _random_frame(config).to(inputs.device) if view == "frame" else inputs
+    return inputs + random_frame(config).to(inputs.device) if view == "frame" else inputs
 
 
 def to_input(pixels: Array, backbone: Backbone) -> Tensor:
@@ -185,10 +186,10 @@ def _fit(canvases: Array, size: int) -> Array:
         return central_crop(canvases, size)
     after = missing // 2
     before = missing - after
-    return np.pad(canvases, ((0, 0), (before, after), (before, after), (0, 0)), constant_values=_GREY)
+    return np.pad(canvases, ((0, 0), (before, after), (before, after), (0, 0)), constant_values=GREY)
 
 
-def _random_frame(config: Config) -> Tensor:
+def random_frame(config: Config) -> Tensor:
     """The random frame, float32 [1, 3, size, size]."""
     shape = PromptShape("padding", config.prompt_width, config.backbone.image_size)
     count = len(shape.offsets)
