@@ -27,12 +27,14 @@ from uuid import UUID
 from lmeraser.config.presets import PresetName
 from lmeraser.config.schema import Config, parse
 from lmeraser.core.arguments import listed
+from lmeraser.core.atomic_files import read_file
 from lmeraser.core.digests import Digest
 from lmeraser.core.progress import Progress, silent
 from lmeraser.core.time import to_moment, utc_now
 from lmeraser.errors import InputError, LmeraserError
 from lmeraser.evidence.dsse import SigningKey
 from lmeraser.workspace.requests.draft import RequestDraft, Selector
+from lmeraser.workspace.requests.receipts import Receipt
 from lmeraser.workspace.requests.state import (
     Regulation,
     Request,
@@ -49,9 +51,9 @@ if TYPE_CHECKING:
 
     from lmeraser.data.importing import ImportReport
     from lmeraser.data.modalities import PayloadFormat
+    from lmeraser.data.name_lookup import NameKind
     from lmeraser.data.sources import Columns
     from lmeraser.evidence.reconcile import LedgerReport
-    from lmeraser.data.name_lookup import NameKind
     from lmeraser.inference.evaluate import EvaluationReport
     from lmeraser.inference.export.folder import ExportReport
     from lmeraser.inference.export.manifest import ExportFormat
@@ -65,12 +67,13 @@ if TYPE_CHECKING:
     from lmeraser.unlearning.residue import ResidueReport
     from lmeraser.unlearning.unlearn import UnlearnReport
     from lmeraser.unlearning.update import TrainReport
+    from lmeraser.workspace.certificate_forms import CertificateForm
     from lmeraser.workspace.exports import HeldCopy
+    from lmeraser.workspace.holdings import Holdings, RecordLine, SubjectLine
     from lmeraser.workspace.status import Status
 
 Name = str | int  # of a record or a subject
 
-    from lmeraser.workspace.holdings import Holdings, RecordLine, SubjectLine
 
 class Eraser:
     """Exact unlearning for a classifier in a workspace.
@@ -340,10 +343,6 @@ class Eraser:
         with self.workspace.request_transaction("request") as connection:
             return self.workspace.requests.accept(draft, now=self.workspace.clock(), connection=connection)
 
-    def requests(self) -> list[Request]:
-        """All deletion requests, the earliest due first."""
-        return self.workspace.requests.all()
-
     def find(self, *, subject: Name | None = None, id: Name | None = None) -> Holdings:  # noqa: A002
         """What is held of a person, or under a record id, however it is spelled. See `holdings.find`."""
         from lmeraser.workspace.holdings import find
@@ -367,6 +366,10 @@ class Eraser:
         from lmeraser.workspace.holdings import list_records
 
         return list_records(self.workspace, subject=subject, label=label, search=search)
+
+    def requests(self) -> list[Request]:
+        """All deletion requests, the earliest due first."""
+        return self.workspace.requests.all()
 
     def cancel(self, request: str | UUID, *, reason: str | None = None) -> Request:
         """Cancel a pending request.
@@ -394,6 +397,48 @@ class Eraser:
         """End the grace period of a pending request: the service carries it out next."""
         with self.workspace.request_transaction("start") as connection:
             return self.workspace.requests.start_now(connection, str(request), now=self.workspace.clock())
+
+    def attach_receipt(
+        self,
+        request: str | UUID,
+        system: str,
+        *,
+        file: str | os.PathLike[str] | None = None,
+        digest: str | None = None,
+    ) -> list[Receipt]:
+        """Attach the receipt of another system to a pending request, whose certificate will list it.
+
+        Args:
+            request: its UUID.
+            system: name of the other system, for people; it must not name a person.
+            file: the receipt, of which only the digest is kept; or
+            digest: ``sha256:`` and 64 hexadecimal digits.
+
+        Returns:
+            All receipts that the request has now.
+        """
+        if (file is None) == (digest is None):
+            raise InputError("Either file or digest is needed, not both", next_step="give one of them")
+        found = Digest(digest) if digest is not None else Digest.of(read_file(_path(file or "")))
+        with self.workspace.request_transaction("attach") as connection:
+            held = self.workspace.requests.require(str(request), connection)
+            self.workspace.receipts.attach(connection, held, [Receipt(system, found)])
+            return self.workspace.receipts.of(held.id, connection)
+
+    def receipts(self, request: str | UUID) -> list[Receipt]:
+        """The receipts of other systems that are attached to a request."""
+        return self.workspace.receipts.of(self.workspace.requests.require(str(request)).id)
+
+    def certificate(self, request: str | UUID, form: CertificateForm = "json") -> bytes:
+        """The certificate of a completed request. See `certificate_forms.read_certificate`.
+
+        Args:
+            request: its UUID.
+            form: signed JSON, text or PDF.
+        """
+        from lmeraser.workspace.certificate_forms import read_certificate
+
+        return read_certificate(self.workspace, self.workspace.requests.require(str(request)), form)
 
     def relabel(self, label: str, *, ids: Iterable[Name]) -> CompletionReport:
         """Give records another label and bring the model up to date. See `relabel.relabel`."""

@@ -35,6 +35,7 @@ COMMANDS += [
     "relabel",
     "audit",
     "ledger",
+    "certificate",
     "verify",
     "residue",
     "purge",

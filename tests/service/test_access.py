@@ -29,6 +29,10 @@ GUARDED: dict[tuple[str, str], tuple[set[str], dict[str, Any]]] = {
     ("GET", "/requests/{subject_request_id}/events"): ({"request", "read"}, {}),
     ("POST", "/requests/{subject_request_id}/extension"): ({"request"}, {"params": {"reason": "number"}}),
     ("POST", "/requests/{subject_request_id}/start"): ({"request"}, {}),
+    ("POST", "/requests/{subject_request_id}/receipts"): (
+        {"request"},
+        {"json": {"receipts": [{"system": "warehouse", "digest": "sha256:" + "0" * 64}]}},
+    ),
     ("POST", "/find"): (
         {"find"},
         {"json": {"identity_type": "lmeraser_record_id", "identity_value": "nobody"}},

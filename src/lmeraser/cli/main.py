@@ -45,7 +45,8 @@ for _command in (
     *(model.train, model.predict, model.evaluate, model.draw, model.doctor),
     *(model.cost, desk.subjects, desk.records, deletion.plan, deletion.unlearn, workspace.relabel, model.audit),
     *(public.pretrain, public.convert, service.serve),
-    *(evidence.ledger, evidence.verify, evidence.residue, workspace.purge, workspace.upgrade),
+    *(evidence.ledger, evidence.certificate, evidence.verify, evidence.residue),
+    *(workspace.purge, workspace.upgrade),
     *(recovery.backup, recovery.restore, recovery.replay, exports.export),
 ):
     app.command(cls=None if _command in _WITHOUT_WORKSPACE else WorkspaceCommand)(_command)
@@ -59,6 +60,7 @@ _requests.command(cls=WorkspaceCommand)(deletion.accept)
 _requests.command(cls=WorkspaceCommand)(deletion.cancel)
 _requests.command(cls=WorkspaceCommand)(desk.extend)
 _requests.command(cls=WorkspaceCommand)(desk.start)
+_requests.command(cls=WorkspaceCommand)(evidence.attach)
 app.add_typer(_requests, name="requests")
 
 _exports = typer.Typer(

@@ -18,7 +18,7 @@ from lmeraser._version import __version__
 from lmeraser.errors import LmeraserError
 from lmeraser.service.limits import MAX_FORM_BYTES, MAX_LOGIN_BYTES, BodySizeLimit
 from lmeraser.service.logs import AccessLog
-from lmeraser.service.opendsr_requests import ErasureRequest
+from lmeraser.service.opendsr_requests import ErasureRequest, ReceiptList
 from lmeraser.service.problems import Problem, ProblemDetails, handle_exception
 from lmeraser.service.routes import erasure, events, exports, operation, people, planning, prediction
 from lmeraser.service.routes.people import FindRequest, PayloadRequest, RecordsRequest, SubjectsRequest
@@ -27,7 +27,10 @@ from lmeraser.service.service import Service
 
 _BYTES_PER_IDENTITY = 2048  # a generous bound for one identity in the body of a request
 
-JSON_BODIES = (ErasureRequest, PlanRequest, FindRequest, SubjectsRequest, RecordsRequest, PayloadRequest)
+JSON_BODIES = (
+    *(ErasureRequest, PlanRequest, FindRequest, SubjectsRequest, RecordsRequest, PayloadRequest),
+    ReceiptList,
+)
 ROUTERS = (
     *(erasure.router, events.router, planning.router, people.router),
     *(prediction.router, exports.router, operation.router),

@@ -19,6 +19,7 @@ from pydantic_core import CoreSchema
 
 from lmeraser.service.problems import name_fields_in_problems
 from lmeraser.workspace.requests.draft import LONGEST_REFERENCE, RequestDraft, Selector
+from lmeraser.workspace.requests.receipts import LONGEST_SYSTEM, MOST
 from lmeraser.workspace.requests.state import Regulation
 
 API_VERSION = "2.0"
@@ -167,3 +168,29 @@ def selector_of(identities: Iterable[Identity], *, duplicates: bool = False) -> 
     return Selector.of(
         ids=names["lmeraser_record_id"], subjects=names["controller_customer_id"], duplicates=duplicates
     )
+
+
+class SystemReceipt(RequestModel):
+    """The receipt of another system that deleted data of the same person.
+
+    Attributes:
+        system: name of the system, for people; it must not name a person.
+        digest: of the receipt.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    system: Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_SYSTEM)]
+    digest: Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$", max_length=71)]
+
+
+class ReceiptList(RequestModel):
+    """Receipts of other systems.
+
+    Attributes:
+        receipts: in the order in which they were attached.
+    """
+
+    model_config = example(receipts=[{"system": "vector store", "digest": "sha256:" + "0" * 64}])
+
+    receipts: list[SystemReceipt] = Field(min_length=1, max_length=MOST)

@@ -15,6 +15,7 @@ from lmeraser.evidence.certificate import issue
 from lmeraser.evidence.presentation import render
 from lmeraser.unlearning.certify import statement
 from lmeraser.unlearning.update import TrainReport, update_model
+from lmeraser.workspace.certificate_forms import certificate_path
 from lmeraser.workspace.purge import erase_deleted
 from lmeraser.workspace.requests.state import Request
 from lmeraser.workspace.session import Session
@@ -68,11 +69,6 @@ def complete_requests(session: Session) -> tuple[Request, ...]:
     if completed:  # traces of what the requests named went only now
         erase_deleted(session.workspace.database)
     return completed
-
-
-def certificate_path(workspace: Workspace, request: Request) -> Path:
-    """The file of a request's certificate; a text version lies beside it."""
-    return workspace.certificates / f"{request.id}.json"
 
 
 def _audit(session: Session, requests: Sequence[Request]) -> dict[str, object] | None:

@@ -26,9 +26,10 @@ from lmeraser.core.digests import Digest
 from lmeraser.core.time import from_text
 from lmeraser.errors import BackboneError, InputError
 from lmeraser.models.manifest import Model
-from lmeraser.unlearning.completion import certificate_path, update_and_complete
+from lmeraser.unlearning.completion import update_and_complete
 from lmeraser.unlearning.duplicates import near_duplicates
 from lmeraser.unlearning.update import TrainReport
+from lmeraser.workspace.certificate_forms import certificate_path
 from lmeraser.workspace.requests.draft import RequestDraft
 from lmeraser.workspace.requests.selection import Selection, resolve
 from lmeraser.workspace.requests.state import Request, State, parse_id

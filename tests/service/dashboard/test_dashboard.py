@@ -314,6 +314,11 @@ def test_a_request_is_planned_filed_followed_and_verified(api: Running, kind: st
     assert got.headers["content-disposition"] == f'attachment; filename="certificate-{request_id(page)}.json"'
     path = api.service.workspace.certificates / f"{request_id(page)}.json"
     assert got.content == path.read_bytes()
+    for form, suffix, start in (("text", "txt", b"CERTIFICATE OF DELETION"), ("pdf", "pdf", b"%PDF-")):
+        other = one.get(f"{page.url.path}/certificate?format={form}")
+        assert other.headers["content-disposition"].endswith(f'-{request_id(page)}.{suffix}"')
+        assert other.content.startswith(start)
+        assert f"/certificate?format={form}" in done.text
     path.write_bytes(got.content.replace(b'"payload": "', b'"payload": "e30', 1))
     assert "Invalid: " in one.get(page.url.path).text
 

@@ -15,6 +15,9 @@ import pytest
 from conftest import respell
 from lmeraser import Eraser
 from lmeraser.core.time import to_text
+from lmeraser.evidence.certificate import verify
+from lmeraser.evidence.certificate_pdf import to_pdf
+from lmeraser.evidence.presentation import render
 from lmeraser.inference.quarantine import QuarantineScope
 from lmeraser.pipeline.executors.local import LocalExecutor
 from lmeraser.service.model_holder import ModelHolder, ServedModel
@@ -329,17 +332,35 @@ def test_a_completed_request_has_a_certificate_that_verifies(api: Running, netwo
     api.call("POST", "/requests", json=wanted)
     path = f"/requests/{wanted['subject_request_id']}"
     problem(api.get(f"{path}/certificate"), 404, "no-certificate")
+    receipts = [{"system": "vector store", "digest": "sha256:" + "1" * 64}]
+    assert api.call("POST", f"{path}/receipts", json={"receipts": receipts}).json() == {"receipts": receipts}
+    for wrong in (
+        [],
+        [{**receipts[0], "digest": "sha256:1"}],
+        [{**receipts[0], "system": ""}],
+        [{**receipts[0], "more": "1"}],
+        [{**receipts[0], "system": "x" * 101}],
+        [{**receipts[0], "digest": f"sha256:{number:064x}"} for number in range(51)],
+    ):
+        problem(api.call("POST", f"{path}/receipts", json={"receipts": wrong}), 400, "invalid")
+    unprintable = {"system": "a\u202eb", "digest": "sha256:" + "2" * 64}
+    problem(api.call("POST", f"{path}/receipts", json={"receipts": [unprintable]}), 409, "not-attached")
     with Eraser(api.service.workspace.root) as beside:
         beside.session.executors.use(network)
         beside.unlearn()
     api.service.model_holder.load_published()
     status = api.get(path).json()
     assert (status["request_status"], status["results_count"]) == ("completed", 6)
-    from lmeraser.evidence.certificate import verify
-
     envelope = api.get(f"{path}/certificate", "read").content
     facts = verify(envelope, api.service.workspace.signing_key.public)
     assert facts["request"]["id"] == wanted["subject_request_id"]
+    assert facts["receipts"] == receipts
+    text = api.get(f"{path}/certificate?format=text")
+    assert (text.text, text.headers["content-type"]) == (render(facts), "text/plain; charset=utf-8")
+    pdf = api.get(f"{path}/certificate?format=pdf")
+    assert (pdf.content, pdf.headers["content-type"]) == (to_pdf(facts), "application/pdf")
+    problem(api.get(f"{path}/certificate?format=docx"), 400, "invalid")
+    problem(api.call("POST", f"{path}/receipts", json={"receipts": receipts}), 409, "not-attached")
     assert facts["model"]["generation"] == api.get("/model").json()["generation"]
 
 

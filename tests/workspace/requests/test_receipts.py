@@ -51,8 +51,8 @@ def test_receipts_are_listed_as_they_came_each_once(database: Database) -> None:
     assert attach(database, third, request=replace(REQUEST, id="another")) == [third]
 
 
-@pytest.mark.parametrize("state", ["completed", "cancelled"])
-def test_a_finished_request_takes_none(database: Database, state: str) -> None:
+@pytest.mark.parametrize("state", ["in_progress", "failed", "completed", "cancelled"])
+def test_a_request_that_is_carried_out_takes_none(database: Database, state: str) -> None:
     with pytest.raises(InputError, match="takes no more receipts"):
         attach(database, receipt("a"), request=replace(REQUEST, state=state))  # type: ignore[arg-type]
 

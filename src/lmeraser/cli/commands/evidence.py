@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -70,6 +70,43 @@ def verify(
         print_json(found.to_json())
     else:
         echo(*found.lines())
+
+
+def certificate(
+    request: Annotated[str, typer.Argument(help="UUID of the request.")],
+    form: Annotated[
+        Literal["text", "json", "pdf"],
+        typer.Option("--format", help="json: signed, for auditors; text and pdf: the same facts, for people."),
+    ] = "text",
+    out: Annotated[Path | None, typer.Option(help="Write it to this file. Default: print it.")] = None,
+) -> None:
+    """Print the certificate of a completed request, or write it to a file."""
+    from lmeraser.core.atomic_files import write_atomic
+
+    if form == "pdf" and out is None:
+        raise InputError("A PDF cannot be printed", next_step="give --out FILE.pdf")
+    with open_eraser(quiet=True) as eraser:
+        data = eraser.certificate(request, form)
+    if out is None:
+        echo(*data.decode().rstrip("\n").split("\n"))
+    else:
+        write_atomic(out, data)
+
+
+def attach(
+    request: Annotated[str, typer.Argument(help="UUID of the request.")],
+    system: Annotated[str, typer.Argument(help="Name of the other system, for people: 'vector store'.")],
+    file: Annotated[Path | None, typer.Option(help="The receipt; only its digest is kept.")] = None,
+    digest: Annotated[str | None, typer.Option(help="Digest of the receipt instead: sha256:...")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Attach another system's receipt of a deletion to a pending request; its certificate lists it."""
+    with open_eraser(quiet=True) as eraser:
+        receipts = eraser.attach_receipt(request, system, file=file, digest=digest)
+    if as_json:
+        print_json([receipt.to_json() for receipt in receipts])
+    else:
+        echo(*(f"{receipt.digest} {receipt.system}" for receipt in receipts))
 
 
 _EXIT_FOUND, _EXIT_CANNOT_TELL = 1, 3

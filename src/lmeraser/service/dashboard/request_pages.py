@@ -5,20 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Form, Query
 from fastapi import Request as Call
 from pydantic import UUID4
 from starlette.responses import RedirectResponse, Response
 
 from lmeraser.errors import InputError, LmeraserError, VerificationError
 from lmeraser.evidence.certificate import verify, verify_in_ledger
-from lmeraser.evidence.dsse import Envelope, PublicKey
 from lmeraser.service.dashboard.authorization import User, check_csrf_token, require_scope
 from lmeraser.service.dashboard.pages import HOME, PageRoute, render, session_of, time_left
 from lmeraser.service.routes import erasure, events
 from lmeraser.service.routes.planning import plan_deletion
 from lmeraser.service.service import Service, service_of
 from lmeraser.unlearning.plan import Plan
+from lmeraser.workspace.certificate_forms import MEDIA_TYPES, SUFFIXES, CertificateForm, verification_key
 from lmeraser.workspace.requests.draft import Selector
 from lmeraser.workspace.requests.state import Request
 from lmeraser.workspace.workspace import Workspace
@@ -47,8 +47,15 @@ class CertificateCheck:
 
 
 @router.get(f"{HOME}/requests")
-def list_requests(call: Call, user: ReadUser) -> Response:
-    """List requests: open ones, the earliest due first; closed ones, the last closed first."""
+def list_requests(
+    call: Call,
+    user: ReadUser,
+    view: View = "open",
+    law: Regulation | Literal[""] = "",
+    order: Order = "due",
+    page: Annotated[int, Query(ge=1, le=100_000)] = 1,
+) -> Response:
+    """The first screen: how many requests are open, due, late and done; and the requests of one view."""
     service = service_of(call)
     now = service.workspace.clock()
     requests = service.workspace.requests.all()
@@ -97,11 +104,16 @@ def cancel(request_id: UUID4, call: Call, user: RequestUser) -> Response:
 
 
 @router.get(f"{HOME}/requests/{{request_id}}/certificate")
-def download_certificate(request_id: UUID4, call: Call, user: FollowUser) -> Response:
-    """Download the certificate."""
-    data = erasure.read_certificate(service_of(call), str(request_id))
-    disposition = f'attachment; filename="certificate-{request_id}.json"'
-    return Response(data, media_type="application/json", headers={"Content-Disposition": disposition})
+def download_certificate(
+    request_id: UUID4,
+    call: Call,
+    user: FollowUser,
+    form: Annotated[CertificateForm, Query(alias="format")] = "json",
+) -> Response:
+    """Download the certificate in one of its forms."""
+    data = erasure.certificate_as(service_of(call), str(request_id), form)
+    disposition = f'attachment; filename="certificate-{request_id}{SUFFIXES[form]}"'
+    return Response(data, media_type=MEDIA_TYPES[form], headers={"Content-Disposition": disposition})
 
 
 @router.get(f"{HOME}/requests/{{request_id}}/events")
@@ -138,8 +150,8 @@ def _plan(service: Service, request: Request, user: User) -> Plan | str:
 def _check_certificate(service: Service, request: Request) -> CertificateCheck:
     workspace = service.workspace
     try:
-        data = erasure.read_certificate(service, request.id)
-        facts = verify(data, _verification_key(workspace, data))
+        data = erasure.certificate_as(service, request.id)
+        facts = verify(data, verification_key(workspace, data))
     except LmeraserError as error:
         return CertificateCheck(None, error.summary, "not checked")
     try:
@@ -147,10 +159,3 @@ def _check_certificate(service: Service, request: Request) -> CertificateCheck:
     except VerificationError as error:
         return CertificateCheck(facts, "", error.summary)
     return CertificateCheck(facts, "", "")
-
-
-def _verification_key(workspace: Workspace, data: bytes) -> PublicKey:
-    """The earlier key of this workspace that a certificate names as its signer; else the present key."""
-    earlier = [PublicKey.read(path) for path in sorted(workspace.root.glob("signing-*.pub"))]
-    signer = Envelope.parse(data).key_id
-    return next((key for key in earlier if key.key_id == signer), workspace.signing_key.public)

@@ -16,12 +16,13 @@ from sqlalchemy import Connection
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
+from lmeraser.core.digests import Digest
 from lmeraser.core.time import from_text
 from lmeraser.errors import InputError, RequestConflictError
 from lmeraser.service.access import require_scope
 from lmeraser.service.bodies import check_identity_count, check_times, json_body, json_body_schema
 from lmeraser.service.callbacks import check_urls, signature_headers
-from lmeraser.service.opendsr_requests import ErasureRequest
+from lmeraser.service.opendsr_requests import ErasureRequest, ReceiptList
 from lmeraser.service.opendsr_responses import (
     Cancellation,
     Discovery,
@@ -34,6 +35,8 @@ from lmeraser.service.opendsr_responses import (
 from lmeraser.service.problems import Problem, documented
 from lmeraser.service.service import Service, service_of
 from lmeraser.workspace.api_keys import ApiKey
+from lmeraser.workspace.certificate_forms import MEDIA_TYPES, CertificateForm, read_certificate
+from lmeraser.workspace.requests.receipts import Receipt as SystemReceipt
 from lmeraser.workspace.requests.repository import Requests
 from lmeraser.workspace.requests.selection import Unknown
 from lmeraser.workspace.requests.state import CancellationReason, ExtensionReason, Request
@@ -42,7 +45,8 @@ router = APIRouter(tags=["deletion requests"])
 
 _admit_filing = require_scope("submit", "request")
 FilingKey = Annotated[ApiKey, Depends(_admit_filing)]
-RequestKey = Annotated[ApiKey, Depends(require_scope("request"))]
+_admit_request = require_scope("request")
+RequestKey = Annotated[ApiKey, Depends(_admit_request)]
 FollowKey = Annotated[ApiKey, Depends(require_scope("request", "read"))]
 ReadKey = Annotated[ApiKey, Depends(require_scope("read"))]
 
@@ -180,7 +184,7 @@ async def start_request(subject_request_id: UUID4, call: Call, key: RequestKey) 
     try:
         request = await asyncio.wrap_future(submit_start(service, str(subject_request_id), key))
     except InputError:
-        raise not_pending() from None
+        raise not_started() from None
     return signed_response(RequestStatus.of(request, service.config, service.workspace.clock()), service)
 
 
@@ -190,10 +194,54 @@ async def start_request(subject_request_id: UUID4, call: Call, key: RequestKey) 
     response_class=Response,
     responses={200: _CERTIFICATE, **documented(400, 401, 403, 404, 429, 503)},
 )
-def certificate(subject_request_id: UUID4, call: Call, key: FollowKey) -> Response:
-    """Get the certificate of a completed request (scope `request` or `read`); `lmeraser verify` verifies it."""
-    data = read_certificate(service_of(call), str(subject_request_id))
-    return Response(data, media_type="application/json")
+def certificate(
+    subject_request_id: UUID4,
+    call: Call,
+    key: FollowKey,
+    form: Annotated[
+        CertificateForm, Query(alias="format", description="signed JSON, or the same facts as text or PDF")
+    ] = "json",
+) -> Response:
+    """Get the certificate of a completed request (scope `request` or `read`).
+
+    `lmeraser verify` verifies the JSON; text and PDF say the same for people.
+    """
+    data = certificate_as(service_of(call), str(subject_request_id), form)
+    return Response(data, media_type=MEDIA_TYPES[form])
+
+
+@router.post(
+    "/requests/{subject_request_id}/receipts",
+    summary="Attach receipts of other systems",
+    response_model=ReceiptList,
+    responses=documented(400, 401, 403, 404, 408, 409, 413, 422, 429, 503),
+    openapi_extra=json_body_schema(ReceiptList),
+)
+async def attach_receipts(
+    body: Annotated[ReceiptList, Depends(json_body(ReceiptList, _admit_request))],
+    subject_request_id: UUID4,
+    call: Call,
+    key: RequestKey,
+) -> Response:
+    """Attach digests of deletion receipts of other systems to a pending request (scope `request`).
+
+    Its certificate lists them. The names of the systems are for people, and must not name a person.
+    """
+    service = service_of(call)
+    request_id = str(subject_request_id)
+    await run_in_threadpool(find_request, service, request_id)
+    receipts = [SystemReceipt(each.system, Digest(each.digest)) for each in body.receipts]
+
+    def attach(connection: Connection) -> list[SystemReceipt]:
+        held = service.workspace.requests.require(request_id, connection)
+        service.workspace.receipts.attach(connection, held, receipts)
+        return service.workspace.receipts.of(request_id, connection)
+
+    try:
+        attached = await asyncio.wrap_future(service.request_writer.submit(attach, key.id))
+    except InputError as error:
+        raise Problem(409, "not-attached", f"Receipts were not attached. {error.message}") from None
+    return signed_response(ReceiptList.model_validate({"receipts": [r.to_json() for r in attached]}), service)
 
 
 @router.get("/discovery", summary="Discovery", response_model=Discovery, responses=documented(500))
@@ -235,17 +283,17 @@ def find_request(service: Service, request_id: str) -> Request:
     return request
 
 
-def read_certificate(service: Service, request_id: str) -> bytes:
+def certificate_as(service: Service, request_id: str, form: CertificateForm = "json") -> bytes:
     """The certificate of a request.
 
     Raises:
         Problem: there is no such request, or it is not completed.
     """
     request = find_request(service, request_id)
-    path = service.workspace.certificates / f"{request.id}.json"
-    if request.state != "completed" or not path.is_file():
-        raise Problem(404, "no-certificate", "No certificate: the request is not completed")
-    return path.read_bytes()
+    try:
+        return read_certificate(service.workspace, request, form)
+    except InputError:
+        raise Problem(404, "no-certificate", "No certificate: the request is not completed") from None
 
 
 def submit_request(service: Service, body: ErasureRequest, key: ApiKey) -> Future[tuple[Request, bool]]:
@@ -284,7 +332,12 @@ def _requests(service: Service) -> Requests:
 
 def not_pending() -> Problem:
     """The problem of a change that comes too late."""
-    return Problem(409, "not-pending", "The request can no longer be changed: it is not pending")
+    return Problem(409, "not-pending", "The request can no longer be cancelled: it is not pending")
+
+
+def not_started() -> Problem:
+    """The problem of ending a grace period that is over."""
+    return Problem(409, "not-pending", "The request is not pending any more")
 
 
 def not_extended(error: InputError) -> Problem:

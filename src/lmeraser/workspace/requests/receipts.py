@@ -1,9 +1,9 @@
 """Receipts of other systems, attached to a deletion request so that one certificate covers the whole deletion.
 
 Data of a person is in more places than a model: a vector store, a warehouse, backups. Whoever deletes it there
-gets or writes a receipt, and attaches its digest to the request here, under a name of the system. The certificate lists
-them as they were given; nothing about them is checked. Rules:
-- a request takes receipts until it is completed: its certificate never changes;
+gets or writes a receipt, and attaches its digest to the request here, under a name of the system. The certificate
+lists them as they were given; nothing about them is checked. Rules:
+- a request takes receipts until it is carried out, so that its certificate has all of them;
 - the same digest is attached once;
 - the name of a system is for people, and goes into the certificate: it must not name a person.
 """
@@ -84,9 +84,9 @@ class Receipts:
             receipts: to attach.
 
         Raises:
-            InputError: the request is completed or cancelled, there would be too many, or a name cannot be used.
+            InputError: the request is not pending any more, there would be too many, or a name cannot be used.
         """
-        if not request.open:
+        if request.state != "pending":
             raise InputError(
                 "Request takes no more receipts",
                 got=f"{request.id} is {request.state}",

@@ -1,0 +1,68 @@
+"""The certificate of a request in three forms of the same facts: signed JSON, text for people, and PDF."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from lmeraser.core.atomic_files import storage_errors
+from lmeraser.errors import InputError
+from lmeraser.evidence.certificate import verify
+from lmeraser.evidence.dsse import Envelope, PublicKey
+from lmeraser.evidence.presentation import render
+from lmeraser.workspace.requests.state import Request
+from lmeraser.workspace.workspace import Workspace
+
+CertificateForm = Literal["json", "text", "pdf"]
+
+MEDIA_TYPES: Mapping[CertificateForm, str] = {
+    "json": "application/json",
+    "text": "text/plain; charset=utf-8",
+    "pdf": "application/pdf",
+}
+SUFFIXES: Mapping[CertificateForm, str] = {"json": ".json", "text": ".txt", "pdf": ".pdf"}
+
+
+def certificate_path(workspace: Workspace, request: Request) -> Path:
+    """The file of a request's certificate; a text version lies beside it."""
+    return workspace.certificates / f"{request.id}.json"
+
+
+def verification_key(workspace: Workspace, data: bytes) -> PublicKey:
+    """The earlier key of this workspace that a certificate names as its signer; else the present key."""
+    earlier = [PublicKey.read(path) for path in sorted(workspace.root.glob("signing-*.pub"))]
+    signer = Envelope.parse(data).key_id
+    return next((key for key in earlier if key.key_id == signer), workspace.signing_key.public)
+
+
+def read_certificate(workspace: Workspace, request: Request, form: CertificateForm = "json") -> bytes:
+    """The certificate of a completed request.
+
+    Args:
+        workspace: that issued it.
+        request: whose certificate it is.
+        form: what to return; text and PDF are made from the JSON, after its signature was verified.
+
+    Raises:
+        InputError: the request has no certificate, because it is not completed.
+        VerificationError: the stored certificate was changed.
+        ConfigError: the library that writes PDF files is not installed.
+    """
+    path = certificate_path(workspace, request)
+    with storage_errors(path):
+        data = path.read_bytes() if request.state == "completed" and path.is_file() else None
+    if data is None:
+        raise InputError(
+            "Request has no certificate",
+            got=f"{request.id} is {request.state}",
+            next_step="carry it out with 'lmeraser unlearn'",
+        )
+    if form == "json":
+        return data
+    facts = verify(data, verification_key(workspace, data))
+    if form == "text":
+        return render(facts).encode()
+    from lmeraser.evidence.certificate_pdf import to_pdf
+
+    return to_pdf(facts)
