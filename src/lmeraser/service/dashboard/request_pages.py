@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Form, Query
+from fastapi import APIRouter, Depends, Query
 from fastapi import Request as Call
 from pydantic import UUID4
 from starlette.responses import RedirectResponse, Response
@@ -21,7 +21,6 @@ from lmeraser.unlearning.plan import Plan
 from lmeraser.workspace.certificate_forms import MEDIA_TYPES, SUFFIXES, CertificateForm, verification_key
 from lmeraser.workspace.requests.draft import Selector
 from lmeraser.workspace.requests.state import Request
-from lmeraser.workspace.workspace import Workspace
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
@@ -47,15 +46,8 @@ class CertificateCheck:
 
 
 @router.get(f"{HOME}/requests")
-def list_requests(
-    call: Call,
-    user: ReadUser,
-    view: View = "open",
-    law: Regulation | Literal[""] = "",
-    order: Order = "due",
-    page: Annotated[int, Query(ge=1, le=100_000)] = 1,
-) -> Response:
-    """The first screen: how many requests are open, due, late and done; and the requests of one view."""
+def list_requests(call: Call, user: ReadUser) -> Response:
+    """List requests: open ones, the earliest due first; closed ones, the last closed first."""
     service = service_of(call)
     now = service.workspace.clock()
     requests = service.workspace.requests.all()
