@@ -40,7 +40,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "text, instant": {
         "data": {"modality": "text"},
         "partition": {"method": "single", "clusters": 1},
-        "global_head": {"weight": 1.0},
+        "embedding": {"layers": ["auto"], "random_features": 48},
+        "global_head": {"weight": 1.0, "penalty_rule": "cross_validated"},
         "constituent": {"kind": "none"},
     },
     "text, soft tokens": {

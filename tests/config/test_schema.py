@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from lmeraser.config.modalities import MODALITIES, View
 from lmeraser.config.presets import PresetName
-from lmeraser.config.schema import Config, parse, preset, read, to_toml
+from lmeraser.config.schema import Config, changed_defaults, parse, preset, read, to_toml
 from lmeraser.config.tuning import Section
 from lmeraser.core.digests import canonical_json
 from lmeraser.errors import ConfigError
@@ -262,7 +262,8 @@ def test_the_preset_instant_tunes_nothing_and_is_read_back_with_its_list_of_view
     path = tmp_path / "lmeraser.toml"
     path.write_text(text, encoding="utf-8")
     assert read(path) == read(path, base="instant") == instant
-    assert read(path).model_settings()["embedding"] == {"views": ["clean", "whole", "near", "frame"]}
+    views = ["clean", "whole", "near", "frame"]
+    assert read(path).model_settings()["embedding"] == {"views": views, "layers": ["auto"]}
 
 
 def test_settings_on_top_of_the_preset_instant_replace_single_keys() -> None:
@@ -361,3 +362,51 @@ def test_the_global_head_and_what_it_sees_are_settings_of_the_model(change: dict
     section, values = next(iter(change.items()))
     changed = parse({**base, section: {**base.get(section, {}), **values}})
     assert changed.model_settings() != parse(base).model_settings()
+
+
+# --- layers, random features, penalty ----------------------------------------------------------------------
+
+
+def test_settings_that_0_1_did_not_know_are_part_of_the_model_only_where_they_differ() -> None:
+    old = parse({}).model_settings()
+    assert old["embedding"] == {"views": ["clean"]}
+    assert "penalty_rule" not in old["global_head"]
+    new = parse(
+        {
+            "embedding": {"layers": ["block3.std", "final"], "random_features": 64},
+            "global_head": {"penalty_rule": "cross_validated"},
+        }
+    ).model_settings()
+    assert new["embedding"] == {"views": ["clean"], "layers": ["block3.std", "final"], "random_features": 64}
+    assert new["global_head"]["penalty_rule"] == "cross_validated"
+
+
+@pytest.mark.parametrize(
+    ("layers", "fault"),
+    [
+        (["final", "final"], "must not be repeated"),
+        (["auto", "final"], "'auto' alone"),
+        ([], "at least 1"),
+    ],
+)
+def test_a_list_of_layers_names_each_once(layers: list[str], fault: str) -> None:
+    with pytest.raises(ConfigError, match=fault):
+        parse({"embedding": {"layers": layers}})
+
+
+def test_a_penalty_that_is_given_is_used() -> None:
+    assert parse({}, base="instant").global_head.penalty_rule == "cross_validated"
+    assert parse({"global_head": {"penalty": 2}}, base="instant").global_head.penalty_rule == "fixed"
+    assert parse({"global_head": {"weight": 1}}, base="instant").global_head.penalty_rule == "cross_validated"
+
+
+def test_a_workspace_with_an_older_preset_is_told_what_the_preset_has_changed() -> None:
+    assert changed_defaults(parse({}, base="instant")) == {}
+    assert changed_defaults(parse({})) == {}
+    old = {"embedding": {"layers": ["final"]}, "global_head": {"penalty_rule": "fixed"}}
+    assert changed_defaults(parse(old, base="instant")) == {
+        "embedding.layers": (["final"], ["auto"]),
+        "global_head.penalty_rule": ("fixed", "cross_validated"),
+    }
+    text = parse({"data": {"modality": "text"}, "embedding": {"random_features": 0}}, base="instant")
+    assert changed_defaults(text) == {"embedding.random_features": (0, 4096)}

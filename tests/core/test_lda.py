@@ -16,7 +16,14 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from conftest import examples
-from lmeraser.core.lda import probabilities, scores, solve, solve_shrunk
+from lmeraser.core.lda import (
+    cross_validated_ridge,
+    probabilities,
+    scores,
+    solve,
+    solve_cross_validated,
+    solve_shrunk,
+)
 from lmeraser.core.sufficient_statistics import (
     SCALE,
     QuantizedEmbeddings,
@@ -355,3 +362,54 @@ def test_scores_do_not_depend_on_the_number_of_threads() -> None:
 def test_no_weights_score_their_biases() -> None:
     quantized, _ = quantized_of(5, 4, 3, 2)
     assert scores(np.zeros((2, 3)), np.array([1.5, -2.0]), quantized).tolist() == [[1.5, -2.0]] * 4
+
+
+# --- the penalty from the statistics -----------------------------------------------------------------------
+
+
+@examples(25, 300)
+@given(_seeds, st.integers(2, 40), st.integers(1, 12), st.integers(1, 4))
+def test_the_head_with_a_penalty_from_the_sums_is_the_same_after_a_subtraction(
+    seed: int, count: int, width: int, classes: int
+) -> None:
+    rows, labels = quantized_of(seed, count, width, classes)
+    every = SufficientStatistics.zero(width + 1, classes).plus(rows, labels)
+    without = SufficientStatistics.zero(width + 1, classes).plus(rows[1:], labels[1:])
+    subtracted = every.plus(rows[:1], labels[:1], sign=-1)
+    heads = []
+    for threads, statistics in ((1, without), (2, subtracted)):
+        with threadpool_limits(threads):
+            heads.append(to_bytes(solve_cross_validated(statistics)))
+    assert heads[0] == heads[1]
+    assert all(np.isfinite(solve_cross_validated(each)["weight"]).all() for each in (every, without))
+
+
+@examples(15, 200)
+@given(_seeds, st.integers(12, 60), st.integers(1, 8), st.integers(2, 4))
+def test_cross_validation_is_that_of_a_ridge_regression_of_class_indicators(
+    seed: int, count: int, width: int, classes: int
+) -> None:
+    rows, labels = quantized_of(seed, count, width, classes)
+    ridge = cross_validated_ridge(SufficientStatistics.zero(width + 1, classes).plus(rows, labels))
+    points = dequantize(rows)[:, :-1].astype(np.float64)
+    centred = points - points.mean(axis=0)
+    indicators = np.eye(classes)[labels]
+    targets = indicators - indicators.mean(axis=0)
+
+    def error(candidate: float) -> float:
+        hat = centred @ np.linalg.solve(centred.T @ centred + candidate * np.eye(width), centred.T)
+        freedom = 1 + np.trace(hat)
+        return float(np.square(targets - hat @ targets).sum() / (1 - freedom / count) ** 2)
+
+    errors = {2.0 ** (step / 2): error(2.0 ** (step / 2)) for step in range(33)}
+    assert errors[ridge] <= min(errors.values()) * (1 + 1e-9) + 1e-12
+
+
+def test_noise_is_shrunk_more_than_classes_that_are_apart() -> None:
+    rows, _ = quantized_of(0, 200, 30, 4)
+    random = np.random.default_rng(1).integers(0, 4, 200).tolist()
+    noise = SufficientStatistics.zero(31, 4).plus(rows, random)
+    near, labels = quantized_of(0, 200, 30, 4)
+    assert cross_validated_ridge(noise) > cross_validated_ridge(
+        SufficientStatistics.zero(31, 4).plus(near, labels)
+    )

@@ -69,6 +69,8 @@ MODALITIES: Mapping[Modality, ModalityRules] = {
             "tuning": {"crop": False, "flip": False},
         },
         presets={
+            # Sentence vectors are short: a random layer on top lets a linear head separate more of them.
+            "instant": {"embedding": {"random_features": 4096}},
             # Soft tokens at the input instead of pixels (Lester et al., 2021).
             "prompts": _TOKENS,
             "paper": _TOKENS,

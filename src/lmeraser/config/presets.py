@@ -52,8 +52,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     # No prompt is tuned: a deletion subtracts from sufficient statistics and solves for the head once.
     "instant": {
         "partition": {"method": "single"},
-        "embedding": {"views": ["clean", "whole", "near", "frame"]},
-        "global_head": {"weight": 1.0},
+        "embedding": {"views": ["clean", "whole", "near", "frame"], "layers": ["auto"]},
+        "global_head": {"weight": 1.0, "penalty_rule": "cross_validated"},
         "constituent": {"kind": "none"},
     },
     # The paper's settings (section V-A). It does not state the learning rates that its code uses; see

@@ -444,6 +444,8 @@ def parse(values: dict[str, Any], *, origin: str = "", base: PresetName = "promp
     merged = merge(_base(base, values), values)
     if isinstance(given := values.get("partition"), dict):
         merged["partition"] = _one_cut(merged["partition"], given)
+    if isinstance(head := values.get("global_head"), dict) and "penalty" in head and "penalty_rule" not in head:
+        merged["global_head"] = merge(merged["global_head"], {"penalty_rule": "fixed"})
     try:
         return Config.model_validate(merged)
     except ValidationError as error:
@@ -474,6 +476,25 @@ def _base(name: PresetName, values: Mapping[str, Any]) -> dict[str, Any]:
             next_step="choose one of them",
         )
     return merge(merge(PRESETS[name], rules.settings), rules.presets.get(name, {}))
+
+
+def changed_defaults(config: Config) -> dict[str, tuple[Any, Any]]:
+    """Settings of a workspace with the preset ``instant`` that the preset has changed since, as its value and now.
+
+    A workspace keeps the settings that it was created with; with others its records are embedded again.
+    """
+    if config.constituent.kind != "none":
+        return {}
+    now = parse({"data": config.data.model_dump(exclude_none=True)}, base="instant")
+    names = (
+        *(("embedding", name) for name in ("layers", "random_features")),
+        ("global_head", "penalty_rule"),
+    )
+    values = {
+        f"{section}.{name}": (getattr(getattr(config, section), name), getattr(getattr(now, section), name))
+        for section, name in names
+    }
+    return {name: (_plain(own), _plain(new)) for name, (own, new) in values.items() if own != new}
 
 
 def read(path: Path, *, base: PresetName = "prompts") -> Config:

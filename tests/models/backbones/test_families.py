@@ -14,8 +14,11 @@ import pytest
 import torch
 
 from lmeraser.config.schema import parse
+from lmeraser.core.digests import Digest
 from lmeraser.errors import BackboneError
 from lmeraser.models.backbone_names import ALIASES
+from lmeraser.models.backbones.base import chosen_layers
+from lmeraser.models.backbones.determinism_check import require_deterministic
 from lmeraser.models.environment import deterministic
 from lmeraser.models.modalities import Backbone, load_backbone
 
@@ -105,6 +108,60 @@ def test_the_number_of_threads_changes_no_bit(backbone: Backbone) -> None:
     with deterministic(), ThreadPoolExecutor(2, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         results += pool.map(lambda _: backbone.features_and_gradients(images), range(3))
     assert all(equal(results[0], other) for other in results)
+
+
+def test_layers_below_come_from_the_same_pass_and_do_not_see_other_images(backbone: Backbone) -> None:
+    names = list(backbone.layers)
+    if not names:
+        assert backbone.default_layers == ("final",)
+        return
+    chosen = [*names[:3], names[-1], *(name for name in backbone.default_layers if name != "final")]
+    chosen = list(dict.fromkeys(chosen))
+    images, strangers = backbone.probe(1), backbone.probe(2)
+    strangers[-1] = images[0]
+    with deterministic(), torch.inference_mode():
+        vectors = backbone.layered(images, chosen)
+        turned = backbone.layered(images.flip(0), chosen)
+        mixed = backbone.layered(strangers, chosen)
+        features = backbone.features(images)
+    assert vectors.shape[1] == backbone.feature_dim + sum(backbone.layers[name] for name in chosen)
+    assert vectors.dtype == torch.float32
+    assert torch.equal(vectors[:, : backbone.feature_dim], features)
+    assert torch.equal(vectors.flip(0), turned)
+    assert torch.equal(vectors[0], mixed[-1])
+    with deterministic(), ThreadPoolExecutor(2, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        work = torch.inference_mode()(backbone.layered)
+        others = list(pool.map(lambda layers: work(images, layers), (chosen, chosen[:1], chosen)))
+    assert torch.equal(others[0], vectors)
+    assert torch.equal(others[2], vectors)
+    assert torch.equal(others[1], vectors[:, : others[1].shape[1]])
+    require_deterministic(backbone, Digest.of(b"layers"), "it", chosen)
+
+
+def test_a_layer_that_the_backbone_lacks_is_refused_with_those_that_it_has() -> None:
+    network = load("efficientnet-lite0")
+    assert chosen_layers(network, ["auto"], "it") == network.default_layers
+    assert chosen_layers(network, ["final", "block3.std"], "it") == ("final", "block3.std")
+    with pytest.raises(BackboneError, match=r"does not offer a layer: block17\.mean of it .*block16\.inner"):
+        chosen_layers(network, ["final", "block17.mean"], "it")
+
+
+def test_layers_are_what_their_names_say() -> None:
+    network: Any = load("efficientnet-lite0")
+    images = network.probe(1)
+    outputs: dict[str, Any] = {}
+    block = network._network.blocks[4]
+    hooks = [
+        block.register_forward_hook(lambda _, __, output: outputs.update(block=output)),
+        block.layers[1].register_forward_hook(lambda _, __, output: outputs.update(inner=output)),
+    ]
+    with torch.inference_mode():
+        vectors = network.layered(images, ["block5.mean", "block5.std", "block5.inner"])[:, 1280:]
+    for hook in hooks:
+        hook.remove()
+    maps = outputs["block"]
+    expected = [maps.mean((2, 3)), maps.std((2, 3), correction=0), outputs["inner"].mean((2, 3))]
+    assert torch.allclose(vectors, torch.cat(expected, dim=1), atol=1e-5)
 
 
 def test_it_is_frozen(backbone: Backbone) -> None:

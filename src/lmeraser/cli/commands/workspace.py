@@ -171,12 +171,18 @@ def classes(
 
 
 def config(as_json: AsJson = False) -> None:
-    """Print all settings of the workspace."""
-    from lmeraser.config.schema import to_toml
+    """Print all settings of the workspace, and what the preset `instant` has changed since."""
+    from lmeraser.config.schema import changed_defaults, to_toml
 
     with open_eraser(quiet=True) as eraser:
         settings = eraser.workspace.config
-    print_json(settings.model_dump(mode="json")) if as_json else echo(*to_toml(settings).splitlines())
+    if as_json:
+        print_json(settings.model_dump(mode="json"))
+        return
+    echo(*to_toml(settings).splitlines())
+    if changed := changed_defaults(settings):
+        echo("", "# This workspace keeps its settings. A new one with the preset 'instant' has others:")
+        echo(*(f"#   {name}: {new!r} instead of {own!r}" for name, (own, new) in changed.items()))
 
 
 def status(as_json: AsJson = False) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -32,13 +32,14 @@ _VERSION = 1  # of the check; a new one repeats it everywhere
 _TRIES = 3  # other threads of this process may draw random numbers during a pass
 
 
-def require_deterministic(backbone: Backbone, fingerprint: Digest, name: str) -> None:
+def require_deterministic(backbone: Backbone, fingerprint: Digest, name: str, layers: Sequence[str] = ()) -> None:
     """Check a backbone, unless this was done in this environment already.
 
     Args:
         backbone: the frozen network.
         fingerprint: digest of the environment fingerprint.
         name: ``backbone.name``, for errors.
+        layers: names of `Backbone.layers` that are used as well.
 
     Raises:
         BackboneError: its features are not deterministic; names the first layer whose output is not.
@@ -48,6 +49,13 @@ def require_deterministic(backbone: Backbone, fingerprint: Digest, name: str) ->
         check_determinism(backbone, name)
         return True
 
+    def check_layers() -> bool:
+        with deterministic():
+            reason = _layer_difference(backbone, layers)
+        if reason is not None:
+            raise _not_deterministic(name, reason)
+        return True
+
     facts = {
         "check": "determinism",
         "version": _VERSION,
@@ -55,6 +63,8 @@ def require_deterministic(backbone: Backbone, fingerprint: Digest, name: str) ->
         "backbone": str(backbone.digest),
     }
     cached_check(facts, check)
+    if layers:
+        cached_check({**facts, "check": "layers", "layers": list(layers)}, check_layers)
 
 
 def check_determinism(backbone: Backbone, name: str) -> None:
@@ -62,11 +72,15 @@ def check_determinism(backbone: Backbone, name: str) -> None:
     with deterministic():
         reason = _random_layer(backbone) or _difference(backbone)
     if reason is not None:
-        raise BackboneError(
-            "The backbone is not deterministic, so nothing that is trained on it could be unlearned exactly",
-            got=f"{name}: {reason}",
-            next_step="choose another backbone in lmeraser.toml; nothing was changed",
-        )
+        raise _not_deterministic(name, reason)
+
+
+def _not_deterministic(name: str, reason: str) -> BackboneError:
+    return BackboneError(
+        "The backbone is not deterministic, so nothing that is trained on it could be unlearned exactly",
+        got=f"{name}: {reason}",
+        next_step="choose another backbone in lmeraser.toml; nothing was changed",
+    )
 
 
 def draws_random_numbers(backbone: Backbone) -> bool:
@@ -124,6 +138,21 @@ def _difference(backbone: Backbone) -> str | None:
         if not all(torch.equal(a[ours], b[theirs]) for a, b in zip(first, result, strict=True)):
             return f"{what}{_first_layer(backbone, images, batch, places)}"
     return None
+
+
+def _layer_difference(backbone: Backbone, layers: Sequence[str]) -> str | None:
+    """What changes vectors of these layers; None: nothing."""
+    inputs, neighbours = backbone.probe(seed=1), backbone.probe(seed=2)
+    neighbours[0] = inputs[0]
+    with torch.inference_mode():
+        first = backbone.layered(inputs, layers)
+        again = backbone.layered(inputs, layers)
+        beside = backbone.layered(neighbours, layers)
+        turned = backbone.layered(inputs.flip(0), layers)
+    if not first.isfinite().all():
+        return f"vectors of {', '.join(layers)} for noise are not finite numbers"
+    same = torch.equal(first, again) and torch.equal(first[0], beside[0]) and torch.equal(first, turned.flip(0))
+    return None if same else f"vectors of {', '.join(layers)} depend on other records of the pass, or on chance"
 
 
 # --- layers ------------------------------------------------------------------------------------------------

@@ -31,6 +31,7 @@ from lmeraser.core.thread_priority import lower_priority
 from lmeraser.errors import StoppedError
 from lmeraser.models import known_environments
 from lmeraser.models.backbones.activations import activations
+from lmeraser.models.backbones.base import FINAL, chosen_layers
 from lmeraser.models.backbones.determinism_check import require_deterministic
 from lmeraser.models.environment import deterministic, fingerprint
 from lmeraser.models.fingerprint import Fingerprint
@@ -62,7 +63,7 @@ class LocalExecutor:
         self._backbone = backbone if backbone is not None else load_backbone(config)
         self.environment: Fingerprint = fingerprint(self._backbone)
         # Here, because all that trains, unlearns, audits or predicts does it with an executor.
-        require_deterministic(self._backbone, self.environment.digest, config.backbone.name)
+        require_deterministic(self._backbone, self.environment.digest, config.backbone.name, self._layers_below())
         known = known_environments.KnownEnvironment(self.environment, self._backbone.digest)
         known_environments.remember(facts, known)
         self._in_flight = in_flight
@@ -71,6 +72,13 @@ class LocalExecutor:
         self._threads = ThreadPoolExecutor(
             self._workers, initializer=_init_thread, initargs=(config.compute.nice,)
         )
+
+    def _layers_below(self) -> tuple[str, ...]:
+        """The layers below the last one that embeddings are made of."""
+        if not self._config.needs_statistics:
+            return ()
+        names = chosen_layers(self._backbone, self._config.embedding.layers, self._config.backbone.name)
+        return tuple(name for name in names if name != FINAL)
 
     @property
     def fingerprint(self) -> Digest:

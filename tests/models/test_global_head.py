@@ -1,0 +1,20 @@
+"""The global head as the settings say."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lmeraser.config.schema import parse
+from lmeraser.core.lda import solve, solve_cross_validated
+from lmeraser.core.sufficient_statistics import SufficientStatistics, embedding, quantize
+from lmeraser.models.global_head import global_head
+
+
+def test_the_rule_decides_which_penalty_is_used() -> None:
+    vectors = np.random.default_rng(0).standard_normal((30, 1, 6)).astype(np.float32)
+    statistics = SufficientStatistics.zero(7, 3).plus(quantize(embedding(vectors)), [n % 3 for n in range(30)])
+    fixed = parse({"global_head": {"penalty": 2.0}}).global_head
+    chosen = parse({"global_head": {"penalty_rule": "cross_validated"}}).global_head
+    assert np.array_equal(global_head(statistics, fixed)["weight"], solve(statistics, 2.0)["weight"])
+    expected = solve_cross_validated(statistics)["weight"]
+    assert np.array_equal(global_head(statistics, chosen)["weight"], expected)
