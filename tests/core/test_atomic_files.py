@@ -11,7 +11,13 @@ from typing import Any
 
 import pytest
 
-from lmeraser.core.atomic_files import SHARED, storage_errors, write_atomic
+from lmeraser.core.atomic_files import (
+    SHARED,
+    files_without_links,
+    storage_errors,
+    write_all_atomic,
+    write_atomic,
+)
 from lmeraser.errors import StorageError
 
 
@@ -106,3 +112,36 @@ def test_a_folder_that_is_a_file_is_a_storage_error(tmp_path: Path) -> None:
 def test_only_errors_of_the_operating_system_are_translated(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), storage_errors(tmp_path):
         _ = 1 // 0
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 40])
+def test_several_files_are_written_each_as_one(tmp_path: Path, count: int) -> None:
+    files = {tmp_path / f"folder-{n % 2}" / f"{n}.json": b"new" * n for n in range(count)}
+    for path in list(files)[:1]:
+        write_atomic(path, b"old")
+    write_all_atomic(files)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == files
+    assert {path.stat().st_mode & 0o777 for path in files} <= {0o600}
+
+
+@pytest.mark.parametrize("count", [3, 40])
+def test_no_temporary_file_is_left_where_several_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    files = {tmp_path / f"{n}.json": b"new" for n in range(count)}
+    write_atomic(tmp_path / "0.json", b"old")
+    fail_fsync(monkeypatch)
+    with pytest.raises(StorageError):
+        write_all_atomic(files)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"0.json": b"old"}
+
+
+def test_files_are_listed_at_any_depth_and_links_are_refused(tmp_path: Path) -> None:
+    assert list(files_without_links(tmp_path / "missing")) == []
+    for name in ("a", "b/c", "b/d/e"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    assert sorted(files_without_links(tmp_path)) == sorted(str(tmp_path / name) for name in ("a", "b/c", "b/d/e"))
+    (tmp_path / "b" / "link").symlink_to(tmp_path / "a")
+    with pytest.raises(StorageError, match="Symbolic link"):
+        list(files_without_links(tmp_path))

@@ -408,3 +408,21 @@ def test_reading_while_another_thread_writes_raises_no_false_alarm(ledger: Ledge
         done.set()
         writer.join()
     assert sizes == sorted(sizes)
+
+
+def test_events_noted_together_are_the_entries_of_events_noted_one_by_one(tmp_path: Path) -> None:
+    written_files = []
+    for folder, together in (("one", False), ("all", True)):
+        (tmp_path / folder).mkdir()
+        with opened(tmp_path / folder) as ledger:
+            with ledger._database.transaction() as connection:
+                if together:
+                    ledger.note_all(connection, list(EVENTS.values()), now=NOW)
+                    assert ledger.note_all(connection, [], now=NOW) == []
+                else:
+                    for event in EVENTS.values():
+                        ledger.note(connection, event, now=NOW)
+            ledger.flush()
+            assert len(ledger.entries()) == len(EVENTS)
+            written_files.append(ledger.path.read_bytes())
+    assert written_files[0] == written_files[1]

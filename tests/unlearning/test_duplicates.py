@@ -169,7 +169,7 @@ def test_the_residue_of_a_deleted_file_says_who_else_holds_it(eraser: Eraser, tm
 
 def test_the_commands_say_it_and_take_the_option(root: Path, run: Run) -> None:
     said = run("-w", root, "plan", "--id", "digit-0003").out
-    assert "same image" in said
+    assert "same payload" in said
     assert "--with-duplicates" in said
     accepted = run(
         "-w", root, "requests", "accept", "--id", "digit-0003", "--with-duplicates", "--asked-on", "2026-03-01"

@@ -18,8 +18,11 @@ from conftest import DIGIT_CLASSES, DIGIT_COLUMNS, digits, png, tiny_config
 from fake import Fake
 from lmeraser import Columns, Eraser
 from lmeraser.errors import BackboneError, UnknownRecordError
+from lmeraser.evidence import certificate
+from lmeraser.evidence.dsse import PublicKey
 from lmeraser.pipeline.derive import feature_key
 from lmeraser.storage.database import Database
+from lmeraser.unlearning import completion
 from lmeraser.workspace.lock import WriterLock
 
 _WINDOW = 16  # bytes
@@ -361,3 +364,32 @@ def test_a_verb_takes_the_writers_lock_once(
         monkeypatch.setattr(WriterLock, "held", held)
         verb(eraser)
         assert len(commands) == 1
+
+
+@pytest.mark.parametrize("together", [1, 2, 256])
+def test_requests_carried_out_together_have_a_certificate_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, together: int
+) -> None:
+    monkeypatch.setattr(completion, "_TOGETHER", together)
+    eraser = Eraser.create(tmp_path / "w", tiny_config())
+    eraser.session.executors.use(Fake())
+    eraser.add(digits(range(20)), columns=DIGIT_COLUMNS)
+    eraser.train()
+    root, names = eraser.workspace.root, eraser.record_ids()[:5]
+    accepted = [eraser.request(ids=[name]).id for name in names]
+    before = len(eraser.workspace.ledger.entries())
+    report = eraser.unlearn()
+    assert [request.id for request in report.requests] == [request.id for request in eraser.requests()]
+    assert {request.id: request.state for request in report.requests} == dict.fromkeys(accepted, "completed")
+    public = PublicKey.read(root / "signing.pub")
+    ledger = eraser.workspace.ledger.path.read_bytes()
+    for path in report.certificates:
+        data = Path(path).read_bytes()
+        facts = certificate.verify(data, public)
+        certificate.verify_in_ledger(data, facts, ledger)
+        assert Path(path).with_suffix(".txt").is_file()
+    kinds = [entry.kind for entry in eraser.workspace.ledger.entries()[before:]]
+    assert kinds.count("completed") == len(names)
+    assert eraser.check_ledger().sound
+    assert len(eraser.record_ids()) == 15
+    eraser.close()

@@ -11,13 +11,15 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO, Literal
 
 from lmeraser.errors import InputError, StorageError
 
 TEMPORARY = ".tmp-"
+_FLUSHED_AT_ONCE = 16  # files
 PRIVATE = 0o600  # mode of files
 SHARED = 0o644
 _PRIVATE_FOLDER = 0o700
@@ -52,6 +54,53 @@ def write_atomic(path: Path, data: bytes, *, mode: int = PRIVATE) -> None:
             temporary.unlink(missing_ok=True)
             raise
         flush_folder(path.parent)
+
+
+def write_all_atomic(files: Mapping[Path, bytes]) -> None:
+    """Replace several files, each as `write_atomic` does; all are on the disk when this returns.
+
+    Many are flushed by several threads, because a disk flushes many files in little more time than one.
+
+    Args:
+        files: the bytes of each, by its path.
+
+    Raises:
+        StorageError: the operating system refused; some of the files may be replaced already.
+    """
+    temporary: dict[Path, Path] = {}
+    try:
+        for path, data in files.items():
+            with storage_errors(path):
+                make_private_folder(path.parent)
+                handle, name = tempfile.mkstemp(prefix=TEMPORARY, dir=path.parent)
+                temporary[path] = Path(name)
+                with os.fdopen(handle, "wb") as file:
+                    file.write(data)
+        if len(temporary) < _FLUSHED_AT_ONCE:
+            for path, part in temporary.items():
+                with storage_errors(path):
+                    _flush(part)
+        else:
+            with ThreadPoolExecutor(_FLUSHED_AT_ONCE) as threads, storage_errors(next(iter(files)).parent):
+                list(threads.map(_flush, temporary.values()))
+        for path, part in temporary.items():
+            with storage_errors(path):
+                part.replace(path)
+    except BaseException:
+        for part in temporary.values():
+            part.unlink(missing_ok=True)
+        raise
+    for folder in {path.parent for path in files}:
+        with storage_errors(folder):
+            flush_folder(folder)
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def read_file(path: Path) -> bytes:

@@ -78,13 +78,10 @@ class DerivedValues:
                 connection.execute(delete(_features).where(_features.c.number.in_(numbers.values())))
                 connection.execute(insert(_features), rows)
 
-    def feature_key(self, ids: Iterable[str]) -> str | None:
-        """The key under which all of these records have features; None if some have none or another key."""
+    def feature_keys(self, ids: Iterable[str]) -> dict[str, str]:
+        """The key under which each of these records has features; records without any are left out."""
         query = select(records_table.c.id, _features.c.key).join_from(records_table, _features)
-        wanted = set(ids)
-        found = dict(self._index.select_by_id(query, wanted, lambda name, row: (name, row.key)))
-        keys = set(found.values())
-        return keys.pop() if len(keys) == 1 and len(found) == len(wanted) else None
+        return dict(self._index.select_by_id(query, set(ids), lambda name, row: (name, row.key)))
 
     def all_features(self, *, key: str) -> Iterator[tuple[list[int], NDArray[np.float32]]]:
         """All features stored under ``key`` with their records' numbers, in chunks: float32 [n, d]."""
@@ -153,6 +150,10 @@ class DerivedValues:
         """Trie keys, by record number, of the records under one path; faster, because no id is decrypted."""
         query = select(_trie_keys.c.number, _trie_keys.c.place).where(_under(partition, path))
         return dict(self._database.fetch(query, lambda row: (str(row.number), row.place)))
+
+    def numbers(self, ids: Iterable[str]) -> dict[str, int]:
+        """The number of each of these records, as `all_features` returns them."""
+        return dict(self._index.numbers(ids))
 
     def record_numbers(self, ids: Iterable[str]) -> set[str]:
         """Record numbers of these ids, as `trie_keys_by_number` returns them."""

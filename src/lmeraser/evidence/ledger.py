@@ -69,13 +69,20 @@ class Ledger:
             event: what happened.
             now: the time.
         """
+        return self.note_all(connection, [event], now=now)[0]
+
+    def note_all(self, connection: Connection, events: Sequence[Event], *, now: datetime) -> list[Entry]:
+        """Record events one after the other, as `note` does."""
         end = self._end(connection)
-        entry = Entry(end.entries, end.digest, to_text(now), event.kind, event.body())
-        line = entry.line()
-        Entry.parse(line)  # an entry that cannot be read back is not written
-        connection.execute(insert(_outbox).values(position=end.entries, line=line.decode()))
-        self._move_end(connection, _LedgerEnd(end.entries + 1, end.size + len(line), entry.digest))
-        return entry
+        position, digest = end.entries, end.digest
+        entries = list[Entry]()
+        for event in events:
+            entry = Entry(position, digest, to_text(now), event.kind, event.body())
+            Entry.parse(entry.line())  # an entry that cannot be read back is not written
+            entries.append(entry)
+            position, digest = position + 1, entry.digest
+        self.extend(connection, entries)
+        return entries
 
     def extend(self, connection: Connection, entries: Sequence[Entry]) -> None:
         """Take over the entries of a longer copy of this ledger, as if they had been noted here.

@@ -7,6 +7,7 @@ changes. Needs the facts alone; nothing is looked up.
 
 from __future__ import annotations
 
+import functools
 import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -79,6 +80,12 @@ def sections(facts: Mapping[str, Any]) -> Iterator[Section]:
             paragraphs=("Attached by whoever filed the request; their content was not checked here.",),
             items=tuple(f"{receipt['system']}: {receipt['digest']}" for receipt in receipts),
         )
+    if copies := facts.get("copies_outside"):
+        yield Section(
+            "Copies outside",
+            paragraphs=("Exported models with influence of erased records, of this request and of others.",),
+            items=tuple(map(_copy_line, copies)),
+        )
     yield Section("Facts", rows=tuple(_fact_rows(facts)))
     yield Section("How to verify", paragraphs=(_HOW_TO_VERIFY,))
 
@@ -122,6 +129,17 @@ def _request_rows(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "Received", request["received"]
     yield "Due", request["due"]
     yield "Completed", f"{request['completed']}{_days(request)}"
+
+
+def _copy_line(copy: Mapping[str, Any]) -> str:
+    erased, rectified = copy["records_erased"], copy["records_rectified"]
+    parts = [*([f"{erased} erased"] if erased else []), *([f"{rectified} relabelled"] if rectified else [])]
+    told = f"holder told on {copy['told'][:10]}" if copy["told"] else "holder not told yet"
+    end = f"deletion confirmed on {copy['confirmed'][:10]}" if copy["confirmed"] else "deletion not confirmed yet"
+    return (
+        f"{copy['id']}, generation {copy['generation']}, made on {copy['exported'][:10]}: {' and '.join(parts)} "
+        f"since; recalled on {copy['recalled'][:10]}, {told}, {end}"
+    )
 
 
 def _days(request: Mapping[str, Any]) -> str:
@@ -237,5 +255,6 @@ def _audit_line(audit: Mapping[str, Any] | None) -> str:
     return f"{'identical' if audit['identical'] else 'NOT identical'}: {what}{ran_on}"
 
 
-def _wrap(text: str, mark: str = "") -> list[str]:
-    return textwrap.wrap(text, 100, initial_indent="  " + mark, subsequent_indent="  " + " " * len(mark))
+@functools.lru_cache(maxsize=64)  # most sentences are the same in every certificate
+def _wrap(text: str, mark: str = "") -> tuple[str, ...]:
+    return tuple(textwrap.wrap(text, 100, initial_indent="  " + mark, subsequent_indent="  " + " " * len(mark)))

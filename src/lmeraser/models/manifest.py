@@ -156,6 +156,11 @@ class Model(BaseModel):
         return Digest.of(before + b'"clusters":' + json.dumps(clusters, separators=(",", ":")).encode() + after)
 
     @cached_property
+    def settings_digest(self) -> Digest:
+        """Digest of the settings."""
+        return Digest.of_json(self.settings)
+
+    @cached_property
     def stages(self) -> Mapping[str, StageResult]:
         """The results that the model consists of, by the name of their stage, with the checkpoints of clusters."""
         clusters = {f"cluster {cluster.number}": cluster.constituent for cluster in self.clusters}

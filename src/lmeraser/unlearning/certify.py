@@ -11,7 +11,6 @@ from datetime import datetime
 from typing import Any
 
 from lmeraser._version import __version__
-from lmeraser.core.digests import Digest
 from lmeraser.core.time import to_text
 from lmeraser.evidence import certificate
 from lmeraser.evidence.hash_chain import LedgerHead
@@ -31,6 +30,7 @@ def statement(
     now: datetime,
     controller: str | None = None,
     receipts: Sequence[Receipt] = (),
+    copies_outside: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """The facts of a deletion, as JSON values.
 
@@ -44,6 +44,7 @@ def statement(
         now: the time of completion.
         controller: who is responsible for the data, if a setting says so.
         receipts: of other systems, attached to the request.
+        copies_outside: copies of the model with influence of erased records (`copies.recalled_copies`).
     """
     snapshot = request.before
     artifacts_before = set(snapshot.artifacts) if snapshot else set()
@@ -78,7 +79,7 @@ def statement(
             partition_derived_again=partition_changed,
             clusters_tuned_again=len(tuned_again - {"partition", "global head"}),
             global_head_derived_again="global head" in tuned_again,
-            settings=Digest.of_json(model.settings) if model else None,
+            settings=model.settings_digest if model else None,
             backbone=model.backbone if model else None,
             fingerprints=list(model.fingerprints) if model else [],
         ),
@@ -91,11 +92,12 @@ def statement(
         ),
         audit=_audit_facts(audit, model),
         receipts=[certificate.ReceiptFacts(system=each.system, digest=each.digest) for each in receipts],
+        copies_outside=[certificate.CopyFacts.model_validate(copy) for copy in copies_outside],
         ledger=certificate.LedgerFacts(entries=head.entries, digest=head.digest),
         claim=certificate.claim(request.duplicates),
         not_covered=list(certificate.NOT_COVERED),
     )
-    return facts.model_dump(mode="json")
+    return facts.model_dump(mode="json", exclude=set() if copies_outside else {"copies_outside"})
 
 
 def _audit_facts(report: Mapping[str, Any] | None, model: Model | None) -> certificate.AuditFacts | None:

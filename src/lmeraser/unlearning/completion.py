@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lmeraser.core.atomic_files import storage_errors, write_atomic
+from lmeraser.core.atomic_files import storage_errors, write_all_atomic
 from lmeraser.core.digests import Digest
 from lmeraser.evidence.certificate import issue
 from lmeraser.evidence.presentation import render
@@ -20,6 +20,8 @@ from lmeraser.workspace.purge import erase_deleted
 from lmeraser.workspace.requests.state import Request
 from lmeraser.workspace.session import Session
 from lmeraser.workspace.workspace import Workspace
+
+_TOGETHER = 256  # requests that are completed in one transaction, which blocks others that accept some
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,11 @@ def complete_requests(session: Session) -> tuple[Request, ...]:
     """
     requests = session.workspace.requests.all("in_progress")
     audit_report = _audit(session, requests)
-    completed = tuple(_complete(session, request, audit_report) for request in requests)
+    completed = tuple(
+        one
+        for start in range(0, len(requests), _TOGETHER)
+        for one in _complete(session, requests[start : start + _TOGETHER], audit_report)
+    )
     if completed:  # traces of what the requests named went only now
         erase_deleted(session.workspace.database)
     return completed
@@ -79,33 +85,44 @@ def _audit(session: Session, requests: Sequence[Request]) -> dict[str, object] |
     return audit(session, independent=True).to_json()
 
 
-def _complete(session: Session, request: Request, audit_report: dict[str, object] | None) -> Request:
-    """Complete a request with a certificate, or mark it as failed if its audit found a difference."""
+def _complete(
+    session: Session, requests: Sequence[Request], audit_report: dict[str, object] | None
+) -> list[Request]:
+    """Complete requests with certificates, or mark them as failed if their audit found a difference."""
     workspace = session.workspace
     now = workspace.clock()
     if audit_report is not None and not audit_report["identical"]:
-        return workspace.requests.fail(request, "the audit found a difference", now=now)
+        return [workspace.requests.fail(request, "the audit found a difference", now=now) for request in requests]
     model = workspace.generations.current()
     environment = None
     if model is not None:
         executor = session.executors.for_training()
         environment = executor.describe() if model.fingerprints == (executor.fingerprint,) else None
-    facts = statement(
-        request,
-        model,
-        environment=environment,
-        audit=audit_report,
-        head=workspace.ledger.head,
-        rewritten=not workspace.database.compaction_due,
-        now=now,
-        controller=workspace.config.requests.controller or None,
-        receipts=workspace.receipts.of(request.id),
-    )
-    envelope = issue(facts, workspace.signing_key)
-    path = certificate_path(workspace, request)
-    write_atomic(path, envelope.to_bytes())
-    write_atomic(path.with_suffix(".txt"), render(facts).encode())
-    completed = workspace.requests.complete(request, Digest.of(envelope.payload), now=now)
+    head = workspace.ledger.head
+    copies = workspace.exports.recalled(head)
+    rewritten = not workspace.database.compaction_due
+    receipts = workspace.receipts.of_all([request.id for request in requests])
+    certified = list[tuple[Request, Digest]]()
+    files = dict[Path, bytes]()
+    for request in requests:
+        facts = statement(
+            request,
+            model,
+            environment=environment,
+            audit=audit_report,
+            head=head,
+            rewritten=rewritten,
+            now=now,
+            controller=workspace.config.requests.controller or None,
+            receipts=receipts.get(request.id, ()),
+            copies_outside=copies,
+        )
+        envelope = issue(facts, workspace.signing_key)
+        path = certificate_path(workspace, request)
+        files |= {path: envelope.to_bytes(), path.with_suffix(".txt"): render(facts).encode()}
+        certified.append((request, Digest.of(envelope.payload)))
+    write_all_atomic(files)
+    completed = workspace.requests.complete(certified, now=now)
     workspace.ledger.flush()
     return completed
 

@@ -45,18 +45,29 @@ def near_duplicates(workspace: Workspace, deleted: Mapping[K, Iterable[str]]) ->
     if records.count() > workspace.config.requests.near_duplicate_records:
         return {}
     chosen = {each: set(ids) for each, ids in deleted.items()}
-    together = set().union(*chosen.values())
-    by_key: dict[str, dict[K, _Query]] = {}
+    together = sorted(set().union(*chosen.values()))
+    keys = records.derived.feature_keys(together)
+    by_key: dict[str, list[K]] = {}
     for each, ids in chosen.items():
-        key = records.derived.feature_key(ids)
-        if key is not None:
-            vectors = records.derived.features(sorted(ids), key=key)
-            duplicates = set().union(*records.duplicates(ids).values())
-            passed_over = {int(number) for number in records.derived.record_numbers(together | duplicates)}
-            by_key.setdefault(key, {})[each] = _Query(np.stack(list(vectors.values())), passed_over)
+        found = {keys.get(record_id) for record_id in ids}
+        if len(found) == 1 and (key := found.pop()) is not None:
+            by_key.setdefault(key, []).append(each)
+    if not by_key:
+        return {}
+    duplicates = records.duplicates(together)
+    numbers = records.derived.numbers(set(together).union(*duplicates.values()))
+    gone = {numbers[record_id] for record_id in together}
     counts: dict[K, int] = {}
-    for key, queries in by_key.items():
-        counts |= _count(records, queries, key)
+    for key, deletions in by_key.items():
+        vectors = records.derived.features(sorted(set().union(*(chosen[each] for each in deletions))), key=key)
+        queries = {
+            each: _Query(
+                np.stack([vectors[record_id] for record_id in sorted(chosen[each])]),
+                {numbers[other] for record_id in chosen[each] for other in duplicates.get(record_id, ())},
+            )
+            for each in deletions
+        }
+        counts |= _count(records, queries, key, gone)
     return counts
 
 
@@ -74,8 +85,8 @@ def near_held(
     records = workspace.records
     if records.count() > workspace.config.requests.near_duplicate_records:
         return None
-    passed_over = {int(number) for number in records.derived.record_numbers(duplicates)}
-    return _count(records, {None: _Query(images, passed_over)}, key)[None]
+    numbers = set(records.derived.numbers(duplicates).values())
+    return _count(records, {None: _Query(images, numbers)}, key, set())[None]
 
 
 @dataclass(frozen=True)
@@ -86,16 +97,32 @@ class _Query:
     passed_over: set[int]
 
 
-def _count(records: Records, queries: Mapping[K, _Query], key: str) -> dict[K, int]:
-    """How many records are near each query, in one pass over the stored features."""
-    counts = dict.fromkeys(queries, 0)
-    directions = {each: _unit(query.vectors).T for each, query in queries.items()}
+def _count(records: Records, queries: Mapping[K, _Query], key: str, gone: set[int]) -> dict[K, int]:
+    """How many records are near each query, in one pass over the stored features.
+
+    Args:
+        records: of the workspace.
+        queries: what to compare with.
+        key: of the features.
+        gone: numbers of records that count for no query.
+    """
+    counts = np.zeros(len(queries), np.int64)
+    directions = np.concatenate([_unit(query.vectors) for query in queries.values()]).T  # [d, rows of all queries]
+    starts = np.cumsum([0, *(len(query.vectors) for query in queries.values())])[:-1]
     for numbers, vectors in records.derived.all_features(key=key):
-        units = _unit(vectors)
-        for each, query in queries.items():
-            near = (units @ directions[each]).max(axis=1) >= NEAR
-            counts[each] += len({numbers[row] for row in np.flatnonzero(near)} - query.passed_over)
-    return counts
+        kept = [row for row, number in enumerate(numbers) if number not in gone]
+        if not kept:
+            continue
+        row_of = {numbers[row]: position for position, row in enumerate(kept)}
+        near = np.logical_or.reduceat(
+            _unit(vectors[kept]) @ directions >= NEAR, starts, axis=1
+        )  # [records, queries]
+        counts += near.sum(axis=0)
+        for column, query in enumerate(queries.values()):
+            counts[column] -= sum(
+                bool(near[row_of[number], column]) for number in query.passed_over & row_of.keys()
+            )
+    return dict(zip(queries, counts.tolist(), strict=True))
 
 
 def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -126,7 +126,8 @@ def unlearn(
                 connection, to_begin, served, now=now, audit=audit, near_duplicates=near
             )
         completion = update_and_complete(session)
-        requests = tuple(workspace.requests.require(request.id) for request in chosen)
+        now_stored = workspace.requests.by_id(request.id for request in chosen)
+        requests = tuple(now_stored[request.id] for request in chosen)
     completed = [request for request in requests if request.state == "completed"]
     return UnlearnReport(
         selection=selection,
@@ -145,7 +146,8 @@ def _near_duplicates(workspace: Workspace, draft: RequestDraft | None, only: Seq
         return near_duplicates(workspace, {draft.request_id: resolve(workspace.records, draft.selector).ids})
     wanted = {parse_id(name) for name in only}
     pending = [one for one in workspace.requests.all("pending") if not wanted or one.id in wanted]
-    return near_duplicates(workspace, {one.id: workspace.requests.selection(one).ids for one in pending})
+    selections = workspace.requests.selections(pending)
+    return near_duplicates(workspace, {one.id: each.ids for one, each in zip(pending, selections, strict=True)})
 
 
 def _check_backbone(served: Model, session: Session) -> None:

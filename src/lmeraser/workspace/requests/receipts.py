@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import Column, Connection, Integer, String, Table, func, insert, select
 
@@ -70,10 +71,20 @@ class Receipts:
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    def of_all(self, request_ids: Sequence[str]) -> dict[str, list[Receipt]]:
+        """The receipts of each of these requests that has any, in the order in which they were attached."""
+        query = select(_receipts).order_by(_receipts.c.position)
+        found: dict[str, list[Receipt]] = {}
+        for request_id, receipt in self._database.fetch_where_in(
+            query, _receipts.c.request, request_ids, lambda row: (row.request, _receipt(row))
+        ):
+            found.setdefault(request_id, []).append(receipt)
+        return found
+
     def of(self, request_id: str, connection: Connection | None = None) -> list[Receipt]:
         """The receipts of a request, in the order in which they were attached."""
         query = select(_receipts).where(_receipts.c.request == request_id).order_by(_receipts.c.position)
-        return self._database.fetch(query, lambda row: Receipt(row.system, Digest(row.digest)), connection)
+        return self._database.fetch(query, _receipt, connection)
 
     def attach(self, connection: Connection, request: Request, receipts: Sequence[Receipt]) -> None:
         """Attach receipts to a request, in the caller's transaction; those that it has already stay as they are.
@@ -106,3 +117,7 @@ class Receipts:
         ]
         if rows:
             connection.execute(insert(_receipts), rows)
+
+
+def _receipt(row: Any) -> Receipt:
+    return Receipt(row.system, Digest(row.digest))

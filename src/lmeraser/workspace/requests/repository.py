@@ -129,6 +129,11 @@ class Requests:
         with self._database.reading(connection) as inner:
             return [_request(row) for row in inner.execute(query)]
 
+    def by_id(self, ids: Iterable[str]) -> dict[str, Request]:
+        """The requests with these ids, by their ids."""
+        query = select(table)
+        return {one.id: one for one in self._database.fetch_where_in(query, table.c.id, list(ids), _request)}
+
     def get(self, request_id: str, connection: Connection | None = None) -> Request | None:
         """One request, or None."""
         with self._database.reading(connection) as inner:
@@ -276,8 +281,8 @@ class Requests:
         request = self.require(request_id, connection)
         cancelled = self._move(connection, request, "cancelled", now=now, cancel_reason=reason)
         self._forget_names(connection, [request])
-        self._forget_selector(connection, request)
-        self._forget_reference(connection, request)
+        self._forget_selectors(connection, [request])
+        self._forget_references(connection, [request])
         self._ledger.note(connection, RequestCancelled(request=request.id, reason=reason, by=by), now=now)
         return cancelled
 
@@ -364,11 +369,12 @@ class Requests:
             return None
         return self._database.keys.decrypt(row.reference_slot, "reference", row.sealed_reference).decode()
 
-    def _forget_reference(self, connection: Connection, request: Request) -> None:
-        mine = table.c.id == request.id
-        slots = connection.execute(select(table.c.reference_slot).where(mine)).scalars().all()
-        self._database.schedule_erasure(connection, [slot for slot in slots if slot is not None])
-        connection.execute(update(table).where(mine).values(reference_slot=None, sealed_reference=None))
+    def _forget_references(self, connection: Connection, requests: Iterable[Request]) -> None:
+        for chunk in chunked(request.id for request in requests):
+            theirs = table.c.id.in_(chunk)
+            slots = connection.execute(select(table.c.reference_slot).where(theirs)).scalars().all()
+            self._database.schedule_erasure(connection, [slot for slot in slots if slot is not None])
+            connection.execute(update(table).where(theirs).values(reference_slot=None, sealed_reference=None))
 
     def prepare(self, requests: Iterable[Request]) -> None:
         """Compute in advance what `begin` needs for these, so that its transaction blocks others for less time."""
@@ -425,14 +431,28 @@ class Requests:
             self._ledger.note(connection, deleted, now=now)
         return together
 
-    def complete(self, request: Request, certificate: Digest, *, now: datetime) -> Request:
-        """Note that a request is carried out and certified."""
+    def complete(self, certified: Sequence[tuple[Request, Digest]], *, now: datetime) -> list[Request]:
+        """Note that these requests are carried out and certified, in one transaction.
+
+        Args:
+            certified: each request with the digest of its certificate.
+            now: the time.
+
+        Returns:
+            The requests as they are now.
+        """
+        requests = [request for request, _ in certified]
+        completed = [
+            transition(request, "completed", now=now, certificate=certificate, before=None)
+            for request, certificate in certified
+        ]
+        events = [RequestCompleted(request=request.id, certificate=digest) for request, digest in certified]
         with self._database.transaction() as connection:
-            completed = RequestCompleted(request=request.id, certificate=certificate)
-            self._ledger.note(connection, completed, now=now)
-            self._forget_selector(connection, request)
-            self._forget_reference(connection, request)
-            return self._move(connection, request, "completed", now=now, certificate=certificate, before=None)
+            self._ledger.note_all(connection, events, now=now)
+            self._forget_selectors(connection, requests)
+            self._forget_references(connection, requests)
+            self._store(connection, completed)
+        return completed
 
     def fail(self, request: Request, reason: str, *, now: datetime) -> Request:
         """Note that a request was carried out and its audit found a difference."""
@@ -449,8 +469,8 @@ class Requests:
         """
         self._forget_names(connection, [request])
         if not request.open:
-            self._forget_selector(connection, request)
-            self._forget_reference(connection, request)
+            self._forget_selectors(connection, [request])
+            self._forget_references(connection, [request])
             request = replace(request, before=None)
         self._store(connection, [request])
 
@@ -507,9 +527,10 @@ class Requests:
             )
         return request
 
-    def _forget_selector(self, connection: Connection, request: Request) -> None:
-        """Remove the keyed digest of the names, with which guesses could be tested."""
-        connection.execute(update(table).where(table.c.id == request.id).values(selector=_FORGOTTEN))
+    def _forget_selectors(self, connection: Connection, requests: Iterable[Request]) -> None:
+        """Remove the keyed digests of the names, with which guesses could be tested."""
+        for chunk in chunked(request.id for request in requests):
+            connection.execute(update(table).where(table.c.id.in_(chunk)).values(selector=_FORGOTTEN))
         self._database.mark_compaction_due(connection)
 
     def _all_gone(self, names: int, selector: Selector, unknown: Unknown) -> bool:
