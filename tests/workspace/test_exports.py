@@ -16,7 +16,7 @@ from sqlalchemy import text
 from conftest import Run, Template
 from faults import NOW, ORDINARY, REQUEST, name, opened
 from lmeraser import Eraser
-from lmeraser.errors import InputError, LmeraserError, RequestConflictError, StorageError
+from lmeraser.errors import InputError, LmeraserError, RequestConflictError, StorageError, VerificationError
 from lmeraser.evidence.entries import ModelExported, events_of
 from lmeraser.inference.export import folder
 from lmeraser.workspace.backup import backup
@@ -217,3 +217,40 @@ def test_the_ledger_names_the_manifest(eraser: Eraser, tmp_path: Path) -> None:
     assert (event.export, event.manifest) == (made.export, made.manifest)
     with contextlib.suppress(LmeraserError):
         assert json.loads((tmp_path / "out" / "export.json").read_text())["export"] == made.export
+
+
+def test_certificates_tell_of_copies_and_agree_with_the_ledger(eraser: Eraser, tmp_path: Path) -> None:
+    from lmeraser.evidence.certificate import verify, verify_in_ledger
+
+    first = eraser.export(tmp_path / "first")
+    second = eraser.export(tmp_path / "second")
+    key = eraser.workspace.signing_key.public
+
+    def certificate(record: int) -> tuple[dict[str, Any], bytes, str]:
+        (path,) = eraser.unlearn(ids=[name(record)]).certificates
+        data = Path(path).read_bytes()
+        return verify(data, key), data, Path(path).with_suffix(".txt").read_text()
+
+    facts, data, rendered = certificate(4)
+    assert [(copy["id"], copy["records_erased"], copy["confirmed"]) for copy in facts["copies_outside"]] == [
+        (first.export, 1, None),
+        (second.export, 1, None),
+    ]
+    assert "deletion not confirmed yet" in rendered
+    eraser.tell_export(first.export)
+    eraser.confirm_export(first.export)
+    later, later_data, rendered = certificate(5)
+    assert [(copy["records_erased"], copy["confirmed"]) for copy in later["copies_outside"]] == [
+        (1, "2026-01-31T12:00:00Z"),
+        (2, None),
+    ]
+    assert f"{first.export}, generation 0, made on 2026-01-31: 1 erased since; recalled on" in " ".join(
+        rendered.split()
+    )
+    assert "deletion confirmed on 2026-01-31" in " ".join(rendered.split())
+    ledger = (eraser.workspace.root / "ledger").read_bytes()
+    for told, signed in ((facts, data), (later, later_data)):
+        verify_in_ledger(signed, told, ledger)
+    lied = {**later, "copies_outside": later["copies_outside"][:1]}
+    with pytest.raises(VerificationError, match="contradicts the ledger"):
+        verify_in_ledger(later_data, lied, ledger)

@@ -27,6 +27,7 @@ from pydantic import BaseModel, ConfigDict
 from lmeraser.core.digests import Digest, canonical_json, parse_json
 from lmeraser.errors import VerificationError
 from lmeraser.evidence import in_toto
+from lmeraser.evidence.copies import copies_outside, recalled_copies
 from lmeraser.evidence.dsse import Envelope, PublicKey, SigningKey
 from lmeraser.evidence.entries import (
     GenerationPublished,
@@ -184,6 +185,23 @@ class ReceiptFacts(_Part):
     digest: Digest
 
 
+class CopyFacts(_Part):
+    """A copy of the model outside of the workspace, which holds or held the influence of erased records.
+
+    ``recalled`` is when the first of these records was erased, ``told`` when the holder was last told, and
+    ``confirmed`` when the holder confirmed that the copy is deleted.
+    """
+
+    id: str
+    generation: int
+    exported: str
+    records_erased: int
+    records_rectified: int
+    recalled: str
+    told: str | None
+    confirmed: str | None
+
+
 class AuditFacts1(_Part):
     """The outcome of the audit that the request asked for, in format 1."""
 
@@ -248,6 +266,7 @@ class Statement(_Statement):
     purged: PurgeFacts
     audit: AuditFacts | None
     receipts: list[ReceiptFacts]
+    copies_outside: list[CopyFacts] = []  # left out where there are none
 
 
 def claim(duplicates: int | None) -> str:
@@ -405,7 +424,11 @@ def verify_in_ledger(
             got=f"no entry for certificate {payload_digest.short} of request {completion.request}",
             next_step="ask the operator for the current certificate and ledger",
         )
-    if contradictions := _contradictions_with_ledger(facts, envelope.key_id, entries[: head.entries]):
+    before = entries[: head.entries]
+    contradictions = _contradictions_with_ledger(facts, envelope.key_id, before)
+    if facts.get("copies_outside", []) != recalled_copies(copies_outside(before)):
+        contradictions.append("its entries tell otherwise of copies outside")
+    if contradictions:
         raise _contradicted("Certificate contradicts the ledger", contradictions)
     return entries
 

@@ -161,6 +161,24 @@ def copies_outside(entries: Iterable[Entry]) -> list[OutsideCopy]:
     return [copy.result() for copy in followed.values()]
 
 
+def recalled_copies(copies: Iterable[OutsideCopy]) -> list[dict[str, object]]:
+    """The copies that hold or held the influence of erased records, as certificates list them: JSON values."""
+    return [
+        {
+            "id": copy.id,
+            "generation": copy.generation,
+            "exported": copy.exported,
+            "records_erased": copy.records_erased,
+            "records_rectified": copy.records_rectified,
+            "recalled": copy.since,
+            "told": copy.told,
+            "confirmed": copy.confirmed,
+        }
+        for copy in copies
+        if copy.outdated
+    ]
+
+
 def copy_differences(entries: Sequence[Entry], held: Iterable[str]) -> list[str]:
     """Differences between the ledger and the copies that the workspace knows of, one line each.
 

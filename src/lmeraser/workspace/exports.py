@@ -19,7 +19,7 @@ from sqlalchemy import Column, Connection, Integer, String, Table, insert, selec
 
 from lmeraser.core.time import from_text, to_text
 from lmeraser.errors import InputError
-from lmeraser.evidence.copies import OutsideCopy, copies_outside
+from lmeraser.evidence.copies import OutsideCopy, copies_outside, recalled_copies
 from lmeraser.evidence.entries import ExportConfirmed, ExportRecalled, ModelExported, events_of
 from lmeraser.evidence.hash_chain import Entry, LedgerHead
 from lmeraser.evidence.ledger import Ledger
@@ -127,6 +127,16 @@ class Exports:
         """All copies with their holders."""
         holders = self._database.read_consistently(self._holders)
         return [HeldCopy(copy, holders.get(copy.id, Holder())) for copy in self.copies()]
+
+    def recalled(self, head: LedgerHead) -> list[dict[str, object]]:
+        """The copies with influence of erased records, as certificates list them.
+
+        Args:
+            head: of the ledger; what its later entries tell is left out.
+        """
+        if not self.ids():
+            return []
+        return recalled_copies(copies_outside(self._ledger.entries()[: head.entries]))
 
     def require(self, export: str) -> HeldCopy:
         """One copy.

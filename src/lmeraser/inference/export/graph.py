@@ -129,7 +129,7 @@ class Inputs(nn.Module, ABC):
             return self.backbone.features(inputs)
         every = self.backbone.layered(inputs, below)
         lengths = [self.backbone.feature_dim, *(self.backbone.layers[name] for name in below)]
-        parts = dict(zip([FINAL, *below], every.split(lengths, dim=1), strict=True))
+        parts = dict(zip([FINAL, *below], torch.split(every, lengths, dim=1), strict=True))
         return torch.cat([unit_rms(parts[name]) for name in self._names], dim=1)
 
 
