@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import logging
 import re
@@ -151,12 +153,13 @@ PAGES = {
     "/ui/requests": {"read", "admin"},
     "/ui/requests/ID": {"read", "request", "admin"},
     "/ui/file": {"request", "admin"},
+    "/ui/people": {"find", "admin"},
     "/ui/model": {"read", "admin"},
     "/ui/ledger": {"read", "admin"},
 }
 
 
-@pytest.mark.parametrize("scope", SCOPES := ("read", "request", "admin"))
+@pytest.mark.parametrize("scope", SCOPES := ("read", "request", "find", "admin"))
 def test_every_page_for_every_scope(api: Running, scope: str) -> None:
     filed = request_id(browser(api).file(ids=PLAIN))
     one = browser(api, scope)
@@ -167,8 +170,9 @@ def test_every_page_for_every_scope(api: Running, scope: str) -> None:
         links = {a["href"] for a in Tags(page.text).all("a")}
         shown = {p for p in PAGES if p in links}
         assert shown == {p for p in PAGES if scope in PAGES[p] and "ID" not in p}
-    assert ("Cancel this request" in one.get(f"/ui/requests/{filed}").text) == (scope != "read")
-    assert one.get("/").url.path == ("/ui/file" if scope == "request" else "/ui/requests")
+    assert ("Cancel this request" in one.get(f"/ui/requests/{filed}").text) == (scope in ("request", "admin"))
+    first = {"request": "/ui/file", "find": "/ui/people"}.get(scope, "/ui/requests")
+    assert one.get("/").url.path == first
 
 
 def test_nobody_sees_anything_without_logging_in(api: Running) -> None:
@@ -419,6 +423,77 @@ def test_a_form_that_was_filled_in_wrongly(api: Running, fields: dict[str, str])
     assert api.service.eraser.requests() == []
 
 
+def test_a_request_has_a_reference_an_extension_and_a_time_to_take_back(
+    api: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = api.service.config.model_copy(update={"grace_period": 7200.0})
+    monkeypatch.setattr(api.service, "config", config)
+    one = browser(api)
+    plan = one.plan(ids=PLAIN, reference="ticket <4711>")
+    assert "Can be taken backfor 2 h" in Tags(plan.text).words
+    page = one.send("/ui/file", plan, ids=PLAIN)
+    words = Tags(page.text).words
+    assert "ticket <4711>" in words
+    assert "filed by admin" in words
+    (countdown,) = [span for span in Tags(page.text).all("span") if span.get("id") == "countdown"]
+    assert 7100 < int(countdown["data-seconds"]) <= 7200
+    extended = one.send(f"{page.url.path}/extend", page, reason="number")
+    assert "there are many requests" in Tags(extended.text).words
+    assert one.send(f"{page.url.path}/extend", page, reason="number").status_code == 409
+    started = one.send(f"{page.url.path}/start", page)
+    assert "countdown" not in started.text
+    found = one.send("/ui/requests", one.get("/ui/requests"), words="TICKET")
+    assert request_id(page) in found.text
+    cancelled = one.send(f"{page.url.path}/cancel", page, reason="withdrawn")
+    assert "the person withdrew it" in Tags(cancelled.text).words
+    assert "4711" not in cancelled.text
+    (request,) = api.service.workspace.requests.all()
+    assert (request.filed_by is not None, request.cancel_reason) == (True, "withdrawn")
+    assert one.send(f"{page.url.path}/start", page).status_code == 409
+
+
+def test_people_are_found_in_the_body_of_a_form_and_filed_from_there(api: Running) -> None:
+    records = api.service.workspace.records
+    respell(records, PLAIN, subject="J\u00f6rg")
+    one = browser(api)
+    empty = one.get("/ui/people")
+    found = one.send("/ui/people", empty, name=" J\u00f6rg", kind="subject")
+    assert PLAIN in Tags(found.text).words
+    missed = one.send("/ui/people", empty, name="jorg", kind="subject")
+    assert "These names look alike" in missed.text
+    assert "J\u00f6rg" in Tags(missed.text).words
+    form = one.send("/ui/file/change", found, subjects="J\u00f6rg")
+    assert "J\u00f6rg" in Tags(form.text).words
+    listed = one.send("/ui/people/list", empty, words="JORG")
+    assert "People: 1" in Tags(listed.text).words
+    hostile_name = one.send("/ui/people", empty, name=PERSON, kind="subject")
+    assert not Tags(hostile_name.text).all("img")
+    (payload,) = records.payloads([PLAIN])
+    assert one.send("/ui/people/record", found, record_id=PLAIN).content == payload
+    finder = browser(api, "find")
+    assert "download" not in finder.send("/ui/people", finder.get("/ui/people"), name=PLAIN, kind="id").text
+    assert finder.send("/ui/people/record", found, record_id=PLAIN).status_code == 403
+
+
+def test_lists_have_views_and_exports(api: Running) -> None:
+    for number in (5, 6, 7):
+        api.file(f"digit-{number:04d}")
+    one = browser(api, "read")
+    assert "Open requests: 3" in Tags(one.get("/ui/requests?view=open").text).words
+    for query in ("view=late&law=gdpr", "view=all&order=changed&page=99", "view=week&law=other&order=received"):
+        assert one.get(f"/ui/requests?{query}").status_code == 200
+    assert one.get("/ui/requests?view=nothing").status_code == 400
+    rows = list(csv.DictReader(io.StringIO(one.get("/ui/requests.csv?view=open").text)))
+    assert [row["state"] for row in rows] == ["pending"] * 3
+    assert len(one.get("/ui/requests.json").json()) == 3
+    ledger = one.get("/ui/ledger?kind=request")
+    assert "Entries: 3" in Tags(ledger.text).words
+    assert "Entries: 1" in Tags(one.get(f"/ui/ledger?request={rows[0]['id'][:13]}").text).words
+    entries = one.get("/ui/ledger.json").json()
+    assert [entry["position"] for entry in entries] == list(range(6))
+    assert len(list(csv.DictReader(io.StringIO(one.get("/ui/ledger.csv").text)))) == 6
+
+
 def test_who_may_not_list_requests_finds_one_by_its_id(api: Running) -> None:
     one = browser(api, "request")
     filed = request_id(one.file(ids=PLAIN))
@@ -467,8 +542,8 @@ def test_late_requests_are_marked_in_words(api: Running, monkeypatch: pytest.Mon
     later = api.service.workspace.clock() + timedelta(days=60)
     monkeypatch.setattr(api.service.workspace, "clock", lambda: later)
     page = one.get("/ui/requests")
-    assert "overdue by" in Tags(page.text).words
-    assert 'class="late"' in page.text
+    assert "late by 31 days" in Tags(page.text).words or "late by 30 days" in Tags(page.text).words
+    assert 'class="past"' in page.text
 
 
 @pytest.mark.parametrize("kind", KINDS, indirect=True, scope="module")

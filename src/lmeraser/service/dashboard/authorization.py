@@ -37,6 +37,16 @@ class User:
         return self.key.may(["read"])
 
     @property
+    def can_find(self) -> bool:
+        """Whether the user may find out what is held of a person."""
+        return self.key.may(["find"])
+
+    @property
+    def can_see_records(self) -> bool:
+        """Whether the user may see what is in a record."""
+        return self.key.may(["records"])
+
+    @property
     def can_request(self) -> bool:
         """Whether the user may file and cancel requests."""
         return self.key.may(["request"])

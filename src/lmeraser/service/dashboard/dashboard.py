@@ -11,7 +11,15 @@ from __future__ import annotations
 from fastapi import APIRouter, FastAPI
 from starlette.responses import RedirectResponse, Response
 
-from lmeraser.service.dashboard import exports_page, filing, ledger_page, login, model_page, request_pages
+from lmeraser.service.dashboard import (
+    exports_page,
+    filing,
+    ledger_page,
+    login,
+    model_page,
+    people_pages,
+    request_pages,
+)
 from lmeraser.service.dashboard.pages import HOME, PageRoute
 from lmeraser.service.dashboard.sessions import Sessions
 from lmeraser.service.problems import Problem
@@ -22,7 +30,7 @@ router = APIRouter(route_class=PageRoute, include_in_schema=False)
 def add_dashboard(app: FastAPI) -> None:
     """Add the pages to a service's application."""
     app.state.sessions = Sessions()
-    for module in (login, request_pages, filing, model_page, exports_page, ledger_page):
+    for module in (login, request_pages, filing, people_pages, model_page, exports_page, ledger_page):
         app.include_router(module.router)
     app.include_router(router)
 

@@ -16,26 +16,27 @@ from fastapi import Request as Call
 from pydantic import UUID4, ValidationError
 from starlette.responses import RedirectResponse, Response
 
+from lmeraser.core.console import format_duration
 from lmeraser.core.time import to_text
 from lmeraser.data.name_lookup import NearMiss
 from lmeraser.errors import InputError, NoModelError, UnknownRecordError
 from lmeraser.service.bodies import check_identity_count
 from lmeraser.service.dashboard.authorization import User, check_csrf_token, require_scope
 from lmeraser.service.dashboard.pages import HOME, PageRoute, render, time_left
+from lmeraser.service.dashboard.request_pages import REGULATIONS
 from lmeraser.service.opendsr_requests import ErasureRequest
 from lmeraser.service.problems import Problem, invalid
 from lmeraser.service.routes import erasure
 from lmeraser.service.routes.planning import plan_deletion
 from lmeraser.service.service import Service, service_of
 from lmeraser.unlearning.plan import Plan
-from lmeraser.workspace.requests.draft import Selector
+from lmeraser.workspace.requests.draft import LONGEST_REFERENCE, Selector
 from lmeraser.workspace.requests.selection import near_misses
 from lmeraser.workspace.requests.state import Regulation, parse_id, urgency
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
 RequestUser = Annotated[User, Depends(require_scope("request"))]
-REGULATIONS = {"gdpr": "GDPR", "ccpa": "CCPA", "other": "another one, or none"}
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,9 @@ class RequestForm:
         regulation: under which the request is made.
         asked: the day on which the subject made the request; '' for today.
         audit: whether to audit the model.
-        with_duplicates: whether to delete the other records with the same image, too.
+        with_duplicates: whether to delete the other records with the same payload, too.
+        reference: the desk's own name for the request.
+        now: whether to carry it out without the grace period.
     """
 
     subjects: str = ""
@@ -57,6 +60,8 @@ class RequestForm:
     asked: str = ""
     audit: bool = False
     with_duplicates: bool = False
+    reference: str = ""
+    now: bool = False
 
     def to_request(self, request_id: str, now: datetime, service: Service) -> ErasureRequest:
         """The request in the format of the API.
@@ -79,7 +84,14 @@ class RequestForm:
             "subject_request_type": "erasure",
             "submitted_time": to_text(self._submitted(now)),
             "subject_identities": identities,
-            "extensions": {"lmeraser": {"audit": self.audit, "with_duplicates": self.with_duplicates}},
+            "extensions": {
+                "lmeraser": {
+                    "audit": self.audit,
+                    "with_duplicates": self.with_duplicates,
+                    "reference": self.reference.strip() or None,
+                    "now": self.now,
+                }
+            },
         }
         try:
             request = ErasureRequest.model_validate(values)
@@ -105,9 +117,11 @@ def read_form(
     asked: Annotated[str, Form(max_length=20)] = "",
     audit: Annotated[bool, Form()] = False,
     with_duplicates: Annotated[bool, Form()] = False,
+    reference: Annotated[str, Form(max_length=LONGEST_REFERENCE)] = "",
+    now: Annotated[bool, Form()] = False,
 ) -> RequestForm:
     """A dependency: the submitted form."""
-    return RequestForm(subjects, ids, regulation, asked, audit, with_duplicates)
+    return RequestForm(subjects, ids, regulation, asked, audit, with_duplicates, reference, now)
 
 
 SubmittedForm = Annotated[RequestForm, Depends(read_form)]
@@ -153,6 +167,7 @@ def plan(call: Call, user: RequestUser, form: SubmittedForm) -> Response:
         time_text=time_left(to_text(due), now)[1],
         request_id=request_id,
         regulations=REGULATIONS,
+        grace=format_duration(0 if form.now else int(service.config.grace_period)),
     )
 
 

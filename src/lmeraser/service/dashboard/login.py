@@ -27,17 +27,20 @@ from lmeraser.service.dashboard.pages import (
 )
 from lmeraser.service.problems import Problem
 from lmeraser.service.service import service_of
+from lmeraser.workspace.api_keys import Scope
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
 _UNKNOWN_KEY = "This API key is not valid or was revoked"
-_INSUFFICIENT_SCOPE = "This API key is for predictions only; these pages need the scope read, request or admin"
+_PAGE_SCOPES: tuple[Scope, ...] = ("read", "request", "find")
+_INSUFFICIENT_SCOPE = "This API key opens no page; pages need the scope read, request, find or admin"
 
 
 @router.get(HOME)
-def redirect_to_first_page(user: Annotated[User, Depends(require_scope("read", "request"))]) -> Response:
+def redirect_to_first_page(user: Annotated[User, Depends(require_scope(*_PAGE_SCOPES))]) -> Response:
     """Redirect to the first page that the user may see."""
-    return RedirectResponse(f"{HOME}/requests" if user.can_read else f"{HOME}/file", 303)
+    first = "requests" if user.can_read else "file" if user.can_request else "people"
+    return RedirectResponse(f"{HOME}/{first}", 303)
 
 
 @router.get(LOGIN)
@@ -55,7 +58,7 @@ def login(request: Request, key: Annotated[str, Form(max_length=200)] = "") -> R
         service.rate_limiter.take(client_address(request))
         return _render_form(request, _UNKNOWN_KEY)
     service.rate_limiter.take(api_key.id)
-    if not api_key.may(["read", "request"]):
+    if not api_key.may(_PAGE_SCOPES):
         return _render_form(request, _INSUFFICIENT_SCOPE)
     if (anonymous := session_of(request)) is not None:
         sessions_of(request).end(anonymous)

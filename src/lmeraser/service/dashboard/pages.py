@@ -188,6 +188,8 @@ def _templates() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["time"] = format_time
+    environment.filters["day"] = lambda text: from_text(text).strftime("%Y-%m-%d")
+    environment.filters["duration"] = lambda seconds: format_duration(int(seconds))
     environment.filters["short"] = lambda digest: str(digest).removeprefix("sha256:")[:12]
     environment.globals["home"] = HOME
     return environment

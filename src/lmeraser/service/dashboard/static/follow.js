@@ -39,6 +39,24 @@ function showProgress(progress) {
   }
 }
 
+// The grace period: counts down to the second; the text that the server sent stands until then.
+function countDown() {
+  const shown = document.getElementById("countdown");
+  if (shown === null) {
+    return;
+  }
+  const ends = Date.now() + 1000 * Number(shown.dataset.seconds);
+  const timer = setInterval(() => {
+    const left = Math.max(0, Math.round((ends - Date.now()) / 1000));
+    const parts = [Math.floor(left / 3600), Math.floor(left / 60) % 60, left % 60];
+    shown.textContent = parts.map((part) => String(part).padStart(2, "0")).join(":");
+    if (left === 0 || !shown.isConnected) {
+      clearInterval(timer);
+    }
+  }, 1000);
+}
+countDown();
+
 const source = new EventSource(content.dataset.events);
 source.addEventListener("progress", (event) => showProgress(JSON.parse(event.data)));
 source.addEventListener("status", async (event) => {

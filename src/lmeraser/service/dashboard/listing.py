@@ -1,0 +1,104 @@
+"""Lists on the pages: which requests belong to a view, in which order, and one page of them; rows as CSV.
+
+Pure functions. Names and references are searched for in bodies of forms only (`request_pages`), so nothing here
+ends up in an address but words of fixed lists and numbers.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Generic, Literal, TypeVar
+
+from lmeraser.core.time import from_text
+from lmeraser.workspace.requests.state import Request
+
+T = TypeVar("T")
+
+View = Literal["open", "week", "late", "done", "all"]
+Order = Literal["due", "received", "changed"]
+PAGE_SIZE = 50
+_WEEK = timedelta(days=7)
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+@dataclass(frozen=True)
+class Page(Generic[T]):
+    """One page of a list.
+
+    Attributes:
+        lines: on this page.
+        number: of the page, from 1.
+        pages: how many there are.
+        total: lines on all pages.
+    """
+
+    lines: Sequence[T]
+    number: int
+    pages: int
+    total: int
+
+    @classmethod
+    def of(cls, lines: Sequence[T], number: int, size: int = PAGE_SIZE) -> Page[T]:
+        """A page of these lines; beyond the last one, the last one."""
+        pages = max(1, math.ceil(len(lines) / size))
+        number = min(max(1, number), pages)
+        return cls(lines[(number - 1) * size : number * size], number, pages, len(lines))
+
+
+def belongs(request: Request, view: View, now: datetime) -> bool:
+    """Whether a request belongs to a view: open, due within a week, late, done (completed), or all."""
+    if view == "week":
+        return request.open and not request.late(now) and from_text(request.due) - now <= _WEEK
+    tests: dict[View, Callable[[], bool]] = {
+        "open": lambda: request.open,
+        "late": lambda: request.open and request.late(now),
+        "done": lambda: request.state == "completed",
+        "all": lambda: True,
+    }
+    return tests[view]()
+
+
+def count_views(requests: Sequence[Request], now: datetime) -> dict[str, int]:
+    """How many requests belong to each view of the first screen."""
+    views: tuple[View, ...] = ("open", "week", "late", "done")
+    return {view: sum(belongs(request, view, now) for request in requests) for view in views}
+
+
+def choose(requests: Sequence[Request], view: View, law: str, order: Order, now: datetime) -> list[Request]:
+    """The requests of a view under a law ('' for any): earliest due first, or latest received or changed first."""
+    chosen = [one for one in requests if belongs(one, view, now) and law in ("", one.regulation)]
+    return sorted(chosen, key=lambda one: (getattr(one, order), one.id), reverse=order != "due")
+
+
+def timeliness(request: Request, now: datetime) -> str:
+    """Whether it is in time, in words: how many days are left, or how many it is late."""
+    late = request.days_late(now)
+    if late is None:
+        return "cancelled"
+    if late:
+        return f"late by {late} day{'' if late == 1 else 's'}"
+    if not request.open:
+        return "in time"
+    days = (from_text(request.due) - now) // timedelta(days=1)
+    return f"{days} day{'' if days == 1 else 's'} left" if days else "due within a day"
+
+
+def as_csv(rows: Sequence[dict[str, Any]]) -> str:
+    """Rows of plain values as CSV with a header; a spreadsheet takes no cell for a formula."""
+    if not rows:
+        return ""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\r\n")
+    writer.writerow(rows[0])
+    writer.writerows([_cell(value) for value in row.values()] for row in rows)
+    return text.getvalue()
+
+
+def _cell(value: Any) -> str:
+    text = "" if value is None else " ".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
+    return f"'{text}" if text.startswith(_FORMULA) else text
