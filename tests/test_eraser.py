@@ -56,6 +56,8 @@ def test_an_image_that_does_not_decode_is_named(eraser: Eraser, tmp_path: Path) 
 
 def test_evaluation_with_the_linear_classifier_beside_it(eraser: Eraser) -> None:
     report = eraser.evaluate(digits(range(100, 140)), columns=DIGIT_COLUMNS)
+    assert report.embedding_accuracy is None  # the features of the clean view are the embedding
+    assert 0 <= report.calibration_error <= 1
     assert report.images == 40
     assert report.linear_accuracy is not None
     assert 0.2 < report.linear_accuracy <= 1

@@ -602,13 +602,14 @@ class Eraser:
         split: str | None = None,
         columns: Columns | None = None,
         linear: bool = True,
+        on_embedding: bool = True,
     ) -> EvaluationReport:
-        """Accuracy on labelled images, beside that of a linear classifier. See `evaluate.evaluate`."""
+        """Accuracy on labelled images, beside that of linear classifiers. See `evaluate.evaluate`."""
         from lmeraser.data.sources import open_source
         from lmeraser.inference.evaluate import evaluate
 
         opened = open_source(source, split=split, columns=columns, payloads=self.payload_format)
-        return evaluate(self.session, opened, linear=linear)
+        return evaluate(self.session, opened, linear=linear, on_embedding=on_embedding)
 
     def predictor(self) -> Predictor:
         """The served model in memory; it does not follow later generations.

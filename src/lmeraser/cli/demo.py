@@ -196,7 +196,7 @@ def _run_mode(eraser: Eraser, preset: PresetName, private: Rows, held_out: Rows)
     eraser.train()
     train_seconds = time.perf_counter() - started
     first = eraser.status()
-    evaluation = eraser.evaluate(held_out, columns=_COLUMNS)
+    evaluation = eraser.evaluate(held_out, columns=_COLUMNS, on_embedding=False)
     sampled, ordinary = _split_by_sample(eraser)
     batch = _batch(ordinary, sampled)
     batches = {"ordinary": ordinary[:1], "sampled": sampled[:1], f"{len(batch)} at once": batch}

@@ -2,8 +2,8 @@
 
 The linear classifier (scikit-learn's logistic regression on the backbone's features, each scaled to root mean
 square 1, fitted on all retained records, its regularisation chosen on a fifth of them) is what a user would choose
-instead; it has no cheap exact unlearning. It is fitted for the comparison and discarded. Evaluation images are
-read, never stored.
+instead; it has no cheap exact unlearning. Where heads see an embedding of several views or layers, a second one is
+fitted on that. Both are fitted for the comparison and discarded. Evaluation images are read, never stored.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from lmeraser.config.schema import Config
+from lmeraser.config.schema import Config, EmbeddingConfig
 from lmeraser.core.progress import Progress, silent, track
-from lmeraser.core.sufficient_statistics import unit_rms
+from lmeraser.core.sufficient_statistics import dequantize, stack_quantized, unit_rms
 from lmeraser.data.records import Records
 from lmeraser.data.sources import Example, Source, check_row, row_chunks
 from lmeraser.errors import InputError, SourceError
@@ -28,6 +28,7 @@ from lmeraser.pipeline.executors.base import Executor
 from lmeraser.workspace.session import Session
 
 _REGULARISATION = (0.003, 0.01, 0.03, 0.1)  # scikit-learn's C; from 280 to 5,000 records the best lay in here
+_BINS = 15  # of confidences
 _MIN_RECORDS = 10  # with fewer, fitting is not worthwhile
 
 
@@ -49,6 +50,10 @@ class EvaluationReport:
         accuracy: share of images whose most probable class is the label.
         linear_accuracy: the same for a linear classifier on the same features; None if it was not requested or
             there are fewer than two classes or ten retained records.
+        embedding_accuracy: the same for a linear classifier on the embedding that heads see; None where there is
+            no such embedding, or it is the features.
+        calibration_error: expected calibration error of the probabilities, in 15 bins of equal width (Guo et al.,
+            2017).
         part_accuracy: of the constituents alone and of the global head alone, where the model has both.
         per_class: accuracy on each class that occurs.
         clusters: of the model.
@@ -59,6 +64,8 @@ class EvaluationReport:
     images: int
     accuracy: float
     linear_accuracy: float | None
+    embedding_accuracy: float | None
+    calibration_error: float
     part_accuracy: Mapping[str, float]
     per_class: tuple[ClassAccuracy, ...]
     clusters: int
@@ -72,10 +79,17 @@ class EvaluationReport:
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """The data that the linear classifier is fitted on: features float32 [n, d] and labels int64 [n]."""
+    """The data that linear classifiers are fitted on.
+
+    Attributes:
+        features: of the clean view, float32 [n, d].
+        labels: class indices, int64 [n].
+        embeddings: what heads without a prompt see, float32 [n, width]; None where that is compared with nothing.
+    """
 
     features: NDArray[np.float32]
     labels: NDArray[np.int64]
+    embeddings: NDArray[np.float32] | None = None
 
 
 def training_set(records: Records, config: Config, executor: Executor, progress: Progress = silent) -> TrainingSet:
@@ -96,13 +110,31 @@ def training_set(records: Records, config: Config, executor: Executor, progress:
     return TrainingSet(np.stack([known[record_id] for record_id in ids]), labels)
 
 
-def evaluate(session: Session, source: Source, *, linear: bool = True) -> EvaluationReport:
+def embeddings_in_use(records: Records, model: Model) -> NDArray[np.float32] | None:
+    """Embeddings of all records, float32 [n, width], in the order of their ids; None: there is nothing to compare.
+
+    Embeddings of the clean view's features alone are not compared with those features.
+    """
+    config = model.config()
+    plain = EmbeddingConfig(views=(config.clean_view,))
+    ids = [record.id for record in records.index()]
+    if model.embedding_key is None or config.embedding == plain:
+        return None
+    if not set(ids) <= records.statistics.ids(key=model.embedding_key):
+        return None
+    return dequantize(stack_quantized(records.statistics.quantized_embeddings(ids)))[:, :-1]
+
+
+def evaluate(
+    session: Session, source: Source, *, linear: bool = True, on_embedding: bool = True
+) -> EvaluationReport:
     """Accuracy of the served model on labelled images, beside that of a linear classifier.
 
     Args:
         session: the workspace, and what predicts.
         source: labelled images.
-        linear: also fit the linear classifier, on the retained records.
+        linear: also fit linear classifiers, on the retained records.
+        on_embedding: one of them on the embedding in use, which is wider and takes longer.
 
     Raises:
         NoModelError: there is nothing to predict with.
@@ -113,7 +145,9 @@ def evaluate(session: Session, source: Source, *, linear: bool = True) -> Evalua
 
     def records() -> TrainingSet:
         executor = session.executors.for_model(model)
-        return training_set(session.workspace.records, model.config(), executor, session.progress)
+        own = session.workspace.records
+        found = training_set(own, model.config(), executor, session.progress)
+        return replace(found, embeddings=embeddings_in_use(own, model)) if on_embedding else found
 
     return evaluate_predictor(
         predictor, source, compared_with=records if linear else None, progress=session.progress
@@ -167,18 +201,26 @@ def evaluate_predictor(
         raise InputError("No images to evaluate", got=f"{source.name} is empty", next_step="give another source")
     truth = np.array(labels)
     linear = None
+    on_embedding = None
     if compared_with is not None:
         progress("fitting the linear classifier", 0, None)
+        training = compared_with()
         features = np.concatenate([batch.features for batch in batches])
-        linear = linear_accuracy_of(compared_with(), features, truth)
-    report = _report(truth, batches, linear, predictor.model)
+        linear = linear_accuracy_of(training, features, truth)
+        vectors = [batch.embeddings for batch in batches if batch.embeddings is not None]
+        if training.embeddings is not None and vectors:
+            progress("fitting the linear classifier on the embedding", 0, None)
+            own = replace(training, features=training.embeddings)
+            on_embedding = linear_accuracy_of(own, np.concatenate(vectors), truth)
+    report = _report(truth, batches, (linear, on_embedding), predictor.model)
     return replace(report, passed_over=dict(source.passed_over))
 
 
 def _report(
-    truth: NDArray[np.int64], batches: Sequence[Batch], linear: float | None, model: Model
+    truth: NDArray[np.int64], batches: Sequence[Batch], linear: tuple[float | None, float | None], model: Model
 ) -> EvaluationReport:
-    right = truth == np.concatenate([batch.probabilities.argmax(axis=1) for batch in batches])
+    probabilities = np.concatenate([batch.probabilities for batch in batches])
+    right = truth == probabilities.argmax(axis=1)
     parts = {
         name: float((truth == np.concatenate([batch.parts[name].argmax(axis=1) for batch in batches])).mean())
         for name in batches[0].parts
@@ -190,12 +232,28 @@ def _report(
     return EvaluationReport(
         images=len(truth),
         accuracy=float(right.mean()),
-        linear_accuracy=linear,
+        linear_accuracy=linear[0],
+        embedding_accuracy=linear[1],
+        calibration_error=calibration_error(probabilities, truth),
         part_accuracy=parts if len(parts) > 1 else {},
         per_class=per_class,
         clusters=len(model.clusters),
         expected_share=model.expected_share,
     )
+
+
+def calibration_error(probabilities: NDArray[np.float32], truth: NDArray[np.int64]) -> float:
+    """Expected calibration error: how far the most probable class's probability is from how often it is right.
+
+    Args:
+        probabilities: float32 [n, classes].
+        truth: classes, int64 [n].
+    """
+    confidence = probabilities.max(axis=1).astype(np.float64)
+    right = (probabilities.argmax(axis=1) == truth).astype(np.float64)
+    bins = np.minimum((confidence * _BINS).astype(np.int64), _BINS - 1)
+    gaps = np.bincount(bins, weights=confidence - right, minlength=_BINS)
+    return float(np.abs(gaps).sum() / len(truth))
 
 
 def linear_accuracy_of(

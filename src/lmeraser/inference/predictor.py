@@ -77,6 +77,7 @@ class Batch:
     Attributes:
         probabilities: float32 [n, classes].
         features: of the clean views, float32 [n, d].
+        embeddings: what heads without a prompt see, float32 [n, width]; None where the model has no such head.
         clusters: numbers of the clusters that answered, int64 [n, votes], -1 where there are fewer.
         rerouted: whether other clusters would have answered without the quarantine, bool [n].
         parts: probabilities of the constituents alone and of the global head alone, where the model has them.
@@ -84,6 +85,7 @@ class Batch:
 
     probabilities: NDArray[np.float32]
     features: NDArray[np.float32]
+    embeddings: NDArray[np.float32] | None
     clusters: NDArray[np.int64]
     rerouted: NDArray[np.bool_]
     parts: Mapping[str, NDArray[np.float32]]
@@ -93,6 +95,7 @@ class Batch:
         return Batch(
             probabilities=self.probabilities[order],
             features=self.features[order],
+            embeddings=None if self.embeddings is None else self.embeddings[order],
             clusters=self.clusters[order],
             rerouted=self.rerouted[order],
             parts={name: part[order] for name, part in self.parts.items()},
@@ -265,7 +268,7 @@ class Predictor:
             served = self._served_numbers[self._route_served(clean, raw)]
             pairs = zip(clusters.tolist(), served.tolist(), strict=True)
             rerouted = np.array([{*one} - {-1} != {*other} - {-1} for one, other in pairs], dtype=np.bool_)
-        return Batch(self._mix(parts), clean, clusters, rerouted, parts)
+        return Batch(self._mix(parts), clean, embeddings, clusters, rerouted, parts)
 
     def _parts(self, queries: QueryBatch, positions: NDArray[np.int64]) -> dict[str, NDArray[np.float32]]:
         """Probabilities of each part of the model.
@@ -300,9 +303,11 @@ def _concatenated(batches: Sequence[Batch]) -> Batch:
         np.pad(batch.clusters, ((0, 0), (0, votes - batch.clusters.shape[1])), constant_values=-1)
         for batch in batches
     ]
+    embeddings = [batch.embeddings for batch in batches if batch.embeddings is not None]
     return Batch(
         probabilities=np.concatenate([batch.probabilities for batch in batches]),
         features=np.concatenate([batch.features for batch in batches]),
+        embeddings=np.concatenate(embeddings) if embeddings else None,
         clusters=np.concatenate(clusters),
         rerouted=np.concatenate([batch.rerouted for batch in batches]),
         parts={name: np.concatenate([batch.parts[name] for batch in batches]) for name in batches[0].parts},

@@ -98,13 +98,13 @@ def evaluate(
     split: Split = None,
     image_column: ImageColumn = "image",
     label_column: LabelColumn = "label",
-    linear: Annotated[bool, typer.Option(help="Compare with a linear classifier.")] = True,
+    linear: Annotated[bool, typer.Option(help="Compare with linear classifiers.")] = True,
     executor: ExecutorName = None,
     address: Address = None,
     processes: Processes = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure accuracy on labelled images, and that of a linear classifier on the same features."""
+    """Measure accuracy on labelled images, and that of linear classifiers on features and embedding."""
     from lmeraser.core.console import print_facts, print_rows
     from lmeraser.data.folders import describe_passed_over
     from lmeraser.inference.summary import save_summary
@@ -126,7 +126,11 @@ def evaluate(
     facts = {"images": report.images, "clusters": report.clusters, "accuracy": report.accuracy}
     facts |= {f"  of the {name.replace('_', ' ')} alone": share for name, share in report.part_accuracy.items()}
     facts["expected share tuned again by a request"] = report.expected_share
-    print_facts("accuracy", {**facts, "linear classifier, same features": report.linear_accuracy})
+    facts["expected calibration error"] = report.calibration_error
+    facts["linear classifier, same features"] = report.linear_accuracy
+    if report.embedding_accuracy is not None:
+        facts["linear classifier, same embedding"] = report.embedding_accuracy
+    print_facts("accuracy", facts)
 
 
 def audit(
