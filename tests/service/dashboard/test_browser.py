@@ -13,6 +13,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -29,6 +30,7 @@ from lmeraser.service.service import Service
 from serving import Process, copied, prepared
 
 CHROMIUM = os.environ.get("LMERASER_CHROMIUM") or shutil.which("chromium")
+AXE = os.environ.get("LMERASER_AXE")  # axe.min.js of axe-core (npm), for accessibility
 PATIENCE = 120_000.0  # milliseconds; a limit against hanging, not a measurement
 
 expect.set_options(timeout=PATIENCE)
@@ -210,7 +212,7 @@ def test_a_request_by_keyboard_alone(browser: Browser, site: Watched) -> None:
     tab_to(page, "File a request")
     page.keyboard.press("Enter")
     page.wait_for_url("**/ui/file")
-    tab_to(page, "People")
+    tab_to(page, "People, one per line")
     page.keyboard.type("w1")
     tab_to(page, "GDPR")
     page.keyboard.press("ArrowRight")
@@ -251,7 +253,7 @@ def test_text_can_be_read_in_both_schemes_and_on_a_narrow_screen(
     context = browser.new_context(color_scheme=scheme, viewport={"width": 360, "height": 640})  # type: ignore[arg-type]
     page = site.follow(context.new_page())
     log_in(page, site)
-    for path in ("requests", "file", "model", "ledger"):
+    for path in ("requests", "file", "people", "model", "exports", "ledger"):
         page.goto(f"{site.url}/ui/{path}")
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), (
             f"{path} is wider than the screen"
@@ -259,6 +261,80 @@ def test_text_can_be_read_in_both_schemes_and_on_a_narrow_screen(
         for ratio, what in page.evaluate(_CONTRASTS):
             assert ratio >= 7, f"{path}: {what} has a contrast of {ratio:.1f}"
     context.close()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("site", ["here"], indirect=True)
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390)])
+def test_a_day_at_the_desk(browser: Browser, site: Watched, tmp_path: Path, scheme: str, width: int) -> None:
+    today = datetime.now(UTC)
+    with Eraser(site.root) as eraser:
+        ids = eraser.record_ids()[-12:]
+        held = len(eraser.requests())
+        for number in range(200):
+            asked = today - timedelta(days=number % 45)
+            eraser.request(ids=[ids[number % 8]], asked=asked, regulation="gdpr", reference=f"ticket {number}")
+        before = {request.id for request in eraser.requests()}
+    context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 800})  # type: ignore[arg-type]
+    page = site.follow(context.new_page())
+    log_in(page, site)
+    sound(page, "requests")
+    page.get_by_role("link", name="late").first.click()
+    expect(page.get_by_role("heading", name="Late requests")).to_be_visible()
+    page.get_by_label("Reference, or beginning").fill("TICKET 199")
+    page.get_by_role("button", name="Search").click()
+    expect(page.get_by_role("heading", name="Found: 1")).to_be_visible()
+    page.goto(f"{site.url}/ui/requests?view=open")
+    page.get_by_role("link", name="Next").click()
+    expect(page.get_by_text("page 2 of")).to_be_visible()
+    sound(page, "the second page of requests")
+    page.get_by_role("link", name="People", exact=True).click()
+    page.get_by_role("radio", name="a record").check()
+    page.get_by_label("Name of a person").fill(ids[-1].upper())
+    page.get_by_role("button", name="Find").click()
+    sound(page, "near misses")
+    page.get_by_role("button", name=ids[-1], exact=True).click()
+    sound(page, "what is held")
+    page.get_by_role("button", name="File a deletion request").click()
+    page.get_by_label("Your reference").fill("ticket of the day")
+    sound(page, "the form")
+    page.get_by_role("button", name="Show the plan").click()
+    sound(page, "the plan")
+    page.get_by_role("button", name="File the request").click()
+    expect(page.locator("#request .state")).to_contain_text("pending")
+    expect(page.get_by_text("ticket of the day")).to_be_visible()
+    page.get_by_text("More time for the answer").click()
+    page.get_by_role("button", name="Extend it").click()
+    expect(page.get_by_text("extended on")).to_be_visible()
+    sound(page, "a pending request")
+    page.get_by_role("button", name="Cancel this request").click()
+    expect(page.locator("#request .state")).to_contain_text("cancelled")
+    with Eraser(site.root) as eraser:
+        for request in eraser.requests():
+            if request.id in before and request.state == "pending":
+                eraser.cancel(request.id)
+        assert len(eraser.requests()) == held + 201
+    page.get_by_role("link", name="Ledger").click()
+    sound(page, "the ledger")
+    page.get_by_label("Show").select_option("extended")
+    page.get_by_role("button", name="Apply").click()
+    expect(page.get_by_role("heading", name="Entries: ")).to_be_visible()
+    with page.expect_download() as downloading:
+        page.get_by_role("link", name="CSV").click()
+    downloading.value.save_as(tmp_path / "ledger.csv")
+    assert len((tmp_path / "ledger.csv").read_text().splitlines()) > 400
+    context.close()
+
+
+def sound(page: Page, what: str) -> None:
+    """Nothing is wider than the screen, and axe-core, where LMERASER_AXE says where it is, finds no violation."""
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{what} is wider than the screen"
+    for ratio, text in page.evaluate(_CONTRASTS):
+        assert ratio >= 7, f"{what}: {text} has a contrast of {ratio:.1f}"
+    if AXE is not None:
+        page.evaluate(Path(AXE).read_text())
+        found = page.evaluate("axe.run().then((result) => result.violations)")
+        assert not found, (what, [(one["id"], [node["html"] for node in one["nodes"]]) for one in found])
 
 
 # Contrast of each text with the ground it stands on (WCAG 2.2, definition of contrast ratio).
