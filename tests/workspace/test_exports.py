@@ -47,7 +47,7 @@ def test_a_deletion_recalls_the_copies_of_before_and_a_confirmation_closes_one(
     first = eraser.export(tmp_path / "first", holder_contact=CONTACT)
     second = eraser.export(tmp_path / "second")
     assert states(eraser) == [("clear", 0), ("clear", 0)]
-    eraser.workspace.clock = lambda: NOW + timedelta(days=1)  # type: ignore[misc]
+    eraser.workspace.clock = lambda: NOW + timedelta(days=1)
     eraser.unlearn(ids=[name(ORDINARY), name(0)])
     third = eraser.export(tmp_path / "third")
     assert states(eraser) == [("recalled", 2), ("recalled", 2), ("clear", 0)]
@@ -75,9 +75,9 @@ def test_what_cannot_be_told_or_confirmed_says_why(eraser: Eraser, tmp_path: Pat
         eraser.confirm_export(REQUEST)
     with pytest.raises(InputError, match="not a UUID"):
         eraser.confirm_export("nonsense")
-    for holder in ({"holder_contact": ""}, {"holder_contact": "two\nlines"}, {"holder_contact": "x" * 1001}):
+    for contact in ("", "two\nlines", "x" * 1001):
         with pytest.raises(InputError, match="one line"):
-            eraser.export(tmp_path / "other", **holder)
+            eraser.export(tmp_path / "other", holder_contact=contact)
     with pytest.raises(InputError, match="may not be called"):
         eraser.export(tmp_path / "other", holder_url="https://elsewhere.example/")
     assert len(eraser.exports()) == 1
