@@ -326,6 +326,31 @@ def test_a_day_at_the_desk(browser: Browser, site: Watched, tmp_path: Path, sche
     context.close()
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("site", ["here"], indirect=True)
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390)])
+def test_a_copy_is_recalled_and_its_deletion_confirmed(
+    browser: Browser, site: Watched, tmp_path: Path, scheme: str, width: int
+) -> None:
+    with Eraser(site.root) as eraser:
+        for request in eraser.requests():  # of other tests
+            if request.state == "pending":
+                eraser.cancel(request.id)
+        made = eraser.export(tmp_path / "out", holder_contact="model desk of the other house, " + "long " * 12)
+        eraser.unlearn(ids=[eraser.record_ids()[0]])
+    context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 800})  # type: ignore[arg-type]
+    page = site.follow(context.new_page())
+    log_in(page, site)
+    page.get_by_role("link", name="Copies").click()
+    expect(page.get_by_role("heading", name="Copies outside")).to_be_visible()
+    sound(page, "the copies")
+    page.get_by_role("button", name=f"Confirm that copy {made.export[:8]} is deleted").click()
+    row = page.get_by_role("row").filter(has_text=made.export[:8])
+    expect(row).to_contain_text("deleted, confirmed on")
+    sound(page, "a confirmed copy")
+    context.close()
+
+
 def sound(page: Page, what: str) -> None:
     """Nothing is wider than the screen, and axe-core, where LMERASER_AXE says where it is, finds no violation."""
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{what} is wider than the screen"
