@@ -13,7 +13,6 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from sklearn import config_context
 from sklearn.base import clone
 from sklearn.covariance import oas
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
@@ -29,6 +28,7 @@ from lmeraser import LmeraserError
 from lmeraser.core.sufficient_statistics import dequantize, quantize, unit_rms_at_any_size
 from lmeraser.errors import InputError, NoModelError, UnknownRecordError
 from lmeraser.sklearn import ExactUnlearningClassifier, NoRecordsError, NotTaughtError, VectorError
+from sklearn import config_context
 
 Vectors = NDArray[np.float64]
 
@@ -163,7 +163,7 @@ def test_predictions_depend_neither_on_the_history_nor_on_other_rows_nor_on_thre
 
 def test_many_more_vectors_than_are_quantized_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = parameters_of(taught())
-    monkeypatch.setattr("lmeraser.sklearn._AT_ONCE", 3)
+    monkeypatch.setattr("lmeraser.sklearn.quantization.AT_ONCE", 3)
     again = taught()
     assert parameters_of(again) == expected
     again.forget(ids=names(range(8)))

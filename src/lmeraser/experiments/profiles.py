@@ -163,7 +163,7 @@ PROFILES: dict[str, Profile] = {
         _SMALL,
         name="text",
         data_sets=("banking77", "clinc150", "tv_dialogue"),
-        backbones={**_SMALL.backbones, "text": (_texts(2000, 1000, 5, (1, 2, 5)),)},
+        backbones={**_SMALL.backbones, "text": (_texts(1000, 1000, 3, (1, 2, 3)),)},
         clusters=20,
         sample_size=500,
         cluster_counts=(10, 20, 50),

@@ -1,75 +1,35 @@
-"""Exact unlearning as a scikit-learn classifier, in memory, for arrays of vectors such as embeddings.
-
-    from lmeraser.sklearn import ExactUnlearningClassifier
-
-    classifier = ExactUnlearningClassifier().fit(X, y, ids=ids, subjects=subjects)
-    classifier.forget(ids=["ticket 17"], subjects=["customer 4"])
+"""Exact unlearning as a scikit-learn classifier, in memory, for vectors, texts or images.
 
 The model is linear discriminant analysis, solved from integer sums of quantized vectors (`core.lda`,
 `core.sufficient_statistics`). After any sequence of `fit`, `partial_fit`, `forget` and `partial_unfit` the
 parameters are, byte for byte, those of one `fit` on the records that are left, in any order.
 
-What a record is made of that can be forgotten:
-
-* taught with an id or a subject: its quantized vector and label are kept, and subtracted when it is named;
-* taught without either: only a keyed digest of its quantized vector is kept. It can be subtracted by whoever has
-  the vector (`partial_unfit`); the digest is how a vector that was never taught is recognised and refused.
-
-There is no workspace here, hence no ledger, no certificate, no encryption and no list of what was deleted. Must
-not import torch: a vector needs no backbone.
+There is no workspace here, hence no ledger, no certificate, no encryption and no list of what was deleted. Imports
+torch only where a backbone is named: a vector needs none.
 """
 
 from __future__ import annotations
 
 import copy
-import hashlib
-import math
-import secrets
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator
 from contextlib import contextmanager
-from numbers import Real
-from typing import Any, NamedTuple, Self
+from typing import Any, Self, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.exceptions import NotFittedError
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d, validate_data
 
 from lmeraser.core.lda import scores, solve_shrunk
-from lmeraser.core.sufficient_statistics import (
-    LARGEST_ENTRY,
-    SCALE,
-    QuantizedEmbeddings,
-    SufficientStatistics,
-    quantize,
-    stack_quantized,
-    unit_rms_at_any_size,
-)
-from lmeraser.data.canonical_names import canonical_name, is_missing
-from lmeraser.errors import InputError, NoModelError, UnknownRecordError, listing
+from lmeraser.core.sufficient_statistics import QuantizedEmbeddings
+from lmeraser.sklearn.errors import NoRecordsError, VectorError
+from lmeraser.sklearn.identifiers import Label, Names, labels_of
+from lmeraser.sklearn.payloads import Embedder, embedder, rows_of
+from lmeraser.sklearn.quantization import Vectors, quantized, same_scale, scale_of, shrinkage_of
+from lmeraser.sklearn.taught import ClassSums, TaughtRecords
 
-__all__ = ["ExactUnlearningClassifier", "NoRecordsError", "NotTaughtError", "VectorError"]
-
-_AT_ONCE = 4096  # vectors that are quantized or scored together: bounds the memory, changes no result
-
-Label = bool | int | float | str
-Vectors = NDArray[np.floating]  # [n, d], float32 or float64
-Names = Iterable[object]
-
-
-class VectorError(InputError, ValueError):
-    """Parameters, ids, subjects, labels or vectors that cannot be used; a `ValueError`, as in scikit-learn."""
-
-
-class NotTaughtError(UnknownRecordError, ValueError):
-    """Ids, subjects or vectors that were not taught, or are forgotten already; all of them are listed."""
-
-
-class NoRecordsError(NoModelError, NotFittedError):  # type: ignore[misc]  # scikit-learn is untyped
-    """Nothing is left to predict with, or the records were left out of a pickle."""
+Inputs = Vectors | QuantizedEmbeddings
 
 
 class ExactUnlearningClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn is untyped
@@ -86,6 +46,10 @@ class ExactUnlearningClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
             refused with a number.
         pickle_records: whether a pickle holds what `forget`, `partial_fit` and `partial_unfit` need. Without it, a
             pickle only holds the parameters and predicts.
+        backbone: name of a frozen network, as of the setting ``backbone.name``, for instance "all-MiniLM-L6-v2":
+            records are then texts or images instead of vectors. Their vectors are those of workspaces with the
+            preset `instant`, without a random layer; ``scale`` has to be "rms".
+        modality: "text" or "image": what the backbone takes, where its name does not tell.
 
     Attributes:
         classes_: labels that have records, sorted; with ``classes`` given to `partial_fit`, these.
@@ -102,18 +66,22 @@ class ExactUnlearningClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
         shrinkage: float | str = "oas",
         scale: float | str | ArrayLike = "rms",
         pickle_records: bool = False,
+        backbone: str | None = None,
+        modality: str | None = None,
     ) -> None:
         self.shrinkage = shrinkage
         self.scale = scale
         self.pickle_records = pickle_records
+        self.backbone = backbone
+        self.modality = modality
 
     # --- learning ---------------------------------------------------------------------------------------------
 
-    def fit(self, X: ArrayLike, y: ArrayLike, ids: Names | None = None, subjects: Names | None = None) -> Self:
+    def fit(self, X: Any, y: ArrayLike, ids: Names | None = None, subjects: Names | None = None) -> Self:
         """Learn these records and no others.
 
         Args:
-            X: vectors, [n, d]; finite.
+            X: vectors, [n, d], finite; with a backbone, a list of texts or images.
             y: labels, [n].
             ids: a name for each record, by which it can be forgotten: texts or whole numbers, no two alike.
             subjects: whom each record is about; None for a record that is about nobody.
@@ -123,13 +91,14 @@ class ExactUnlearningClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
         """
         with self._all_or_nothing():
             vectors, labels = self._checked(X, y, reset=True)
-            memory = _Memory(vectors.shape[1], _scale_of(self.scale, vectors.shape[1]))
+            width = self._width(vectors)
+            memory = TaughtRecords(width, scale_of(self.scale, width), self._made_by())
             self._teach(memory, vectors, labels, ids, subjects)
         return self
 
     def partial_fit(
         self,
-        X: ArrayLike,
+        X: Any,
         y: ArrayLike,
         classes: ArrayLike | None = None,
         ids: Names | None = None,
@@ -138,7 +107,7 @@ class ExactUnlearningClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
         """Learn these records in addition to those that are there.
 
         Args:
-            X: vectors, [n, d]; finite.
+            X: vectors, [n, d], finite; with a backbone, a list of texts or images.
             y: labels, [n].
             classes: the list of all classes, which is fixed from then on. Not needed: without it, classes come and
                 go with their records.
@@ -152,16 +121,23 @@ class ExactUnlearningClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
         with self._all_or_nothing():
             memory = self._memory_of("partial_fit", fitted=False)
             vectors, labels = self._checked(X, y, reset=memory is None)
-            scale = _scale_of(self.scale, vectors.shape[1])
+            width = self._width(vectors)
+            scale = scale_of(self.scale, width)
             if memory is None:
-                memory = _Memory(vectors.shape[1], scale)
-            elif not _same_scale(memory.scale, scale):
+                memory = TaughtRecords(width, scale, self._made_by())
+            elif memory.made_by != self._made_by():
+                raise VectorError(
+                    "The backbone has changed since the first records were taught",
+                    got=repr(self.backbone),
+                    next_step="set it back, or fit all records again",
+                )
+            elif not same_scale(memory.scale, scale):
                 raise VectorError(
                     "The scale has changed since the first records were taught",
                     got=repr(self.scale),
                     next_step="set it back, or fit all records again",
                 )
-            memory.declare(None if classes is None else _labels_of(np.asarray(classes)))
+            memory.declare(None if classes is None else labels_of(np.asarray(classes)))
             self._teach(memory, vectors, labels, ids, subjects)
         return self
 
@@ -187,7 +163,7 @@ class ExactUnlearningClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
             memory.drop(keys)
         return self
 
-    def partial_unfit(self, X: ArrayLike, y: ArrayLike) -> Self:
+    def partial_unfit(self, X: Any, y: ArrayLike) -> Self:
         """Take out records whose vectors the caller has kept: the reverse of `partial_fit`.
 
         Records without names are taken out first, then those that have an id or a subject.
@@ -205,7 +181,7 @@ class ExactUnlearningClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
         memory = self._memory_of("partial_unfit")
         assert memory is not None
         vectors, labels = self._checked(X, y, reset=False)
-        records = list(memory.records(vectors, labels))
+        records = list(memory.records(self._parts(vectors, memory.scale), labels))
         unnamed, keys = memory.found(records)
         self._publish(memory, memory.without(records))
         memory.drop(keys)
@@ -214,18 +190,18 @@ class ExactUnlearningClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
 
     # --- predicting -------------------------------------------------------------------------------------------
 
-    def decision_function(self, X: ArrayLike) -> NDArray[np.float64]:
+    def decision_function(self, X: Any) -> NDArray[np.float64]:
         """Scores of classes, float64 [n, classes]; for two classes that of the second against the first, [n].
 
         A row's result depends neither on the other rows nor on the number of threads.
         """
         self._check_fitted()
-        vectors = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
-        parts = [scores(self.coef_, self.intercept_, part) for part in _quantized(vectors, self._scale)]
+        vectors = self._vectors(X, reset=False)
+        parts = [scores(self.coef_, self.intercept_, part) for part in self._parts(vectors, self._scale)]
         found: NDArray[np.float64] = np.concatenate(parts)
         return found[:, 0] if len(self.coef_) == 1 else found
 
-    def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
+    def predict_proba(self, X: Any) -> NDArray[np.float64]:
         """Probabilities of `classes_`, float64 [n, classes]."""
         from scipy.special import expit, softmax
 
@@ -239,7 +215,7 @@ class ExactUnlearningClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
             shares = softmax(found, axis=1)
         return shares
 
-    def predict(self, X: ArrayLike) -> NDArray[Any]:
+    def predict(self, X: Any) -> NDArray[Any]:
         """The most probable class of each vector, [n]."""
         found = self.decision_function(X)
         if len(self.classes_) == 1:
@@ -253,6 +229,13 @@ class ExactUnlearningClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
         return hasattr(self, "coef_")
 
     # --- copies -----------------------------------------------------------------------------------------------
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        if self.backbone is not None:
+            tags.input_tags.two_d_array = False
+            tags.input_tags.string = True
+        return tags
 
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = super().__getstate__()
@@ -275,18 +258,56 @@ class ExactUnlearningClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
             raise NoRecordsError("Every record is forgotten", next_step="teach other records")
         check_is_fitted(self)
 
-    def _checked(self, X: ArrayLike, y: ArrayLike, reset: bool) -> tuple[Vectors, list[Label]]:
-        vectors, labels = validate_data(self, X, y, reset=reset, dtype=[np.float64, np.float32])
+    def _checked(self, X: Any, y: ArrayLike, reset: bool) -> tuple[Inputs, list[Label]]:
+        vectors: Inputs
+        if self.backbone is None:
+            vectors, labels = validate_data(self, X, y, reset=reset, dtype=[np.float64, np.float32])
+        else:
+            rows = rows_of(X)
+            labels = column_or_1d(y, warn=True)
+            check_consistent_length(rows, labels)
+            vectors = self._vectors(rows, reset=reset)
         check_classification_targets(labels)
-        return vectors, _labels_of(labels)
+        return vectors, labels_of(labels)
 
-    def _memory_of(self, method: str, fitted: bool = True) -> _Memory | None:
+    def _vectors(self, X: Any, reset: bool) -> Inputs:
+        """Vectors as they are given, float [n, d]; of texts and images quantized embeddings, int16 [n, d + 1]."""
+        vectors: Inputs
+        if self.backbone is None:
+            vectors = validate_data(self, X, reset=reset, dtype=[np.float64, np.float32])
+            return vectors
+        if scale_of(self.scale, 1) is not None:
+            raise VectorError(
+                "The vectors of a backbone have a scale of their own", got=repr(self.scale), next_step='set "rms"'
+            )
+        return self._embedding()(X)
+
+    def _embedding(self) -> Embedder:
+        """What makes vectors of texts or images."""
+        assert self.backbone is not None
+        return embedder(self.backbone, self.modality)
+
+    def _made_by(self) -> str | None:
+        """What has made the vectors; None: whoever gave them."""
+        return None if self.backbone is None else str(self._embedding().digest)
+
+    def _width(self, vectors: Inputs) -> int:
+        """Length of a vector."""
+        return int(vectors.shape[1]) - (0 if self.backbone is None else 1)
+
+    def _parts(self, vectors: Inputs, scale: NDArray[np.float64] | None) -> Iterator[QuantizedEmbeddings]:
+        """Quantized vectors, int16 [some, d + 1] at a time."""
+        if self.backbone is None:
+            return quantized(cast("Vectors", vectors), scale)
+        return iter([cast("QuantizedEmbeddings", vectors)])
+
+    def _memory_of(self, method: str, fitted: bool = True) -> TaughtRecords | None:
         """The records, which a method needs; None if there are none yet and ``fitted`` does not ask for any."""
         if "_memory" not in self.__dict__:
             if fitted:
                 check_is_fitted(self)  # raises: whatever was fitted has a memory
             return None
-        memory: _Memory | None = self._memory
+        memory: TaughtRecords | None = self._memory
         if memory is None:
             raise NoRecordsError(
                 "The records were left out of the pickle that this classifier comes from",
@@ -297,21 +318,21 @@ class ExactUnlearningClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
 
     def _teach(
         self,
-        memory: _Memory,
-        vectors: Vectors,
+        memory: TaughtRecords,
+        vectors: Inputs,
         labels: list[Label],
         ids: Names | None,
         subjects: Names | None,
     ) -> None:
         names = memory.names_for(len(vectors), ids, subjects)
         memory.check_labels(labels)
-        records = list(memory.records(vectors, labels, names))
+        records = list(memory.records(self._parts(vectors, memory.scale), labels, names))
         self._publish(memory, memory.including(records))
         memory.add(records)
 
-    def _publish(self, memory: _Memory, changed: _Sums) -> None:
+    def _publish(self, memory: TaughtRecords, changed: ClassSums) -> None:
         """Solve the model of changed sums, then show it, or nothing if no record is left."""
-        shrinkage = _shrinkage_of(self.shrinkage)
+        shrinkage = shrinkage_of(self.shrinkage)
         counts = np.array(changed.statistics.records_by_class, np.int64)
         fitted: dict[str, Any] = {}
         if counts.any():
@@ -334,7 +355,7 @@ class ExactUnlearningClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
     def _all_or_nothing(self) -> Iterator[None]:
         """Undo what a call that is refused has set, such as the number of columns."""
         before = dict(self.__dict__)
-        memory: _Memory | None = before.get("_memory")
+        memory: TaughtRecords | None = before.get("_memory")
         declared = memory.declared if memory else None
         try:
             yield
@@ -344,352 +365,3 @@ class ExactUnlearningClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
             if memory:
                 memory.declared = declared
             raise
-
-
-class _Record(NamedTuple):
-    """One taught record.
-
-    Attributes:
-        label: its class.
-        vector: its quantized vector as bytes.
-        key: its id, or a number if it only has a subject; None if it has neither.
-        subject: whom it is about.
-    """
-
-    label: Label
-    vector: bytes
-    key: str | int | None = None
-    subject: str | None = None
-
-
-class _Sums(NamedTuple):
-    """Sufficient statistics, and the labels of their classes in order."""
-
-    statistics: SufficientStatistics
-    labels: list[Label]
-
-
-class _Memory:
-    """What was taught and is not forgotten.
-
-    Attributes:
-        scale: None for "rms", or what vectors are divided by.
-        sums: of all records.
-        declared: all classes, if a list of them was given.
-        named: records with an id or a subject, by key.
-        unnamed: how often each other record was taught, by label and keyed digest.
-    """
-
-    def __init__(self, width: int, scale: NDArray[np.float64] | None) -> None:
-        self.scale = scale
-        self.sums = _Sums(SufficientStatistics.zero(width + 1, 0), [])
-        self.declared: tuple[Label, ...] | None = None
-        self.named: dict[str | int, _Record] = {}
-        self.unnamed: Counter[tuple[Label, bytes]] = Counter()
-        self._next_key = 0
-        self._secret = secrets.token_bytes(32)
-
-    # --- what is taught ---------------------------------------------------------------------------------------
-
-    def declare(self, classes: list[Label] | None) -> None:
-        """Fix the list of classes; nothing if none is given."""
-        if classes is None:
-            return
-        declared = tuple(sorted(set(classes)))
-        if self.declared not in (None, declared):
-            raise VectorError(
-                "Classes differ from those given before",
-                got=f"{list(declared)} (before: {list(self.declared or ())})",
-                next_step="give the same list, or none",
-            )
-        if missing := sorted(set(self.sums.labels) - set(declared), key=str):
-            raise VectorError(
-                "Classes that have records are missing from the list of classes",
-                got=listing([repr(label) for label in missing]),
-                next_step="add them to the list, or forget their records first",
-            )
-        self.declared = declared
-
-    def check_labels(self, labels: Sequence[Label]) -> None:
-        """Refuse labels of another type than those that are there, or not in the list of classes."""
-        known = self.declared or self.sums.labels
-        if known and type(known[0]) is not type(labels[0]):
-            raise VectorError(
-                "Labels of another type than those before",
-                got=f"{type(labels[0]).__name__} (before: {type(known[0]).__name__})",
-                next_step="convert them",
-            )
-        if self.declared and (others := sorted(set(labels) - set(self.declared))):
-            raise VectorError(
-                "Labels that are not in the list of classes",
-                got=listing([repr(other) for other in others]),
-                next_step="correct the labels, or fit all records again with a longer list",
-            )
-
-    def names_for(
-        self, count: int, ids: Names | None, subjects: Names | None
-    ) -> list[tuple[str | int | None, str | None]]:
-        """Key and subject of each of ``count`` new records; raises `VectorError` with all faults of the names."""
-        faults: list[str] = []
-        keys: list[str | int | None] = [None] * count
-        about: list[str | None] = [None] * count
-        if subjects is not None:
-            cells = _per_row(subjects, count, "Subjects")
-            about = [
-                None if is_missing(cell) else _name(cell, f"subject of row {row}", faults) for row, cell in cells
-            ]
-            keys = [None if name is None else self._next_key + row for row, name in enumerate(about)]
-        if ids is not None:
-            seen: set[str] = set()
-            for row, cell in _per_row(ids, count, "Ids"):
-                name = keys[row] = _name(cell, f"id of row {row}", faults)
-                if name is None:
-                    continue
-                if name in seen:
-                    faults.append(f"id of row {row}: {name!r} is the id of another row, too")
-                elif name in self.named:
-                    faults.append(f"id of row {row}: {name!r} is taught already")
-                seen.add(name)
-        if faults:
-            raise VectorError("Ids or subjects that cannot be used", got=listing(faults))
-        return list(zip(keys, about, strict=True))
-
-    def records(
-        self,
-        vectors: Vectors,
-        labels: Sequence[Label],
-        names: Sequence[tuple[str | int | None, str | None]] | None = None,
-    ) -> Iterator[_Record]:
-        """Records of vectors with their labels and, if they have any, keys and subjects."""
-        rows = (row.tobytes() for part in _quantized(vectors, self.scale) for row in part)
-        for row, (label, vector) in enumerate(zip(labels, rows, strict=True)):
-            yield _Record(label, vector, *(names[row] if names else ()))
-
-    # --- which are named --------------------------------------------------------------------------------------
-
-    def named_by(self, ids: Names | None, subjects: Names | None) -> list[str | int]:
-        """Keys of the records with these ids and of these subjects.
-
-        Raises:
-            NotTaughtError: with all that are unknown.
-        """
-        keys: dict[str | int, None] = {}
-        unknown: list[str] = []
-        for given in _names_given(ids):
-            name = _name(given, "id")
-            if name in self.named:
-                keys[name] = None
-            else:
-                unknown.append(f"id {given!r}")
-        wanted = {_name(given, "subject"): given for given in _names_given(subjects)}
-        if wanted:
-            of_subjects = {key: record.subject for key, record in self.named.items() if record.subject in wanted}
-            keys |= dict.fromkeys(of_subjects)
-            held = set(of_subjects.values())
-            unknown += [f"subject {given!r}" for name, given in wanted.items() if name is None or name not in held]
-        if unknown:
-            raise NotTaughtError(
-                "Ids or subjects that were not taught, or are forgotten already",
-                got=listing(unknown),
-                next_step="leave them out; nothing was changed"
-                if self.named
-                else "give partial_unfit the rows: no record has an id or a subject",
-            )
-        return list(keys)
-
-    def found(self, records: Sequence[_Record]) -> tuple[Counter[tuple[Label, bytes]], list[str | int]]:
-        """Which unnamed records, and which keys, have these labels and vectors; each row takes one record."""
-        rows: dict[tuple[Label, bytes], list[int]] = {}
-        for row, record in enumerate(records):
-            rows.setdefault((record.label, record.vector), []).append(row)
-        candidates: dict[tuple[Label, bytes], list[str | int]] = {}
-        for key, record in self.named.items():
-            if (record.label, record.vector) in rows:
-                candidates.setdefault((record.label, record.vector), []).append(key)
-        unnamed: Counter[tuple[Label, bytes]] = Counter()
-        keys: list[str | int] = []
-        missing: list[int] = []
-        ambiguous: list[int] = []
-        for (label, vector), places in rows.items():
-            entry = (label, self._digest(vector))
-            unnamed[entry] = min(len(places), self.unnamed[entry])
-            left = places[unnamed[entry] :]
-            known = candidates.get((label, vector), [])
-            if len(left) > len(known):
-                missing += left[len(known) :]
-            elif left and len(left) < len(known):
-                ambiguous += left
-            elif left:
-                keys += known
-        if missing:
-            raise NotTaughtError(
-                "Rows that were not taught with their labels, or are forgotten already",
-                got=listing([f"row {row}" for row in sorted(missing)]),
-                next_step="leave them out; nothing was changed",
-            )
-        if ambiguous:
-            raise VectorError(
-                "Rows that fit more records with different names than are to be taken out",
-                got=listing([f"row {row}" for row in sorted(ambiguous)]),
-                next_step="name the records with forget; nothing was changed",
-            )
-        return unnamed, keys
-
-    # --- sums -------------------------------------------------------------------------------------------------
-
-    def including(self, records: Sequence[_Record]) -> _Sums:
-        """The sums with these records."""
-        return self._changed(records, 1)
-
-    def without(self, records: Sequence[_Record]) -> _Sums:
-        """The sums without these records, which they include."""
-        return self._changed(records, -1)
-
-    def _changed(self, records: Sequence[_Record], sign: int) -> _Sums:
-        declared = self.declared or ()
-        labels = sorted({*self.sums.labels, *declared, *(record.label for record in records)})
-        before = {label: column for column, label in enumerate(self.sums.labels)}
-        statistics = self.sums.statistics.with_classes([before.get(label) for label in labels])
-        columns = {label: column for column, label in enumerate(labels)}
-        for start in range(0, len(records), _AT_ONCE):
-            part = records[start : start + _AT_ONCE]
-            vectors = stack_quantized(record.vector for record in part)
-            statistics = statistics.plus(vectors, [columns[record.label] for record in part], sign)
-        # A class goes with its last record, as if it had never been there.
-        kept = [c for c, count in enumerate(statistics.records_by_class) if count or labels[c] in declared]
-        return _Sums(statistics.with_classes(kept), [labels[column] for column in kept])
-
-    # --- changes ----------------------------------------------------------------------------------------------
-
-    def add(self, records: Iterable[_Record]) -> None:
-        """Keep what is needed to take these records out again."""
-        for record in records:
-            if record.key is None:
-                self.unnamed[record.label, self._digest(record.vector)] += 1
-                continue
-            self.named[record.key] = record
-            if isinstance(record.key, int):
-                self._next_key = max(self._next_key, record.key + 1)
-
-    def drop(self, keys: Iterable[str | int]) -> None:
-        """Keep nothing of these named records."""
-        for key in keys:
-            del self.named[key]
-
-    def drop_unnamed(self, unnamed: Counter[tuple[Label, bytes]]) -> None:
-        """Keep nothing of so many of these unnamed records."""
-        self.unnamed -= unnamed  # leaves out what is 0
-
-    def _digest(self, vector: bytes) -> bytes:
-        return hashlib.blake2b(vector, digest_size=32, key=self._secret).digest()
-
-
-def _quantized(vectors: Vectors, scale: NDArray[np.float64] | None) -> Iterator[QuantizedEmbeddings]:
-    """Quantized vectors, int16 [at most 4,096, d + 1] at a time; a row does not depend on the others."""
-    for start in range(0, len(vectors), _AT_ONCE):
-        part = vectors[start : start + _AT_ONCE]
-        if scale is None:
-            yield quantize(unit_rms_at_any_size(part))
-            continue
-        with np.errstate(over="ignore"):
-            scaled = part / scale
-        beyond = np.argwhere(np.abs(scaled) > LARGEST_ENTRY)
-        if len(beyond):
-            raise VectorError(
-                f"Numbers beyond {LARGEST_ENTRY * SCALE:.0f} / {SCALE} times the scale",
-                got=listing([f"row {start + row}, column {column}" for row, column in beyond]),
-                next_step="leave these rows out, or fit all records with a larger scale",
-            )
-        yield quantize(scaled.astype(np.float32))
-
-
-def _scale_of(scale: object, width: int) -> NDArray[np.float64] | None:
-    """None for "rms", or what vectors are divided by, float64 [] or [width]."""
-    if isinstance(scale, str) and scale == "rms":
-        return None
-    wrong = VectorError(
-        "Scale cannot be used",
-        got=f'{scale!r} (possible: "rms", a number above 0, or one for each of {width} columns)',
-    )
-    try:
-        numbers = np.array(scale, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise wrong from None
-    if isinstance(scale, (str, bool)) or numbers.shape not in ((), (width,)):
-        raise wrong
-    if not (np.isfinite(numbers) & (numbers > 0)).all():
-        raise wrong
-    return numbers
-
-
-def _same_scale(one: NDArray[np.float64] | None, other: NDArray[np.float64] | None) -> bool:
-    if one is None or other is None:
-        return one is other
-    return bool((one == other).all())
-
-
-def _shrinkage_of(shrinkage: object) -> float | None:
-    """None for "oas", or a number from 0 to 1."""
-    if isinstance(shrinkage, str) and shrinkage == "oas":
-        return None
-    if isinstance(shrinkage, Real) and not isinstance(shrinkage, bool) and 0 <= float(shrinkage) <= 1:
-        return float(shrinkage)
-    raise VectorError("Shrinkage cannot be used", got=f'{shrinkage!r} (possible: 0 to 1, or "oas")')
-
-
-def _labels_of(labels: NDArray[Any]) -> list[Label]:
-    """Labels as Python's own values, all of one type."""
-    found = [str(label) if isinstance(label, str) else label for label in labels.ravel().tolist()]
-    found = [label + 0.0 if isinstance(label, float) else label for label in found]  # -0.0 is 0.0
-    kinds = {type(label) for label in found}
-    if len(kinds) != 1 or not kinds <= {bool, int, float, str}:
-        raise VectorError(
-            "Labels are neither all texts nor all numbers of one type",
-            got=", ".join(sorted(kind.__name__ for kind in kinds)) or "none",
-            next_step="convert them to one type",
-        )
-    if any(isinstance(label, float) and not math.isfinite(label) for label in found):
-        raise VectorError("Labels that are not finite", got="nan or inf", next_step="leave them out")
-    return found
-
-
-def _name(value: object, place: str, faults: list[str] | None = None) -> str | None:
-    """The canonical form of a name; None, and a line in ``faults``, if it cannot be one."""
-    try:
-        return canonical_name(value)
-    except ValueError as error:
-        if faults is not None:
-            faults.append(f"{place}: {error}")
-        return None
-
-
-def _per_row(names: Names, count: int, what: str) -> Iterable[tuple[int, object]]:
-    """Names with the numbers of their rows; refuses what has no order, or is not one per row."""
-    if isinstance(names, (str, bytes, Set, Mapping)) or not isinstance(names, Iterable) or _is_table(names):
-        raise VectorError(
-            f"{what} are not a list",
-            got=type(names).__name__,
-            next_step="give one for each row, in the same order",
-        )
-    cells = list(names)
-    if len(cells) != count:
-        raise VectorError(
-            f"{what} and rows differ in number", got=f"{len(cells)} and {count}", next_step="give one for each row"
-        )
-    return enumerate(cells)
-
-
-def _names_given(names: Names | None) -> list[object]:
-    """Names of records to forget: several, or a single one, which is never taken for a list of its letters."""
-    if names is None:
-        return []
-    if isinstance(names, str) or not isinstance(names, Iterable):
-        return [names]
-    if isinstance(names, (bytes, Mapping)) or _is_table(names):
-        raise VectorError("Names are not a list", got=type(names).__name__, next_step="give a list of names")
-    return list(names)
-
-
-def _is_table(names: object) -> bool:
-    """Whether names are an array or data frame of other than one dimension."""
-    return getattr(names, "ndim", 1) != 1
