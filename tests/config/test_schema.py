@@ -410,3 +410,9 @@ def test_a_workspace_with_an_older_preset_is_told_what_the_preset_has_changed() 
     }
     text = parse({"data": {"modality": "text"}, "embedding": {"random_features": 0}}, base="instant")
     assert changed_defaults(text) == {"embedding.random_features": (0, 4096)}
+
+
+def test_a_setting_is_known_by_its_former_name() -> None:
+    assert parse({"service": {"max_images": 9}}).service.max_queries == 9
+    with pytest.raises(ConfigError, match="max_images"):
+        parse({"service": {"max_images": 9, "max_queries": 8}})

@@ -61,7 +61,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def predictions(model: Model, clock: Clock) -> Iterator[PredictionQueue]:
-    one = PredictionQueue(model, batch_images=3, max_wait_seconds=5.0, nice=7, clock=clock)  # type: ignore[arg-type]
+    one = PredictionQueue(model, batch_queries=3, max_wait_seconds=5.0, nice=7, clock=clock)  # type: ignore[arg-type]
     one.start()
     yield one
     model.let.release(100)
@@ -72,7 +72,7 @@ def test_what_waits_is_asked_together_and_answered_apart(model: Model, predictio
     first = predictions.submit([IMAGE])
     assert model.began.acquire(timeout=30)
     waiting = [predictions.submit([Image.new("RGB", (side, 2))] * 2) for side in (4, 5, 6)]
-    assert predictions.waiting_images == 7
+    assert predictions.waiting == 7
     model.let.release(3)
     labels = [[one.label for one in job.result(30).predictions] for job in (first, *waiting)]
     assert labels == [[10], [4, 4], [5, 5], [6, 6]]
@@ -102,7 +102,7 @@ def test_who_would_wait_too_long_is_sent_away(model: Model, predictions: Predict
 
 
 def test_what_waits_is_answered_before_the_end(model: Model) -> None:
-    one = PredictionQueue(model, batch_images=1, max_wait_seconds=60.0)  # type: ignore[arg-type]
+    one = PredictionQueue(model, batch_queries=1, max_wait_seconds=60.0)  # type: ignore[arg-type]
     one.start()
     asked = [one.submit([IMAGE]) for _ in range(3)]
     model.let.release(100)

@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -146,7 +147,9 @@ class ServiceConfig(Section):
     )
     burst: int = Field(default=200, ge=1, description="calls allowed to an API key at once")
     max_names: int = Field(default=1000, ge=1, le=100000, description="identities in one deletion request")
-    max_images: int = Field(default=64, ge=1, le=4096, description="images in one prediction call")
+    max_queries: int = Field(
+        default=64, ge=1, le=4096, description="images, texts or vectors in one prediction call"
+    )
     max_upload_mb: int = Field(default=32, ge=1, le=4096, description="MiB in one call")
     max_megapixels: float = Field(default=50.0, gt=0, le=89, description="megapixels of one image")
     max_waiting_megapixels: float = Field(
@@ -157,7 +160,7 @@ class ServiceConfig(Section):
     max_waiting_seconds: float = Field(
         default=5.0,
         gt=0,
-        description="seconds that an image may wait for prediction; calls that would take longer are rejected",
+        description="seconds that a query may wait for prediction; calls that would take longer are rejected",
     )
     max_streams: int = Field(default=100, ge=1, description="event streams open at once")
     callback_hosts: tuple[str, ...] = Field(
@@ -170,6 +173,16 @@ class ServiceConfig(Section):
     callback_days: float = Field(
         default=7.0, gt=0, le=365, description="days for which a failed callback is retried"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _former_names(cls, values: Any) -> Any:
+        """Settings by their names in 0.1, which stand in the files of workspaces."""
+        if isinstance(values, Mapping) and "max_images" in values:
+            if "max_queries" in values:
+                raise ValueError("max_images is the former name of max_queries; give one of them")
+            values = {("max_queries" if name == "max_images" else name): v for name, v in values.items()}
+        return values
 
     @model_validator(mode="after")
     def _private_hosts_are_hosts(self) -> Self:

@@ -36,8 +36,15 @@ class Metrics:
         common: dict[str, Any] = {"registry": self._registry, "namespace": "lmeraser"}
         labels = ["route", "method", "status"]
         self.calls = Histogram("call_seconds", "Time to answer a call.", labels, buckets=_CALL_BUCKETS, **common)
-        self.images = Counter("predicted_images", "Images, texts or vectors classified.", **common)
-        self.rerouted = Counter("rerouted_images", "Queries rerouted around a quarantined cluster.", **common)
+        former = "Deprecated, removed in the next release: use lmeraser_{}_queries_total."
+        self._predicted = [
+            Counter("predicted_queries", "Images, texts or vectors classified.", **common),
+            Counter("predicted_images", former.format("predicted"), **common),
+        ]
+        self._rerouted = [
+            Counter("rerouted_queries", "Queries rerouted around a quarantined cluster.", **common),
+            Counter("rerouted_images", former.format("rerouted"), **common),
+        ]
         self._callbacks = Counter("callbacks", "Callbacks by whether they arrived.", ["arrived"], **common)
         self._derivation_seconds = Histogram(
             "derivation_seconds", "Duration of a derivation.", buckets=_DERIVATION_BUCKETS, **common
@@ -46,6 +53,13 @@ class Metrics:
         self._requests = Counter("requests_carried_out", "Requests carried out by derivations.", **common)
         self._tuned = Counter("records_tuned", "Records tuned again by derivations: their cost.", **common)
         self._deleted = Counter("records_deleted", "Records deleted by derivations.", **common)
+
+    def count_predictions(self, count: int, *, rerouted: int) -> None:
+        """Count classified queries, and how many of them were rerouted around a quarantined cluster."""
+        for counter in self._predicted:
+            counter.inc(count)
+        for counter in self._rerouted:
+            counter.inc(rerouted)
 
     def count_callback(self, arrived: bool) -> None:
         """Count an attempted callback."""

@@ -51,7 +51,7 @@ class PredictionQueue:
 
     Args:
         model_holder: the served model.
-        batch_images: a batch takes waiting calls until it has at least this many queries.
+        batch_queries: a batch takes waiting calls until it has at least this many queries.
         max_wait_seconds: longest time that the oldest query may have waited when another one is submitted.
         nice: by how much to lower the priority of classification (Linux).
         clock: monotonic seconds.
@@ -61,26 +61,26 @@ class PredictionQueue:
         self,
         model_holder: ModelHolder,
         *,
-        batch_images: int,
+        batch_queries: int,
         max_wait_seconds: float,
         nice: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._model_holder = model_holder
-        self._batch_images = batch_images
+        self._batch_queries = batch_queries
         self._max_wait_seconds = max_wait_seconds
         self._nice = nice
         self._clock = clock
         self._jobs: deque[_Job] = deque()
         self._changed = threading.Condition()
         self._stopping = False
-        self._images = 0
+        self._waiting = 0
         self._thread = threading.Thread(target=self._run, name="prediction-queue", daemon=True)
 
     @property
-    def waiting_images(self) -> int:
+    def waiting(self) -> int:
         """Number of queries (images, texts, vectors) that are waiting or being classified."""
-        return self._images
+        return self._waiting
 
     def start(self) -> None:
         """Start classifying."""
@@ -109,7 +109,7 @@ class PredictionQueue:
         with self._changed:
             if self._jobs and job.submitted - self._jobs[0].submitted > self._max_wait_seconds:
                 raise Problem(503, "busy", "Too many queries are waiting", headers=_RETRY)
-            self._images += len(job.queries)
+            self._waiting += len(job.queries)
             self._jobs.append(job)
             self._changed.notify()
         return job.future
@@ -123,17 +123,17 @@ class PredictionQueue:
                     _fail(jobs, error)
                 finally:
                     with self._changed:
-                        self._images -= sum(len(job.queries) for job in jobs)
+                        self._waiting -= sum(len(job.queries) for job in jobs)
 
     def _next_jobs(self) -> list[_Job]:
         """The jobs of the next batch; none: the queue is stopping."""
         jobs = list[_Job]()
-        images = 0
+        queries = 0
         with self._changed:
             self._changed.wait_for(lambda: self._jobs or self._stopping)
-            while self._jobs and images < self._batch_images:
+            while self._jobs and queries < self._batch_queries:
                 jobs.append(self._jobs.popleft())
-                images += len(jobs[-1].queries)
+                queries += len(jobs[-1].queries)
         return jobs
 
     def _predict(self, jobs: Sequence[_Job], passes: ThreadPoolExecutor) -> None:

@@ -33,7 +33,7 @@ from lmeraser.service.request_writer import RequestWriter
 from lmeraser.service.supervisor import DerivationSupervisor
 from lmeraser.workspace.requests.subscriptions import Subscriptions
 
-_MIN_BATCH_IMAGES = 64  # the quarantine is determined once per batch, so small batches would waste time on it
+_MIN_BATCH_QUERIES = 64  # the quarantine is determined once per batch, so small batches would waste time on it
 _LOOKUP_THREADS = 4
 _QUEUE_PLACES = 16  # of plans, and of large bodies, that wait
 _MAX_DECODERS = 4  # threads; what they may hold in memory is limited by pixels
@@ -77,7 +77,7 @@ class Service:
         self.model_holder = ModelHolder(eraser)
         self.prediction_queue = PredictionQueue(
             self.model_holder,
-            batch_images=max(_MIN_BATCH_IMAGES, self.workspace.config.backbone.micro_batch * workers),
+            batch_queries=max(_MIN_BATCH_QUERIES, self.workspace.config.backbone.micro_batch * workers),
             max_wait_seconds=self.config.max_waiting_seconds,
             nice=self.config.prediction_nice,
         )
@@ -95,7 +95,7 @@ class Service:
         self.payload_reader = PayloadReader(
             self.model_holder,
             self.payload_format,
-            most=self.config.max_images,
+            most=self.config.max_queries,
             threads=min(workers, _MAX_DECODERS),
             nice=self.config.prediction_nice,
         )
@@ -147,9 +147,13 @@ class Service:
 
     def _gauges(self, subscriptions: Subscriptions) -> dict[str, tuple[str, Any]]:
         return {
-            "waiting_images": (
+            "waiting_queries": (
                 "Images, texts or vectors waiting for their prediction.",
-                lambda: self.prediction_queue.waiting_images,
+                lambda: self.prediction_queue.waiting,
+            ),
+            "waiting_images": (
+                "Deprecated, removed in the next release: use lmeraser_waiting_queries.",
+                lambda: self.prediction_queue.waiting,
             ),
             "waiting_changes": (
                 "Requests and cancellations waiting to be written.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -69,5 +70,5 @@ def test_pages_of_a_list() -> None:
 
 def test_rows_are_no_formulas() -> None:
     assert as_csv([]) == ""
-    rows = [{"a": "=1+1", "b": None, "c": ("x", "y")}, {"a": "-2", "b": 3, "c": ()}]
+    rows: list[dict[str, Any]] = [{"a": "=1+1", "b": None, "c": ("x", "y")}, {"a": "-2", "b": 3, "c": ()}]
     assert as_csv(rows) == "a,b,c\r\n'=1+1,,x y\r\n'-2,3,\r\n"

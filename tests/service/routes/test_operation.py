@@ -26,14 +26,17 @@ def test_ready_is_not_said_when_nothing_is_left_to_predict_with(api: Running) ->
 def test_metrics_tell_of_requests_images_and_calls(api: Running) -> None:
     api.file("digit-0003")
     api.predict(*api.service.workspace.records.payloads(["digit-0001", "digit-0002"]))
-    until(lambda: not api.service.prediction_queue.waiting_images)  # the answer comes before they are taken off
+    until(lambda: not api.service.prediction_queue.waiting)  # the answer comes before they are taken off
     text = api.get("/metrics", "read").text
     for line in (
         'lmeraser_requests{state="pending"} 1.0',
+        "lmeraser_predicted_queries_total 2.0",
         "lmeraser_predicted_images_total 2.0",
+        "lmeraser_rerouted_queries_total ",
         'lmeraser_call_seconds_count{method="POST",route="/requests",status="201"} 1.0',
         "lmeraser_generation 0.0",
         "lmeraser_quarantined_clusters 1.0",
+        "lmeraser_waiting_queries 0.0",
         "lmeraser_waiting_images 0.0",
         "lmeraser_deriving 0.0",
     ):

@@ -17,7 +17,7 @@ from lmeraser import Eraser
 from lmeraser.pipeline.executors.local import LocalExecutor
 from serving import PATIENCE, Running, config_of, fixtures, problem, running
 
-network, trained, root, api = fixtures("prompts", max_images=8)
+network, trained, root, api = fixtures("prompts", max_queries=8)
 
 
 def images(api: Running, count: int) -> list[bytes]:
@@ -61,7 +61,7 @@ def test_many_callers_share_passes_and_nobody_gets_anothers_answer(api: Running)
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(lambda one: api.predict(one).json()["answers"], some)) == alone
     limit = time.monotonic() + PATIENCE  # the last pass says so after its answers
-    while api.service.prediction_queue.waiting_images:
+    while api.service.prediction_queue.waiting:
         assert time.monotonic() < limit
         time.sleep(0.01)
 

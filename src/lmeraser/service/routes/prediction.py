@@ -131,8 +131,8 @@ async def predict(call: Call, key: PredictKey) -> PredictionResponse:
     service = service_of(call)
     in_files = service.payload_format.wire_field is None
     batch = await (_classify_files if in_files else _classify_json)(call, service, key)
-    service.metrics.images.inc(len(batch.predictions))
-    service.metrics.rerouted.inc(sum(prediction.rerouted for prediction in batch.predictions))
+    rerouted = sum(prediction.rerouted for prediction in batch.predictions)
+    service.metrics.count_predictions(len(batch.predictions), rerouted=rerouted)
     model = batch.served.model
     return PredictionResponse(
         generation=model.generation,
@@ -211,7 +211,7 @@ async def _read_json(call: Call, service: Service, key: ApiKey, received: Reserv
 def request_body(service: Service) -> tuple[dict[str, Any], dict[str, Any]]:
     """The OpenAPI description of the body that this workspace takes, and the schemas that it refers to."""
     field = service.payload_format.wire_field
-    most = {"type": "array", "minItems": 1, "maxItems": service.config.max_images}
+    most = {"type": "array", "minItems": 1, "maxItems": service.config.max_queries}
     if field is None:
         images = {**most, "items": {"type": "string", "format": "binary"}}
         form = {
@@ -244,7 +244,7 @@ async def _read_uploads(call: Call, service: Service, received: Reservation) -> 
     """
     if not call.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         raise Problem(415, "form", "The content type is not multipart/form-data; send images as a form")
-    max_files = service.config.max_images
+    max_files = service.config.max_queries
     chunks = _counted(call.stream(), received)
     parser = MultiPartParser(call.headers, chunks, max_files=max_files, max_fields=0)
     parser.spool_max_size = service.config.max_upload_mb << 20  # larger files would be written to disk
