@@ -229,8 +229,8 @@ def test_every_report_is_json_with_its_documented_keys(run: Run, tmp_path: Path,
     assert predicted["image"] == str(image)
     evaluated = run(*w, "evaluate", parquet, "--no-linear", "--json").json
     assert evaluated.keys() == {
-        "images", "accuracy", "linear_accuracy", "part_accuracy", "per_class", "clusters", "expected_share",
-        "passed_over",
+        "images", "accuracy", "linear_accuracy", "embedding_accuracy", "calibration_error", "part_accuracy",
+        "per_class", "clusters", "expected_share", "passed_over",
     }  # fmt: skip
     assert {entry["name"] for entry in evaluated["per_class"]} <= set(DIGIT_CLASSES)
     digest = status["model_digest"]

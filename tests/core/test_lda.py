@@ -367,7 +367,7 @@ def test_no_weights_score_their_biases() -> None:
 # --- the penalty from the statistics -----------------------------------------------------------------------
 
 
-@examples(25, 300)
+@examples(8, 300)
 @given(_seeds, st.integers(2, 40), st.integers(1, 12), st.integers(1, 4))
 def test_the_head_with_a_penalty_from_the_sums_is_the_same_after_a_subtraction(
     seed: int, count: int, width: int, classes: int
@@ -384,7 +384,7 @@ def test_the_head_with_a_penalty_from_the_sums_is_the_same_after_a_subtraction(
     assert all(np.isfinite(solve_cross_validated(each)["weight"]).all() for each in (every, without))
 
 
-@examples(15, 200)
+@examples(10, 200)
 @given(_seeds, st.integers(12, 60), st.integers(1, 8), st.integers(2, 4))
 def test_cross_validation_is_that_of_a_ridge_regression_of_class_indicators(
     seed: int, count: int, width: int, classes: int

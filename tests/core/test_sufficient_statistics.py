@@ -325,3 +325,25 @@ def test_stored_embeddings_come_back_as_one_matrix(seed: int, count: int, width:
     back = stack_quantized(values.tobytes() for values in quantized)
     assert back.dtype == np.int16
     np.testing.assert_array_equal(back, quantized)
+
+
+# --- few records, and the digest of the triangle -----------------------------------------------------------
+
+
+@examples(20, 200)
+@given(_seeds, st.integers(1, 40), st.sampled_from([2, 130, 300]))
+def test_few_records_are_added_to_the_same_integers_as_many(seed: int, count: int, width: int) -> None:
+    random = np.random.default_rng(seed)
+    rows = random.integers(-LARGEST, LARGEST + 1, (count, width)).astype(np.int16)
+    labels = random.integers(0, CLASSES, count).tolist()
+    exact = rows.astype(object).T @ rows.astype(object) if width == 2 else None
+    at_once = SufficientStatistics.zero(width, CLASSES).plus(rows, labels)
+    one_by_one = SufficientStatistics.zero(width, CLASSES)
+    for row, label in zip(rows, labels, strict=True):
+        one_by_one = one_by_one.plus(row[None], [label])
+    assert same(at_once, one_by_one)
+    assert same(at_once.plus(rows[:5], labels[:5], sign=-1).plus(rows[:5], labels[:5]), at_once)
+    assert exact is None or np.array_equal(at_once.gram, exact.astype(np.int64))
+    restored = unpack(*pack(at_once), width)
+    assert same(restored, at_once)
+    assert restored.packed_digest == at_once.packed_digest != one_by_one.plus(rows[:1], labels[:1]).packed_digest

@@ -200,7 +200,9 @@ def _scatter(
     moments = statistics.moments.astype(np.float64) / SCALE
     counts = moments[-1]
     means = moments[:-1] / np.maximum(counts, 1)
-    scatter = statistics.gram[:-1, :-1].astype(np.float64) / SCALE**2 - (means * counts) @ means.T
+    scatter = statistics.gram[:-1, :-1].astype(np.float64)  # changed in place: it may be large
+    scatter /= SCALE**2
+    scatter -= (means * counts) @ means.T
     return counts, means, scatter
 
 

@@ -14,7 +14,7 @@ functions on numpy arrays.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +27,8 @@ SCALE = 1024  # integer steps per unit; an embedding's root mean square is about
 UNIT_RMS_EPSILON = 1e-12  # keeps a vector of zeros finite
 LARGEST_INTEGER = 2**15 - 1
 LARGEST_ENTRY = LARGEST_INTEGER / SCALE  # of an embedding's numbers, 31.999; larger ones are clipped to it
+_FEW = 16  # records that are added one by one
+_ROWS = 128  # of a matrix that are worked on at once
 _EXACT = 2**20  # records whose products are summed in float64 at once
 
 QuantizedEmbeddings = NDArray[np.int16]  # [n, d + 1]
@@ -57,6 +59,8 @@ class SufficientStatistics:
             labels: class index of each.
             sign: 1 or -1.
         """
+        if len(embeddings) <= _FEW:
+            return self._plus_few(embeddings, labels, sign)
         gram = self.gram
         moments = self.moments
         one_hot = np.eye(moments.shape[1])[np.asarray(labels, dtype=np.int64)]
@@ -65,6 +69,17 @@ class SufficientStatistics:
             signed = sign * part.T
             gram = gram + (signed @ part).astype(np.int64)
             moments = moments + (signed @ one_hot[start : start + _EXACT]).astype(np.int64)
+        return SufficientStatistics(gram, moments)
+
+    def _plus_few(self, embeddings: QuantizedEmbeddings, labels: Sequence[int], sign: int) -> SufficientStatistics:
+        """As `plus`: the same integers from outer products, which reads and writes the statistics less often."""
+        gram = self.gram.copy()
+        moments = self.moments.copy()
+        for row, label in zip(embeddings.astype(np.int64), labels, strict=True):
+            moments[:, label] += sign * row
+            for start in range(0, len(row), _ROWS):
+                part = slice(start, start + _ROWS)
+                gram[part] += np.multiply.outer(sign * row[part], row)
         return SufficientStatistics(gram, moments)
 
     def widened(self, classes: int) -> SufficientStatistics:
@@ -95,6 +110,11 @@ class SufficientStatistics:
     def digest(self) -> Digest:
         """Digest of gram and moments."""
         return Digest.of(to_bytes({"gram": self.gram, "moments": self.moments}))
+
+    @property
+    def packed_digest(self) -> Digest:
+        """Digest of what `pack` returns, which takes half as long."""
+        return Digest.of(b"".join((*_triangle(self.gram), self.moments.tobytes())))
 
 
 def embedding(views: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -128,8 +148,12 @@ def stack_quantized(stored: Iterable[bytes]) -> QuantizedEmbeddings:
 
 def pack(statistics: SufficientStatistics) -> tuple[bytes, bytes]:
     """Statistics as bytes to store: the lower triangle of ``gram``, which is symmetric, and ``moments``."""
-    rows = (row[: number + 1] for number, row in enumerate(statistics.gram))
-    return b"".join(row.tobytes() for row in rows), statistics.moments.tobytes()
+    return b"".join(_triangle(statistics.gram)), statistics.moments.tobytes()
+
+
+def _triangle(gram: NDArray[np.int64]) -> Iterator[bytes]:
+    """The rows of the lower triangle."""
+    return (row[: number + 1].tobytes() for number, row in enumerate(gram))
 
 
 def unpack(gram: bytes, moments: bytes, width: int) -> SufficientStatistics:
@@ -140,8 +164,13 @@ def unpack(gram: bytes, moments: bytes, width: int) -> SufficientStatistics:
     for number in range(width):
         row = flat[start : start + number + 1]
         full[number, : number + 1] = row
-        full[: number + 1, number] = row
         start += number + 1
+    for first in range(0, width, _ROWS):  # in blocks: columns of a large matrix are far apart in memory
+        block = slice(first, first + _ROWS)
+        below = slice(first + _ROWS, None)
+        full[block, below] = full[below, block].T
+        square = np.tril(full[block, block])
+        full[block, block] = square + np.tril(square, -1).T
     full.setflags(write=False)
     return SufficientStatistics(full, np.frombuffer(moments, dtype=np.int64).reshape(width, -1))
 

@@ -186,8 +186,10 @@ class Pipeline:
         """The global head, from the sufficient statistics of all records."""
         statistics = statistics.widened(self.inputs.classes)
         settings = self.inputs.config.global_head
-        penalty: float | str = settings.penalty if settings.penalty_rule == "fixed" else settings.penalty_rule
-        key = self._memo_key({"stage": "global_head", "sums": statistics.digest, "penalty": penalty})
+        fixed = settings.penalty_rule == "fixed"
+        sums = statistics.digest if fixed else statistics.packed_digest
+        penalty: float | str = settings.penalty if fixed else settings.penalty_rule
+        key = self._memo_key({"stage": "global_head", "sums": sums, "penalty": penalty})
         entry = self._cached(key)
         if entry is None:
             entry = self._store(key, to_bytes(global_head(statistics, settings)))

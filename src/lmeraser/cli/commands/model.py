@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -123,7 +123,7 @@ def evaluate(
         echo(describe_passed_over(report.passed_over))
     rows = [[c.name, c.images, c.accuracy] for c in report.per_class]
     print_rows("accuracy by class", ["class", "images", "accuracy"], rows)
-    facts = {"images": report.images, "clusters": report.clusters, "accuracy": report.accuracy}
+    facts: dict[str, Any] = {"images": report.images, "clusters": report.clusters, "accuracy": report.accuracy}
     facts |= {f"  of the {name.replace('_', ' ')} alone": share for name, share in report.part_accuracy.items()}
     facts["expected share tuned again by a request"] = report.expected_share
     facts["expected calibration error"] = report.calibration_error
