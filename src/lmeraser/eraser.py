@@ -652,6 +652,14 @@ class Eraser:
         """The copies of the model outside of the workspace, and what each still holds. See `workspace.exports`."""
         return self.workspace.exports.all()
 
+    def export_statement(self) -> bytes:
+        """A signed statement of what has become of all copies until now. See `evidence.recall_statement`."""
+        from lmeraser.evidence.recall_statement import recall_statement
+
+        workspace = self.workspace
+        made = recall_statement(workspace.ledger.entries(), now=workspace.clock())
+        return made.sign(workspace.signing_key).to_bytes()
+
     def tell_export(self, export: str | UUID) -> HeldCopy:
         """Note that the holder of a recalled copy was told what was erased, by other means than the service."""
         exports, now = self.workspace.exports, self.workspace.clock()

@@ -84,7 +84,7 @@ def sections(facts: Mapping[str, Any]) -> Iterator[Section]:
         yield Section(
             "Copies outside",
             paragraphs=("Exported models with influence of erased records, of this request and of others.",),
-            items=tuple(map(_copy_line, copies)),
+            items=tuple(map(copy_line, copies)),
         )
     yield Section("Facts", rows=tuple(_fact_rows(facts)))
     yield Section("How to verify", paragraphs=(_HOW_TO_VERIFY,))
@@ -131,7 +131,8 @@ def _request_rows(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "Completed", f"{request['completed']}{_days(request)}"
 
 
-def _copy_line(copy: Mapping[str, Any]) -> str:
+def copy_line(copy: Mapping[str, Any]) -> str:
+    """A copy of the model outside, as certificates list it, in one line."""
     erased, rectified = copy["records_erased"], copy["records_rectified"]
     parts = [*([f"{erased} erased"] if erased else []), *([f"{rectified} relabelled"] if rectified else [])]
     told = f"holder told on {copy['told'][:10]}" if copy["told"] else "holder not told yet"

@@ -15,9 +15,9 @@ from typing import Any
 
 from lmeraser.core.atomic_files import read_file
 from lmeraser.core.terminal import echo, printable
-from lmeraser.errors import InputError, LmeraserError
+from lmeraser.errors import InputError, LmeraserError, VerificationError
 from lmeraser.evidence import certificate as certificates
-from lmeraser.evidence import in_toto, verification_result
+from lmeraser.evidence import in_toto, recall_statement, verification_result
 from lmeraser.evidence.dsse import Envelope, PublicKey
 from lmeraser.evidence.hash_chain import LedgerHead
 from lmeraser.evidence.presentation import render
@@ -79,11 +79,33 @@ def verify_files(path: Path, key: Path, *, ledger: Path | None = None, head: Pat
                 )
             facts = {**statement.predicate, "subject": [subject.to_json() for subject in statement.subjects]}
             return Verified(facts, _result_text(statement), in_ledger=False, contains_head=False)
+        if statement.predicate_type == recall_statement.PREDICATE_TYPE:
+            return _verified_recalls(statement, public_key, ledger, head)
     facts = certificates.verify(data, public_key)
     if ledger:
         exported = LedgerHead.read(head) if head else None
         certificates.verify_in_ledger(data, facts, read_file(ledger), exported=exported)
     return Verified(facts, render(facts), in_ledger=bool(ledger), contains_head=bool(head))
+
+
+def _verified_recalls(
+    statement: in_toto.InTotoStatement, key: PublicKey, ledger: Path | None, head: Path | None
+) -> Verified:
+    """Verify a statement of copies; its signature was verified.
+
+    Raises:
+        VerificationError: it is not what the ledger records, or malformed.
+    """
+    exported = LedgerHead.read(head) if head else None
+    try:
+        text = recall_statement.render(statement)
+        if ledger:
+            recall_statement.verify_in_ledger(statement, read_file(ledger), exported=exported)
+    except (KeyError, TypeError, ValueError) as error:
+        raise VerificationError(
+            "Malformed statement of copies", got=repr(error), next_step="ask the operator for another one"
+        ) from error
+    return Verified(statement.predicate, text, in_ledger=bool(ledger), contains_head=bool(head))
 
 
 def _result_text(statement: in_toto.InTotoStatement) -> str:

@@ -52,12 +52,23 @@ def export(
         echo(f"whoever loads it needs the backbone: {report.backbone_needed}")
 
 
-def exports(context: typer.Context, as_json: AsJson = False) -> None:
+def exports(
+    context: typer.Context,
+    statement: Annotated[
+        Path | None,
+        typer.Option(help="Also write a signed statement of them to this file, for 'lmeraser verify'."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
     """List the copies outside, and how many erased records still have influence on each, since when."""
+    from lmeraser.core.atomic_files import SHARED, write_atomic
+
     if context.invoked_subcommand is not None:
         return
     with open_eraser(quiet=True) as eraser:
         found = [held.to_json() for held in eraser.exports()]
+        if statement is not None:
+            write_atomic(statement, eraser.export_statement(), mode=SHARED)
     if as_json:
         print_json(found)
         return
