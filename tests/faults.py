@@ -123,7 +123,7 @@ def trained(eraser: Eraser) -> None:
 
 def asked(eraser: Eraser) -> None:
     trained(eraser)
-    eraser.request(ids=[name(4)], subjects=["person-3"], request=REQUEST)
+    eraser.request(ids=[name(4)], subjects=["person-3"], request=REQUEST, reference="a ticket")
 
 
 def add_and_train(eraser: Eraser) -> None:
@@ -168,7 +168,10 @@ SCENARIOS = {
     "unlearn_pending": Scenario(
         asked, lambda e: e.unlearn(request=REQUEST, audit=True), ALL, [n for n in ALL if n != 4 and n % 4 != 3]
     ),
-    "request": Scenario(trained, lambda e: e.request(ids=[name(4)], request=REQUEST), ALL, ALL),
+    "request": Scenario(
+        trained, lambda e: e.request(ids=[name(4)], request=REQUEST, reference="a ticket"), ALL, ALL
+    ),
+    "extend": Scenario(asked, lambda e: e.requests()[0].extended or e.extend(REQUEST, reason="other"), ALL, ALL),
     "cancel": Scenario(asked, lambda e: e.cancel(REQUEST), ALL, ALL),
     "relabel": Scenario(trained, lambda e: e.relabel("eel", ids=[name(4)]), ALL, ALL, {4: 2}),
     "purge": Scenario(littered, lambda e: e.purge(), ALL, ALL),

@@ -177,10 +177,39 @@ def test_a_key_that_only_submits_is_answered_alike_whatever_is_held(api: Running
     wanted = erasure(GONE, status_callback_urls=["https://one.example/"])
     api.service.config = api.service.config.model_copy(update={"callback_hosts": ("one.example",)})
     problem(api.call("POST", "/requests", "submit", json=wanted), 403, "scope")
+    at_once = erasure(GONE, extensions={"lmeraser": {"now": True}})
+    problem(api.call("POST", "/requests", "submit", json=at_once), 403, "scope")
     requests = api.service.workspace.requests
     found = [requests.selection(requests.require(path.rpartition("/")[2])) for path in paths]
     assert [(one.ids, one.already_deleted) for one in found] == [((GONE,), ()), ((), (OTHER,)), ((), ())]
     problem(api.file("nobody"), 422, "unknown-identity")
+
+
+def test_a_request_is_extended_started_and_taken_back_with_a_reason(api: Running) -> None:
+    api.service.config = api.service.config.model_copy(update={"grace_period": 3600.0})
+    options = {"lmeraser": {"reference": "ticket 4711"}}
+    wanted = erasure(GONE, extensions=options) | {"submitted_time": to_text(api.service.workspace.clock())}
+    path = f"/requests/{wanted['subject_request_id']}"
+    assert api.call("POST", "/requests", "request", json=wanted).status_code == 201
+    status = api.get(path, "request").json()["extensions"]["lmeraser"]
+    assert 3500 < status["seconds_to_start"] <= 3600
+    assert (status["days_late"], status["extended"]) == (0, None)
+    assert api.service.workspace.requests.references() == {wanted["subject_request_id"]: "ticket 4711"}
+    before = api.get(path, "request").json()["expected_completion_time"]
+    unlawful = api.call("POST", f"{path}/extension", "request", params={"reason": "other"})
+    problem(unlawful, 409, "not-extended")
+    extended = api.call("POST", f"{path}/extension", "request", params={"reason": "complexity"}).json()
+    assert extended["expected_completion_time"] > before
+    problem(api.call("POST", f"{path}/extension", "request", params={"reason": "complexity"}), 409, "not-extended")
+    started = api.call("POST", f"{path}/start", "request").json()
+    assert started["extensions"]["lmeraser"]["seconds_to_start"] == 0
+    assert api.call("DELETE", path, "request", params={"reason": "withdrawn"}).status_code == 202
+    problem(api.call("POST", f"{path}/start", "request"), 409, "not-pending")
+    bodies = [entry.body for entry in api.service.workspace.ledger.entries()[-3:]]
+    assert len({body["by"] for body in bodies}) == 1
+    assert [body.get("reason") for body in bodies] == [None, "complexity", "withdrawn"]
+    too_long = erasure(OTHER, extensions={"lmeraser": {"reference": "a\nb"}})
+    problem(api.call("POST", "/requests", "request", json=too_long), 422, "reference")
 
 
 def test_many_callers_at_once_and_some_of_them_wrong(api: Running) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -142,7 +143,10 @@ def requests(context: typer.Context, as_json: AsJson = False) -> None:
         return
     with open_eraser(quiet=True) as eraser:
         now = eraser.workspace.clock()
-        found = [request.to_json(now) for request in eraser.requests()]
+        references = eraser.workspace.requests.references()
+        found = [
+            {**request.to_json(now), "reference": references.get(request.id)} for request in eraser.requests()
+        ]
     if as_json:
         print_json(found)
         return
@@ -150,21 +154,34 @@ def requests(context: typer.Context, as_json: AsJson = False) -> None:
     from lmeraser.core.console import format_duration, print_rows
 
     laws = any(request["regulation"] != "other" for request in found)
-    header = ["request", *(["law"] if laws else []), "state", "asked", "age", "left"]
+    named = any(request["reference"] for request in found)
+    header = ["request", *(["law"] if laws else []), "state", "asked", "in time"]
+    header.append("reference" if named else "age")
     rows = [
         [
             r["id"],
             *([r["regulation"]] if laws else []),
             r["state"],
             str(r["asked"] or "")[:10],
-            format_duration(r["age_seconds"]),
-            "late" if r["late"] and r["seconds_left"] is None else format_duration(r["seconds_left"]).strip("-"),
+            _in_time(r),
+            (r["reference"] or "") if named else format_duration(r["age_seconds"]),
         ]
         for r in found
     ]
-    print_rows("deletion requests", header, rows, unfolded=["request", "state", "asked"])
+    print_rows("deletion requests", header, rows, unfolded=["request", "state", "asked", "in time"])
     if any(request["state"] in ("pending", "in_progress", "failed") for request in found):
         suggest(command("unlearn"))
+
+
+def _in_time(request: Mapping[str, Any]) -> str:
+    """Whether a request is in time: how much time is left, or how many days it is late."""
+    from lmeraser.core.console import format_duration
+
+    if request["days_late"]:
+        return f"late by {request['days_late']} day{'' if request['days_late'] == 1 else 's'}"
+    if request["state"] == "completed":
+        return "in time"
+    return "" if request["seconds_left"] is None else format_duration(request["seconds_left"])
 
 
 def accept(

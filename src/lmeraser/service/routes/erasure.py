@@ -81,6 +81,8 @@ async def file_request(
     check_supported(body, service)
     if body.status_callback_urls and not key.may(["request"]):
         raise Problem(403, "scope", "Callbacks tell the outcome; they need the scope request")
+    if body.extensions.lmeraser.now and not key.may(["request"]):
+        raise Problem(403, "scope", "Skipping the grace period needs the scope request")
     request, new = await asyncio.wrap_future(submit_request(service, body, key))
     return signed_response(Receipt.of(request, sent, service.config), service, 201 if new else 200)
 
