@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install demo test test-long lint format docs bench check-bench clean
+.PHONY: help install demo test test-long lint format docs dist check-wheel check-dist bench check-bench clean
 
 help: ## Print this list.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -53,10 +53,32 @@ docs: $(INSTALLED) ## Build the documentation into build/docs, run its tutorials
 	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet --doctree-dir build/doctrees docs build/docs
 	$(BIN)/python scripts/transcripts.py README.md docs/start/tour.md
 
+dist: $(INSTALLED) ## Build wheel and source distribution into dist, and check them.
+	rm -rf dist && mkdir dist
+	$(BIN)/python -m build --outdir dist . > build.log 2>&1 || { cat build.log; exit 1; }
+	mv build.log dist/
+	$(BIN)/twine check --strict dist/*.whl dist/*.tar.gz
+
+# The libraries are those of .venv (a path in a .pth file reads no further .pth file, so not its lmeraser): minutes less.
+check-wheel: dist ## Install the wheel beside the libraries of .venv, and run the demo from it.
+	$(BIN)/python -m venv --without-pip dist/environment
+	$(BIN)/pip --python dist/environment install --quiet --no-deps --no-index dist/*.whl
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > \
+		"$$(dist/environment/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/libraries.pth"
+	cd dist && environment/bin/lmeraser demo --out demo
+
+check-dist: dist ## Install the wheel into an empty environment, list what it needs (CycloneDX), and run the demo from it.
+	$(PYTHON) -m venv dist/environment
+	dist/environment/bin/pip install --quiet --constraint constraints.txt dist/*.whl
+	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --of JSON \
+		--output-file dist/lmeraser-$$(dist/environment/bin/lmeraser --version).cdx.json dist/environment
+	cd dist && environment/bin/lmeraser demo --out demo
+
 bench: $(INSTALLED) ## Measure (about a quarter of an hour on 2 cores): ratios against baselines in the same run, in bench/.
 	$(BIN)/python benchmarks/tuning.py --out bench
 	$(BIN)/python benchmarks/prediction.py --out bench
 	$(BIN)/python benchmarks/request.py --out bench
+	$(BIN)/python benchmarks/shell.py --out bench
 	$(BIN)/python benchmarks/forget.py --out bench
 	$(BIN)/python benchmarks/scale.py --out bench --records 100000
 	$(BIN)/python benchmarks/growth.py --out bench
