@@ -155,19 +155,14 @@ def requests(context: typer.Context, as_json: AsJson = False) -> None:
 
     laws = any(request["regulation"] != "other" for request in found)
     named = any(request["reference"] for request in found)
-    header = ["request", *(["law"] if laws else []), "state", "asked", "in time"]
-    header.append("reference" if named else "age")
-    rows = [
-        [
-            r["id"],
-            *([r["regulation"]] if laws else []),
-            r["state"],
-            str(r["asked"] or "")[:10],
-            _in_time(r),
-            (r["reference"] or "") if named else format_duration(r["age_seconds"]),
-        ]
-        for r in found
-    ]
+    last = ["in time", "reference"] if named else ["asked", "in time", "age"]
+    header = ["request", *(["law"] if laws else []), "state", *last]
+    rows = []
+    for each in found:
+        asked = str(each["asked"] or "")[:10]
+        age = format_duration(each["age_seconds"])
+        cells = [_in_time(each), each["reference"] or ""] if named else [asked, _in_time(each), age]
+        rows.append([each["id"], *([each["regulation"]] if laws else []), each["state"], *cells])
     print_rows("deletion requests", header, rows, unfolded=["request", "state", "asked", "in time"])
     if any(request["state"] in ("pending", "in_progress", "failed") for request in found):
         suggest(command("unlearn"))
