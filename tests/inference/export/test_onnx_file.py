@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import lmeraser
-from conftest import Run, Template
+from conftest import DIGIT_COLUMNS, Run, Template, digits
 from inference.export.test_graph import TOLERANCE, pictures, vector_workspace
 from lmeraser import Eraser
 from lmeraser.errors import InputError
@@ -68,8 +68,33 @@ def test_images_in_onnxruntime_have_the_probabilities_of_the_workspace(
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("family", ["bert", "roberta", "mpnet"])
-def test_texts_in_onnxruntime_have_the_probabilities_of_the_workspace(tmp_path: Path, family: str) -> None:
+@pytest.mark.parametrize("layers", ["final", "auto"])
+def test_images_of_a_transformer_in_onnxruntime_have_the_probabilities_of_the_workspace(
+    tmp_path: Path, layers: str
+) -> None:
+    from make_workspaces import backbone as save_backbone
+
+    save_backbone(tmp_path / "backbone")
+    chosen: dict[str, Any] = {
+        "backbone": {"name": str(tmp_path / "backbone"), "image_size": 32, "micro_batch": 4},
+        "embedding": {"layers": [layers]},
+    }
+    with Eraser.create(tmp_path / "w", chosen, preset="instant") as eraser:
+        eraser.add(digits(range(24)), columns=DIGIT_COLUMNS)
+        eraser.train()
+        eraser.export(tmp_path / "out", format="onnx")
+        images = pictures((5, 33, 80, 3))
+        found = run_graph(tmp_path / "out", images=images)
+        np.testing.assert_allclose(found, eraser.predict_proba(list(images)), rtol=0, atol=1e-4)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("family", "layers"), [("bert", "final"), ("roberta", "final"), ("mpnet", "final"), ("bert", "auto")]
+)
+def test_texts_in_onnxruntime_have_the_probabilities_of_the_workspace(
+    tmp_path: Path, family: str, layers: str
+) -> None:
     pytest.importorskip("tokenizers")
     from tiny_texts import save
 
@@ -77,6 +102,7 @@ def test_texts_in_onnxruntime_have_the_probabilities_of_the_workspace(tmp_path: 
         "data": {"modality": "text"},
         "backbone": {"name": str(save(family, tmp_path / family)), "micro_batch": 4},
         "text": {"max_tokens": 64},
+        "embedding": {"layers": [layers]},
         "compute": {"workers": 1},
     }
     with Eraser.create(tmp_path / "w", chosen, classes=classes_of("text"), preset="instant") as eraser:
