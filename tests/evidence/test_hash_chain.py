@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from chains import SIX, TIME, chain, head_of, written
 from conftest import examples
 from lmeraser.core.digests import Digest
 from lmeraser.errors import InputError, VerificationError
-from lmeraser.evidence.hash_chain import Entry, LedgerHead, check
+from lmeraser.evidence.dsse import SigningKey
+from lmeraser.evidence.hash_chain import HEAD_TYPE, Entry, LedgerHead, check
 
 WHOLE = 2**53 - 1  # the largest integer of RFC 8785
 
@@ -222,8 +224,22 @@ def test_bytes_between_entries_are_found(position: int, separator: bytes) -> Non
 
 @pytest.mark.parametrize("head", [LedgerHead(0, None), LedgerHead(6, SIX[-1].digest)])
 def test_a_head_comes_back_from_its_file(head: LedgerHead, tmp_path: Path) -> None:
-    (tmp_path / "head.json").write_text(json.dumps(head.to_json()))
-    assert LedgerHead.read(tmp_path / "head.json") == head
+    path = tmp_path / "head.json"
+    path.write_text(json.dumps(head.to_json()))
+    assert LedgerHead.read(path) == head, "as 0.1 exported it"
+    key = SigningKey.new()
+    signed = head.sign(key, now=datetime(2026, 1, 31, 12, tzinfo=UTC))
+    path.write_bytes(signed.to_bytes())
+    assert LedgerHead.read(path) == LedgerHead.read(path, key=key.public) == head
+    assert json.loads(signed.payload)["time"] == "2026-01-31T12:00:00Z"
+    with pytest.raises(VerificationError):
+        LedgerHead.read(path, key=SigningKey.new().public)
+    path.write_bytes(key.sign(signed.payload, payload_type="application/json").to_bytes())
+    with pytest.raises(VerificationError):
+        LedgerHead.read(path, key=key.public)
+    path.write_bytes(key.sign(b"{}", payload_type=HEAD_TYPE).to_bytes())
+    with pytest.raises(InputError, match=r"head\.json"):
+        LedgerHead.read(path)
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
 
 from lmeraser.core.digests import Digest, canonical_json, parse_json
+from lmeraser.core.time import to_text
 from lmeraser.errors import InputError, VerificationError
+from lmeraser.evidence.dsse import Envelope, PublicKey, SigningKey
+
+HEAD_TYPE = "application/vnd.lmeraser.ledger-head+json"
 
 
 @dataclass(frozen=True)
@@ -90,15 +95,28 @@ class LedgerHead:
         """The head as JSON values."""
         return {"entries": self.entries, "digest": self.digest}
 
+    def sign(self, key: SigningKey, *, now: datetime) -> Envelope:
+        """The head as it is exported: with the time, and signed, so that the workspace's owner stands by it."""
+        return key.sign(canonical_json({**self.to_json(), "time": to_text(now)}), payload_type=HEAD_TYPE)
+
     @classmethod
-    def read(cls, path: Path) -> Self:
-        """Read an exported head.
+    def read(cls, path: Path, *, key: PublicKey | None = None) -> Self:
+        """Read an exported head; those of before 0.2 have no signature.
+
+        Args:
+            path: of the file.
+            key: verifies the signature, where there is one; None: whoever kept the file vouches for it.
 
         Raises:
             InputError: the file is not an exported head.
+            VerificationError: another key signed it.
         """
         try:
-            values = parse_json(path.read_bytes())
+            data = path.read_bytes()
+            values = parse_json(data)
+            if "payloadType" in values:
+                envelope = Envelope.parse(data)
+                values = parse_json(key.verify(envelope, payload_type=HEAD_TYPE) if key else envelope.payload)
             entries, digest = values["entries"], values["digest"]
             if type(entries) is not int or entries < 0 or (entries == 0) != (digest is None):
                 raise ValueError(f"{entries!r} entries, the last one {digest!r}")

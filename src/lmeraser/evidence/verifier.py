@@ -83,7 +83,7 @@ def verify_files(path: Path, key: Path, *, ledger: Path | None = None, head: Pat
             return _verified_recalls(statement, public_key, ledger, head)
     facts = certificates.verify(data, public_key)
     if ledger:
-        exported = LedgerHead.read(head) if head else None
+        exported = LedgerHead.read(head, key=public_key) if head else None
         certificates.verify_in_ledger(data, facts, read_file(ledger), exported=exported)
     return Verified(facts, render(facts), in_ledger=bool(ledger), contains_head=bool(head))
 
@@ -96,7 +96,7 @@ def _verified_recalls(
     Raises:
         VerificationError: it is not what the ledger records, or malformed.
     """
-    exported = LedgerHead.read(head) if head else None
+    exported = LedgerHead.read(head, key=key) if head else None
     try:
         text = recall_statement.render(statement)
         if ledger:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -25,7 +24,9 @@ def ledger(
         Path | None, typer.Option(help="A head exported earlier, which the ledger must contain.")
     ] = None,
     export: Annotated[Path | None, typer.Option(help="Copy the verified ledger to this file.")] = None,
-    export_head: Annotated[Path | None, typer.Option(help="Write the head of the ledger to this file.")] = None,
+    export_head: Annotated[
+        Path | None, typer.Option(help="Write the head of the ledger, signed, to this file.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Verify the ledger and print it; exit with 1 if the chain is broken or it contradicts the records."""
@@ -35,8 +36,10 @@ def ledger(
         report = eraser.check_ledger(head=head)
         if export:
             eraser.workspace.ledger.export(export)
-    if export_head:
-        write_atomic(export_head, json.dumps(report.head.to_json()).encode() + b"\n")
+        if export_head:
+            workspace = eraser.workspace
+            signed = report.head.sign(workspace.signing_key, now=workspace.clock())
+            write_atomic(export_head, signed.to_bytes())
     if as_json:
         print_json(report.to_json())
     else:
