@@ -489,22 +489,17 @@ class Eraser:
         )
 
     def draw(self) -> list[Path]:
-        """Draw the clusters, where records have pictures, and their sizes.
+        """Draw what there is to see of the served model, and of requests over time.
 
-        The files are in the workspace's ``reports``, which every generation purges.
+        Clusters (of a single one, classes) as rows of pictures, where records have pictures, and sizes of
+        clusters; records on the plane on which the global head separates the classes; records by class; the
+        confusion matrix of the last evaluation; requests by the ledger. The files are in the workspace's
+        ``reports``, which every generation purges.
         """
-        from lmeraser.workspace.figures import draw_clusters, draw_sizes
+        from lmeraser.inference.draw_model import draw_model
 
-        workspace = self.workspace
-        model = workspace.generations.require()
-        sizes = workspace.reports / "sizes.png"
-        drawn = [sizes]
-        with workspace.writing("draw"):
-            if self.payload_format.has_pictures:
-                drawn.insert(0, workspace.reports / "clusters.png")
-                draw_clusters(workspace, model, drawn[0])
-            draw_sizes(model, sizes)
-        return drawn
+        with self.workspace.writing("draw"):
+            return draw_model(self.workspace, has_pictures=self.payload_format.has_pictures)
 
     def audit(self, *, clusters: int | None = None) -> AuditReport:
         """Derive the model again from nothing and compare every digest. See `audit.audit`."""

@@ -292,7 +292,9 @@ def test_reports_for_people_hold_the_same_facts(
         "12 added, 0 already present"
         in run(*w, "add", parquet, "--id-column", "id", "--subject-column", "writer").out
     )
-    assert "accuracy" in run(*w, "evaluate", parquet, "--no-linear").out
+    drawn = tmp_path / "evaluation"
+    assert "accuracy" in run(*w, "evaluate", parquet, "--no-linear", "--out", drawn).out
+    assert {path.name for path in drawn.iterdir()} == {"confusion.png", "confusion.csv", "reliability.png"}
     pictures(tmp_path / "new", range(60, 61))
     monkeypatch.chdir(tmp_path)  # a short path stays on one line
     assert "digit-0060" in run(*w, "predict", "new").out

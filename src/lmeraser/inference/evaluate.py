@@ -59,6 +59,10 @@ class EvaluationReport:
         clusters: of the model.
         expected_share: of the records, tuned again by one uniform request (`models.partitions.cost`).
         passed_over: how many files and folders of each kind were in the source and are no images.
+        classes: names of all classes.
+        confusion: how many images of each class, by row, were taken for each class, by column.
+        reliability: of images whose most probable class has a probability in one of 15 bins, the mean of these
+            probabilities, how often that class is right, and how many images there are.
     """
 
     images: int
@@ -71,10 +75,14 @@ class EvaluationReport:
     clusters: int
     expected_share: float
     passed_over: Mapping[str, int] = field(default_factory=dict)
+    classes: tuple[str, ...] = field(default=(), repr=False)
+    confusion: tuple[tuple[int, ...], ...] = field(default=(), repr=False)
+    reliability: tuple[tuple[float, float, int], ...] = field(default=(), repr=False)
 
     def to_json(self) -> dict[str, object]:
-        """The report as JSON values."""
-        return asdict(self)
+        """The report as JSON values, without what `draw_evaluation` draws."""
+        drawn = ("classes", "confusion", "reliability")
+        return {name: value for name, value in asdict(self).items() if name not in drawn}
 
 
 @dataclass(frozen=True)
@@ -239,7 +247,17 @@ def _report(
         per_class=per_class,
         clusters=len(model.clusters),
         expected_share=model.expected_share,
+        classes=model.classes,
+        confusion=_confusion(truth, probabilities.argmax(axis=1), len(model.classes)),
+        reliability=reliability(probabilities, truth),
     )
+
+
+def _confusion(
+    truth: NDArray[np.int64], chosen: NDArray[np.int64], classes: int
+) -> tuple[tuple[int, ...], ...]:
+    counts = np.bincount(truth * classes + chosen, minlength=classes**2).reshape(classes, classes)
+    return tuple(tuple(row) for row in counts.tolist())
 
 
 def calibration_error(probabilities: NDArray[np.float32], truth: NDArray[np.int64]) -> float:
@@ -249,11 +267,32 @@ def calibration_error(probabilities: NDArray[np.float32], truth: NDArray[np.int6
         probabilities: float32 [n, classes].
         truth: classes, int64 [n].
     """
+    bins = reliability(probabilities, truth)
+    return sum(abs(sure - right) * count for sure, right, count in bins) / len(truth)
+
+
+def reliability(
+    probabilities: NDArray[np.float32], truth: NDArray[np.int64]
+) -> tuple[tuple[float, float, int], ...]:
+    """Bins of records whose most probable class has a similar probability, those without records left out.
+
+    Args:
+        probabilities: float32 [n, classes].
+        truth: classes, int64 [n].
+
+    Returns:
+        For each bin the mean of these probabilities, the share of records whose class it is, and their number.
+    """
     confidence = probabilities.max(axis=1).astype(np.float64)
     right = (probabilities.argmax(axis=1) == truth).astype(np.float64)
     bins = np.minimum((confidence * _BINS).astype(np.int64), _BINS - 1)
-    gaps = np.bincount(bins, weights=confidence - right, minlength=_BINS)
-    return float(np.abs(gaps).sum() / len(truth))
+    counts = np.bincount(bins, minlength=_BINS)
+    sure = np.bincount(bins, weights=confidence, minlength=_BINS)
+    correct = np.bincount(bins, weights=right, minlength=_BINS)
+    return tuple(
+        (float(sure[number] / counts[number]), float(correct[number] / counts[number]), int(counts[number]))
+        for number in np.flatnonzero(counts)
+    )
 
 
 def linear_accuracy_of(

@@ -24,12 +24,14 @@ class EvaluationSummary(BaseModel):
         images: as in `EvaluationReport`.
         accuracy: as in `EvaluationReport`.
         linear_accuracy: as in `EvaluationReport`.
+        confusion: as in `EvaluationReport`; empty in files of before 0.2.
     """
 
     model_digest: Digest
     images: int
     accuracy: float
     linear_accuracy: float | None
+    confusion: tuple[tuple[int, ...], ...] = ()
 
 
 def save_summary(reports: Path, digest: Digest, report: EvaluationReport) -> None:
@@ -39,6 +41,7 @@ def save_summary(reports: Path, digest: Digest, report: EvaluationReport) -> Non
         images=report.images,
         accuracy=report.accuracy,
         linear_accuracy=report.linear_accuracy,
+        confusion=report.confusion,
     )
     write_atomic(reports / _SUMMARY, summary.model_dump_json().encode())
 

@@ -24,15 +24,17 @@ _MAX_ROWS = 60
 
 def draw_clusters(workspace: Workspace, model: Model, path: Path) -> None:
     """Write a PNG with one row per cluster of the served model, each with some of its members."""
-    _write(clusters_png(workspace, model), path)
+    write_figure(clusters_png(workspace, model), path)
 
 
 def clusters_png(workspace: Workspace, model: Model) -> bytes:
-    """The PNG of `draw_clusters`; of many clusters, the largest."""
+    """The PNG of `draw_clusters`; of many clusters, the largest. A single cluster is shown class by class."""
+    if len(model.clusters) == 1:
+        numbers = {record.id: record.label for record in workspace.records.index()}
+    else:
+        numbers = model.cluster_numbers(workspace.records.derived.trie_keys(model.partition.key))
     rows: dict[int, list[str]] = {}
-    for record_id, number in sorted(
-        model.cluster_numbers(workspace.records.derived.trie_keys(model.partition.key)).items()
-    ):
+    for record_id, number in sorted(numbers.items()):
         rows.setdefault(number, []).append(record_id)
     payloads = payload_format(workspace.config)
     largest = sorted(sorted(rows.items(), key=lambda row: (-len(row[1]), row[0]))[:_MAX_ROWS])
@@ -43,19 +45,20 @@ def clusters_png(workspace: Workspace, model: Model) -> bytes:
         for column, data in enumerate(workspace.records.payloads(ids[:_PER_CLUSTER])):
             top, left = row * _CELL, column * _CELL
             mosaic[top : top + _SIDE, left : left + _SIDE] = payloads.picture(data, _SIDE)
-    figure = _figure(_PER_CLUSTER * 0.5 + 1.2, height * 0.5)
+    figure = figure_of(_PER_CLUSTER * 0.5 + 1.2, height * 0.5)
     axis = figure.subplots()
     axis.imshow(mosaic)
     for row, (number, ids) in enumerate(largest):
-        axis.text(-_SIDE / 3, row * _CELL + _SIDE / 2, f"{number}: {len(ids)}", ha="right", va="center")
+        name = model.classes[number] if len(model.clusters) == 1 else number
+        axis.text(-_SIDE / 3, row * _CELL + _SIDE / 2, f"{name}: {len(ids)}", ha="right", va="center")
     axis.set_axis_off()
-    return _png(figure)
+    return png_of(figure)
 
 
 def draw_sizes(model: Model, path: Path) -> None:
     """Write a PNG with a bar for each cluster's number of records, the largest first."""
     sizes = sorted((cluster.records for cluster in model.clusters), reverse=True)
-    figure = _figure(7, 3)
+    figure = figure_of(7, 3)
     axis = figure.subplots()
     axis.bar(range(len(sizes)), sizes)
     axis.xaxis.get_major_locator().set_params(integer=True)
@@ -65,10 +68,11 @@ def draw_sizes(model: Model, path: Path) -> None:
         f"{model.records} records in {len(sizes)} clusters; "
         f"a uniform request re-tunes {model.expected_share:.1%} on average"
     )
-    _write(_png(figure), path)
+    write_figure(png_of(figure), path)
 
 
-def _figure(width: float, height: float) -> Any:
+def figure_of(width: float, height: float) -> Any:
+    """An empty figure of matplotlib, in inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -77,13 +81,15 @@ def _figure(width: float, height: float) -> Any:
     return figure
 
 
-def _png(figure: Any) -> bytes:
+def png_of(figure: Any) -> bytes:
+    """A figure as PNG."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120)
     return buffer.getvalue()
 
 
-def _write(data: bytes, path: Path) -> None:
+def write_figure(data: bytes, path: Path) -> None:
+    """Write a picture into a folder that others cannot read."""
     with storage_errors(path):
         make_private_folder(path.parent)
         with open_private(path, "wb") as file:

@@ -99,6 +99,10 @@ def evaluate(
     image_column: ImageColumn = "image",
     label_column: LabelColumn = "label",
     linear: Annotated[bool, typer.Option(help="Compare with linear classifiers.")] = True,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for a confusion matrix (PNG, CSV) and a reliability diagram.", file_okay=False),
+    ] = None,
     executor: ExecutorName = None,
     address: Address = None,
     processes: Processes = None,
@@ -107,6 +111,7 @@ def evaluate(
     """Measure accuracy on labelled images, and that of linear classifiers on features and embedding."""
     from lmeraser.core.console import print_facts, print_rows
     from lmeraser.data.folders import describe_passed_over
+    from lmeraser.inference.draw_evaluation import draw_evaluation
     from lmeraser.inference.summary import save_summary
 
     columns = make_columns(image_column, label_column, None, None, positions=False)
@@ -116,9 +121,11 @@ def evaluate(
         if model is not None and model is eraser.workspace.generations.current():
             with contextlib.suppress(StorageError):  # the report is printed nevertheless
                 save_summary(eraser.workspace.reports, model.model_digest, report)
+    drawn = [] if out is None else draw_evaluation(report, out)
     if as_json:
         print_json(report.to_json())
         return
+    echo(*map(str, drawn))
     if report.passed_over:
         echo(describe_passed_over(report.passed_over))
     rows = [[c.name, c.images, c.accuracy] for c in report.per_class]
@@ -169,7 +176,10 @@ def audit(
 
 
 def draw(as_json: AsJson = False) -> None:
-    """Draw the clusters and their sizes into the folder 'reports'; the next generation removes the pictures."""
+    """Draw clusters, classes, the last evaluation and requests over time into the folder 'reports'.
+
+    The next generation removes the pictures.
+    """
     with open_eraser() as eraser:
         drawn = [str(path) for path in eraser.draw()]
     print_json(drawn) if as_json else echo(*drawn)
