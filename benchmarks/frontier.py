@@ -3,7 +3,7 @@
     python benchmarks/frontier.py --data PATH/TO/DATA --out frontier             # run what is missing, report
     python benchmarks/frontier.py --data PATH/TO/DATA --out frontier --report    # report what is there
 
-``PATH/TO/DATA`` holds ``cifar10``, ``cifar100`` and ``gtsrb``, each with ``train.parquet`` and
+``PATH/TO/DATA`` holds ``cifar10``, ``cifar100``, ``gtsrb`` and ``orl_faces``, each with ``train.parquet`` and
 ``test.parquet``, and ``weights/vit-small-saliency``. Every trial leaves one JSON file in ``--out``; an interrupted
 run continues from there, and an interrupted training from its workspace. A seed selects other training records and
 other random choices; the test images stay the same. ``share`` is the expected share of the records that one
@@ -145,12 +145,31 @@ def transformer(root: Path) -> Iterator[tuple[str, dict[str, Any], bool]]:
     )
 
 
+def sums() -> Iterator[tuple[str, dict[str, Any], bool]]:
+    """The rows of heads from sums: what each ingredient adds to `instant` of 0.1, and all together."""
+    base = instant("scales+frame")
+    layers = {"views": VIEWS["scales+frame"], "layers": ["auto"]}
+    penalty = {"weight": 1.0, "penalty_rule": "cross_validated"}
+    yield "instant 0.1", base, False
+    yield "instant + penalty", {**base, "global_head": penalty}, False
+    yield "instant + layers", {**base, "embedding": layers}, False
+    yield "instant + random", {**base, "embedding": {**base["embedding"], "random_features": 4096}}, False
+    yield "instant + layers + penalty", {**base, "embedding": layers, "global_head": penalty}, False
+    single = {"partition": {"method": "single"}, "global_head": {"weight": 0.0}}
+    yield "linear clean", {**single, "embedding": {"views": VIEWS["clean"]}}, True
+    yield "linear 0.1", {**single, "embedding": {"views": VIEWS["scales+frame"]}}, True
+    yield "linear + layers", {**single, "embedding": layers}, True
+
+
 def trials(root: Path) -> list[Trial]:
     """All cells, the most telling first."""
     found = []
     for seed in range(3):
         for data in ("cifar10", "cifar100", "gtsrb"):
             found += [Trial(data, row, seed, 5000, 2000, given, flag) for row, given, flag in core(5000)]
+        for data, records in (("cifar10", 5000), ("cifar100", 5000), ("gtsrb", 5000), ("orl_faces", 280)):
+            if data != "orl_faces" or seed == 0:  # which has one draw of the training pictures
+                found += [Trial(data, row, seed, records, 2000, given, flag) for row, given, flag in sums()]
         if seed == 0:
             found += [Trial("cifar10", row, seed, 5000, 2000, g, flag) for row, g, flag in ablations(5000)]
     found += [Trial("cifar10", row, 0, 5000, 2000, given, flag) for row, given, flag in transformer(root)]
@@ -196,8 +215,10 @@ def run(root: Path, out: Path, trial: Trial) -> dict[str, Any]:
             return {"accuracy": linear(root, eraser, trial), "clusters": 1, "share": 1.0, "p95": trial.records}
         eraser.train()
         cost = eraser.cost(hits=4)
-        accuracy = eraser.evaluate(stream(root, trial, "test"), linear=False).accuracy
-        found = {"accuracy": accuracy, "clusters": cost.clusters, "share": cost.simulated_share, "p95": cost.p95}
+        evaluation = eraser.evaluate(stream(root, trial, "test"), linear=False)
+        found: dict[str, Any] = {"accuracy": evaluation.accuracy}
+        found["calibration_error"] = evaluation.calibration_error
+        found |= {"clusters": cost.clusters, "share": cost.simulated_share, "p95": cost.p95}
         return found | ({"share_of_a_sign": by_sign(root, eraser, trial)} if trial.data == "gtsrb" else {})
 
 
@@ -244,7 +265,8 @@ def report(out: Path) -> None:
     for file in sorted(out.glob("*.json")):
         cell = json.loads(file.read_text())
         cells.setdefault((cell["data"], cell["records"], cell["row"]), []).append(cell)
-    lines = ["| data | records | row | K | share | p95 | accuracy | seeds |", "|---|---|---|---|---|---|---|---|"]
+    names = ["data", "records", "row", "K", "share", "p95", "accuracy", "calibration error", "seeds"]
+    lines = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
     for (data, records, row), found in cells.items():
         right = [cell["accuracy"] for cell in found]
         spread = f" ± {statistics.stdev(right):.4f}" if len(right) > 1 else ""
@@ -252,9 +274,10 @@ def report(out: Path) -> None:
             statistics.mean(cell[name] for cell in found) for name in ("share", "clusters", "p95")
         )
         mean = f"{statistics.mean(right):.4f}{spread}"
-        lines.append(
-            f"| {data} | {records} | {row} | {clusters:.0f} | {share:.4f} | {p95:.0f} | {mean} | {len(right)} |"
-        )
+        errors = [cell["calibration_error"] for cell in found if "calibration_error" in cell]
+        error = f"{statistics.mean(errors):.3f}" if errors else ""
+        values = (data, records, row, f"{clusters:.0f}", f"{share:.4f}", f"{p95:.0f}", mean, error, len(right))
+        lines.append(f"| {' | '.join(map(str, values))} |")
     text = "\n".join(lines) + "\n"
     write_atomic(out / "frontier.md", text.encode())
     print(text)
