@@ -63,7 +63,7 @@ def test_one_certificate_in_three_forms_lists_the_receipts_of_others(
     for form in ("json", "text", "pdf"):
         out = tmp_path / f"certificate.{form}"
         assert run("-w", root, "certificate", request.id, "--format", form, "--out", out).code == 0
-        assert out.read_bytes() == eraser.certificate(request.id, form)  # type: ignore[arg-type]
+        assert out.read_bytes() == eraser.certificate(request.id, form)
     assert run("-w", root, "certificate", request.id, "--format", "pdf").code == 2
     assert run(*attach, "late", "--digest", other).code == 2
 
@@ -74,7 +74,7 @@ def test_what_is_shown_to_people_was_verified(eraser: Eraser) -> None:
     Path(path).write_bytes(Path(path).read_bytes().replace(b'"sig": "', b'"sig": "AA'))
     for form in ("text", "pdf"):
         with pytest.raises(VerificationError):
-            eraser.certificate(request, form)  # type: ignore[arg-type]
+            eraser.certificate(request, form)
 
 
 def test_the_controller_is_named_where_a_setting_says_so(tmp_path: Path) -> None:
