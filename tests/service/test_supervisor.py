@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 
 from conftest import Template
+from faults import name, opened
 from lmeraser import Eraser
 from lmeraser.service.supervisor import DerivationSupervisor
 from lmeraser.workspace.workspace import Workspace
-from serving import copied, prepared, set_service, until
+from serving import copied, fake_workspace, prepared, set_service, until
 
 
 @pytest.fixture
@@ -36,6 +37,18 @@ def supervisor(root: Path, ended: list[Mapping[str, Any]]) -> Iterator[Derivatio
     yield one
     one.stop()
     workspace.close()
+
+
+def test_a_request_that_can_be_taken_back_is_left_alone(template: Template, tmp_path: Path) -> None:
+    with opened(fake_workspace(template, tmp_path)) as eraser:
+        supervisor = DerivationSupervisor(eraser.workspace, lambda ended: None)
+        assert supervisor._seconds_until_start() is None
+        waits = eraser.request(ids=[name(1)])
+        assert supervisor._seconds_until_start() is None, "it is in its grace period"
+        eraser.start(waits.id)
+        seconds = supervisor._seconds_until_start()
+        assert seconds is not None
+        assert 0 <= seconds <= eraser.workspace.config.service.batch_seconds
 
 
 def states(root: Path) -> set[str]:
