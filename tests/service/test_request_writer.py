@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,46 @@ def test_callers_take_turns_so_that_many_changes_of_one_hold_up_nobody_else(eras
     writer.stop()
     assert made == ["a0", "b", "c", "a1", "a2", "a3"]
     assert commits == [1, 2, 3, 4, 5, 6], "the time of a transaction is over after one change"
+
+
+def test_whose_changes_took_the_least_time_is_served_first(eraser: Eraser) -> None:
+    writer = RequestWriter(eraser.workspace, lambda: None, seconds=0.0)
+    made: list[str] = []
+
+    def using(what: str, seconds: float) -> Callable[[Connection], None]:
+        def change(connection: Connection) -> None:
+            made.append(what)
+            until = time.thread_time() + seconds
+            while time.thread_time() < until:
+                pass
+
+        return change
+
+    for number in range(3):
+        writer.submit(using(f"large {number}", 0.05), "large")
+    for number in range(3):
+        writer.submit(using(f"small {number}", 0.001), "small")
+    writer.start()
+    writer.stop()
+    assert made == ["large 0", "small 0", "small 1", "small 2", "large 1", "large 2"]
+
+
+def test_an_answer_does_not_wait_for_the_ledgers_file(
+    eraser: Eraser, writer: RequestWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise StorageError("no space")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(eraser.workspace.ledger, "flush", full)
+        writer.start()
+        accepted = writer.submit(accepting(eraser, name(1))).result(10)
+        assert writer.submit(accepting(eraser, name(2))).result(10).state == "pending"
+        writer.stop()
+    assert accepted.id in {request.id for request in eraser.requests()}
+    eraser.workspace.settle_requests("test")
+    assert eraser.check_ledger().sound
+    assert len(eraser.workspace.ledger.path.read_bytes().splitlines()) == len(eraser.workspace.ledger.entries())
 
 
 def test_a_change_that_nobody_waits_for_any_more_is_not_made(eraser: Eraser, writer: RequestWriter) -> None:
