@@ -17,6 +17,7 @@ from lmeraser.errors import BackboneError
 from lmeraser.models.backbones.determinism_check import check_determinism
 from lmeraser.models.backbones.text_model import TextBackbone
 from lmeraser.models.environment import deterministic, fingerprint
+from lmeraser.models.modalities import load_backbone
 from tiny_texts import ENCODERS, FAMILIES, TEXTS, as_sentence_transformer, save, settings
 
 CPU = torch.device("cpu")
@@ -325,6 +326,45 @@ def test_what_cannot_be_a_backbone_for_texts_says_why(tmp_path: Path) -> None:
     AutoModel.from_config(AutoConfig.for_model("bart", **whole)).save_pretrained(folder)
     with pytest.raises(BackboneError):
         load(folder)
+
+
+@pytest.mark.parametrize("kind", ["T5Model", "T5EncoderModel"])
+def test_of_t5_the_encoder_alone_is_used(tmp_path: Path, kind: str) -> None:
+    import transformers
+
+    folder = save("bert", tmp_path / "t5")  # for the tokenizer
+    shape = {"d_model": 32, "d_kv": 16, "d_ff": 48, "num_layers": 2, "num_heads": 2, "vocab_size": 400}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        made = getattr(transformers, kind)(
+            transformers.T5Config(**shape, pad_token_id=0, decoder_start_token_id=0)
+        )
+    made.save_pretrained(folder)
+    backbone = load(folder)
+    assert backbone.pooling == "mean"
+    assert backbone.token_input is not None
+    ids = torch.from_numpy(np.stack([backbone.encode("exchange rate")[0]] * 4))
+    encoder = transformers.T5EncoderModel.from_pretrained(folder).eval()
+    with deterministic(), torch.no_grad():
+        expected = encoder(input_ids=ids).last_hidden_state.mean(dim=1)
+        np.testing.assert_allclose(backbone.features(ids), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_name_of_the_hub_is_found_in_its_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if somebody had downloaded it earlier; no server is asked."""
+    import huggingface_hub.constants as hub
+
+    snapshot = "0" * 40
+    model = tmp_path / "hub" / "models--nobody--tiny"
+    save("bert", model / "snapshots" / snapshot)
+    (model / "refs").mkdir()
+    (model / "refs" / "main").write_text(snapshot)
+    monkeypatch.setattr(hub, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(hub, "HF_HUB_OFFLINE", True)
+    for name in ("hub:nobody/tiny", "nobody/tiny"):
+        assert load_backbone(settings(name)).digest == load(model / "snapshots" / snapshot).digest
+    with pytest.raises(BackboneError, match="cannot be loaded"):
+        load_backbone(settings("hub:nobody/nothing"))
 
 
 def test_an_encoder_without_the_poolers_weights_needs_none(tmp_path: Path) -> None:

@@ -402,7 +402,10 @@ def _load_model(location: Location, name: str, subfolder: str, attention: str) -
     _register_attention()
     try:
         config = AutoConfig.from_pretrained(location.name, subfolder=subfolder, **location.loading)
-        model_class: Any = AutoModelForTextEncoding if config.is_encoder_decoder else AutoModel
+        # A checkpoint of an encoder alone may not say that its family has decoders, as T5's does not.
+        encoder = AutoModelForTextEncoding._model_mapping.get(type(config), None)
+        alone = getattr(encoder, "__name__", "").endswith("EncoderModel")
+        model_class: Any = AutoModelForTextEncoding if config.is_encoder_decoder or alone else AutoModel
         arguments = {"subfolder": subfolder, "use_safetensors": True, "dtype": torch.float32, **location.loading}
         known = model_class._model_mapping.get(type(config), None)
         known = known[0] if isinstance(known, tuple) else known
