@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import random
 import re
 import tempfile
@@ -15,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import lmeraser
-from conftest import examples
+from conftest import Run, examples
 from lmeraser import Eraser
 from lmeraser.config.modalities import MODALITIES
 from lmeraser.config.presets import PRESETS
@@ -218,3 +219,33 @@ def test_every_modality_has_its_modules() -> None:
     for name in MODALITIES:
         assert (PACKAGE / "data" / "modalities" / f"{name}.py").is_file()
         assert (PACKAGE / "models" / "modalities" / f"{name}.py").is_file()
+
+
+def test_texts_on_the_command_line(run: Run, tmp_path: Path, network: str) -> None:
+    """Columns with other names; words that fit texts; and a text that is left in another encoding is found."""
+    table = tmp_path / "tickets.csv"
+    rows = [{**record, "said": record["text"]} for record in records_of("text", range(12))]
+    rows[3]["said"] = "Please close the account of my late mother"
+    with table.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, ["id", "said", "label", "subject"], extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+    workspace = tmp_path / "w"
+    chosen = {**settings_of("text, instant", network), "embedding": {"random_features": 0}}
+    Eraser.create(workspace, chosen, classes=classes_of("text")).close()
+    w = ("-w", workspace)
+    columns = ("--text-column", "said", "--id-column", "id", "--subject-column", "subject")
+    assert "12" in run(*w, "add", table, *columns).out
+    wrong = run(*w, "add", table, "--text-column", "words")
+    assert wrong.code == 2
+    assert "no words in" in wrong.err
+    run(*w, "train")
+    plan = run(*w, "plan", "--id", "digit-0003")
+    assert (plan.code, "image" in plan.out) == (0, False)
+    run(*w, "unlearn", "--id", "digit-0003")
+    probe = tmp_path / "probe.txt"
+    probe.write_text(rows[3]["said"], encoding="utf-8")
+    assert run(*w, "residue", "--probe", probe).code == 0
+    (workspace / "left.txt").write_bytes(b"..." + rows[3]["said"].encode("utf-16-le") + b"...")
+    found = run(*w, "residue", "--probe", probe)
+    assert (found.code, "left.txt" in found.out) == (1, True)
