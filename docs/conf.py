@@ -39,7 +39,8 @@ nitpick_ignore_regex = [
         "py:.*",
         r"ArrayLike|TypeAliasForwardRef|DataFrame|Dataset|IterableDataset|NDArray|UUID|date|datetime|dict\[str",
     ),
-    ("py:.*", r"Name|Names|Query|Regulation"),  # aliases, explained where they are used
+    # Aliases, explained where they are used.
+    ("py:.*", r"CertificateForm|ExportFormat|Name|Names|Query|Regulation"),
     ("py:.*", r"lmeraser\.config\.\w+\.\w+Config"),  # the page of settings has them
     # What only those who extend lmeraser meet.
     ("py:.*", r"(lmeraser\.[\w.]+\.)?(Backbone|InputEncoder|LocalExecutor|PayloadFormat|Progress|Workspace)"),
