@@ -557,3 +557,21 @@ TestAnyHistory = History.TestCase
 TestAnyHistory.settings = settings(
     examples(fast=4, explore=10), stateful_step_count=14, suppress_health_check=list(HealthCheck)
 )
+
+
+def test_a_version_that_was_rolled_back_is_not_taken_for_the_one_that_got_its_slot(records: Records) -> None:
+    include(records, range(4))
+
+    def interrupted() -> None:
+        with records.database.transaction() as connection:
+            records.statistics.exclude(connection, [name(0)])
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        interrupted()
+    assert digest(records.statistics.current()) == digest(scratch(of(*range(4))))
+    records.statistics.clear()
+    include(records, [1, 2])
+    assert digest(records.statistics.current()) == digest(scratch(of(1, 2)))
+    records.statistics.release_memory()
+    assert digest(records.statistics.current()) == digest(scratch(of(1, 2)))

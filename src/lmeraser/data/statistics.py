@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from lmeraser.core.sufficient_statistics import SufficientStatistics
 
 _LABEL_BYTES = 4
+_BEGINNING = 32  # bytes of an encrypted matrix that tell versions apart: they begin with a random nonce
 
 _embeddings = per_record_table(
     "codes", encrypted("data", what="codes")
@@ -58,6 +59,18 @@ class _PreparedExclusion:
     statistics: SufficientStatistics | None = None
 
 
+@dataclass(frozen=True)
+class _Written:
+    """The version that was written last, perhaps in a transaction that was rolled back.
+
+    Its slot may then be used again for another version, whose bytes begin with another random nonce.
+    """
+
+    slot: int
+    beginning: bytes
+    statistics: SufficientStatistics
+
+
 class StatisticsStore:
     """The sufficient statistics of one workspace.
 
@@ -70,6 +83,7 @@ class StatisticsStore:
         self._database = index.database
         self._prepared = _PreparedExclusion()
         self._latest: tuple[int | None, SufficientStatistics | None] | None = None
+        self._written: _Written | None = None
 
     def ids(self, *, key: str) -> set[str]:
         """The records that are included under ``key``."""
@@ -176,6 +190,7 @@ class StatisticsStore:
     def release_memory(self) -> None:
         """Drop the statistics held in memory; they would reveal what was excluded since they were read."""
         self._latest = None
+        self._written = None
         self._prepared = _PreparedExclusion()
 
     def clear(self, connection: Connection | None = None) -> None:
@@ -204,8 +219,18 @@ class StatisticsStore:
         """As `_read`, but cached: outside of a transaction that may be rolled back a slot identifies a version."""
         slot = self._slot(connection)
         if self._latest is None or self._latest[0] != slot:
-            self._latest = (slot, self._read(connection))
+            self._latest = (slot, self._written_at(connection, slot) or self._read(connection))
+            self._written = None
         return self._latest[1]
+
+    def _written_at(self, connection: Connection, slot: int | None) -> SufficientStatistics | None:
+        """The version that this object wrote last, if it is the stored one; spares decrypting what is at hand."""
+        written = self._written
+        if written is None or written.slot != slot:
+            return None
+        query = select(func.substr(_statistics.c.gram, 1, _BEGINNING))
+        stored = connection.execute(query).scalar_one_or_none()
+        return written.statistics if stored is not None and bytes(stored) == written.beginning else None
 
     def _row(self, number: int, label: int, embedding: bytes) -> dict[str, Any]:
         data = label.to_bytes(_LABEL_BYTES, "big") + embedding
@@ -236,3 +261,4 @@ class StatisticsStore:
         updated = connection.execute(update(_statistics).where(_statistics.c.key == key).values(**values))
         if updated.rowcount == 0:
             connection.execute(insert(_statistics).values(key=key, **values))
+        self._written = _Written(slot, gram[:_BEGINNING], statistics)
