@@ -72,8 +72,16 @@ def late(root: Path) -> None:
     """Accept a request that should have been answered long ago, and one that is in time."""
     with Eraser(root) as eraser:
         now = eraser.workspace.clock()
-        eraser.request(subjects=["patient 3"], regulation="gdpr", received=now - timedelta(days=33))
-        eraser.request(ids=["digit-0042"], regulation="ccpa", received=now - timedelta(days=2))
+        eraser.request(
+            subjects=["patient 3"],
+            regulation="gdpr",
+            received=now - timedelta(days=33),
+            reference="ticket 4711",
+        )
+        eraser.request(ids=["digit-0050"], regulation="gdpr", received=now - timedelta(days=27))
+        eraser.request(
+            ids=["digit-0042"], regulation="ccpa", received=now - timedelta(days=2), reference="letter 12"
+        )
 
 
 @contextmanager
@@ -108,6 +116,9 @@ def walk(page: Page, url: str, key: str, out: Path, scheme: str) -> None:
     page.get_by_role("button", name="Log in").click()
     page.wait_for_url("**/ui/requests")
     take("requests")
+    page.set_viewport_size({"width": 390, "height": SIZE["height"]})
+    take("requests-narrow")
+    page.set_viewport_size({"width": SIZE["width"], "height": SIZE["height"]})
     page.goto(f"{url}/ui/model")
     take("model")
     page.goto(f"{url}/ui/ledger")
@@ -118,7 +129,11 @@ def walk(page: Page, url: str, key: str, out: Path, scheme: str) -> None:
     page.get_by_label("People").fill("patient 5")
     page.get_by_role("button", name="Show the plan").click()
     take("plan")
-    page.goto(f"{url}/ui/requests")
+    page.goto(f"{url}/ui/people")
+    page.get_by_label("Name of a person").fill("patient 5")
+    page.get_by_role("button", name="Find").click()
+    take("people")
+    page.goto(f"{url}/ui/requests?view=done&order=changed")
     page.locator("tr", has_text="completed").first.get_by_role("link").click()
     expect(page.get_by_text("Valid: signed with the key of this workspace")).to_be_visible()
     take("request")

@@ -21,11 +21,11 @@ from sqlalchemy import Connection
 import lmeraser.pipeline.executors.local as local
 from conftest import DIGIT_COLUMNS, Template, digits
 from lmeraser import Eraser
-from lmeraser.core.lda import solve
 from lmeraser.data.images import decode
 from lmeraser.errors import CorruptError
 from lmeraser.inference.predictor import Predictor
 from lmeraser.inference.quarantine import QuarantineScope, current_scope
+from lmeraser.models.global_head import global_head
 from lmeraser.models.manifest import Model
 from lmeraser.pipeline.executors.local import LocalExecutor
 from lmeraser.service import model_holder as state
@@ -178,8 +178,8 @@ def test_the_head_is_solved_again_only_for_what_waits(
     trained: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root, solved = Path(shutil.copytree(trained["instant"], tmp_path / "i")), list[int]()
-    counted = lambda *arguments: solved.append(1) or solve(*arguments)  # type: ignore[func-returns-value]  # noqa: E731
-    monkeypatch.setattr("lmeraser.core.lda.solve", counted)
+    counted = lambda *arguments: solved.append(1) or global_head(*arguments)  # type: ignore[func-returns-value]  # noqa: E731
+    monkeypatch.setattr("lmeraser.models.global_head.global_head", counted)
     with opened(root) as eraser, ModelHolder(eraser) as one, opened(root) as beside:
         one.refresh()
         assert solved == []
@@ -308,6 +308,6 @@ def heads(root: Path, records: Sequence[str]) -> list[bytes]:
         for count in range(len(records) + 1):
             left = eraser.workspace.records.statistics.without(records[:count], key=str(model.embedding_key))
             assert left is not None
-            found.append(solve(left, model.config().global_head.penalty)["weight"].tobytes())
+            found.append(global_head(left, model.config().global_head)["weight"].tobytes())
     assert len(set(found)) == len(found)
     return found
