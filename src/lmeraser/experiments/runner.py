@@ -334,7 +334,7 @@ class TrialRunner:
 
         data = self.data_set(trial.data)
         backbone = self.backbone(trial)
-        with self._open(self._trained_workspace(trial), trial) as eraser:
+        with self.open_trained(trial) as eraser:  # so that it is trained once, and its result is kept
             test_payloads = self.payloads(trial, "test")
             predictor = eraser.predictor()
             test_features = np.concatenate([predictor.batch(part).features for part in _chunks(test_payloads)])

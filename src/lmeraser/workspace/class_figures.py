@@ -214,6 +214,7 @@ def draw_requests(entries: Sequence[Entry], path: Path) -> None:
     figure = figure_of(8, 7)
     records, requests, answers = figure.subplots(3, 1, sharex=True)
     _steps(records, history.generations, "records in the served model")
+    records.margins(y=0.15)
     records.set_ylim(bottom=0)
     received = [(when, number + 1) for number, when in enumerate(history.accepted)]
     done = [(when, number + 1) for number, (when, _, _) in enumerate(sorted(history.answered))]
