@@ -183,7 +183,6 @@ def test_deletions_where_nothing_is_tuned_load_no_torch(template: Template, tmp_
         assert eraser.model_digest == again.model_digest
         envelope = json.loads((root / "certificates" / f"{carried_out}.json").read_bytes())
         assert again.executor().describe()["canary"].encode() in base64.b64decode(envelope["payload"])
-        assert eraser.audit().identical
 
 
 # --- reports -----------------------------------------------------------------------------------------------
@@ -217,8 +216,8 @@ def test_every_report_is_json_with_its_documented_keys(run: Run, tmp_path: Path,
     assert (training["changed"], training["records"]) == (True, 12)
     status = run(*w, "status", "--json").json
     assert status.keys() == {
-        "records", "subjects", "classes", "generation", "model_digest", "manifest_digest", "parent", "up_to_date", "clusters",
-        "largest_cluster", "expected_share", "p50", "p95", "max", "sample_hit_probability",
+        "records", "subjects", "classes", "generation", "model_digest", "manifest_digest", "parent",
+        "up_to_date", "clusters", "largest_cluster", "expected_share", "p50", "p95", "max", "sample_hit_probability",
         "unfinished", "fitted_on", "constituents", "global_head", "backbone", "fingerprint", "fingerprints",
         "open_requests", "next_due", "compaction_due", "rewriting_due",
     }  # fmt: skip
@@ -241,7 +240,7 @@ def test_every_report_is_json_with_its_documented_keys(run: Run, tmp_path: Path,
     planned = run(*w, "plan", "--id", "digit-0041", "--json").json
     assert planned.keys() == {
         "records", "already_deleted", "sample_hit", "affected", "clusters_to_tune", "records_to_tune",
-        "share_to_tune", "estimated_seconds", "expected_share", "near_misses",
+        "share_to_tune", "estimated_seconds", "expected_share", "near_misses", "open_requests", "emptied_classes",
         "duplicates", "near_duplicates", "duplicates_selected", "due", "urgency",
     }  # fmt: skip
     forgotten = run(*w, "unlearn", "--id", "digit-0041", "--json").json
