@@ -227,8 +227,8 @@ def row_sums(values: Tensor) -> Tensor:
     start = 0
     for size, equal in groupby(_blocks(values.shape[-1])):  # neighbours of one size together: fewer operations
         count = len(list(equal))
-        part = values[..., start : start + count * size].unflatten(-1, (count, size))
-        sums += _block_sums(part).unbind(-1)
+        part: Any = values[..., start : start + count * size]  # torch's stubs lack `unflatten`
+        sums += _block_sums(part.unflatten(-1, (count, size))).unbind(-1)
         start += count * size
     return _pairwise(iter(sums), values.shape[-1])
 
