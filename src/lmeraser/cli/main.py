@@ -20,11 +20,11 @@ from lmeraser._version import __version__
 from lmeraser.cli.building import LazyCommands, WorkspaceCommand, WorkspaceGroup
 from lmeraser.cli.commands import (
     deletion,
-    desk,
     evidence,
     experiments,
     exports,
     model,
+    people,
     public,
     recovery,
     service,
@@ -43,7 +43,8 @@ app = typer.Typer(help=_HELP, no_args_is_help=True, pretty_exceptions_enable=Fal
 for _command in (
     *(model.demo, workspace.init, workspace.add, workspace.classes, workspace.config, workspace.status),
     *(model.train, model.predict, model.evaluate, model.draw, model.doctor),
-    *(model.cost, desk.subjects, desk.records, deletion.plan, deletion.unlearn, workspace.relabel, model.audit),
+    *(people.subjects, people.records, model.cost),
+    *(deletion.plan, deletion.unlearn, workspace.relabel, model.audit),
     *(public.pretrain, public.convert, service.serve),
     *(evidence.ledger, evidence.certificate, evidence.verify, evidence.residue),
     *(workspace.purge, workspace.upgrade),
@@ -58,8 +59,8 @@ _requests = typer.Typer(
 _requests.callback()(deletion.requests)
 _requests.command(cls=WorkspaceCommand)(deletion.accept)
 _requests.command(cls=WorkspaceCommand)(deletion.cancel)
-_requests.command(cls=WorkspaceCommand)(desk.extend)
-_requests.command(cls=WorkspaceCommand)(desk.start)
+_requests.command(cls=WorkspaceCommand)(people.extend)
+_requests.command(cls=WorkspaceCommand)(people.start)
 _requests.command(cls=WorkspaceCommand)(evidence.attach)
 app.add_typer(_requests, name="requests")
 

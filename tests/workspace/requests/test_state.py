@@ -224,8 +224,17 @@ def test_a_request_that_can_be_taken_back_is_left_pending(trained: Eraser) -> No
 )
 def test_days_late_are_begun_days_after_the_due_time(after: int, days: int) -> None:
     due = faults.NOW + timedelta(seconds=after)
-    times = dict.fromkeys(("received", "due", "changed"), to_text(faults.NOW))
-    pending = Request(id=str(uuid.UUID(int=1)), regulation="gdpr", state="pending", names=1, audit=False, **times)
+    at = to_text(faults.NOW)
+    pending = Request(
+        id=faults.REQUEST,
+        regulation="gdpr",
+        state="pending",
+        received=at,
+        due=at,
+        changed=at,
+        names=1,
+        audit=False,
+    )
     assert pending.days_late(due) == days
     assert (days > 0) == pending.late(due)
     closed = replace(pending, state="completed", changed=to_text(due))

@@ -1,4 +1,4 @@
-"""Commands of a privacy desk: find people and records, list them, extend and start requests."""
+"""Commands about people: find them and records, list both, extend and start requests."""
 
 from __future__ import annotations
 
