@@ -218,7 +218,8 @@ def test_every_report_is_json_with_its_documented_keys(run: Run, tmp_path: Path,
     assert status.keys() == {
         "records", "subjects", "classes", "generation", "model_digest", "manifest_digest", "parent",
         "up_to_date", "clusters", "largest_cluster", "expected_share", "p50", "p95", "max",
-        "sample_hit_probability", "unfinished", "fitted_on", "constituents", "global_head", "backbone", "fingerprint", "fingerprints",
+        "sample_hit_probability", "unfinished", "fitted_on", "constituents", "global_head", "backbone",
+        "fingerprint", "fingerprints",
         "open_requests", "next_due", "compaction_due", "rewriting_due",
     }  # fmt: skip
     assert (status["model_digest"], status["up_to_date"]) == (training["model_digest"], True)
