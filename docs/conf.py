@@ -5,6 +5,7 @@ Why Sphinx: docs/adr/0023-documentation.md.
 
 from __future__ import annotations
 
+import logging
 import sys
 from pathlib import Path
 
@@ -12,6 +13,9 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE / "extensions")]
 
 from lmeraser import __version__  # noqa: E402
+
+for quiet in ("alembic", "httpx2", "lmeraser"):  # a build shows warnings, not each call of a tutorial
+    logging.getLogger(quiet).setLevel(logging.WARNING)
 
 project = "lmeraser"
 author = "the authors of lmeraser"

@@ -22,7 +22,7 @@ def _picture(node: nodes.math | nodes.math_block, style: str) -> str:
     with rc_context(
         {"svg.fonttype": "path", "svg.hashsalt": "lmeraser", "mathtext.fontset": "cm", "font.size": _SIZE}
     ):
-        depth = math_to_image(f"${tex}$", drawn, dpi=72, format="svg", color="#777")
+        depth = math_to_image(f"${tex}$", drawn, dpi=72, format="svg", color="#707070")
     text = drawn.getvalue().decode()
     height = float(text.split('height="')[1].split("pt")[0])
     data = base64.b64encode(text.encode()).decode()

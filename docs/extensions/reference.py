@@ -100,7 +100,6 @@ def commands() -> str:
 
 def openapi_description() -> dict[str, Any]:
     """What ``/openapi.json`` answers, of a service with default settings."""
-    logging.logging.getLogger("alembic").setLevel("WARNING")
     with tempfile.TemporaryDirectory() as folder, Eraser.create(Path(folder) / "workspace") as eraser:
         return dict(make_app(Service(eraser)).openapi())
 
