@@ -167,12 +167,13 @@ def test_older_tables_are_brought_to_this_version(work: Path, tmp_path: Path) ->
     old.write_bytes(found["rows.db"])
     rows = open_backend(old)
     with rows.engine.begin() as connection:
-        for table in ("api_keys", "subscriptions", "exports"):
+        for table in ("api_keys", "subscriptions", "exports", "receipts"):
             connection.execute(text(f"DROP TABLE {table}"))
         for column in ("payload", "near_id", "near_subject"):
             connection.execute(text(f"DROP INDEX ix_records_{column}"))
             connection.execute(text(f"ALTER TABLE records DROP COLUMN {column}"))
-        for column in ("asked", "duplicates", "near_duplicates"):
+        desk = ("starts", "filed_by", "extended", "extension_reason", "cancel_reason", "reference_slot")
+        for column in ("asked", "duplicates", "near_duplicates", *desk, "sealed_reference"):
             connection.execute(text(f"ALTER TABLE requests DROP COLUMN {column}"))
         connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
     rows.engine.dispose()
