@@ -3,8 +3,8 @@
     python benchmarks/width.py 2800 4096 8192
 
 Random vectors of 384 numbers, 3,000 records in 100 classes, with a random layer of each width on top and the
-penalty from the sums, as in new `instant` workspaces. Deletions are of one record each; the median of five, wall and
-processor seconds. Memory is the most that the process ever held.
+penalty from the sums, as in new `instant` workspaces. Deletions are of one record each; the median of five,
+wall and processor seconds. Memory is the most that the process ever held.
 """
 
 from __future__ import annotations
