@@ -27,7 +27,7 @@ def test_training_twice_is_training_once(eraser: Eraser) -> None:
 
 
 def test_generations_only_move_forward_and_name_their_parent(eraser: Eraser) -> None:
-    first = eraser.model_digest
+    first = eraser.status().manifest_digest
     eraser.add(digits([50, 51]), columns=DIGIT_COLUMNS)
     assert not eraser.status().up_to_date
     eraser.train()

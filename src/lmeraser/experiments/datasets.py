@@ -54,8 +54,7 @@ class DataSet:
     @property
     def columns(self) -> Columns:
         """The column names of the rows that `rows` yields."""
-        payload = None if self.modality == Columns().image else self.modality
-        return Columns(positions=True, subject=SUBJECT if self.subject else None, payload=payload)
+        return Columns(positions=True, subject=SUBJECT if self.subject else None, payload=self.modality)
 
     @property
     def settings(self) -> dict[str, Any]:

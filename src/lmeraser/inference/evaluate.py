@@ -253,9 +253,7 @@ def _report(
     )
 
 
-def _confusion(
-    truth: NDArray[np.int64], chosen: NDArray[np.int64], classes: int
-) -> tuple[tuple[int, ...], ...]:
+def _confusion(truth: NDArray[np.int64], chosen: NDArray[np.int64], classes: int) -> tuple[tuple[int, ...], ...]:
     counts = np.bincount(truth * classes + chosen, minlength=classes**2).reshape(classes, classes)
     return tuple(tuple(row) for row in counts.tolist())
 

@@ -35,7 +35,7 @@ class Embedder:
         modality: "text" or "image"; None: as is known of the backbone.
 
     Raises:
-        VectorError: the modality is not known, or has no payloads that need a backbone.
+        VectorError: nothing tells the modality, or it has no payloads that need a backbone.
     """
 
     def __init__(self, backbone: str, modality: str | None) -> None:
@@ -89,7 +89,7 @@ def payload_settings(backbone: str, modality: str | None) -> dict[str, Any]:
     """The settings of a workspace of texts or images with a backbone.
 
     Raises:
-        VectorError: the modality is not known, or its records are vectors already.
+        VectorError: nothing tells the modality, or its records are vectors already.
     """
     found = modality or _KNOWN.get(backbone)
     possible = [name for name, rules in MODALITIES.items() if rules.prompt is not None]

@@ -61,8 +61,8 @@ def read_certificate(workspace: Workspace, request: Request, form: CertificateFo
     if form == "json":
         return data
     facts = verify(data, verification_key(workspace, data))
-    if form == "text":
-        return render(facts).encode()
-    from lmeraser.evidence.certificate_pdf import to_pdf
+    if form == "pdf":
+        from lmeraser.evidence.certificate_pdf import to_pdf
 
-    return to_pdf(facts)
+        return to_pdf(facts)
+    return render(facts).encode()

@@ -148,9 +148,7 @@ def test_residue_exits_with_1_where_something_is_left(run: Run, work: Path, tmp_
 def test_relabelling_and_drawing(run: Run, work: Path) -> None:
     w = ("-w", work)
     drawn = run(*w, "draw").out.split()
-    assert [Path(path).name for path in drawn] == [
-        *("clusters.png", "sizes.png", "classes.png", "requests.png")
-    ]
+    assert [Path(path).name for path in drawn] == [*("clusters.png", "sizes.png", "classes.png", "requests.png")]
     assert all(Path(path).stat().st_size > 1000 for path in drawn)
     assert run(*w, "relabel", "--id", "digit-0002", "--label", "7", "--json").json["stage_counts"]["tuned"] == 1
     assert not any(Path(path).exists() for path in drawn), "pictures of the old model show its clusters"

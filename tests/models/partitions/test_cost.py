@@ -144,4 +144,4 @@ def test_the_command(run: Run, eraser: Eraser) -> None:
     report = run("-w", eraser.workspace.root, "cost", "--hits", "2", "--json").json
     assert {"clusters", "expected_share", "p50", "p95", "max", "batches"} <= report.keys()
     assert report["hits_simulated"] == 2
-    assert "expected_share" in run("-w", eraser.workspace.root, "cost").out
+    assert "share of records tuned again by one request" in run("-w", eraser.workspace.root, "cost").out

@@ -11,7 +11,7 @@ the export as `load_predictor` does. A recall concerns the copy in MLflow as wel
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -125,11 +125,10 @@ def _signature(manifest: ExportManifest, modality: str) -> Any:
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 
-    inputs: Sequence[Any]
-    if modality == "vector":
-        length = manifest.settings["data"]["length"]
-        inputs = [TensorSpec(np.dtype(np.float32), (-1, length))]
-    else:
-        inputs = [ColSpec(DataType.binary if modality == "image" else DataType.string, modality)]
+    inputs = {
+        "image": ColSpec(DataType.binary, modality),
+        "text": ColSpec(DataType.string, modality),
+        "vector": TensorSpec(np.dtype(np.float32), (-1, manifest.settings.get("data", {}).get("length") or -1)),
+    }
     outputs = [ColSpec(DataType.float, name) for name in manifest.classes]
-    return ModelSignature(Schema(list(inputs)), Schema(outputs))
+    return ModelSignature(Schema([inputs[modality]]), Schema(outputs))
