@@ -138,7 +138,7 @@ def _selection(
 
 
 def requests(context: typer.Context, as_json: AsJson = False) -> None:
-    """List deletion requests with their age and the time left until the deadline."""
+    """List deletion requests with the day of asking and the time left until the deadline."""
     if context.invoked_subcommand is not None:
         return
     with open_eraser(quiet=True) as eraser:
@@ -151,17 +151,16 @@ def requests(context: typer.Context, as_json: AsJson = False) -> None:
         print_json(found)
         return
     from lmeraser.cli.words import command, suggest
-    from lmeraser.core.console import format_duration, print_rows
+    from lmeraser.core.console import print_rows
 
     laws = any(request["regulation"] != "other" for request in found)
     named = any(request["reference"] for request in found)
-    last = ["in time", "reference"] if named else ["asked", "in time", "age"]
+    last = ["in time", "reference"] if named else ["asked", "in time"]
     header = ["request", *(["law"] if laws else []), "state", *last]
     rows = []
     for each in found:
         asked = str(each["asked"] or "")[:10]
-        age = format_duration(each["age_seconds"])
-        cells = [_in_time(each), each["reference"] or ""] if named else [asked, _in_time(each), age]
+        cells = [_in_time(each), each["reference"] or ""] if named else [asked, _in_time(each)]
         rows.append([each["id"], *([each["regulation"]] if laws else []), each["state"], *cells])
     print_rows("deletion requests", header, rows, unfolded=["request", "state", "asked", "in time"])
     if any(request["state"] in ("pending", "in_progress", "failed") for request in found):
