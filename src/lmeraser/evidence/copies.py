@@ -11,8 +11,8 @@ a copy was confirmed to be deleted does not count for it. Pure functions.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Literal
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
 
 from lmeraser.core.digests import Digest
 from lmeraser.evidence.entries import (
@@ -81,22 +81,18 @@ class _Following:
     """What has become of a copy up to an entry.
 
     Attributes:
-        made: the entry that records it.
-        event: its event.
+        copy: as it is at that entry.
         derived_at: position of the entry that published its generation.
         relabelled: for the entry of a later relabelling, how many of its records the copy may have learned from.
     """
 
-    made: Entry
-    event: ModelExported
+    copy: OutsideCopy
     derived_at: int
-    erased: int = 0
-    rectified: int = 0
-    since: str | None = None
-    told: str | None = None
-    told_of: int = 0
-    confirmed: str | None = None
     relabelled: dict[int, int] = field(default_factory=dict)
+
+    def change(self, **values: Any) -> None:
+        """Set fields of the copy."""
+        self.copy = replace(self.copy, **values)
 
     def remove(self, entry: Entry, removal: RecordsDeleted | RecordsRelabelled) -> None:
         """Count the records of a removal that the copy learned from."""
@@ -108,27 +104,12 @@ class _Following:
                 self.relabelled[position] -= left
                 again += left
         if isinstance(removal, RecordsRelabelled):
-            self.rectified += learned
+            self.change(records_rectified=self.copy.records_rectified + learned)
             self.relabelled[entry.position] = learned + again
         else:
-            self.erased += learned + again
+            self.change(records_erased=self.copy.records_erased + learned + again)
         if learned or again:
-            self.since = self.since or entry.time
-
-    def result(self) -> OutsideCopy:
-        return OutsideCopy(
-            id=self.event.export,
-            generation=self.event.generation,
-            format=self.event.format,
-            manifest=self.event.manifest,
-            exported=self.made.time,
-            records_erased=self.erased,
-            records_rectified=self.rectified,
-            since=self.since,
-            told=self.told,
-            told_of=self.told_of,
-            confirmed=self.confirmed,
-        )
+            self.change(since=self.copy.since or entry.time)
 
 
 def copies_outside(entries: Iterable[Entry]) -> list[OutsideCopy]:
@@ -148,17 +129,17 @@ def copies_outside(entries: Iterable[Entry]) -> list[OutsideCopy]:
             case GenerationPublished():
                 derived_at = entry.position
             case ModelExported():
-                followed[event.export] = _Following(entry, event, derived_at)
+                copy = OutsideCopy(event.export, event.generation, event.format, event.manifest, entry.time)
+                followed[event.export] = _Following(copy, derived_at)
             case RecordsDeleted() | RecordsRelabelled():
-                for copy in followed.values():
-                    if copy.confirmed is None:
-                        copy.remove(entry, event)
+                for following in followed.values():
+                    if following.copy.confirmed is None:
+                        following.remove(entry, event)
             case ExportRecalled() if event.export in followed:
-                followed[event.export].told = entry.time
-                followed[event.export].told_of = event.records
+                followed[event.export].change(told=entry.time, told_of=event.records)
             case ExportConfirmed() if event.export in followed:
-                followed[event.export].confirmed = entry.time
-    return [copy.result() for copy in followed.values()]
+                followed[event.export].change(confirmed=entry.time)
+    return [following.copy for following in followed.values()]
 
 
 def recalled_copies(copies: Iterable[OutsideCopy]) -> list[dict[str, object]]:

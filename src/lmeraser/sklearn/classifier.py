@@ -25,7 +25,7 @@ from lmeraser.core.lda import scores, solve_shrunk
 from lmeraser.core.sufficient_statistics import QuantizedEmbeddings
 from lmeraser.sklearn.errors import NoRecordsError, VectorError
 from lmeraser.sklearn.identifiers import Label, Names, labels_of
-from lmeraser.sklearn.payloads import Embedder, embedder, rows_of
+from lmeraser.sklearn.payloads import Embedder, embedder, rows_of, with_payloads
 from lmeraser.sklearn.quantization import Vectors, quantized, same_scale, scale_of, shrinkage_of
 from lmeraser.sklearn.taught import ClassSums, TaughtRecords
 
@@ -231,11 +231,7 @@ class ExactUnlearningClassifier(ClassifierMixin, BaseEstimator):  # type: ignore
     # --- copies -----------------------------------------------------------------------------------------------
 
     def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        if self.backbone is not None:
-            tags.input_tags.two_d_array = False
-            tags.input_tags.string = True
-        return tags
+        return with_payloads(super().__sklearn_tags__(), self.backbone)
 
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = super().__getstate__()

@@ -79,6 +79,14 @@ class Embedder:
         return quantized_embeddings(vectors.reshape(len(rows), len(views), -1), self.config)
 
 
+def with_payloads(tags: Any, backbone: str | None) -> Any:
+    """scikit-learn's tags of an estimator, whose rows are texts or images if it names a backbone."""
+    if backbone is not None:
+        tags.input_tags.two_d_array = False
+        tags.input_tags.string = True
+    return tags
+
+
 @lru_cache(maxsize=4)
 def embedder(backbone: str, modality: str | None) -> Embedder:
     """The embedder of a backbone; clones of an estimator share it, because loading a network takes a second."""

@@ -17,7 +17,7 @@ from lmeraser.config.schema import Config, merge
 from lmeraser.errors import NoModelError
 from lmeraser.sklearn.errors import NoRecordsError, VectorError
 from lmeraser.sklearn.identifiers import Names, names_given, per_row
-from lmeraser.sklearn.payloads import payload_settings, rows_of
+from lmeraser.sklearn.payloads import payload_settings, rows_of, with_payloads
 
 if TYPE_CHECKING:
     from lmeraser.eraser import Eraser
@@ -160,11 +160,7 @@ class WorkspaceClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self._exists()
 
     def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        if self.backbone is not None:
-            tags.input_tags.two_d_array = False
-            tags.input_tags.string = True
-        return tags
+        return with_payloads(super().__sklearn_tags__(), self.backbone)
 
     def _exists(self) -> bool:
         return (Path(self.path) / _SETTINGS).is_file()

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from lmeraser.cli.commands.base import AsJson, open_eraser, print_json, print_report
+from lmeraser.core.spreadsheets import cell
 from lmeraser.core.terminal import echo
 
 RequestArgument = Annotated[str, typer.Argument(help="UUID of the request.")]
@@ -118,8 +119,5 @@ def _print_list(title: str, found: Sequence[Mapping[str, Any]], *, as_csv: bool,
 
 
 def _cell(value: Any) -> str:
-    """A value in one cell; a spreadsheet takes none for a formula."""
-    if isinstance(value, Mapping):
-        return _counts(value) if value else ""
-    text = " ".join(value) if isinstance(value, tuple | list) else "" if value is None else str(value)
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+    """A value in one cell; counts with their names."""
+    return cell((_counts(value) if value else "") if isinstance(value, Mapping) else value)

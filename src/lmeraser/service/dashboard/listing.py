@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Generic, Literal, TypeVar
 
+from lmeraser.core.spreadsheets import cell
 from lmeraser.core.time import from_text
 from lmeraser.workspace.requests.state import Request
 
@@ -23,7 +24,6 @@ View = Literal["open", "week", "late", "done", "all"]
 Order = Literal["due", "received", "changed"]
 PAGE_SIZE = 50
 _WEEK = timedelta(days=7)
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 @dataclass(frozen=True)
@@ -95,10 +95,5 @@ def as_csv(rows: Sequence[dict[str, Any]]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\r\n")
     writer.writerow(rows[0])
-    writer.writerows([_cell(value) for value in row.values()] for row in rows)
+    writer.writerows([cell(value) for value in row.values()] for row in rows)
     return text.getvalue()
-
-
-def _cell(value: Any) -> str:
-    text = "" if value is None else " ".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
-    return f"'{text}" if text.startswith(_FORMULA) else text
