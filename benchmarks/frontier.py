@@ -2,13 +2,23 @@
 
     python benchmarks/frontier.py --data PATH/TO/DATA --out frontier             # run what is missing, report
     python benchmarks/frontier.py --data PATH/TO/DATA --out frontier --report    # report what is there
+    python benchmarks/frontier.py --data PATH/TO/DATA --out frontier --seeds 1 \
+        --only "instant-(0.1|.-)|linear-(clean|0.1|.-layers)"                    # heads from sums, one draw
 
-``PATH/TO/DATA`` holds ``cifar10``, ``cifar100``, ``gtsrb`` and ``orl_faces``, each with ``train.parquet`` and
-``test.parquet``, and ``weights/vit-small-saliency``. Every trial leaves one JSON file in ``--out``; an interrupted
-run continues from there, and an interrupted training from its workspace. A seed selects other training records and
-other random choices; the test images stay the same. ``share`` is the expected share of the records that one
-uniform request tunes again, sample hits included (for GTSRB also of a request that names a physical sign, all of
-its pictures).
+``PATH/TO/DATA`` holds ``cifar10``, ``cifar100``, ``gtsrb`` and ``orl_faces``, ``banking77``, ``clinc150`` and
+``tv_dialogue``, each with ``train.parquet`` and ``test.parquet``, and ``weights/vit-small-saliency``. Every trial
+leaves one JSON file in ``--out``; an interrupted run continues from there, and an interrupted training from its
+workspace. A seed selects other training records and other random choices; the test records stay the same.
+
+Rows that tune nothing need no workspace: their heads come from the package's own functions on embeddings that
+`embedded.py` keeps in files, so that all of them share one pass over each record. The model is the one of a
+workspace with the same settings, as ``--check`` shows. C of a linear classifier is chosen on a fifth of the
+training records.
+
+``share`` is the expected share of the records that one uniform request tunes again, sample hits included (for
+GTSRB also of a request that names a physical sign, all of its pictures). ``ms`` is processor time of embedding one
+record, all views and layers together; ``head s`` that of subtracting one record and solving for the head, or of
+fitting the linear classifier, its choice of C included; ``bytes`` what is kept of a record to subtract it.
 """
 
 from __future__ import annotations
@@ -17,19 +27,27 @@ import argparse
 import json
 import re
 import statistics
+import time
 import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-from datasets import Image, IterableDataset, load_dataset
+import pyarrow.parquet as pq
+from datasets import Dataset, Image, NamedSplit
+from numpy.typing import NDArray
 
+from embedded import TEXTS, EmbeddedData, modality_of, training_rows
 from lmeraser import Columns, Eraser
-from lmeraser.config.schema import parse, to_toml
+from lmeraser.config.schema import Config, parse, preset, to_toml
 from lmeraser.core.atomic_files import write_atomic
-from lmeraser.inference.evaluate import TrainingSet, linear_accuracy_of
+from lmeraser.core.lda import probabilities
+from lmeraser.core.sufficient_statistics import QuantizedEmbeddings, SufficientStatistics, dequantize
+from lmeraser.core.tensors import Array, to_bytes
+from lmeraser.inference.evaluate import calibration_error
+from lmeraser.models.global_head import global_head
 
 SCALES = ("clean", "whole", "near")
 VIEWS: dict[str, tuple[str, ...]] = {
@@ -39,8 +57,14 @@ VIEWS: dict[str, tuple[str, ...]] = {
     "scales": SCALES,
     "scales+frame": (*SCALES, "frame"),
 }
-GROUPS = ("linear", "instant", "one", "tree", "Ward", "average", "random", "ViT")  # one colour each
+GROUPS = ("linear", "instant", "one", "tree", "Ward", "average", "random", "ViT", "nearest")  # one colour each
 WEIGHT = 0.8  # of the global head beside constituents
+REGULARISATION = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)  # scikit-learn's C
+NEIGHBOURS = 10
+COSTS = {"width": ".0f", "bytes": ".0f", "embedding_ms": ".1f", "head_seconds": ".2f"}
+
+Comparison = Literal["", "linear", "nearest"]
+Rows = Iterator[tuple[str, dict[str, Any], Comparison]]
 
 
 @dataclass(frozen=True)
@@ -53,7 +77,7 @@ class Trial:
     records: int
     test: int
     settings: dict[str, Any] = field(default_factory=dict)
-    linear: bool = False  # the classifier to compare with, on the embedding
+    comparison: Comparison = ""  # another classifier, on the embedding of the settings
 
     @property
     def name(self) -> str:
@@ -64,9 +88,19 @@ class Trial:
     def workspace(self) -> str:
         """Trials that tune the same constituents share a workspace, so these are tuned once."""
         tuned = {key: value for key, value in self.settings.items() if key not in ("global_head", "embedding")}
-        if self.settings.get("constituent") or self.linear:
+        if self.settings.get("constituent"):
             tuned = {"tuned": False}
         return f"{self.data}_{self.records}_{self.seed}_{zlib.crc32(json.dumps(tuned).encode()):08x}"
+
+    @property
+    def config(self) -> Config:
+        """All settings."""
+        return parse({"seed": self.seed, **modality_of(self.data), **self.settings})
+
+    @property
+    def from_sums(self) -> bool:
+        """Whether the row needs nothing but embeddings."""
+        return bool(self.comparison) or self.config.constituent.kind == "none"
 
 
 def tree(limit: int) -> dict[str, Any]:
@@ -85,46 +119,46 @@ def heads(views: str, partition: dict[str, Any], weight: float) -> dict[str, Any
     return {"partition": partition, "constituent": {"kind": "head"}, **embedded(views, weight)}
 
 
-def core(records: int) -> Iterator[tuple[str, dict[str, Any], bool]]:
+def core(records: int) -> Rows:
     """The rows that decide."""
     for views in ("clean", "scales"):
-        yield f"linear {views}", {"partition": {"method": "single"}, **embedded(views, 0.0)}, True
+        yield f"linear {views}", {"partition": {"method": "single"}, **embedded(views, 0.0)}, "linear"
     for views in ("clean", "scales", "scales+frame"):
-        yield f"instant {views}", instant(views), False
-    yield "one prompt", {"partition": {"method": "single"}}, False
+        yield f"instant {views}", instant(views), ""
+    yield "one prompt", {"partition": {"method": "single"}}, ""
     part = {"partition": tree(records // 28)}
-    yield "tree 50", part, False
-    yield "tree 50 + scales", {**part, **embedded("scales", WEIGHT)}, False
+    yield "tree 50", part, ""
+    yield "tree 50 + scales", {**part, **embedded("scales", WEIGHT)}, ""
 
 
-def ablations(records: int) -> Iterator[tuple[str, dict[str, Any], bool]]:
+def ablations(records: int) -> Rows:
     """The rows that explain."""
     for views in ("mirror", "frame"):
-        yield f"instant {views}", instant(views), False
-    yield "linear scales+frame", {"partition": {"method": "single"}, **embedded("scales+frame", 0.0)}, True
-    yield "one prompt + scales", {"partition": {"method": "single"}, **embedded("scales", WEIGHT)}, False
+        yield f"instant {views}", instant(views), ""
+    yield "linear scales+frame", {"partition": {"method": "single"}, **embedded("scales+frame", 0.0)}, "linear"
+    yield "one prompt + scales", {"partition": {"method": "single"}, **embedded("scales", WEIGHT)}, ""
     part = {"partition": tree(records // 28)}
-    yield "tree 50 + scales+frame", {**part, **embedded("scales+frame", WEIGHT)}, False
-    yield "tree 50 from class means", {**part, "head": {"init": "class_means"}}, False
+    yield "tree 50 + scales+frame", {**part, **embedded("scales+frame", WEIGHT)}, ""
+    yield "tree 50 from class means", {**part, "head": {"init": "class_means"}}, ""
     for decay in (0.1, 1.0):
-        yield f"tree 50 decay {decay}", {**part, "tuning": {"head_weight_decay": decay}}, False
+        yield f"tree 50 decay {decay}", {**part, "tuning": {"head_weight_decay": decay}}, ""
     for views in ("clean", "frame", "scales"):
-        yield f"tree 50 heads {views}", heads(views, tree(records // 28), 0.0), False
-        yield f"tree 50 heads {views} + global", heads(views, tree(records // 28), WEIGHT), False
+        yield f"tree 50 heads {views}", heads(views, tree(records // 28), 0.0), ""
+        yield f"tree 50 heads {views} + global", heads(views, tree(records // 28), WEIGHT), ""
     for clusters, fewer in ((20, 11), (100, 56), (200, 112)):
         part = {"partition": tree(records // fewer)}
-        yield f"tree {clusters}", part, False
-        yield f"tree {clusters} + scales", {**part, **embedded("scales", WEIGHT)}, False
+        yield f"tree {clusters}", part, ""
+        yield f"tree {clusters} + scales", {**part, **embedded("scales", WEIGHT)}, ""
     for name, partition in (
         ("average linkage 50", {"clusters": 50, "linkage": "average", "metric": "euclidean"}),
         ("Ward 50", {"clusters": 50}),
         ("random 50", {"method": "random", "clusters": 50}),
     ):
-        yield name, {"partition": partition}, False
-        yield f"{name} + scales", {"partition": partition, **embedded("scales", WEIGHT)}, False
+        yield name, {"partition": partition}, ""
+        yield f"{name} + scales", {"partition": partition, **embedded("scales", WEIGHT)}, ""
 
 
-def transformer(root: Path) -> Iterator[tuple[str, dict[str, Any], bool]]:
+def transformer(root: Path) -> Rows:
     """Rows with a small ViT, whose checkpoint has no public classes."""
     backbone = {
         "backbone": {"name": str(root / "weights" / "vit-small-saliency"), "image_size": 98, "pooling": "cls"}
@@ -133,120 +167,224 @@ def transformer(root: Path) -> Iterator[tuple[str, dict[str, Any], bool]]:
         yield (
             f"ViT linear {views}",
             {**backbone, "partition": {"method": "single"}, **embedded(views, 0.0)},
-            True,
+            "linear",
         )
-        yield f"ViT instant {views}", {**backbone, **instant(views)}, False
-    yield "ViT one prompt", {**backbone, "partition": {"method": "single"}}, False
-    yield "ViT Ward 50", {**backbone, "partition": {"clusters": 50}}, False
+        yield f"ViT instant {views}", {**backbone, **instant(views)}, ""
+    yield "ViT one prompt", {**backbone, "partition": {"method": "single"}}, ""
+    yield "ViT Ward 50", {**backbone, "partition": {"clusters": 50}}, ""
     yield (
         "ViT Ward 50 + scales",
         {**backbone, "partition": {"clusters": 50}, **embedded("scales", WEIGHT)},
-        False,
+        "",
     )
 
 
-def sums() -> Iterator[tuple[str, dict[str, Any], bool]]:
-    """The rows of heads from sums: what each ingredient adds to `instant` of 0.1, and all together."""
-    base = instant("scales+frame")
-    layers = {"views": VIEWS["scales+frame"], "layers": ["auto"]}
-    penalty = {"weight": 1.0, "penalty_rule": "cross_validated"}
-    yield "instant 0.1", base, False
-    yield "instant + penalty", {**base, "global_head": penalty}, False
-    yield "instant + layers", {**base, "embedding": layers}, False
-    yield "instant + random", {**base, "embedding": {**base["embedding"], "random_features": 4096}}, False
-    yield "instant + layers + penalty", {**base, "embedding": layers, "global_head": penalty}, False
+def sums(data: str) -> Rows:
+    """Heads from sums: what each ingredient adds to `instant` of 0.1, all together, and alternatives."""
+    usual = parse(modality_of(data), base="instant").embedding
+    views = {"views": list(usual.views)}
+    layers = {**views, "layers": ["auto"]}
+    random = {"random_features": usual.random_features or 4096}
+    chosen = {**layers, "random_features": usual.random_features}
+    rule = {"weight": 1.0, "penalty_rule": preset("instant").global_head.penalty_rule}
+    base = {**instant("clean"), "embedding": views}
+    yield "instant 0.1", base, ""
+    yield "instant + penalty", {**base, "global_head": rule}, ""
+    yield "instant + layers", {**base, "embedding": layers}, ""
+    yield "instant + random", {**base, "embedding": {**views, **random}}, ""
+    yield "instant + layers + random", {**base, "embedding": {**layers, **random}}, ""
+    yield "instant + all", {**base, "embedding": chosen, "global_head": rule}, ""
     single = {"partition": {"method": "single"}, "global_head": {"weight": 0.0}}
-    yield "linear clean", {**single, "embedding": {"views": VIEWS["clean"]}}, True
-    yield "linear 0.1", {**single, "embedding": {"views": VIEWS["scales+frame"]}}, True
-    yield "linear + layers", {**single, "embedding": layers}, True
+    if len(usual.views) > 1:
+        yield "linear clean", {**single, "embedding": {"views": VIEWS["clean"]}}, "linear"
+    yield "linear 0.1", {**single, "embedding": views}, "linear"
+    yield "linear + layers", {**single, "embedding": layers}, "linear"
+    if usual.random_features:
+        yield "linear + layers + random", {**single, "embedding": chosen}, "linear"
+    yield "nearest 0.1", {**single, "embedding": views}, "nearest"
+    yield "nearest + layers", {**single, "embedding": layers}, "nearest"
 
 
-def trials(root: Path) -> list[Trial]:
+def trials(root: Path, seeds: int) -> list[Trial]:
     """All cells, the most telling first."""
     found = []
-    for seed in range(3):
+    for seed in range(seeds):
+        for data, records, test in (
+            *((image, 5000, 2000) for image in ("cifar10", "cifar100", "gtsrb")),
+            *(("orl_faces", 280, 120), ("banking77", 5000, 2000), ("clinc150", 5000, 2000)),
+            ("tv_dialogue", 1344, 1328),
+        ):
+            if seed == 0 or data not in ("orl_faces", "tv_dialogue"):  # which have one draw of training records
+                found += [Trial(data, *cell) for cell in _cells(sums(data), seed, records, test)]
+    for seed in range(seeds):
         for data in ("cifar10", "cifar100", "gtsrb"):
-            found += [Trial(data, row, seed, 5000, 2000, given, flag) for row, given, flag in core(5000)]
-        for data, records in (("cifar10", 5000), ("cifar100", 5000), ("gtsrb", 5000), ("orl_faces", 280)):
-            if data != "orl_faces" or seed == 0:  # which has one draw of the training pictures
-                found += [Trial(data, row, seed, records, 2000, given, flag) for row, given, flag in sums()]
-        if seed == 0:
-            found += [Trial("cifar10", row, seed, 5000, 2000, g, flag) for row, g, flag in ablations(5000)]
-    found += [Trial("cifar10", row, 0, 5000, 2000, given, flag) for row, given, flag in transformer(root)]
-    left_out = ("instant clean", "one prompt")
-    large = [cell for cell in core(20000) if cell[0] not in left_out]
-    found += [Trial("cifar10", row, 0, 20000, 10000, given, flag) for row, given, flag in large]
-    return found
+            found += [
+                Trial(data, *cell) for cell in _cells(core(5000), seed, 5000, 2000) if cell[0] != "linear clean"
+            ]
+    found += [Trial("cifar10", *cell) for cell in _cells(ablations(5000), 0, 5000, 2000)]
+    found += [Trial("cifar10", *cell) for cell in _cells(transformer(root), 0, 5000, 2000)]
+    for data in ("cifar10", "cifar100"):
+        found += [Trial(data, *cell) for cell in _cells(sums(data), 0, 20000, 10000)]
+    left_out = ("instant clean", "one prompt", "linear clean")
+    large = [cell for cell in _cells(core(20000), 0, 20000, 10000) if cell[0] not in left_out]
+    return found + [Trial("cifar10", *cell) for cell in large]
 
 
-def stream(root: Path, trial: Trial, split: str) -> IterableDataset:
-    """Training records of the trial's seed, or the test images."""
-    file = str(root / trial.data / f"{split}.parquet")
-    rows = load_dataset("parquet", data_files={split: file}, split=split, streaming=True)
-    rows = rows.cast_column("image", Image(decode=False))
-    if split == "test":
-        return rows.take(trial.test)
-    if trial.data != "gtsrb":
-        return rows.skip(trial.seed * trial.records).take(trial.records)
-    # All pictures of a fifth of the signs: near-duplicates stay together.
-    return rows.filter(lambda row: zlib.crc32(sign(row).encode()) % 5 == trial.seed)
+def _cells(
+    rows: Rows, seed: int, records: int, test: int
+) -> Iterator[tuple[str, int, int, int, dict[str, Any], Comparison]]:
+    """The fields of trials."""
+    return ((row, seed, records, test, settings, comparison) for row, settings, comparison in rows)
+
+
+def records_of(source: EmbeddedData, trial: Trial, split: str) -> Dataset:
+    """Training records of the trial's seed, or the test records."""
+    rows = rows_of(source, trial, split)
+    table = pq.read_table(source.root / trial.data / f"{split}.parquet").take(rows)
+    found = Dataset(table, split=NamedSplit(split))
+    return found if trial.data in TEXTS else found.cast_column("image", Image(decode=False))
+
+
+def rows_of(source: EmbeddedData, trial: Trial, split: str) -> NDArray[np.int64]:
+    """Rows of the file."""
+    return (
+        np.arange(trial.test) if split == "test" else training_rows(source, trial.data, trial.records, trial.seed)
+    )
 
 
 def sign(row: dict[str, Any]) -> str:
     return f"{row['label']}-{row['track']}"
 
 
-def opened(root: Path, out: Path, trial: Trial) -> Eraser:
+def opened(source: EmbeddedData, out: Path, trial: Trial) -> Eraser:
     """The trial's workspace with its records, made or continued."""
-    config = parse({"seed": trial.seed, **trial.settings})
+    config = trial.config
     folder = out / "workspaces" / trial.workspace
     eraser = Eraser(folder) if folder.exists() else Eraser.create(folder, config)
     if not eraser.workspace.records.count():
-        eraser.add(stream(root, trial, "train"), columns=Columns(positions=True))
+        eraser.add(records_of(source, trial, "train"), columns=Columns(positions=True))
     eraser.close()
     (folder / "lmeraser.toml").write_text(to_toml(config))
     return Eraser(folder)
 
 
-def run(root: Path, out: Path, trial: Trial) -> dict[str, Any]:
+def run(source: EmbeddedData, out: Path, trial: Trial) -> dict[str, Any]:
     """Measure one cell."""
-    with opened(root, out, trial) as eraser:
-        if trial.linear:
-            return {"accuracy": linear(root, eraser, trial), "clusters": 1, "share": 1.0, "p95": trial.records}
+    if trial.from_sums:
+        return from_embeddings(source, trial)
+    with opened(source, out, trial) as eraser:
         eraser.train()
         cost = eraser.cost(hits=4)
-        evaluation = eraser.evaluate(stream(root, trial, "test"), linear=False)
+        evaluation = eraser.evaluate(records_of(source, trial, "test"), linear=False)
         found: dict[str, Any] = {"accuracy": evaluation.accuracy}
         found["calibration_error"] = evaluation.calibration_error
         found |= {"clusters": cost.clusters, "share": cost.simulated_share, "p95": cost.p95}
-        return found | ({"share_of_a_sign": by_sign(root, eraser, trial)} if trial.data == "gtsrb" else {})
+        return found | ({"share_of_a_sign": by_sign(source, eraser, trial)} if trial.data == "gtsrb" else {})
 
 
-def linear(root: Path, eraser: Eraser, trial: Trial) -> float:
-    """Accuracy of a linear classifier on the embedding of the settings' views."""
-    from lmeraser.core.sufficient_statistics import embedding
+def from_embeddings(source: EmbeddedData, trial: Trial) -> dict[str, Any]:
+    """Measure one cell that tunes nothing."""
+    config = trial.config
+    rows = rows_of(source, trial, "train")
+    labels = source.column(trial.data, "train", "label")[rows]
+    train = source.quantized(trial.data, "train", rows, config)
+    test = source.quantized(trial.data, "test", rows_of(source, trial, "test"), config)
+    truth = source.column(trial.data, "test", "label")[: trial.test]
+    classes = int(max(source.column(trial.data, "train", "label").max(), truth.max())) + 1
+    used = time.process_time()
+    more: dict[str, Any] = {}
+    if trial.comparison:
+        compare = linear if trial.comparison == "linear" else nearest
+        found, more = compare(dequantize(train)[:, :-1], labels, dequantize(test)[:, :-1], classes)
+        seconds = time.process_time() - used
+    else:
+        statistics = SufficientStatistics.zero(train.shape[1], classes).plus(train, labels.tolist())
+        used = time.process_time()
+        global_head(statistics.plus(train[:1], labels[:1].tolist(), -1), config.global_head)
+        seconds = time.process_time() - used
+        found = probabilities_of(global_head(statistics, config.global_head), test, config)
+    right = float((found.argmax(axis=1) == truth).mean())
+    return {
+        "accuracy": right,
+        "calibration_error": calibration_error(found, truth),
+        "clusters": 1,
+        "share": 1.0 if trial.comparison else 0.0,
+        "p95": len(rows) if trial.comparison else 0,
+        "width": train.shape[1] - 1,
+        "bytes": train.shape[1] * 2,
+        "embedding_ms": 1000 * source.seconds_a_record(trial.data, "train", config),
+        "head_seconds": seconds,
+        **more,
+    }
 
-    config = eraser.workspace.config
-    records = eraser.workspace.records
-    executor = eraser.executor()
-    views = config.embedding.views
-    images = [row["image"]["bytes"] for row in stream(root, trial, "test")]
-    truth = np.array([row["label"] for row in stream(root, trial, "test")])
-    index = records.index()
 
-    def vectors(ids: list[Any], fetch: Any) -> Any:
-        found = np.stack([vector for _, vector in executor.embed(ids, fetch, lambda *_: None, views)])
-        return embedding(found.reshape(len(found), len(views), -1))
-
-    train = vectors([record.id for record in index], records.payloads)
-    test = vectors(list(range(len(images))), lambda ids: [images[i] for i in ids])
-    labels = np.array([record.label for record in index])
-    accuracy = linear_accuracy_of(TrainingSet(train, labels), test, truth)
-    assert accuracy is not None
-    return accuracy
+def probabilities_of(head: dict[str, Array], test: QuantizedEmbeddings, config: Config) -> NDArray[np.float32]:
+    """Probabilities as predictions have them, float32 [n, classes]."""
+    inputs = dequantize(test)[:, :-1]
+    weights = head["weight"][None]
+    sharpness = config.global_head.sharpness
+    parts = [probabilities(weights, inputs[start : start + 16], sharpness) for start in range(0, len(inputs), 16)]
+    return np.concatenate(parts)
 
 
-def by_sign(root: Path, eraser: Eraser, trial: Trial) -> float:
+def linear(
+    train: NDArray[np.float32], labels: NDArray[np.int64], test: NDArray[np.float32], classes: int
+) -> tuple[NDArray[np.float32], dict[str, Any]]:
+    """Probabilities of a logistic regression; of the values of C the best on a fifth of the training records."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import ShuffleSplit
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1):
+        kept, held = next(ShuffleSplit(n_splits=1, test_size=0.2, random_state=0).split(train))
+        fitted = LogisticRegression(tol=1e-3, max_iter=2000, warm_start=True)  # from the solution for the C before
+        scores = [
+            fitted.set_params(C=c).fit(train[kept], labels[kept]).score(train[held], labels[held])
+            for c in REGULARISATION
+        ]
+        best = REGULARISATION[int(np.argmax(scores))]
+        fitted = LogisticRegression(tol=1e-3, max_iter=2000, C=best).fit(train, labels)
+    found = np.zeros((len(test), classes), np.float32)
+    found[:, fitted.classes_] = fitted.predict_proba(test)
+    return found, {"C": best}
+
+
+def nearest(
+    train: NDArray[np.float32], labels: NDArray[np.int64], test: NDArray[np.float32], classes: int
+) -> tuple[NDArray[np.float32], dict[str, Any]]:
+    """Shares of classes among the nearest records by cosine."""
+    train = train / np.linalg.norm(train, axis=1, keepdims=True)
+    found = np.zeros((len(test), classes), np.float32)
+    for start in range(0, len(test), 500):
+        order = np.argsort(-(test[start : start + 500] @ train.T), axis=1)[:, :NEIGHBOURS]
+        for column in order.T:
+            found[np.arange(start, start + len(order)), labels[column]] += 1 / NEIGHBOURS
+    return found, {"neighbours": NEIGHBOURS}
+
+
+def check(source: EmbeddedData, out: Path, trial: Trial) -> str:
+    """Whether a workspace has the same head and the same accuracy as the row from files."""
+    expected = from_embeddings(source, trial)
+    config = trial.config
+    rows = rows_of(source, trial, "train")
+    labels = source.column(trial.data, "train", "label")[rows]
+    train = source.quantized(trial.data, "train", rows, config)
+    with opened(source, out, trial) as eraser:
+        eraser.train()
+        workspace = eraser.workspace
+        model = workspace.generations.require()
+        statistics = SufficientStatistics.zero(train.shape[1], len(model.classes)).plus(train, labels.tolist())
+        head = to_bytes(global_head(statistics, config.global_head))
+        assert model.global_head is not None
+        equal = workspace.store.read(model.global_head.artifact) == head
+        found = eraser.evaluate(records_of(source, trial, "test"), linear=False)
+    same = found.accuracy == expected["accuracy"]
+    return (
+        f"{trial.name}: head {'identical' if equal else 'DIFFERENT'}, accuracy {'equal' if same else 'DIFFERENT'}"
+    )
+
+
+def by_sign(source: EmbeddedData, eraser: Eraser, trial: Trial) -> float:
     """Mean share tuned again by a request that names one sign; hits of a sample not included."""
     model = eraser.workspace.generations.require()
     if not model.tuned:
@@ -254,7 +392,7 @@ def by_sign(root: Path, eraser: Eraser, trial: Trial) -> float:
     numbers = model.cluster_numbers(eraser.workspace.records.derived.trie_keys(model.partition.key))
     sizes = {cluster.number: cluster.records for cluster in model.clusters}
     touched: dict[str, set[int]] = {}
-    for position, row in enumerate(stream(root, trial, "train").remove_columns("image")):
+    for position, row in enumerate(records_of(source, trial, "train").remove_columns("image")):
         touched.setdefault(sign(row), set()).add(numbers[f"train-{position:08d}"])
     return statistics.mean(sum(sizes[n] for n in found) for found in touched.values()) / model.records
 
@@ -265,7 +403,8 @@ def report(out: Path) -> None:
     for file in sorted(out.glob("*.json")):
         cell = json.loads(file.read_text())
         cells.setdefault((cell["data"], cell["records"], cell["row"]), []).append(cell)
-    names = ["data", "records", "row", "K", "share", "p95", "accuracy", "calibration error", "seeds"]
+    names = ["data", "records", "row", "K", "share", "p95", "accuracy", "calibration error"]
+    names += ["width", "bytes", "ms", "head s", "seeds"]
     lines = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
     for (data, records, row), found in cells.items():
         right = [cell["accuracy"] for cell in found]
@@ -274,14 +413,30 @@ def report(out: Path) -> None:
             statistics.mean(cell[name] for cell in found) for name in ("share", "clusters", "p95")
         )
         mean = f"{statistics.mean(right):.4f}{spread}"
-        errors = [cell["calibration_error"] for cell in found if "calibration_error" in cell]
-        error = f"{statistics.mean(errors):.3f}" if errors else ""
-        values = (data, records, row, f"{clusters:.0f}", f"{share:.4f}", f"{p95:.0f}", mean, error, len(right))
+        error = _mean(found, "calibration_error", ".3f")
+        costs = [_mean(found, name, form) for name, form in COSTS.items()]
+        values = (
+            data,
+            records,
+            row,
+            f"{clusters:.0f}",
+            f"{share:.4f}",
+            f"{p95:.0f}",
+            mean,
+            error,
+            *costs,
+            len(right),
+        )
         lines.append(f"| {' | '.join(map(str, values))} |")
     text = "\n".join(lines) + "\n"
     write_atomic(out / "frontier.md", text.encode())
     print(text)
     draw(cells, out / "frontier.png")
+
+
+def _mean(found: list[dict[str, Any]], name: str, form: str) -> str:
+    values = [cell[name] for cell in found if name in cell]
+    return f"{statistics.mean(values):{form}}" if values else ""
 
 
 def draw(cells: dict[tuple[str, int, str], list[dict[str, Any]]], file: Path) -> None:
@@ -322,13 +477,23 @@ def main() -> None:
     parser.add_argument("--out", required=True, type=Path)
     parser.add_argument("--report", action="store_true", help="only report what is there")
     parser.add_argument("--only", default="", help="trials whose name this regular expression is found in")
+    parser.add_argument("--seeds", type=int, default=3, help="draws of training records")
+    parser.add_argument("--embeddings", type=Path, help="where embeddings are kept (default: embeddings in --out)")
+    parser.add_argument("--workers", type=int, default=1, help="threads that embed")
+    parser.add_argument("--check", action="store_true", help="compare with workspaces, instead of measuring")
     options = parser.parse_args()
-    todo = [trial for trial in trials(options.data) if re.search(options.only, trial.name)]
+    source = EmbeddedData(options.data, options.embeddings or options.out / "embeddings", options.workers)
+    todo = [trial for trial in trials(options.data, options.seeds) if re.search(options.only, trial.name)]
+    if options.check:
+        for trial in todo:
+            if trial.from_sums and not trial.comparison:
+                print(check(source, options.out, trial), flush=True)
+        return
     for number, trial in enumerate(todo):
         file = options.out / f"{trial.name}.json"
         if not options.report and not file.exists():
             print(f"{number + 1} of {len(todo)}: {trial.name}", flush=True)
-            result = run(options.data, options.out, trial)
+            result = run(source, options.out, trial)
             cell = {key: value for key, value in asdict(trial).items() if key != "settings"}
             write_atomic(file, json.dumps({**cell, **result}, indent=1).encode())
     report(options.out)
