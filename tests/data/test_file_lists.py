@@ -37,6 +37,7 @@ def test_cells_are_taken_literally(tmp_path: Path, name: str, text: str) -> None
         ("x.csv", "", "without rows"),
         ("x.csv", "id,subject\n", "without rows"),
         ("x.csv", "id,id\na,b\n", "line 1: column names"),
+        ("x.csv", ",\na,b\n", "line 1: column names"),
         ("x.csv", "id,subject\na\n", r"line 2: 1 cells \(expected 2\)"),
         ("x.csv", 'id,subject\na,"b\n', "line 2"),
         ("x.csv", "id,subject\na,b\nc,d,e\n", "line 3: 3 cells"),
@@ -48,6 +49,15 @@ def test_cells_are_taken_literally(tmp_path: Path, name: str, text: str) -> None
 def test_malformed_tables_are_refused(tmp_path: Path, name: str, text: str | bytes, why: str) -> None:
     with pytest.raises(InputError, match=why):
         read_table(written(tmp_path, name, text))
+
+
+def test_a_column_without_a_name_is_not_read(tmp_path: Path) -> None:
+    """pandas writes its index as one, and spreadsheets leave empty columns at the end."""
+    path = tmp_path / "x.csv"
+    path.write_text(",id,subject,\n0,a,ann,\n1,b,bob,\n")
+    table = read_table(path)
+    assert table.columns == ["id", "subject"]
+    assert table.rows == [{"id": "a", "subject": "ann"}, {"id": "b", "subject": "bob"}]
 
 
 def test_a_table_that_does_not_exist_is_refused(tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 
 Rules:
 - a file is UTF-8, or UTF-16 with a byte order mark;
-- the first line of a CSV file names its columns; each line of a JSON lines file is one object;
+- the first line of a CSV file names its columns; one without a name, such as the index that pandas writes, is not
+  read; each line of a JSON lines file is one object;
 - cells are taken literally, with all their white space; an empty cell of a CSV file has no value;
 - a table that is malformed anywhere is refused with the number of the line, so that none of it is used.
 
@@ -159,14 +160,15 @@ def _csv_lines(path: Path, lines: Iterator[str]) -> Iterator[Mapping[str, Any]]:
     reader = csv.reader(itertools.chain([header] if header else [], lines), delimiter=delimiter, strict=True)
     try:
         names = next(reader, [])
-        if len(set(names)) != len(names) or not all(names):
+        named = [name for name in names if name]
+        if len(set(named)) != len(named) or (names and not named):
             raise _malformed(path, 1, "column names are empty or repeated")
         for cells in reader:
             if not cells:  # an empty line
                 continue
             if len(cells) != len(names):
                 raise _malformed(path, reader.line_num, f"{len(cells)} cells (expected {len(names)})")
-            yield {name: cell or None for name, cell in zip(names, cells, strict=True)}
+            yield {name: cell or None for name, cell in zip(names, cells, strict=True) if name}
     except csv.Error as error:
         raise _malformed(path, reader.line_num, str(error)) from error
 
