@@ -405,6 +405,28 @@ def test_cross_validation_is_that_of_a_ridge_regression_of_class_indicators(
     assert errors[ridge] <= min(errors.values()) * (1 + 1e-9) + 1e-12
 
 
+@examples(8, 100)
+@given(_seeds, st.integers(2, 60), st.sampled_from([3, 40, 300]), st.integers(2, 5))
+def test_the_head_with_a_penalty_from_the_sums_is_that_of_its_formula(
+    seed: int, count: int, width: int, classes: int
+) -> None:
+    rows, labels = quantized_of(seed, count, width, classes)
+    statistics = SufficientStatistics.zero(width + 1, classes + 1).plus(rows, labels)
+    ridge = cross_validated_ridge(statistics)
+    points = dequantize(rows)[:, :-1].astype(np.float64)
+    counts = np.bincount(labels, minlength=classes + 1)
+    sums = np.array([points[np.equal(labels, label)].sum(axis=0) for label in range(classes + 1)])
+    means = sums / np.maximum(counts, 1)[:, None]
+    within = points - means[labels]
+    weights = count * np.linalg.solve(within.T @ within + ridge * np.eye(width), means.T).T
+    with np.errstate(divide="ignore"):
+        biases = np.log(counts / count) - 0.5 * (weights * means).sum(axis=1)
+    expected = np.column_stack([weights, biases])[counts > 0] * trust(labels)
+    found = solve_cross_validated(statistics)["weight"]
+    np.testing.assert_allclose(found[counts > 0], expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+    assert not found[counts == 0, :-1].any()
+
+
 def test_noise_is_shrunk_more_than_classes_that_are_apart() -> None:
     rows, _ = quantized_of(0, 200, 30, 4)
     random = np.random.default_rng(1).integers(0, 4, 200).tolist()

@@ -219,7 +219,29 @@ def test_stored_statistics_come_back(rows: list[Row], data: st.DataObject) -> No
     assert back.digest == statistics.digest
     assert same(back, statistics)
     assert same(added(back, rows), added(statistics, rows)), "they can be added to"
-    assert len(gram) == width * (width + 1) // 2 * 8, "the gram is symmetric: half of it is enough"
+    products = width * (width + 1) // 2
+    assert len(gram) == products * 5, "the gram is symmetric, and so few products do not need eight bytes"
+
+
+@examples(60, 500)
+@given(st.lists(st.integers(-(2**62), 2**62) | st.integers(-(2**50), 2**50), min_size=3, max_size=3))
+def test_products_of_any_size_come_back_in_as_few_bytes_as_they_need(values: list[int]) -> None:
+    statistics = SufficientStatistics(np.array(values), np.zeros((2, 1), np.int64))
+    packed = pack(statistics)
+    assert unpack(*packed, 2).triangle.tolist() == values
+    bits = max(abs(value) for value in values).bit_length() + 1  # and the sign
+    assert len(packed[0]) <= 3 * next(size for size in (5, 6, 8, 9) if bits < 8 * size)
+    assert unpack(statistics.triangle.tobytes(), packed[1], 2).triangle.tolist() == values, "as before 0.2"
+
+
+@given(_tables)
+def test_half_of_the_products_are_the_whole_matrix(rows: list[Row]) -> None:
+    statistics = once(rows, len(rows[0][0]))
+    gram = statistics.gram
+    chosen = np.arange(0, statistics.width, 2)
+    assert np.array_equal(gram, gram.T)
+    assert all(np.array_equal(statistics.row(n), gram[n, : n + 1]) for n in range(statistics.width))
+    assert np.array_equal(statistics.products(chosen), gram[np.ix_(chosen, chosen)])
 
 
 # --- quantized embeddings ----------------------------------------------------------------------------------

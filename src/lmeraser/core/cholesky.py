@@ -2,40 +2,38 @@
 
 The matrix is divided into square blocks of a fixed size. Every operation on blocks runs on one thread, and those
 on one block follow each other in a fixed order; threads only share out different blocks. (A BLAS on several
-threads divides single products, and sums them in another order.) Knows nothing about statistics.
+threads divides single products, and sums them in another order.) Products go through numpy, which lets other
+threads run meanwhile; scipy's do not. Knows nothing about statistics.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-_BLOCK = 512  # rows of a block; another number gives other bits
+_BLOCK = 256  # rows of a block; another number gives other bits
+_INVERTED = 64  # rows of a triangle that is inverted as any matrix
 _MOST_THREADS = 8
 
-Matrix = NDArray[np.float64]
+Matrix = NDArray[np.floating[Any]]
+Parallel = Callable[[Callable[[Any], None], Iterable[Any]], None]
 
 
-def solve_positive_definite(matrix: Matrix, right: Matrix, *, threads: int | None = None) -> Matrix:
-    """X with A X = B, for a symmetric positive definite A; its bits do not depend on the number of threads.
+@contextmanager
+def block_threads(threads: int | None = None) -> Iterator[Parallel]:
+    """Threads that call a function with each of several items; every operation of a BLAS runs on one of them.
 
     Args:
-        matrix: A, float64 [d, d]; its lower triangle is read and overwritten.
-        right: B, float64 [d, n]; overwritten by X.
         threads: how many; None: as many as there are cores, up to eight.
-
-    Raises:
-        numpy.linalg.LinAlgError: A is not positive definite.
     """
     from threadpoolctl import threadpool_limits
 
-    size = len(matrix)
-    spans = [slice(start, min(start + _BLOCK, size)) for start in range(0, size, _BLOCK)]
     count = threads if threads is not None else min(os.cpu_count() or 1, _MOST_THREADS)
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(count) as pool:
 
@@ -43,39 +41,67 @@ def solve_positive_definite(matrix: Matrix, right: Matrix, *, threads: int | Non
             for _ in pool.map(function, items):
                 pass
 
-        inverses = _factorize(matrix, spans, parallel)
-        _substitute(matrix, right, spans, inverses)
-    return right
+        yield parallel
 
 
-def _factorize(matrix: Matrix, spans: Sequence[slice], parallel: Callable[..., None]) -> list[Matrix]:
-    """Overwrite the blocks below the diagonal by those of L; returns the inverses of those on the diagonal."""
+def blocks(start: int, stop: int) -> list[slice]:
+    """Rows from ``start`` to ``stop``, divided into blocks."""
+    return [slice(first, min(first + _BLOCK, stop)) for first in range(start, stop, _BLOCK)]
+
+
+def solve_positive_definite(stacked: Matrix, parallel: Parallel) -> Matrix:
+    """X with X A = B, for a symmetric positive definite A; its bits do not depend on the number of threads.
+
+    Args:
+        stacked: A on top of B, float64 [d + n, d]; of A the lower triangle is read. Overwritten.
+        parallel: `block_threads`.
+
+    Returns:
+        X, float64 [n, d], which overwrites B.
+
+    Raises:
+        numpy.linalg.LinAlgError: A is not positive definite.
+    """
+    size = stacked.shape[1]
+    spans = blocks(0, size)
+    right = blocks(size, len(stacked))
     inverses: list[Matrix] = []
+    # A = L L'. B is one more row of blocks: what divides them by L' divides B as well.
     for step, pivot in enumerate(spans):
-        inverse = np.linalg.inv(np.linalg.cholesky(matrix[pivot, pivot]))
+        left = slice(0, pivot.start)
+
+        def subtract(rows: slice, pivot: slice = pivot, left: slice = left) -> None:
+            stacked[rows, pivot] -= stacked[rows, left] @ stacked[pivot, left].T
+
+        parallel(subtract, [*spans[step:], *right])
+        inverse = _inverse(np.linalg.cholesky(stacked[pivot, pivot]))
         inverses.append(inverse)
-        rest = spans[step + 1 :]
 
         def divide(rows: slice, pivot: slice = pivot, inverse: Matrix = inverse) -> None:
-            matrix[rows, pivot] = matrix[rows, pivot] @ inverse.T
+            stacked[rows, pivot] = stacked[rows, pivot] @ inverse.T
 
-        def subtract(block: tuple[slice, slice], pivot: slice = pivot) -> None:
-            rows, columns = block
-            matrix[rows, columns] -= matrix[rows, pivot] @ matrix[columns, pivot].T
+        parallel(divide, [*spans[step + 1 :], *right])
 
-        parallel(divide, rest)
-        parallel(subtract, [(rows, columns) for at, rows in enumerate(rest) for columns in rest[: at + 1]])
-    return inverses
+    def divide_by_lower(rows: slice) -> None:
+        for pivot, inverse in zip(reversed(spans), reversed(inverses), strict=True):
+            below = slice(pivot.stop, size)
+            rest = stacked[rows, pivot] - stacked[rows, below] @ stacked[below, pivot]
+            stacked[rows, pivot] = rest @ inverse
+
+    parallel(divide_by_lower, right)
+    return stacked[size:]
 
 
-def _substitute(matrix: Matrix, right: Matrix, spans: Sequence[slice], inverses: Sequence[Matrix]) -> None:
-    """Overwrite B by the X with L L' X = B."""
-    for step, pivot in enumerate(spans):
-        right[pivot] = inverses[step] @ right[pivot]
-        below = slice(pivot.stop, None)
-        right[below] -= matrix[below, pivot] @ right[pivot]
-    for step in reversed(range(len(spans))):
-        pivot = spans[step]
-        right[pivot] = inverses[step].T @ right[pivot]
-        above = slice(0, pivot.start)
-        right[above] -= matrix[pivot, above].T @ right[pivot]
+def _inverse(lower: Matrix) -> Matrix:
+    """The inverse of a lower triangle, from those of its two halves."""
+    size = len(lower)
+    if size <= _INVERTED:
+        return np.linalg.inv(lower)
+    half = size // 2
+    inverse = np.zeros_like(lower)
+    first = _inverse(lower[:half, :half])
+    second = _inverse(lower[half:, half:])
+    inverse[:half, :half] = first
+    inverse[half:, half:] = second
+    inverse[half:, :half] = -(second @ (lower[half:, :half] @ first))
+    return inverse

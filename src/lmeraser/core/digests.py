@@ -43,9 +43,12 @@ class Digest(str):
         return super().__new__(cls, text)
 
     @classmethod
-    def of(cls, data: bytes) -> Self:
-        """Digest of bytes."""
-        return cls("sha256:" + hashlib.sha256(data).hexdigest())
+    def of(cls, *parts: bytes | memoryview) -> Self:
+        """Digest of bytes, or of several parts as if they were one."""
+        digest = hashlib.sha256()
+        for part in parts:
+            digest.update(part)
+        return cls("sha256:" + digest.hexdigest())
 
     @classmethod
     def of_file(cls, path: Path) -> Self:

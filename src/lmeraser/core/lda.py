@@ -26,7 +26,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from lmeraser.core.cholesky import solve_positive_definite
+from lmeraser.core.cholesky import block_threads, blocks, solve_positive_definite
 from lmeraser.core.sufficient_statistics import (
     SCALE,
     QuantizedEmbeddings,
@@ -36,6 +36,7 @@ from lmeraser.core.sufficient_statistics import (
 )
 from lmeraser.core.tensors import Array
 
+_STEP = 1 / SCALE
 _NEVER = -1e9  # score of a class without records
 _RIDGES: tuple[float, ...] = tuple(2.0 ** (step / 2) for step in range(33))  # from 1 to 2**16
 _SELECTED = 512  # numbers of an embedding that the ridge is chosen on
@@ -76,14 +77,25 @@ def solve_cross_validated(statistics: SufficientStatistics) -> dict[str, Array]:
     Returns:
         As `solve`.
     """
-    from threadpoolctl import threadpool_limits
+    width = statistics.width - 1
+    counts, means = _means(statistics)
+    weighted = means * counts
+    # A class without records gets no weights; its column of zeros would only take time.
+    present = np.flatnonzero(counts)
+    stacked = np.empty((width + len(present), width))  # the scatter on top of the right-hand sides
+    stacked[width:] = means.T[present] * counts.sum()
 
-    ridge = cross_validated_ridge(statistics)
-    with threadpool_limits(1, user_api="blas"):
-        counts, means, scatter = _scatter(statistics)
-        scatter[np.diag_indices(len(scatter))] += ridge
-    weight = solve_positive_definite(scatter, means * counts.sum())
-    with threadpool_limits(1, user_api="blas"):
+    def fill(rows: slice) -> None:
+        for number in range(rows.start, rows.stop):
+            np.multiply(statistics.row(number), _STEP**2, out=stacked[number, : number + 1])
+        stacked[rows, : rows.stop] -= weighted[rows] @ means[: rows.stop].T
+
+    with block_threads() as parallel:
+        ridge = cross_validated_ridge(statistics)
+        parallel(fill, blocks(0, width))
+        stacked[np.diag_indices(width)] += ridge
+        weight = np.zeros_like(means)
+        weight[:, present] = solve_positive_definite(stacked, parallel).T
         return _head(weight, _biases(weight, means, counts), counts)
 
 
@@ -105,14 +117,14 @@ def cross_validated_ridge(statistics: SufficientStatistics) -> float:
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(1, user_api="blas"):
-        width = len(statistics.gram) - 1
+        width = statistics.width - 1
         chosen = np.linspace(0, width - 1, min(width, _SELECTED)).round().astype(np.int64)
         moments = statistics.moments.astype(np.float64) / SCALE
         counts = moments[-1]
         records = counts.sum()
         sums = moments[chosen]
         total = sums.sum(axis=1)
-        scatter = statistics.gram[np.ix_(chosen, chosen)].astype(np.float64) / SCALE**2
+        scatter = statistics.products(chosen).astype(np.float64) / SCALE**2
         scatter -= np.outer(total, total) / records
         values, vectors = np.linalg.eigh(scatter)
         values = np.maximum(values, 0.0)
@@ -197,13 +209,18 @@ def _scatter(
     statistics: SufficientStatistics,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Records per class [classes], class means [d, classes] and scatter around them [d, d], in float64."""
-    moments = statistics.moments.astype(np.float64) / SCALE
-    counts = moments[-1]
-    means = moments[:-1] / np.maximum(counts, 1)
+    counts, means = _means(statistics)
     scatter = statistics.gram[:-1, :-1].astype(np.float64)  # changed in place: it may be large
     scatter /= SCALE**2
     scatter -= (means * counts) @ means.T
     return counts, means, scatter
+
+
+def _means(statistics: SufficientStatistics) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Records per class [classes] and class means [d, classes], in float64."""
+    moments = statistics.moments.astype(np.float64) / SCALE
+    counts = moments[-1]
+    return counts, moments[:-1] / np.maximum(counts, 1)
 
 
 def _discriminants(

@@ -2,10 +2,10 @@
 
 The *quantized embedding* of a record is its embedding (features averaged over fixed views), rounded to integers,
 with a constant for the bias appended. The *sufficient statistics* of a set of records are the products of
-quantized embeddings with each other (``gram``) and with classes (``moments``), summed over the records. They are
-sums of integers, hence exact: in any order of additions and subtractions, on any machine, they are those of the
-records that are left. Linear discriminant analysis needs nothing else (`core.lda`), so excluding a record takes
-one outer product and looks at no other record.
+quantized embeddings with each other (``gram``, a symmetric matrix of which ``triangle`` holds half) and with
+classes (``moments``), summed over the records. They are sums of integers, hence exact: in any order of additions
+and subtractions, on any machine, they are those of the records that are left. Linear discriminant analysis needs
+nothing else (`core.lda`), so excluding a record takes one outer product and looks at no other record.
 
 Why they are exact: entries of a quantized embedding are below 2**15 in absolute value, so a product is below
 2**30; up to 2**20 products are summed in float64, which is exact below 2**53, and everything else in int64. Pure
@@ -14,8 +14,9 @@ functions on numpy arrays.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,9 +28,11 @@ SCALE = 1024  # integer steps per unit; an embedding's root mean square is about
 UNIT_RMS_EPSILON = 1e-12  # keeps a vector of zeros finite
 LARGEST_INTEGER = 2**15 - 1
 LARGEST_ENTRY = LARGEST_INTEGER / SCALE  # of an embedding's numbers, 31.999; larger ones are clipped to it
-_FEW = 16  # records that are added one by one
 _ROWS = 128  # of a matrix that are worked on at once
 _EXACT = 2**20  # records whose products are summed in float64 at once
+_LOW_BITS = 32
+_HIGH_TYPES = (np.int8, np.int16)  # of the bits above these, narrowest first
+_PLAIN_BYTES = 8
 
 QuantizedEmbeddings = NDArray[np.int16]  # [n, d + 1]
 
@@ -39,17 +42,18 @@ class SufficientStatistics:
     """Sufficient statistics of a set of records.
 
     Attributes:
-        gram: products of quantized embeddings with each other, int64 [d + 1, d + 1].
+        triangle: products of quantized embeddings with each other: the lower triangle of a symmetric matrix
+            [d + 1, d + 1], row by row, int64 [(d + 1) (d + 2) / 2].
         moments: products of quantized embeddings with classes, int64 [d + 1, classes].
     """
 
-    gram: NDArray[np.int64]
+    triangle: NDArray[np.int64]
     moments: NDArray[np.int64]
 
     @classmethod
     def zero(cls, width: int, classes: int) -> SufficientStatistics:
         """The statistics of no record; ``width`` is the length of a quantized embedding."""
-        return cls(np.zeros((width, width), np.int64), np.zeros((width, classes), np.int64))
+        return cls(np.zeros(_start(width), np.int64), np.zeros((width, classes), np.int64))
 
     def plus(self, embeddings: QuantizedEmbeddings, labels: Sequence[int], sign: int = 1) -> SufficientStatistics:
         """The statistics with more records, or (``sign`` -1) without some.
@@ -59,35 +63,49 @@ class SufficientStatistics:
             labels: class index of each.
             sign: 1 or -1.
         """
-        if len(embeddings) <= _FEW:
-            return self._plus_few(embeddings, labels, sign)
-        gram = self.gram
+        triangle = self.triangle
         moments = self.moments
         one_hot = np.eye(moments.shape[1])[np.asarray(labels, dtype=np.int64)]
         for start in range(0, len(embeddings), _EXACT):
             part = embeddings[start : start + _EXACT].astype(np.float64)
             signed = sign * part.T
-            gram = gram + (signed @ part).astype(np.int64)
+            triangle = _plus_products(triangle, signed, part)
             moments = moments + (signed @ one_hot[start : start + _EXACT]).astype(np.int64)
-        return SufficientStatistics(gram, moments)
+        return SufficientStatistics(triangle, moments)
 
-    def _plus_few(self, embeddings: QuantizedEmbeddings, labels: Sequence[int], sign: int) -> SufficientStatistics:
-        """As `plus`: the same integers from outer products, which reads and writes the statistics less often."""
-        gram = self.gram.copy()
-        moments = self.moments.copy()
-        for row, label in zip(embeddings.astype(np.int64), labels, strict=True):
-            moments[:, label] += sign * row
-            for start in range(0, len(row), _ROWS):
-                part = slice(start, start + _ROWS)
-                gram[part] += np.multiply.outer(sign * row[part], row)
-        return SufficientStatistics(gram, moments)
+    @property
+    def width(self) -> int:
+        """Length of a quantized embedding, d + 1."""
+        return len(self.moments)
+
+    @property
+    def gram(self) -> NDArray[np.int64]:
+        """The whole matrix of ``triangle``, int64 [d + 1, d + 1]."""
+        full = np.empty((self.width, self.width), np.int64)
+        for number in range(self.width):
+            full[number, : number + 1] = self.row(number)
+        for first in range(0, self.width, _ROWS):  # in blocks: columns of a large matrix are far apart in memory
+            block = slice(first, first + _ROWS)
+            below = slice(first + _ROWS, None)
+            full[block, below] = full[below, block].T
+            square = np.tril(full[block, block])
+            full[block, block] = square + np.tril(square, -1).T
+        return full
+
+    def row(self, number: int) -> NDArray[np.int64]:
+        """One row of the lower triangle, int64 [number + 1]."""
+        return self.triangle[_start(number) : _start(number + 1)]
+
+    def products(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The products of some numbers of embeddings, by their positions, with each other, int64 [n, n]."""
+        return self.triangle[_start(np.maximum.outer(numbers, numbers)) + np.minimum.outer(numbers, numbers)]
 
     def widened(self, classes: int) -> SufficientStatistics:
         """The statistics with zeros for classes that were added at the end of the list."""
         missing = classes - self.moments.shape[1]
         if missing <= 0:
             return self
-        return SufficientStatistics(self.gram, np.pad(self.moments, ((0, 0), (0, missing))))
+        return SufficientStatistics(self.triangle, np.pad(self.moments, ((0, 0), (0, missing))))
 
     def with_classes(self, columns: Sequence[int | None]) -> SufficientStatistics:
         """The statistics with another list of classes; a class that is left out may not have records.
@@ -95,11 +113,11 @@ class SufficientStatistics:
         Args:
             columns: for each class of the new list its index in the present one, or None for a new class.
         """
-        moments = np.zeros((len(self.moments), len(columns)), np.int64)
+        moments = np.zeros((self.width, len(columns)), np.int64)
         for new, old in enumerate(columns):
             if old is not None:
                 moments[:, new] = self.moments[:, old]
-        return SufficientStatistics(self.gram, moments)
+        return SufficientStatistics(self.triangle, moments)
 
     @property
     def records_by_class(self) -> tuple[int, ...]:
@@ -113,8 +131,32 @@ class SufficientStatistics:
 
     @property
     def packed_digest(self) -> Digest:
-        """Digest of what `pack` returns, which takes half as long."""
-        return Digest.of(b"".join((*_triangle(self.gram), self.moments.tobytes())))
+        """Digest of triangle and moments, which takes less than half as long."""
+        return Digest.of(self.triangle.data, np.ascontiguousarray(self.moments).data)
+
+
+@overload
+def _start(number: int) -> int: ...
+@overload
+def _start(number: NDArray[np.int64]) -> NDArray[np.int64]: ...
+def _start(number: int | NDArray[np.int64]) -> int | NDArray[np.int64]:
+    """Where a row of a lower triangle begins; the size of the triangle with so many rows."""
+    return number * (number + 1) // 2
+
+
+def _plus_products(
+    triangle: NDArray[np.int64], left: NDArray[np.float64], right: NDArray[np.float64]
+) -> NDArray[np.int64]:
+    """A new triangle: this one plus the lower triangle of a product of integers, [d + 1, n] by [n, d + 1]."""
+    total = np.empty_like(triangle)
+    width = len(left)
+    for first in range(0, width, _ROWS):
+        stop = min(first + _ROWS, width)
+        products = (left[first:stop] @ right[:, :stop]).astype(np.int64)
+        for number, row in enumerate(products, start=first):
+            place = slice(_start(number), _start(number + 1))
+            np.add(triangle[place], row[: number + 1], out=total[place])
+    return total
 
 
 def embedding(views: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -147,32 +189,43 @@ def stack_quantized(stored: Iterable[bytes]) -> QuantizedEmbeddings:
 
 
 def pack(statistics: SufficientStatistics) -> tuple[bytes, bytes]:
-    """Statistics as bytes to store: the lower triangle of ``gram``, which is symmetric, and ``moments``."""
-    return b"".join(_triangle(statistics.gram)), statistics.moments.tobytes()
+    """Statistics as bytes to store: ``triangle`` without bytes that say nothing, and ``moments``.
 
-
-def _triangle(gram: NDArray[np.int64]) -> Iterator[bytes]:
-    """The rows of the lower triangle."""
-    return (row[: number + 1].tobytes() for number, row in enumerate(gram))
+    Up to tens of thousands of records, the bits above the lowest 32 of every product fit into one byte. The low
+    parts of all products, uint32, are followed by the high ones, int8 or int16; where these do not suffice,
+    products are stored as int64. The length says which it is.
+    """
+    triangle = statistics.triangle
+    count = len(triangle)
+    largest = max(int(triangle.max(initial=0)), -int(triangle.min(initial=0))) >> _LOW_BITS
+    for narrow in _HIGH_TYPES:
+        if largest < np.iinfo(narrow).max:
+            packed = np.empty(count * (4 + np.dtype(narrow).itemsize), np.uint8)
+            np.copyto(packed[: 4 * count].view(np.uint32), triangle, casting="unsafe")  # modulo 2**32
+            np.right_shift(triangle, _LOW_BITS, out=packed[4 * count :].view(narrow), casting="unsafe")
+            return packed.tobytes(), statistics.moments.tobytes()
+    return triangle.tobytes(), statistics.moments.tobytes()
 
 
 def unpack(gram: bytes, moments: bytes, width: int) -> SufficientStatistics:
-    """Statistics from what `pack` returned; ``width`` is the length of a quantized embedding."""
-    full = np.empty((width, width), np.int64)
-    flat = np.frombuffer(gram, dtype=np.int64)
-    start = 0
-    for number in range(width):
-        row = flat[start : start + number + 1]
-        full[number, : number + 1] = row
-        start += number + 1
-    for first in range(0, width, _ROWS):  # in blocks: columns of a large matrix are far apart in memory
-        block = slice(first, first + _ROWS)
-        below = slice(first + _ROWS, None)
-        full[block, below] = full[below, block].T
-        square = np.tril(full[block, block])
-        full[block, block] = square + np.tril(square, -1).T
-    full.setflags(write=False)
-    return SufficientStatistics(full, np.frombuffer(moments, dtype=np.int64).reshape(width, -1))
+    """Statistics from what `pack` returned; of workspaces made before it packed, all products are int64.
+
+    Args:
+        gram: products.
+        moments: products with classes.
+        width: length of a quantized embedding.
+    """
+    count = _start(width)
+    each = len(gram) // count
+    triangle: NDArray[np.int64]
+    if each == _PLAIN_BYTES:
+        triangle = np.frombuffer(gram, np.int64)
+    else:
+        triangle = np.frombuffer(gram, f"i{each - 4}", offset=4 * count).astype(np.int64)
+        triangle <<= _LOW_BITS
+        triangle |= np.frombuffer(gram, np.uint32, count)
+        triangle.setflags(write=False)
+    return SufficientStatistics(triangle, np.frombuffer(moments, dtype=np.int64).reshape(width, -1))
 
 
 def unit_rms(vectors: NDArray[np.float32]) -> NDArray[np.float32]:

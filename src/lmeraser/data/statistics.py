@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from lmeraser.core.sufficient_statistics import SufficientStatistics
 
 _LABEL_BYTES = 4
-_BEGINNING = 32  # bytes of an encrypted matrix that tell versions apart: they begin with a random nonce
 
 _embeddings = per_record_table(
     "codes", encrypted("data", what="codes")
@@ -63,11 +62,11 @@ class _PreparedExclusion:
 class _Written:
     """The version that was written last, perhaps in a transaction that was rolled back.
 
-    Its slot may then be used again for another version, whose bytes begin with another random nonce.
+    Its slot may then be used again for another version, which has another random key.
     """
 
     slot: int
-    beginning: bytes
+    key: bytes
     statistics: SufficientStatistics
 
 
@@ -102,6 +101,14 @@ class StatisticsStore:
             if self._key(connection) != key:
                 return 0
             return int(connection.execute(select(func.count()).select_from(_embeddings)).scalar_one())
+
+    def exceeds(self, number: int, *, key: str) -> bool:
+        """Whether more than so many records are included under ``key``; looks at no more than that."""
+        some = select(_embeddings.c.number).limit(number + 1).subquery()
+        with self._database.reading() as connection:
+            if self._key(connection) != key:
+                return False
+            return int(connection.execute(select(func.count()).select_from(some)).scalar_one()) > number
 
     def count(self) -> int:
         """Number of records that are included, under whichever key."""
@@ -219,18 +226,16 @@ class StatisticsStore:
         """As `_read`, but cached: outside of a transaction that may be rolled back a slot identifies a version."""
         slot = self._slot(connection)
         if self._latest is None or self._latest[0] != slot:
-            self._latest = (slot, self._written_at(connection, slot) or self._read(connection))
+            self._latest = (slot, self._written_at(slot) or self._read(connection))
             self._written = None
         return self._latest[1]
 
-    def _written_at(self, connection: Connection, slot: int | None) -> SufficientStatistics | None:
+    def _written_at(self, slot: int | None) -> SufficientStatistics | None:
         """The version that this object wrote last, if it is the stored one; spares decrypting what is at hand."""
         written = self._written
         if written is None or written.slot != slot:
             return None
-        query = select(func.substr(_statistics.c.gram, 1, _BEGINNING))
-        stored = connection.execute(query).scalar_one_or_none()
-        return written.statistics if stored is not None and bytes(stored) == written.beginning else None
+        return written.statistics if self._database.keys.key(written.slot) == written.key else None
 
     def _row(self, number: int, label: int, embedding: bytes) -> dict[str, Any]:
         data = label.to_bytes(_LABEL_BYTES, "big") + embedding
@@ -256,9 +261,9 @@ class StatisticsStore:
         self._database.schedule_erasure(connection, replaced)
         (slot,) = self._database.new_keys(connection, 1)
         gram, moments = (self._database.keys.encrypt(slot, "sums", part) for part in pack(statistics))
-        values = {"slot": slot, "width": len(statistics.gram), "gram": gram, "moments": moments}
+        values = {"slot": slot, "width": statistics.width, "gram": gram, "moments": moments}
         # Overwriting a row of the same size takes half the time of deleting and inserting it.
         updated = connection.execute(update(_statistics).where(_statistics.c.key == key).values(**values))
         if updated.rowcount == 0:
             connection.execute(insert(_statistics).values(key=key, **values))
-        self._written = _Written(slot, gram[:_BEGINNING], statistics)
+        self._written = _Written(slot, self._database.keys.key(slot), statistics)

@@ -140,9 +140,9 @@ class KeyStore:
             ErasedError: the key is erased.
             CorruptError: bytes, slot or kind are not those of the encryption.
         """
-        nonce = encrypted[:_NONCE_BYTES]
+        parts = memoryview(encrypted)  # which may be large: slices of it are no copies
         try:
-            return AESGCM(self.key(slot)).decrypt(nonce, encrypted[_NONCE_BYTES:], what.encode())
+            return AESGCM(self.key(slot)).decrypt(parts[:_NONCE_BYTES], parts[_NONCE_BYTES:], what.encode())
         except (InvalidTag, ValueError) as error:
             raise self._mismatch(f"{what!r} in slot {slot} cannot be decrypted") from error
 
