@@ -126,7 +126,7 @@ for arguments in commands:
     try:
         main()
     except SystemExit as stop:
-        heavy = {"torch", "datasets", "transformers", "sklearn", "matplotlib", "numpy"} & set(sys.modules)
+        heavy = {"torch", "datasets", "transformers", "sklearn", "matplotlib", "numpy", "scipy"} & set(sys.modules)
         done.append([stop.code, sorted(heavy)])
 print(json.dumps(done), file=sys.stderr)
 """
@@ -144,7 +144,8 @@ def test_quick_commands_load_no_torch_and_the_quickest_no_numpy(trained: Path) -
     assert result.returncode == 0, result.stderr
     done = json.loads(result.stderr.splitlines()[-1])
     assert done[: len(without_numpy)] == [[0, []]] * len(without_numpy)
-    assert [(code, set(heavy) - {"numpy"}) for code, heavy in done[len(without_numpy) :]] == [(0, set())] * len(
+    fitting = {"numpy", "scipy"}  # one of the planned records is one that the partition was fitted on
+    assert [(code, set(heavy) - fitting) for code, heavy in done[len(without_numpy) :]] == [(0, set())] * len(
         quick
     )
 

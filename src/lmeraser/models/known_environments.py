@@ -5,11 +5,11 @@ solves a system computes nothing with it, but has to know that the backbone and 
 served model. What an earlier process found is valid as long as everything that its canary depends on is the same:
 
 - the settings of the model, the device and lmeraser's own modules;
-- versions of the libraries that compute, and the files that they were installed with;
+- versions of the libraries that compute, the files that they were installed with, and the libraries beside them;
 - the files of the backbone, by size, times and inode (`files_of`);
 - the processor: model, instruction sets, caches;
 - environment variables that choose kernels or libraries;
-- a small computation with numpy and scipy, made again each time.
+- a small computation with numpy, and with scipy where the global head needs it, made again each time.
 
 If any of it differs, or cannot be told (a GPU, another system than Linux), nothing is known, and the backbone is
 loaded. An audit always loads it. docs/adr/0024-known-environments.md has the reasons. Needs no torch.
@@ -31,16 +31,16 @@ import numpy as np
 from pydantic import ValidationError
 
 from lmeraser._version import __version__
-from lmeraser.config.schema import Config
+from lmeraser.config.schema import Config, GlobalHeadConfig
 from lmeraser.core.digests import Digest
-from lmeraser.core.lda import solve
 from lmeraser.core.sufficient_statistics import SufficientStatistics, embedding, quantize
 from lmeraser.errors import InputError
 from lmeraser.models.backbone_names import ALIASES, BUNDLED, BUNDLED_TEXT, HUB, IDENTITY
 from lmeraser.models.check_cache import forget_outcome, read_outcome, write_outcome
 from lmeraser.models.fingerprint import Fingerprint
+from lmeraser.models.global_head import global_head
 
-_FORMAT = 1  # of what is stored; another one is not found
+_FORMAT = 2  # of what is stored; another one is not found
 _LIBRARIES = ("torch", "numpy", "scipy", "PIL", "transformers", "tokenizers", "safetensors", "threadpoolctl")
 _DISTRIBUTIONS = {"PIL": "pillow"}  # where a library's distribution has another name
 _WEIGHTS = {  # packages that hold a bundled backbone
@@ -125,7 +125,7 @@ def facts_of(config: Config) -> Facts | None:
         "libraries": {name: _library(name) for name in (*_LIBRARIES, *_WEIGHTS.get(config.backbone.name, ()))},
         "machine": [platform.machine(), platform.python_version(), *processor],
         "variables": _variables(),
-        "arithmetic": _arithmetic(),
+        "arithmetic": _arithmetic(config.global_head),
     }
 
 
@@ -188,7 +188,7 @@ def _variables() -> str:
 
 @functools.cache
 def _library(name: str) -> str:
-    """Version of a library and the state of its first file; empty if it is not installed."""
+    """Version of a library, and states of its first file and its wheel's libraries; empty: not installed."""
     spec = find_spec(name)
     if spec is None or spec.origin is None:
         return ""
@@ -197,7 +197,12 @@ def _library(name: str) -> str:
     except PackageNotFoundError:
         metadata = ""
     number = next((line for line in metadata.splitlines() if line.startswith("Version:")), "")
-    return f"{number} {spec.origin} {_state(Path(spec.origin))}"
+    folder = Path(spec.origin).parent
+    beside = folder.with_name(
+        f"{_DISTRIBUTIONS.get(name, name)}.libs"
+    )  # where a wheel keeps, for instance, a BLAS
+    libraries = [f"{path.name} {_state(path)}" for path in _files(beside)]
+    return " ".join([number, spec.origin, _state(Path(spec.origin)), *libraries])
 
 
 @functools.cache
@@ -222,9 +227,12 @@ def _processor() -> tuple[str, ...]:
 
 
 @functools.cache
-def _arithmetic() -> str:
-    """Digest of a fixed global head: what this process's numpy and scipy make of fixed sums."""
-    generator = np.random.default_rng(0)
-    quantized = quantize(embedding(generator.random((48, 1, 96), dtype=np.float32)))
+def _arithmetic(settings: GlobalHeadConfig) -> str:
+    """Digest of a fixed global head: what this process's libraries make of fixed sums by the settings' rule.
+
+    A penalty that follows from the statistics needs no scipy, whose import takes longer than all the rest here.
+    """
+    numbers = np.arange(48 * 96, dtype=np.uint32) * np.uint32(2654435761)  # scattered over all values
+    quantized = quantize(embedding((numbers / np.float32(2**32)).astype(np.float32).reshape(48, 1, 96)))
     statistics = SufficientStatistics.zero(97, classes=4).plus(quantized, [number % 4 for number in range(48)])
-    return str(Digest.of(solve(statistics, penalty=1.0)["weight"].tobytes()))
+    return str(Digest.of(global_head(statistics, settings)["weight"].tobytes()))
