@@ -95,6 +95,7 @@ USES_TORCH = (
     "inference.export.loading",
     "inference.export.graph",
     "inference.export.onnx_file",
+    "inference.export.transformers_*",
     "inference.served",
     "experiments.relearn",
     "experiments.run",

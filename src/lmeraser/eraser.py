@@ -631,7 +631,8 @@ class Eraser:
 
         Args:
             out: the folder, new or empty; `lmeraser.load_predictor` loads it.
-            format: "folder", or "onnx" for one graph that onnxruntime runs, of a model with one head.
+            format: "folder"; or, of a model with one head, "onnx" for one graph that onnxruntime runs, or
+                "transformers" for a folder that its Auto classes load.
             with_backbone: copy the backbone's files, too.
             license: SPDX identifier of the licence of the export, for its model card.
             holder_url: where the service tells whoever gets it that it is recalled.

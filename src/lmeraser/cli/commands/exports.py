@@ -16,8 +16,11 @@ _ExportId = Annotated[str, typer.Argument(help="Id of the export.")]
 def export(
     out: Annotated[Path, typer.Argument(help="Folder to write; new or empty.")],
     format: Annotated[  # noqa: A002 - the option's name
-        Literal["folder", "onnx"],
-        typer.Option(help="'folder' for load_predictor, or 'onnx' for one graph (models with one head)."),
+        Literal["folder", "onnx", "transformers"],
+        typer.Option(
+            help="'folder' for load_predictor; of models with one head also 'onnx' for one graph, or "
+            "'transformers' for its Auto classes."
+        ),
     ] = "folder",
     with_backbone: Annotated[
         bool, typer.Option("--with-backbone", help="Copy the backbone's files, too.")

@@ -38,6 +38,20 @@ _GRAPH_USE = {
 }
 
 
+_TRANSFORMERS_USE = {
+    modality: (
+        "from transformers import pipeline",
+        "",
+        f'classify = pipeline("{task}", model="this folder", trust_remote_code=True)',
+        f"classify({query})",
+    )
+    for modality, (task, query) in {
+        "image": ("image-classification", '"photo.jpg"'),
+        "text": ("text-classification", '"a text"'),
+    }.items()
+}
+
+
 def card(manifest: ExportManifest, *, license: str | None = None) -> str:  # noqa: A002 - the hub's word
     """The content of ``README.md``.
 
@@ -53,7 +67,7 @@ def _metadata(manifest: ExportManifest, modality: str, license: str | None) -> l
     """YAML, whose values are written as JSON."""
     base = hub_name(manifest.backbone.name)
     values: dict[str, Any] = {
-        "library_name": "lmeraser",
+        "library_name": "transformers" if manifest.content == "transformers" else "lmeraser",
         "pipeline_tag": _TASKS[modality],
         "tags": ["lmeraser", "machine-unlearning"],
     }
@@ -71,7 +85,11 @@ def _text(manifest: ExportManifest, modality: str, license: str | None) -> list[
         measured = f"{evaluation.accuracy:.4f} of {evaluation.images} labelled {modality}s of its maker's choice"
         if evaluation.linear_accuracy is not None:
             measured += f" (a linear classifier on the same features: {evaluation.linear_accuracy:.4f})"
-    where = "in the folder `backbone`" if backbone.included else "not included"
+    verified = "; loading verifies it and the digest of every file" if manifest.content == "folder" else ""
+    uses = {"folder": _FOLDER_USE, "onnx": _GRAPH_USE, "transformers": _TRANSFORMERS_USE}
+    where = "in the folder `backbone`" if manifest.content == "folder" else "included"
+    if not backbone.included:
+        where = "not included"
     facts = {
         "Export": f"`{manifest.export}`, made {manifest.created} by {manifest.software}",
         "Generation": f"{manifest.generation}, model `{manifest.model_digest}`",
@@ -90,10 +108,10 @@ def _text(manifest: ExportManifest, modality: str, license: str | None) -> list[
         "## Use",
         "",
         "```python",
-        *(_GRAPH_USE[modality] if manifest.content == "onnx" else _FOLDER_USE[modality]),
+        *uses[manifest.content][modality],
         "```",
         "",
-        "`export.json` is the manifest, signed in `export.sig`; loading verifies it and the digest of every file.",
+        f"`export.json` is the manifest, signed in `export.sig`{verified}.",
         "",
         "## Recall",
         "",

@@ -91,7 +91,7 @@ class ExportOptions:
     """What an export is to hold.
 
     Attributes:
-        format: "folder" for `load_predictor`, or "onnx" for one graph.
+        format: "folder" for `load_predictor`, "onnx" for one graph, or "transformers" for its Auto classes.
         with_backbone: copy the backbone's files, too.
         license: SPDX identifier of the licence of the export, for its card.
         holder: who gets it.
@@ -215,10 +215,13 @@ def exportable(workspace: Workspace, connection: Connection | None = None) -> Mo
 def _write(workspace: Workspace, model: Model, part: Path, options: ExportOptions) -> ExportManifest:
     """Write all files of an export to a folder; returns its manifest (step 2)."""
     export = str(uuid.uuid4())
-    if options.format == "onnx":
+    if options.format == "transformers":
+        _write_transformers(workspace, model, part)
+        parts: dict[str, Any] = {"partition": None, "global_head": None, "clusters": ()}
+    elif options.format == "onnx":
         facts = {"export": export, "model_digest": model.model_digest, "generation": str(model.generation)}
         write_atomic(part / GRAPH, _graph(workspace, model, facts))
-        parts: dict[str, Any] = {"partition": None, "global_head": None, "clusters": ()}
+        parts = {"partition": None, "global_head": None, "clusters": ()}
     else:
         parts = _write_tensors(workspace, model, part)
     summary = load_summary(workspace.reports, model.model_digest)
@@ -258,6 +261,14 @@ def _graph(workspace: Workspace, model: Model, facts: Mapping[str, str]) -> byte
     return onnx_file(model, config, lambda digest: from_bytes(workspace.store.read(digest)), facts=facts)
 
 
+def _write_transformers(workspace: Workspace, model: Model, part: Path) -> None:
+    """The model as transformers loads it; loads torch and the backbone."""
+    from lmeraser.inference.export.transformers_folder import write_folder
+
+    config = locate_backbone(model.config(workspace.config.compute), workspace.root, workspace.root.parent)
+    write_folder(model, config, lambda digest: from_bytes(workspace.store.read(digest)), part)
+
+
 def _write_tensors(workspace: Workspace, model: Model, part: Path) -> dict[str, Any]:
     """Write the tensors that a prediction needs; returns the fields of the manifest that name them."""
     store = workspace.store
@@ -287,14 +298,14 @@ def _backbone(workspace: Workspace, model: Model, part: Path, options: ExportOpt
     config = model.config(workspace.config.compute)
     name = config.backbone.name
     folder = backbone_files.folder_of(config, workspace.root, workspace.root.parent)
-    graph = options.format == "onnx"
-    if options.with_backbone and not graph:
+    whole = options.format != "folder"  # the file or files have the backbone's weights in any case
+    if options.with_backbone and not whole:
         backbone_files.copy_files(config, folder, part / BACKBONE)
         backbone_files.check_copy(config, part / BACKBONE, model.backbone)
     return ExportedBackbone(
         name=name if folder is None else None,
         digest=model.backbone,
-        included=options.with_backbone or graph,
+        included=options.with_backbone or whole,
         license=backbone_files.license_of(name, folder),
     )
 

@@ -33,7 +33,9 @@ from lmeraser.core.sufficient_statistics import LARGEST_INTEGER, SCALE, UNIT_RMS
 from lmeraser.core.tensors import Array
 from lmeraser.errors import BackboneError, InputError
 from lmeraser.models.backbones.base import FINAL, Backbone, ImageBackbone, chosen_layers
+from lmeraser.models.backbones.frozen import plain_kernels
 from lmeraser.models.manifest import Model
+from lmeraser.models.modalities import load_backbone
 from lmeraser.models.modalities.image import GREY, canvas_size_of, random_frame
 
 _BLOCK = 128  # numpy's PW_BLOCKSIZE
@@ -51,12 +53,33 @@ def check_one_head(model: Model) -> None:
     kind = config.constituent.kind
     if len(model.clusters) > 1 or kind not in ("none", "head") or config.backbone.precision != "fp32":
         raise InputError(
-            "Only a model with one head can be exported as one graph",
+            "Only a model with one head can be exported in this format",
             got=f"{len(model.clusters)} clusters with constituent.kind = {kind!r} and precision "
             f"{config.backbone.precision} (possible: one cluster, 'none' or 'head', fp32, as in the presets "
             "'instant' and linear heads on one cluster)",
             next_step="export with --format folder",
         )
+
+
+def plain_backbone(model: Model, config: Config) -> Backbone:
+    """The backbone of a model, on the CPU with torch's own kernels.
+
+    Args:
+        model: the generation.
+        config: its settings, with a backbone that can be loaded here.
+
+    Raises:
+        BackboneError: it is another one than the model was tuned on.
+    """
+    with plain_kernels():
+        backbone = load_backbone(config.computed({"device": "cpu"}))
+    if backbone.digest != model.backbone:
+        raise BackboneError(
+            "The model was tuned on another backbone",
+            got=f"backbone {backbone.digest.short}; the model was tuned on {model.backbone.short}",
+            next_step="restore the backbone's files, or run 'lmeraser train'",
+        )
+    return backbone
 
 
 class Graph(nn.Module):

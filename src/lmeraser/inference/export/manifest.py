@@ -6,6 +6,7 @@
     artifacts/        tensors by digest
     backbone/         files of the backbone, if they were copied
     model.onnx        instead of tensors and backbone: all of it as one graph (`graph`)
+    config.json...    or as transformers loads it (`transformers_folder`)
     README.md         model card; not covered by the manifest, because holders may add to it
 
 The manifest lists the digest of every other file. It holds neither ids nor keyed digests, keys, sizes of clusters
@@ -34,7 +35,7 @@ ARTIFACTS = "artifacts"
 BACKBONE = "backbone"
 FORMAT = 1
 PAYLOAD_TYPE = "application/vnd.lmeraser.export+json"
-ExportFormat = Literal["folder", "onnx"]
+ExportFormat = Literal["folder", "onnx", "transformers"]
 
 _OWN = {MANIFEST, SIGNATURE, KEY, CARD}  # files that the manifest does not list
 
@@ -80,7 +81,8 @@ class ExportManifest(_Part):
 
     Attributes:
         format: version of this layout.
-        content: what predicts: "folder" for tensors that `load_predictor` loads, or "onnx" for one graph.
+        content: what predicts: "folder" for tensors that `load_predictor` loads, "onnx" for one graph, or
+            "transformers" for what its Auto classes load.
         export: UUID, under which the ledger of the workspace records it.
         created: when it was made, RFC 3339 in UTC.
         software: what made it.
@@ -90,9 +92,9 @@ class ExportManifest(_Part):
         classes: class names in the order of the labels.
         settings: `Config.model_settings`.
         backbone: the frozen network.
-        partition: digest of the tensors that route queries to clusters; None for one graph.
-        global_head: digest of the global head, where the model has one, and no graph.
-        clusters: those with members; none for one graph.
+        partition: digest of the tensors that route queries to clusters; None but for a folder.
+        global_head: digest of the global head of a folder, where the model has one.
+        clusters: those with members; none but for a folder.
         fingerprints: of the environments in which the parts were computed; in an environment with the only one of
             them, predictions have the bits of the workspace's.
         evaluation: of this generation; None if there was none.
@@ -131,13 +133,14 @@ class ExportManifest(_Part):
             backbone_name: from where the weights are loaded here.
 
         Raises:
-            InputError: it is exported as one graph.
+            InputError: it is exported for other libraries.
         """
         if self.partition is None:
+            use = f"run {GRAPH} with onnxruntime" if self.content == "onnx" else "load it with transformers"
             raise InputError(
-                "This export is a graph for other runtimes",
+                "This export is for other libraries",
                 got=f"content {self.content!r}",
-                next_step=f"run {GRAPH} with onnxruntime, or export with --format folder",
+                next_step=f"{use}, or export with --format folder",
             )
         return Model(
             generation=self.generation,

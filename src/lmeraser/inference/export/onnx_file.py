@@ -21,10 +21,8 @@ from lmeraser.config.schema import Config
 from lmeraser.core.digests import Digest
 from lmeraser.core.tensors import Array
 from lmeraser.errors import BackboneError, InputError
-from lmeraser.inference.export.graph import INPUTS, Graph, Inputs, check_one_head, heads_of
-from lmeraser.models.backbones.frozen import plain_kernels
+from lmeraser.inference.export.graph import INPUTS, Graph, Inputs, check_one_head, heads_of, plain_backbone
 from lmeraser.models.manifest import Model
-from lmeraser.models.modalities import load_backbone
 
 OPSET = 18
 _OUTPUT = "probabilities"
@@ -51,14 +49,7 @@ def onnx_file(
     """
     check_one_head(model)
     _check_installed()
-    with plain_kernels():
-        backbone = load_backbone(config.computed({"device": "cpu"}))
-    if backbone.digest != model.backbone:
-        raise BackboneError(
-            "The model was tuned on another backbone",
-            got=f"backbone {backbone.digest.short}; the model was tuned on {model.backbone.short}",
-            next_step="restore the backbone's files, or run 'lmeraser train'",
-        )
+    backbone = plain_backbone(model, config)
     inputs = INPUTS[config.data.modality](backbone, config)
     graph = Graph(inputs, heads_of(model, tensors), config).eval()
     try:

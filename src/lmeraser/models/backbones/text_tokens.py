@@ -61,6 +61,25 @@ def _replaced(hidden: Tensor, tokens: Tensor) -> Tensor:
     return torch.cat([tokens.to(hidden.dtype).expand(len(hidden), -1, -1), hidden[:, count:]], dim=1)
 
 
+def describe_model(model: Any, values: dict[str, Any], *, uses_layers: bool) -> dict[str, Any]:
+    """Names of a model's classes in transformers, its configuration, and where its list of layers is.
+
+    Args:
+        model: of transformers.
+        values: of its configuration.
+        uses_layers: whether vectors of its layers may be embedded.
+    """
+    layers = find_layers(model) if uses_layers else None
+    paths = [path for path, module in model.named_modules() if module is layers] if layers is not None else [None]
+    return {
+        "kind": "model",
+        "architecture": type(model).__name__,
+        "configuration": type(model.config).__name__,
+        "values": values,
+        "blocks": paths[0],
+    }
+
+
 def find_layers(model: Any) -> nn.ModuleList | None:
     """The layers of a transformer; None where it has no list of as many modules as its configuration says."""
     count = getattr(model.config, "num_hidden_layers", None)

@@ -72,6 +72,7 @@ class TextTokenizer:
             steps = [normalizers.Lowercase(), *([backend.normalizer] if backend.normalizer is not None else [])]
             backend.normalizer = normalizers.Sequence(steps)
         self._backend = backend
+        self._tokenizer = tokenizer
         self._prefix = prefix
         self.size = max(backend.get_vocab(with_added_tokens=True).values(), default=-1) + 1
         pad = getattr(tokenizer, "pad_token_id", None)
@@ -79,6 +80,11 @@ class TextTokenizer:
         head, before, _, tail = self._parts("a")
         self.fixed = len(head) + len(before)
         self._around = self.fixed + len(tail)
+
+    def save(self, folder: Path, longest: int) -> None:
+        """Write it as transformers reads it, without prefix, with the limit of a window."""
+        self._tokenizer.model_max_length = longest
+        self._tokenizer.save_pretrained(folder)
 
     def room(self, limit: int) -> int:
         """Number of tokens of the body in a window of ``limit`` tokens."""
