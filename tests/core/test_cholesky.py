@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 import lmeraser.core.cholesky as module
 from conftest import examples
-from lmeraser.core.cholesky import block_threads, solve_positive_definite
+from lmeraser.core.cholesky import Matrix, block_threads, solve_positive_definite
 
 
 def problem(seed: int, size: int, columns: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -19,7 +19,7 @@ def problem(seed: int, size: int, columns: int) -> tuple[NDArray[np.float64], ND
     return half @ half.T + np.eye(size), random.standard_normal((columns, size))
 
 
-def solved(matrix: NDArray[np.float64], right: NDArray[np.float64], threads: int) -> NDArray[np.float64]:
+def solved(matrix: NDArray[np.float64], right: NDArray[np.float64], threads: int) -> Matrix:
     with block_threads(threads) as parallel:
         return solve_positive_definite(np.vstack([np.tril(matrix), right]), parallel)
 
