@@ -271,6 +271,26 @@ def test_deletions_in_one_transaction_all_count(records: Records) -> None:
     assert state(records.statistics)[:2] == (digest(scratch(of(1))), [name(1)])
 
 
+def test_a_transaction_that_excludes_what_was_prepared_packs_nothing(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others wait for its end, and packing wide statistics takes longer than all the rest."""
+    include(records, range(5))
+    records.statistics.prepare_exclusion([name(1)])
+    monkeypatch.setattr("lmeraser.core.sufficient_statistics.pack", None)
+    forget(records, [name(1)])
+    monkeypatch.undo()
+    assert digest(records.statistics.current()) == digest(scratch(of(0, 2, 3, 4)))
+    assert digest(StatisticsStore(records.statistics._index).current()) == digest(scratch(of(0, 2, 3, 4)))
+
+
+def test_whether_more_than_so_many_are_included(records: Records) -> None:
+    assert not records.statistics.exceeds(0, key="k")
+    include(records, range(3))
+    assert [records.statistics.exceeds(number, key="k") for number in range(4)] == [True, True, True, False]
+    assert not records.statistics.exceeds(0, key="another")
+
+
 @pytest.mark.parametrize("deleted", [[1], [1, 2, 3], [2]], ids=["the same", "more", "others"])
 def test_what_was_prepared_is_used_where_it_fits(
     records: Records, monkeypatch: pytest.MonkeyPatch, deleted: list[int]

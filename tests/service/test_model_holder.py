@@ -22,7 +22,7 @@ import lmeraser.pipeline.executors.local as local
 from conftest import DIGIT_COLUMNS, Template, digits
 from lmeraser import Eraser
 from lmeraser.data.images import decode
-from lmeraser.errors import CorruptError
+from lmeraser.errors import CorruptError, NoModelError
 from lmeraser.inference.predictor import Predictor
 from lmeraser.inference.quarantine import QuarantineScope, current_scope
 from lmeraser.models.global_head import global_head
@@ -194,6 +194,23 @@ def test_the_head_is_solved_again_only_for_what_waits(
         beside.cancel(first.id)
         one.load_published()
         assert (one.ready().quarantined, len(solved)) == (QuarantineScope(), 1)
+
+
+def test_readiness_is_known_without_solving_a_head(
+    trained: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every acceptance asks for another head, and a health check has no use for it."""
+    root = Path(shutil.copytree(trained["instant"], tmp_path / "i"))
+    monkeypatch.setattr("lmeraser.models.global_head.global_head", None)
+    with opened(root) as eraser, ModelHolder(eraser) as one, opened(root) as beside:
+        one.refresh()
+        one.check()
+        beside.request(ids=["digit-0003"])
+        one.check()
+        assert one.current.quarantined.records == ("digit-0003",)
+        beside.request(ids=beside.record_ids())
+        with pytest.raises(NoModelError):
+            one.check()
 
 
 # --- the property --------------------------------------------------------------------------------------------

@@ -107,6 +107,23 @@ def test_whose_changes_took_the_least_time_is_served_first(eraser: Eraser) -> No
     assert made == ["large 0", "small 0", "small 1", "small 2", "large 1", "large 2"]
 
 
+def test_a_transaction_is_ended_by_time_on_the_cpu_and_not_by_waiting(eraser: Eraser) -> None:
+    """On a machine that is full each change takes long; one flush to the disk for each would take longer still."""
+    commits: list[int] = []
+    writer = RequestWriter(eraser.workspace, lambda: commits.append(len(made)), seconds=0.01)
+    made: list[int] = []
+
+    def waiting(connection: Connection) -> None:
+        time.sleep(0.02)  # as for the processor
+        made.append(1)
+
+    for _ in range(3):
+        writer.submit(waiting)
+    writer.start()
+    writer.stop()
+    assert commits == [3]
+
+
 def test_an_answer_does_not_wait_for_the_ledgers_file(
     eraser: Eraser, writer: RequestWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:

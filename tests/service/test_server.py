@@ -20,6 +20,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from sqlalchemy import event
 from starlette.requests import Request
 from starlette.testclient import TestClient
 
@@ -30,6 +31,7 @@ from lmeraser.service.access import client_address
 from lmeraser.service.app import make_app
 from lmeraser.service.server import _uvicorn_config, check_exposure, check_proxies, listen
 from lmeraser.service.service import Service
+from lmeraser.storage.engines import SQLite
 from serving import HELD, PATIENCE, Process, copied, erasure, prepared, set_service, until
 
 
@@ -256,3 +258,15 @@ def _until_gone(file: object, url: str, stop: threading.Event) -> None:
     assert callable(file)
     with contextlib.suppress(httpx2.HTTPError, StopIteration):
         file(url, stop)
+
+
+def test_as_many_threads_as_a_service_has_find_a_connection_each_and_keep_it(tmp_path: Path) -> None:
+    opened = list[int]()
+    backend = SQLite(tmp_path / "r.db")
+    event.listen(backend.engine, "connect", lambda *_: opened.append(1))
+    for _ in range(2):
+        with contextlib.ExitStack() as stack:
+            for _ in range(30):
+                stack.enter_context(backend.engine.connect())
+    backend.engine.dispose()
+    assert len(opened) == 30

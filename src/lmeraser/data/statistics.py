@@ -19,7 +19,7 @@ where there is something to add or subtract, so that accepting a deletion reques
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Column, Connection, Integer, String, Table, delete, func, insert, select, update
@@ -56,6 +56,7 @@ class _PreparedExclusion:
     slot: int | None = None
     ids: frozenset[str] = frozenset()
     statistics: SufficientStatistics | None = None
+    packed: tuple[bytes, bytes] | None = None
 
 
 @dataclass(frozen=True)
@@ -177,7 +178,12 @@ class StatisticsStore:
             statistics = self._subtracted(connection, ids, self._committed)
             return _PreparedExclusion(self._slot(connection), frozenset(ids), statistics)
 
-        self._prepared = self._database.read_consistently(read)
+        prepared = self._database.read_consistently(read)
+        if prepared.statistics is not None:
+            from lmeraser.core.sufficient_statistics import pack
+
+            prepared = replace(prepared, packed=pack(prepared.statistics))
+        self._prepared = prepared
 
     def exclude(self, connection: Connection, ids: Sequence[str]) -> None:
         """Subtract these records, where they are included, inside the caller's transaction."""
@@ -190,7 +196,7 @@ class StatisticsStore:
         key = self._key(connection)
         if key is None or statistics is None:
             return
-        self._write(connection, key, statistics)
+        self._write(connection, key, statistics, prepared.packed if statistics is prepared.statistics else None)
         for chunk in chunked(self._index.numbers(ids, connection).values()):
             connection.execute(delete(_embeddings).where(_embeddings.c.number.in_(chunk)))
 
@@ -254,13 +260,19 @@ class StatisticsStore:
         labels = [int.from_bytes(data[:_LABEL_BYTES], "big") for data in stored]
         return statistics.plus(stack_quantized(data[_LABEL_BYTES:] for data in stored), labels, sign=-1)
 
-    def _write(self, connection: Connection, key: str, statistics: SufficientStatistics) -> None:
+    def _write(
+        self,
+        connection: Connection,
+        key: str,
+        statistics: SufficientStatistics,
+        packed: tuple[bytes, bytes] | None = None,
+    ) -> None:
         from lmeraser.core.sufficient_statistics import pack
 
         replaced = connection.execute(select(_statistics.c.slot)).scalars().all()
         self._database.schedule_erasure(connection, replaced)
         (slot,) = self._database.new_keys(connection, 1)
-        gram, moments = (self._database.keys.encrypt(slot, "sums", part) for part in pack(statistics))
+        gram, moments = (self._database.keys.encrypt(slot, "sums", part) for part in packed or pack(statistics))
         values = {"slot": slot, "width": statistics.width, "gram": gram, "moments": moments}
         # Overwriting a row of the same size takes half the time of deleting and inserting it.
         updated = connection.execute(update(_statistics).where(_statistics.c.key == key).values(**values))

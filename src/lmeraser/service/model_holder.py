@@ -193,6 +193,25 @@ class ModelHolder:
                 )
         raise failure
 
+    def check(self) -> None:
+        """Check that predictions can be made now, without solving a head for those to come (rule 6).
+
+        Raises:
+            LmeraserError: as `ready`.
+        """
+        current = self.current
+        model = current.model
+        statistics = self._eraser.workspace.records.statistics
+        with contextlib.suppress(FileNotFoundError):  # superseded and purged
+            if (
+                model.global_head is not None
+                and model.embedding_key is not None
+                and statistics.exceeds(len(current.quarantined.records), key=model.embedding_key)
+            ):
+                _ = current.generation.predictor
+                return  # records are left to solve a head from
+        self.ready()
+
     def load_published(self) -> None:
         """Load a generation that another process published, before a prediction needs it."""
         model = self._eraser.workspace.generations.current()

@@ -2,9 +2,11 @@
 
 One thread collects the waiting changes, applies them in one database transaction, which is flushed to disk, and
 resolves their futures. Changes that arrive at the same time thus share one flush, but a transaction takes no
-further change after a short time. Whose changes have taken the least CPU time is served first, so that whoever
-sends many changes, or large ones, holds up nobody but itself. A change that is refused writes nothing and does not
-affect the others. A prediction that begins later reads the quarantine from the database (`model_holder`).
+further change after a short time on the CPU (not of the clock: on a machine that is full everything takes longer,
+and a flush for each change would keep all of them waiting). Whose changes have taken the least CPU time is served
+first, so that whoever sends many changes, or large ones, holds up nobody but itself. A change that is refused
+writes nothing and does not affect the others. A prediction that begins later reads the quarantine anew
+(`model_holder`).
 
 What a transaction leaves to do (`Workspace.settle_requests`) is done when nothing waits, or after a second: its
 entries are safe in the ledger's outbox meanwhile. Knows nothing about HTTP.
@@ -29,7 +31,7 @@ from lmeraser.workspace.workspace import Workspace
 T = TypeVar("T")
 
 _MAX_CHANGES = 32  # in one transaction, which blocks other writers while it lasts
-_MAX_SECONDS = 0.02  # what is answered together waits for the last of it
+_MAX_SECONDS = 0.02  # of CPU time; what is answered together waits for the last of it
 _UNSETTLED_SECONDS = 1.0
 
 log = logging.getLogger("lmeraser.service")
@@ -47,7 +49,7 @@ class RequestWriter:
     Args:
         workspace: holds the requests.
         on_commit: called after each transaction.
-        seconds: after which a transaction takes no further change.
+        seconds: of CPU time after which a transaction takes no further change.
     """
 
     def __init__(
@@ -147,15 +149,15 @@ class RequestWriter:
         resolutions = list[Callable[[], None]]()
         try:
             with self._workspace.database.transaction() as connection:
-                until = time.monotonic() + self._seconds
                 used = time.thread_time()  # waiting for the CPU or the disk is not the caller's doing
+                until = used + self._seconds
                 while len(changes) < _MAX_CHANGES and (next_change := self._next_change()) is not None:
                     caller, change = next_change
                     changes.append(change)
                     resolutions.append(_apply(change, connection))
                     before, used = used, time.thread_time()
                     self._account(caller, used - before)
-                    if time.monotonic() >= until:
+                    if used >= until:
                         break
         except Exception as error:
             for change in changes:

@@ -22,6 +22,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 
+import anyio.to_thread
 import uvicorn
 from fastapi import FastAPI
 
@@ -33,6 +34,8 @@ _SHUTDOWN_SECONDS = 10  # for calls in progress when the service is stopped
 _BACKLOG = 1024
 _KEEP_ALIVE_SECONDS = 75  # longer than clients keep idle connections, so that they close them first
 _GC_THRESHOLDS = (20_000, 20, 20)  # Python's own collect after 700 objects, a tenth of the event loop's time
+# Threads of calls that read the database: with anyio's 40, those that answer at once would wait for each other.
+_CALL_THREADS = 8
 _SWITCH_INTERVAL = 0.0005  # seconds until a thread yields the GIL; otherwise calls wait for predictions
 
 
@@ -42,6 +45,10 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, service: Service) -> None:
         super().__init__(config)
         self._service = service
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        anyio.to_thread.current_default_thread_limiter().total_tokens = _CALL_THREADS
+        await super().startup(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._service.stopping.set()

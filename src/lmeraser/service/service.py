@@ -64,6 +64,7 @@ class Service:
         streams: the event streams that may be open at once, half of them for one key.
         key_lookups: threads that look up API keys, and do nothing else.
         health_checks: the thread that finds out whether the service is ready.
+        stream_checks: the thread that looks for what event streams have to report.
         body_parser: the thread that checks large bodies.
         planner: the thread that plans deletions.
         stopping: set when open connections have to end.
@@ -104,6 +105,7 @@ class Service:
         self.rate_limiter = RateLimiter(self.config.requests_per_second, self.config.burst)
         self.key_lookups = ThreadPoolExecutor(_LOOKUP_THREADS, "key-lookup")
         self.health_checks = ThreadPoolExecutor(1, "health-check")
+        self.stream_checks = ThreadPoolExecutor(1, "stream-check")
         self.body_parser = SharedThread("body-parser", _QUEUE_PLACES)
         self.planner = SharedThread("planner", _QUEUE_PLACES)
         self.streams = Budget(self.config.max_streams, max(1, self.config.max_streams // 2))
@@ -117,7 +119,7 @@ class Service:
         with contextlib.ExitStack() as stack:
             stack.callback(self.image_decoder.stop)
             stack.callback(self.payload_reader.stop)
-            for executor in (self.key_lookups, self.health_checks):
+            for executor in (self.key_lookups, self.health_checks, self.stream_checks):
                 stack.callback(executor.shutdown, cancel_futures=True)
             for thread in (self.body_parser, self.planner):
                 stack.callback(thread.stop)

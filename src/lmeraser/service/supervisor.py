@@ -119,13 +119,8 @@ class DerivationSupervisor:
 
     def _seconds_until_start(self) -> float | None:
         """Seconds until the next derivation starts; None: no request waits for one."""
-        wall_time = self._workspace.clock()
         try:
-            states = {
-                request.state
-                for request in self._workspace.requests.all("pending", "in_progress")
-                if not request.seconds_to_start(wall_time)
-            }
+            states = self._workspace.requests.states_to_start(self._workspace.clock())
         except LmeraserError as error:
             log.error("cannot read requests: %s", error.message)
             return _POLL_SECONDS

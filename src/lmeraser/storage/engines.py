@@ -24,6 +24,9 @@ from lmeraser.errors import ConfigError, CorruptError, LockedError, StorageError
 _ADVISORY_LOCK = 0x6C6D6572  # "lmer"
 _POLL_INTERVAL = 0.2  # seconds, while a lock is held or a log is read by others
 _SQLITE_TIMEOUT = 30  # seconds, for other programs that use the file
+# As many as the threads of a service: those of a pool's overflow are opened and configured for each use, and who
+# finds none at all waits. A program that reads in one thread opens one.
+_SQLITE_CONNECTIONS = 32
 _SQLITE_WRITE_INTERVAL = 0.002  # seconds between two attempts to begin a transaction that writes
 
 
@@ -86,7 +89,9 @@ class SQLite:
         self.display_name = str(path)
         self._path = path
         url = URL.create("sqlite", database=str(path))
-        self.engine = create_engine(url, connect_args={"timeout": _SQLITE_TIMEOUT}, hide_parameters=True)
+        self.engine = create_engine(
+            url, connect_args={"timeout": _SQLITE_TIMEOUT}, hide_parameters=True, pool_size=_SQLITE_CONNECTIONS
+        )
         self._writing = self.engine.execution_options(writing=True)
         event.listen(self.engine, "do_connect", self._create_privately)
         event.listen(self.engine, "connect", _configure)

@@ -147,6 +147,21 @@ def test_many_streams_cost_no_more_than_a_few(api: Running, monkeypatch: pytest.
     assert slept == [pytest.approx(10 * events._POLL_SECONDS)]
 
 
+def test_streams_look_for_news_in_a_thread_of_their_own(api: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a hundred streams take no thread from calls that somebody waits for."""
+    request, threads = filed(api), list[str]()
+    api.call("DELETE", f"/requests/{request}")
+    real = events.find_request
+
+    def noted(*arguments: Any) -> Any:
+        threads.append(threading.current_thread().name)
+        return real(*arguments)
+
+    monkeypatch.setattr(events, "find_request", noted)
+    assert api.get(f"/requests/{request}/events", "request").status_code == 200
+    assert threads[-1].startswith("stream-check")
+
+
 def test_not_too_many_follow_at_once(api: Running) -> None:
     request = filed(api)
     api.call("DELETE", f"/requests/{request}")

@@ -32,6 +32,8 @@ from lmeraser.errors import (
 from lmeraser.evidence.certificate import verify, verify_in_ledger
 from lmeraser.inference.quarantine import current_scope
 from lmeraser.unlearning.unlearn import unlearn
+from lmeraser.workspace.requests.draft import RequestDraft, Selector
+from lmeraser.workspace.requests.repository import table
 from lmeraser.workspace.requests.state import Request
 
 NOW = faults.NOW
@@ -79,6 +81,31 @@ def test_the_answer_is_due_when_the_law_says(trained: Eraser, regulation: Any, d
 def test_a_request_may_have_come_earlier_than_now(trained: Eraser) -> None:
     request = trained.request(ids=[name(1)], received=datetime(2026, 1, 1, tzinfo=UTC), regulation="ccpa")
     assert (request.received, request.due) == ("2026-01-01T00:00:00Z", "2026-02-15T00:00:00Z")
+
+
+def test_what_can_be_carried_out_is_known_without_reading_each_request(trained: Eraser) -> None:
+    requests = trained.workspace.requests
+
+    def to_start(now: datetime) -> set[str]:
+        open_requests = requests.all("pending", "in_progress")
+        assert requests.states_to_start(now) == {
+            one.state for one in open_requests if not one.seconds_to_start(now)
+        }
+        return set(requests.states_to_start(now))
+
+    assert to_start(NOW) == set()
+    for number, hours in enumerate((2, 1)):
+        draft = RequestDraft(Selector.of([name(number)]), grace=timedelta(hours=hours))
+        requests.accept(draft, now=NOW)
+    hour = timedelta(hours=1)
+    soon = [NOW, NOW + hour - timedelta(seconds=1), NOW + hour, NOW + 2 * hour]
+    assert [to_start(now) for now in soon] == [set(), set(), {"pending"}, {"pending"}]
+    with trained.workspace.database.transaction() as connection:
+        connection.execute(table.update().where(table.c.starts == to_text(NOW + hour)).values(starts=None))
+    assert to_start(NOW) == {"pending"}, "accepted before there were grace periods"
+    with trained.workspace.database.transaction() as connection:
+        connection.execute(table.update().where(table.c.starts.is_(None)).values(state="in_progress"))
+    assert to_start(NOW) == {"in_progress"}
 
 
 def test_what_cannot_be_accepted(trained: Eraser) -> None:

@@ -9,6 +9,7 @@ that loses the connection reconnects; the first event has the complete status, s
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import time
@@ -99,11 +100,12 @@ async def events(service: Service, request_id: str, admitted: Callable[[], bool]
     def look() -> Request | None:
         return find_request(service, request_id) if admitted() else None
 
+    loop = asyncio.get_running_loop()
     state = ""
     reported = service.supervisor.progress
     last_sent = time.monotonic()
     while not service.stopping.is_set():
-        request = await run_in_threadpool(look)
+        request = await loop.run_in_executor(service.stream_checks, look)
         if request is None:
             return
         if request.state != state:

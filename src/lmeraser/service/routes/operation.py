@@ -48,7 +48,7 @@ async def readyz(call: Call) -> Health:
 def _check_ready(service: Service) -> None:
     """Raises `LmeraserError` if requests cannot be accepted, or no prediction made."""
     service.workspace.database.get_metadata("ledger")
-    service.model_holder.ready()
+    service.model_holder.check()
 
 
 @router.get(

@@ -61,7 +61,8 @@ class ModelSnapshot:
         manifest: its public digest; None in rows of before 0.2.
         generation: its number.
         partition: key of its partition.
-        artifacts: digests of all its artifacts.
+        artifacts: digests of all its artifacts; none if it has many, whose manifest is kept instead until the
+            request is completed.
         clusters: numbers of the clusters that held the records.
     """
 
@@ -170,9 +171,7 @@ class Request:
 
     def seconds_to_start(self, now: datetime) -> int:
         """Seconds of the grace period that are left, in which it can be taken back; 0: it is over."""
-        if self.state != "pending" or self.starts is None:
-            return 0
-        return max(0, int((from_text(self.starts) - now).total_seconds()))
+        return seconds_until(self.starts, now) if self.state == "pending" else 0
 
     def on_record(self) -> RequestOnRecord:
         """What the ledger has to record of it, too."""
@@ -201,6 +200,11 @@ _NEAR = timedelta(days=7)
 def urgency(due: datetime, now: datetime) -> Urgency:
     """Whether a due time is past, near (within seven days), or later."""
     return "past" if due < now else "near" if due - now <= _NEAR else "later"
+
+
+def seconds_until(starts: str | None, now: datetime) -> int:
+    """Whole seconds until a request may be carried out; nothing, or '': it never had to wait."""
+    return max(0, int((from_text(starts) - now).total_seconds())) if starts else 0
 
 
 def transition(request: Request, state: State, *, now: datetime, **changes: Any) -> Request:
