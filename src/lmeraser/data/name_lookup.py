@@ -130,7 +130,7 @@ class NameLookup:
         Until spellings are merged, one that is held exactly so means its own records alone, as when it was named.
         """
         names = set(subjects)
-        exact = set() if self.merged else self._held("subject", names)
+        exact = set() if not names or self.merged else self._held("subject", names)
         by_digest: dict[bytes, set[str]] = {}
         for name in names:
             found_by = self._index.lookup_digest("subject", name) if name in exact else None
@@ -253,8 +253,10 @@ class NameLookup:
         return set(found)
 
     def _may_be_spelled_otherwise(self, kind: NameKind, names: Collection[str]) -> bool:
+        if not names:
+            return False
         state = self._database.get_metadata(_STATE)
-        return bool(names) and state != _CANONICAL and not (kind == "subject" and state == _SUBJECTS_FOUND)
+        return state != _CANONICAL and not (kind == "subject" and state == _SUBJECTS_FOUND)
 
     def _other_spellings(self, kind: NameKind, connection: Connection | None = None) -> dict[str, frozenset[str]]:
         """For each canonical form, the names held that have it and are spelled otherwise; decrypts all names."""

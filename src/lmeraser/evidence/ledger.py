@@ -81,7 +81,7 @@ class Ledger:
             Entry.parse(entry.line())  # an entry that cannot be read back is not written
             entries.append(entry)
             position, digest = position + 1, entry.digest
-        self.extend(connection, entries)
+        self._append(connection, end, entries)
         return entries
 
     def extend(self, connection: Connection, entries: Sequence[Entry]) -> None:
@@ -91,9 +91,11 @@ class Ledger:
             connection: of the caller's transaction.
             entries: those that follow the last entry here.
         """
+        self._append(connection, self._end(connection), entries)
+
+    def _append(self, connection: Connection, end: _LedgerEnd, entries: Sequence[Entry]) -> None:
         if not entries:
             return
-        end = self._end(connection)
         lines = [entry.line() for entry in entries]
         rows = [
             {"position": entry.position, "line": line.decode()} for entry, line in zip(entries, lines, strict=True)

@@ -32,6 +32,7 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    bindparam,
     cast,
     delete,
     insert,
@@ -64,6 +65,8 @@ def per_record_table(name: str, *columns: Column[Any] | Index) -> Table:
     record = ForeignKey("records.number", ondelete="CASCADE", onupdate="CASCADE")
     return Table(name, schema, Column("number", Integer, record, primary_key=True), *columns)
 
+# Built once: to build it takes longer than to run it, and accepting a request runs it several times.
+_METADATA_VALUE = select(workspace_metadata.c.value).where(workspace_metadata.c.name == bindparam("wanted"))
 
 def encrypted(name: str, *, what: str, slot: str = "number", nullable: bool = False) -> Column[Any]:
     """A column of encrypted bytes.
@@ -206,7 +209,7 @@ class Database:
         """A value of the workspace by its name; None if it was never set."""
         query = select(workspace_metadata.c.value).where(workspace_metadata.c.name == name)
         with self.reading(connection) as own:
-            return own.execute(query).scalar_one_or_none()
+            return own.execute(_METADATA_VALUE, {"wanted": name}).scalar_one_or_none()
 
     def set_metadata(self, connection: Connection, name: str, value: str) -> None:
         """Set a value of the workspace by its name."""
