@@ -207,7 +207,6 @@ class Database:
 
     def get_metadata(self, name: str, connection: Connection | None = None) -> str | None:
         """A value of the workspace by its name; None if it was never set."""
-        query = select(workspace_metadata.c.value).where(workspace_metadata.c.name == name)
         with self.reading(connection) as own:
             return own.execute(_METADATA_VALUE, {"wanted": name}).scalar_one_or_none()
 
