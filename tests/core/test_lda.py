@@ -18,6 +18,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from conftest import examples
 from lmeraser.core.lda import (
     cross_validated_ridge,
+    least_generalised_error,
     probabilities,
     scores,
     solve,
@@ -390,7 +391,7 @@ def test_cross_validation_is_that_of_a_ridge_regression_of_class_indicators(
     seed: int, count: int, width: int, classes: int
 ) -> None:
     rows, labels = quantized_of(seed, count, width, classes)
-    ridge = cross_validated_ridge(SufficientStatistics.zero(width + 1, classes).plus(rows, labels))
+    ridge = least_generalised_error(SufficientStatistics.zero(width + 1, classes).plus(rows, labels))
     points = dequantize(rows)[:, :-1].astype(np.float64)
     centred = points - points.mean(axis=0)
     indicators = np.eye(classes)[labels]
@@ -425,6 +426,21 @@ def test_the_head_with_a_penalty_from_the_sums_is_that_of_its_formula(
     found = solve_cross_validated(statistics)["weight"]
     np.testing.assert_allclose(found[counts > 0], expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
     assert not found[counts == 0, :-1].any()
+
+
+@examples(20, 200)
+@given(_seeds, st.integers(1, 60), st.integers(1, 40), st.integers(1, 5))
+def test_the_ridge_lies_between_the_usual_one_and_the_chosen_one(
+    seed: int, count: int, width: int, classes: int
+) -> None:
+    rows, labels = quantized_of(seed, count, width, classes)
+    statistics = SufficientStatistics.zero(width + 1, classes + 1).plus(rows, labels)
+    points = dequantize(rows)[:, :-1].astype(np.float64)
+    usual = penalised(points, labels, 0.4)
+    per_class = count / len(set(labels))
+    share = per_class / (per_class + 10)
+    expected = share * np.log(least_generalised_error(statistics)) + (1 - share) * np.log(usual)
+    assert np.log(cross_validated_ridge(statistics)) == pytest.approx(expected, abs=1e-9)
 
 
 def test_noise_is_shrunk_more_than_classes_that_are_apart() -> None:

@@ -241,6 +241,7 @@ def test_half_of_the_products_are_the_whole_matrix(rows: list[Row]) -> None:
     chosen = np.arange(0, statistics.width, 2)
     assert np.array_equal(gram, gram.T)
     assert all(np.array_equal(statistics.row(n), gram[n, : n + 1]) for n in range(statistics.width))
+    assert np.array_equal(statistics.diagonal, np.diag(gram))
     assert np.array_equal(statistics.products(chosen), gram[np.ix_(chosen, chosen)])
 
 

@@ -40,6 +40,8 @@ _STEP = 1 / SCALE
 _NEVER = -1e9  # score of a class without records
 _RIDGES: tuple[float, ...] = tuple(2.0 ** (step / 2) for step in range(33))  # from 1 to 2**16
 _SELECTED = 512  # numbers of an embedding that the ridge is chosen on
+_USUAL_PENALTY = 0.4  # p; what a few records are shrunk with
+_FEW = 10.0  # records per class at which the ridge lies half way between this and the one they choose
 _DOUBT = 50.0  # records per class at which scores are halved
 _ROUNDING_VARIANCE = 1 / (12 * SCALE**2)  # of an error that is uniform within half a step of quantization
 
@@ -86,6 +88,7 @@ def solve_cross_validated(statistics: SufficientStatistics) -> dict[str, Array]:
     stacked[width:] = means.T[present] * counts.sum()
 
     def fill(rows: slice) -> None:
+        stacked[rows, rows] = 0.0
         for number in range(rows.start, rows.stop):
             np.multiply(statistics.row(number), _STEP**2, out=stacked[number, : number + 1])
         stacked[rows, : rows.stop] -= weighted[rows] @ means[: rows.stop].T
@@ -100,7 +103,28 @@ def solve_cross_validated(statistics: SufficientStatistics) -> dict[str, Array]:
 
 
 def cross_validated_ridge(statistics: SufficientStatistics) -> float:
-    """The number to add to the diagonal of the scatter: a power of the square root of 2.
+    """The number to add to the diagonal of the scatter.
+
+    The more records there are, the closer it is to what generalised cross-validation chooses, c, which a few of
+    them cannot tell well:
+
+        r = c^t (p w + 1)^(1 - t),    t = k / (k + 10)
+
+    with k records per class and p = 0.4.
+
+    Args:
+        statistics: of at least one record.
+    """
+    counts, means = _means(statistics)
+    squares = statistics.diagonal[:-1].astype(np.float64).sum() / SCALE**2
+    distance = max(float(squares - (np.square(means) * counts).sum()), 0.0) / float(counts.sum())
+    trust = _trust(counts, _FEW)
+    chosen = least_generalised_error(statistics)
+    return float(chosen**trust * (_USUAL_PENALTY * distance + 1.0) ** (1 - trust))
+
+
+def least_generalised_error(statistics: SufficientStatistics) -> float:
+    """The ridge with the least error in generalised cross-validation: a power of the square root of 2.
 
     Generalised cross-validation (Golub, Heath and Wahba, 1979) of a ridge regression of class indicators on
     embeddings: of the ridges r between 1 and 2**16 the one with the smallest
@@ -245,10 +269,15 @@ def _biases(
 
 def _head(weight: NDArray[np.float64], bias: NDArray[np.float64], counts: NDArray[np.float64]) -> dict[str, Array]:
     """The head with calibrated scores, from weights [d, classes] and biases [classes]."""
-    per_class = counts.sum() / max(int((counts > 0).sum()), 1)
-    trust = per_class / (per_class + _DOUBT)
+    trust = _trust(counts, _DOUBT)
     head = np.vstack([weight * trust, np.where(counts > 0, bias * trust, _NEVER)]).T
     return {"weight": np.ascontiguousarray(head, dtype=np.float32)}
+
+
+def _trust(counts: NDArray[np.float64], doubt: float) -> float:
+    """From 0 to 1, the more records there are per class; 0.5 where these are ``doubt``."""
+    per_class = float(counts.sum()) / max(int((counts > 0).sum()), 1)
+    return per_class / (per_class + doubt)
 
 
 def _oracle_approximating(covariance: NDArray[np.float64], variance: float, records: float) -> float:

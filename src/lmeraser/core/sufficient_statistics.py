@@ -96,6 +96,11 @@ class SufficientStatistics:
         """One row of the lower triangle, int64 [number + 1]."""
         return self.triangle[_start(number) : _start(number + 1)]
 
+    @property
+    def diagonal(self) -> NDArray[np.int64]:
+        """The squares of each number of the embeddings, summed, int64 [d + 1]."""
+        return self.triangle[_start(np.arange(1, self.width + 1)) - 1]
+
     def products(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
         """The products of some numbers of embeddings, by their positions, with each other, int64 [n, n]."""
         return self.triangle[_start(np.maximum.outer(numbers, numbers)) + np.minimum.outer(numbers, numbers)]
