@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Connection, column, delete, insert, select, table
+from sqlalchemy import Connection, column, delete, event, insert, select, table
 
 from lmeraser.errors import CorruptError, InputError, StorageError
 from lmeraser.storage.database import Database, SlotDraw, chunked
@@ -342,6 +342,82 @@ def test_after_compaction_no_byte_of_what_was_deleted_is_in_any_file(database: D
     assert (folder / "records.db-wal").stat().st_size == 0
     assert remains() == []
     assert database.get_metadata("kept") == "1"
+
+
+def test_a_table_that_is_compacted_alone_keeps_its_rows_and_no_byte_of_those_it_had(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, names = database.keys.path.parent, [f"{number:04}" for number in range(3000)]
+
+    def remains() -> int:
+        return sum(path.read_bytes().count(b"the-secret") for path in folder.iterdir())
+
+    with database.transaction() as connection:
+        rows = [{"name": name, "value": f"kept {name} " * (int(name) % 7)} for name in names]
+        connection.execute(insert(FACTS), rows)
+        connection.execute(insert(FACTS), [{"name": f"{name} gone", "value": "the-secret " * 9} for name in names])
+        connection.exec_driver_sql("INSERT INTO doomed VALUES (7)")
+    with database.transaction() as connection:
+        connection.execute(delete(FACTS).where(FACTS.c.name.like("% gone")))
+        database.mark_compaction_due(connection, table="facts")
+    assert remains(), "deleting is not enough"
+    assert database.compaction_due
+    monkeypatch.setattr("lmeraser.storage.database._QUICK_TO_COMPACT", 0)
+    assert database.quick_to_compact
+    database.compact()
+    assert remains() == 0
+    assert not database.compaction_due
+    found = held(folder / "records.db")
+    assert {name: found[name] for name in names} == {row["name"]: row["value"] for row in rows}
+    with database.reading() as connection:
+        assert connection.exec_driver_sql("SELECT slot FROM doomed").scalars().all() == [7]
+        assert connection.exec_driver_sql("PRAGMA foreign_keys").scalar_one() == 1
+        assert connection.exec_driver_sql("PRAGMA integrity_check").scalar_one() == "ok"
+
+
+def test_a_table_is_compacted_alone_only_where_nothing_else_is_due_and_it_is_small(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rewritten = list[str]()
+    monkeypatch.setattr(database._backend, "rewrite", lambda tables: rewritten.append("all"))
+    monkeypatch.setattr(database._backend, "rewrite_table", rewritten.append)
+
+    def compact_after(*tables: str | None) -> None:
+        with database.transaction() as connection:
+            for table in tables:
+                database.mark_compaction_due(connection, table=table)
+        database.compact()
+
+    compact_after("facts", "facts")
+    compact_after("facts", "doomed")
+    compact_after("facts", None)
+    compact_after(None, "facts")
+    compact_after("no table of this version")
+    monkeypatch.setattr("lmeraser.storage.database._FEW_ROWS", 0)
+    compact_after("facts")
+    assert rewritten == ["facts", "all", "all", "all", "all", "all"]
+
+
+def test_a_table_that_cannot_be_compacted_alone_keeps_its_rows(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with database.transaction() as connection:
+        database.set_metadata(connection, "kept", "1")
+        database.mark_compaction_due(connection, table="facts")
+
+    def stop(connection: sqlite3.Connection, cursor: object, statement: str, *_: object) -> None:
+        if statement == "COMMIT":
+            raise KeyboardInterrupt
+
+    event.listen(database._engine, "before_cursor_execute", stop)
+    with pytest.raises(KeyboardInterrupt):
+        database.compact()
+    event.remove(database._engine, "before_cursor_execute", stop)
+    assert database.get_metadata("kept") == "1"
+    assert database.compaction_due
+    database.compact()
+    assert not database.compaction_due
+    assert held(database.keys.path.with_suffix(".db"))["kept"] == "1"
 
 
 def test_compaction_gives_free_pages_back(database: Database) -> None:

@@ -35,6 +35,7 @@ from sqlalchemy import (
     bindparam,
     cast,
     delete,
+    func,
     insert,
     select,
     update,
@@ -49,14 +50,23 @@ from lmeraser.storage.migrate import prepare
 T = TypeVar("T")
 
 _IN_CHUNK = 500  # values per SQL statement; databases limit the number of parameters
+_FEW_ROWS = 20_000  # of a table that is rewritten alone
 _QUICK_TO_COMPACT = 64 << 20  # bytes; a database of this size is rewritten within about a second
 _READ_ATTEMPTS = 10  # while others delete what is being read
+
+# Values of the named value "compaction", which is missing before the first deletion.
+_DUE = "due"
+_DUE_IN_TABLE = "due in "  # followed by the name of the only table
+_UNDER_WAY = "under way"  # if it was interrupted, all is due
+_COMPACTED = "done"
 
 schema = MetaData()  # the tables of all modules
 CodePointString = String().with_variant(String(collation="C"), "postgresql")  # sorted alike everywhere
 workspace_metadata = Table(
     "facts", schema, Column("name", String, primary_key=True), Column("value", String, nullable=False)
 )
+# Built once: to build it takes longer than to run it, and accepting a request runs it several times.
+_METADATA_VALUE = select(workspace_metadata.c.value).where(workspace_metadata.c.name == bindparam("wanted"))
 _erasures = Table("doomed", schema, Column("slot", Integer, primary_key=True, autoincrement=False))
 
 
@@ -65,8 +75,6 @@ def per_record_table(name: str, *columns: Column[Any] | Index) -> Table:
     record = ForeignKey("records.number", ondelete="CASCADE", onupdate="CASCADE")
     return Table(name, schema, Column("number", Integer, record, primary_key=True), *columns)
 
-# Built once: to build it takes longer than to run it, and accepting a request runs it several times.
-_METADATA_VALUE = select(workspace_metadata.c.value).where(workspace_metadata.c.name == bindparam("wanted"))
 
 def encrypted(name: str, *, what: str, slot: str = "number", nullable: bool = False) -> Column[Any]:
     """A column of encrypted bytes.
@@ -272,17 +280,36 @@ class Database:
     @property
     def compaction_due(self) -> bool:
         """Whether rows were deleted since the database was last compacted."""
-        return self.get_metadata("compaction") in ("due", "under way")
+        return self.get_metadata("compaction") not in (None, _COMPACTED)
 
     @property
     def quick_to_compact(self) -> bool:
-        """Whether the database is small enough to be compacted at every deletion."""
+        """Whether what is to be compacted is small enough for doing it at every deletion."""
+        with self.reading() as connection:
+            if self._table_due(connection) is not None:
+                return True
         with self._translate_errors():
             return self._backend.size() <= _QUICK_TO_COMPACT
 
-    def mark_compaction_due(self, connection: Connection) -> None:
-        """Record that rows were deleted, in their transaction."""
-        self.set_metadata(connection, "compaction", "due")
+    def mark_compaction_due(self, connection: Connection, *, table: str | None = None) -> None:
+        """Record that rows were deleted or overwritten, in their transaction.
+
+        Args:
+            connection: of the transaction.
+            table: name of the small table that is the only one in which they were; None: in any.
+        """
+        only = f"{_DUE_IN_TABLE}{table}" if table is not None else _DUE
+        if table is not None and self.get_metadata("compaction", connection) not in (None, _COMPACTED, only):
+            only = _DUE
+        self.set_metadata(connection, "compaction", only)
+
+    def _table_due(self, connection: Connection) -> str | None:
+        """The only table that has to be compacted, if it is small; None: none has, or all have."""
+        state = self.get_metadata("compaction", connection) or ""
+        table = schema.tables.get(state.removeprefix(_DUE_IN_TABLE)) if state.startswith(_DUE_IN_TABLE) else None
+        if table is None or connection.execute(select(func.count()).select_from(table)).scalar_one() > _FEW_ROWS:
+            return None
+        return str(table.name)
 
     def compact(self) -> None:
         """Rewrite the database without the bytes of deleted rows. Compaction stays due until this is done.
@@ -291,12 +318,16 @@ class Database:
             StorageError: there is no space for the rewritten file, or another program reads the old one.
         """
         with self.transaction() as connection:
-            self.set_metadata(connection, "compaction", "under way")
+            table = self._table_due(connection)
+            self.set_metadata(connection, "compaction", _UNDER_WAY)
         with self._translate_errors():
-            self._backend.rewrite(schema.tables)
+            if table is not None:
+                self._backend.rewrite_table(table)
+            else:
+                self._backend.rewrite(schema.tables)
         with self.transaction() as connection:
-            if self.get_metadata("compaction", connection) == "under way":  # else rows were deleted meanwhile
-                self.set_metadata(connection, "compaction", "done")
+            if self.get_metadata("compaction", connection) == _UNDER_WAY:  # else rows were deleted meanwhile
+                self.set_metadata(connection, "compaction", _COMPACTED)
         with self._translate_errors():
             self._backend.empty_log()
 

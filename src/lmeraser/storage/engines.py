@@ -28,6 +28,7 @@ _SQLITE_TIMEOUT = 30  # seconds, for other programs that use the file
 # finds none at all waits. A program that reads in one thread opens one.
 _SQLITE_CONNECTIONS = 32
 _SQLITE_WRITE_INTERVAL = 0.002  # seconds between two attempts to begin a transaction that writes
+_COPIED_IN_MEMORY = 64 << 20  # bytes; a larger file is copied to a temporary one while it is rewritten
 
 
 class DatabaseBackend(Protocol):
@@ -51,6 +52,10 @@ class DatabaseBackend(Protocol):
 
     def rewrite(self, tables: Iterable[str]) -> None:
         """Rewrite tables without the bytes of deleted rows."""
+        ...
+
+    def rewrite_table(self, table: str) -> None:
+        """Rewrite one small table without the bytes of its deleted and overwritten rows."""
         ...
 
     def empty_log(self) -> None:
@@ -113,9 +118,34 @@ class SQLite:
         ``secure_delete`` overwrites freed cells, but the B-tree leaves copies in the gaps of pages that are still
         in use; only rewriting removes them.
         """
-        with self.engine.connect() as connection:
-            connection.execution_options(isolation_level="AUTOCOMMIT").exec_driver_sql("VACUUM")
+        with self._own_connection(in_memory=self.size() <= _COPIED_IN_MEMORY) as connection:
+            connection.exec_driver_sql("VACUUM")
         self.empty_log()
+
+    def rewrite_table(self, table: str) -> None:
+        """Rewrite one table: empty it, which overwrites all of its pages, and insert its rows again."""
+        with self._own_connection(in_memory=True) as connection:
+            # With foreign keys rows would be deleted one by one, and rows of other tables with them.
+            connection.exec_driver_sql("PRAGMA foreign_keys=OFF")
+            _begin_to_write(connection)
+            connection.exec_driver_sql(f'CREATE TEMP TABLE rewritten AS SELECT * FROM main."{table}"')
+            connection.exec_driver_sql(f'DELETE FROM main."{table}"')
+            connection.exec_driver_sql(f'INSERT INTO main."{table}" SELECT * FROM temp.rewritten')
+            connection.exec_driver_sql("COMMIT")
+        self.empty_log()
+
+    @contextlib.contextmanager
+    def _own_connection(self, *, in_memory: bool) -> Iterator[Connection]:
+        """A connection that is used for nothing else: its settings and what it has not committed end with it.
+
+        Args:
+            in_memory: whether its temporary tables are in memory.
+        """
+        with self.engine.connect() as connection:
+            connection.execution_options(isolation_level="AUTOCOMMIT")
+            connection.detach()
+            connection.exec_driver_sql(f"PRAGMA temp_store={'MEMORY' if in_memory else 'DEFAULT'}")
+            yield connection
 
     def empty_log(self) -> None:
         """Empty the write-ahead log.
@@ -293,6 +323,10 @@ class PostgreSQL:
             autocommit = connection.execution_options(isolation_level="AUTOCOMMIT")
             for table in tables:
                 autocommit.exec_driver_sql(f'VACUUM (FULL) "{table}"')
+
+    def rewrite_table(self, table: str) -> None:
+        """Rewrite one table, as `rewrite`."""
+        self.rewrite([table])
 
     def empty_log(self) -> None:
         """Nothing to do: a client cannot empty the server's log."""
