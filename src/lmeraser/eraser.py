@@ -626,6 +626,7 @@ class Eraser:
         license: str | None = None,  # noqa: A002 - the hub's word
         holder_url: str | None = None,
         holder_contact: str | None = None,
+        oms_key: str | os.PathLike[str] | None = None,
     ) -> ExportReport:
         """Copy the served model to a folder that predicts without the workspace. See `folder.export_folder`.
 
@@ -637,12 +638,16 @@ class Eraser:
             license: SPDX identifier of the licence of the export, for its model card.
             holder_url: where the service tells whoever gets it that it is recalled.
             holder_contact: whom to tell otherwise.
+            oms_key: private key (PEM, P-256, P-384 or P-521) to also sign it with, in the format of OpenSSF Model
+                Signing.
         """
         from lmeraser.inference.export.folder import ExportOptions, export_folder
         from lmeraser.workspace.exports import Holder
 
         holder = Holder(holder_url, holder_contact)
-        return export_folder(self.session, _path(out), ExportOptions(format, with_backbone, license, holder))
+        own_key = None if oms_key is None else Path(oms_key)
+        options = ExportOptions(format, with_backbone, license, holder, own_key)
+        return export_folder(self.session, _path(out), options)
 
     def exports(self) -> list[HeldCopy]:
         """The copies of the model outside of the workspace, and what each still holds. See `workspace.exports`."""

@@ -37,6 +37,7 @@ COMMANDS += [
     "ledger",
     "certificate",
     "verify",
+    "timestamp",
     "residue",
     "purge",
     "upgrade",

@@ -37,7 +37,7 @@ from lmeraser.errors import LmeraserError, StoppedError
 # Imports make this many objects, none of them garbage: looking for some takes a tenth of a short command's time.
 _OBJECTS_UNTIL_COLLECTION = 200_000
 _HELP = "Exact unlearning for classifiers built on large frozen backbones."
-_WITHOUT_WORKSPACE = {model.demo, public.pretrain, public.convert, evidence.verify}
+_WITHOUT_WORKSPACE = {model.demo, public.pretrain, public.convert, evidence.verify, evidence.timestamp}
 
 app = typer.Typer(help=_HELP, no_args_is_help=True, pretty_exceptions_enable=False)
 for _command in (
@@ -46,7 +46,7 @@ for _command in (
     *(people.subjects, people.records, model.cost),
     *(deletion.plan, deletion.unlearn, workspace.relabel, model.audit),
     *(public.pretrain, public.convert, service.serve),
-    *(evidence.ledger, evidence.certificate, evidence.verify, evidence.residue),
+    *(evidence.ledger, evidence.certificate, evidence.verify, evidence.timestamp, evidence.residue),
     *(workspace.purge, workspace.upgrade),
     *(recovery.backup, recovery.restore, recovery.replay, exports.export),
 ):

@@ -75,6 +75,50 @@ def verify(
         echo(*found.lines())
 
 
+def timestamp(
+    file: Annotated[Path, typer.Argument(help="A certificate (JSON), or a head or statement.")],
+    url: Annotated[
+        str | None,
+        typer.Option(help="Time stamping authority (RFC 3161) to ask. Default: verify its answer."),
+    ] = None,
+    answer: Annotated[Path | None, typer.Option(help="File of its answer. Default: FILE.tsr.")] = None,
+    authority: Annotated[
+        Path | None, typer.Option(help="Its certificates (PEM), to verify who signed the time stamp.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Have a file time-stamped by an authority outside, or verify that; only the file's digest is sent.
+
+    Exits with 1 if the time stamp does not verify.
+    """
+    from lmeraser.core.atomic_files import SHARED, write_atomic
+    from lmeraser.evidence import timestamps
+
+    data = timestamps.read(file)
+    roots = timestamps.read(authority) if authority is not None else None
+    place = answer if answer is not None else file.with_name(file.name + ".tsr")
+    if url is None:
+        received = timestamps.read(place)
+    elif place.exists():
+        raise InputError(
+            "There is a time stamp already",
+            got=str(place),
+            next_step="verify it by leaving out --url, or give --answer another name",
+        )
+    else:
+        received = timestamps.request_timestamp(data, url)
+    found = timestamps.verify_timestamp(data, received, roots)
+    if url is not None:
+        write_atomic(place, received, mode=SHARED)
+    if as_json:
+        print_json({**found.to_json(), "answer": str(place)})
+        return
+    signer = f"signed by {found.authority}" if found.authority is not None else "nobody's signature was verified"
+    echo(f"{file} existed at {found.to_json()['time']}: {signer}")
+    if found.authority is None:
+        echo("verify the signature with --authority and the authority's root certificate")
+
+
 def certificate(
     request: Annotated[str, typer.Argument(help="UUID of the request.")],
     form: Annotated[

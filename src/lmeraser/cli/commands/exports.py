@@ -35,6 +35,10 @@ def export(
         ),
     ] = None,
     holder_contact: Annotated[str | None, typer.Option(help="Whom to tell of a recall otherwise.")] = None,
+    oms_key: Annotated[
+        Path | None,
+        typer.Option(help="Also sign it in the format of OpenSSF Model Signing with this key (PEM, P-256)."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Copy the served model to a folder that predicts without the workspace and holds no record or secret.
@@ -49,6 +53,7 @@ def export(
             license=license,
             holder_url=holder_url,
             holder_contact=holder_contact,
+            oms_key=oms_key,
         )
     print_report("exported", report.to_json(), as_json=as_json)
     if not as_json and report.backbone_needed is not None:

@@ -46,6 +46,7 @@ from lmeraser.inference.export.manifest import (
     ExportManifest,
     sign,
 )
+from lmeraser.inference.export.model_signature import check_key, write_model_signature
 from lmeraser.inference.summary import load_summary
 from lmeraser.models.backbone_names import locate_backbone
 from lmeraser.models.manifest import Model
@@ -95,12 +96,14 @@ class ExportOptions:
         with_backbone: copy the backbone's files, too.
         license: SPDX identifier of the licence of the export, for its card.
         holder: who gets it.
+        oms_key: private key, PEM, with which the export is also signed in the format of OpenSSF Model Signing.
     """
 
     format: ExportFormat = "folder"
     with_backbone: bool = False
     license: str | None = None
     holder: Holder = field(default_factory=Holder)
+    oms_key: Path | None = None
 
 
 def export_folder(session: Session, out: Path, options: ExportOptions = ExportOptions()) -> ExportReport:
@@ -114,12 +117,15 @@ def export_folder(session: Session, out: Path, options: ExportOptions = ExportOp
     Raises:
         NoModelError: nothing has been trained.
         RequestConflictError: the model holds the influence of records that are to be deleted.
-        InputError: the folder holds something, or is in the workspace; or the holder may not be called.
+        InputError: the folder holds something, or is in the workspace; the holder may not be called; or the key
+            for OpenSSF Model Signing cannot sign.
         StorageError: the disk refused; the folder is as it was then.
     """
     workspace = session.workspace
     check_target(workspace, out)
     _check_holder(workspace, options.holder)
+    if options.oms_key is not None:
+        check_key(options.oms_key)
     with workspace.writing("export"):
         model = exportable(workspace)
         with storage_errors(out):
@@ -250,6 +256,8 @@ def _write(workspace: Workspace, model: Model, part: Path, options: ExportOption
     for name, data in sign(manifest, workspace.signing_key).items():
         write_atomic(part / name, data)
     write_atomic(part / CARD, card(manifest, license=options.license).encode())
+    if options.oms_key is not None:
+        write_model_signature(part, options.oms_key)
     return manifest
 
 

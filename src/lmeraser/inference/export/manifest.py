@@ -8,6 +8,7 @@
     model.onnx        instead of tensors and backbone: all of it as one graph (`graph`)
     config.json...    or as transformers loads it (`transformers_folder`)
     README.md         model card; not covered by the manifest, because holders may add to it
+    model.sig         signature in the format of OpenSSF Model Signing, if it was wanted (`model_signature`)
 
 The manifest lists the digest of every other file. It holds neither ids nor keyed digests, keys, sizes of clusters
 or paths of the machine that it was written on. Field names are a stored format. Imports no torch.
@@ -31,13 +32,14 @@ SIGNATURE = "export.sig"
 KEY = "signing.pub"
 CARD = "README.md"
 GRAPH = "model.onnx"
+MODEL_SIGNATURE = "model.sig"
 ARTIFACTS = "artifacts"
 BACKBONE = "backbone"
 FORMAT = 1
 PAYLOAD_TYPE = "application/vnd.lmeraser.export+json"
 ExportFormat = Literal["folder", "onnx", "transformers"]
 
-_OWN = {MANIFEST, SIGNATURE, KEY, CARD}  # files that the manifest does not list
+_OWN = {MANIFEST, SIGNATURE, KEY, CARD, MODEL_SIGNATURE}  # files that the manifest does not list
 
 
 class _Part(BaseModel):
