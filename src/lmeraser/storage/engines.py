@@ -141,7 +141,9 @@ class SQLite:
         Args:
             in_memory: whether its temporary tables are in memory.
         """
-        with self.engine.connect() as connection:
+        connection = self.engine.connect()
+        drivers: Any = connection.connection.dbapi_connection
+        with contextlib.closing(drivers), connection:  # an interruption leaves it open otherwise
             connection.execution_options(isolation_level="AUTOCOMMIT")
             connection.detach()
             connection.exec_driver_sql(f"PRAGMA temp_store={'MEMORY' if in_memory else 'DEFAULT'}")
