@@ -87,6 +87,13 @@ class RequestsConfig(Section):
         pattern=r"^[^\x00-\x1f\x7f-\x9f]*$",
         description="name and address of who is responsible for the data, as certificates state it",
     )
+    reference_days: int = Field(
+        default=0,
+        ge=0,
+        le=3650,
+        description="days for which the desk's reference of a request is kept (encrypted) after the request was "
+        "completed or cancelled; 0: erased at once",
+    )
     near_duplicate_records: int = Field(
         default=20000,
         ge=0,

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Self
@@ -40,6 +41,7 @@ _MAX_DECODERS = 4  # threads; what they may hold in memory is limited by pixels
 _DECODERS_NICER = 4  # than predictions: large images come after small ones, but before derivations
 _UPLOADS = 4  # of the largest size, which may be in memory at the same time
 _UPLOADS_OF_A_KEY = 2  # of those
+_EXPIRY_SECONDS = 3600.0  # between two checks for references that were kept long enough
 _POLL_SECONDS = 0.5  # between two checks for generations and requests from other processes
 
 
@@ -143,9 +145,14 @@ class Service:
             self.model_holder.load_published()
 
     def _poll_workspace(self) -> None:
+        erased = -_EXPIRY_SECONDS
         while not self.stopping.wait(_POLL_SECONDS):
             with contextlib.suppress(Exception):  # predictions are refused until the quarantine is known again
                 self.model_holder.load_published()
+            if time.monotonic() - erased >= _EXPIRY_SECONDS:
+                erased = time.monotonic()
+                with contextlib.suppress(Exception):  # a busy database is asked again
+                    self.workspace.forget_expired_references()
 
     def _gauges(self, subscriptions: Subscriptions) -> dict[str, tuple[str, Any]]:
         return {

@@ -76,3 +76,6 @@ def _temporary(layout: Layout) -> Iterator[Path]:
 def _figures(workspace: Workspace) -> Iterator[Path]:
     """Figures of older models; they may show records that were deleted."""
     yield from (path for path in workspace.reports.rglob("*") if path.is_file())
+    with workspace.database.transaction() as connection:
+        workspace.database.set_metadata(connection, _TIDY, model.public_digest)
+    workspace.forget_expired_references()

@@ -333,6 +333,13 @@ class Workspace:
         model = self.generations.current()
         if model is not None:
             recovery.record_generation(model)
+        if self.config.requests.reference_days:  # 0: nothing is kept that a purge does not erase
+            self.forget_expired_references()
+
+    def forget_expired_references(self) -> None:
+        """Erase references of closed requests that were kept for as long as the settings say."""
+        if self.requests.forget_expired_references(now=self.clock()):
+            self.database.erase()
 
     def close(self) -> None:
         """Release the database."""

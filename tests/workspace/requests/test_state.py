@@ -216,6 +216,24 @@ def test_a_reference_is_encrypted_and_erased_when_the_request_is_closed(trained:
     assert reference.encode() not in database
 
 
+def test_a_reference_is_kept_after_the_end_for_as_long_as_the_settings_say(trained: Eraser) -> None:
+    workspace = trained.workspace
+    days = {"requests": workspace.config.requests.model_copy(update={"reference_days": 10})}
+    workspace.config = workspace.config.model_copy(update=days)
+    requests = workspace.requests
+    requests._config = workspace.config.requests
+    first = trained.request(ids=[name(1)], reference="ticket 4711")
+    second = trained.request(ids=[name(2)], reference="ticket 4712")
+    trained.cancel(second.id)
+    trained.unlearn()
+    assert requests.references() == {first.id: "ticket 4711", second.id: "ticket 4712"}
+    for later, kept in ((timedelta(days=9), 2), (timedelta(days=10), 0)):
+        workspace.clock = lambda later=later: NOW + later
+        trained.train()
+        assert len(requests.references()) == kept
+    assert not any(b"ticket" in data for _, data in decrypted(trained))
+
+
 def decrypted(eraser: Eraser) -> list[tuple[str, bytes]]:
     return list(eraser.workspace.database.decrypted_values())
 

@@ -124,7 +124,8 @@ class RequestDraft:
             period for the answer begins then.
         grace: how long it can be taken back before the service carries it out.
         by: id of the API key that files it; None: a command.
-        reference: the desk's own name for the request, one line; kept encrypted, and erased when it is closed.
+        reference: the desk's own name for the request, one line; kept encrypted, and erased when it is closed, or
+            `requests.reference_days` later.
     """
 
     selector: Selector

@@ -5,9 +5,9 @@ journal: after a crash the next training completes them. Requests can be accepte
 derived: the writer takes what is pending when it begins, and the rest stays pending. Repeating a request's id with
 the same selector is harmless; with another one it is an error, because those records would not be deleted. The
 selector is encrypted under a key of the request, which is erased when the records are deleted or the request is
-cancelled; the desk's reference under another one, which is erased when the request is completed or cancelled. So
-are its selector's keyed digest and the numbers of its clusters; a completed request that is repeated is recognised
-by naming nothing that is still held. `state` has the rules.
+cancelled, as are its selector's keyed digest and the numbers of its clusters; the desk's reference under another
+one, which is erased when the request is closed or ``requests.reference_days`` later. A completed request that is
+repeated is recognised by naming nothing that is still held. `state` has the rules.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, get_args
 
 from sqlalchemy import (
@@ -295,7 +295,7 @@ class Requests:
         cancelled = self._move(connection, request, "cancelled", now=now, cancel_reason=reason)
         self._forget_names(connection, [request])
         self._forget_selectors(connection, [request])
-        self._forget_references(connection, [request])
+        self._close_references(connection, [request])
         self._ledger.note(connection, RequestCancelled(request=request.id, reason=reason, by=by), now=now)
         return cancelled
 
@@ -359,7 +359,7 @@ class Requests:
         return started
 
     def reference(self, request_id: str) -> str | None:
-        """The desk's reference of an open request, if it was given one."""
+        """The desk's reference of a request, if it was given one and it is not erased yet."""
 
         def read(connection: Connection) -> str | None:
             query = select(table.c.reference_slot, table.c.sealed_reference).where(table.c.id == request_id)
@@ -369,7 +369,7 @@ class Requests:
         return self._database.read_consistently(read)
 
     def references(self) -> dict[str, str]:
-        """The references of all open requests that were given one, by the ids of the requests."""
+        """All references that are not erased yet, by the ids of their requests."""
 
         def read(row: Any) -> tuple[str, str]:
             return row.id, self._decrypt_reference(row) or ""
@@ -382,8 +382,35 @@ class Requests:
             return None
         return self._database.keys.decrypt(row.reference_slot, "reference", row.sealed_reference).decode()
 
-    def _forget_references(self, connection: Connection, requests: Iterable[Request]) -> None:
-        for chunk in chunked(request.id for request in requests):
+    def forget_expired_references(self, *, now: datetime) -> bool:
+        """Schedule the erasure of references of closed requests that were kept for as long as the settings say.
+
+        Args:
+            now: the time.
+
+        Returns:
+            Whether there were any.
+        """
+        expired = to_text(now - timedelta(days=self._config.reference_days))
+        query = select(table.c.id).where(
+            table.c.reference_slot.is_not(None),
+            table.c.state.in_(("completed", "cancelled")),
+            table.c.changed <= expired,
+        )
+        if not self._database.fetch(query.limit(1), lambda row: row.id):
+            return False
+        with self._database.transaction() as connection:
+            ids = connection.execute(query).scalars().all()
+            self._forget_references(connection, ids)
+        return True
+
+    def _close_references(self, connection: Connection, requests: Iterable[Request]) -> None:
+        """Forget the references of requests that end now, unless they are to be kept for a while."""
+        if not self._config.reference_days:
+            self._forget_references(connection, [request.id for request in requests])
+
+    def _forget_references(self, connection: Connection, ids: Iterable[str]) -> None:
+        for chunk in chunked(ids):
             theirs = table.c.id.in_(chunk)
             slots = connection.execute(select(table.c.reference_slot).where(theirs)).scalars().all()
             self._database.schedule_erasure(connection, [slot for slot in slots if slot is not None])
@@ -463,7 +490,7 @@ class Requests:
         with self._database.transaction() as connection:
             self._ledger.note_all(connection, events, now=now)
             self._forget_selectors(connection, requests)
-            self._forget_references(connection, requests)
+            self._close_references(connection, requests)
             self._store(connection, completed)
         return completed
 
@@ -483,7 +510,7 @@ class Requests:
         self._forget_names(connection, [request])
         if not request.open:
             self._forget_selectors(connection, [request])
-            self._forget_references(connection, [request])
+            self._close_references(connection, [request])
             request = replace(request, before=None)
         self._store(connection, [request])
 
