@@ -57,6 +57,7 @@ def purge(workspace: Workspace, *, dry_run: bool = False, compact: bool = False)
     workspace.records.changes.discard(until=model.revision)
     if not workspace.config.needs_statistics:
         workspace.records.statistics.clear()
+    workspace.forget_expired_references()
     erase_deleted(workspace.database, compact=compact)
     return unused
 
@@ -76,6 +77,3 @@ def _temporary(layout: Layout) -> Iterator[Path]:
 def _figures(workspace: Workspace) -> Iterator[Path]:
     """Figures of older models; they may show records that were deleted."""
     yield from (path for path in workspace.reports.rglob("*") if path.is_file())
-    with workspace.database.transaction() as connection:
-        workspace.database.set_metadata(connection, _TIDY, model.public_digest)
-    workspace.forget_expired_references()
