@@ -370,15 +370,16 @@ def test_the_global_head_and_what_it_sees_are_settings_of_the_model(change: dict
 def test_settings_that_0_1_did_not_know_are_part_of_the_model_only_where_they_differ() -> None:
     old = parse({}).model_settings()
     assert old["embedding"] == {"views": ["clean"]}
-    assert "penalty_rule" not in old["global_head"]
+    assert not {"penalty_rule", "score"} & old["global_head"].keys()
     new = parse(
         {
             "embedding": {"layers": ["block3.std", "final"], "random_features": 64},
-            "global_head": {"penalty_rule": "cross_validated"},
+            "global_head": {"penalty_rule": "cross_validated", "score": "cosine"},
         }
     ).model_settings()
     assert new["embedding"] == {"views": ["clean"], "layers": ["block3.std", "final"], "random_features": 64}
     assert new["global_head"]["penalty_rule"] == "cross_validated"
+    assert new["global_head"]["score"] == "cosine"
 
 
 @pytest.mark.parametrize(
@@ -403,10 +404,11 @@ def test_a_penalty_that_is_given_is_used() -> None:
 def test_a_workspace_with_an_older_preset_is_told_what_the_preset_has_changed() -> None:
     assert changed_defaults(parse({}, base="instant")) == {}
     assert changed_defaults(parse({})) == {}
-    old = {"embedding": {"layers": ["final"]}, "global_head": {"penalty_rule": "fixed"}}
+    old = {"embedding": {"layers": ["final"]}, "global_head": {"penalty_rule": "fixed", "score": "distance"}}
     assert changed_defaults(parse(old, base="instant")) == {
         "embedding.layers": (["final"], ["auto"]),
         "global_head.penalty_rule": ("fixed", "cross_validated"),
+        "global_head.score": ("distance", "cosine"),
     }
     text = parse({"data": {"modality": "text"}, "embedding": {"random_features": 0}}, base="instant")
     assert changed_defaults(text) == {"embedding.random_features": (0, 4096)}

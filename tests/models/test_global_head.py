@@ -10,11 +10,25 @@ from lmeraser.core.sufficient_statistics import SufficientStatistics, embedding,
 from lmeraser.models.global_head import global_head
 
 
-def test_the_rule_decides_which_penalty_is_used() -> None:
+def statistics_of_noise() -> SufficientStatistics:
     vectors = np.random.default_rng(0).standard_normal((30, 1, 6)).astype(np.float32)
-    statistics = SufficientStatistics.zero(7, 3).plus(quantize(embedding(vectors)), [n % 3 for n in range(30)])
+    return SufficientStatistics.zero(7, 3).plus(quantize(embedding(vectors)), [n % 3 for n in range(30)])
+
+
+def test_the_rule_decides_which_penalty_is_used() -> None:
+    statistics = statistics_of_noise()
     fixed = parse({"global_head": {"penalty": 2.0}}).global_head
     chosen = parse({"global_head": {"penalty_rule": "cross_validated"}}).global_head
     assert np.array_equal(global_head(statistics, fixed)["weight"], solve(statistics, 2.0)["weight"])
     expected = solve_cross_validated(statistics)["weight"]
+    assert np.array_equal(global_head(statistics, chosen)["weight"], expected)
+
+
+def test_the_score_is_that_of_the_settings_with_either_penalty() -> None:
+    statistics = statistics_of_noise()
+    fixed = parse({"global_head": {"penalty": 2.0, "score": "cosine"}}).global_head
+    chosen = parse({"global_head": {"penalty_rule": "cross_validated", "score": "cosine"}}).global_head
+    expected = solve(statistics, 2.0, angles=True)["weight"]
+    assert np.array_equal(global_head(statistics, fixed)["weight"], expected)
+    expected = solve_cross_validated(statistics, angles=True)["weight"]
     assert np.array_equal(global_head(statistics, chosen)["weight"], expected)

@@ -489,11 +489,12 @@ def test_a_corrected_label_is_counted_anew(mode: str) -> None:
     assert everything(derivation) == everything(known.with_empty_caches().derive())
 
 
+@pytest.mark.parametrize("change", [{"penalty": 77.0}, {"score": "cosine"}])
 @_global_modes
-def test_another_penalty_solves_again_and_tunes_nothing(mode: str) -> None:
+def test_another_penalty_or_score_solves_again_and_tunes_nothing(mode: str, change: dict[str, Any]) -> None:
     known = mixed(mode)
     first = known.derive()
-    known.executor, known.config = Fake(), settings_of(mode, global_head={"penalty": 77.0})
+    known.executor, known.config = Fake(), settings_of(mode, global_head=change)
     derivation = known.derive()
     assert derivation.stage_counts == {**_NOTHING, "solved": 1}
     assert (known.executor.embedded, known.executor.tuned) == ([], [])

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 _TOML_WIDTH = 112
 
 PenaltyRule = Literal["fixed", "cross_validated"]
+Score = Literal["distance", "cosine"]
 Resample = Literal["bilinear", "bicubic", "lanczos"]
 Fit = Literal["crop", "squeeze"]
 
@@ -282,6 +283,11 @@ class GlobalHeadConfig(Section):
         le=1e6,
         description="of the scatter matrix, in mean squared distances to the class mean ('fixed' only)",
     )
+    score: Score = Field(
+        default="distance",
+        description="of a class: by the 'distance' to its mean, or by the 'cosine' of the angle with it, seen "
+        "from the mean of all, with a factor that follows from the sufficient statistics",
+    )
     sharpness: float = Field(default=0.3, gt=0, le=100, description="factor of the scores in the softmax")
 
 
@@ -427,6 +433,8 @@ class Config(Section):
         settings["embedding"] = {"views": settings["embedding"]["views"], **added}
         if self.global_head.penalty_rule == "fixed":  # as in version 0.1, whose settings did not name it
             del settings["global_head"]["penalty_rule"]
+        if self.global_head.score == "distance":  # the same
+            del settings["global_head"]["score"]
         return settings
 
 
@@ -488,7 +496,7 @@ def changed_defaults(config: Config) -> dict[str, tuple[Any, Any]]:
     now = parse({"data": config.data.model_dump(exclude_none=True)}, base="instant")
     names = (
         *(("embedding", name) for name in ("layers", "random_features")),
-        ("global_head", "penalty_rule"),
+        *(("global_head", name) for name in ("penalty_rule", "score")),
     )
     values = {
         f"{section}.{name}": (getattr(getattr(config, section), name), getattr(getattr(now, section), name))

@@ -14,7 +14,8 @@ per class, which calibrates probabilities without changing the order of classes.
 
 Everything follows from the statistics by one Cholesky decomposition in float64, on one thread or in blocks
 (`core.cholesky`). Because the statistics of the same records are the same bytes, so is the head in one
-environment. `solve_cross_validated` also takes the penalty from the statistics. `solve_shrunk` is the same
+environment. `solve_cross_validated` also takes the penalty from the statistics. Both can score angles instead of
+distances (`core.cosine_scores`). `solve_shrunk` is the same
 with the regularisation that other implementations have (a share of shrinkage, no calibration). Pure functions on
 numpy arrays.
 """
@@ -27,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmeraser.core.cholesky import block_threads, blocks, solve_positive_definite
+from lmeraser.core.cosine_scores import cosine_scores
 from lmeraser.core.sufficient_statistics import (
     SCALE,
     QuantizedEmbeddings,
@@ -46,12 +48,13 @@ _DOUBT = 50.0  # records per class at which scores are halved
 _ROUNDING_VARIANCE = 1 / (12 * SCALE**2)  # of an error that is uniform within half a step of quantization
 
 
-def solve(statistics: SufficientStatistics, penalty: float) -> dict[str, Array]:
+def solve(statistics: SufficientStatistics, penalty: float, *, angles: bool = False) -> dict[str, Array]:
     """The global head.
 
     Args:
         statistics: of at least one record.
         penalty: in mean squared distances of an embedding to its class mean; greater than 0.
+        angles: scores are those of `core.cosine_scores`.
 
     Returns:
         ``weight``, float32 [classes, d + 1]; the last column is the bias.
@@ -62,12 +65,15 @@ def solve(statistics: SufficientStatistics, penalty: float) -> dict[str, Array]:
     with threadpool_limits(1, user_api="blas"):
         counts, means, scatter = _scatter(statistics)
         distance = max(float(np.trace(scatter)), 0.0) / max(float(counts.sum()), 1.0)
-        scatter[np.diag_indices(len(scatter))] += penalty * distance + 1.0
+        ridge = penalty * distance + 1.0
+        scatter[np.diag_indices(len(scatter))] += ridge
         weight, bias = _discriminants(scatter, means, counts)
+        if angles:
+            return _stacked(*cosine_scores(weight, means, counts, ridge), counts)
     return _head(weight, bias, counts)
 
 
-def solve_cross_validated(statistics: SufficientStatistics) -> dict[str, Array]:
+def solve_cross_validated(statistics: SufficientStatistics, *, angles: bool = False) -> dict[str, Array]:
     """The global head with the penalty that follows from the statistics.
 
     As `solve`, with `cross_validated_ridge` in the place of p w + 1. Several threads compute it, with the same
@@ -75,6 +81,7 @@ def solve_cross_validated(statistics: SufficientStatistics) -> dict[str, Array]:
 
     Args:
         statistics: of at least one record.
+        angles: scores are those of `core.cosine_scores`.
 
     Returns:
         As `solve`.
@@ -99,6 +106,8 @@ def solve_cross_validated(statistics: SufficientStatistics) -> dict[str, Array]:
         stacked[np.diag_indices(width)] += ridge
         weight = np.zeros_like(means)
         weight[:, present] = solve_positive_definite(stacked, parallel).T
+        if angles:
+            return _stacked(*cosine_scores(weight, means, counts, ridge), counts)
         return _head(weight, _biases(weight, means, counts), counts)
 
 
@@ -270,7 +279,14 @@ def _biases(
 def _head(weight: NDArray[np.float64], bias: NDArray[np.float64], counts: NDArray[np.float64]) -> dict[str, Array]:
     """The head with calibrated scores, from weights [d, classes] and biases [classes]."""
     trust = _trust(counts, _DOUBT)
-    head = np.vstack([weight * trust, np.where(counts > 0, bias * trust, _NEVER)]).T
+    return _stacked(weight * trust, bias * trust, counts)
+
+
+def _stacked(
+    weight: NDArray[np.float64], bias: NDArray[np.float64], counts: NDArray[np.float64]
+) -> dict[str, Array]:
+    """The head from weights [d, classes] and biases [classes]."""
+    head = np.vstack([weight, np.where(counts > 0, bias, _NEVER)]).T
     return {"weight": np.ascontiguousarray(head, dtype=np.float32)}
 
 

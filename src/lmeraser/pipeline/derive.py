@@ -128,7 +128,7 @@ class Derivation:
     """
 
     partition: StageResult
-    clusters: tuple[Cluster, ...]
+    clusters: Sequence[Cluster]
     global_head: StageResult | None = None
     stage_counts: Mapping[str, int] = field(default_factory=dict)
     tuning_seconds: float = 0.0
@@ -172,7 +172,7 @@ class Pipeline:
         inputs = self.inputs
         if not inputs.config.needs_statistics or not inputs.records:
             return None
-        self._complete_statistics()
+        self.complete_statistics()
         if inputs.config.global_head.weight == 0:
             return None
         statistics = self.context.statistics.current()
@@ -189,14 +189,15 @@ class Pipeline:
         fixed = settings.penalty_rule == "fixed"
         sums = statistics.digest if fixed else statistics.packed_digest
         penalty: float | str = settings.penalty if fixed else settings.penalty_rule
-        key = self._memo_key({"stage": "global_head", "sums": sums, "penalty": penalty})
+        score = {} if settings.score == "distance" else {"score": settings.score}
+        key = self._memo_key({"stage": "global_head", "sums": sums, "penalty": penalty, **score})
         entry = self._cached(key)
         if entry is None:
             entry = self._store(key, to_bytes(global_head(statistics, settings)))
             self.stage_counts["solved"] += 1
         return _stage_result(key, entry)
 
-    def _complete_statistics(self) -> None:
+    def complete_statistics(self) -> None:
         """Add the records that the statistics lack; their clean features are stored on the way."""
         inputs = self.inputs
         context = self.context
@@ -246,11 +247,18 @@ class Pipeline:
             entry = self._store(key, to_bytes(partition.fit(points)))
             self.stage_counts["fitted"] += 1
         fitted = from_bytes(self.context.store.read(entry.artifact))
-        trie_keys = self._trie_keys(fitted, key, sample, list(by_id))
+        trie_keys = self.trie_keys(fitted, key, sample, list(by_id))
         return ClusterAssignment(_stage_result(key, entry), group(trie_keys, inputs.config.partition.max_records))
 
-    def _trie_keys(self, fitted: Fitted, key: Digest, sample: Sequence[str], ids: Sequence[str]) -> dict[str, str]:
-        """Trie key of every record: the cached one, the dendrogram's if sampled, else by the partition's rule."""
+    def trie_keys(self, fitted: Fitted, key: Digest, sample: Sequence[str], ids: Sequence[str]) -> dict[str, str]:
+        """Trie key of every record: the cached one, the dendrogram's if sampled, else by the partition's rule.
+
+        Args:
+            fitted: the partition's tensors.
+            key: of its stage.
+            sample: ids of the records that it was fitted on, in its order; they get trie keys, too.
+            ids: of the records.
+        """
         context = self.context
         partition = partition_of(self.inputs.config)
         trie_keys = context.cache.trie_keys(key)

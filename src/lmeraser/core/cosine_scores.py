@@ -1,0 +1,78 @@
+"""Scores of classes by angles instead of distances, from the same solution as linear discriminants.
+
+    score of class y for embedding c:   t ( g_y' S (c - m) sqrt(N / N_y)  +  log(n_y / n) )
+
+with the mean m of all embeddings, g_y = m_y - m, N_y = g_y' S g_y, the mean N of N_y over records, and everything
+else as in `core.lda`. In the metric of S, g_y' S (c - m) / sqrt(N_y) is the cosine of the angle between c and the
+class mean, both seen from m, times the length of c - m. A distance (`core.lda`) prefers classes near m for
+embeddings that lie near m, as those of records that were not trained on do; an angle does not.
+
+t follows from the statistics as well: 1.5 sqrt(r / (r + 50)) / s for r records per class, at most 1, with the mean
+square s^2, over pairs of classes, of the standard deviation within classes of the difference of their scores. So
+scores vary by as much as probabilities should, whatever the penalty, the width and the number of classes are. All
+of it takes products of classes with classes only. `docs/adr/0026-layers-random-features-and-penalty.md` has the
+comparison. Pure functions on numpy arrays.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+_NOISE = 1.5  # standard deviation of differences of scores within a class, in the softmax
+_DOUBT = 50.0  # records per class at which t^2 is halved
+_SHARPNESS = 0.3  # factor of scores in the softmax (``global_head.sharpness``) that t is meant for
+_SHORTEST = 0.01  # of N_y, in N: the angle with a mean that is next to the mean of all says nothing
+_LEAST_NOISE = 0.05  # of s^2, in mean distances between classes: single records per class have no scatter
+
+
+def cosine_scores(
+    weight: NDArray[np.float64], means: NDArray[np.float64], counts: NDArray[np.float64], ridge: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Weights and biases whose scores are those of angles.
+
+    Args:
+        weight: S applied to class means, float64 [d, classes].
+        means: class means, float64 [d, classes].
+        counts: records of each class, at least one in all, float64 [classes].
+        ridge: the number that was added to the diagonal of the scatter: S = n (W + ridge I)^-1.
+
+    Returns:
+        Weights, float64 [d, classes], and biases, float64 [classes], for scores that are then multiplied by
+        ``global_head.sharpness``; 0 for classes without records.
+    """
+    found = np.zeros_like(weight)
+    biases = np.zeros_like(counts)
+    present = np.flatnonzero(counts)
+    own = counts[present]
+    share = own / own.sum()
+    centre = means[:, present] @ share
+    directions = weight[:, present] - (weight[:, present] @ share)[:, None]
+    deviations = means[:, present] - centre[:, None]
+    products = deviations.T @ directions  # g_y' S g_z
+    lengths = np.diag(products).clip(min=0.0)
+    mean_length = float(lengths @ share)
+    factors = np.ones_like(own)
+    if mean_length > 0:
+        factors = np.sqrt(mean_length / np.maximum(lengths, _SHORTEST * mean_length))
+    # Since (W + ridge I) S = n I, the covariance within classes of g_y' S c is g_y' S W S g_z / n.
+    covariances = products - ridge / own.sum() * (directions.T @ directions)
+    both = np.outer(factors, factors)
+    noise = math.sqrt(max(_between_pairs(covariances * both), _LEAST_NOISE * _between_pairs(products * both), 0.0))
+    per_class = own.sum() / len(own)
+    wanted = _NOISE * math.sqrt(per_class / (per_class + _DOUBT))
+    scale = min(wanted, noise) / noise if noise > 0 else 1.0
+    scale /= _SHARPNESS
+    found[:, present] = directions * (factors * scale)
+    biases[present] = np.log(share) * scale - centre @ found[:, present]
+    return found, biases
+
+
+def _between_pairs(products: NDArray[np.float64]) -> float:
+    """The mean over pairs of classes of p_yy + p_zz - 2 p_yz; 0 for a single class."""
+    classes = len(products)
+    if classes < 2:
+        return 0.0
+    return float(2 * (classes * np.trace(products) - products.sum()) / (classes * (classes - 1)))
