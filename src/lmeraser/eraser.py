@@ -501,11 +501,11 @@ class Eraser:
         with self.workspace.writing("draw"):
             return draw_model(self.workspace, has_pictures=self.payload_format.has_pictures)
 
-    def audit(self, *, clusters: int | None = None) -> AuditReport:
+    def audit(self, *, clusters: int | None = None, spot_check: bool = False) -> AuditReport:
         """Derive the model again from nothing and compare every digest. See `audit.audit`."""
         from lmeraser.unlearning.audit import audit
 
-        return audit(self.session, clusters=clusters)
+        return audit(self.session, clusters=clusters, spot_check=spot_check)
 
     def sign_audit(self, report: AuditReport) -> bytes:
         """What an audit without differences verified, as a signed in-toto statement. See `audit.sign_result`."""

@@ -16,14 +16,17 @@ from conftest import examples
 from fake import Fake
 from lmeraser.config.schema import parse
 from lmeraser.data.records import Record
+from lmeraser.models import clusters
 from lmeraser.models.manifest import Model
+from lmeraser.models.partitions.cost import cost_of
 from lmeraser.pipeline.caches import InMemoryStatistics, ReadOnlyCache
 from lmeraser.pipeline.derive import Derivation, Pipeline, PipelineContext
-from lmeraser.storage.artifacts import MemoryStore
+from lmeraser.storage.artifacts import BlobStore, MemoryStore
 from lmeraser.unlearning import update
 from lmeraser.unlearning.context import training_inputs
 from lmeraser.unlearning.relabel import change_labels
 from lmeraser.unlearning.update import update_model
+from lmeraser.workspace.registry import Generations
 from lmeraser.workspace.session import Session
 from lmeraser.workspace.workspace import Workspace
 
@@ -90,6 +93,63 @@ def parts(found: Model | Derivation) -> Any:
     return clusters, found.partition.artifact, found.global_head and found.global_head.artifact
 
 
+@pytest.fixture
+def in_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Manifests of any number of clusters are in pages, of two clusters or so."""
+    monkeypatch.setattr(clusters, "MOST_IN_A_LIST", 0)
+    monkeypatch.setattr(clusters, "_PAGE", 2)
+
+
+@pytest.mark.parametrize("kind", ["divided", "public", "sliced"])
+@pytest.mark.parametrize("stopped", [False, True])
+def test_in_pages_a_request_leaves_what_a_sweep_of_everything_leaves(
+    in_pages: None, kind: str, stopped: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also after a derivation that was stopped half-way, whose leftovers no manifest names."""
+    with workspace(kind) as (made, session, _):
+        update_model(session)
+        interrupted = 0
+        if not stopped:
+            monkeypatch.setattr(BlobStore, "sweep", None)
+        for ids in (IDS[7:8], IDS[12:15], IDS[20:21]):
+            before = made.generations.require()
+            ordinary = [i for i in ids if not made.records.derived.any_sampled(before.partition.key, [i])]
+            delete(made, *ordinary)
+            if stopped:
+                stopping = Session.of(made)
+                stopping.executors.use(Fake(stop_after=1))
+                try:
+                    update_model(stopping, full=False)
+                except KeyboardInterrupt:
+                    interrupted += 1
+                delete(made, made.records.index()[0].id)
+            model = update_model(session, full=False).model
+            assert parts(model) == parts(from_nothing(made))
+            assert model.cost == cost_of(
+                {one.path: one.records for one in model.clusters},
+                made.config.partition.max_records,
+                sampled=made.config.partition.sampled(model.records),
+            )
+            assert Generations(made.layout.generations).require() == model, "as another process reads it"
+            assert files(made) == expected_files(model)
+        assert (interrupted > 0) == stopped
+
+
+def files(made: Workspace) -> set[str]:
+    folders = made.layout.artifacts, made.layout.memo, made.layout.generations
+    return {path.name for folder in folders for path in folder.rglob("*") if path.is_file()}
+
+
+def expected_files(model: Model) -> set[str]:
+    results = model.stages.values()
+    return {
+        *(f"{one.artifact.hex}.safetensors" for one in results),
+        *(f"{one.key.hex}.json" for one in results),
+        *(f"page-{page.digest.hex}.json" for page in model.pages),
+        *("current", f"{model.generation:08d}.json"),
+    }
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @settings(examples(fast=4, explore=12))
 @given(
@@ -110,6 +170,7 @@ def test_any_deletions_and_corrections_give_what_training_on_the_rest_gives(
                 delete(made, *here)
             model = update_model(session, full=False).model
             assert parts(model) == parts(from_nothing(made))
+            assert files(made) == expected_files(model)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if "together" not in kind])
@@ -174,7 +235,7 @@ def test_an_interrupted_update_goes_on(tmp_path: Path) -> None:
 
 
 def test_a_crash_after_publishing_leaves_no_place_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    def crash(_: object) -> None:
+    def crash(*_: object) -> None:
         raise KeyboardInterrupt
 
     with workspace("divided") as (made, session, _):
@@ -182,6 +243,7 @@ def test_a_crash_after_publishing_leaves_no_place_behind(monkeypatch: pytest.Mon
         delete(made, IDS[0])
         with monkeypatch.context() as patch:
             patch.setattr(update, "purge", crash)
+            patch.setattr(update, "purge_replaced", crash)
             with pytest.raises(KeyboardInterrupt):
                 update_model(session, full=False)
         assert update_model(session, full=False).changed is False

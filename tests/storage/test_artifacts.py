@@ -149,3 +149,34 @@ def test_sweeping_an_artifact_makes_the_memo_of_it_absent(tmp_path: Path) -> Non
 
 def test_a_store_that_was_never_written_to_can_be_swept(tmp_path: Path) -> None:
     assert store_in(tmp_path / "nothing").sweep(artifacts=set(), keys=set()) == []
+    assert store_in(tmp_path / "nothing").remove(artifacts={Digest.of(b"a")}, keys={KEY}) == []
+
+
+def test_removing_names_leaves_what_a_sweep_of_the_others_leaves(tmp_path: Path) -> None:
+    stores = [store_in(tmp_path / name) for name in ("removed", "swept")]
+    for store in stores:
+        kept = store.put(KEY, b"kept", fingerprint=PRINT, seconds=0)
+        gone = store.put(OTHER, b"gone", fingerprint=PRINT, seconds=0)
+    removed = stores[0].remove(artifacts=[gone.artifact, Digest.of(b"never there")], keys=[OTHER])
+    swept = stores[1].sweep(artifacts={kept.artifact}, keys={KEY})
+    assert [Path(path).name for path in removed] == [Path(path).name for path in swept]
+    left = [
+        {path.relative_to(tmp_path / name) for path in files(tmp_path / name)} for name in ("removed", "swept")
+    ]
+    assert left[0] == left[1]
+
+
+@pytest.mark.parametrize("linked", ["artifact", "its folder", "another folder"])
+def test_nothing_is_removed_where_a_link_would_outlive_it(tmp_path: Path, linked: str) -> None:
+    store = store_in(tmp_path / "w")
+    entry = store.put(KEY, b"result", fingerprint=PRINT, seconds=0)
+    artifact = tmp_path / "w" / "artifacts" / entry.artifact.hex[:2] / f"{entry.artifact.hex}.safetensors"
+    place = {"artifact": artifact, "its folder": artifact.parent}.get(linked)
+    if place is None:
+        (tmp_path / "w" / "artifacts" / "zz").symlink_to(tmp_path)
+    else:
+        place.rename(tmp_path / "elsewhere")
+        place.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(StorageError, match="Symbolic link"):
+        store.remove(artifacts={entry.artifact}, keys=set())
+    assert store.read(entry.artifact) == b"result"

@@ -114,6 +114,17 @@ def test_sweeping_deletes_every_version_and_nothing_else(url: str) -> None:
     assert one.sweep({"kept"}) == []
 
 
+def test_removing_deletes_every_version_of_what_is_named(url: str) -> None:
+    blobs = bucket(url)
+    for data in (b"1", b"2"):
+        for name in ("a", "ab", "b"):
+            blobs.write(name, data)
+    assert blobs.remove(["b", "a", "never there"]) == [blobs.location("a"), blobs.location("b")]
+    assert {name for name, _ in blobs.all_versions()} == {blobs.location("ab")}
+    assert not blobs.exists("a")
+    assert blobs.remove(["a"]) == []
+
+
 def test_every_version_is_searched_for_residue(url: str) -> None:
     blobs = bucket(url)
     blobs.write("a", b"first")

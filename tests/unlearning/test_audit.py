@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import pytest
 from conftest import DIGIT_COLUMNS, digits, exchange_payload, forget
 from lmeraser import Eraser
 from lmeraser.core.digests import Digest
-from lmeraser.errors import InputError, NoModelError
+from lmeraser.data.records import Records
+from lmeraser.errors import InputError, NoModelError, VerificationError
 
 
 def manifest(eraser: Eraser) -> Path:
@@ -130,3 +132,66 @@ def test_a_model_that_is_out_of_date_is_not_audited(eraser: Eraser) -> None:
     eraser.add(digits([50]), columns=DIGIT_COLUMNS)
     with pytest.raises(NoModelError, match="up to date"):
         eraser.audit()
+
+
+# --- spot checks -------------------------------------------------------------------------------------------
+
+
+def test_a_spot_check_looks_at_the_drawn_clusters_alone(eraser: Eraser, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = {cluster.number: cluster.records for cluster in eraser.workspace.generations.require().clusters}
+    real, looked_at = Records.mismatched, list[int]()
+
+    def mismatched(records: Records, ids: Sequence[str]) -> list[str]:
+        looked_at.append(len(ids))
+        return real(records, ids)
+
+    monkeypatch.setattr(Records, "mismatched", mismatched)
+    monkeypatch.setattr(Records, "index", None)
+    report = eraser.audit(clusters=1, spot_check=True)
+    assert report.identical, report.differences
+    assert looked_at == [report.records_checked]
+    assert report.records_checked in sizes.values()
+    assert (report.clusters_checked, report.records, report.to_json()["records_checked"]) == (1, 40, looked_at[0])
+    with pytest.raises(VerificationError, match="spot check"):
+        eraser.sign_audit(report)
+
+
+def test_a_spot_check_of_every_cluster_finds_what_an_audit_finds_in_clusters(eraser: Eraser) -> None:
+    def swap(values: Any) -> None:
+        first, second = values["clusters"][:2]
+        first["constituent"], second["constituent"] = second["constituent"], first["constituent"]
+
+    edit(eraser, swap)
+    found = eraser.audit(clusters=1000, spot_check=True).differences
+    assert [line.split(":")[0] for line in found] == ["cluster 0", "cluster 1"]
+
+
+def test_a_spot_check_finds_a_record_that_was_put_elsewhere(eraser: Eraser) -> None:
+    model = eraser.workspace.generations.require()
+    derived = eraser.workspace.records.derived
+    here, there = model.clusters[0].path, model.clusters[1].path
+    moved = next(iter(derived.trie_keys_under(model.partition.key, here)))
+    sampled = moved in derived.sampled(model.partition.key)
+    derived.store_trie_keys({moved: there}, partition=model.partition.key, sampled=sampled)
+    found = eraser.audit(clusters=1000, spot_check=True).differences
+    assert "0 of which belong elsewhere" in found[0]
+    assert "1 of which belong elsewhere" in found[1]
+    derived.store_trie_keys({moved: here}, partition=model.partition.key, sampled=not sampled)
+    found = eraser.audit(clusters=1000, spot_check=True).differences
+    assert [line.split(":")[0] for line in found] == ["partition"]
+
+
+def test_a_spot_check_finds_changed_payloads_and_damaged_parts(eraser: Eraser) -> None:
+    path = max((eraser.workspace.root / "artifacts").rglob("*.safetensors"), key=lambda p: p.stat().st_size)
+    path.write_bytes(path.read_bytes()[:-1])
+    assert "stored bytes" in eraser.audit(clusters=1000, spot_check=True).differences[0]
+    records = eraser.workspace.records
+    exchange_payload(records, "digit-0007", *records.payloads(["digit-0004"]))
+    assert eraser.audit(clusters=1000, spot_check=True).differences == (
+        "payloads: 1 are missing or not those that were added with their records",
+    )
+
+
+def test_a_spot_check_says_how_many_clusters(eraser: Eraser) -> None:
+    with pytest.raises(InputError, match=r"not possible.*no number"):
+        eraser.audit(spot_check=True)

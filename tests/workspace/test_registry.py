@@ -153,7 +153,7 @@ def test_a_manifest_of_a_newer_format_is_refused(tmp_path: Path, more: dict[str,
     generations = Generations(tmp_path / "generations")
     generations.publish(model(0))
     path = tmp_path / "generations" / "00000000.json"
-    path.write_text(json.dumps({**json.loads(path.read_bytes()), "format": 2, **more}))
+    path.write_text(json.dumps({**json.loads(path.read_bytes()), "format": 3, **more}))
     (path.parent / "current").write_text(f"{path.name} {Digest.of(path.read_bytes())}\n")
     with pytest.raises(FormatError, match="upgrade"):
         generations.current()

@@ -155,6 +155,21 @@ def refuse_links(folder: Path) -> None:
         pass
 
 
+def refuse_link(entry: os.DirEntry[str] | Path) -> None:
+    """Check that something in a folder whose files are removed is no symbolic link.
+
+    Raises:
+        StorageError: it is one.
+    """
+    if entry.is_symlink():
+        raise StorageError(
+            "Symbolic link where files are to be removed",
+            got=f"{os.fspath(entry)} leads to {os.path.realpath(entry)}",
+            next_step="move what it leads to into its place, or remove the link and what it leads to; "
+            "then run the same command again",
+        )
+
+
 def files_without_links(folder: Path) -> Iterator[str]:
     """Paths of the files below a folder, which may be a link itself or missing, in any order.
 
@@ -171,13 +186,7 @@ def files_without_links(folder: Path) -> Iterator[str]:
             continue
         with entries:
             for entry in entries:
-                if entry.is_symlink():
-                    raise StorageError(
-                        "Symbolic link where files are to be removed",
-                        got=f"{entry.path} leads to {os.path.realpath(entry.path)}",
-                        next_step="move what it leads to into its place, or remove the link and what it leads to; "
-                        "then run the same command again",
-                    )
+                refuse_link(entry)
                 if entry.is_dir(follow_symlinks=False):
                     pending.append(entry.path)
                 else:

@@ -171,6 +171,13 @@ class DerivedValues:
         query = select(records_table.c.id).join_from(records_table, _trie_keys).where(sampled)
         return any(self._index.select_by_id(query, ids, lambda *_: True))
 
+    def sampled(self, partition: Digest) -> list[str]:
+        """Ids of the records that a partition was fitted on, in any order."""
+        query = select(records_table.c.number, records_table.c.card).join_from(_trie_keys, records_table)
+        keys = self._database.keys
+        where = query.where(_trie_keys.c.partition == str(partition), _trie_keys.c.sampled)
+        return self._database.fetch(where, lambda row: RecordMetadata.decrypt(keys, row).id)
+
     def trie_keys_of(self, ids: Sequence[str], connection: Connection) -> list[ChangedTrieKey]:
         """Trie keys of these records under every partition, for the change log."""
         columns = _trie_keys.c.partition, _trie_keys.c.place, _trie_keys.c.sampled

@@ -20,7 +20,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -39,6 +39,7 @@ from lmeraser.data.suppression import SuppressionList
 from lmeraser.errors import CorruptError, InputError, UnknownRecordError
 from lmeraser.storage.database import Database, SlotDraw, chunked, encrypted, per_record_table
 
+_READ_AHEAD = 256  # records, where most likely not all of them are needed
 _PAYLOADS_AT_ONCE = 32  # in memory while they are compared with their digests
 
 _images = per_record_table("images", encrypted("data", what="images"))
@@ -139,6 +140,25 @@ class Records:
     def index(self) -> list[RecordRef]:
         """References to all records, sorted by id (by code points, as Python sorts)."""
         return sorted(RecordRef(each.id, each.label, each.payload_digest) for each in self._index.read_all())
+
+    def labels_apart_from(self, ids: Container[str], labels: Iterable[int]) -> set[int]:
+        """Those of some labels that other records than these have; reads no more records than that takes."""
+        wanted = frozenset(labels)
+        keys = self.database.keys
+        query = select(records_table.c.number, records_table.c.card).execution_options(yield_per=_READ_AHEAD)
+
+        def read(connection: Connection) -> set[int]:
+            missing = set(wanted)
+            with connection.execute(query) as rows:
+                for row in rows if missing else ():
+                    each = RecordMetadata.decrypt(keys, row)
+                    if each.label in missing and each.id not in ids:
+                        missing.remove(each.label)
+                        if not missing:
+                            break
+            return set(wanted - missing)
+
+        return self.database.read_consistently(read)
 
     def refs(self, ids: Iterable[str]) -> list[RecordRef]:
         """References to these records, sorted by id."""

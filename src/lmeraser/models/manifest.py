@@ -8,66 +8,55 @@ manifest also has what reports need.
 Ledger and certificates outlive the models that they name. Whoever has the sufficient statistics of today's records
 could add a guess of a deleted record and compare the digest of the model before; so they name a generation by the
 digest of its manifest, which has a random nonce: without the manifest, which is purged with its generation, that
-digest says nothing. Knows nothing about files; `workspace.registry` keeps manifests on disk.
+digest says nothing.
+
+The manifest of a model of many clusters names pages of clusters instead of listing them (`models.clusters`); its
+digest covers the pages by their digests. The model's own digest is the same function of the clusters in both.
+Knows nothing about files; `workspace.registry` keeps manifests on disk.
 """
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import json
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidatorFunctionWrapHandler, WrapValidator
 
 from lmeraser.config.deployment import ComputeConfig
 from lmeraser.config.schema import Config
 from lmeraser.core.digests import Digest, canonical_json
-from lmeraser.models.partitions.cost import Cost, cost_of
+from lmeraser.models.clusters import (
+    Cluster,
+    ClusterPages,
+    Page,
+    PageEntry,
+    StageResult,
+    arranged,
+    without_those_in,
+)
+from lmeraser.models.partitions.cost import Cost, CostCounts, cost_of, cost_of_counts
 from lmeraser.models.partitions.trie import find_path
 
+__all__ = ["Cluster", "Model", "OwnParts", "StageResult"]
 
-class StageResult(BaseModel):
-    """The result of one stage of the training function.
-
-    Attributes:
-        key: keyed digest of the stage's inputs.
-        artifact: digest of its result.
-        fingerprint: of the environment in which it was computed.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    key: Digest
-    artifact: Digest
-    fingerprint: Digest
+IN_PAGES = 2  # format of a manifest that names pages
 
 
-class Cluster(BaseModel):
-    """One cluster with members.
-
-    Attributes:
-        number: its number among the clusters with members.
-        path: prefix of the trie keys of its members (`partitions.trie`).
-        records: number of its members.
-        constituent: the result of its tuning; None where nothing is tuned.
-        checkpoints: of its earlier slices, from which tuning continues after a deletion; not part of the model.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    number: int
-    path: str
-    records: int
-    constituent: StageResult | None
-    checkpoints: tuple[StageResult, ...] = ()
+def _arranged(value: Any, handler: ValidatorFunctionWrapHandler) -> Sequence[Cluster]:
+    return value if isinstance(value, ClusterPages) else arranged(handler(value))
 
 
 class Model(BaseModel):
     """One generation of the model.
 
     Attributes:
-        format: version of this manifest's layout.
+        format: version of a manifest's layout that lists its clusters; `to_bytes` writes `IN_PAGES` for others.
         generation: 0, 1, 2, ...
         parent: model digest of the generation before; only in manifests of before 0.2.
         settings: `Config.model_settings`.
@@ -76,7 +65,7 @@ class Model(BaseModel):
         backbone_name: from where its weights are loaded; not part of the model.
         partition: prototypes and the sample's clusters.
         global_head: fitted on all records; None where the settings ask for none, or there are no records.
-        clusters: those with members, by number.
+        clusters: those with members, by number: a tuple, or `ClusterPages` if there are many.
         embedding_key: digest of what quantized embeddings depend on besides the image; not part of the model, and
             called ``code_key`` in the stored manifest.
         revision: of the records that the model was derived from.
@@ -95,7 +84,7 @@ class Model(BaseModel):
     backbone_name: str
     partition: StageResult
     global_head: StageResult | None = None
-    clusters: tuple[Cluster, ...]
+    clusters: Annotated[Sequence[Cluster], WrapValidator(_arranged)]
     embedding_key: Digest | None = Field(default=None, alias="code_key")
     revision: int
     previous: Digest | None = None
@@ -109,13 +98,26 @@ class Model(BaseModel):
         return copied
 
     @classmethod
-    def parse(cls, data: bytes) -> Self:
+    def parse(cls, data: bytes, *, read_page: Callable[[PageEntry], Page] | None = None) -> Self:
         """From the bytes of a stored manifest.
+
+        Args:
+            data: the bytes.
+            read_page: reads the pages that it names; None: a manifest that names some is refused.
 
         Raises:
             ValueError: they are none.
         """
-        model = cls.model_validate_json(data)
+        values = json.loads(data)
+        if read_page is not None and isinstance(values, dict) and values.get("format") == IN_PAGES:
+            del values["format"]
+            stored = _Pages.model_validate(values["clusters"])
+            values["clusters"] = ClusterPages(map(read_page, stored.pages), stored.costs.counted)
+            model = cls.model_validate(values)
+        else:
+            model = cls.model_validate_json(data)
+            if model.format >= IN_PAGES:
+                raise ValueError("a list of clusters in a manifest whose format has pages")
         if model.nonce is not None:
             vars(model)["public_digest"] = Digest.of(data)  # of these bytes, whichever version wrote them
         return model
@@ -128,8 +130,21 @@ class Model(BaseModel):
         return copied
 
     def to_bytes(self) -> bytes:
-        """The bytes of the manifest."""
-        return self.model_dump_json(indent=1, by_alias=True).encode() + b"\n"
+        """The bytes of the manifest; those of its pages are apart."""
+        if not isinstance(self.clusters, ClusterPages):
+            return self.model_dump_json(indent=1, by_alias=True).encode() + b"\n"
+        values = self.model_dump(mode="json", by_alias=True, exclude={"clusters"})
+        limit = self.settings.get("partition", {}).get("max_records")
+        counts = tuple((size, cost, number) for (size, cost), number in sorted(self.clusters.costs(limit).items()))
+        entries = tuple(page.entry for page in self.clusters.pages)
+        pages = _Pages(pages=entries, costs=_Costs(limit=limit, counts=counts))
+        values |= {"format": IN_PAGES, "clusters": pages.model_dump(mode="json")}
+        return json.dumps(values, indent=1).encode() + b"\n"
+
+    @property
+    def pages(self) -> tuple[Page, ...]:
+        """The pages of its clusters; none where the manifest lists them itself."""
+        return self.clusters.pages if isinstance(self.clusters, ClusterPages) else ()
 
     @cached_property
     def public_digest(self) -> Digest:
@@ -151,9 +166,20 @@ class Model(BaseModel):
         # There may be a hundred thousand clusters. Lists of ASCII text and null are the same in canonical JSON and
         # in compact JSON, which the standard library writes many times faster. No text can hold what is replaced,
         # because quotes are escaped in it.
-        clusters = [[c.path, c.constituent.artifact if c.constituent else None] for c in self.clusters]
         before, _, after = canonical_json(parts).partition(b'"clusters":[]')
-        return Digest.of(before + b'"clusters":' + json.dumps(clusters, separators=(",", ":")).encode() + after)
+        digest = hashlib.sha256(before + b'"clusters":')
+        for part in self._clusters_as_json():
+            digest.update(part)
+        digest.update(after)
+        return Digest("sha256:" + digest.hexdigest())
+
+    def _clusters_as_json(self) -> Iterator[bytes]:
+        """What the model's digest covers of its clusters."""
+        if isinstance(self.clusters, ClusterPages):
+            yield from self.clusters.model_parts()
+        else:
+            clusters = [[c.path, c.constituent.artifact if c.constituent else None] for c in self.clusters]
+            yield json.dumps(clusters, separators=(",", ":")).encode()
 
     @cached_property
     def settings_digest(self) -> Digest:
@@ -169,12 +195,20 @@ class Model(BaseModel):
             for cluster in self.clusters
             for number, result in enumerate(cluster.checkpoints)
         }
-        named = {"partition": self.partition, "global head": self.global_head, **clusters, **checkpoints}
+        named = {**self.shared_stages, **clusters, **checkpoints}
+        return {name: result for name, result in named.items() if result is not None}
+
+    @property
+    def shared_stages(self) -> dict[str, StageResult]:
+        """The results that belong to no cluster."""
+        named = {"partition": self.partition, "global head": self.global_head}
         return {name: result for name, result in named.items() if result is not None}
 
     @property
     def tuned(self) -> bool:
         """Whether its clusters have constituents, so that a deletion has something to tune again."""
+        if isinstance(self.clusters, ClusterPages):
+            return bool(self.clusters.fingerprints)
         return any(cluster.constituent is not None for cluster in self.clusters)
 
     def cluster_numbers(self, trie_keys: Mapping[str, str]) -> dict[str, int]:
@@ -186,6 +220,9 @@ class Model(BaseModel):
         Returns:
             Cluster numbers by record id; records without a cluster are left out.
         """
+        if isinstance(self.clusters, ClusterPages) and len(trie_keys) < len(self.clusters):
+            found = {record_id: self.clusters.find(trie_key) for record_id, trie_key in trie_keys.items()}
+            return {record_id: number for record_id, number in found.items() if number is not None}
         numbers = {cluster.path: cluster.number for cluster in self.clusters}
         paths = {record_id: find_path(trie_key, numbers) for record_id, trie_key in trie_keys.items()}
         return {record_id: numbers[path] for record_id, path in paths.items() if path is not None}
@@ -193,12 +230,21 @@ class Model(BaseModel):
     @property
     def records(self) -> int:
         """Number of records that it was derived from."""
+        if isinstance(self.clusters, ClusterPages):
+            return self.clusters.records
         return sum(cluster.records for cluster in self.clusters)
 
     @property
     def cost(self) -> Cost:
         """The cost of deletion requests on this model (`partitions.cost`); all zero for an empty one."""
         partition = self.config().partition
+        if isinstance(self.clusters, ClusterPages):
+            return cost_of_counts(
+                self.clusters.costs(partition.max_records),
+                sampled=partition.sampled(self.records),
+                tuned=self.tuned,
+                together=self.together,
+            )
         return cost_of(
             {cluster.path: cluster.records for cluster in self.clusters},
             partition.max_records,
@@ -215,9 +261,10 @@ class Model(BaseModel):
     @property
     def together(self) -> bool:
         """Whether all clusters were tuned together, so that any deletion tunes all of them again."""
-        return (
-            len(self.clusters) > 1 and len({cluster.constituent for cluster in self.clusters}) == 1 and self.tuned
-        )
+        if len(self.clusters) < 2 or not self.tuned:
+            return False
+        first = self.clusters[0]
+        return all(cluster.constituent == first.constituent for cluster in self.clusters)  # mostly one look
 
     def with_jointly_tuned(self, numbers: Iterable[int]) -> frozenset[int]:
         """These clusters and all that were tuned together with one of them.
@@ -226,6 +273,8 @@ class Model(BaseModel):
             numbers: cluster numbers.
         """
         selected = frozenset(numbers)
+        if isinstance(self.clusters, ClusterPages):  # that are many are tuned all together, or each alone
+            return frozenset(range(len(self.clusters))) if selected and self.together else selected
         stage_keys = {c.number: c.constituent.key for c in self.clusters if c.constituent is not None}
         keys = {stage_keys[number] for number in selected if number in stage_keys}
         return selected | {number for number, key in stage_keys.items() if key in keys}
@@ -236,6 +285,9 @@ class Model(BaseModel):
 
         With more than one of them, a retrained model is equal in distribution, not to the bit.
         """
+        if isinstance(self.clusters, ClusterPages):
+            shared = {result.fingerprint for result in self.shared_stages.values()}
+            return tuple(sorted(shared | self.clusters.fingerprints))
         return tuple(sorted({result.fingerprint for result in self.stages.values()}))
 
     def matches(self, config: Config) -> bool:
@@ -248,3 +300,77 @@ class Model(BaseModel):
         return Config.model_validate(
             {**self.settings, "backbone": backbone, "compute": compute or ComputeConfig()}
         )
+
+
+@dataclass(frozen=True)
+class OwnParts:
+    """What a generation has and another one does not.
+
+    Attributes:
+        artifacts: digests of artifacts.
+        keys: keys of stages.
+        results: how many results of its clusters, and of their checkpoints, have one of these artifacts.
+    """
+
+    artifacts: frozenset[Digest]
+    keys: frozenset[Digest]
+    results: int
+
+    @classmethod
+    def of(cls, model: Model, other: Model) -> OwnParts:
+        """Compare two generations; pages that both have are not parsed."""
+        theirs = {page.digest for page in other.pages}
+        ours = {page.digest for page in model.pages}
+        of_clusters = list(_results_apart_from(model, theirs))
+        results = [*model.shared_stages.values(), *of_clusters]
+        others = [*other.shared_stages.values(), *_results_apart_from(other, ours)]
+        artifacts = {one.artifact for one in results} - {one.artifact for one in others}
+        keys = {one.key for one in results} - {one.key for one in others}
+        own = without_those_in((page for page in model.pages if page.digest in theirs), artifacts | keys)
+        artifacts &= own
+        return cls(
+            artifacts=frozenset(artifacts),
+            keys=frozenset(keys & own),
+            results=sum(one.artifact in artifacts for one in of_clusters),
+        )
+
+
+def _results_apart_from(model: Model, pages: Container[Digest]) -> Iterator[StageResult]:
+    """The results of the clusters that are in none of these pages."""
+    runs = (page.clusters() for page in model.pages if page.digest not in pages)
+    clusters = itertools.chain.from_iterable(runs) if model.pages else model.clusters
+    for cluster in clusters:
+        yield from cluster.results
+
+
+class _Costs(BaseModel):
+    """Number of clusters by their size and cost (`partitions.cost.cost_counts`).
+
+    Attributes:
+        limit: the most records that a cluster holds; None: no limit.
+        counts: records of a cluster, records that are tuned again if it loses one, number of such clusters.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    limit: int | None
+    counts: tuple[tuple[int, int, int], ...]
+
+    @property
+    def counted(self) -> tuple[int | None, CostCounts]:
+        """As `ClusterPages` takes it."""
+        return self.limit, Counter({(size, cost): number for size, cost, number in self.counts})
+
+
+class _Pages(BaseModel):
+    """What a manifest in pages has instead of a list of clusters.
+
+    Attributes:
+        pages: those of the clusters, in their order.
+        costs: of deletions; not part of the model.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    pages: tuple[PageEntry, ...]
+    costs: _Costs

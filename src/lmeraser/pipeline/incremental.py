@@ -17,8 +17,9 @@ import time
 from collections.abc import Iterable, Sequence
 from functools import partial
 
-from lmeraser.models.manifest import Cluster, Model, StageResult
-from lmeraser.models.partitions.trie import affected_paths, group_below, is_under, sort_key
+from lmeraser.models.clusters import Cluster, StageResult, arranged, in_pages
+from lmeraser.models.manifest import Model
+from lmeraser.models.partitions.trie import affected_paths, group_below
 from lmeraser.pipeline.caches import PartitionedRecords
 from lmeraser.pipeline.derive import Derivation, Pipeline, require_matching_statistics
 
@@ -39,21 +40,18 @@ def derive_incremental(
     global_head = _global_head(pipeline, records)
     started = time.perf_counter()
     limit = config.partition.max_records
-    known = {cluster.path for cluster in served.clusters}
-    paths = affected_paths(trie_keys, known, limit, partial(records.derived.count_under, served.partition.key))
+    pages = in_pages(served.clusters)
+    paths = affected_paths(
+        trie_keys, pages.paths, limit, partial(records.derived.count_under, served.partition.key)
+    )
     if config.constituent.kind == "none" and limit is None:
         changed = _resized(served, paths, records)
         pipeline.stage_counts.update(tuned=0, tuned_records=0)
     else:
         changed = _retuned(pipeline, served, paths, records)
-    kept = [cluster for cluster in served.clusters if not any(is_under(cluster.path, path) for path in paths)]
-    clusters = sorted([*kept, *changed], key=lambda cluster: sort_key(cluster.path))
-    numbered = (  # copies of those alone whose number changes: there may be a hundred thousand
-        cluster if cluster.number == number else cluster.model_copy(update={"number": number})
-        for number, cluster in enumerate(clusters)
-    )
+    clusters = arranged(pages.replaced(paths, changed, limit=limit))
     seconds = time.perf_counter() - started
-    return Derivation(served.partition, tuple(numbered), global_head, dict(pipeline.stage_counts), seconds)
+    return Derivation(served.partition, clusters, global_head, dict(pipeline.stage_counts), seconds)
 
 
 def _global_head(pipeline: Pipeline, records: PartitionedRecords) -> StageResult | None:

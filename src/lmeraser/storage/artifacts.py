@@ -8,12 +8,12 @@ Rules:
 - an artifact is written before the memo entry that names it, so that no entry dangles after a crash;
 - bytes are checked against their digest whenever they are read;
 - `sweep` removes everything that is not explicitly kept (mark and sweep, never reference counts), memo entries
-  first, so that none of them dangles.
+  first, so that none of them dangles; `remove` removes what is named, in the same order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -148,6 +148,15 @@ class BlobStore:
         kept_entries = {_memo_name(key) for key in keys}
         removed = self._memo.sweep(kept_entries, dry_run=dry_run)
         return removed + self._artifacts.sweep(kept_artifacts, dry_run=dry_run)
+
+    def remove(self, *, artifacts: Iterable[Digest], keys: Iterable[Digest]) -> list[str]:
+        """Remove these artifacts and memo entries, entries first; what else is stored is not looked at.
+
+        Returns:
+            Locations of what was removed.
+        """
+        removed = self._memo.remove(map(_memo_name, keys))
+        return removed + self._artifacts.remove(map(_artifact_name, artifacts))
 
 
 class MemoryStore:

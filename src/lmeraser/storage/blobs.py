@@ -11,11 +11,11 @@ Knows nothing about what bytes and names mean.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence, Set
+from collections.abc import Iterable, Sequence, Set
 from pathlib import Path
 from typing import Protocol
 
-from lmeraser.core.atomic_files import files_without_links, write_atomic
+from lmeraser.core.atomic_files import files_without_links, refuse_link, write_atomic
 
 
 class Blobs(Protocol):
@@ -42,6 +42,14 @@ class Blobs(Protocol):
 
         Raises:
             FileNotFoundError: one of them does not exist.
+        """
+        ...
+
+    def remove(self, names: Iterable[str]) -> list[str]:
+        """Remove these blobs, as far as they exist, as completely as `sweep`; the others are not looked for.
+
+        Returns:
+            Locations of the blobs that were removed.
         """
         ...
 
@@ -86,6 +94,24 @@ class Folder:
     def read(self, names: Sequence[str]) -> list[bytes]:
         """The bytes of these files."""
         return [(self._root / name).read_bytes() for name in names]
+
+    def remove(self, names: Iterable[str]) -> list[str]:
+        """Remove these files.
+
+        Raises:
+            StorageError: one of them, or a folder beside them, is a symbolic link; nothing was removed.
+        """
+        paths = sorted({self._root / name for name in names})
+        if paths and self._root.exists():
+            with os.scandir(self._root) as entries:
+                for entry in entries:
+                    refuse_link(entry)
+        found = [path for path in paths if os.path.lexists(path)]
+        for path in found:
+            refuse_link(path)
+        for path in found:
+            path.unlink()
+        return list(map(str, found))
 
     def sweep(self, keep: Set[str], *, dry_run: bool = False) -> list[str]:
         """Remove all files except these, including temporary files of interrupted writes.

@@ -9,7 +9,7 @@ other than Amazon's (``AWS_ENDPOINT_URL``). Knows nothing about what bytes and n
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterable, Iterator, Sequence, Set
 from typing import Any
 
 from lmeraser.errors import ConfigError, StorageError
@@ -75,6 +75,21 @@ class Bucket:
             contents = self._files.cat(paths)
         return [contents[path] for path in paths]
 
+    def remove(self, names: Iterable[str]) -> list[str]:
+        """Delete every version of these objects; returns the locations of those that existed."""
+        with self._translate_errors():
+            found = [
+                (name, version)
+                for wanted in sorted(set(names))
+                for name, version, _ in self._versions(wanted)
+                if name == wanted
+            ]
+            for start in range(0, len(found), _DELETE_BATCH):
+                self._delete(found[start : start + _DELETE_BATCH])
+        if self._current_names is not None:
+            self._current_names.difference_update(name for name, _ in found)
+        return sorted({self.location(name) for name, _ in found})
+
     def sweep(self, keep: Set[str], *, dry_run: bool = False) -> list[str]:
         """Delete all objects except the current versions of these; returns their locations."""
         with self._translate_errors():
@@ -100,12 +115,16 @@ class Bucket:
     def _path(self, name: str) -> str:
         return f"{self._bucket}/{self._prefix}{name}"
 
-    def _versions(self) -> Iterator[tuple[str, str, str]]:
-        """Name and version of every object, and its kind: current, older, or (deletion) marker."""
+    def _versions(self, beginning: str = "") -> Iterator[tuple[str, str, str]]:
+        """Name and version of every object, and its kind: current, older, or (deletion) marker.
+
+        Args:
+            beginning: only of objects whose names begin so.
+        """
         page_start: dict[str, str] = {}
         while True:
             page: dict[str, Any] = self._files.call_s3(
-                "list_object_versions", Bucket=self._bucket, Prefix=self._prefix, **page_start
+                "list_object_versions", Bucket=self._bucket, Prefix=self._prefix + beginning, **page_start
             )
             for found in page.get("Versions", ()):
                 kind = "current" if found["IsLatest"] else "older"

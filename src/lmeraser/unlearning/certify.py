@@ -7,6 +7,7 @@ auditor verifies certificates without them.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -14,9 +15,9 @@ from lmeraser._version import __version__
 from lmeraser.core.time import to_text
 from lmeraser.evidence import certificate
 from lmeraser.evidence.hash_chain import LedgerHead
-from lmeraser.models.manifest import Model
+from lmeraser.models.manifest import Model, OwnParts
 from lmeraser.workspace.requests.receipts import Receipt
-from lmeraser.workspace.requests.state import Request
+from lmeraser.workspace.requests.state import ModelSnapshot, Request
 
 
 def statement(
@@ -28,6 +29,7 @@ def statement(
     head: LedgerHead,
     rewritten: bool,
     now: datetime,
+    before: Model | None = None,
     controller: str | None = None,
     receipts: Sequence[Receipt] = (),
     copies_outside: Sequence[Mapping[str, Any]] = (),
@@ -42,14 +44,14 @@ def statement(
         head: the head of the ledger.
         rewritten: whether the database was rewritten without the deleted rows.
         now: the time of completion.
+        before: the model of the snapshot, where the snapshot does not list its artifacts and its manifest is still
+            there; if it is gone, no cluster is counted as tuned again and no artifact as purged.
         controller: who is responsible for the data, if a setting says so.
         receipts: of other systems, attached to the request.
         copies_outside: copies of the model with influence of erased records (`copies.recalled_copies`).
     """
     snapshot = request.before
-    artifacts_before = set(snapshot.artifacts) if snapshot else set()
-    artifacts_after = {name: result.artifact for name, result in model.stages.items()} if model else {}
-    tuned_again = {name for name, digest in artifacts_after.items() if digest not in artifacts_before}
+    replaced = _replaced(snapshot, before, model)
     partition_changed = bool(snapshot and model and snapshot.partition != model.partition.key)
     database = certificate.DATABASE_REWRITTEN if rewritten else certificate.DATABASE_NOT_REWRITTEN
     facts = certificate.Statement(
@@ -77,15 +79,15 @@ def statement(
             generation=model.generation if model else None,
             clusters=len(model.clusters) if model else 0,
             partition_derived_again=partition_changed,
-            clusters_tuned_again=len(tuned_again - {"partition", "global head"}),
-            global_head_derived_again="global head" in tuned_again,
+            clusters_tuned_again=replaced.clusters,
+            global_head_derived_again=replaced.global_head,
             settings=model.settings_digest if model else None,
             backbone=model.backbone if model else None,
             fingerprints=list(model.fingerprints) if model else [],
         ),
         environment=dict(environment) if environment is not None else None,
         purged=certificate.PurgeFacts(
-            artifacts=len(artifacts_before - set(artifacts_after.values())),
+            artifacts=replaced.artifacts,
             generations_before=model.generation if model else 0,
             records_with_image_features_and_cluster=request.records,
             database=database,
@@ -98,6 +100,41 @@ def statement(
         not_covered=list(certificate.NOT_COVERED),
     )
     return facts.model_dump(mode="json", exclude=set() if copies_outside else {"copies_outside"})
+
+
+@dataclass(frozen=True)
+class _Replaced:
+    """What differs between the models before and after.
+
+    Attributes:
+        clusters: results of clusters that only the model after has.
+        global_head: whether only the model after has its global head.
+        artifacts: number of artifacts that only the model before had.
+    """
+
+    clusters: int = 0
+    global_head: bool = False
+    artifacts: int = 0
+
+
+def _replaced(snapshot: ModelSnapshot | None, before: Model | None, after: Model | None) -> _Replaced:
+    if snapshot is None or snapshot.artifacts:
+        artifacts_before = set(snapshot.artifacts) if snapshot else set()
+        artifacts_after = {name: result.artifact for name, result in after.stages.items()} if after else {}
+        new = {name for name, digest in artifacts_after.items() if digest not in artifacts_before}
+        return _Replaced(
+            clusters=len(new - {"partition", "global head"}),
+            global_head="global head" in new,
+            artifacts=len(artifacts_before - set(artifacts_after.values())),
+        )
+    if before is None or after is None:
+        return _Replaced()
+    added = OwnParts.of(after, before)
+    return _Replaced(
+        clusters=added.results,
+        global_head=after.global_head is not None and after.global_head.artifact in added.artifacts,
+        artifacts=len(OwnParts.of(before, after).artifacts),
+    )
 
 
 def _audit_facts(report: Mapping[str, Any] | None, model: Model | None) -> certificate.AuditFacts | None:

@@ -5,7 +5,8 @@ These are steps 3 to 5 of an unlearning (`unlearn`); training and rectification 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,10 +14,11 @@ from lmeraser.core.atomic_files import storage_errors, write_all_atomic
 from lmeraser.core.digests import Digest
 from lmeraser.evidence.certificate import issue
 from lmeraser.evidence.presentation import render
+from lmeraser.models.manifest import Model
 from lmeraser.unlearning.certify import statement
 from lmeraser.unlearning.update import TrainReport, update_model
 from lmeraser.workspace.certificate_forms import certificate_path
-from lmeraser.workspace.purge import erase_deleted
+from lmeraser.workspace.purge import erase_deleted, sweep_generations
 from lmeraser.workspace.requests.state import Request
 from lmeraser.workspace.session import Session
 from lmeraser.workspace.workspace import Workspace
@@ -73,8 +75,18 @@ def complete_requests(session: Session) -> tuple[Request, ...]:
         for one in _complete(session, requests[start : start + _TOGETHER], audit_report)
     )
     if completed:  # traces of what the requests named went only now
+        if any(request.before is not None and not request.before.artifacts for request in requests):
+            sweep_generations(session.workspace)
         erase_deleted(session.workspace.database)
     return completed
+
+
+def _model_before(request: Request, earlier: Callable[[int, Digest], Model | None]) -> Model | None:
+    """The model that a request's snapshot is of, if the snapshot does not list its artifacts."""
+    snapshot = request.before
+    if snapshot is None or snapshot.artifacts:
+        return None
+    return earlier(snapshot.generation, snapshot.public_digest)
 
 
 def _audit(session: Session, requests: Sequence[Request]) -> dict[str, object] | None:
@@ -102,6 +114,7 @@ def _complete(
     copies = workspace.exports.recalled(head)
     rewritten = not workspace.database.compaction_due
     receipts = workspace.receipts.of_all([request.id for request in requests])
+    earlier = functools.cache(workspace.generations.earlier)
     certified = list[tuple[Request, Digest]]()
     files = dict[Path, bytes]()
     for request in requests:
@@ -113,6 +126,7 @@ def _complete(
             head=head,
             rewritten=rewritten,
             now=now,
+            before=_model_before(request, earlier),
             controller=workspace.config.requests.controller or None,
             receipts=receipts.get(request.id, ()),
             copies_outside=copies,

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from lmeraser.errors import NoModelError
+from lmeraser.models.clusters import in_pages
 from lmeraser.models.manifest import Model
 from lmeraser.models.partitions.trie import affected_paths, group, group_below, is_under
 from lmeraser.unlearning.plan import Plan, plan
@@ -104,7 +105,7 @@ def _emptied_classes(workspace: Workspace, removed: set[str]) -> tuple[str, ...]
     if not removed:
         return ()
     lost = {record.label for record in workspace.records.refs(removed)}
-    left = {record.label for record in workspace.records.index() if record.id not in removed}
+    left = workspace.records.labels_apart_from(removed, lost)
     classes = workspace.records.classes
     return tuple(classes[label] for label in sorted(lost - left))
 
@@ -126,7 +127,7 @@ def _affected_clusters(workspace: Workspace, model: Model, removed: set[str]) ->
     derived = workspace.records.derived
     key = model.partition.key
     limit = workspace.config.partition.max_records
-    known = {cluster.path for cluster in model.clusters}
+    known = in_pages(model.clusters).paths
     removed_keys = derived.trie_keys(key, sorted(removed)).values()
 
     def count_after(path: str) -> int:

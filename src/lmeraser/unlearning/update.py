@@ -3,7 +3,7 @@
 Steps, each of which may be interrupted and run again:
 1. derive the model: every finished stage is cached, so a second run continues;
 2. publish the new generation in one atomic step, unless it equals the served one;
-3. purge what only older generations used.
+3. purge what only older generations used; after a deletion, look only for what the served one has lost.
 
 The caller holds the writer's lock.
 """
@@ -20,7 +20,7 @@ from lmeraser.pipeline.derive import Derivation, Inputs, Pipeline, PipelineConte
 from lmeraser.pipeline.executors.base import Executor
 from lmeraser.pipeline.incremental import derive_incremental
 from lmeraser.unlearning.context import cached_context, training_inputs
-from lmeraser.workspace.purge import purge
+from lmeraser.workspace.purge import purge, purge_replaced, take_tidy
 from lmeraser.workspace.session import Session
 from lmeraser.workspace.workspace import Workspace
 
@@ -76,12 +76,15 @@ def update_model(session: Session, *, full: bool = True, rederive: bool = False)
     revision = workspace.records.changes.revision
     executor = session.executors.for_training()
     context = cached_context(session, rederive=rederive)
+    served = workspace.generations.current()
+    tidy = take_tidy(workspace, served)
     derivation = None if full else _derive_changes(workspace, executor, context)
+    replaced = served if tidy and derivation is not None else None
     if derivation is None:
         derivation = Pipeline(training_inputs(workspace, executor.backbone), context).derive()
     model, changed = _publish(workspace, executor, derivation, revision)
     session.progress("purging", 0, None)
-    purged = purge(workspace)
+    purged = purge(workspace) if replaced is None else purge_replaced(workspace, replaced)
     return TrainReport(model, changed, dict(derivation.stage_counts), derivation.tuning_seconds, len(purged))
 
 
@@ -147,5 +150,5 @@ def _last_published(workspace: Workspace, served: Model | None) -> tuple[int, Di
 
 def _same(served: Model, model: Model) -> bool:
     """Whether two generations differ in nothing but their numbers, predecessors and nonces."""
-    compared = Model.model_fields.keys() - {"generation", "parent", "previous", "nonce"}
+    compared = Model.model_fields.keys() - {"format", "generation", "parent", "previous", "nonce"}
     return all(getattr(served, name) == getattr(model, name) for name in compared)

@@ -1,5 +1,10 @@
 """Purge of bytes that nothing needs any more: mark what the served generation uses, sweep the rest.
 
+A sweep lists every artifact. After a deletion that is not needed where nothing is stored but the parts of the
+generation before and those of the new one: then only what the one has and the other has not is looked for
+(`purge_replaced`). The database knows the generation whose parts alone are stored (`take_tidy`); it knows none
+while a model is derived, so that what an interrupted derivation left is swept by the next one.
+
 What is covered:
 - artifacts, memo entries, manifests and stored clusters of other generations;
 - trie keys in the change log up to the served generation;
@@ -19,9 +24,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lmeraser.core.atomic_files import TEMPORARY, refuse_links, storage_errors
+from lmeraser.core.digests import Digest
+from lmeraser.models.manifest import Model, OwnParts
 from lmeraser.storage.database import Database
 from lmeraser.workspace.layout import Layout
 from lmeraser.workspace.workspace import Workspace
+
+_TIDY = "tidy"  # name in the database of the public digest of the generation whose parts alone are stored
 
 
 def purge(workspace: Workspace, *, dry_run: bool = False, compact: bool = False) -> list[str]:
@@ -42,9 +51,9 @@ def purge(workspace: Workspace, *, dry_run: bool = False, compact: bool = False)
         return []
     layout = workspace.layout
     with storage_errors(workspace.root):
-        for folder in (layout.generations, layout.reports, layout.certificates, layout.artifacts, layout.memo):
+        for folder in (layout.artifacts, layout.memo):
             refuse_links(folder)
-        files = [*workspace.generations.outdated(), *_temporary(workspace.layout), *_figures(workspace)]
+        files = _outdated(workspace)
         artifacts = {result.artifact for result in model.stages.values()}
         keys = {result.key for result in model.stages.values()}
         swept = workspace.store.sweep(artifacts=artifacts, keys=keys, dry_run=dry_run)
@@ -53,13 +62,72 @@ def purge(workspace: Workspace, *, dry_run: bool = False, compact: bool = False)
             return unused
         for path in files:
             path.unlink(missing_ok=True)
+    _purge_rows(workspace, model, compact=compact)
+    return unused
+
+
+def purge_replaced(workspace: Workspace, before: Model) -> list[str]:
+    """As `purge`, where nothing is stored but the parts of the served generation and of the one before it.
+
+    Args:
+        workspace: held by the caller for writing.
+        before: the generation before.
+
+    Returns:
+        The files and objects that were removed.
+    """
+    model = workspace.generations.require()
+    own = OwnParts.of(before, model)
+    with storage_errors(workspace.root):
+        files = _outdated(workspace)
+        removed = workspace.store.remove(artifacts=own.artifacts, keys=own.keys)
+        for path in files:
+            path.unlink(missing_ok=True)
+    _purge_rows(workspace, model, compact=False)
+    return sorted({*map(str, files), *removed})
+
+
+def take_tidy(workspace: Workspace, model: Model | None) -> bool:
+    """Whether nothing but the parts of a generation is stored; unknown from now on, because others will be."""
+    database = workspace.database
+    known = database.get_metadata(_TIDY)
+    if known:
+        with database.transaction() as connection:
+            database.set_metadata(connection, _TIDY, "")
+    return model is not None and known == model.public_digest
+
+
+def sweep_generations(workspace: Workspace) -> None:
+    """Remove manifests and pages that neither the served generation nor an open request needs any more."""
+    with storage_errors(workspace.root):
+        for path in workspace.generations.outdated(_needed(workspace)):
+            path.unlink(missing_ok=True)
+
+
+def _outdated(workspace: Workspace) -> list[Path]:
+    """Files to remove that are no artifacts."""
+    layout = workspace.layout
+    for folder in (layout.generations, layout.reports, layout.certificates):
+        refuse_links(folder)
+    outdated = workspace.generations.outdated(_needed(workspace))
+    return [*outdated, *_temporary(layout), *_figures(workspace)]
+
+
+def _needed(workspace: Workspace) -> set[tuple[int, Digest]]:
+    """Earlier generations whose clusters a certificate will be compared with: their numbers and public digests."""
+    snapshots = (request.before for request in workspace.requests.all("in_progress", "failed"))
+    return {(one.generation, one.public_digest) for one in snapshots if one is not None and not one.artifacts}
+
+
+def _purge_rows(workspace: Workspace, model: Model, *, compact: bool) -> None:
     workspace.records.derived.keep_partition(model.partition.key)
     workspace.records.changes.discard(until=model.revision)
     if not workspace.config.needs_statistics:
         workspace.records.statistics.clear()
+    with workspace.database.transaction() as connection:
+        workspace.database.set_metadata(connection, _TIDY, model.public_digest)
     workspace.forget_expired_references()
     erase_deleted(workspace.database, compact=compact)
-    return unused
 
 
 def erase_deleted(database: Database, *, compact: bool = False) -> None:

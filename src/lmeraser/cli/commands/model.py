@@ -142,6 +142,13 @@ def evaluate(
 
 def audit(
     clusters: Annotated[int | None, typer.Option(help="Check only this many clusters, drawn at random.")] = None,
+    spot_check: Annotated[
+        bool,
+        typer.Option(
+            "--spot-check",
+            help="Look at nothing but these clusters and their records, which takes time for them alone.",
+        ),
+    ] = False,
     executor: ExecutorName = None,
     address: Address = None,
     processes: Processes = None,
@@ -153,12 +160,18 @@ def audit(
 ) -> None:
     """Derive the model again from scratch and compare every digest; exit with 1 if one differs."""
     with open_eraser(compute=compute_settings(executor, address, processes)) as eraser:
-        report = eraser.audit(clusters=clusters)
+        report = eraser.audit(clusters=clusters, spot_check=spot_check)
         head = eraser.workspace.generations.require().global_head
         if statement and report.identical:
             write_atomic(statement, eraser.sign_audit(report))
     if as_json:
         print_json(report.to_json())
+    elif report.identical and report.spot_check:
+        echo(
+            f"identical: {report.clusters_checked} of {report.clusters} clusters, tuned again on their "
+            f"{report.records_checked} records, have the digests of the served model ({report.model_digest}); "
+            "nothing else was checked"
+        )
     elif report.identical:
         checked = f"{report.clusters_checked} of {report.clusters} clusters"
         echo(

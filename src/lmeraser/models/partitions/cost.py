@@ -23,6 +23,8 @@ from dataclasses import asdict, dataclass
 
 _BATCHES = (1, 10, 100)
 
+CostCounts = Counter[tuple[int, int]]  # how many clusters have so many records, and so many that are tuned again
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -92,6 +94,17 @@ def ordinary_costs(sizes: Mapping[str, int], limit: int | None) -> dict[str, int
     return costs
 
 
+def cost_counts(sizes: Mapping[str, int], limit: int | None) -> CostCounts:
+    """Number of clusters by their records and by the records that are tuned again if a member is deleted.
+
+    Args:
+        sizes: number of records of every cluster, by path.
+        limit: the most records that a cluster holds; None: no limit.
+    """
+    costs = ordinary_costs(sizes, limit)
+    return Counter((size, costs[path]) for path, size in sizes.items())
+
+
 def cost_of(
     sizes: Mapping[str, int],
     limit: int | None,
@@ -111,16 +124,31 @@ def cost_of(
         tuned: whether clusters have constituents; without, no request tunes anything.
         together: whether all clusters are tuned together; then every request tunes all of them.
     """
-    total = sum(sizes.values())
+    counts = cost_counts(sizes, limit)
+    return cost_of_counts(counts, sampled=sampled, hits=hits, tuned=tuned, together=together)
+
+
+def cost_of_counts(
+    counts: CostCounts,
+    *,
+    sampled: int = 0,
+    hits: Sequence[int] = (),
+    tuned: bool = True,
+    together: bool = False,
+) -> Cost:
+    """As `cost_of`, from what `cost_counts` gives; takes no longer for more clusters."""
+    total = sum(size * number for (size, _), number in counts.items())
     if total == 0:
         return Cost(0, 0, 0, 0.0, 0.0, 0.0, None, 0.0, 0, 0, 0, 0, dict.fromkeys(_BATCHES, 0.0))
-    costs = ordinary_costs(sizes, limit) if tuned and not together else dict.fromkeys(sizes, total - 1)
-    if not tuned:
-        costs = dict.fromkeys(sizes, 0)
     at_hit = total - 1 if tuned else 0
-    weighted = [(costs[path], (total - sampled) * size) for path, size in sizes.items()]
+    sizes = Counter[int]()
+    costs = Counter[int]()  # number of records by the cost of a request for one of them
+    for (size, cost), number in sorted(counts.items()):
+        sizes[size] += number
+        costs[(at_hit if together else cost) if tuned else 0] += size * number
+    weighted = [(cost, (total - sampled) * records) for cost, records in costs.items()]
     weighted = [(cost, weight) for cost, weight in [*weighted, (at_hit, sampled * total)] if weight]
-    ordinary_share = sum(costs[path] * size for path, size in sizes.items()) / total**2
+    ordinary_share = sum(cost * records for cost, records in costs.items()) / total**2
     hit_probability = sampled / total
     hit_share = None
     if hits:
@@ -128,11 +156,11 @@ def cost_of(
     simulated = ordinary_share if not sampled else None
     if hit_share is not None:
         simulated = (1 - hit_probability) * ordinary_share + hit_probability * hit_share
-    units = {"": total} if together else sizes
+    units = {total: 1} if together else sizes
     return Cost(
         records=total,
-        clusters=len(sizes),
-        largest_cluster=max(sizes.values()),
+        clusters=sum(sizes.values()),
+        largest_cluster=max(sizes),
         expected_share=sum(cost * weight for cost, weight in weighted) / total**3,
         ordinary_share=ordinary_share,
         sample_hit_probability=hit_probability,
@@ -163,11 +191,17 @@ def _percentile(weighted: Sequence[tuple[int, int]], percent: int) -> int:
     return max(cost for cost, _ in weighted)
 
 
-def _batch_share(sizes: Mapping[str, int], hit_probability: float, count: int) -> float:
-    """Expected share tuned again by ``count`` requests: the clusters they hit; everything after a sample hit."""
+def _batch_share(sizes: Mapping[int, int], hit_probability: float, count: int) -> float:
+    """Expected share tuned again by ``count`` requests: the clusters they hit; everything after a sample hit.
+
+    Args:
+        sizes: number of clusters by their records; empty: nothing is tuned.
+        hit_probability: that one request hits the sample.
+        count: of requests.
+    """
     if not sizes:
         return 0.0
-    total = sum(sizes.values())
-    affected = sum(size / total * (1 - (1 - size / total) ** count) for size in sizes.values())
+    total = sum(size * number for size, number in sizes.items())
+    affected = sum(number * size / total * (1 - (1 - size / total) ** count) for size, number in sizes.items())
     missed = (1 - hit_probability) ** count
     return missed * affected + (1 - missed)

@@ -7,7 +7,7 @@ Pure functions; know nothing about drawing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,7 +41,7 @@ class ClusterCircle:
     radius: float
 
 
-def cluster_map(clusters: tuple[Cluster, ...], fitted: Mapping[str, Array]) -> list[ClusterCircle]:
+def cluster_map(clusters: Sequence[Cluster], fitted: Mapping[str, Array]) -> list[ClusterCircle]:
     """The circles of clusters, the largest first; none if clusters have no position (partition by hash).
 
     Args:
@@ -66,7 +66,7 @@ def cluster_map(clusters: tuple[Cluster, ...], fitted: Mapping[str, Array]) -> l
     return sorted(circles, key=lambda circle: (-circle.records, circle.number))
 
 
-def _points(clusters: tuple[Cluster, ...], fitted: Mapping[str, Array]) -> NDArray[np.float64] | None:
+def _points(clusters: Sequence[Cluster], fitted: Mapping[str, Array]) -> NDArray[np.float64] | None:
     """One point per cluster, float64 [n, d]; None if they have no position."""
     paths = [cluster.path.partition("/") for cluster in clusters]
     if "directions" in fitted:

@@ -586,7 +586,8 @@ class Requests:
         if model is None:
             return lambda _: None
         numbers = model.cluster_numbers(self._records.derived.trie_keys(model.partition.key, ids))
-        artifacts = tuple(result.artifact for result in model.stages.values())
+        stages = () if model.pages else model.stages.values()  # else its manifest is kept: `ModelSnapshot`
+        artifacts = tuple(result.artifact for result in stages)
         common = ModelSnapshot(
             model.model_digest, model.generation, model.partition.key, artifacts, (), model.public_digest
         )

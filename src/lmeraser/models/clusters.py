@@ -1,0 +1,495 @@
+"""The clusters of a model, and the pages in which a manifest of many clusters keeps them.
+
+A manifest of few clusters lists them itself. One of many names *pages*: files under their own digests, each with
+a run of clusters. A generation that differs from the one before in one cluster then shares all pages but one with
+it, so a deletion writes a page and the list of pages, not a hundred thousand clusters.
+
+Rules:
+- clusters are sorted by `partitions.trie.sort_key`, and a cluster's number is its place among all of them; pages
+  hold no numbers, so that a cluster that vanishes changes no page but its own;
+- a page ends behind each cluster whose path has a digest divisible by 256: where pages end is a function of the
+  clusters that are there, and says nothing about those that were;
+- each page begins with what the model's digest covers of its clusters, so that the digest of a model in pages is
+  that of the same model in one list, and is computed without parsing a page.
+
+A page is compact JSON; its field names are a stored format. Knows nothing about files; `workspace.registry` keeps
+pages on disk.
+"""
+
+from __future__ import annotations
+
+import bisect
+import hashlib
+import itertools
+import json
+import re
+from collections import Counter, deque
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import overload
+
+from pydantic import BaseModel, ConfigDict
+
+from lmeraser.core.digests import Digest
+from lmeraser.errors import CorruptError
+from lmeraser.models.partitions.cost import CostCounts, cost_counts
+from lmeraser.models.partitions.trie import find_path, is_under, parent, sort_key
+
+MOST_IN_A_LIST = 512  # clusters; with more of them a manifest is in pages
+_PAGE = 256  # clusters of a page, on average
+_MODEL = b'{"model":['
+_AFTER_MODEL = b'],"records":['  # no path, digest or null has it
+_DIGEST = re.compile(rb"sha256:[0-9a-f]{64}")
+_FEW = 16  # digests that are looked for one by one
+
+
+class StageResult(BaseModel):
+    """The result of one stage of the training function.
+
+    Attributes:
+        key: keyed digest of the stage's inputs.
+        artifact: digest of its result.
+        fingerprint: of the environment in which it was computed.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    key: Digest
+    artifact: Digest
+    fingerprint: Digest
+
+
+class Cluster(BaseModel):
+    """One cluster with members.
+
+    Attributes:
+        number: its number among the clusters with members.
+        path: prefix of the trie keys of its members (`partitions.trie`).
+        records: number of its members.
+        constituent: the result of its tuning; None where nothing is tuned.
+        checkpoints: of its earlier slices, from which tuning continues after a deletion; not part of the model.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    number: int
+    path: str
+    records: int
+    constituent: StageResult | None
+    checkpoints: tuple[StageResult, ...] = ()
+
+    @property
+    def results(self) -> tuple[StageResult, ...]:
+        """Its constituent, if it has one, and its checkpoints."""
+        return self.checkpoints if self.constituent is None else (self.constituent, *self.checkpoints)
+
+
+class _Content(BaseModel):
+    """The fields of a page, one entry for each of its clusters.
+
+    Attributes:
+        model: path and artifact, as the model's digest covers them.
+        records: number of members.
+        keys: of the constituents' stages.
+        environments: places of the constituents' fingerprints in ``fingerprints``.
+        checkpoints: key, artifact and place of the fingerprint of each.
+        fingerprints: of all environments.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: tuple[tuple[str, Digest | None], ...]
+    records: tuple[int, ...]
+    keys: tuple[Digest | None, ...]
+    environments: tuple[int | None, ...]
+    checkpoints: tuple[tuple[tuple[Digest, Digest, int], ...], ...]
+    fingerprints: tuple[Digest, ...]
+
+    def clusters(self, first: int) -> Iterator[Cluster]:
+        """The clusters of the page, numbered from ``first`` on.
+
+        Raises:
+            ValueError: the fields do not fit together.
+        """
+        columns = zip(self.model, self.records, self.keys, self.environments, self.checkpoints, strict=True)
+        for number, ((path, artifact), records, key, environment, checkpoints) in enumerate(columns, first):
+            constituent = None
+            if artifact is not None and key is not None and environment is not None:
+                constituent = self._result(key, artifact, environment)
+            yield Cluster.model_construct(
+                number=number,
+                path=path,
+                records=records,
+                constituent=constituent,
+                checkpoints=tuple(self._result(*each) for each in checkpoints),
+            )
+
+    def _result(self, key: Digest, artifact: Digest, environment: int) -> StageResult:
+        fingerprint = self.fingerprints[environment]
+        return StageResult.model_construct(key=key, artifact=artifact, fingerprint=fingerprint)
+
+
+class PageEntry(BaseModel):
+    """What a manifest says of a page.
+
+    Attributes:
+        digest: of its bytes.
+        last: path of its last cluster.
+        clusters: number of its clusters.
+        records: number of their members.
+        fingerprints: of the environments in which its parts were computed, sorted.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    digest: Digest
+    last: str
+    clusters: int
+    records: int
+    fingerprints: tuple[Digest, ...]
+
+
+class Page:
+    """A run of clusters.
+
+    Args:
+        entry: what the manifest says of it.
+        data: its bytes, which have the entry's digest.
+    """
+
+    def __init__(self, entry: PageEntry, data: bytes) -> None:
+        self.entry = entry
+        self.data = data
+        self._model_ends = data.find(_AFTER_MODEL)
+        if self._model_ends < 0 or not data.startswith(_MODEL):
+            raise _damaged(entry.digest)
+
+    @classmethod
+    def of(cls, clusters: Sequence[Cluster]) -> Page:
+        """The page of these clusters; at least one."""
+        results = [each for cluster in clusters for each in cluster.results]
+        fingerprints = sorted({each.fingerprint for each in results})
+        places = {fingerprint: place for place, fingerprint in enumerate(fingerprints)}
+        constituents = [cluster.constituent for cluster in clusters]
+        content = {
+            "model": [
+                [cluster.path, constituent and constituent.artifact]
+                for cluster, constituent in zip(clusters, constituents, strict=True)
+            ],
+            "records": [cluster.records for cluster in clusters],
+            "keys": [constituent and constituent.key for constituent in constituents],
+            "environments": [constituent and places[constituent.fingerprint] for constituent in constituents],
+            "checkpoints": [
+                [[each.key, each.artifact, places[each.fingerprint]] for each in cluster.checkpoints]
+                for cluster in clusters
+            ],
+            "fingerprints": fingerprints,
+        }
+        data = json.dumps(content, separators=(",", ":")).encode()
+        entry = PageEntry.model_construct(
+            digest=Digest.of(data),
+            last=clusters[-1].path,
+            clusters=len(clusters),
+            records=sum(cluster.records for cluster in clusters),
+            fingerprints=tuple(fingerprints),
+        )
+        return cls(entry, data)
+
+    @classmethod
+    def parse(cls, data: bytes) -> Page:
+        """From its bytes alone.
+
+        Raises:
+            CorruptError: they are not those of a page.
+        """
+        clusters = _clusters(data, 0)
+        if not clusters:
+            raise _damaged(Digest.of(data))
+        return cls.of(clusters)
+
+    @property
+    def digest(self) -> Digest:
+        """Digest of its bytes."""
+        return self.entry.digest
+
+    @property
+    def model_part(self) -> bytes:
+        """What the model's digest covers of its clusters: elements of a list in canonical JSON."""
+        return self.data[len(_MODEL) : self._model_ends]
+
+    @cached_property
+    def rows(self) -> Mapping[str, tuple[int, int]]:
+        """The place in the page and the number of records of each of its clusters, by path."""
+        return {cluster.path: (place, cluster.records) for place, cluster in enumerate(self.clusters())}
+
+    def clusters(self, first: int = 0) -> tuple[Cluster, ...]:
+        """Its clusters, numbered from ``first`` on.
+
+        Raises:
+            CorruptError: its bytes are not those of the page that the manifest means.
+        """
+        found = _clusters(self.data, first)
+        expected = (self.entry.last, self.entry.clusters, self.entry.records)
+        if not found or (found[-1].path, len(found), sum(one.records for one in found)) != expected:
+            raise _damaged(self.digest)
+        return found
+
+
+class ClusterPages(Sequence[Cluster]):
+    """The clusters of a model, in pages; behaves as the tuple of them.
+
+    Args:
+        pages: those of the clusters, in their order.
+        costs: what `costs` gives for a limit, and this limit; None: not counted yet.
+    """
+
+    def __init__(self, pages: Iterable[Page], costs: tuple[int | None, CostCounts] | None = None) -> None:
+        self.pages = tuple(pages)
+        self._costs = costs
+
+    @classmethod
+    def of(cls, clusters: Iterable[Cluster]) -> ClusterPages:
+        """These clusters in pages; they are sorted, and numbered from 0 on."""
+        return cls(map(Page.of, _runs(clusters)))
+
+    @cached_property
+    def _starts(self) -> list[int]:
+        """Number of the first cluster of each page, and the number of clusters."""
+        return [0, *itertools.accumulate(page.entry.clusters for page in self.pages)]
+
+    @cached_property
+    def _last(self) -> list[tuple[int, str]]:
+        return [sort_key(page.entry.last) for page in self.pages]
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    def __iter__(self) -> Iterator[Cluster]:
+        for page, first in zip(self.pages, self._starts, strict=False):
+            yield from page.clusters(first)
+
+    @overload
+    def __getitem__(self, index: int) -> Cluster: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Cluster]: ...
+
+    def __getitem__(self, index: int | slice) -> Cluster | Sequence[Cluster]:
+        if isinstance(index, slice):
+            return tuple(self)[index]
+        number = range(len(self))[index]
+        page = bisect.bisect_right(self._starts, number) - 1
+        return self.pages[page].clusters(self._starts[page])[number - self._starts[page]]
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, ClusterPages):
+            return NotImplemented
+        return [page.digest for page in self.pages] == [page.digest for page in other.pages]
+
+    def __hash__(self) -> int:
+        return hash(tuple(page.digest for page in self.pages))
+
+    @property
+    def records(self) -> int:
+        """Number of members of all clusters."""
+        return sum(page.entry.records for page in self.pages)
+
+    @property
+    def fingerprints(self) -> set[Digest]:
+        """Fingerprints of the environments in which their parts were computed."""
+        return {fingerprint for page in self.pages for fingerprint in page.entry.fingerprints}
+
+    def model_parts(self) -> Iterator[bytes]:
+        """What the model's digest covers of the clusters, in pieces: a list in canonical JSON."""
+        yield b"["
+        for place, page in enumerate(self.pages):
+            if place:
+                yield b","
+            yield page.model_part
+        yield b"]"
+
+    def number_of(self, path: str) -> int | None:
+        """Number of the cluster with a path; None if there is none."""
+        page = bisect.bisect_left(self._last, sort_key(path))
+        row = self.pages[page].rows.get(path) if page < len(self.pages) else None
+        return None if row is None else self._starts[page] + row[0]
+
+    def find(self, trie_key: str) -> int | None:
+        """Number of the cluster that a trie key lies in; None if there is none."""
+        path = find_path(trie_key, self.paths)
+        return None if path is None else self.number_of(path)
+
+    @property
+    def paths(self) -> Container[str]:
+        """The paths of its clusters, to look some of them up."""
+        return _Paths(self)
+
+    def __contains__(self, value: object) -> bool:
+        return isinstance(value, Cluster) and self.number_of(value.path) == value.number
+
+    def costs(self, limit: int | None) -> CostCounts:
+        """What `partitions.cost.cost_counts` gives for these clusters; counted once.
+
+        Args:
+            limit: the most records that a cluster holds; None: no limit.
+        """
+        if self._costs is None or self._costs[0] != limit:
+            self._costs = limit, cost_counts(dict(self._sizes_from(0, len(self.pages))), limit)
+        return self._costs[1]
+
+    def _sizes_from(self, page: int, stop: int) -> Iterator[tuple[str, int]]:
+        """Path and number of records of the clusters of some pages."""
+        for one in self.pages[page:stop]:
+            yield from ((cluster.path, cluster.records) for cluster in one.clusters())
+
+    def _sizes_under(self, path: str) -> Iterator[tuple[str, int]]:
+        """Path and number of records of the clusters under a path."""
+        for page in self._pages_under(path):
+            yield from ((each, size) for each, (_, size) in self.pages[page].rows.items() if is_under(each, path))
+
+    def replaced(
+        self, paths: Iterable[str], changed: Iterable[Cluster], *, limit: int | None = None
+    ) -> ClusterPages:
+        """Other clusters under some paths; pages without any of them are those of before.
+
+        Args:
+            paths: none lies under another.
+            changed: all clusters that are under these paths then, in any order and with any numbers.
+            limit: the most records that a cluster holds; None: no limit.
+        """
+        paths = tuple(paths)
+        after = self._replaced(paths, changed)
+        if self._costs is not None and self._costs[0] == limit:
+            after._costs = limit, _recounted(self._costs[1], self, after, paths, limit)
+        return after
+
+    def _replaced(self, paths: Iterable[str], changed: Iterable[Cluster]) -> ClusterPages:
+        gone = frozenset(paths)
+        touched = set().union(*map(self._pages_under, gone))
+        waiting = deque(sorted(changed, key=lambda cluster: sort_key(cluster.path)))
+        pages = list[Page]()
+        opened = list[Cluster]()  # behind the last page that is complete
+        for number, page in enumerate(self.pages):
+            if number not in touched and not opened:
+                pages.append(page)
+                continue
+            clusters = [cluster for cluster in page.clusters() if gone.isdisjoint(_with_ancestors(cluster.path))]
+            while waiting and sort_key(waiting[0].path) <= self._last[number]:
+                clusters.append(waiting.popleft())
+            runs = list(_runs([*opened, *sorted(clusters, key=lambda cluster: sort_key(cluster.path))]))
+            opened = [] if not runs or _ends_page(runs[-1][-1].path) else runs.pop()
+            pages += map(Page.of, runs)
+        return ClusterPages([*pages, *map(Page.of, _runs([*opened, *waiting]))])
+
+    def _pages_under(self, path: str) -> range:
+        """Numbers of the pages that have, or would have, clusters under a path."""
+        root, bits = sort_key(path)
+        stop = (root, f"{bits}2") if bits else (root + 1, "")  # "2" follows the bits
+        last = len(self.pages) - 1
+        first = min(bisect.bisect_left(self._last, (root, bits)), last)
+        return range(max(first, 0), min(bisect.bisect_left(self._last, stop), last) + 1)
+
+
+class _Paths:
+    """The paths of clusters in pages."""
+
+    def __init__(self, clusters: ClusterPages) -> None:
+        self._clusters = clusters
+
+    def __contains__(self, path: object) -> bool:
+        return isinstance(path, str) and self._clusters.number_of(path) is not None
+
+
+def arranged(clusters: Sequence[Cluster]) -> tuple[Cluster, ...] | ClusterPages:
+    """Clusters as a manifest keeps them: in a list if there are few of them, else in pages."""
+    if len(clusters) <= MOST_IN_A_LIST:
+        return tuple(clusters)
+    return clusters if isinstance(clusters, ClusterPages) else ClusterPages.of(clusters)
+
+
+def in_pages(clusters: Sequence[Cluster]) -> ClusterPages:
+    """Clusters in pages, however many there are."""
+    return clusters if isinstance(clusters, ClusterPages) else ClusterPages.of(clusters)
+
+
+def without_those_in(pages: Iterable[Page], digests: set[Digest]) -> set[Digest]:
+    """Those of some digests of artifacts and stage keys that no part of a cluster in these pages has."""
+    left = set(digests)
+    for page in pages:
+        if not left:
+            break
+        if len(left) <= _FEW:
+            left = {digest for digest in left if digest.encode() not in page.data}
+        else:
+            left.difference_update(Digest(text.decode()) for text in _DIGEST.findall(page.data))
+    return left
+
+
+def _recounted(
+    counts: CostCounts, before: ClusterPages, after: ClusterPages, paths: Iterable[str], limit: int | None
+) -> CostCounts:
+    """The costs after a change under some paths.
+
+    A cluster's cost depends on its own size, and on the one ancestor that holds a record more than the limit
+    (`partitions.cost`). So it may change under a changed path, and under those of the path's ancestors that held
+    no more than that before or hold no more now; clusters under others are not looked at.
+    """
+    anchors = {_anchor(before, after, path, limit) for path in paths}
+    counts = counts.copy()
+    for anchor in anchors:
+        if anchors.isdisjoint(itertools.islice(_with_ancestors(anchor), 1, None)):
+            counts.subtract(cost_counts(dict(before._sizes_under(anchor)), limit))
+            counts.update(cost_counts(dict(after._sizes_under(anchor)), limit))
+    return Counter({cell: number for cell, number in counts.items() if number})
+
+
+def _anchor(before: ClusterPages, after: ClusterPages, path: str, limit: int | None) -> str:
+    """The highest ancestor of a path under which costs may have changed, or the path."""
+    while limit is not None and (above := parent(path)) is not None:
+        if all(_exceeds(pages._sizes_under(above), limit + 1) for pages in (before, after)):
+            break
+        path = above
+    return path
+
+
+def _exceeds(sizes: Iterable[tuple[str, int]], bound: int) -> bool:
+    """Whether the sum of sizes exceeds a bound; looks at no more of them than that takes."""
+    return any(total > bound for total in itertools.accumulate(size for _, size in sizes))
+
+
+def _clusters(page: bytes, first: int) -> tuple[Cluster, ...]:
+    try:
+        return tuple(_Content.model_validate_json(page).clusters(first))
+    except (ValueError, IndexError) as error:
+        raise _damaged(Digest.of(page)) from error
+
+
+def _damaged(page: Digest) -> CorruptError:
+    return CorruptError(
+        "Page of the served model's clusters is damaged",
+        got=f"page {page.short} is not what its manifest says",
+        next_step="delete the folder generations and run 'lmeraser train'; it derives the model again",
+    )
+
+
+def _ends_page(path: str) -> bool:
+    return int.from_bytes(hashlib.sha256(path.encode()).digest()[:4]) % _PAGE == 0
+
+
+def _runs(clusters: Iterable[Cluster]) -> Iterator[list[Cluster]]:
+    """The clusters of each page."""
+    run = list[Cluster]()
+    for cluster in clusters:
+        run.append(cluster)
+        if _ends_page(cluster.path):
+            yield run
+            run = []
+    if run:
+        yield run
+
+
+def _with_ancestors(path: str) -> Iterator[str]:
+    above: str | None = path
+    while above is not None:
+        yield above
+        above = parent(above)
