@@ -1,6 +1,6 @@
 """The Cholesky decomposition of a large matrix on several threads, with the same bits for any number of them.
 
-The matrix is divided into square blocks of a fixed size. Every operation on blocks runs on one thread, and those
+The matrix is divided into blocks of fixed sizes. Every operation on blocks runs on one thread, and those
 on one block follow each other in a fixed order; threads only share out different blocks. (A BLAS on several
 threads divides single products, and sums them in another order.) Products go through numpy, which lets other
 threads run meanwhile; scipy's do not. Knows nothing about statistics.
@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_BLOCK = 256  # rows of a block; another number gives other bits
+_BLOCK = 256  # columns that are worked on in one step; another number gives other bits
+_ROWS = 512  # of these columns in one operation; the same
 _INVERTED = 64  # rows of a triangle that is inverted as any matrix
 _MOST_THREADS = 8
 
@@ -44,9 +45,9 @@ def block_threads(threads: int | None = None) -> Iterator[Parallel]:
         yield parallel
 
 
-def blocks(start: int, stop: int) -> list[slice]:
-    """Rows from ``start`` to ``stop``, divided into blocks."""
-    return [slice(first, min(first + _BLOCK, stop)) for first in range(start, stop, _BLOCK)]
+def blocks(start: int, stop: int, size: int) -> list[slice]:
+    """From ``start`` to ``stop``, ``size`` at a time."""
+    return [slice(first, min(first + size, stop)) for first in range(start, stop, size)]
 
 
 def solve_positive_definite(stacked: Matrix, parallel: Parallel) -> Matrix:
@@ -63,32 +64,32 @@ def solve_positive_definite(stacked: Matrix, parallel: Parallel) -> Matrix:
         numpy.linalg.LinAlgError: A is not positive definite.
     """
     size = stacked.shape[1]
-    spans = blocks(0, size)
-    right = blocks(size, len(stacked))
+    pivots = blocks(0, size, _BLOCK)
     inverses: list[Matrix] = []
-    # A = L L'. B is one more row of blocks: what divides them by L' divides B as well.
-    for step, pivot in enumerate(spans):
+    # A = L L'. What divides the rows below a pivot by L' divides those of B as well.
+    for pivot in pivots:
         left = slice(0, pivot.start)
+        below = blocks(pivot.stop, len(stacked), _ROWS)
 
         def subtract(rows: slice, pivot: slice = pivot, left: slice = left) -> None:
             stacked[rows, pivot] -= stacked[rows, left] @ stacked[pivot, left].T
 
-        parallel(subtract, [*spans[step:], *right])
+        parallel(subtract, [pivot, *below])
         inverse = _inverse(np.linalg.cholesky(stacked[pivot, pivot]))
         inverses.append(inverse)
 
         def divide(rows: slice, pivot: slice = pivot, inverse: Matrix = inverse) -> None:
             stacked[rows, pivot] = stacked[rows, pivot] @ inverse.T
 
-        parallel(divide, [*spans[step + 1 :], *right])
+        parallel(divide, below)
 
     def divide_by_lower(rows: slice) -> None:
-        for pivot, inverse in zip(reversed(spans), reversed(inverses), strict=True):
-            below = slice(pivot.stop, size)
-            rest = stacked[rows, pivot] - stacked[rows, below] @ stacked[below, pivot]
+        for pivot, inverse in zip(reversed(pivots), reversed(inverses), strict=True):
+            right = slice(pivot.stop, size)
+            rest = stacked[rows, pivot] - stacked[rows, right] @ stacked[right, pivot]
             stacked[rows, pivot] = rest @ inverse
 
-    parallel(divide_by_lower, right)
+    parallel(divide_by_lower, blocks(size, len(stacked), _ROWS))
     return stacked[size:]
 
 

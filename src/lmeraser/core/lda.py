@@ -44,6 +44,7 @@ _RIDGES: tuple[float, ...] = tuple(2.0 ** (step / 2) for step in range(33))  # f
 _SELECTED = 512  # numbers of an embedding that the ridge is chosen on
 _USUAL_PENALTY = 0.4  # p; what a few records are shrunk with
 _FEW = 10.0  # records per class at which the ridge lies half way between this and the one they choose
+_FILLED = 256  # rows of the scatter that are computed at once; another number gives other bits
 _DOUBT = 50.0  # records per class at which scores are halved
 _ROUNDING_VARIANCE = 1 / (12 * SCALE**2)  # of an error that is uniform within half a step of quantization
 
@@ -102,7 +103,7 @@ def solve_cross_validated(statistics: SufficientStatistics, *, angles: bool = Fa
 
     with block_threads() as parallel:
         ridge = cross_validated_ridge(statistics)
-        parallel(fill, blocks(0, width))
+        parallel(fill, blocks(0, width, _FILLED))
         stacked[np.diag_indices(width)] += ridge
         weight = np.zeros_like(means)
         weight[:, present] = solve_positive_definite(stacked, parallel).T
