@@ -41,7 +41,7 @@ from numpy.typing import NDArray
 
 from embedded import TEXTS, EmbeddedData, modality_of, training_rows
 from lmeraser import Columns, Eraser
-from lmeraser.config.schema import Config, parse, preset, to_toml
+from lmeraser.config.schema import Config, parse, to_toml
 from lmeraser.core.atomic_files import write_atomic
 from lmeraser.core.lda import probabilities
 from lmeraser.core.sufficient_statistics import QuantizedEmbeddings, SufficientStatistics, dequantize
@@ -184,16 +184,20 @@ def sums(data: str) -> Rows:
     usual = parse(modality_of(data), base="instant").embedding
     views = {"views": list(usual.views)}
     layers = {**views, "layers": ["auto"]}
-    random = {"random_features": usual.random_features or 4096}
-    chosen = {**layers, "random_features": usual.random_features}
-    rule = {"weight": 1.0, "penalty_rule": preset("instant").global_head.penalty_rule}
+    random = {"random_features": usual.random_features}
+    chosen = {**layers, **random}
+    penalty = {"weight": 1.0, "penalty_rule": "cross_validated"}
+    angle = {"weight": 1.0, "score": "cosine"}
     base = {**instant("clean"), "embedding": views}
     yield "instant 0.1", base, ""
-    yield "instant + penalty", {**base, "global_head": rule}, ""
+    yield "instant + penalty", {**base, "global_head": penalty}, ""
+    yield "instant + angle", {**base, "global_head": angle}, ""
     yield "instant + layers", {**base, "embedding": layers}, ""
-    yield "instant + random", {**base, "embedding": {**views, **random}}, ""
-    yield "instant + layers + random", {**base, "embedding": {**layers, **random}}, ""
-    yield "instant + all", {**base, "embedding": chosen, "global_head": rule}, ""
+    if usual.random_features:
+        yield "instant + random", {**base, "embedding": {**views, **random}}, ""
+        yield "instant + layers + random", {**base, "embedding": chosen}, ""
+    yield "instant + all but angle", {**base, "embedding": chosen, "global_head": penalty}, ""
+    yield "instant + all", {**base, "embedding": chosen, "global_head": {**penalty, **angle}}, ""
     single = {"partition": {"method": "single"}, "global_head": {"weight": 0.0}}
     if len(usual.views) > 1:
         yield "linear clean", {**single, "embedding": {"views": VIEWS["clean"]}}, "linear"
