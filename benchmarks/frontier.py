@@ -131,6 +131,21 @@ def core(records: int) -> Rows:
     yield "tree 50 + scales", {**part, **embedded("scales", WEIGHT)}, ""
 
 
+def beside(data: str, records: int) -> Rows:
+    """What tuned prompts are for: alone, and beside the global head of `instant` as it is now."""
+    usual = parse(modality_of(data), base="instant")
+    head = {
+        "embedding": usual.embedding.model_dump(mode="json"),
+        "global_head": {**usual.global_head.model_dump(mode="json", exclude={"penalty"}), "weight": WEIGHT},
+    }
+    ways = {"one prompt": {"method": "single"}}
+    if data not in TEXTS:
+        ways |= {"tree 10": tree(records // 6), "tree 50": tree(records // 28)}
+    for name, partition in ways.items():
+        yield name, {"partition": partition}, ""
+        yield f"{name} + all", {"partition": partition, **head}, ""
+
+
 def ablations(records: int) -> Rows:
     """The rows that explain."""
     for views in ("mirror", "frame"):
@@ -225,6 +240,10 @@ def trials(root: Path, seeds: int) -> list[Trial]:
             found += [
                 Trial(data, *cell) for cell in _cells(core(5000), seed, 5000, 2000) if cell[0] != "linear clean"
             ]
+    for data in ("gtsrb", "cifar100", "cifar10", "banking77"):
+        told = {trial.row for trial in found if trial.data == data}
+        cells = _cells(beside(data, 5000), 0, 5000, 2000)
+        found += [Trial(data, *cell) for cell in cells if cell[0] not in told]
     found += [Trial("cifar10", *cell) for cell in _cells(ablations(5000), 0, 5000, 2000)]
     found += [Trial("cifar10", *cell) for cell in _cells(transformer(root), 0, 5000, 2000)]
     for data in ("cifar10", "cifar100"):
@@ -282,6 +301,7 @@ def run(source: EmbeddedData, out: Path, trial: Trial) -> dict[str, Any]:
         evaluation = eraser.evaluate(records_of(source, trial, "test"), linear=False)
         found: dict[str, Any] = {"accuracy": evaluation.accuracy}
         found["calibration_error"] = evaluation.calibration_error
+        found["parts"] = dict(evaluation.part_accuracy)
         found |= {"clusters": cost.clusters, "share": cost.simulated_share, "p95": cost.p95}
         return found | ({"share_of_a_sign": by_sign(source, eraser, trial)} if trial.data == "gtsrb" else {})
 
