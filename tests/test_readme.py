@@ -40,7 +40,7 @@ def test_the_readme_fits_on_a_page() -> None:
 def test_the_python_example_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rows = list(digits(range(40)).cast_column("image", Image(decode=False)))
+    rows = list(digits(range(12)).cast_column("image", Image(decode=False)))
     for number, row in enumerate(rows):
         path = tmp_path / "photos" / str(row["label"]) / ("ann" if number == 7 else "bob") / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)

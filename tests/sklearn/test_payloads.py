@@ -33,6 +33,7 @@ def backbone(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def classifier(backbone: str) -> ExactUnlearningClassifier:
+    """Not fitted."""
     return ExactUnlearningClassifier(backbone=backbone, modality="text")
 
 
@@ -113,12 +114,18 @@ def test_another_backbone_needs_another_fit(classifier: ExactUnlearningClassifie
         classifier.partial_fit(TEXTS[9:], LABELS[9:])
 
 
-def test_images_may_be_paths_bytes_arrays_or_pictures(tmp_path: Path) -> None:
+@pytest.mark.parametrize("network", ["tiny", pytest.param("efficientnet-lite0", marks=pytest.mark.long)])
+def test_images_may_be_paths_bytes_arrays_or_pictures(tmp_path: Path, network: str) -> None:
+    if network == "tiny":
+        from make_workspaces import backbone as save_backbone
+
+        network = str(tmp_path / "network")
+        save_backbone(tmp_path / "network")
     pictures = [row["image"].convert("RGB") for row in digits(range(2))]
     paths = [tmp_path / "0.png", tmp_path / "1.png"]
     for picture, path in zip(pictures, paths, strict=True):
         picture.save(path)
-    classifier = ExactUnlearningClassifier(backbone="efficientnet-lite0").fit(pictures, [0, 1])
+    classifier = ExactUnlearningClassifier(backbone=network, modality="image").fit(pictures, [0, 1])
     expected = classifier.decision_function(pictures)
     mixed: list[Any] = [str(paths[0]), np.asarray(pictures[1])]
     np.testing.assert_array_equal(classifier.decision_function(mixed), expected)

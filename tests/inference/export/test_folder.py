@@ -14,9 +14,11 @@ import pytest
 import lmeraser
 from conftest import DIGIT_COLUMNS, NOW, Run, Template, digits
 from lmeraser import Eraser
+from lmeraser.config.schema import parse
 from lmeraser.core.digests import Digest
 from lmeraser.core.tensors import from_bytes
 from lmeraser.errors import BackboneError, InputError, NoModelError, RequestConflictError, StorageError
+from lmeraser.inference.export.backbone_files import copy_files, license_of
 from lmeraser.unlearning.residue import scan
 from modality_records import LENGTH, classes_of, columns_of, records_of
 
@@ -91,6 +93,21 @@ def test_every_kind_of_model_gets_the_bits_of_the_workspace(tmp_path: Path, chos
     np.testing.assert_array_equal(loaded.predict_proba(images), expected)
 
 
+def test_copied_files_of_a_backbone_are_no_pickles(tmp_path: Path) -> None:
+    network = tmp_path / "network"
+    network.mkdir()
+    for name in ("config.json", "model.safetensors", "tokenizer.json", "pytorch_model.bin", "code.py", "LICENSE"):
+        (network / name).write_bytes(name.encode())
+    (network / "README.md").write_text("---\nlicense: 'mit'\n---\n")
+    config = parse({"backbone": {"name": str(network)}})
+    copy_files(config, network, tmp_path / "copy")
+    assert {path.name for path in (tmp_path / "copy").iterdir()} == {
+        *("config.json", "model.safetensors", "tokenizer.json", "LICENSE", "README.md")
+    }
+    assert license_of(str(network), network) == "mit"
+
+
+@pytest.mark.long
 def test_texts_get_the_bits_of_the_workspace_from_copied_files(tmp_path: Path) -> None:
     pytest.importorskip("tokenizers")
     from tiny_texts import save

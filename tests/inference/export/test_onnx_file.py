@@ -28,14 +28,40 @@ def run_graph(folder: Path, **inputs: Any) -> Any:
     return probabilities
 
 
-def test_vectors_in_onnxruntime_have_the_probabilities_of_the_workspace(tmp_path: Path) -> None:
+def test_an_export_as_one_graph_has_no_other_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: dict[str, Any] = {}
+
+    def instead(*_: Any, facts: dict[str, str]) -> bytes:  # tracing a graph takes seconds
+        told.update(facts)
+        return b"graph"
+
+    monkeypatch.setattr("lmeraser.inference.export.onnx_file.onnx_file", instead)
     out = tmp_path / "out"
     with vector_workspace(tmp_path / "w") as eraser:
         report = eraser.export(out, format="onnx", license="mit")
         assert report.backbone_needed is None
+        assert eraser.exports()[0].copy.format == "onnx"
+    assert told["export"] == report.export
+    check_files(out)
+
+
+def check_files(out: Path) -> None:
+    assert read_export(out).content == "onnx"
+    assert {path.name for path in out.iterdir()} == {
+        *("model.onnx", "export.json", "export.sig", "signing.pub", "README.md")
+    }
+    assert "onnxruntime" in (out / "README.md").read_text()
+    with pytest.raises(InputError, match="for other libraries"):
+        lmeraser.load_predictor(out)
+
+
+@pytest.mark.long
+def test_vectors_in_onnxruntime_have_the_probabilities_of_the_workspace(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with vector_workspace(tmp_path / "w") as eraser:
+        report = eraser.export(out, format="onnx", license="mit")
         vectors = np.stack([record["vector"] for record in records_of("vector", range(50, 57))]).astype(np.float32)
         expected = eraser.predict_proba(vectors)
-        assert eraser.exports()[0].copy.format == "onnx"
     for count in (1, 7):
         found = run_graph(out, vectors=vectors[:count])
         np.testing.assert_allclose(found, expected[:count], rtol=0, atol=TOLERANCE)
@@ -45,13 +71,7 @@ def test_vectors_in_onnxruntime_have_the_probabilities_of_the_workspace(tmp_path
     told = session.get_modelmeta().custom_metadata_map
     assert json.loads(told["classes"]) == list(classes_of("vector"))
     assert told["export"] == report.export
-    assert read_export(out).content == "onnx"
-    assert {path.name for path in out.iterdir()} == {
-        *("model.onnx", "export.json", "export.sig", "signing.pub", "README.md")
-    }
-    assert "onnxruntime" in (out / "README.md").read_text()
-    with pytest.raises(InputError, match="for other libraries"):
-        lmeraser.load_predictor(out)
+    check_files(out)
 
 
 @pytest.mark.long
