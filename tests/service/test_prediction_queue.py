@@ -79,6 +79,42 @@ def test_what_waits_is_asked_together_and_answered_apart(model: Model, predictio
     assert model.asked == [1, 4, 2]  # at least three at once where so many wait
 
 
+def test_the_first_who_comes_back_does_not_get_a_batch_to_itself(model: Model, clock: Clock) -> None:
+    """A pass of the network takes as long for one image as for a whole micro-batch."""
+    one = PredictionQueue(model, batch_queries=8, max_wait_seconds=1e6, clock=clock)  # type: ignore[arg-type]
+    asked = [one.submit([IMAGE]) for _ in range(4)]
+    one.start()
+    assert model.began.acquire(timeout=30)
+    clock.now += 1e4  # so the others have an hour to come back
+    model.let.release()
+    for job in asked:
+        job.result(30)
+    back = [one.submit([IMAGE])]
+    assert not model.began.acquire(timeout=0.05)
+    back.append(one.submit([IMAGE]))
+    model.let.release(100)
+    for job in back:
+        job.result(30)
+    one.submit([IMAGE]).result(30)  # who asks alone waits for nobody
+    one.stop()
+    assert model.asked == [4, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("calls", "batches"), [([1] * 6, [4, 2]), ([1] * 8, [8]), ([3], [3]), ([1, 3, 3], [4, 3]), ([3, 3, 3], [9])]
+)
+def test_queries_that_would_begin_another_pass_are_left_for_the_next_batch(
+    model: Model, calls: list[int], batches: list[int]
+) -> None:
+    one = PredictionQueue(model, batch_queries=64, pass_queries=4, max_wait_seconds=60.0)  # type: ignore[arg-type]
+    asked = [one.submit([IMAGE] * queries) for queries in calls]
+    one.start()
+    model.let.release(100)
+    assert [len(job.result(30).predictions) for job in asked] == calls
+    one.stop()
+    assert model.asked == batches
+
+
 def test_an_error_is_that_of_all_who_were_asked_together(model: Model, predictions: PredictionQueue) -> None:
     model.let.release(2)
     with pytest.raises(ValueError, match="too small"):

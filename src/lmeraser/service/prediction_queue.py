@@ -2,7 +2,10 @@
 
 One thread takes the waiting queries, runs the served model once, and resolves all futures. The prediction for a
 query does not depend on its neighbours (`predictor`), so batching changes no bit; each pass has the size of a
-micro-batch whether it is full or not. The passes run at a lower priority, so that cheap calls are not delayed by
+micro-batch whether it is full or not. That is why queries that would begin another pass are left for the next
+batch, and why the first of many callers who come back with their next query does not get a batch to itself: it is
+given a moment in which the others come back, too. Then half of them are classified while the others are answered,
+and the processors are never idle. The passes run at a lower priority, so that cheap calls are not delayed by
 many queries. Whatever holds the interpreter's lock for long, such as reading the quarantine, keeps its priority: a
 thread that is not scheduled while it holds the lock holds up all others. Queries that would wait too long are
 rejected at once. Knows nothing about HTTP.
@@ -23,6 +26,7 @@ from lmeraser.service.model_holder import ModelHolder, ServedModel
 from lmeraser.service.problems import Problem
 
 _RETRY = {"Retry-After": "1"}
+_SHARE_WAITED = 0.2  # of the time of a batch, at most, for half of its callers to come back
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,7 @@ class PredictionQueue:
     Args:
         model_holder: the served model.
         batch_queries: a batch takes waiting calls until it has at least this many queries.
+        pass_queries: that share a pass of the backbone.
         max_wait_seconds: longest time that the oldest query may have waited when another one is submitted.
         nice: by how much to lower the priority of classification (Linux).
         clock: monotonic seconds.
@@ -62,12 +67,14 @@ class PredictionQueue:
         model_holder: ModelHolder,
         *,
         batch_queries: int,
+        pass_queries: int = 1,
         max_wait_seconds: float,
         nice: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._model_holder = model_holder
         self._batch_queries = batch_queries
+        self._pass_queries = pass_queries
         self._max_wait_seconds = max_wait_seconds
         self._nice = nice
         self._clock = clock
@@ -75,6 +82,8 @@ class PredictionQueue:
         self._changed = threading.Condition()
         self._stopping = False
         self._waiting = 0
+        self._answered = 0  # queries of the last batch
+        self._until = 0.0  # when their callers will have come back, if they do
         self._thread = threading.Thread(target=self._run, name="prediction-queue", daemon=True)
 
     @property
@@ -117,13 +126,17 @@ class PredictionQueue:
     def _run(self) -> None:
         with ThreadPoolExecutor(1, "prediction-passes", lower_priority, (self._nice,)) as passes:
             while jobs := self._next_jobs():
+                began = self._clock()
                 try:
                     self._predict(jobs, passes)
                 except Exception as error:
                     _fail(jobs, error)
                 finally:
                     with self._changed:
-                        self._waiting -= sum(len(job.queries) for job in jobs)
+                        self._answered = sum(len(job.queries) for job in jobs)
+                        ended = self._clock()
+                        self._until = ended + _SHARE_WAITED * (ended - began)
+                        self._waiting -= self._answered
 
     def _next_jobs(self) -> list[_Job]:
         """The jobs of the next batch; none: the queue is stopping."""
@@ -131,9 +144,17 @@ class PredictionQueue:
         queries = 0
         with self._changed:
             self._changed.wait_for(lambda: self._jobs or self._stopping)
+            self._changed.wait_for(
+                lambda: self._waiting >= self._answered // 2 or self._stopping,
+                max(0.0, self._until - self._clock()),
+            )
             while self._jobs and queries < self._batch_queries:
                 jobs.append(self._jobs.popleft())
                 queries += len(jobs[-1].queries)
+            full_passes = queries // self._pass_queries * self._pass_queries
+            while jobs and queries - len(jobs[-1].queries) >= full_passes > 0:
+                queries -= len(jobs[-1].queries)
+                self._jobs.appendleft(jobs.pop())
         return jobs
 
     def _predict(self, jobs: Sequence[_Job], passes: ThreadPoolExecutor) -> None:

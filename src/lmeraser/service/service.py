@@ -81,6 +81,7 @@ class Service:
         self.prediction_queue = PredictionQueue(
             self.model_holder,
             batch_queries=max(_MIN_BATCH_QUERIES, self.workspace.config.backbone.micro_batch * workers),
+            pass_queries=self.workspace.config.backbone.micro_batch,
             max_wait_seconds=self.config.max_waiting_seconds,
             nice=self.config.prediction_nice,
         )
