@@ -418,3 +418,12 @@ def test_a_setting_is_known_by_its_former_name() -> None:
     assert parse({"service": {"max_images": 9}}).service.max_queries == 9
     with pytest.raises(ConfigError, match="max_images"):
         parse({"service": {"max_images": 9, "max_queries": 8}})
+
+
+def test_the_defaults_of_all_settings_are_valid() -> None:
+    """They are not validated where they stand."""
+    for name, field in Config.model_fields.items():
+        if isinstance(section := field.default, Section):
+            values = section.model_dump(exclude_unset=True)
+            assert type(section).model_validate(values) == section, name
+            assert type(section).model_validate(section.model_dump()) == section, name

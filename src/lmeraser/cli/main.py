@@ -10,6 +10,7 @@ named.
 from __future__ import annotations
 
 import gc
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -89,6 +90,7 @@ app.add_typer(_keys, name="keys")
 
 def main() -> None:
     """Run the command line; the only place where errors are turned into messages."""
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # else it reads what every package announces
     thresholds = gc.get_threshold()
     gc.set_threshold(_OBJECTS_UNTIL_COLLECTION, *thresholds[1:])
     try:

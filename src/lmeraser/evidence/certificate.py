@@ -78,7 +78,7 @@ NOT_COVERED = (
 class _Part(BaseModel):
     """Part of a statement; no field may be missing or unknown, and none is converted."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True, defer_build=True)
 
 
 class RequestFacts1(_Part):

@@ -29,7 +29,7 @@ _Position = Annotated[str, StringConstraints(pattern=r"^(0|[1-9][0-9]*)\z")]  # 
 class Event(BaseModel):
     """Base of all events."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
     kind: str
 

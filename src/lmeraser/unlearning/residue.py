@@ -33,24 +33,25 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from lmeraser.core.atomic_files import read_file, storage_errors
 from lmeraser.core.digests import Digest
 from lmeraser.core.progress import Progress, silent
 from lmeraser.data.canonical_names import spellings
 from lmeraser.data.modalities import payload_format
-from lmeraser.pipeline.derive import feature_key
-from lmeraser.unlearning.duplicates import near_held
 from lmeraser.workspace.session import Session
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 WINDOW = 16  # bytes
 CHANCE = 1e-6  # finds by chance beyond which a text is too short to tell
 _WORD = 8
 _CHUNK = 1 << 20  # words compared at once
 _SPREAD = WINDOW // 2  # different bytes that a window has to hold more than
+_PAYLOADS = 16  # of records, in memory at once
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,7 @@ def scan(
             owners[window] = (*owners.get(window, ()), name)
     shared = _shared(owners, retained)
     wanted = {window: names for window, names in owners.items() if window not in shared}
-    words = np.unique(np.frombuffer(b"".join(_words(wanted)), dtype=np.uint64))
+    words = _words(wanted)
     texts = [_Text(name, name.encode(errors="surrogateescape")) for name in dict.fromkeys(names) if name]
     finds: set[Find] = set()
     total = 0
@@ -298,12 +299,15 @@ def search(
     """
     workspace = session.workspace
     probes = {str(path): read_file(path) for path in files}
-    key, vectors = "", list[NDArray[np.float32]]()
+    key = ""
+    vectors: list[NDArray[np.float32]] = []
     own = payload_format(workspace.config)
     payloads = {name: data for name, given in probes.items() if (data := own.of_file(given)) is not None}
     for name, data in payloads.items():
         probes |= {f"{name} ({way})": other for way, other in own.encodings(data).items() if other != probes[name]}
     if features and payloads:
+        from lmeraser.pipeline.derive import feature_key
+
         executor = session.executors.local()
         stream = executor.embed(list(payloads), lambda ids: [payloads[i] for i in ids], session.progress)
         found = dict(stream)
@@ -316,13 +320,20 @@ def search(
     mismatched = set(records.mismatched([record.id for record in index]))
     held = [record.id for record in index if record.payload_digest in searched]
     others = [record.id for record in index if record.id not in mismatched.union(held)]
-    retained = (data for record_id in others for data in records.payloads([record_id]))
+    chunks = (others[start : start + _PAYLOADS] for start in range(0, len(others), _PAYLOADS))
+    retained = (data for chunk in chunks for data in records.payloads(chunk))
     sealed = ((f"records.db, {table}", data) for table, data in workspace.database.decrypted_values())
     opened = itertools.chain(sealed, workspace.bucket.all_versions() if workspace.bucket else ())
     texts = dict.fromkeys(way for name in names for way in (name, *sorted(spellings(name))))
     report = scan(workspace.root, probes, texts, opened=opened, retained=retained, progress=session.progress)
     clean = report.clean and not mismatched
-    near = near_held(workspace, np.stack(vectors), key=key, duplicates=held) if vectors else None
+    near = None
+    if vectors:
+        import numpy as np
+
+        from lmeraser.unlearning.duplicates import near_held
+
+        near = near_held(workspace, np.stack(vectors), key=key, duplicates=held)
     return replace(report, clean=clean, held=len(held), near_duplicates=near, mismatched=len(mismatched))
 
 
@@ -333,21 +344,25 @@ def windows(data: bytes) -> set[bytes]:
 
 
 def _shared(owners: Mapping[bytes, object], retained: Iterable[bytes]) -> set[bytes]:
-    words = np.unique(np.frombuffer(b"".join(_words(owners)), dtype=np.uint64))
+    """The windows that retained payloads hold as well; reads none of them if there is no window."""
+    words = _words(owners)
     found: set[bytes] = set()
-    for data in retained:
+    for data in retained if words is not None else ():
         found.update(window for _, window in _matches(data, owners, words))
     return found
 
 
-def _words(windows_: Iterable[bytes]) -> Iterable[bytes]:
-    """Every word that may lie aligned within one of these windows."""
-    for window in windows_:
-        for start in range(WINDOW - _WORD + 1):
-            yield window[start : start + _WORD]
+def _words(windows_: Iterable[bytes]) -> NDArray[np.uint64] | None:
+    """Every word that may lie aligned within one of these windows, in order; None: there is no window."""
+    words = {window[start : start + _WORD] for window in windows_ for start in range(WINDOW - _WORD + 1)}
+    if not words:
+        return None
+    import numpy as np
+
+    return np.unique(np.frombuffer(b"".join(words), dtype=np.uint64))
 
 
-def _in(data: bytes, wanted: Mapping[bytes, tuple[str, ...]], words: NDArray[np.uint64]) -> dict[str, int]:
+def _in(data: bytes, wanted: Mapping[bytes, tuple[str, ...]], words: NDArray[np.uint64] | None) -> dict[str, int]:
     """First offset of each probe that has a window in ``data``."""
     first: dict[str, int] = {}
     for offset, window in _matches(data, wanted, words):
@@ -357,11 +372,13 @@ def _in(data: bytes, wanted: Mapping[bytes, tuple[str, ...]], words: NDArray[np.
 
 
 def _matches(
-    data: bytes, wanted: Mapping[bytes, object], words: NDArray[np.uint64]
+    data: bytes, wanted: Mapping[bytes, object], words: NDArray[np.uint64] | None
 ) -> Iterable[tuple[int, bytes]]:
     """Offsets and windows of ``data`` that are wanted."""
-    if not len(words):
+    if words is None:
         return
+    import numpy as np
+
     aligned = np.frombuffer(data, dtype=np.uint64, count=len(data) // _WORD)
     for start in range(0, len(aligned), _CHUNK):
         part = aligned[start : start + _CHUNK]

@@ -10,13 +10,16 @@ import contextlib
 import json
 import os
 import socket
+import threading
 from collections.abc import Iterator
-
-from filelock import FileLock, Timeout
+from typing import TYPE_CHECKING
 
 from lmeraser.core.atomic_files import PRIVATE, open_private, storage_errors
 from lmeraser.errors import LockedError
 from lmeraser.workspace.layout import Layout
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
 
 class WriterLock:
@@ -28,7 +31,8 @@ class WriterLock:
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
-        self._file_lock = FileLock(layout.lock, mode=PRIVATE)
+        self._opened: BaseFileLock | None = None
+        self._opening = threading.Lock()
 
     @contextlib.contextmanager
     def held(self, command: str, *, wait: float) -> Iterator[bool]:
@@ -44,16 +48,19 @@ class WriterLock:
         Raises:
             LockedError: another process holds it and did not release it in time; says which.
         """
+        from filelock import Timeout
+
+        lock = self._file_lock
         with storage_errors(self._layout.root):
             try:
-                self._file_lock.acquire(timeout=wait)
+                lock.acquire(timeout=wait)
             except Timeout as error:
                 raise LockedError(
                     "Another process is writing to the workspace",
                     got=self._describe_holder(),
                     next_step="wait for it to finish, or give a longer --wait",
                 ) from error
-        outermost = self._file_lock.lock_counter == 1
+        outermost = lock.lock_counter == 1
         try:
             if outermost:
                 self._write_holder(command)
@@ -62,7 +69,17 @@ class WriterLock:
             if outermost:
                 with contextlib.suppress(OSError):
                     self._layout.lock_holder.unlink()
-            self._file_lock.release()
+            lock.release()
+
+    @property
+    def _file_lock(self) -> BaseFileLock:
+        """The file lock; its library is loaded by those who write."""
+        from filelock import FileLock
+
+        with self._opening:
+            if self._opened is None:
+                self._opened = FileLock(self._layout.lock, mode=PRIVATE)
+            return self._opened
 
     def _write_holder(self, command: str) -> None:
         holder = {"pid": os.getpid(), "host": socket.gethostname(), "command": command}
