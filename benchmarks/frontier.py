@@ -281,7 +281,7 @@ def sign(row: dict[str, Any]) -> str:
 
 def opened(source: EmbeddedData, out: Path, trial: Trial) -> Eraser:
     """The trial's workspace with its records, made or continued."""
-    config = trial.config
+    config = trial.config.computed({"workers": source.workers})
     folder = out / "workspaces" / trial.workspace
     eraser = Eraser(folder) if folder.exists() else Eraser.create(folder, config)
     if not eraser.workspace.records.count():
@@ -503,7 +503,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="trials whose name this regular expression is found in")
     parser.add_argument("--seeds", type=int, default=3, help="draws of training records")
     parser.add_argument("--embeddings", type=Path, help="where embeddings are kept (default: embeddings in --out)")
-    parser.add_argument("--workers", type=int, default=1, help="threads that embed")
+    parser.add_argument("--workers", type=int, default=1, help="threads that embed and tune")
     parser.add_argument("--check", action="store_true", help="compare with workspaces, instead of measuring")
     options = parser.parse_args()
     source = EmbeddedData(options.data, options.embeddings or options.out / "embeddings", options.workers)
