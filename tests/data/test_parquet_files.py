@@ -81,3 +81,18 @@ def test_metadata_that_declare_nothing_are_passed_over(tmp_path: Path, metadata:
     parquet.write_table(pa.table([[b"x"], [1]], schema=schema), tmp_path / "x.parquet")
     opened = open_parquet([tmp_path / "x.parquet"])
     assert (opened.length, list(opened.columns), opened.class_names) == (1, ["image", "label"], {})
+
+
+def test_what_was_read_of_a_large_file_is_not_held(tmp_path: Path) -> None:
+    path = tmp_path / "x.parquet"
+    cells = [number.to_bytes(2, "big") * 50_000 for number in range(100)]
+    columns = {"image": pa.array(cells), "label": pa.array([0] * len(cells))}
+    parquet.write_table(pa.table(columns), path, compression="none", use_dictionary=False, row_group_size=5)
+    pool = pa.default_memory_pool()
+    del columns
+    before = pool.bytes_allocated()
+    most = max(
+        pool.bytes_allocated() - before
+        for _ in zip(open_parquet([path]).read(["image", "label"]), cells, strict=True)
+    )
+    assert most < path.stat().st_size / 2
