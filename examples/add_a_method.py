@@ -36,5 +36,5 @@ class RandomLabels(SoftmaxRegression):
         return {"weight": self.descend(model["weight"], mixed, epochs=1)}
 
 
-DIGITS = DataSet("digits8x8", "Digits", (1300, 497), None, (), "vector", 64, rows, (*"0123456789",))
+DATA = DataSet("digits8x8", "8x8", (1300, 497), modality="vector", length=64, make=rows, classes=(*"0123456789",))
 RANDOM_LABELS = Method("random-labels", "Random labels (approximate)", on_features=RandomLabels())

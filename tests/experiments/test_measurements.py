@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from conftest import Run
 from lmeraser.errors import InputError
 from lmeraser.experiments.measurements import compare, measurements, write_measurements
 from lmeraser.experiments.results import Result, Table
@@ -43,9 +44,9 @@ def test_a_run_without_numbers_has_the_columns(tmp_path: Path) -> None:
     assert list(pd.read_parquet(folder / "measurements.parquet")) == ["experiment", "table", "metric", "value"]
 
 
-def test_two_runs_beside_each_other(tmp_path: Path) -> None:
-    first = written(tmp_path / "one", result(0.5), torch="2.9", cores=2)
-    second = written(tmp_path / "two", result(0.75, ["y", "a", 0.1, 1.0]), torch="2.10", cores=2)
+def test_two_runs_beside_each_other(tmp_path: Path, run: Run) -> None:
+    first = written(tmp_path / "one", result(0.5), torch="2.9", cores=2, seeds=None)
+    second = written(tmp_path / "two", result(0.75, ["y", "a", 0.1, 1.0]), torch="2.10", cores=2, seeds=3)
     found = compare(first, second)
     assert found.equal == 4
     (row,) = found.different.rows
@@ -61,7 +62,10 @@ def test_two_runs_beside_each_other(tmp_path: Path) -> None:
         "difference": 0.25,
     }
     assert found.only == (0, 2)
-    assert found.environments == [["torch", "2.9", "2.10"]]
+    assert found.environments == [["torch", "2.9", "2.10"], ["seeds", "not given", "3"]]
+    shown = run("experiments", "compare", first, second).out
+    assert "first · t · x · a   accuracy" in shown
+    assert max(map(len, shown.splitlines())) <= 80
     assert compare(first, second, metrics=["s"]).different.rows == []
     assert compare(first, second, experiments=["first"]).equal == 4
 

@@ -154,7 +154,11 @@ def _is_chosen(key: Key, metrics: Sequence[str], experiments: Sequence[str]) -> 
 def _environments(first: Path, second: Path) -> list[list[Value]]:
     one, other = (_environment(folder) for folder in (first, second))
     names = dict.fromkeys((*one, *other))
-    return [[name, str(one.get(name)), str(other.get(name))] for name in names if one.get(name) != other.get(name)]
+    different = (name for name in names if one.get(name) != other.get(name))
+    return [
+        [name, *("not given" if (value := run.get(name)) is None else str(value) for run in (one, other))]
+        for name in different
+    ]
 
 
 def _environment(folder: Path) -> dict[str, Any]:

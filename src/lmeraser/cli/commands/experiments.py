@@ -120,7 +120,10 @@ def compare(
     if found.environments:
         print_rows("runs differ in", ["", "first", "second"], found.environments)
     if found.different.rows:
-        print_rows(found.different.title, found.different.columns, found.different.rows)
+        columns = list(found.different.columns)
+        metric = columns.index("metric")  # what stands before it says of what the number is, and takes one column
+        rows = [[" · ".join(map(str, filter(None, row[:metric]))), *row[metric:]] for row in found.different.rows]
+        print_rows(found.different.title, ["number of", *columns[metric:]], rows)
     only_first, only_second = found.only
     facts = {"equal": found.equal, "different": len(found.different.rows)}
     print_facts("numbers", {**facts, "only in the first": only_first, "only in the second": only_second})
