@@ -66,7 +66,7 @@ class ParquetRows:
 
         for path in self.files:
             once = _texts(parquet.read_schema(path), columns) if shared else []
-            # Without what was read is held until the file is closed.
+            # With pre_buffer, what was read would be held until the file is closed.
             with parquet.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False, read_dictionary=once) as file:
                 size = _batch_size(path, file.metadata, columns, average=shared)
                 yield from file.iter_batches(batch_size=size, columns=list(columns), use_threads=False)
