@@ -55,9 +55,8 @@ _QUICK_TO_COMPACT = 64 << 20  # bytes; a database of this size is rewritten with
 _READ_ATTEMPTS = 10  # while others delete what is being read
 
 # Values of the named value "compaction", which is missing before the first deletion.
-_DUE = "due"
-_DUE_IN_TABLE = "due in "  # followed by the name of the only table
-_UNDER_WAY = "under way"  # if it was interrupted, all is due
+_DUE = "due"  # followed by a random number, by which compaction sees that nothing more was deleted meanwhile
+_DUE_IN_TABLE = "due in "  # followed by the name of the only table and such a number
 _COMPACTED = "done"
 
 schema = MetaData()  # the tables of all modules
@@ -298,15 +297,14 @@ class Database:
             connection: of the transaction.
             table: name of the small table that is the only one in which they were; None: in any.
         """
-        only = f"{_DUE_IN_TABLE}{table}" if table is not None else _DUE
-        if table is not None and self.get_metadata("compaction", connection) not in (None, _COMPACTED, only):
-            only = _DUE
-        self.set_metadata(connection, "compaction", only)
+        before = self.get_metadata("compaction", connection)
+        alone = table is not None and (before in (None, _COMPACTED) or _table_of(before) == table)
+        due = f"{_DUE_IN_TABLE}{table}" if alone else _DUE
+        self.set_metadata(connection, "compaction", f"{due} {secrets.token_hex(8)}")
 
     def _table_due(self, connection: Connection) -> str | None:
         """The only table that has to be compacted, if it is small; None: none has, or all have."""
-        state = self.get_metadata("compaction", connection) or ""
-        table = schema.tables.get(state.removeprefix(_DUE_IN_TABLE)) if state.startswith(_DUE_IN_TABLE) else None
+        table = schema.tables.get(_table_of(self.get_metadata("compaction", connection)) or "")
         if table is None or connection.execute(select(func.count()).select_from(table)).scalar_one() > _FEW_ROWS:
             return None
         return str(table.name)
@@ -317,16 +315,16 @@ class Database:
         Raises:
             StorageError: there is no space for the rewritten file, or another program reads the old one.
         """
-        with self.transaction() as connection:
+        with self.reading() as connection:
+            before = self.get_metadata("compaction", connection)
             table = self._table_due(connection)
-            self.set_metadata(connection, "compaction", _UNDER_WAY)
         with self._translate_errors():
             if table is not None:
                 self._backend.rewrite_table(table)
             else:
                 self._backend.rewrite(schema.tables)
         with self.transaction() as connection:
-            if self.get_metadata("compaction", connection) == _UNDER_WAY:  # else rows were deleted meanwhile
+            if self.get_metadata("compaction", connection) == before:  # else rows were deleted meanwhile
                 self.set_metadata(connection, "compaction", _COMPACTED)
         with self._translate_errors():
             self._backend.empty_log()
@@ -377,6 +375,13 @@ class SlotDraw:
         drawn = self._free[position]
         self._free[position] = last
         return drawn
+
+
+def _table_of(compaction: str | None) -> str | None:
+    """The only table that has to be compacted, by the named value "compaction"."""
+    if compaction is None or not compaction.startswith(_DUE_IN_TABLE):
+        return None
+    return compaction.removeprefix(_DUE_IN_TABLE).partition(" ")[0]
 
 
 def chunked(items: Iterable[T]) -> Iterator[Sequence[T]]:
