@@ -23,6 +23,7 @@ OPEN = {("GET", "/discovery"), ("GET", "/signing.pub"), ("GET", "/healthz"), ("G
 GUARDED: dict[tuple[str, str], tuple[set[str], dict[str, Any]]] = {
     ("POST", "/requests"): ({"request", "submit"}, {"json": erasure("nobody")}),
     ("GET", "/requests"): ({"read"}, {}),
+    ("POST", "/requests/search"): ({"read"}, {"json": {}}),
     ("GET", "/requests/{subject_request_id}"): ({"request", "read"}, {}),
     ("DELETE", "/requests/{subject_request_id}"): ({"request"}, {}),
     ("GET", "/requests/{subject_request_id}/certificate"): ({"request", "read"}, {}),

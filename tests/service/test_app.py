@@ -43,7 +43,7 @@ def test_calls_made_from_the_description_are_answered_as_it_says(api: Running, m
     described = schemathesis.openapi.from_asgi("/openapi.json", api.http.app)
     headers = {"Authorization": f"Bearer {api.keys['admin']}"}
     operations = [found.ok() for found in described.get_all_operations() if isinstance(found, Ok)]
-    assert len(operations) == 23
+    assert len(operations) == 24
     for operation in operations:
 
         @given(case=operation.as_strategy(generation_mode=mode))

@@ -20,7 +20,8 @@ from lmeraser.service.limits import MAX_FORM_BYTES, MAX_LOGIN_BYTES, BodySizeLim
 from lmeraser.service.logs import AccessLog
 from lmeraser.service.opendsr_requests import ErasureRequest, ReceiptList
 from lmeraser.service.problems import Problem, ProblemDetails, handle_exception
-from lmeraser.service.routes import erasure, events, exports, operation, people, planning, prediction
+from lmeraser.service.routes import erasure, events, exports, listing, operation, people, planning, prediction
+from lmeraser.service.routes.listing import RequestSearch
 from lmeraser.service.routes.people import FindRequest, PayloadRequest, RecordsRequest, SubjectsRequest
 from lmeraser.service.routes.planning import PlanRequest
 from lmeraser.service.service import Service
@@ -29,10 +30,10 @@ _BYTES_PER_IDENTITY = 2048  # a generous bound for one identity in the body of a
 
 JSON_BODIES = (
     *(ErasureRequest, PlanRequest, FindRequest, SubjectsRequest, RecordsRequest, PayloadRequest),
-    ReceiptList,
+    *(ReceiptList, RequestSearch),
 )
 ROUTERS = (
-    *(erasure.router, events.router, planning.router, people.router),
+    *(listing.router, erasure.router, events.router, planning.router, people.router),
     *(prediction.router, exports.router, operation.router),
 )
 

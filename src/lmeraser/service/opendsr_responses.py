@@ -155,9 +155,20 @@ class RequestStatus(BaseModel):
 
 
 class StatusList(BaseModel):
-    """Requests, the earliest due first."""
+    """Requests; ``total`` is their number without offset and limit."""
 
+    total: int
     requests: list[RequestStatus]
+
+
+class FoundRequests(StatusList):
+    """Requests that were searched for.
+
+    Attributes:
+        references: the desk's own names for them, by their ids, where they have one.
+    """
+
+    references: dict[str, str]
 
 
 class Cancellation(BaseModel):

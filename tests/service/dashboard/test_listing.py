@@ -1,4 +1,4 @@
-"""Views, order and pages of lists; words for whether a request is in time; rows that a spreadsheet only shows."""
+"""Pages of lists; words for whether a request is in time; rows that a spreadsheet only shows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from lmeraser.core.time import to_text
-from lmeraser.service.dashboard.listing import Page, as_csv, belongs, choose, count_views, timeliness
+from lmeraser.service.dashboard.listing import Page, as_csv, timeliness
 from lmeraser.workspace.requests.state import Request
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -31,17 +31,8 @@ def request(number: int, days: float, **changes: object) -> Request:
     return replace(made, **changes)  # type: ignore[arg-type]
 
 
-LATER, SOON, LATE = request(1, 20), request(2, 3), request(3, -1.5, regulation="ccpa")
+LATER, LATE = request(1, 20), request(3, -1.5)
 DONE, GONE = request(4, 1, state="completed"), request(5, 1, state="cancelled")
-ALL = [LATER, SOON, LATE, DONE, GONE]
-
-
-def test_what_belongs_to_a_view() -> None:
-    assert count_views(ALL, NOW) == {"open": 3, "week": 1, "late": 1, "done": 1}
-    assert [belongs(one, "all", NOW) for one in ALL] == [True] * 5
-    assert choose(ALL, "open", "", "due", NOW) == [LATE, SOON, LATER]
-    assert choose(ALL, "open", "ccpa", "due", NOW) == [LATE]
-    assert choose(ALL, "all", "", "received", NOW)[0] == GONE
 
 
 @pytest.mark.parametrize(

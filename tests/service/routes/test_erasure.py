@@ -341,21 +341,6 @@ def test_if_it_is_not_known_what_to_leave_out_requests_are_accepted_and_nothing_
 # --- following -----------------------------------------------------------------------------------------------
 
 
-def test_requests_are_listed_and_told(api: Running) -> None:
-    late, soon = (erasure(GONE, regulation="ccpa"), erasure(OTHER))
-    for wanted in (late, soon):
-        api.call("POST", "/requests", json=wanted)
-    listed = api.get("/requests", "read").json()["requests"]
-    assert [one["subject_request_id"] for one in listed] == [w["subject_request_id"] for w in (soon, late)]
-    assert api.get(f"/requests/{soon['subject_request_id']}").json().keys() == listed[0].keys()
-    assert listed[0]["results_count"] is None
-    assert listed[0]["extensions"]["lmeraser"]["state"] == "pending"
-    assert len(api.get("/requests?limit=1").json()["requests"]) == 1
-    assert api.get("/requests?status=completed").json()["requests"] == []
-    problem(api.get("/requests?limit=0"), 400, "invalid")
-    problem(api.get("/requests?status=failed"), 400, "invalid")
-
-
 def test_a_completed_request_has_a_certificate_that_verifies(api: Running, network: LocalExecutor) -> None:
     wanted = erasure(GONE, subjects=["w1"])
     api.call("POST", "/requests", json=wanted)

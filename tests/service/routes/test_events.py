@@ -11,6 +11,7 @@ import pytest
 from lmeraser import Eraser
 from lmeraser.pipeline.executors.local import LocalExecutor
 from lmeraser.service.limits import Budget
+from lmeraser.service.routes import erasure as erasure_routes
 from lmeraser.service.routes import events
 from lmeraser.service.supervisor import DerivationProgress, DerivationSupervisor
 from serving import PATIENCE, Running, erasure, fixtures, problem
@@ -151,7 +152,7 @@ def test_streams_look_for_news_in_a_thread_of_their_own(api: Running, monkeypatc
     """So that a hundred streams take no thread from calls that somebody waits for."""
     request, threads = filed(api), list[str]()
     api.call("DELETE", f"/requests/{request}")
-    real = events.find_request
+    real = erasure_routes.find_request
 
     def noted(*arguments: Any) -> Any:
         threads.append(threading.current_thread().name)

@@ -1,6 +1,6 @@
-"""Lists on the pages: which requests belong to a view, in which order, and one page of them; rows as CSV.
+"""Lists on the pages: one page of many lines, whether a request is in time, in words, and rows as CSV.
 
-Pure functions. Names and references are searched for in bodies of forms only (`request_pages`), so nothing here
+Pure functions. Names and references are searched for in bodies of forms only (`request_pages`), so nothing
 ends up in an address but words of fixed lists and numbers.
 """
 
@@ -9,10 +9,10 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, TypeVar
 
 from lmeraser.core.spreadsheets import cell
 from lmeraser.core.time import from_text
@@ -20,10 +20,7 @@ from lmeraser.workspace.requests.state import Request
 
 T = TypeVar("T")
 
-View = Literal["open", "week", "late", "done", "all"]
-Order = Literal["due", "received", "changed"]
 PAGE_SIZE = 50
-_WEEK = timedelta(days=7)
 
 
 @dataclass(frozen=True)
@@ -48,31 +45,6 @@ class Page(Generic[T]):
         pages = max(1, math.ceil(len(lines) / size))
         number = min(max(1, number), pages)
         return cls(lines[(number - 1) * size : number * size], number, pages, len(lines))
-
-
-def belongs(request: Request, view: View, now: datetime) -> bool:
-    """Whether a request belongs to a view: open, due within a week, late, done (completed), or all."""
-    if view == "week":
-        return request.open and not request.late(now) and from_text(request.due) - now <= _WEEK
-    tests: dict[View, Callable[[], bool]] = {
-        "open": lambda: request.open,
-        "late": lambda: request.open and request.late(now),
-        "done": lambda: request.state == "completed",
-        "all": lambda: True,
-    }
-    return tests[view]()
-
-
-def count_views(requests: Sequence[Request], now: datetime) -> dict[str, int]:
-    """How many requests belong to each view of the first screen."""
-    views: tuple[View, ...] = ("open", "week", "late", "done")
-    return {view: sum(belongs(request, view, now) for request in requests) for view in views}
-
-
-def choose(requests: Sequence[Request], view: View, law: str, order: Order, now: datetime) -> list[Request]:
-    """The requests of a view under a law ('' for any): earliest due first, or latest received or changed first."""
-    chosen = [one for one in requests if belongs(one, view, now) and law in ("", one.regulation)]
-    return sorted(chosen, key=lambda one: (getattr(one, order), one.id), reverse=order != "due")
 
 
 def timeliness(request: Request, now: datetime) -> str:

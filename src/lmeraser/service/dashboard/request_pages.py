@@ -17,15 +17,7 @@ from lmeraser.core.time import from_text
 from lmeraser.errors import InputError, LmeraserError, VerificationError
 from lmeraser.evidence.certificate import verify, verify_in_ledger
 from lmeraser.service.dashboard.authorization import User, check_csrf_token, require_scope
-from lmeraser.service.dashboard.listing import (
-    Order,
-    Page,
-    View,
-    as_csv,
-    choose,
-    count_views,
-    timeliness,
-)
+from lmeraser.service.dashboard.listing import Page, as_csv, timeliness
 from lmeraser.service.dashboard.pages import HOME, PageRoute, render, session_of
 from lmeraser.service.routes import erasure, events
 from lmeraser.service.routes.planning import plan_deletion
@@ -33,6 +25,7 @@ from lmeraser.service.service import Service, service_of
 from lmeraser.unlearning.plan import Plan
 from lmeraser.workspace.certificate_forms import MEDIA_TYPES, SUFFIXES, CertificateForm, verification_key
 from lmeraser.workspace.requests.draft import Selector
+from lmeraser.workspace.requests.listing import Order, View, choose, count_views, search
 from lmeraser.workspace.requests.state import (
     CancellationReason,
     ExtensionReason,
@@ -120,12 +113,7 @@ def search_requests(call: Call, user: ReadUser, words: Annotated[str, Form(max_l
     now = service.workspace.clock()
     requests = service.workspace.requests.all()
     references = service.workspace.requests.references()
-    key = words.strip().casefold()
-    found = [
-        request
-        for request in choose(requests, "all", "", "changed", now)
-        if key and (request.id.startswith(key) or key in references.get(request.id, "").casefold())
-    ]
+    found = search(choose(requests, "all", "", "changed", now), references, words)
     chosen = Page.of(found, 1, _MAX_FOUND)
     return _render_list(call, requests, chosen, now, view="all", law="", order="changed", words=words.strip())
 

@@ -1,4 +1,4 @@
-"""Routes: file, list, follow and cancel deletion requests, and get their certificates."""
+"""Routes: file, follow and cancel deletion requests, and get their certificates."""
 
 from __future__ import annotations
 
@@ -28,9 +28,6 @@ from lmeraser.service.opendsr_responses import (
     Discovery,
     Receipt,
     RequestStatus,
-    Status,
-    StatusList,
-    opendsr_status,
 )
 from lmeraser.service.problems import Problem, documented
 from lmeraser.service.service import Service, service_of
@@ -48,7 +45,6 @@ FilingKey = Annotated[ApiKey, Depends(_admit_filing)]
 _admit_request = require_scope("request")
 RequestKey = Annotated[ApiKey, Depends(_admit_request)]
 FollowKey = Annotated[ApiKey, Depends(require_scope("request", "read"))]
-ReadKey = Annotated[ApiKey, Depends(require_scope("read"))]
 
 _CERTIFICATE = {
     "description": "The certificate, a DSSE envelope",
@@ -85,30 +81,6 @@ async def file_request(
         raise Problem(403, "scope", "Skipping the grace period needs the scope request")
     request, new = await asyncio.wrap_future(submit_request(service, body, key))
     return signed_response(Receipt.of(request, sent, service.config), service, 201 if new else 200)
-
-
-@router.get(
-    "/requests",
-    summary="List requests",
-    response_model=StatusList,
-    responses=documented(400, 401, 403, 429, 503),
-)
-def list_requests(
-    call: Call,
-    key: ReadKey,
-    status: Annotated[Status | None, Query(description="only requests with this status")] = None,
-    limit: Annotated[int, Query(ge=1, le=1000, description="maximum number of requests")] = 100,
-) -> Response:
-    """List requests, the earliest due first (scope `read`)."""
-    service = service_of(call)
-    now = service.workspace.clock()
-    requests = [
-        request
-        for request in service.workspace.requests.all()
-        if status is None or opendsr_status(request.state) == status
-    ]
-    statuses = [RequestStatus.of(request, service.config, now) for request in requests[:limit]]
-    return signed_response(StatusList(requests=statuses), service)
 
 
 @router.get(

@@ -161,7 +161,7 @@ async def find_holdings(
 ) -> Response:
     """Find what is held of a person, or under a record id, and names that look alike (scope `find`)."""
     kind: Literal["id", "subject"] = "subject" if body.identity_type == "controller_customer_id" else "id"
-    found = await _run(service_of(call), key, find, kind, body.identity_value)
+    found = await run_in_planner(service_of(call), key, find, kind, body.identity_value)
     return _private(HoldingsResponse.model_validate(found.to_json(), from_attributes=True))
 
 
@@ -176,7 +176,7 @@ async def list_people(
     body: Annotated[SubjectsRequest, Depends(json_body(SubjectsRequest, _admit))], call: Call, key: FindKey
 ) -> Response:
     """List the people of whom records are held, by name (scope `find`)."""
-    found = await _run(service_of(call), key, list_subjects, search=body.search)
+    found = await run_in_planner(service_of(call), key, list_subjects, search=body.search)
     return _private(SubjectList(total=len(found), subjects=_page(found, body)))
 
 
@@ -192,7 +192,9 @@ async def list_held_records(
 ) -> Response:
     """List the records that are held, by id, without their content (scope `find`)."""
     service = service_of(call)
-    found = await _run(service, key, list_records, subject=body.subject, label=body.label, search=body.search)
+    found = await run_in_planner(
+        service, key, list_records, subject=body.subject, label=body.label, search=body.search
+    )
     return _private(RecordList(total=len(found), records=_page(found, body)))
 
 
@@ -215,7 +217,7 @@ async def get_payload(
     key: RecordsKey,
 ) -> Response:
     """Get the content of one record, as it was added (scope `records`)."""
-    return payload_response(await _run(service_of(call), key, read_payload, body.id))
+    return payload_response(await run_in_planner(service_of(call), key, read_payload, body.id))
 
 
 def read_payload(workspace: Any, record_id: str) -> bytes:
@@ -241,7 +243,7 @@ def payload_response(payload: bytes) -> Response:
     return Response(payload, headers=headers, media_type="application/octet-stream")
 
 
-async def _run(service: Service, key: ApiKey, function: Any, *arguments: Any, **options: Any) -> Any:
+async def run_in_planner(service: Service, key: ApiKey, function: Any, *arguments: Any, **options: Any) -> Any:
     """Call a function of the workspace in the planner's thread, so that calls wait for nothing."""
     service.rate_limiter.take(key.id, TOKENS)
     return await service.planner.run(key.id, function, service.workspace, *arguments, **options)
