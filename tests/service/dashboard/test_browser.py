@@ -10,7 +10,10 @@ import logging
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import threading
+import venv
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -140,6 +143,27 @@ def carry_out(site: Watched) -> None:
             eraser.unlearn()
 
 
+@pytest.fixture(scope="module")
+def verifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The command of an environment that has only the verifier."""
+    folder = tmp_path_factory.mktemp("verifier")
+    script = Path(__file__).parents[3] / "scripts" / "build_verifier.py"
+    subprocess.run([sys.executable, script, folder / "source"], check=True)
+    venv.create(folder / "env", with_pip=True)
+    python = folder / "env" / "bin" / "python"
+    subprocess.run([python, "-m", "pip", "install", "-q", folder / "source"], check=True)
+    return folder / "env" / "bin" / "lmeraser-verify"
+
+
+def download(page: Page, link: str, folder: Path) -> Path:
+    """The file behind a link."""
+    with page.expect_download() as downloading:
+        page.get_by_role("link", name=link).click()
+    file = folder / downloading.value.suggested_filename
+    downloading.value.save_as(file)
+    return file
+
+
 def log_in(page: Page, site: Watched) -> None:
     page.goto(site.url)
     page.get_by_label("API key").fill(site.key)
@@ -163,10 +187,7 @@ def test_a_request_from_its_plan_to_its_verified_certificate(
     expect(page.get_by_role("status")).to_have_text("The request is completed.")
     expect(page.get_by_text("Valid: signed with the key of this workspace")).to_be_visible()
     expect(page.get_by_text("Valid: unbroken chain with an entry for this certificate")).to_be_visible()
-    with page.expect_download() as downloading:
-        page.get_by_role("link", name="Download the certificate").click()
-    certificate = tmp_path / downloading.value.suggested_filename
-    downloading.value.save_as(certificate)
+    certificate = download(page, "Download the certificate", tmp_path)
     verified = run(
         "verify", certificate, "--key", site.root / "signing.pub", "--ledger", site.root / "ledger", "--json"
     )
@@ -265,8 +286,11 @@ def test_text_can_be_read_in_both_schemes_and_on_a_narrow_screen(
 
 @pytest.mark.long
 @pytest.mark.parametrize("site", ["here"], indirect=True)
-@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390)])
-def test_a_day_at_the_desk(browser: Browser, site: Watched, tmp_path: Path, scheme: str, width: int) -> None:
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_day_at_the_desk(
+    browser: Browser, site: Watched, tmp_path: Path, verifier: Path, scheme: str, width: int
+) -> None:
     today = datetime.now(UTC)
     with Eraser(site.root) as eraser:
         ids = eraser.record_ids()[-12:]
@@ -314,21 +338,33 @@ def test_a_day_at_the_desk(browser: Browser, site: Watched, tmp_path: Path, sche
             if request.id in before and request.state == "pending":
                 eraser.cancel(request.id)
         assert len(eraser.requests()) == held + 201
+    page.get_by_role("link", name="File a request").click()
+    page.get_by_label("Single records").fill(ids[-1])
+    page.get_by_role("button", name="Show the plan").click()
+    page.get_by_role("button", name="File the request").click()
+    expect(page.locator("#request .state")).to_contain_text("pending")
+    carry_out(site)
+    expect(page.locator("#request .state")).to_contain_text("completed")
+    sound(page, "a completed request")
+    pdf = download(page, "PDF", tmp_path)
+    assert pdf.read_bytes().startswith(b"%PDF-")
+    certificate = download(page, "Download the certificate", tmp_path)
+    evidence = [certificate, "--key", site.root / "signing.pub", "--ledger", site.root / "ledger"]
+    verified = subprocess.run([verifier, *evidence], check=True, capture_output=True, text=True)
+    assert verified.stdout.endswith("verified: signature and entry in the ledger\n")
     page.get_by_role("link", name="Ledger").click()
     sound(page, "the ledger")
     page.get_by_label("Show").select_option("extended")
     page.get_by_role("button", name="Apply").click()
     expect(page.get_by_role("heading", name="Entries: ")).to_be_visible()
-    with page.expect_download() as downloading:
-        page.get_by_role("link", name="CSV").click()
-    downloading.value.save_as(tmp_path / "ledger.csv")
-    assert len((tmp_path / "ledger.csv").read_text().splitlines()) > 400
+    assert len(download(page, "CSV", tmp_path).read_text().splitlines()) > 400
     context.close()
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("site", ["here"], indirect=True)
-@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390)])
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_copy_is_recalled_and_its_deletion_confirmed(
     browser: Browser, site: Watched, tmp_path: Path, scheme: str, width: int
 ) -> None:
