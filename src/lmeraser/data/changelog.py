@@ -78,7 +78,7 @@ class ChangeLog:
         trie_keys = {row.place for row in rows}
         return None if _EVERYTHING in trie_keys else trie_keys
 
-    def discard(self, *, until: int) -> None:
+    def discard(self, *, until: int, connection: Connection | None = None) -> None:
         """Discard what is recorded up to a revision: the served model includes it, or no model is served."""
-        with self._database.transaction() as connection:
-            connection.execute(delete(_touched).where(_touched.c.revision <= until))
+        with self._database.transaction(connection) as inner:
+            inner.execute(delete(_touched).where(_touched.c.revision <= until))

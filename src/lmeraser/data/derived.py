@@ -188,12 +188,12 @@ class DerivedValues:
 
         return list(self._index.select_by_id(query, ids, each, connection))
 
-    def keep_partition(self, partition: Digest) -> None:
+    def keep_partition(self, partition: Digest, connection: Connection | None = None) -> None:
         """Delete the trie keys under every partition but this one."""
-        with self._database.transaction() as connection:
+        with self._database.transaction(connection) as inner:
             # Two ranges, which the index finds at once; "!=" would read every row.
             other = or_(_trie_keys.c.partition < str(partition), _trie_keys.c.partition > str(partition))
-            connection.execute(delete(_trie_keys).where(other))
+            inner.execute(delete(_trie_keys).where(other))
 
     # --- both ------------------------------------------------------------------------------------------
 

@@ -120,11 +120,12 @@ def _needed(workspace: Workspace) -> set[tuple[int, Digest]]:
 
 
 def _purge_rows(workspace: Workspace, model: Model, *, compact: bool) -> None:
-    workspace.records.derived.keep_partition(model.partition.key)
-    workspace.records.changes.discard(until=model.revision)
-    if not workspace.config.needs_statistics:
-        workspace.records.statistics.clear()
+    records = workspace.records
     with workspace.database.transaction() as connection:
+        records.derived.keep_partition(model.partition.key, connection)
+        records.changes.discard(until=model.revision, connection=connection)
+        if not workspace.config.needs_statistics:
+            records.statistics.clear(connection)
         workspace.database.set_metadata(connection, _TIDY, model.public_digest)
     workspace.forget_expired_references()
     erase_deleted(workspace.database, compact=compact)
