@@ -147,13 +147,14 @@ def _console(*, stderr: bool = False) -> Console:
 def format_duration(seconds: object) -> str:
     """A duration in its largest whole unit; negative ones are late.
 
-    >>> format_duration(200000)
-    '2 days'
+    >>> format_duration(200000), format_duration(-86400)
+    ('2 days', '1 day late')
     """
     if not isinstance(seconds, int):
         return "-"
     size, unit = next(((s, u) for s, u in _UNITS if abs(seconds) >= s), _UNITS[-1])
-    duration = f"{abs(seconds) // size} {unit}"
+    count = abs(seconds) // size
+    duration = f"{count} {unit.removesuffix('s') if count == 1 and unit == 'days' else unit}"
     return f"{duration} late" if seconds < 0 else duration
 
 

@@ -216,7 +216,7 @@ def test_an_export_that_the_disk_refuses_leaves_nothing(
 
 def test_while_a_deletion_is_open_nothing_is_exported(vectors: Eraser, tmp_path: Path) -> None:
     request = vectors.request(ids=["digit-0003"])
-    with pytest.raises(RequestConflictError, match="1 deletion requests are open"):
+    with pytest.raises(RequestConflictError, match="open deletion requests: 1"):
         vectors.export(tmp_path / "out")
     assert not (tmp_path / "out").exists()
     vectors.cancel(request.id)

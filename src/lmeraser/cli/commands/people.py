@@ -85,7 +85,10 @@ def _show(what: str, name: str, found: Mapping[str, Any], *, as_csv: bool, as_js
             [line["id"], line["label"], line["added"][:10], ", ".join(line["requests"])]
             for line in found["records"]
         ]
-        print_rows("records", ["record", "label", "added", "open requests"], rows, unfolded=["record", "added"])
+        if rows:
+            print_rows(
+                "records", ["record", "label", "added", "open requests"], rows, unfolded=["record", "added"]
+            )
         facts = {
             "held as": ", ".join(map(repr, found["names"])) or "nothing is held under this name",
             "deleted here before": "yes" if found["deleted_before"] else "no",

@@ -212,7 +212,7 @@ def exportable(workspace: Workspace, connection: Connection | None = None) -> Mo
     if waiting:
         raise RequestConflictError(
             "The model may still hold what is to be deleted",
-            got=f"{waiting} deletion requests are open",
+            got=f"open deletion requests: {waiting}",
             next_step="carry them out with 'lmeraser unlearn', then export the generation without these records",
         )
     return model
