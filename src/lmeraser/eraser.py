@@ -502,7 +502,7 @@ class Eraser:
             return draw_model(self.workspace, has_pictures=self.payload_format.has_pictures)
 
     def audit(self, *, clusters: int | None = None, spot_check: bool = False) -> AuditReport:
-        """Derive the model again from nothing and compare every digest. See `audit.audit`."""
+        """Derive the model again from scratch and compare every digest. See `audit.audit`."""
         from lmeraser.unlearning.audit import audit
 
         return audit(self.session, clusters=clusters, spot_check=spot_check)
