@@ -76,7 +76,7 @@ def verify(
 
 
 def timestamp(
-    file: Annotated[Path, typer.Argument(help="A certificate (JSON), or a head or statement.")],
+    file: Annotated[Path, typer.Argument(help="A certificate (JSON), a head of the ledger or a statement.")],
     url: Annotated[
         str | None,
         typer.Option(help="Time stamping authority (RFC 3161) to ask. Default: verify its answer."),
@@ -87,7 +87,7 @@ def timestamp(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Have a file time-stamped by an authority outside, or verify that; only the file's digest is sent.
+    """Have an authority outside confirm when a file existed (RFC 3161), or verify that; it gets the digest alone.
 
     Exits with 1 if the time stamp does not verify.
     """
