@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+import rfc8785
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
@@ -73,6 +74,33 @@ def test_canonical_json_is_that_of_rfc_8785() -> None:
             '"string":"€$\\u000f\\nA\'B\\"\\\\\\\\\\"/"}'
         ).encode()
     )
+
+
+_ANY = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text()
+    | st.text(st.characters(max_codepoint=0x9F)),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.integers(), inner) | st.tuples(inner),
+)
+
+
+@given(_ANY)
+@example({'a\x7f\x1f"\\/\b': [2**53 - 1, -(2**53) + 1, True], "B": {"": None, "a": "<&>"}})
+@example([2**53])
+@example({1: 2})
+@example({"\U0001f600": 1, "\ufb01": 2})
+@example({1.5: "x"})
+def test_canonical_json_is_that_of_the_library(value: Any) -> None:
+    try:
+        expected = rfc8785.dumps(value)
+    except (rfc8785.CanonicalizationError, UnicodeEncodeError) as error:
+        with pytest.raises(type(error)):
+            canonical_json(value)
+    else:
+        assert canonical_json(value) == expected
 
 
 @given(_values)

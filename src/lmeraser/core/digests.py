@@ -21,6 +21,8 @@ from pydantic_core import CoreSchema, core_schema
 from lmeraser.errors import InputError
 
 _PATTERN = re.compile(r"sha256:[0-9a-f]{64}")
+_MOST = 2**53  # below it, every whole number is a number of JSON
+_PLAIN_JSON = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 class Digest(str):
@@ -83,7 +85,23 @@ class Digest(str):
 
 def canonical_json(value: Any) -> bytes:
     """``value`` as canonical JSON (RFC 8785): equal values give equal bytes."""
+    if _is_plain(value) and (text := _PLAIN_JSON.encode(value)).isascii():
+        return text.encode()
     return rfc8785.dumps(value)
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether Python's own JSON is canonical if it is ASCII: names are texts, and numbers are whole.
+
+    It is written in C. Fractions it writes in another way, and other names it puts in another order.
+    """
+    if isinstance(value, str):
+        return True
+    if isinstance(value, dict):
+        return all(isinstance(name, str) for name in value) and all(map(_is_plain, value.values()))
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return value is None or (isinstance(value, int) and -_MOST < value < _MOST)
 
 
 def parse_json(data: bytes) -> Any:
