@@ -2,7 +2,7 @@
 
 Written for `frontier.py` and `ablations.py`. The passes are the package's own, so the quantized embeddings are
 those of a workspace with the same settings, to the bit. One pass over a record gives its features in each view and
-the layers below; which of them an embedding is made of is decided afterwards. Files belong to one machine and one
+the layers below; which of them an embedding is made of is decided afterwards. Files belong to one device and one
 version of the package: nothing in their names tells either.
 """
 
@@ -41,12 +41,13 @@ class EmbeddedData:
         root: folder with a folder for each data set.
         folder: where embeddings are kept.
         workers: threads that embed.
-        seconds: processor time of embedding, by data set, and records.
+        device: 'cpu' or 'cuda'.
     """
 
     root: Path
     folder: Path
     workers: int = 1
+    device: str = "cpu"
     _executors: dict[str, LocalExecutor] = field(default_factory=dict)
     _tables: dict[tuple[str, str], Any] = field(default_factory=dict)
 
@@ -79,7 +80,7 @@ class EmbeddedData:
             **modality_of(data),
             "seed": config.seed if "frame" in config.embedding.views else 0,
             "backbone": config.backbone.model_dump(exclude_none=True),
-            "compute": {"workers": self.workers},
+            "compute": {"workers": self.workers, "device": self.device},
         }
         usual = parse(settings, base="instant")
         if config.embedding.layers == ("final",):

@@ -42,7 +42,7 @@ from numpy.typing import NDArray
 
 from embedded import TEXTS, EmbeddedData, modality_of, training_rows
 from lmeraser import Columns, Eraser
-from lmeraser.config.schema import Config, parse, to_toml
+from lmeraser.config.schema import Config, parse, preset, to_toml
 from lmeraser.core.atomic_files import write_atomic
 from lmeraser.core.lda import probabilities
 from lmeraser.core.sufficient_statistics import QuantizedEmbeddings, SufficientStatistics, dequantize
@@ -174,11 +174,9 @@ def ablations(records: int) -> Rows:
         yield f"{name} + scales", {"partition": partition, **embedded("scales", WEIGHT)}, ""
 
 
-def transformer(root: Path) -> Rows:
-    """Rows with a small ViT, whose checkpoint has no public classes."""
-    backbone = {
-        "backbone": {"name": str(root / "weights" / "vit-small-saliency"), "image_size": 98, "pooling": "cls"}
-    }
+def transformer(network: str, size: int) -> Rows:
+    """Rows with a ViT, whose checkpoint need not have public classes."""
+    backbone = {"backbone": {"name": network, "image_size": size, "pooling": "cls"}}
     for views in ("clean", "scales"):
         yield (
             f"ViT linear {views}",
@@ -186,6 +184,14 @@ def transformer(root: Path) -> Rows:
             "linear",
         )
         yield f"ViT instant {views}", {**backbone, **instant(views)}, ""
+    usual = preset("instant")
+    head = {"embedding": usual.embedding.model_dump(mode="json")}
+    own = usual.global_head.model_dump(mode="json", exclude={"penalty"})
+    yield "ViT instant + all", {**backbone, **instant("scales"), **head, "global_head": own}, ""
+    head["global_head"] = {**own, "weight": WEIGHT}
+    for name, partition in (("one prompt", {"method": "single"}), ("Ward 10", {"clusters": 10})):
+        yield f"ViT {name} + all", {**backbone, "partition": partition, **head}, ""
+    yield "ViT Ward 50 + all", {**backbone, "partition": {"clusters": 50}, **head}, ""
     yield "ViT one prompt", {**backbone, "partition": {"method": "single"}}, ""
     yield "ViT Ward 50", {**backbone, "partition": {"clusters": 50}}, ""
     yield (
@@ -225,7 +231,7 @@ def sums(data: str) -> Rows:
     yield "nearest + layers", {**single, "embedding": layers}, "nearest"
 
 
-def trials(root: Path, seeds: int) -> list[Trial]:
+def trials(seeds: int, network: str, size: int) -> list[Trial]:
     """All cells, the most telling first."""
     found = []
     for seed in range(seeds):
@@ -246,7 +252,9 @@ def trials(root: Path, seeds: int) -> list[Trial]:
         cells = _cells(beside(data, 5000), 0, 5000, 2000)
         found += [Trial(data, *cell) for cell in cells if cell[0] not in told]
     found += [Trial("cifar10", *cell) for cell in _cells(ablations(5000), 0, 5000, 2000)]
-    found += [Trial("cifar10", *cell) for cell in _cells(transformer(root), 0, 5000, 2000)]
+    for data, records, test in (("cifar10", 5000, 2000), ("cifar100", 20000, 10000), ("gtsrb", 5000, 2000)):
+        for seed in range(seeds if data != "cifar10" else 1):
+            found += [Trial(data, *cell) for cell in _cells(transformer(network, size), seed, records, test)]
     for data in ("cifar10", "cifar100"):
         found += [Trial(data, *cell) for cell in _cells(sums(data), 0, 20000, 10000)]
     left_out = ("instant clean", "one prompt", "linear clean")
@@ -282,7 +290,7 @@ def sign(row: dict[str, Any]) -> str:
 
 def opened(source: EmbeddedData, out: Path, trial: Trial) -> Eraser:
     """The trial's workspace with its records, made or continued."""
-    config = trial.config.computed({"workers": source.workers})
+    config = trial.config.computed({"workers": source.workers, "device": source.device})
     folder = out / "workspaces" / trial.workspace
     eraser = Eraser(folder) if folder.exists() else Eraser.create(folder, config)
     if not eraser.workspace.records.count():
@@ -523,10 +531,18 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="draws of training records")
     parser.add_argument("--embeddings", type=Path, help="where embeddings are kept (default: embeddings in --out)")
     parser.add_argument("--workers", type=int, default=1, help="threads that embed and tune")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument(
+        "--vit", default="", help="network of the rows with a ViT (default: the small one in --data)"
+    )
+    parser.add_argument("--vit-size", type=int, default=98, help="side of its input, px")
     parser.add_argument("--check", action="store_true", help="compare with workspaces, instead of measuring")
     options = parser.parse_args()
-    source = EmbeddedData(options.data, options.embeddings or options.out / "embeddings", options.workers)
-    todo = [trial for trial in trials(options.data, options.seeds) if re.search(options.only, trial.name)]
+    embeddings = options.embeddings or options.out / "embeddings"
+    source = EmbeddedData(options.data, embeddings, options.workers, options.device)
+    network = options.vit or str(options.data / "weights" / "vit-small-saliency")
+    every = trials(options.seeds, network, options.vit_size)
+    todo = [trial for trial in every if re.search(options.only, trial.name)]
     if options.check:
         for trial in todo:
             if trial.from_sums and not trial.comparison:
