@@ -220,6 +220,9 @@ class StatisticsStore:
         return connection.execute(select(_statistics.c.slot)).scalar_one_or_none()
 
     def _read(self, connection: Connection) -> SufficientStatistics | None:
+        """The stored statistics; those that this object wrote last are at hand and are not decrypted."""
+        if (written := self._written_at(self._slot(connection))) is not None:
+            return written
         row = connection.execute(select(_statistics)).one_or_none()
         if row is None:
             return None
@@ -232,12 +235,12 @@ class StatisticsStore:
         """As `_read`, but cached: outside of a transaction that may be rolled back a slot identifies a version."""
         slot = self._slot(connection)
         if self._latest is None or self._latest[0] != slot:
-            self._latest = (slot, self._written_at(slot) or self._read(connection))
+            self._latest = (slot, self._read(connection))
             self._written = None
         return self._latest[1]
 
     def _written_at(self, slot: int | None) -> SufficientStatistics | None:
-        """The version that this object wrote last, if it is the stored one; spares decrypting what is at hand."""
+        """The version that this object wrote last, if it is the one in this slot."""
         written = self._written
         if written is None or written.slot != slot:
             return None
