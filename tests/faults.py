@@ -52,6 +52,8 @@ from lmeraser.data.sources import Row, Source
 from lmeraser.errors import LmeraserError
 from lmeraser.inference.export.folder import ExportOptions, export_folder
 from lmeraser.inference.export.manifest import read_export
+from lmeraser.models import clusters
+from lmeraser.models.clusters import MOST_IN_A_LIST
 from lmeraser.unlearning.residue import scan
 from lmeraser.workspace.exports import Holder
 
@@ -105,6 +107,7 @@ class Scenario:
         before: numbers of the records held before it.
         after: numbers of the records held after it.
         labels: labels that differ from the rows', after it.
+        pages: whether manifests are in pages, as those of many clusters.
     """
 
     prepare: Callable[[Eraser], None]
@@ -112,6 +115,7 @@ class Scenario:
     before: Sequence[int]
     after: Sequence[int]
     labels: dict[int, int] = field(default_factory=dict)
+    pages: bool = False
 
 
 def trained(eraser: Eraser) -> None:
@@ -158,6 +162,9 @@ SCENARIOS = {
     "train": Scenario(lambda e: add(e, ALL), lambda e: e.train(), ALL, ALL),
     "unlearn": Scenario(
         trained, lambda e: e.unlearn(ids=[name(ORDINARY)]), ALL, [n for n in ALL if n != ORDINARY]
+    ),
+    "unlearn_in_pages": Scenario(
+        trained, lambda e: e.unlearn(ids=[name(ORDINARY)]), ALL, [n for n in ALL if n != ORDINARY], pages=True
     ),
     "unlearn_sampled": Scenario(
         trained, lambda e: e.unlearn(ids=[name(SAMPLED)]), ALL, [n for n in ALL if n != SAMPLED]
@@ -359,6 +366,7 @@ def run(scenario: Scenario, mode: str, folder: Path, points: Iterator[int], *, a
 
     After every ``again``-th of them the command is given again, too.
     """
+    clusters.MOST_IN_A_LIST = 0 if scenario.pages else MOST_IN_A_LIST
     base, work = folder / "base", folder / "work"
     Eraser.create(base, CONFIG, classes=CLASSES, clock=lambda: NOW).close()
     with opened(base) as eraser:

@@ -45,7 +45,9 @@ from lmeraser.evidence.hash_chain import Entry, check
 from lmeraser.evidence.in_toto import InTotoStatement, Subject, verify_statement
 from lmeraser.evidence.presentation import render
 from lmeraser.evidence.verification_result import IDENTICAL
+from lmeraser.models import clusters
 from lmeraser.pipeline.executors.base import Fetch, TuneResult, TuneTask
+from lmeraser.unlearning import completion
 
 CONFIG = parse({"partition": {"clusters": 4, "sample_size": 12}})
 ANIMALS = [f"Felis-{number}" for number in range(10)]
@@ -124,8 +126,12 @@ def artifacts(eraser: Eraser) -> dict[str, Digest]:
 # --- the facts ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("sampled", [False, True])
-def test_what_a_deletion_writes_verifies_and_tells_what_was_done(eraser: Eraser, sampled: bool) -> None:
+@pytest.mark.parametrize(("sampled", "pages"), [(False, False), (True, False), (False, True), (True, True)])
+def test_what_a_deletion_writes_verifies_and_tells_what_was_done(
+    eraser: Eraser, sampled: bool, pages: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if pages:  # as for many clusters
+        monkeypatch.setattr(clusters, "MOST_IN_A_LIST", 0)
     gone = eraser.sampled_ids()[:2] if sampled else ordinary(eraser)[:2]
     before, old = eraser.workspace.generations.require(), artifacts(eraser)
     facts = certified(eraser, ids=gone, request=REQUEST).facts
@@ -159,6 +165,40 @@ def test_what_a_deletion_writes_verifies_and_tells_what_was_done(eraser: Eraser,
     assert facts["purged"]["records_with_image_features_and_cluster"] == 2
     stored = " ".join(path.name for path in eraser.workspace.root.rglob("*"))
     assert not [digest for digest in purged if digest.hex in stored]
+    named = [f"page-{page.digest.hex}.json" for page in after.pages]
+    folder = eraser.workspace.layout.generations
+    assert {path.name for path in folder.iterdir()} == {"current", "00000001.json", *named}
+    assert bool(named) == pages
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_in_pages_the_model_before_is_kept_until_the_certificate_is_written(
+    eraser: Eraser, lost: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also over several generations; where somebody has deleted its manifest, nothing is claimed."""
+    monkeypatch.setattr(clusters, "MOST_IN_A_LIST", 0)
+    first, second, third = ordinary(eraser)[:3]
+    eraser.unlearn(ids=[first])
+    old = artifacts(eraser)
+    folder = eraser.workspace.layout.generations
+    with monkeypatch.context() as patch:
+        patch.setattr(completion, "complete_requests", lambda _: ())
+        for gone in (second, third):
+            eraser.unlearn(ids=[gone])
+    assert {path.name for path in folder.glob("0*")} == {f"0000000{number}.json" for number in (1, 2, 3)}
+    if lost:
+        (folder / "00000001.json").unlink()
+    eraser.train()
+    new = artifacts(eraser)
+    stored = {path: json.loads(path.read_bytes()) for path in eraser.workspace.certificates.glob("*.json")}
+    facts = [verify(path.read_bytes(), eraser.workspace.signing_key.public) for path in stored]
+    told = {one["model"]["digest_before"]: one for one in facts if one["model"]["generation"] == 3}
+    assert len(told) == 2
+    counted = sorted((one["model"]["clusters_tuned_again"], one["purged"]["artifacts"]) for one in told.values())
+    expected = len(set(new.values()) - set(old.values())), len(set(old.values()) - set(new.values()))
+    assert ((0, 0) if lost else expected) in counted
+    assert len({path.name for path in folder.glob("0*")}) == 1
+    assert eraser.audit().identical
 
 
 def test_clusters_that_kept_their_members_are_not_said_to_be_tuned_again(root: Path) -> None:

@@ -102,8 +102,8 @@ def test_what_a_generation_has_of_its_own_is_what_sets_say(before: dict[str, str
     keys = {one.key for one in first.stages.values()} - {one.key for one in theirs}
     ours = [one.artifact for each in first.clusters for one in each.results]
     for one, two in ((first, second), (paged, other), (paged, second), (first, other)):
-        own = OwnParts.of(one, two)
-        assert (set(own.artifacts), set(own.keys)) == (expected, keys)
+        own = OwnParts(one, two)
+        assert (own.artifacts, own.keys) == (expected, keys)
         assert own.results == sum(artifact in expected for artifact in ours)
 
 

@@ -97,11 +97,15 @@ class StatisticsStore:
         return self._database.read_consistently(read)
 
     def total(self, *, key: str) -> int:
-        """Number of records that are included under ``key``."""
-        with self._database.reading() as connection:
+        """Number of records that are included under ``key``, by the statistics; no rows are counted."""
+
+        def read(connection: Connection) -> int:
             if self._key(connection) != key:
                 return 0
-            return int(connection.execute(select(func.count()).select_from(_embeddings)).scalar_one())
+            statistics = self._committed(connection)
+            return 0 if statistics is None else sum(map(int, statistics.records_by_class))
+
+        return self._database.read_consistently(read)
 
     def exceeds(self, number: int, *, key: str) -> bool:
         """Whether more than so many records are included under ``key``; looks at no more than that."""

@@ -22,7 +22,6 @@ import itertools
 import json
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any, Self
 
@@ -139,7 +138,7 @@ class Model(BaseModel):
         entries = tuple(page.entry for page in self.clusters.pages)
         pages = _Pages(pages=entries, costs=_Costs(limit=limit, counts=counts))
         values |= {"format": IN_PAGES, "clusters": pages.model_dump(mode="json")}
-        return json.dumps(values, indent=1).encode() + b"\n"
+        return json.dumps(values, separators=(",", ":")).encode() + b"\n"  # compact: written many times faster
 
     @property
     def pages(self) -> tuple[Page, ...]:
@@ -302,37 +301,37 @@ class Model(BaseModel):
         )
 
 
-@dataclass(frozen=True)
 class OwnParts:
-    """What a generation has and another one does not.
+    """What a generation has and another one does not; pages that both have are not parsed.
 
-    Attributes:
-        artifacts: digests of artifacts.
-        keys: keys of stages.
-        results: how many results of its clusters, and of their checkpoints, have one of these artifacts.
+    Args:
+        model: the generation.
+        other: the other one.
     """
 
-    artifacts: frozenset[Digest]
-    keys: frozenset[Digest]
-    results: int
+    def __init__(self, model: Model, other: Model) -> None:
+        ours, theirs = ({page.digest for page in each.pages} for each in (model, other))
+        self._common = [page for page in model.pages if page.digest in theirs]
+        self._of_clusters = list(_results_apart_from(model, theirs))
+        self._results = [*model.shared_stages.values(), *self._of_clusters]
+        self._others = [*other.shared_stages.values(), *_results_apart_from(other, ours)]
 
-    @classmethod
-    def of(cls, model: Model, other: Model) -> OwnParts:
-        """Compare two generations; pages that both have are not parsed."""
-        theirs = {page.digest for page in other.pages}
-        ours = {page.digest for page in model.pages}
-        of_clusters = list(_results_apart_from(model, theirs))
-        results = [*model.shared_stages.values(), *of_clusters]
-        others = [*other.shared_stages.values(), *_results_apart_from(other, ours)]
-        artifacts = {one.artifact for one in results} - {one.artifact for one in others}
-        keys = {one.key for one in results} - {one.key for one in others}
-        own = without_those_in((page for page in model.pages if page.digest in theirs), artifacts | keys)
-        artifacts &= own
-        return cls(
-            artifacts=frozenset(artifacts),
-            keys=frozenset(keys & own),
-            results=sum(one.artifact in artifacts for one in of_clusters),
-        )
+    @cached_property
+    def artifacts(self) -> set[Digest]:
+        """Digests of artifacts."""
+        others = {result.artifact for result in self._others}
+        return without_those_in(self._common, {result.artifact for result in self._results} - others)
+
+    @cached_property
+    def keys(self) -> set[Digest]:
+        """Keys of stages."""
+        others = {result.key for result in self._others}
+        return without_those_in(self._common, {result.key for result in self._results} - others)
+
+    @property
+    def results(self) -> int:
+        """How many results of clusters, and of their checkpoints, have one of the artifacts."""
+        return sum(result.artifact in self.artifacts for result in self._of_clusters)
 
 
 def _results_apart_from(model: Model, pages: Container[Digest]) -> Iterator[StageResult]:

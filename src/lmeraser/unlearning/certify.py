@@ -129,11 +129,11 @@ def _replaced(snapshot: ModelSnapshot | None, before: Model | None, after: Model
         )
     if before is None or after is None:
         return _Replaced()
-    added = OwnParts.of(after, before)
+    added = OwnParts(after, before)
     return _Replaced(
         clusters=added.results,
         global_head=after.global_head is not None and after.global_head.artifact in added.artifacts,
-        artifacts=len(OwnParts.of(before, after).artifacts),
+        artifacts=len(OwnParts(before, after).artifacts),
     )
 
 

@@ -77,7 +77,7 @@ def purge_replaced(workspace: Workspace, before: Model) -> list[str]:
         The files and objects that were removed.
     """
     model = workspace.generations.require()
-    own = OwnParts.of(before, model)
+    own = OwnParts(before, model)
     with storage_errors(workspace.root):
         files = _outdated(workspace)
         removed = workspace.store.remove(artifacts=own.artifacts, keys=own.keys)
