@@ -149,12 +149,12 @@ def test_a_workspace_predicts_audits_and_finds_no_residue(tmp_path: Path, networ
     chosen = settings_of(variant, network)
     modality = chosen["data"]["modality"]
     with Eraser.create(tmp_path / "w", chosen, classes=classes_of(modality), preset="prompts") as eraser:
-        records = records_of(modality, range(24))
-        assert eraser.add(records, columns=columns_of(modality)).added == 24
+        records = records_of(modality, range(14))
+        assert eraser.add(records, columns=columns_of(modality)).added == 14
         eraser.train()
         queries = [record[modality] for record in records]
         together = eraser.predictor().batch(queries)
-        for place in (0, 7, 23):  # neighbours, and texts of other lengths, do not matter
+        for place in (0, 7, 13):  # neighbours, and texts of other lengths, do not matter
             alone = eraser.predictor().batch([queries[place]])
             np.testing.assert_array_equal(alone.probabilities[0], together.probabilities[place])
             np.testing.assert_array_equal(alone.features[0], together.features[place])
