@@ -57,7 +57,7 @@ def expected_scores(rows: QuantizedEmbeddings, labels: list[int], ridge: float) 
         np.square(centred[:, y] - centred[:, z]).mean() for y, z in itertools.combinations(range(len(classes)), 2)
     ]
     per_class = len(points) / len(classes)
-    scale = min(1.5 * np.sqrt(per_class / (per_class + 50)) / np.sqrt(np.mean(pairs)), 1.0)
+    scale = min(1.5 * np.sqrt(per_class / (per_class + 50)) / np.sqrt(np.mean(pairs)), 0.5)
     found: NDArray[np.float64] = scale * (scores + np.log(counts / len(points)))
     return found
 

@@ -7,9 +7,10 @@ else as in `core.lda`. In the metric of S, g_y' S (c - m) / sqrt(N_y) is the cos
 class mean, both seen from m, times the length of c - m. A distance (`core.lda`) prefers classes near m for
 embeddings that lie near m, as those of records that were not trained on do; an angle does not.
 
-t follows from the statistics as well: 1.5 sqrt(r / (r + 50)) / s for r records per class, at most 1, with the mean
-square s^2, over pairs of classes, of the standard deviation within classes of the difference of their scores. So
-scores vary by as much as probabilities should, whatever the penalty, the width and the number of classes are. All
+t follows from the statistics as well: 1.5 sqrt(r / (r + 50)) / s for r records per class, at most 0.5, with the
+mean square s^2, over pairs of classes, of the standard deviation within classes of the difference of their scores.
+So scores vary by as much as probabilities should, whatever the penalty, the width and the number of classes are.
+(At 1, probabilities would be those of normal distributions, whose tails are lighter than those of embeddings.) All
 of it takes products of classes with classes only. `docs/adr/0026-layers-random-features-and-penalty.md` has the
 comparison. Pure functions on numpy arrays.
 """
@@ -22,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _NOISE = 1.5  # standard deviation of differences of scores within a class, in the softmax
+_MOST = 0.5  # of t
 _DOUBT = 50.0  # records per class at which t^2 is halved
 _SHARPNESS = 0.3  # factor of scores in the softmax (``global_head.sharpness``) that t is meant for
 _SHORTEST = 0.01  # of N_y, in N: the angle with a mean that is next to the mean of all says nothing
@@ -63,8 +65,7 @@ def cosine_scores(
     noise = math.sqrt(max(_between_pairs(covariances * both), _LEAST_NOISE * _between_pairs(products * both), 0.0))
     per_class = own.sum() / len(own)
     wanted = _NOISE * math.sqrt(per_class / (per_class + _DOUBT))
-    scale = min(wanted, noise) / noise if noise > 0 else 1.0
-    scale /= _SHARPNESS
+    scale = (min(wanted / noise, _MOST) if noise > 0 else _MOST) / _SHARPNESS
     found[:, present] = directions * (factors * scale)
     biases[present] = np.log(share) * scale - centre @ found[:, present]
     return found, biases
