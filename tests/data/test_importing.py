@@ -24,6 +24,7 @@ from sqlalchemy.engine import Engine
 
 from conftest import DIGIT_CLASSES, DIGIT_COLUMNS, NOW, digits, forget, listing, png
 from lmeraser import Columns, Eraser
+from lmeraser.data import suppression
 from lmeraser.data.importing import ImportReport, import_records
 from lmeraser.data.provenance import PublicImages, open_public_images
 from lmeraser.data.records import Record, Records
@@ -310,6 +311,19 @@ def test_a_full_disk_leaves_nothing_and_can_be_repeated(records: Records) -> Non
 
 
 # --- twice is once -----------------------------------------------------------------------------------------
+
+
+def test_where_nothing_was_deleted_no_row_is_looked_up_among_the_deleted(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise AssertionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(suppression, "keyed_digest", refused)
+        add(records, row(1), row(2))
+    forget(records, ["r1"])
+    assert counts(add(records, row(1), row(2))) == (0, 1, 1, 0)
 
 
 def test_importing_twice_adds_nothing(records: Records) -> None:

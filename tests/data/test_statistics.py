@@ -22,7 +22,7 @@ from lmeraser.data.records import Record, Records
 from lmeraser.data.statistics import StatisticsStore
 from lmeraser.errors import StorageError, UnknownRecordError
 from lmeraser.storage.database import Database
-from lmeraser.storage.keystore import ErasedError
+from lmeraser.storage.keystore import ErasedError, KeyStore
 
 WIDTH = 4
 CLASSES = 3
@@ -595,3 +595,25 @@ def test_a_version_that_was_rolled_back_is_not_taken_for_the_one_that_got_its_sl
     assert digest(records.statistics.current()) == digest(scratch(of(1, 2)))
     records.statistics.release_memory()
     assert digest(records.statistics.current()) == digest(scratch(of(1, 2)))
+
+
+def test_a_version_that_was_just_written_is_not_decrypted(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    include(records, range(4))
+    decrypted: list[str] = []
+    decrypt = KeyStore.decrypt
+
+    def counted(keys: KeyStore, slot: int, what: str, encrypted: bytes) -> bytes:
+        decrypted.append(what)
+        return decrypt(keys, slot, what, encrypted)
+
+    monkeypatch.setattr(KeyStore, "decrypt", counted)
+    include(records, range(4, 8))
+    with records.database.transaction() as connection:
+        records.statistics.exclude(connection, [name(0)])
+    assert digest(records.statistics.current()) == digest(scratch(of(*range(1, 8))))
+    assert "sums" not in decrypted
+    records.statistics.release_memory()
+    assert digest(records.statistics.current()) == digest(scratch(of(*range(1, 8))))
+    assert "sums" in decrypted
