@@ -40,7 +40,7 @@ from lmeraser.core.tensors import Array
 
 _STEP = 1 / SCALE
 _NEVER = -1e9  # score of a class without records
-_RIDGES: tuple[float, ...] = tuple(2.0 ** (step / 2) for step in range(33))  # from 1 to 2**16
+_RIDGES: tuple[float, ...] = tuple(2.0 ** (step / 2) for step in range(49))  # from 1 to 2**24
 _SELECTED = 512  # numbers of an embedding that the ridge is chosen on
 _USUAL_PENALTY = 0.4  # p; what a few records are shrunk with
 _FEW = 10.0  # records per class at which the ridge lies half way between this and the one they choose
@@ -137,7 +137,7 @@ def least_generalised_error(statistics: SufficientStatistics) -> float:
     """The ridge with the least error in generalised cross-validation: a power of the square root of 2.
 
     Generalised cross-validation (Golub, Heath and Wahba, 1979) of a ridge regression of class indicators on
-    embeddings: of the ridges r between 1 and 2**16 the one with the smallest
+    embeddings: of the ridges r between 1 and 2**24 the one with the smallest
 
         RSS(r) / (1 - df(r) / n)^2          df(r) = 1 + tr(T (T + r I)^-1)
 
