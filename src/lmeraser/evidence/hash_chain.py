@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -48,9 +49,9 @@ class Entry:
         head = {"position": self.position, "previous": self.previous, "time": self.time, "kind": self.kind}
         return {**head, "body": self.body}
 
-    @property
+    @cached_property
     def digest(self) -> Digest:
-        """Digest of all other fields."""
+        """Digest of all other fields, computed once: an entry does not change."""
         return Digest.of_json(self._covered_fields())
 
     def line(self) -> bytes:

@@ -643,7 +643,8 @@ def _begin_one(
 
 
 def _request(row: Any) -> Request:
-    values = {name: row._mapping[name] for name in Request.__dataclass_fields__}
+    mapping = row._mapping
+    values = {name: mapping[name] for name in Request.__dataclass_fields__}
     if values["before"] is not None:
         values["before"] = ModelSnapshot.of_json(values["before"])
     if values["certificate"] is not None:
