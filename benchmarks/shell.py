@@ -4,13 +4,15 @@
     python benchmarks/shell.py --out bench --records 1000 --pairs 9
 
 The workspace has the preset ``instant`` and handwritten digits. A deletion includes its certificate, ledger and
-purge. What is compared with is what any program needs that solves a system and reads a database. The last rows are
-of one process: requests that wait and are carried out together, beside the same requests one by one.
+purge. What is compared with is what any program needs that solves a system and reads a database. Both run with
+compiled modules, as an installed package has them, whatever the environment says about writing any. The last rows
+are of one process: requests that wait and are carried out together, beside the same requests one by one.
 """
 
 from __future__ import annotations
 
 import itertools
+import os
 import subprocess
 import sys
 import tempfile
@@ -27,27 +29,29 @@ from measuring import Comparison, compare, comparison, keep, parser_of, seconds
 BASELINE = [sys.executable, "-c", "import numpy, scipy.linalg, sqlalchemy"]
 
 
-def run(*arguments: str) -> None:
-    """One process that has to succeed."""
-    subprocess.run(arguments, check=True, capture_output=True)
+def run(compiled: Path, *arguments: str) -> None:
+    """One process that has to succeed.
 
-
-def lmeraser(workspace: Path, *arguments: str) -> None:
-    run(sys.executable, "-m", "lmeraser", "-w", str(workspace), *arguments)
+    Args:
+        compiled: folder of compiled modules; filled by the first process.
+        arguments: the command.
+    """
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    environment["PYTHONPYCACHEPREFIX"] = str(compiled)
+    subprocess.run(arguments, check=True, capture_output=True, env=environment)
 
 
 def verbs(workspace: Path, names: Iterator[str], folder: Path) -> dict[str, Callable[[], None]]:
     """What is measured, by its row; each call deletes or names another record."""
     picture = folder / "one.png"
     picture.write_bytes(handwritten_digits()[1].cast_column("image", _bytes())[0]["image"]["bytes"])
-    on = partial(lmeraser, workspace)
+    command = partial(run, folder / "compiled", sys.executable, "-m", "lmeraser")
+    on = partial(command, "-w", str(workspace))
 
     def verify() -> None:
         certificate = sorted((workspace / "certificates").glob("*.json"))[0]
-        run(
-            *(sys.executable, "-m", "lmeraser", "verify", str(certificate)),
-            *("--key", str(workspace / "signing.pub"), "--ledger", str(workspace / "ledger")),
-        )
+        key, ledger = str(workspace / "signing.pub"), str(workspace / "ledger")
+        command("verify", str(certificate), "--key", key, "--ledger", ledger)
 
     return {
         "unlearn --id": lambda: on("unlearn", "--id", next(names)),
@@ -59,7 +63,7 @@ def verbs(workspace: Path, names: Iterator[str], folder: Path) -> dict[str, Call
         "residue --id": lambda: on("residue", "--id", "digit-0000-of-nobody"),
         "verify": verify,
         "config": lambda: on("config"),
-        "--help": lambda: run(sys.executable, "-m", "lmeraser", "--help"),
+        "--help": lambda: command("--help"),
         "predict": lambda: on("predict", str(picture)),
     }
 
@@ -90,7 +94,7 @@ def main() -> None:
     parser = parser_of(__doc__)
     parser.add_argument("--records", type=int, default=1000)
     parser.add_argument("--pairs", type=int, default=7)
-    parser.add_argument("--together", type=int, default=150, help="requests that wait")
+    parser.add_argument("--together", type=int, default=300, help="requests that wait")
     options = parser.parse_args()
     rows: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as name:
@@ -101,9 +105,9 @@ def main() -> None:
             eraser.train()
             names = iter(eraser.record_ids())
         for row, verb in verbs(workspace, names, folder).items():
-            rows[row] = compare(verb, {row: partial(run, *BASELINE)}, options.pairs)[row]
-        lmeraser(workspace, "unlearn")
-        at_once = together(workspace, names, options.together, pairs=3)
+            rows[row] = compare(verb, {row: partial(run, folder / "compiled", *BASELINE)}, options.pairs)[row]
+        run(folder / "compiled", sys.executable, "-m", "lmeraser", "-w", str(workspace), "unlearn")
+        at_once = together(workspace, names, options.together, pairs=2)
         rows[f"{options.together} requests together, against one by one"] = at_once
         rows["requests a second, together"] = options.together / at_once.seconds
     keep(options, "shell", rows)

@@ -10,10 +10,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import typer
 from datasets import Image
 
 import lmeraser
@@ -115,6 +118,21 @@ def test_usage_errors_explain_themselves(run: Run, arguments: list[str]) -> None
     assert result.code == 2
     assert "Usage" in result.err
     assert "Traceback" not in result.err
+
+
+def _commands(group: Any, *names: str) -> Iterator[tuple[str, set[str]]]:
+    """Every command that does something by itself, with its options."""
+    inner = getattr(group, "commands", {})
+    if not inner or group.invoke_without_command:
+        yield " ".join(names), {option for parameter in group.params for option in parameter.opts}
+    for name, command in inner.items():
+        yield from _commands(command, *names, name)
+
+
+def test_every_command_can_report_as_json() -> None:
+    found = dict(_commands(typer.main.get_command(cli.app)))
+    assert {"requests", "requests accept", "experiments run", "serve", "certificate"} <= found.keys()
+    assert [name for name, options in found.items() if "--json" not in options] == []
 
 
 _QUICK = """

@@ -7,6 +7,7 @@ The table library is loaded when it is used.
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 _LOG_INTERVAL = 10.0  # seconds
+_WIDEST = 100_000  # columns of a line in a file
 _UNITS = ((86400, "days"), (3600, "h"), (60, "min"), (1, "s"))
 
 
@@ -97,7 +99,7 @@ def print_facts(title: str, facts: Mapping[str, object]) -> None:
     table.add_column(overflow="fold")
     for name, value in shown.items():
         table.add_row(printable(name), format_value(value))
-    _console().print(table)
+    _print_table(table)
 
 
 def print_rows(
@@ -120,7 +122,7 @@ def print_rows(
         table.add_column(name, justify="right" if numeric else "left", overflow="fold", no_wrap=name in unfolded)
     for row in rows:
         table.add_row(*(format_value(value) for value in row))
-    _console().print(table)
+    _print_table(table)
 
 
 def is_empty(value: object) -> bool:
@@ -135,6 +137,18 @@ def _table(title: str, *, show_header: bool = True) -> Any:
     return Table(
         title=printable(title), title_justify="left", show_header=show_header, box=SIMPLE_HEAD, pad_edge=False
     )
+
+
+def _print_table(table: Any) -> None:
+    """Print a table; where no terminal limits the width (a file, a pipe), without folding any value.
+
+    The variable COLUMNS limits it everywhere.
+    """
+    console = _console()
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        wide = console.options.update_width(_WIDEST)
+        console.width = max(console.width, console.measure(table, options=wide).maximum)
+    console.print(table)
 
 
 def _console(*, stderr: bool = False) -> Console:

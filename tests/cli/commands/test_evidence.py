@@ -41,6 +41,11 @@ def test_a_request_from_acceptance_to_a_verified_certificate(run: Run, work: Pat
     text = run("verify", certificate, "--key", key, "--ledger", ledger).out
     assert "CERTIFICATE OF DELETION" in text
     assert text.rstrip().endswith("verified: signature and entry in the ledger")
+    signed = json.loads(Path(certificate).read_bytes())
+    assert run(*w, "certificate", REQUEST, "--json").json == signed
+    written = run(*w, "certificate", REQUEST, "--format", "json", "--out", tmp_path / "c.json", "--json").json
+    assert written == {"file": str(tmp_path / "c.json"), "format": "json"}
+    assert json.loads((tmp_path / "c.json").read_bytes()) == signed
 
 
 DRAWN = "\x1b[1A\x1b[2K\nverified: signature"

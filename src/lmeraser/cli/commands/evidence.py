@@ -126,10 +126,15 @@ def certificate(
         typer.Option("--format", help="json: signed, for auditors; text and pdf: the same facts, for people."),
     ] = "text",
     out: Annotated[Path | None, typer.Option(help="Write it to this file. Default: print it.")] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="As --format json; with --out, print what was written, as JSON.")
+    ] = False,
 ) -> None:
     """Print the certificate of a completed request, or write it to a file."""
     from lmeraser.core.atomic_files import write_atomic
 
+    if as_json and out is None and form == "text":
+        form = "json"
     if form == "pdf" and out is None:
         raise InputError("A PDF cannot be printed", next_step="give --out FILE.pdf")
     with open_eraser(quiet=True) as eraser:
@@ -138,6 +143,8 @@ def certificate(
         echo(*data.decode().rstrip("\n").split("\n"))
     else:
         write_atomic(out, data)
+        if as_json:
+            print_json({"file": str(out), "format": form})
 
 
 def attach(

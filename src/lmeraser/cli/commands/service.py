@@ -44,6 +44,7 @@ def serve(
     executor: ExecutorName = None,
     address: Address = None,
     processes: Processes = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print where it listens as JSON.")] = False,
 ) -> None:
     """Serve predictions and deletion requests over HTTP until stopped; a second process carries requests out."""
     try:
@@ -76,7 +77,10 @@ def serve(
             )
 
         def ready(url: str) -> None:
-            echo(f"serving {eraser.workspace.root} on {url}")
+            if as_json:
+                print_json({"workspace": str(eraser.workspace.root), "url": url})
+            else:
+                echo(f"serving {eraser.workspace.root} on {url}")
 
         app = make_app(service)
         add_dashboard(app)
