@@ -255,8 +255,11 @@ def trials(seeds: int, network: str, size: int) -> list[Trial]:
     for data, records, test in (("cifar10", 5000, 2000), ("cifar100", 20000, 10000), ("gtsrb", 5000, 2000)):
         for seed in range(seeds if data != "cifar10" else 1):
             found += [Trial(data, *cell) for cell in _cells(transformer(network, size), seed, records, test)]
-    for data in ("cifar10", "cifar100"):
-        found += [Trial(data, *cell) for cell in _cells(sums(data), 0, 20000, 10000)]
+    for data, records, test in (
+        *(("banking77", 10003, 3080), ("clinc150", 15000, 4500)),  # all of them
+        *(("cifar10", 20000, 10000), ("cifar100", 20000, 10000)),
+    ):
+        found += [Trial(data, *cell) for cell in _cells(sums(data), 0, records, test)]
     left_out = ("instant clean", "one prompt", "linear clean")
     large = [cell for cell in _cells(core(20000), 0, 20000, 10000) if cell[0] not in left_out]
     return found + [Trial("cifar10", *cell) for cell in large]
