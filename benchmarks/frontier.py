@@ -233,45 +233,46 @@ def sums(data: str) -> Rows:
 
 def trials(seeds: int, network: str, size: int) -> list[Trial]:
     """All cells, the most telling first."""
-    found = []
-    for seed in range(seeds):
-        for data, records, test in (
-            *((image, 5000, 2000) for image in ("cifar10", "cifar100", "gtsrb")),
-            *(("orl_faces", 280, 120), ("banking77", 5000, 2000), ("clinc150", 5000, 2000)),
-            ("tv_dialogue", 1344, 1328),
-        ):
-            if seed == 0 or data not in ("orl_faces", "tv_dialogue"):  # which have one draw of training records
-                found += [Trial(data, *cell) for cell in _cells(sums(data), seed, records, test)]
+    found = [trial for seed in range(seeds) for trial in _from_sums(seed)]
     for seed in range(seeds):
         for data in ("cifar10", "cifar100", "gtsrb"):
-            found += [
-                Trial(data, *cell) for cell in _cells(core(5000), seed, 5000, 2000) if cell[0] != "linear clean"
-            ]
+            found += _trials(data, core(5000), seed, 5000, 2000)
     for data in ("gtsrb", "cifar100", "cifar10", "banking77"):
-        told = {trial.row for trial in found if trial.data == data}
-        cells = _cells(beside(data, 5000), 0, 5000, 2000)
-        found += [Trial(data, *cell) for cell in cells if cell[0] not in told]
-        if data != "gtsrb":  # whose draws are fifths of the signs
-            found += [Trial(data, *cell) for cell in _cells(beside(data, 1000), 0, 1000, 1000)]
-    found += [Trial("cifar10", *cell) for cell in _cells(ablations(5000), 0, 5000, 2000)]
-    for data, records, test in (("cifar10", 5000, 2000), ("cifar100", 20000, 10000), ("gtsrb", 5000, 2000)):
-        for seed in range(seeds if data != "cifar10" else 1):
-            found += [Trial(data, *cell) for cell in _cells(transformer(network, size), seed, records, test)]
+        found += _trials(data, beside(data, 5000), 0, 5000, 2000)
+    for data in ("cifar100", "banking77"):
+        found += _trials(data, beside(data, 1000), 0, 1000, 1000)
+    found += _trials("cifar10", ablations(5000), 0, 5000, 2000)
+    found += _trials("cifar10", transformer(network, size), 0, 5000, 2000)
+    for seed in range(seeds):
+        found += _trials("cifar100", transformer(network, size), seed, 20000, 10000)
+        found += _trials("gtsrb", transformer(network, size), seed, 5000, 2000)
     for data, records, test in (
         *(("banking77", 10003, 3080), ("clinc150", 15000, 4500)),  # all of them
         *(("cifar10", 20000, 10000), ("cifar100", 20000, 10000)),
     ):
-        found += [Trial(data, *cell) for cell in _cells(sums(data), 0, records, test)]
-    left_out = ("instant clean", "one prompt", "linear clean")
-    large = [cell for cell in _cells(core(20000), 0, 20000, 10000) if cell[0] not in left_out]
-    return found + [Trial("cifar10", *cell) for cell in large]
+        found += _trials(data, sums(data), 0, records, test)
+    large = _trials("cifar10", core(20000), 0, 20000, 10000)
+    found += [trial for trial in large if trial.row not in ("instant clean", "one prompt")]
+    return list({trial.name: trial for trial in reversed(found)}.values())[::-1]  # each once
 
 
-def _cells(
-    rows: Rows, seed: int, records: int, test: int
-) -> Iterator[tuple[str, int, int, int, dict[str, Any], Comparison]]:
-    """The fields of trials."""
-    return ((row, seed, records, test, settings, comparison) for row, settings, comparison in rows)
+def _from_sums(seed: int) -> list[Trial]:
+    """The cells of one draw that tune nothing."""
+    found = []
+    for data in ("cifar10", "cifar100", "gtsrb"):
+        found += _trials(data, sums(data), seed, 5000, 2000)
+    if seed == 0:  # one draw of training records is all
+        found += _trials("orl_faces", sums("orl_faces"), seed, 280, 120)
+    for data in ("banking77", "clinc150"):
+        found += _trials(data, sums(data), seed, 5000, 2000)
+    if seed == 0:
+        found += _trials("tv_dialogue", sums("tv_dialogue"), seed, 1344, 1328)
+    return found
+
+
+def _trials(data: str, rows: Rows, seed: int, records: int, test: int) -> list[Trial]:
+    """A trial for each row."""
+    return [Trial(data, row, seed, records, test, settings, comparison) for row, settings, comparison in rows]
 
 
 def records_of(source: EmbeddedData, trial: Trial, split: str) -> Dataset:
