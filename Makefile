@@ -81,6 +81,7 @@ bench: $(INSTALLED) ## Measure (about a quarter of an hour on 2 cores): ratios a
 	$(BIN)/python benchmarks/shell.py --out bench
 	$(BIN)/python benchmarks/forget.py --out bench
 	$(BIN)/python benchmarks/scale.py --out bench --records 100000
+	$(BIN)/python benchmarks/clusters.py --out bench --records 20000 --largest 200 6
 	$(BIN)/python benchmarks/growth.py --out bench
 	$(BIN)/python benchmarks/vectors.py --out bench
 

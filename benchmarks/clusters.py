@@ -10,7 +10,7 @@ the memory of requests is known. ``--keep FOLDER`` keeps the workspaces, and use
 Prints, for each number of clusters, medians: seconds of a request for one record apart from the tuning, its
 processor seconds with the tuning, and those of a plan; seconds of a spot check of one cluster in a hundred
 (`lmeraser audit --clusters N --spot-check`); the most memory that training and asking took; and the exponents of
-the power laws that fit best.
+the power laws that fit best, and what the fewest clusters take as a share of what the most take (1: as long).
 """
 
 from __future__ import annotations
@@ -131,7 +131,9 @@ def main() -> None:
     }
     if len(by_clusters) > 1:
         for name in ("request apart from the tuning, s", "request, processor s", "plan, s"):
-            rows[f"{name}: exponent"] = exponent({clusters: each[name] for clusters, each in by_clusters.items()})
+            curve = {clusters: each[name] for clusters, each in sorted(by_clusters.items())}
+            rows[f"{name}: exponent"] = exponent(curve)
+            rows[f"{name}: fewest clusters as a share of most"] = curve[min(curve)] / curve[max(curve)]
     keep(options, f"clusters, {options.records} records", rows)
 
 

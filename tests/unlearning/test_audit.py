@@ -176,7 +176,10 @@ def test_a_spot_check_finds_a_record_that_was_put_elsewhere(eraser: Eraser) -> N
     found = eraser.audit(clusters=1000, spot_check=True).differences
     assert "0 of which belong elsewhere" in found[0]
     assert "1 of which belong elsewhere" in found[1]
-    derived.store_trie_keys({moved: here}, partition=model.partition.key, sampled=not sampled)
+    derived.store_trie_keys({moved: here}, partition=model.partition.key, sampled=sampled)
+    shaped = eraser.sampled_ids()[0]
+    trie_key = derived.trie_keys(model.partition.key, [shaped])
+    derived.store_trie_keys(trie_key, partition=model.partition.key, sampled=False)
     found = eraser.audit(clusters=1000, spot_check=True).differences
     assert [line.split(":")[0] for line in found] == ["partition"]
 

@@ -26,9 +26,9 @@ import re
 from collections import Counter, deque
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import overload
+from typing import Self, overload
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from lmeraser.core.digests import Digest
 from lmeraser.errors import CorruptError
@@ -105,24 +105,30 @@ class _Content(BaseModel):
     checkpoints: tuple[tuple[tuple[Digest, Digest, int], ...], ...]
     fingerprints: tuple[Digest, ...]
 
-    def clusters(self, first: int) -> Iterator[Cluster]:
-        """The clusters of the page, numbered from ``first`` on.
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        """Refuse fields that do not fit together."""
+        columns = self.model, self.records, self.keys, self.environments, self.checkpoints
+        used = [place for place in self.environments if place is not None]
+        used += [place for checkpoints in self.checkpoints for *_, place in checkpoints]
+        if len(set(map(len, columns))) > 1 or not all(0 <= place < len(self.fingerprints) for place in used):
+            raise ValueError("a page whose fields do not fit together")
+        return self
 
-        Raises:
-            ValueError: the fields do not fit together.
-        """
-        columns = zip(self.model, self.records, self.keys, self.environments, self.checkpoints, strict=True)
-        for number, ((path, artifact), records, key, environment, checkpoints) in enumerate(columns, first):
-            constituent = None
-            if artifact is not None and key is not None and environment is not None:
-                constituent = self._result(key, artifact, environment)
-            yield Cluster.model_construct(
-                number=number,
-                path=path,
-                records=records,
-                constituent=constituent,
-                checkpoints=tuple(self._result(*each) for each in checkpoints),
-            )
+    def cluster(self, place: int, number: int) -> Cluster:
+        """The cluster at a place of the page, which has this number among all."""
+        path, artifact = self.model[place]
+        key, environment = self.keys[place], self.environments[place]
+        constituent = None
+        if artifact is not None and key is not None and environment is not None:
+            constituent = self._result(key, artifact, environment)
+        return Cluster.model_construct(
+            number=number,
+            path=path,
+            records=self.records[place],
+            constituent=constituent,
+            checkpoints=tuple(self._result(*each) for each in self.checkpoints[place]),
+        )
 
     def _result(self, key: Digest, artifact: Digest, environment: int) -> StageResult:
         fingerprint = self.fingerprints[environment]
@@ -195,18 +201,6 @@ class Page:
         )
         return cls(entry, data)
 
-    @classmethod
-    def parse(cls, data: bytes) -> Page:
-        """From its bytes alone.
-
-        Raises:
-            CorruptError: they are not those of a page.
-        """
-        clusters = _clusters(data, 0)
-        if not clusters:
-            raise _damaged(Digest.of(data))
-        return cls.of(clusters)
-
     @property
     def digest(self) -> Digest:
         """Digest of its bytes."""
@@ -220,19 +214,37 @@ class Page:
     @cached_property
     def rows(self) -> Mapping[str, tuple[int, int]]:
         """The place in the page and the number of records of each of its clusters, by path."""
-        return {cluster.path: (place, cluster.records) for place, cluster in enumerate(self.clusters())}
+        content = self._parse()
+        return {
+            path: (place, records)
+            for place, ((path, _), records) in enumerate(zip(content.model, content.records, strict=True))
+        }
 
-    def clusters(self, first: int = 0) -> tuple[Cluster, ...]:
+    def clusters(self, first: int = 0, places: Iterable[int] | None = None) -> tuple[Cluster, ...]:
         """Its clusters, numbered from ``first`` on.
+
+        Args:
+            first: number of the first one.
+            places: of those that are wanted; None: all.
 
         Raises:
             CorruptError: its bytes are not those of the page that the manifest means.
         """
-        found = _clusters(self.data, first)
-        expected = (self.entry.last, self.entry.clusters, self.entry.records)
-        if not found or (found[-1].path, len(found), sum(one.records for one in found)) != expected:
+        content = self._parse()
+        chosen = range(len(content.model)) if places is None else places
+        return tuple(content.cluster(place, first + place) for place in chosen)
+
+    def _parse(self) -> _Content:
+        """Its fields; not kept, because they are many times as large as its bytes."""
+        try:
+            content = _Content.model_validate_json(self.data)
+        except ValueError as error:
+            raise _damaged(self.digest) from error
+        last = content.model[-1][0] if content.model else None
+        found = last, len(content.model), sum(content.records)
+        if found != (self.entry.last, self.entry.clusters, self.entry.records):
             raise _damaged(self.digest)
-        return found
+        return content
 
 
 class ClusterPages(Sequence[Cluster]):
@@ -278,8 +290,15 @@ class ClusterPages(Sequence[Cluster]):
         if isinstance(index, slice):
             return tuple(self)[index]
         number = range(len(self))[index]
-        page = bisect.bisect_right(self._starts, number) - 1
-        return self.pages[page].clusters(self._starts[page])[number - self._starts[page]]
+        return next(self.numbered([number]))
+
+    def numbered(self, numbers: Iterable[int]) -> Iterator[Cluster]:
+        """The clusters with some numbers, given in ascending order; each of their pages is parsed once."""
+        for page, group in itertools.groupby(
+            numbers, key=lambda number: bisect.bisect_right(self._starts, number)
+        ):
+            first = self._starts[page - 1]
+            yield from self.pages[page - 1].clusters(first, [number - first for number in group])
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, ClusterPages):
@@ -455,13 +474,6 @@ def _anchor(before: ClusterPages, after: ClusterPages, path: str, limit: int | N
 def _exceeds(sizes: Iterable[tuple[str, int]], bound: int) -> bool:
     """Whether the sum of sizes exceeds a bound; looks at no more of them than that takes."""
     return any(total > bound for total in itertools.accumulate(size for _, size in sizes))
-
-
-def _clusters(page: bytes, first: int) -> tuple[Cluster, ...]:
-    try:
-        return tuple(_Content.model_validate_json(page).clusters(first))
-    except (ValueError, IndexError) as error:
-        raise _damaged(Digest.of(page)) from error
 
 
 def _damaged(page: Digest) -> CorruptError:

@@ -20,11 +20,13 @@ import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
+from lmeraser.config.schema import Config
 from lmeraser.core.digests import Digest
 from lmeraser.core.tensors import from_bytes
 from lmeraser.errors import CorruptError, InputError, StorageError, VerificationError
 from lmeraser.evidence.dsse import Envelope
 from lmeraser.evidence.verification_result import verification_result
+from lmeraser.models.clusters import in_pages
 from lmeraser.models.manifest import Cluster, Model, StageResult
 from lmeraser.models.partitions import partition_of
 from lmeraser.models.partitions.trie import is_under
@@ -183,7 +185,7 @@ def _spot_check(
             next_step="give --clusters N" if count is None else "run the audit without --spot-check",
         )
     derived = workspace.records.derived
-    served = [model.clusters[number] for number in _draw(range(len(model.clusters)), count)]
+    served = list(in_pages(model.clusters).numbered(_draw(range(len(model.clusters)), count)))
     members = {
         cluster.number: sorted(derived.trie_keys_under(model.partition.key, cluster.path)) for cluster in served
     }
@@ -229,7 +231,8 @@ def _differences_of_drawn(
     if config.needs_statistics:
         pipeline.complete_statistics()
     fitted = from_bytes(workspace.store.read(model.partition.artifact))
-    sample = partition_of(config).sample(workspace.records.derived.sampled(model.partition.key))
+    stored_sample = workspace.records.derived.sampled(model.partition.key) if _samples(config) else []
+    sample = partition_of(config).sample(stored_sample)
     ids = [record_id for each in members.values() for record_id in each]
     try:
         trie_keys = pipeline.trie_keys(fitted, model.partition.key, sample, ids)
@@ -246,6 +249,11 @@ def _differences_of_drawn(
     derived = pipeline.tune_clusters({one.number: (one.path, members[one.number]) for one in served})
     for cluster, again in zip(served, derived, strict=True):
         yield from filter(None, _cluster_differences(cluster, again))
+
+
+def _samples(config: Config) -> bool:
+    """Whether the partition is fitted on records; finding these reads every trie key."""
+    return config.partition.sampled(1) > 0
 
 
 def _draw(numbers: Sequence[int], count: int | None) -> list[int]:
