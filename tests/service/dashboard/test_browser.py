@@ -349,7 +349,8 @@ def test_a_day_at_the_desk(
     pdf = download(page, "PDF", tmp_path)
     assert pdf.read_bytes().startswith(b"%PDF-")
     certificate = download(page, "Download the certificate", tmp_path)
-    evidence = [certificate, "--key", site.root / "signing.pub", "--ledger", site.root / "ledger"]
+    evidence: list[str | Path] = [certificate, "--key", site.root / "signing.pub"]
+    evidence += ["--ledger", site.root / "ledger"]
     verified = subprocess.run([verifier, *evidence], check=True, capture_output=True, text=True)
     assert verified.stdout.endswith("verified: signature and entry in the ledger\n")
     page.get_by_role("link", name="Ledger").click()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import operator
 import shutil
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -228,7 +230,7 @@ def test_a_reference_is_kept_after_the_end_for_as_long_as_the_settings_say(train
     trained.unlearn()
     assert requests.references() == {first.id: "ticket 4711", second.id: "ticket 4712"}
     for later, kept in ((timedelta(days=9), 2), (timedelta(days=10), 0)):
-        workspace.clock = lambda later=later: NOW + later
+        workspace.clock = partial(operator.add, NOW, later)
         trained.train()
         assert len(requests.references()) == kept
     assert not any(b"ticket" in data for _, data in decrypted(trained))
