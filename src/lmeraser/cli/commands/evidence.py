@@ -133,7 +133,7 @@ def certificate(
     """Print the certificate of a completed request, or write it to a file."""
     from lmeraser.core.atomic_files import write_atomic
 
-    if as_json and out is None and form == "text":
+    if as_json and out is None and form != "pdf":
         form = "json"
     if form == "pdf" and out is None:
         raise InputError("A PDF cannot be printed", next_step="give --out FILE.pdf")
