@@ -180,17 +180,24 @@ class FrozenConv(nn.Module):
         plain = weight.detach().to(memory_format=torch.channels_last)
         # With stride 2 the first tap of an even side's outputs lies one pixel further right than an odd side's.
         self.plain = {side: _shifted(plain) if stride == 2 and side == 0 else plain for side in (0, 1)}
-        self.weight = {side: self._pack(taps, stride) for side, taps in self.plain.items()}
-        self.reversed: Tensor | None = None  # the input's gradient is a convolution with these weights
+        # The input's gradient is a convolution with these weights.
+        self.reversed: Tensor | None = None
         if stride == 1 and groups == weight.shape[0]:
-            self.reversed = self._pack(plain.flip(2, 3), 1)
+            self.reversed = plain.flip(2, 3)
         elif stride == 1 and weight.shape[-1] == 1:
-            self.reversed = self._pack(plain.transpose(0, 1), 1)
+            self.reversed = plain.transpose(0, 1)
+        # Kernels in oneDNN's layout are made when they are used first: a prediction needs a third of them. Others
+        # are made now, because the network may be traced.
+        self._kernels: dict[str, Tensor] = {}
+        if not self._packed:
+            for side in (0, 1):
+                self._forward_kernel(side)
+            self._reversed_kernel()
 
     def forward(self, x: Tensor) -> Tensor:
         """The output, without autograd; `backward` is the backward pass."""
-        weight = self.weight[x.shape[-1] % 2]
-        return self._convolve(x, weight, self.bias, self.stride, clamp=self.clamp)
+        kernel = self._forward_kernel(x.shape[-1] % 2)
+        return self._convolve(x, kernel, self.bias, self.stride, clamp=self.clamp)
 
     def linear(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """The output before the clamp, differentiable in x by torch's autograd."""
@@ -207,8 +214,8 @@ class FrozenConv(nn.Module):
         """
         if self.clamp:
             mask_clamped(gradient, output)
-        if self.reversed is not None:
-            return self._convolve(gradient, self.reversed, None, 1, clamp=False)
+        if (kernel := self._reversed_kernel()) is not None:
+            return self._convolve(gradient, kernel, None, 1, clamp=False)
         return self.linear_backward(gradient, x)
 
     def linear_backward(self, gradient: Tensor, x: Tensor) -> Tensor:
@@ -224,14 +231,25 @@ class FrozenConv(nn.Module):
         )[0]
         return input_gradient
 
-    def _pack(self, weight: Tensor, stride: int) -> Tensor:
-        weight = weight.contiguous(memory_format=torch.channels_last)
-        if not self._packed:
-            return weight
-        packed: Tensor = _ONEDNN._reorder_convolution_weight(
-            weight, [weight.shape[-1] // 2] * 2, [stride] * 2, [1, 1], self.groups
-        )
-        return packed
+    def _forward_kernel(self, side: int) -> Tensor:
+        """The kernel of `forward` for images whose side is even (0) or odd (1)."""
+        if self.stride == 1:  # both are the same
+            return self._kernel("forward", self.plain[1], 1)
+        return self._kernel(f"forward {side}", self.plain[side], self.stride)
+
+    def _reversed_kernel(self) -> Tensor | None:
+        return None if self.reversed is None else self._kernel("reversed", self.reversed, 1)
+
+    def _kernel(self, name: str, weight: Tensor, stride: int) -> Tensor:
+        """Weights in the layout that `_convolve` reads; two threads may make them at once, and make the same."""
+        kernel = self._kernels.get(name)
+        if kernel is None:
+            kernel = weight.contiguous(memory_format=torch.channels_last)
+            if self._packed:
+                padding = [weight.shape[-1] // 2] * 2
+                kernel = _ONEDNN._reorder_convolution_weight(kernel, padding, [stride] * 2, [1, 1], self.groups)
+            self._kernels[name] = kernel
+        return kernel
 
     def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, *, clamp: bool) -> Tensor:
         padding = weight.shape[-1] // 2
