@@ -164,6 +164,25 @@ def test_a_known_environment_is_not_loaded_before_there_is_work(
     assert executors.for_training() is started[0]
 
 
+def test_a_process_that_only_predicts_takes_the_environment_of_the_same_backbone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("LMERASER_CACHE", str(tmp_path))
+    config = parse({"data": {"modality": "vector", "length": 3}}, base="instant")
+    first = local.LocalExecutor(config)
+    executors = ExecutorProvider(lambda: config)
+    executors.rely_on_known()
+    with monkeypatch.context() as patch:
+        patch.setattr("lmeraser.pipeline.executors.local.fingerprint", lambda _: pytest.fail("it is known"))
+        assert executors.local().fingerprint == first.fingerprint
+        with pytest.raises(pytest.fail.Exception):
+            ExecutorProvider(lambda: config).local()
+    known_environments.remember(facts_of(config), KnownEnvironment(FOUND, Digest.of(b"another backbone")))
+    again = ExecutorProvider(lambda: config)
+    again.rely_on_known()
+    assert again.local().fingerprint == first.fingerprint, "what is known of another backbone is not taken"
+
+
 def test_a_known_environment_that_is_another_one_is_refused_and_forgotten(
     started: list[Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -77,6 +77,7 @@ def predict(
         named = eraser.payload_format.queries(queries, passed_over)
         if passed_over:
             echo(describe_passed_over(passed_over), err=True)
+        eraser.session.executors.rely_on_known()
         predictions = eraser.predict(value for _, value in named)
     names = [name for name, _ in named]
     if as_json:

@@ -52,20 +52,35 @@ class LocalExecutor:
         config: all settings.
         backbone: the frozen network, if the caller has loaded it already.
         in_flight: how many recorded passes of a tuning are in flight at once; None: as many as suit the device.
+        rely_on_known: whether the environment may be the one that an earlier process found (`known_environments`);
+            else it is found out here.
 
     Raises:
         BackboneError: the backbone cannot be loaded, or is not deterministic.
     """
 
-    def __init__(self, config: Config, backbone: Backbone | None = None, *, in_flight: int | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        backbone: Backbone | None = None,
+        *,
+        in_flight: int | None = None,
+        rely_on_known: bool = False,
+    ) -> None:
         self._config = config
         facts = known_environments.facts_of(config) if backbone is None else None  # before files are read
         self._backbone = backbone if backbone is not None else load_backbone(config)
-        self.environment: Fingerprint = fingerprint(self._backbone)
-        # Here, because all that trains, unlearns, audits or predicts does it with an executor.
-        require_deterministic(self._backbone, self.environment.digest, config.backbone.name, self._layers_below())
-        known = known_environments.KnownEnvironment(self.environment, self._backbone.digest)
-        known_environments.remember(facts, known)
+        known = known_environments.find(facts) if rely_on_known else None
+        self.environment: Fingerprint
+        if known is not None and known.backbone == self._backbone.digest:  # it passed the check below
+            self.environment = known.fingerprint
+        else:
+            self.environment = fingerprint(self._backbone)
+            # Here, because all that trains, unlearns, audits or predicts does it with an executor.
+            names = self._layers_below()
+            require_deterministic(self._backbone, self.environment.digest, config.backbone.name, names)
+            known = known_environments.KnownEnvironment(self.environment, self._backbone.digest)
+            known_environments.remember(facts, known)
         self._in_flight = in_flight
         self._workers = config.compute.workers or os.cpu_count() or 1
         # Kept from call to call: new threads would have to request all their memory from the system again.

@@ -56,6 +56,7 @@ class ExecutorProvider:
         self._backbone = backbone
         self._progress = progress
         self._local: LocalExecutor | None = None
+        self._rely_on_known = False
 
     def local(self) -> LocalExecutor:
         """The executor of this process; loads the backbone at first use."""
@@ -63,8 +64,16 @@ class ExecutorProvider:
             from lmeraser.pipeline.executors.local import LocalExecutor
 
             self._progress("loading the backbone", 0, None)
-            self._local = LocalExecutor(self._located(self._settings()), self._backbone)
+            located = self._located(self._settings())
+            self._local = LocalExecutor(located, self._backbone, rely_on_known=self._rely_on_known)
         return self._local
+
+    def rely_on_known(self) -> None:
+        """Take the environment from an earlier process where it is known, without finding it out again.
+
+        For a process that only predicts: it says of no result in which environment it was computed.
+        """
+        self._rely_on_known = True
 
     def use(self, executor: Executor) -> None:
         """Take an executor that exists already as that of this process.
@@ -128,7 +137,8 @@ class ExecutorProvider:
             return self.local()
         from lmeraser.pipeline.executors.local import LocalExecutor
 
-        return LocalExecutor(self._located(model.config(settings.compute)))
+        located = self._located(model.config(settings.compute))
+        return LocalExecutor(located, rely_on_known=self._rely_on_known)
 
     def close(self) -> None:
         """Stop the workers, if any were started."""
