@@ -59,6 +59,7 @@ VIEWS: dict[str, tuple[str, ...]] = {
     "scales+frame": (*SCALES, "frame"),
 }
 GROUPS = ("linear", "instant", "one", "tree", "Ward", "average", "random", "ViT", "nearest")  # one colour each
+_ABREAST = 3  # panels of the picture
 WEIGHT = 0.8  # of the global head beside constituents
 REGULARISATION = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)  # scikit-learn's C
 NEIGHBOURS = 10
@@ -504,8 +505,12 @@ def draw(cells: dict[tuple[str, int, str], list[dict[str, Any]]], file: Path) ->
     import matplotlib.pyplot as plt
 
     panels = sorted({key[:2] for key in cells})
-    figure, every = plt.subplots(1, len(panels), figsize=(6 * len(panels), 9), squeeze=False, layout="constrained")
-    for axes, panel in zip(every[0], panels, strict=True):
+    lines = -(-len(panels) // _ABREAST)
+    size = (6 * _ABREAST, 9 * lines)
+    figure, every = plt.subplots(lines, _ABREAST, figsize=size, squeeze=False, layout="constrained")
+    for axes in every.flat[len(panels) :]:
+        axes.set_axis_off()
+    for axes, panel in zip(every.flat, panels, strict=False):
         rows = [(row, found) for (data, records, row), found in cells.items() if (data, records) == panel]
         rows.sort(key=lambda item: -statistics.mean(cell["accuracy"] for cell in item[1]))
         for number, (row, found) in enumerate(rows, 1):
