@@ -34,7 +34,7 @@ def test_it_solves_and_the_number_of_threads_changes_no_bit(
         patch.setattr(module, "_BLOCK", block)
         patch.setattr(module, "_ROWS", 2 * block - 1)
         patch.setattr(module, "_INVERTED", 3)
-        found = [solved(matrix, right, threads) for threads in (1, 2, 3)]
+        found = [solved(matrix, right, threads) for threads in (1, 2, 5)]
     assert len({solution.tobytes() for solution in found}) == 1
     assert np.allclose(found[0] @ matrix, right, atol=1e-8)
 
