@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -58,14 +60,39 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
-@contextmanager
-def workspace(kind: str) -> Iterator[tuple[Workspace, Session, Fake]]:
-    with tempfile.TemporaryDirectory() as folder:
-        made = Workspace.create(Path(folder) / "w", parse(KINDS[kind]), classes=("a", "b", "c"))
+@pytest.fixture(scope="module", autouse=True)
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A trained workspace of each kind, made when a test first wants it; only copied."""
+    global _trained
+    folder = tmp_path_factory.mktemp("trained")
+
+    @functools.cache
+    def make(kind: str) -> Path:
+        root = folder / kind
+        made = Workspace.create(root, parse(KINDS[kind]), classes=("a", "b", "c"))
         with made.write_transaction() as connection:
             rows = [Record(i, None, int(i[1:]) % 3, f"image of {i}".encode()) for i in IDS]
             made.records.insert(connection, rows, entry=0)
             made.records.changes.record(connection)
+        session = Session.of(made)
+        session.executors.use(Fake())
+        update_model(session)
+        made.close()
+        return root
+
+    _trained = make
+    yield
+    del _trained
+
+
+_trained: Callable[[str], Path]
+
+
+@contextmanager
+def workspace(kind: str) -> Iterator[tuple[Workspace, Session, Fake]]:
+    """A trained workspace, a session on it, and its executor."""
+    with tempfile.TemporaryDirectory() as folder:
+        made = Workspace(shutil.copytree(_trained(kind), Path(folder) / "w"))
         session = Session.of(made)
         fake = Fake()
         session.executors.use(fake)
@@ -107,7 +134,6 @@ def test_in_pages_a_request_leaves_what_a_sweep_of_everything_leaves(
 ) -> None:
     """Also after a derivation that was stopped half-way, whose leftovers no manifest names."""
     with workspace(kind) as (made, session, _):
-        update_model(session)
         interrupted = 0
         if not stopped:
             monkeypatch.setattr(BlobStore, "sweep", None)
@@ -161,7 +187,6 @@ def test_any_deletions_and_corrections_give_what_training_on_the_rest_gives(
     kind: str, steps: list[tuple[bool, list[str]]]
 ) -> None:
     with workspace(kind) as (made, session, _):
-        update_model(session)
         for corrects, names in steps:
             here = sorted(made.records.find(names))
             if corrects and here:
@@ -176,7 +201,7 @@ def test_any_deletions_and_corrections_give_what_training_on_the_rest_gives(
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if "together" not in kind])
 def test_an_ordinary_request_looks_at_no_other_record(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with workspace(kind) as (made, session, fake):
-        first = update_model(session).model
+        first = made.generations.require()
         ordinary = [i for i in IDS if not made.records.derived.any_sampled(first.partition.key, [i])]
         delete(made, ordinary[0])
         monkeypatch.setattr(Pipeline, "derive", None)
@@ -196,7 +221,7 @@ def test_an_ordinary_request_looks_at_no_other_record(kind: str, monkeypatch: py
 @pytest.mark.parametrize("kind", ["sampled", "divided"])
 def test_a_hit_of_the_sample_looks_at_everything(kind: str) -> None:
     with workspace(kind) as (made, session, _):
-        first = update_model(session).model
+        first = made.generations.require()
         hit = next(i for i in IDS if made.records.derived.any_sampled(first.partition.key, [i]))
         delete(made, hit)
         assert made.records.changes.trie_keys(first.partition.key, since=first.revision) is None
@@ -209,7 +234,6 @@ def test_new_records_settings_and_classes_look_at_everything(monkeypatch: pytest
         raise AssertionError
 
     with workspace("random") as (made, session, _):
-        update_model(session)
         monkeypatch.setattr(update, "derive_incremental", touched)
         with made.write_transaction() as connection:
             made.records.insert(connection, [Record("new", None, 0, b"new")], entry=0)
@@ -223,7 +247,7 @@ def test_new_records_settings_and_classes_look_at_everything(monkeypatch: pytest
 
 def test_an_interrupted_update_goes_on(tmp_path: Path) -> None:
     with workspace("random") as (made, session, _):
-        first = update_model(session).model
+        first = made.generations.require()
         delete(made, IDS[0], IDS[1], IDS[2])
         stopping = Session.of(made)
         stopping.executors.use(Fake(stop_after=0))
@@ -239,7 +263,6 @@ def test_a_crash_after_publishing_leaves_no_place_behind(monkeypatch: pytest.Mon
         raise KeyboardInterrupt
 
     with workspace("divided") as (made, session, _):
-        update_model(session)
         delete(made, IDS[0])
         with monkeypatch.context() as patch:
             patch.setattr(update, "purge", crash)
