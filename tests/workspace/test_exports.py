@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from datetime import timedelta
@@ -203,8 +204,12 @@ def test_the_commands_list_tell_and_confirm(eraser: Eraser, tmp_path: Path, run:
     listed = run("-w", root, "exports")
     assert listed.code == 0
     assert export in listed.out
-    assert "recalled" in listed.out
+    words = " ".join(listed.out.split())
+    assert "recalled" in words
+    assert "influence of 1 erased" in words
+    assert "holder not told yet" in words
     assert run("-w", root, "exports", "tell", export, "--json").json["told_of"] == 1
+    assert re.search(rf"export +{export}", run("-w", root, "exports", "confirm", export).out)
     assert run("-w", root, "exports", "confirm", export, "--json").json["state"] == "confirmed"
     (copy,) = run("-w", root, "exports", "--json").json
     assert (copy["holder_contact"], copy["records_erased"]) == (CONTACT, 1)

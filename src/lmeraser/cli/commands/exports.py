@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from lmeraser.cli.commands.base import AsJson, open_eraser, print_json, print_report
 from lmeraser.core.terminal import echo
+
+if TYPE_CHECKING:
+    from lmeraser.workspace.exports import HeldCopy
 
 _ExportId = Annotated[str, typer.Argument(help="Id of the export.")]
 
@@ -82,43 +85,44 @@ def exports(
         return
     from lmeraser.core.console import print_rows
 
-    header = [
-        "export",
-        "made",
-        "generation",
-        "state",
-        "erased",
-        "rectified",
-        "since",
-        "told",
-        "confirmed",
-        "holder",
-    ]
-    rows = [
-        [
-            copy["id"],
-            *(str(copy[name] or "-")[:10] for name in ("exported",)),
-            copy["generation"],
-            copy["state"],
-            copy["records_erased"],
-            copy["records_rectified"],
-            *(str(copy[name] or "-")[:10] for name in ("since", "told", "confirmed")),
-            copy["holder_url"] or copy["holder_contact"] or "-",
-        ]
-        for copy in found
-    ]
-    print_rows("copies outside", header, rows, unfolded=["export", "state"])
+    rows = [[copy["id"], copy["state"], _in_words(copy)] for copy in found]
+    print_rows("copies outside", ["export", "state", "what is known"], rows, unfolded=["export", "state"])
+
+
+def _in_words(copy: dict[str, Any]) -> str:
+    """What is known of a copy."""
+    erased, rectified = copy["records_erased"], copy["records_rectified"]
+    holds = [*([f"{erased} erased"] if erased else []), *([f"{rectified} relabelled"] if rectified else [])]
+    words = [f"generation {copy['generation']} of {copy['exported'][:10]}"]
+    if holder := copy["holder_url"] or copy["holder_contact"]:
+        words.append(f"held by {holder}")
+    if holds:
+        words.append(f"has the influence of {' and '.join(holds)} records, since {copy['since'][:10]}")
+    if copy["told"]:
+        words.append(f"holder told on {copy['told'][:10]}")
+    elif copy["state"] == "recalled":
+        words.append("holder not told yet")
+    if copy["confirmed"]:
+        words.append(f"deletion confirmed on {copy['confirmed'][:10]}")
+    return "; ".join(words)
+
+
+def _print_copy(title: str, held: HeldCopy, *, as_json: bool) -> None:
+    values = held.to_json()
+    if not as_json:  # in other reports an id is that of a request
+        values = {"export": values.pop("id"), **values}
+    print_report(title, values, as_json=as_json)
 
 
 def tell(export: _ExportId, as_json: AsJson = False) -> None:
     """Note that you have told the holder of a recalled copy, by other means than the service."""
     with open_eraser(quiet=True) as eraser:
-        values = eraser.tell_export(export).to_json()
-    print_report("told", values, as_json=as_json)
+        held = eraser.tell_export(export)
+    _print_copy("told", held, as_json=as_json)
 
 
 def confirm(export: _ExportId, as_json: AsJson = False) -> None:
     """Note that a copy is deleted, as its holder confirms."""
     with open_eraser(quiet=True) as eraser:
-        values = eraser.confirm_export(export).to_json()
-    print_report("confirmed", values, as_json=as_json)
+        held = eraser.confirm_export(export)
+    _print_copy("confirmed", held, as_json=as_json)
