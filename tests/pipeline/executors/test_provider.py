@@ -108,7 +108,7 @@ def test_an_audit_asks_none_of_the_workers_that_trained(
 ) -> None:
     pools: list[Any] = []
 
-    def start(config: Config, backbone: object = None, prefer: object = None) -> Any:
+    def start(config: Config, backbone: object = None, prefer: object = None, **_: object) -> Any:
         if prefer is None and here is None:
             raise BackboneError("No GPU in this process")
         one = Started(config, backbone)
