@@ -67,11 +67,13 @@ check-wheel: dist ## Install the wheel beside the libraries of .venv, and run th
 		"$$(dist/environment/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/libraries.pth"
 	cd dist && environment/bin/lmeraser demo --out demo
 
-check-dist: dist ## Install the wheel into an empty environment, list what it needs (CycloneDX), and run the demo from it.
+# The wheel is built from the source distribution, so both are complete if it runs. Takes minutes, most of them pip's.
+check-dist: dist ## Install the wheel into an empty environment, list what it needs (CycloneDX), run demo and quick start from it.
 	$(PYTHON) -m venv dist/environment
 	dist/environment/bin/pip install --quiet --constraint constraints.txt dist/*.whl
 	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --of JSON \
 		--output-file dist/lmeraser-$$(dist/environment/bin/lmeraser --version).cdx.json dist/environment
+	dist/environment/bin/python scripts/transcripts.py README.md
 	cd dist && environment/bin/lmeraser demo --out demo
 
 bench: $(INSTALLED) ## Measure (about a quarter of an hour on 2 cores): ratios against baselines in the same run, in bench/.
