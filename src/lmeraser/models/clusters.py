@@ -26,9 +26,9 @@ import re
 from collections import Counter, deque
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Self, overload
+from typing import Annotated, Self, overload
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, StringConstraints, model_validator
 
 from lmeraser.core.digests import Digest
 from lmeraser.errors import CorruptError
@@ -84,6 +84,10 @@ class Cluster(BaseModel):
         return self.checkpoints if self.constituent is None else (self.constituent, *self.checkpoints)
 
 
+# A digest in a page; only those of clusters that are wanted become objects of their own.
+_Text = Annotated[str, StringConstraints(pattern=f"^{_DIGEST.pattern.decode()}$")]
+
+
 class _Content(BaseModel):
     """The fields of a page, one entry for each of its clusters.
 
@@ -98,12 +102,12 @@ class _Content(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    model: tuple[tuple[str, Digest | None], ...]
+    model: tuple[tuple[str, _Text | None], ...]
     records: tuple[int, ...]
-    keys: tuple[Digest | None, ...]
+    keys: tuple[_Text | None, ...]
     environments: tuple[int | None, ...]
-    checkpoints: tuple[tuple[tuple[Digest, Digest, int], ...], ...]
-    fingerprints: tuple[Digest, ...]
+    checkpoints: tuple[tuple[tuple[_Text, _Text, int], ...], ...]
+    fingerprints: tuple[_Text, ...]
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -130,9 +134,9 @@ class _Content(BaseModel):
             checkpoints=tuple(self._result(*each) for each in self.checkpoints[place]),
         )
 
-    def _result(self, key: Digest, artifact: Digest, environment: int) -> StageResult:
-        fingerprint = self.fingerprints[environment]
-        return StageResult.model_construct(key=key, artifact=artifact, fingerprint=fingerprint)
+    def _result(self, key: str, artifact: str, environment: int) -> StageResult:
+        fingerprint = Digest(self.fingerprints[environment])
+        return StageResult.model_construct(key=Digest(key), artifact=Digest(artifact), fingerprint=fingerprint)
 
 
 class PageEntry(BaseModel):

@@ -262,8 +262,8 @@ class Model(BaseModel):
         """Whether all clusters were tuned together, so that any deletion tunes all of them again."""
         if len(self.clusters) < 2 or not self.tuned:
             return False
-        first = self.clusters[0]
-        return all(cluster.constituent == first.constituent for cluster in self.clusters)  # mostly one look
+        first, second = self.clusters[0].constituent, self.clusters[1].constituent
+        return first == second and all(cluster.constituent == first for cluster in self.clusters)
 
     def with_jointly_tuned(self, numbers: Iterable[int]) -> frozenset[int]:
         """These clusters and all that were tuned together with one of them.
