@@ -6,8 +6,10 @@ import uuid
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
 from lmeraser.core.time import to_text
-from lmeraser.workspace.requests.listing import belongs, choose, count_views, search
+from lmeraser.workspace.requests.listing import belongs, choose, count_views, search, timeliness
 from lmeraser.workspace.requests.state import Request
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -49,3 +51,20 @@ def test_what_is_found_by_words() -> None:
     assert search(ALL, references, LATER.id) == [LATER]
     assert search(ALL, references, "9") == search(ALL, {}, "ticket") == []
     assert search(ALL, references, " ") == []
+
+
+@pytest.mark.parametrize(
+    ("one", "words"),
+    [
+        (request(1, 20), "20 days left"),
+        (request(1, 1.5), "1 day left"),
+        (request(1, 0.5), "due within a day"),
+        (request(3, -1.5), "late by 2 days"),
+        (request(1, -1), "late by 1 day"),
+        (request(4, 1, state="completed"), "in time"),
+        (request(1, -0.5, state="completed"), "late by 1 day"),
+        (request(5, 1, state="cancelled"), "cancelled"),
+    ],
+)
+def test_whether_it_is_in_time_in_words(one: Request, words: str) -> None:
+    assert timeliness(one, NOW) == words

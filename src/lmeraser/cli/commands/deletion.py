@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -144,38 +143,26 @@ def requests(context: typer.Context, as_json: AsJson = False) -> None:
     with open_eraser(quiet=True) as eraser:
         now = eraser.workspace.clock()
         references = eraser.workspace.requests.references()
-        found = [
-            {**request.to_json(now), "reference": references.get(request.id)} for request in eraser.requests()
-        ]
+        found = eraser.requests()
     if as_json:
-        print_json(found)
+        print_json([{**request.to_json(now), "reference": references.get(request.id)} for request in found])
         return
     from lmeraser.cli.words import command, suggest
     from lmeraser.core.console import print_rows
+    from lmeraser.workspace.requests.listing import timeliness
 
-    laws = any(request["regulation"] != "other" for request in found)
-    named = any(request["reference"] for request in found)
+    laws = any(request.regulation != "other" for request in found)
+    named = any(references.get(request.id) for request in found)
     last = ["in time", "reference"] if named else ["asked", "in time"]
     header = ["request", *(["law"] if laws else []), "state", *last]
     rows = []
     for each in found:
-        asked = str(each["asked"] or "")[:10]
-        cells = [_in_time(each), each["reference"] or ""] if named else [asked, _in_time(each)]
-        rows.append([each["id"], *([each["regulation"]] if laws else []), each["state"], *cells])
+        in_time = timeliness(each, now)
+        cells = [in_time, references.get(each.id, "")] if named else [(each.asked or "")[:10], in_time]
+        rows.append([each.id, *([each.regulation] if laws else []), each.state, *cells])
     print_rows("deletion requests", header, rows, unfolded=["request", "state", "asked", "in time"])
-    if any(request["state"] in ("pending", "in_progress", "failed") for request in found):
+    if any(request.open for request in found):
         suggest(command("unlearn"))
-
-
-def _in_time(request: Mapping[str, Any]) -> str:
-    """Whether a request is in time: how much time is left, or how many days it is late."""
-    from lmeraser.core.console import format_duration
-
-    if request["days_late"]:
-        return f"late by {request['days_late']} day{'' if request['days_late'] == 1 else 's'}"
-    if request["state"] == "completed":
-        return "in time"
-    return "" if request["seconds_left"] is None else format_duration(request["seconds_left"])
 
 
 def accept(

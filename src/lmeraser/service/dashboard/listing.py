@@ -1,4 +1,4 @@
-"""Lists on the pages: one page of many lines, whether a request is in time, in words, and rows as CSV.
+"""Lists on the pages: one page of many lines, and rows as CSV.
 
 Pure functions. Names and references are searched for in bodies of forms only (`request_pages`), so nothing
 ends up in an address but words of fixed lists and numbers.
@@ -11,12 +11,9 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar
 
 from lmeraser.core.spreadsheets import cell
-from lmeraser.core.time import from_text
-from lmeraser.workspace.requests.state import Request
 
 T = TypeVar("T")
 
@@ -45,19 +42,6 @@ class Page(Generic[T]):
         pages = max(1, math.ceil(len(lines) / size))
         number = min(max(1, number), pages)
         return cls(lines[(number - 1) * size : number * size], number, pages, len(lines))
-
-
-def timeliness(request: Request, now: datetime) -> str:
-    """Whether it is in time, in words: how many days are left, or how many it is late."""
-    late = request.days_late(now)
-    if late is None:
-        return "cancelled"
-    if late:
-        return f"late by {late} day{'' if late == 1 else 's'}"
-    if not request.open:
-        return "in time"
-    days = (from_text(request.due) - now) // timedelta(days=1)
-    return f"{days} day{'' if days == 1 else 's'} left" if days else "due within a day"
 
 
 def as_csv(rows: Sequence[dict[str, Any]]) -> str:

@@ -17,7 +17,7 @@ from lmeraser.core.time import from_text
 from lmeraser.errors import InputError, LmeraserError, VerificationError
 from lmeraser.evidence.certificate import verify, verify_in_ledger
 from lmeraser.service.dashboard.authorization import User, check_csrf_token, require_scope
-from lmeraser.service.dashboard.listing import Page, as_csv, timeliness
+from lmeraser.service.dashboard.listing import Page, as_csv
 from lmeraser.service.dashboard.pages import HOME, PageRoute, render, session_of
 from lmeraser.service.routes import erasure, events
 from lmeraser.service.routes.planning import plan_deletion
@@ -25,7 +25,7 @@ from lmeraser.service.service import Service, service_of
 from lmeraser.unlearning.plan import Plan
 from lmeraser.workspace.certificate_forms import MEDIA_TYPES, SUFFIXES, CertificateForm, verification_key
 from lmeraser.workspace.requests.draft import Selector
-from lmeraser.workspace.requests.listing import Order, View, choose, count_views, search
+from lmeraser.workspace.requests.listing import Order, View, choose, count_views, search, timeliness
 from lmeraser.workspace.requests.state import (
     CancellationReason,
     ExtensionReason,

@@ -1,4 +1,4 @@
-"""Which requests a list shows and in which order: the same views, words and order on pages and over HTTP.
+"""Which requests a list shows, in which order, and in which words: the same on pages, over HTTP and in the shell.
 
 Pure functions of requests that were read before.
 """
@@ -58,3 +58,16 @@ def search(requests: Sequence[Request], references: Mapping[str, str], words: st
         for request in requests
         if key and (request.id.startswith(key) or key in references.get(request.id, "").casefold())
     ]
+
+
+def timeliness(request: Request, now: datetime) -> str:
+    """Whether it is in time, in words: how many days are left, or how many it is late."""
+    late = request.days_late(now)
+    if late is None:
+        return "cancelled"
+    if late:
+        return f"late by {late} day{'' if late == 1 else 's'}"
+    if not request.open:
+        return "in time"
+    days = (from_text(request.due) - now) // timedelta(days=1)
+    return f"{days} day{'' if days == 1 else 's'} left" if days else "due within a day"
