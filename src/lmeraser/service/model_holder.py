@@ -213,7 +213,10 @@ class ModelHolder:
         self.ready()
 
     def load_published(self) -> None:
-        """Load a generation that another process published, before a prediction needs it."""
+        """Load a generation that another process published, before a prediction needs it.
+
+        What is quarantined in it is left to the next prediction (rule 4), unless the generation is a new one.
+        """
         model = self._eraser.workspace.generations.current()
         if model is not None and (self._published is None or self._published.model is not model):
             with contextlib.suppress(NoModelError, FileNotFoundError):  # reported by `ready`
@@ -222,7 +225,7 @@ class ModelHolder:
                 with self._lock:
                     self._published = loaded
             self._eraser.workspace.records.statistics.release_memory()
-        self.refresh()
+            self.refresh()
 
     def refresh(self) -> None:
         """Read the published generation and its quarantine, unless both are unchanged since the last time."""

@@ -287,7 +287,6 @@ def test_a_form_is_sent_from_its_page(api: Running, token: str) -> None:
     assert [request.state for request in api.service.eraser.requests()] == ["pending"]
 
 
-@pytest.mark.parametrize("kind", KINDS, indirect=True, scope="module")
 def test_a_request_is_planned_filed_followed_and_verified(api: Running, kind: str) -> None:
     one = browser(api, "request")
     plan = one.plan(ids=PLAIN, regulation="gdpr", asked="2026-01-31")
