@@ -231,7 +231,9 @@ def test_every_format_of_an_ids_file_names_exactly_what_is_in_it(
         ("ids.jsonl", b"true\n", "line 1"),
         ("ids.jsonl", b'"a"\nnull\n', "line 2"),
         ("ids.jsonl", b"a\n", "Cannot read"),
-        ("ids.csv", b"", "no column 'id' (there are: none)"),
+        ("ids.csv", b"", "No record id"),
+        ("ids.csv", b"id,b\n1,2,3\n", "line 2: 3 cells (expected 2)"),
+        ("ids.csv", b'id,b\n"1,2\n', "line 2"),
         ("ids.csv", b"a,b\n1,2\n", "no column 'id' (there are: a, b)"),
         ("ids.csv", b"id,b\n1,2\n,3\n", "row 2"),
         ("ids.csv", b"id\n", "No record id"),
@@ -243,6 +245,11 @@ def test_an_ids_file_without_ids_or_in_another_format_is_an_error(
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError, match=re.escape(part)):
         read_ids(tmp_path / name)
+
+
+def test_the_column_of_ids_is_read_by_the_rules_of_all_tables(tmp_path: Path) -> None:
+    (tmp_path / "ids.csv").write_bytes("label;id\n1;a,b\n\n2; c \n".encode("utf-16"))
+    assert read_ids(tmp_path / "ids.csv") == ["a,b", " c "]
 
 
 def test_whole_numbers_in_json_lines_are_ids(tmp_path: Path) -> None:

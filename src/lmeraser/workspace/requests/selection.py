@@ -11,15 +11,14 @@ Rules:
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from lmeraser.core.digests import parse_json
 from lmeraser.data.canonical_names import as_text, show
+from lmeraser.data.file_lists import stream_table
 from lmeraser.data.name_lookup import NameKind, NearMiss
 from lmeraser.data.records import Records
 from lmeraser.errors import AmbiguousNameError, InputError, UnknownRecordError, listing
@@ -198,17 +197,21 @@ def _selection(selector: Selector, held: set[str], of_subjects: Mapping[str, Seq
 def read_ids(path: Path) -> list[str]:
     """Record ids from a file; what is in it is what is named, nothing is trimmed and nothing is a comment.
 
-    - ``NAME.csv``: the column ``id`` of a CSV file with a header;
+    - ``NAME.csv``: the column ``id`` of a CSV file with a header (`data.file_lists` has the rules);
     - ``NAME.jsonl``: a JSON text or whole number per line;
     - any other file: every line is one id, without its line end; empty lines are skipped.
 
     Raises:
         InputError: the file cannot be read in its format, or holds no id.
     """
+    suffix = path.suffix.lower()
     try:
-        text = path.read_bytes().decode("utf-8-sig")
-        ids = _FORMATS.get(path.suffix.lower(), _lines)(text)
-    except (OSError, ValueError, csv.Error) as error:
+        if suffix == ".csv":
+            ids = _csv_column(path)
+        else:
+            text = path.read_bytes().decode("utf-8-sig")
+            ids = _json_lines(text) if suffix == ".jsonl" else _lines(text)
+    except (OSError, ValueError) as error:
         raise InputError(
             "Cannot read the file of record ids",
             got=f"{path}: {error}",
@@ -227,13 +230,14 @@ def _lines(text: str) -> list[str]:
     return [line.removesuffix("\r") for line in text.split("\n") if line.removesuffix("\r")]
 
 
-def _csv_column(text: str) -> list[str]:
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-    if "id" not in (reader.fieldnames or ()):
-        raise ValueError(f"no column 'id' (there are: {', '.join(reader.fieldnames or ()) or 'none'})")
-    ids = [row["id"] for row in reader]
-    if not all(ids):
-        raise ValueError(f"row {[bool(one) for one in ids].index(False) + 1} has no id")
+def _csv_column(path: Path) -> list[str]:
+    ids = []
+    for number, row in enumerate(stream_table(path), 1):
+        if "id" not in row:
+            raise ValueError(f"no column 'id' (there are: {', '.join(row)})")
+        if row["id"] is None:
+            raise ValueError(f"row {number} has no id")
+        ids.append(row["id"])
     return ids
 
 
@@ -248,6 +252,3 @@ def _json_lines(text: str) -> list[str]:
         if one == "":
             raise ValueError(f"line {number} has no id")
     return ids
-
-
-_FORMATS: dict[str, Callable[[str], list[str]]] = {".csv": _csv_column, ".jsonl": _json_lines}
