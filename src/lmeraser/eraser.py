@@ -334,8 +334,8 @@ class Eraser:
 
         Requests are accepted while a model is being derived, too. From now on `predict` does not use the clusters
         of these records, unless quarantine is switched off. ``reference`` is your own name for the request, which
-        is kept encrypted, and erased when it is closed. A service leaves a request alone for its grace period, in
-        which it can be taken back, unless it is to be carried out ``now``.
+        is kept encrypted, and erased when it is closed, or `requests.reference_days` later. A service leaves a
+        request alone for its grace period, in which it can be taken back, unless it is to be carried out ``now``.
         """
         draft = _draft(ids, subjects, request, regulation, received, asked, with_duplicates, audit)
         grace = timedelta() if now else timedelta(seconds=self.workspace.config.service.grace_period)

@@ -93,7 +93,8 @@ class RequestOptions(RequestModel):
     Attributes:
         audit: train a model from scratch and compare, before the request is completed.
         with_duplicates: erase the other records with the same payload, byte for byte, too.
-        reference: the caller's own name for the request, one line; kept encrypted, and erased when it is closed.
+        reference: the caller's own name for the request, one line; kept encrypted, and erased when it is closed
+            (or `requests.reference_days` later).
         now: carry it out without the grace period, in which it can be taken back.
     """
 

@@ -26,6 +26,7 @@ from lmeraser import Eraser
 from lmeraser.evidence.dsse import SigningKey
 from lmeraser.pipeline.executors.local import LocalExecutor
 from lmeraser.service.dashboard.dashboard import add_dashboard
+from lmeraser.service.dashboard.pages import _reference_end
 from serving import HELD, Running, config_of, running
 
 RECORD, PERSON = '<script>alert("3")</script>', 'w"><img src=x onerror=alert(1)>'
@@ -420,6 +421,14 @@ def test_a_form_that_was_filled_in_wrongly(api: Running, fields: dict[str, str])
     assert one.http.post("/ui/file", data=sent).status_code == 400
     assert one.http.post("/ui/file", data={"token": token, "ids": PLAIN, "request_id": "1"}).status_code == 400
     assert api.service.eraser.requests() == []
+
+
+def test_pages_say_when_a_reference_is_erased() -> None:
+    assert [_reference_end(days) for days in (0, 1, 30)] == [
+        "when the request is closed",
+        "1 day after the request is closed",
+        "30 days after the request is closed",
+    ]
 
 
 def test_a_request_has_a_reference_an_extension_and_a_time_to_take_back(

@@ -176,7 +176,8 @@ def accept(
     with_duplicates: WithDuplicates = False,
     audit: Audit = False,
     reference: Annotated[
-        str | None, typer.Option(help="Your own name for it; kept encrypted, and erased when it is closed.")
+        str | None,
+        typer.Option(help="Your own name for it; kept encrypted until it is closed (requests.reference_days)."),
     ] = None,
     now: Annotated[bool, typer.Option("--now", help="Let the service skip the grace period.")] = False,
     as_json: AsJson = False,

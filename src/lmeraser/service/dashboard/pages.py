@@ -143,7 +143,14 @@ def render(call: Request, template: str, /, *, code: int = 200, **values: Any) -
     token = sessions_of(call).csrf_token(session) if session is not None else ""
     common = {"user": user, "token": token, "version": __version__, "here": call.url.path}
     common["noun"] = service_of(call).payload_format.noun
+    common["reference_end"] = _reference_end(service_of(call).workspace.config.requests.reference_days)
     return HTMLResponse(_templates().get_template(template).render(**common, **values), code)
+
+
+def _reference_end(days: int) -> str:
+    """When a request's reference is erased, in words."""
+    after = f"{days} day{'' if days == 1 else 's'} after the request is closed"
+    return after if days else "when the request is closed"
 
 
 def render_problem(request: Request, problem: Problem) -> HTMLResponse:

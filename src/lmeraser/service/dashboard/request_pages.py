@@ -61,7 +61,7 @@ class RequestLine:
 
     Attributes:
         request: the request.
-        reference: the desk's name for it, if it is open and was given one.
+        reference: the desk's name for it, if it was given one and it is not erased yet.
         timeliness: whether it is in time, in words.
         urgency: 'past', 'near' or 'later'; '' if it is closed.
         days_late: how many days it is late; None: it was cancelled.
