@@ -3,17 +3,46 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from conftest import DIGIT_COLUMNS, digits, exchange_payload, forget
+from conftest import DIGIT_COLUMNS, Template, _train_tiny, digits, exchange_payload, forget, tiny_config
+from fake import Fake
 from lmeraser import Eraser
 from lmeraser.core.digests import Digest
 from lmeraser.data.records import Records
 from lmeraser.errors import InputError, NoModelError, VerificationError
+
+
+def _train_fake(root: Path) -> None:
+    Eraser.create(root, tiny_config()).close()
+    with opened(root) as eraser:
+        eraser.add(digits(range(40)), columns=DIGIT_COLUMNS)
+        eraser.train()
+
+
+def opened(root: Path) -> Eraser:
+    eraser = Eraser(root)
+    eraser.session.executors.use(Fake())
+    return eraser
+
+
+@pytest.fixture
+def real(template: Template, tmp_path: Path) -> Iterator[Eraser]:
+    """A trained workspace of 40 digits."""
+    with Eraser(shutil.copytree(template("tiny", _train_tiny), tmp_path / "real")) as one:
+        yield one
+
+
+@pytest.fixture
+def eraser(template: Template, tmp_path: Path) -> Iterator[Eraser]:
+    """The same with an executor whose results are digests of its inputs, for what does not depend on numbers."""
+    with opened(shutil.copytree(template("audited", _train_fake), tmp_path / "workspace")) as one:
+        yield one
 
 
 def manifest(eraser: Eraser) -> Path:
@@ -30,12 +59,12 @@ def edit(eraser: Eraser, change: Any) -> None:
     (path.parent / "current").write_text(f"{path.name} {Digest.of(path.read_bytes())}\n")
 
 
-def test_an_honest_model_is_identical(eraser: Eraser) -> None:
-    report = eraser.audit()
+def test_an_honest_model_is_identical(real: Eraser) -> None:
+    report = real.audit()
     assert report.identical
     assert report.same_environment
     assert report.differences == ()
-    assert report.clusters_checked == report.clusters == eraser.status().clusters
+    assert report.clusters_checked == report.clusters == real.status().clusters
     assert report.records == 40
 
 
@@ -59,12 +88,12 @@ def test_at_least_one_cluster_is_checked(eraser: Eraser) -> None:
         eraser.audit(clusters=0)
 
 
-def test_an_altered_artifact_is_found(eraser: Eraser) -> None:
-    path = max((eraser.workspace.root / "artifacts").rglob("*.safetensors"), key=lambda p: p.stat().st_size)
+def test_an_altered_artifact_is_found(real: Eraser) -> None:
+    path = max((real.workspace.root / "artifacts").rglob("*.safetensors"), key=lambda p: p.stat().st_size)
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
-    report = eraser.audit()
+    report = real.audit()
     assert not report.identical
     assert len(report.differences) == 1
     assert path.stem[:12] in report.differences[0]
@@ -77,13 +106,13 @@ def test_a_missing_artifact_is_found(eraser: Eraser) -> None:
     assert not eraser.audit().identical
 
 
-def test_a_constituent_of_another_cluster_is_found(eraser: Eraser) -> None:
+def test_a_constituent_of_another_cluster_is_found(real: Eraser) -> None:
     def swap(values: Any) -> None:
         first, second = values["clusters"][:2]
         first["constituent"], second["constituent"] = second["constituent"], first["constituent"]
 
-    edit(eraser, swap)
-    report = eraser.audit()
+    edit(real, swap)
+    report = real.audit()
     assert [line.split(":")[0] for line in report.differences] == ["cluster 0", "cluster 1"]
 
 
@@ -137,32 +166,33 @@ def test_a_model_that_is_out_of_date_is_not_audited(eraser: Eraser) -> None:
 # --- spot checks -------------------------------------------------------------------------------------------
 
 
-def test_a_spot_check_looks_at_the_drawn_clusters_alone(eraser: Eraser, monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes = {cluster.number: cluster.records for cluster in eraser.workspace.generations.require().clusters}
-    real, looked_at = Records.mismatched, list[int]()
+def test_a_spot_check_looks_at_the_drawn_clusters_alone(real: Eraser, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = {cluster.number: cluster.records for cluster in real.workspace.generations.require().clusters}
+    original = Records.mismatched
+    looked_at = list[int]()
 
     def mismatched(records: Records, ids: Sequence[str]) -> list[str]:
         looked_at.append(len(ids))
-        return real(records, ids)
+        return original(records, ids)
 
     monkeypatch.setattr(Records, "mismatched", mismatched)
     monkeypatch.setattr(Records, "index", None)
-    report = eraser.audit(clusters=1, spot_check=True)
+    report = real.audit(clusters=1, spot_check=True)
     assert report.identical, report.differences
     assert looked_at == [report.records_checked]
     assert report.records_checked in sizes.values()
     assert (report.clusters_checked, report.records, report.to_json()["records_checked"]) == (1, 40, looked_at[0])
     with pytest.raises(VerificationError, match="spot check"):
-        eraser.sign_audit(report)
+        real.sign_audit(report)
 
 
-def test_a_spot_check_of_every_cluster_finds_what_an_audit_finds_in_clusters(eraser: Eraser) -> None:
+def test_a_spot_check_of_every_cluster_finds_what_an_audit_finds_in_clusters(real: Eraser) -> None:
     def swap(values: Any) -> None:
         first, second = values["clusters"][:2]
         first["constituent"], second["constituent"] = second["constituent"], first["constituent"]
 
-    edit(eraser, swap)
-    found = eraser.audit(clusters=1000, spot_check=True).differences
+    edit(real, swap)
+    found = real.audit(clusters=1000, spot_check=True).differences
     assert [line.split(":")[0] for line in found] == ["cluster 0", "cluster 1"]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
@@ -14,7 +15,7 @@ import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 
 import lmeraser.pipeline.executors.local as local
-from conftest import DIGIT_CLASSES, DIGIT_COLUMNS, digits, png, tiny_config
+from conftest import DIGIT_CLASSES, DIGIT_COLUMNS, Template, digits, png, tiny_config
 from fake import Fake
 from lmeraser import Columns, Eraser
 from lmeraser.errors import BackboneError, UnknownRecordError
@@ -290,19 +291,30 @@ def noise(number: int) -> bytes:
     return png(np.random.default_rng(number).integers(0, 256, (32, 32, 3)))
 
 
-@pytest.mark.parametrize(
-    "which", ["sampled", pytest.param("ordinary", marks=pytest.mark.long), "subject", "all but one"]
-)
-def test_no_window_of_a_random_image_nor_its_id_nor_its_features_are_left(tmp_path: Path, which: str) -> None:
-    ids = [f"unmistakable-{number:06x}" for number in range(1000, 1024)]
-    rows = [{"id": i, "person": f"nobody-{n % 6}", "image": noise(n), "label": n % 3} for n, i in enumerate(ids)]
+NOISE_IDS = [f"unmistakable-{number:06x}" for number in range(1000, 1024)]
+
+
+def _train_noise(root: Path) -> None:
+    rows = [
+        {"id": i, "person": f"nobody-{n % 6}", "image": noise(n), "label": n % 3} for n, i in enumerate(NOISE_IDS)
+    ]
     features = Features(
         {"id": Value("string"), "person": Value("string"), "image": Value("binary"), "label": ClassLabel(3)}
     )
     config = tiny_config(backbone={"image_size": 64})  # smaller ones leave random pixels hardly any features
-    with Eraser.create(tmp_path / "w", config) as eraser:
+    with Eraser.create(root, config) as eraser:
         eraser.add(Dataset.from_list(rows, features=features), columns=Columns(id="id", subject="person"))
         eraser.train()
+
+
+@pytest.mark.parametrize(
+    "which", ["sampled", pytest.param("ordinary", marks=pytest.mark.long), "subject", "all but one"]
+)
+def test_no_window_of_a_random_image_nor_its_id_nor_its_features_are_left(
+    template: Template, tmp_path: Path, which: str
+) -> None:
+    ids = NOISE_IDS
+    with Eraser(shutil.copytree(template("noise", _train_noise), tmp_path / "w")) as eraser:
         sample = eraser.sampled_ids()
         gone = {
             "sampled": sample[:1],
