@@ -224,6 +224,11 @@ class Page:
             for place, ((path, _), records) in enumerate(zip(content.model, content.records, strict=True))
         }
 
+    @cached_property
+    def sort_keys(self) -> Sequence[tuple[int, str]]:
+        """What its clusters are sorted by."""
+        return list(map(sort_key, self.rows))
+
     def clusters(self, first: int = 0, places: Iterable[int] | None = None) -> tuple[Cluster, ...]:
         """Its clusters, numbered from ``first`` on.
 
@@ -367,8 +372,13 @@ class ClusterPages(Sequence[Cluster]):
 
     def _sizes_under(self, path: str) -> Iterator[tuple[str, int]]:
         """Path and number of records of the clusters under a path."""
-        for page in self._pages_under(path):
-            yield from ((each, size) for each, (_, size) in self.pages[page].rows.items() if is_under(each, path))
+        start = sort_key(path)
+        for page in (self.pages[number] for number in self._pages_under(path)):
+            rows = itertools.islice(page.rows.items(), bisect.bisect_left(page.sort_keys, start), None)
+            for each, (_, size) in rows:
+                if not is_under(each, path):
+                    break
+                yield each, size
 
     def replaced(
         self, paths: Iterable[str], changed: Iterable[Cluster], *, limit: int | None = None
