@@ -16,11 +16,12 @@ from sqlalchemy.engine import Engine
 
 from conftest import exchange_payload, forget, png
 from lmeraser.core.digests import Digest
+from lmeraser.data.identities import RecordMetadata
 from lmeraser.data.records import Record, Records
 from lmeraser.data.references import RecordRef
 from lmeraser.errors import CorruptError, InputError, StorageError, UnknownRecordError
 from lmeraser.storage.database import Database
-from lmeraser.storage.keystore import ErasedError
+from lmeraser.storage.keystore import ErasedError, KeyStore
 
 _WINDOW = 16  # bytes
 
@@ -107,6 +108,25 @@ def test_more_ids_than_one_statement_takes_are_found(records: Records) -> None:
     assert len(records.derived.trie_keys(Digest.of(b"p"), ids)) == 1201
     forget(records, ids[:1100])
     assert (records.count(), len(records.suppression.find("record", ids))) == (101, 1100)
+
+
+def test_labels_that_others_have_are_told_without_reading_all_records(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(records, [record(number, label=number % 3 if number < 29 else 7) for number in range(30)])
+    ids = {f"r{number:04d}" for number in range(0, 30, 3)}
+    assert records.labels_apart_from(ids, {0, 1, 7, 9}) == {1, 7}
+    assert records.labels_apart_from(ids | {"r0029"}, [7]) == set()
+    real, decrypted = RecordMetadata.decrypt, list[object]()
+
+    def decrypt(keys: KeyStore, row: Any) -> RecordMetadata:
+        decrypted.append(row)
+        return real(keys, row)
+
+    monkeypatch.setattr(RecordMetadata, "decrypt", decrypt)
+    assert records.labels_apart_from((), {0}) == {0}
+    assert records.labels_apart_from((), ()) == set()
+    assert 0 < len(decrypted) <= 30 - 10 + 1, "no more than it takes, in whichever order they come"
 
 
 def test_subjects_have_their_records(records: Records) -> None:
