@@ -17,7 +17,7 @@ import pytest
 from faults import SCENARIOS, every
 
 _SHORT = ("request", "extend", "cancel", "purge", "add", "confirm")  # tens of operations; the others have hundreds
-_STEPS = {scenario: 10 if scenario in _SHORT else 20 for scenario in SCENARIOS}
+_STEPS = {scenario: 10 if scenario in _SHORT else 20 for scenario in SCENARIOS} | {"unlearn_in_pages": 40}
 _REFUSED = ("add", "train", "unlearn")
 
 
