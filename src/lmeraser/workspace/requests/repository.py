@@ -571,7 +571,7 @@ class Requests:
         """Remove the keyed digests of the names, with which guesses could be tested."""
         for chunk in chunked(request.id for request in requests):
             connection.execute(update(table).where(table.c.id.in_(chunk)).values(selector=_FORGOTTEN))
-        self._database.mark_compaction_due(connection)
+        self._database.mark_compaction_due(connection, table=table.name)
 
     def _all_gone(self, names: int, selector: Selector, unknown: Unknown) -> bool:
         """Whether a selector has so many names and none of them is held, as those of a completed request."""
