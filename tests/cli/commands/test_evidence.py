@@ -29,6 +29,13 @@ def test_a_request_from_acceptance_to_a_verified_certificate(run: Run, work: Pat
     shown = run(*w, "requests").out
     assert REQUEST in shown
     assert "pending" in shown
+    for options, count in (
+        (("--view", "open", "--regulation", "gdpr", "--search", REQUEST[:6].upper()), 1),
+        (("--view", "late"), 0),
+        (("--regulation", "ccpa"), 0),
+        (("--search", "another"), 0),
+    ):
+        assert len(run(*w, "requests", *options, "--json").json) == count, options
     done = run(*w, "unlearn", "--audit", "--json").json
     assert done["requests"] == {REQUEST: "completed"}
     (certificate,) = done["certificates"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -136,20 +136,39 @@ def _selection(
     return [*named, *(["--with-duplicates"] if with_duplicates else [])]
 
 
-def requests(context: typer.Context, as_json: AsJson = False) -> None:
+def requests(
+    context: typer.Context,
+    view: Annotated[
+        Literal["open", "week", "late", "done", "all"], typer.Option(help="Which requests; week: due within one.")
+    ] = "all",
+    regulation: Annotated[
+        Literal["gdpr", "ccpa", "other"] | None, typer.Option(help="Only requests under this law.")
+    ] = None,
+    order: Annotated[
+        Literal["due", "received", "changed"],
+        typer.Option(help="The earliest due first, or the latest received or changed."),
+    ] = "due",
+    words: Annotated[
+        str | None, typer.Option("--search", help="The beginning of an id, or a part of a reference.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
     """List deletion requests with the day of asking and the time left until the deadline."""
     if context.invoked_subcommand is not None:
         return
+    from lmeraser.workspace.requests.listing import choose, search, timeliness
+
     with open_eraser(quiet=True) as eraser:
         now = eraser.workspace.clock()
         references = eraser.workspace.requests.references()
-        found = eraser.requests()
+        found = choose(eraser.requests(), view, regulation or "", order, now)
+    if words is not None:
+        found = search(found, references, words)
     if as_json:
         print_json([{**request.to_json(now), "reference": references.get(request.id)} for request in found])
         return
     from lmeraser.cli.words import command, suggest
     from lmeraser.core.console import print_rows
-    from lmeraser.workspace.requests.listing import timeliness
 
     laws = any(request.regulation != "other" for request in found)
     named = any(references.get(request.id) for request in found)
