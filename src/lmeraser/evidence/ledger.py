@@ -23,13 +23,12 @@ from sqlalchemy import Column, Connection, Integer, String, Table, delete, inser
 from lmeraser.core.atomic_files import append, storage_errors, write_atomic
 from lmeraser.core.digests import Digest
 from lmeraser.core.time import to_text
-from lmeraser.errors import CorruptError, InputError, StorageError
+from lmeraser.errors import CorruptError, InputError
 from lmeraser.evidence.entries import Event
 from lmeraser.evidence.hash_chain import Entry, LedgerHead, broken, check
 from lmeraser.storage.database import Database, schema, workspace_metadata
 
 _METADATA_NAME = "ledger"  # of the row in which the database keeps where the ledger ends
-_READ_ATTEMPTS = 20
 
 _outbox = Table(
     "outbox",
@@ -134,19 +133,12 @@ class Ledger:
 
         Raises:
             VerificationError: the ledger is broken; says where.
-            StorageError: the ledger kept changing while it was read.
+            StorageError: the file cannot be read.
         """
-        for _ in range(_READ_ATTEMPTS):
-            end, outbox = self._snapshot()
-            data = self._read()
-            if (end, outbox) == self._snapshot():
-                break
-        else:
-            raise StorageError(
-                "The ledger kept changing while it was read",
-                got=f"{_READ_ATTEMPTS} attempts",
-                next_step="try again when the other command has finished",
-            )
+        end, outbox = self._snapshot()
+        data = self._read()
+        if len(data) <= self._end().size:  # what follows the end was appended after the snapshot
+            data = data[: end.size]
         pending = _lines(outbox)
         flushed_size = end.size - len(pending)
         not_in_file = pending[max(0, len(data) - flushed_size) :]

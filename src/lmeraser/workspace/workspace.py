@@ -201,7 +201,7 @@ class Workspace:
 
         Raises:
             VerificationError: the ledger is broken.
-            StorageError: the ledger kept changing while it was read.
+            StorageError: the file cannot be read.
         """
         copies = self.exports.ids()
         while True:

@@ -161,7 +161,7 @@ class Requests:
 
         Raises:
             VerificationError: the ledger is broken.
-            StorageError: the ledger kept changing while it was read.
+            StorageError: the file cannot be read.
         """
         requests = self.all()
         while True:
