@@ -13,7 +13,6 @@ import urllib.request
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -96,20 +95,6 @@ def verify_timestamp(data: bytes, answer: bytes, authority: bytes | None = None)
     _check_same_data(response, data)
     name = None if authority is None else _verify_signature(response, data, authority)
     return Timestamp(response.tst_info.gen_time, hashlib.sha256(data).hexdigest(), name)
-
-
-def read(path: Path) -> bytes:
-    """The bytes of a file.
-
-    Raises:
-        InputError: it cannot be read.
-    """
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(
-            "Cannot read the file", got=f"{path}: {error.strerror}", next_step="correct the path"
-        ) from error
 
 
 def _check_installed() -> None:

@@ -91,14 +91,14 @@ def timestamp(
 
     Exits with 1 if the time stamp does not verify.
     """
-    from lmeraser.core.atomic_files import SHARED, write_atomic
+    from lmeraser.core.atomic_files import SHARED, read_file, write_atomic
     from lmeraser.evidence import timestamps
 
-    data = timestamps.read(file)
-    roots = timestamps.read(authority) if authority is not None else None
+    data = read_file(file)
+    roots = read_file(authority) if authority is not None else None
     place = answer if answer is not None else file.with_name(file.name + ".tsr")
     if url is None:
-        received = timestamps.read(place)
+        received = read_file(place)
     elif place.exists():
         raise InputError(
             "There is a time stamp already",
