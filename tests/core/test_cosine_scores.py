@@ -21,17 +21,9 @@ from lmeraser.core.sufficient_statistics import (
     quantize,
 )
 from lmeraser.core.tensors import to_bytes
+from random_embeddings import quantized_of
 
 _seeds = st.integers(0, 2**32 - 1)
-
-
-def quantized_of(seed: int, count: int, width: int, classes: int) -> tuple[QuantizedEmbeddings, list[int]]:
-    """Quantized embeddings of random embeddings that know a little of their random classes."""
-    random = np.random.default_rng(seed)
-    labels = random.integers(0, classes, count)
-    centres = random.standard_normal((classes, width))
-    features = random.standard_normal((count, 1, width)) + centres[labels][:, None]
-    return quantize(embedding(features.astype(np.float32))), labels.tolist()
 
 
 def statistics_of(rows: QuantizedEmbeddings, labels: list[int], classes: int) -> SufficientStatistics:

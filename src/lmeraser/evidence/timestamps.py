@@ -12,12 +12,12 @@ import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from datetime import datetime
-from importlib.util import find_spec
 from typing import Any
 from urllib.parse import urlsplit
 
 from cryptography import x509
 
+from lmeraser.core.extras import require_extra
 from lmeraser.core.time import to_text
 from lmeraser.errors import InputError, VerificationError
 
@@ -63,7 +63,7 @@ def request_timestamp(data: bytes, url: str) -> bytes:
         InputError: the extra is missing, the URL is none, or the authority does not answer.
         VerificationError: it answers something else.
     """
-    _check_installed()
+    require_extra("timestamp", "time stamps", "rfc3161_client")
     from rfc3161_client import TimestampRequestBuilder
     from rfc3161_client.base import HashAlgorithm
 
@@ -90,20 +90,11 @@ def verify_timestamp(data: bytes, answer: bytes, authority: bytes | None = None)
         InputError: the extra is missing, or these are no certificates.
         VerificationError: the answer stamps other data, or nobody of these signed it.
     """
-    _check_installed()
+    require_extra("timestamp", "time stamps", "rfc3161_client")
     response = _decoded(answer)
     _check_same_data(response, data)
     name = None if authority is None else _verify_signature(response, data, authority)
     return Timestamp(response.tst_info.gen_time, hashlib.sha256(data).hexdigest(), name)
-
-
-def _check_installed() -> None:
-    if find_spec("rfc3161_client") is None:
-        raise InputError(
-            "The extra for time stamps is not installed",
-            got="missing: rfc3161_client",
-            next_step="pip install 'lmeraser[timestamp]'",
-        )
 
 
 def _post(url: str, body: bytes) -> bytes:

@@ -6,10 +6,10 @@ on a curve of NIST: the format has no Ed25519, which workspaces sign with. The e
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 
 from lmeraser.core.atomic_files import SHARED
+from lmeraser.core.extras import require_extra
 from lmeraser.errors import InputError
 from lmeraser.inference.export.manifest import MODEL_SIGNATURE
 
@@ -20,12 +20,7 @@ def check_key(key: Path) -> None:
     Raises:
         InputError: the extra is missing, or this is no private key that the format knows.
     """
-    if find_spec("model_signing") is None:
-        raise InputError(
-            "The extra for OpenSSF Model Signing is not installed",
-            got="missing: model_signing",
-            next_step="pip install 'lmeraser[oms]'",
-        )
+    require_extra("oms", "OpenSSF Model Signing", "model_signing")
     from cryptography.hazmat.primitives.asymmetric import ec
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 

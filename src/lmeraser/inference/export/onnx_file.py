@@ -12,15 +12,15 @@ import json
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from importlib.util import find_spec
 from typing import Any
 
 import torch
 
 from lmeraser.config.schema import Config
 from lmeraser.core.digests import Digest
+from lmeraser.core.extras import require_extra
 from lmeraser.core.tensors import Array
-from lmeraser.errors import BackboneError, InputError
+from lmeraser.errors import BackboneError
 from lmeraser.inference.export.graph import INPUTS, Graph, Inputs, check_one_head, heads_of, plain_backbone
 from lmeraser.models.manifest import Model
 
@@ -48,7 +48,7 @@ def onnx_file(
         BackboneError: the backbone is another one, or cannot be written as a graph of plain operations.
     """
     check_one_head(model)
-    _check_installed()
+    require_extra("onnx", "ONNX", "onnx", "onnxscript")
     backbone = plain_backbone(model, config)
     inputs = INPUTS[config.data.modality](backbone, config)
     graph = Graph(inputs, heads_of(model, tensors), config).eval()
@@ -61,16 +61,6 @@ def onnx_file(
             next_step="export with --format folder",
         ) from error
     return _finished(exported, inputs, model, facts)
-
-
-def _check_installed() -> None:
-    lacking = [name for name in ("onnx", "onnxscript") if find_spec(name) is None]
-    if lacking:
-        raise InputError(
-            "The extra for ONNX is not installed",
-            got=f"missing: {', '.join(lacking)}",
-            next_step="pip install 'lmeraser[onnx]'",
-        )
 
 
 def _trace(graph: Graph, inputs: Inputs) -> Any:
