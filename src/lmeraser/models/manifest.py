@@ -39,7 +39,7 @@ from lmeraser.models.clusters import (
     arranged,
     without_those_in,
 )
-from lmeraser.models.partitions.cost import Cost, CostCounts, cost_of, cost_of_counts
+from lmeraser.models.partitions.cost import Cost, CostCounts, cost_counts, cost_of_counts
 from lmeraser.models.partitions.trie import find_path
 
 __all__ = ["Cluster", "Model", "OwnParts", "StageResult"]
@@ -237,20 +237,13 @@ class Model(BaseModel):
     def cost(self) -> Cost:
         """The cost of deletion requests on this model (`partitions.cost`); all zero for an empty one."""
         partition = self.config().partition
+        limit = partition.max_records
         if isinstance(self.clusters, ClusterPages):
-            return cost_of_counts(
-                self.clusters.costs(partition.max_records),
-                sampled=partition.sampled(self.records),
-                tuned=self.tuned,
-                together=self.together,
-            )
-        return cost_of(
-            {cluster.path: cluster.records for cluster in self.clusters},
-            partition.max_records,
-            sampled=partition.sampled(self.records),
-            tuned=self.tuned,
-            together=self.together,
-        )
+            counts = self.clusters.costs(limit)
+        else:
+            counts = cost_counts({cluster.path: cluster.records for cluster in self.clusters}, limit)
+        sampled = partition.sampled(self.records)
+        return cost_of_counts(counts, sampled=sampled, tuned=self.tuned, together=self.together)
 
     @property
     def expected_share(self) -> float:
