@@ -92,6 +92,8 @@ def test_records_come_back_sorted_by_code_points(records: Records) -> None:
     numbers = {name: number for number, name in enumerate(ids)}
     expected = [RecordRef(i, numbers[i] % 2, Digest.of(image(numbers[i], 8))) for i in sorted(ids)]
     assert records.index() == expected
+    numbers_of = records.derived.numbers(ids)
+    assert {found.id: found.number for found in records.index()} == numbers_of
 
 
 def test_images_come_in_the_order_they_are_asked_for(records: Records) -> None:
@@ -148,6 +150,9 @@ def test_classes_are_extended_at_their_end_only(records: Records) -> None:
         ["dog", "cat", "eel"],
         ["cat", "dog", "eel", "eel"],
         ["cat", "dog", "eel", ""],
+        ["cat", "dog", "eel", "a\ud800"],
+        ["cat", "dog", "eel", "\x1b[31mred"],
+        ["cat", "dog", "eel", "dog "],
         [],
     ):
         with pytest.raises(InputError):

@@ -94,8 +94,14 @@ class World:
             self.cache.forget(record_id)
         return self
 
+    def number(self, record_id: str) -> int:
+        """A record's place in the store; that of another world is another one."""
+        return int(Digest.of(self.secret, record_id.encode()).hex[:8], 16)
+
     def inputs(self) -> Inputs:
-        records = [RecordRef(i, self.labels[i], Digest.of(self.images[i])) for i in sorted(self.labels)]
+        records = [
+            RecordRef(i, self.labels[i], Digest.of(self.images[i]), self.number(i)) for i in sorted(self.labels)
+        ]
         return Inputs(records, self.config, self.classes, self.executor.backbone)
 
     def derive(self, **changes: Any) -> Derivation:
@@ -147,6 +153,16 @@ def test_the_first_derivation_runs_every_stage_once() -> None:
     }
     assert sorted(known.executor.embedded) == sorted(known.labels)
     assert sorted(i for ids in known.executor.tuned for i in ids) == sorted(known.labels)
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.5])
+def test_records_are_read_in_the_order_in_which_they_are_stored(weight: float) -> None:
+    settings = {"partition": {"sample_size": 2, "clusters": 1}, "global_head": {"weight": weight}}
+    known = World(parse(settings)).add(*(f"r{number:02d}" for number in range(30)))
+    known.derive()
+    sample = known.sample() if weight == 0 else []  # it is read before all others, in the order of its draw
+    embedded = [record_id for record_id in known.executor.embedded if record_id not in sample]
+    assert embedded == sorted(known.labels.keys() - set(sample), key=known.number)
 
 
 def test_deriving_again_runs_nothing() -> None:
@@ -489,7 +505,7 @@ def test_a_corrected_label_is_counted_anew(mode: str) -> None:
     assert everything(derivation) == everything(known.with_empty_caches().derive())
 
 
-@pytest.mark.parametrize("change", [{"penalty": 77.0}, {"score": "cosine"}])
+@pytest.mark.parametrize("change", [{"penalty": 77.0}, {"score": "cosine"}, {"score": "corrected_cosine"}])
 @_global_modes
 def test_another_penalty_or_score_solves_again_and_tunes_nothing(mode: str, change: dict[str, Any]) -> None:
     known = mixed(mode)

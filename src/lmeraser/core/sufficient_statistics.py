@@ -15,8 +15,9 @@ functions on numpy arrays.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import overload
+from typing import cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,8 +70,9 @@ class SufficientStatistics:
         for start in range(0, len(embeddings), _EXACT):
             part = embeddings[start : start + _EXACT].astype(np.float64)
             signed = sign * part.T
-            triangle = _plus_products(triangle, signed, part)
-            moments = moments + (signed @ one_hot[start : start + _EXACT]).astype(np.int64)
+            with _one_thread(len(part)):
+                triangle = _plus_products(triangle, signed, part)
+                moments = moments + (signed @ one_hot[start : start + _EXACT]).astype(np.int64)
         return SufficientStatistics(triangle, moments)
 
     @property
@@ -147,6 +149,18 @@ def _start(number: NDArray[np.int64]) -> NDArray[np.int64]: ...
 def _start(number: int | NDArray[np.int64]) -> int | NDArray[np.int64]:
     """Where a row of a lower triangle begins; the size of the triangle with so many rows."""
     return number * (number + 1) // 2
+
+
+def _one_thread(records: int) -> AbstractContextManager[object]:
+    """Products of many records on one thread: several would wait for each other longer than they compute.
+
+    The sums are the same. Those of a few records are computed by one thread anyway.
+    """
+    if records < _ROWS:
+        return nullcontext()
+    from threadpoolctl import threadpool_limits
+
+    return cast("AbstractContextManager[object]", threadpool_limits(1, user_api="blas"))
 
 
 def _plus_products(

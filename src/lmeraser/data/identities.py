@@ -128,10 +128,10 @@ class RecordIndex:
             "near_subject": None if subject is None else self.near_digest("subject", subject),
         }
 
-    def read_all(self) -> list[RecordMetadata]:
-        """The metadata of all records, in no particular order."""
+    def read_all(self) -> list[tuple[int, RecordMetadata]]:
+        """Number and metadata of every record, in no particular order."""
         query = select(records_table.c.number, records_table.c.card)
-        return self.database.fetch(query, lambda row: RecordMetadata.decrypt(self.database.keys, row))
+        return self.database.fetch(query, lambda row: (row.number, self._decrypt(row)))
 
     def find(
         self,

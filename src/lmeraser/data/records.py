@@ -22,12 +22,13 @@ import json
 from collections import Counter
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, delete, func, insert, select, update
 
 from lmeraser.core.digests import Digest
-from lmeraser.data.canonical_names import class_key
+from lmeraser.data.canonical_names import canonical_name, class_key
 from lmeraser.data.changelog import ChangeLog
 from lmeraser.data.commitments import Commitments, commitment
 from lmeraser.data.derived import DerivedValues
@@ -73,6 +74,34 @@ class HeldRecord(NamedTuple):
     entry: int
 
 
+def check_classes(classes: Sequence[str], known: Sequence[str] = ()) -> None:
+    """Refuse a list of classes that cannot be a workspace's.
+
+    Args:
+        classes: all names.
+        known: those that the workspace has; they stay as they are, whatever version 0.1 allowed.
+
+    Raises:
+        InputError: there is none, two are the same, or a new one cannot be a name (`canonical_names`).
+    """
+    keys = {class_key(name) for name in known}  # fewer than names, if version 0.1 took two spellings of one
+    new = [name for name in classes if name not in known]
+    repeated = len(set(classes)) != len(classes) or len(keys.union(map(class_key, new))) != len(keys) + len(new)
+    if not classes or repeated or not all(classes):
+        raise InputError(
+            "Names of classes are missing, empty or repeated",
+            got=repr(list(classes)),
+            next_step="give each class once, by a name that is not empty",
+        )
+    for name in new:
+        try:
+            canonical_name(name)
+        except ValueError as error:
+            raise InputError(
+                "Name of a class that cannot be one", got=f"{name!a}: {error}", next_step="rename the class"
+            ) from error
+
+
 class Records:
     """The records of one workspace.
 
@@ -103,18 +132,10 @@ class Records:
         """Fix or extend the list of classes.
 
         Raises:
-            InputError: names are empty or repeated, or a known class would move or disappear.
+            InputError: as of `check_classes`, or a known class would move or disappear.
         """
         known = self.classes
-        keys = {class_key(name) for name in known}  # fewer than names, if version 0.1 took two spellings of one
-        new = [class_key(name) for name in classes if name not in known]
-        repeated = len(set(classes)) != len(classes) or len(keys.union(new)) != len(keys) + len(new)
-        if not classes or repeated or not all(classes):
-            raise InputError(
-                "Class names are missing, empty or repeated",
-                got=repr(list(classes)),
-                next_step="give each class once, by a name that is not empty",
-            )
+        check_classes(classes, known)
         if tuple(classes[: len(known)]) != known:
             raise InputError(
                 "Known classes removed or reordered",
@@ -139,7 +160,9 @@ class Records:
 
     def index(self) -> list[RecordRef]:
         """References to all records, sorted by id (by code points, as Python sorts)."""
-        return sorted(RecordRef(each.id, each.label, each.payload_digest) for each in self._index.read_all())
+        found = self._index.read_all()
+        refs = [RecordRef(each.id, each.label, each.payload_digest, number) for number, each in found]
+        return sorted(refs, key=attrgetter("id"))
 
     def labels_apart_from(self, ids: Container[str], labels: Iterable[int]) -> set[int]:
         """Those of some labels that other records than these have; reads no more records than that takes."""

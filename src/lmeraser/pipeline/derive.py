@@ -23,8 +23,9 @@ from __future__ import annotations
 import itertools
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -203,9 +204,9 @@ class Pipeline:
         context = self.context
         executor = context.executor()
         key = embedding_key(inputs.config, inputs.backbone, executor.fingerprint)
-        labels = {record.id: record.label for record in inputs.records}
         included = context.statistics.ids(key=key)
-        missing = [record.id for record in inputs.records if record.id not in included]
+        labels = {each.id: each.label for each in _as_stored(inputs.records) if each.id not in included}
+        missing = list(labels)
         if not missing:
             return
         views = inputs.config.embedding.views
@@ -247,7 +248,7 @@ class Pipeline:
             entry = self._store(key, to_bytes(partition.fit(points)))
             self.stage_counts["fitted"] += 1
         fitted = from_bytes(self.context.store.read(entry.artifact))
-        trie_keys = self.trie_keys(fitted, key, sample, list(by_id))
+        trie_keys = self.trie_keys(fitted, key, sample, [each.id for each in _as_stored(inputs.records)])
         return ClusterAssignment(_stage_result(key, entry), group(trie_keys, inputs.config.partition.max_records))
 
     def trie_keys(self, fitted: Fitted, key: Digest, sample: Sequence[str], ids: Sequence[str]) -> dict[str, str]:
@@ -445,6 +446,14 @@ def require_matching_statistics(matching: bool) -> None:
             got="they cover other numbers of records than the workspace holds",
             next_step="compute them again with 'lmeraser train --rederive'",
         )
+
+
+def _as_stored(records: Iterable[RecordRef]) -> list[RecordRef]:
+    """Records in the order in which they lie in the store: in any other, each is on another page of the database.
+
+    No result depends on it: sums are exact, and what is computed of a record depends on it alone.
+    """
+    return sorted(records, key=attrgetter("number"))
 
 
 def _stage_result(key: Digest, entry: MemoEntry) -> StageResult:
