@@ -106,6 +106,28 @@ def test_arrays_that_cannot_be_used(tmp_path: Path, arrays: dict[str, Any], faul
         open_arrays(tmp_path / "x.npz")
 
 
+def test_masked_numbers_and_arrays_of_other_types_are_faults_that_say_what_they_are() -> None:
+    assert {row.fault for row in opened((np.ma.masked_greater(X, -1e9), Y)).rows} == {
+        "an array of type object instead of a vector of numbers"
+    }
+    assert next(iter(opened((X > 0, Y)).rows)).fault == "an array of type bool instead of a vector of numbers"
+
+
+@pytest.mark.parametrize("place", range(280, 350, 7))
+def test_a_damaged_member_of_an_archive_is_refused_or_read_as_it_was(tmp_path: Path, place: int) -> None:
+    path = tmp_path / "x.npz"
+    np.savez_compressed(path, X=X[:6], y=Y[:6])
+    whole = [(row.payload, row.label) for row in opened(path).rows]
+    data = bytearray(path.read_bytes())
+    data[place] ^= 255
+    path.write_bytes(data)
+
+    try:
+        assert [(row.payload, row.label) for row in opened(path).rows] == whole
+    except InputError as error:
+        assert "Cannot read" in str(error) or "arrays" in str(error)  # noqa: PT017 - either is right
+
+
 @pytest.mark.parametrize("name", ["x.npz", "x.npy"])
 def test_a_damaged_file_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"damaged")

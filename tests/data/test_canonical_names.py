@@ -10,6 +10,7 @@ from decimal import Decimal
 from pathlib import PurePosixPath
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -131,7 +132,7 @@ def test_a_float_that_does_not_tell_its_whole_number_is_refused() -> None:
 
 
 def test_what_a_table_has_in_place_of_a_value_is_missing() -> None:
-    assert all(map(is_missing, (None, "", float("nan"), np.float32("nan"), float("inf"))))
+    assert all(map(is_missing, (None, "", float("nan"), np.float32("nan"), float("inf"), pd.NA, pd.NaT)))
     assert not any(map(is_missing, ("nan", " ", 0, 0.0, False)))
 
 

@@ -43,12 +43,19 @@ def test_cells_are_taken_literally(tmp_path: Path, name: str, text: str) -> None
         ("x.csv", "id,subject\na,b\nc,d,e\n", "line 3: 3 cells"),
         ("x.jsonl", '{"id": 1}\n[1]\n', "line 2: not a JSON object"),
         ("x.jsonl", '{"id": 1}\n{"id"\n', "line 2: not JSON"),
+        ("x.jsonl", '{"id": 1}\n{"id": 2, "id": 3}\n', "line 2: a name stands twice"),
+        ("x.csv", "\n\nid,id\na,b\n", "line 3: column names"),
         ("x.csv", b"id,subject\n\xff,b\n", "not UTF-8"),
     ],
 )
 def test_malformed_tables_are_refused(tmp_path: Path, name: str, text: str | bytes, why: str) -> None:
     with pytest.raises(InputError, match=why):
         read_table(written(tmp_path, name, text))
+
+
+def test_empty_lines_before_the_names_of_the_columns_are_no_names(tmp_path: Path) -> None:
+    table = read_table(written(tmp_path, "x.csv", "\n\r\nid;subject\na;ann, née Lee\n"))
+    assert table.rows == [{"id": "a", "subject": "ann, née Lee"}]
 
 
 def test_a_column_without_a_name_is_not_read(tmp_path: Path) -> None:

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, IterableDataset, Value, load_dataset
 
 from conftest import DIGIT_CLASSES, digits, png
+from lmeraser.data.modalities.image import ImageFormat
 from lmeraser.data.sources import (
     Columns,
     Example,
@@ -99,6 +101,31 @@ def test_a_file_that_is_no_source_is_refused(tmp_path: Path) -> None:
     folder(tmp_path, {"photo.png": DOT})
     with pytest.raises(InputError, match=r"photo\.png"):
         open_source(tmp_path / "photo.png")
+
+
+def test_tables_in_memory_hold_images_or_name_their_files(tmp_path: Path) -> None:
+    folder(tmp_path, {"a.png": DOT})
+    file = str(tmp_path / "a.png")
+    for source, ids in (
+        (pd.DataFrame({"path": [file, file], "label": ["cat", "dog"], "id": [1, 2]}), ["1", "2"]),
+        (pd.DataFrame({"image": [DOT, {"bytes": DOT, "path": "b.png"}], "label": ["cat", "dog"]}), None),
+        (([DOT, Path(file)], ["cat", "dog"], ["1", "2"]), ["1", "2"]),
+        ([{"image": file, "label": "cat"}, {"image": DOT, "label": "dog"}], [file, "row-00000001"]),
+    ):
+        opened = open_source(source, payloads=ImageFormat())
+        rows = rows_of(opened)
+        assert opened.classes == ("cat", "dog")
+        assert [(row.label, row.payload, row.fault) for row in rows] == [("cat", DOT, ""), ("dog", DOT, "")]
+        assert [row.id for row in rows] == (ids or ["row-00000000", "b.png"])
+    faults = [row.fault for row in rows_of(open_source((["nothing.png", 17], ["cat", "dog"])))]
+    assert faults == ["no such file", "a value of type int instead of an image file's bytes"]
+
+
+@pytest.mark.parametrize("name", ["", "x" * 5000])
+def test_a_name_that_no_file_can_have_is_refused(name: str) -> None:
+    """An empty one is what a shell makes of a variable that is not set; it is not the working directory."""
+    with pytest.raises(InputError, match="source"):
+        open_source(name)
 
 
 def test_a_file_that_vanishes_or_cannot_be_read_is_an_input_error(tmp_path: Path) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
+import torch
 from datasets import ClassLabel, Dataset, Features, IterableDataset, Value
 
 from lmeraser.data.modalities.text import TextFormat
@@ -160,7 +163,48 @@ def test_a_text_stored_once_in_parquet_is_held_once(tmp_path: Path) -> None:
     assert most < 8 << 20, "of 30 MB"
 
 
-@pytest.mark.parametrize("source", [{"text": ["a"]}, 17, [["a", "b"]], [], (["a"], ["x", "y"]), "nothing.csv"])
+def test_a_label_that_is_no_class_is_the_fault_of_its_row_and_of_the_source_if_there_is_no_other() -> None:
+    labels = ["a", 0.5, b"a", ["a"], None, pd.NA, Decimal("1.0"), True]
+    rows = list(opened((["text"] * len(labels), labels)).rows)
+
+    not_whole = "label: a number that is not whole is no class"
+    other = "label: a value of type {} is no class; give a text or a whole number"
+    assert [row.fault for row in rows] == ["", not_whole, other.format("bytes"), other.format("list"), *[""] * 4]
+    assert [row.label for row in rows] == ["a", None, None, None, None, None, "1", "True"]
+    for nothing, why in (
+        (np.array([b"a", b"b"]), "type bytes_"),
+        ([None, " "], "no value"),
+        (np.eye(2), "ndarray"),
+    ):
+        with pytest.raises(InputError, match=f"No row has a label: the column label of arrays: .*{why}"):
+            opened((["text"] * 2, nothing))
+
+
+def test_masked_values_are_missing() -> None:
+    """Else whatever lies under the mask would be learned, or be the name of a record."""
+    masked = np.ma.masked_array([1, 2], mask=[False, True])
+
+    assert [row.label for row in opened((["a", "b"], masked)).rows] == ["1", None]
+    assert [row.id for row in opened((["a", "b"], ["x", "y"], masked)).rows] == ["1", ""]
+
+
+def test_a_column_that_stands_twice_is_not_guessed(tmp_path: Path) -> None:
+    table = pa.table([pa.array(["a"])] * 3, names=["text", "label", "label"])
+    parquet.write_table(table, tmp_path / "x.parquet")
+    frame = pd.DataFrame([["a", "b", "c"]], columns=["text", "label", "label"])
+
+    for source in (table, tmp_path / "x.parquet", frame):
+        with pytest.raises(InputError, match="Several columns of the same name: label in"):
+            opened(source)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        *({"text": ["a"]}, 17, [["a", "b"]], [], (["a"], ["x", "y"]), "nothing.csv", "", "x" * 5000),
+        *(pd.Series(["a"]), (torch.ones(2, dtype=torch.bfloat16), ["a", "b"])),
+    ],
+)
 def test_what_is_no_table_is_refused(source: Any) -> None:
     with pytest.raises(InputError):
         opened(source)

@@ -32,7 +32,7 @@ def test_a_folder_that_holds_something_is_left_alone(root: Path, tmp_path: Path)
     assert files(tmp_path) == before
 
 
-@pytest.mark.parametrize("classes", [["a", "a"], ["a", ""]])
+@pytest.mark.parametrize("classes", [["a", "a"], ["a", ""], ["a", "a "], ["L\u00f6we", "Lo\u0308we"]])
 def test_classes_are_different_names(tmp_path: Path, classes: list[str]) -> None:
     with pytest.raises(InputError, match="classes"):
         Workspace.create(tmp_path / "w", tiny_config(), classes=classes)

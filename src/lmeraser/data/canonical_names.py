@@ -58,6 +58,7 @@ _REFUSED_CATEGORIES = {
     "Zp": "a paragraph separator",
 }
 _BIDIRECTIONAL_CONTROLS = frozenset([*range(0x202A, 0x202F), *range(0x2066, 0x206A)])
+_MISSING_IN_PANDAS = {"NAType", "NaTType"}  # by name, because pandas need not be there
 _LARGEST_WHOLE_FLOAT = 2**53  # beyond, a float does not tell which whole number it was
 
 # Letters and digits that look like a Latin letter, in lower case: common ones of Unicode Technical Standard 39.
@@ -121,12 +122,12 @@ def as_text(value: object) -> str:
 
 
 def is_missing(value: object) -> bool:
-    """Whether a cell of a table has no value: None, an empty text, or a number that is none.
+    """Whether a cell of a table has no value: None, an empty text, a number that is none, or pandas' NA and NaT.
 
     >>> is_missing(float("nan")), is_missing(0)
     (True, False)
     """
-    if value is None or (isinstance(value, str) and not value):
+    if value is None or (isinstance(value, str) and not value) or type(value).__name__ in _MISSING_IN_PANDAS:
         return True
     return isinstance(value, (Real, Decimal)) and not math.isfinite(value)
 

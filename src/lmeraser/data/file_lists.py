@@ -151,18 +151,23 @@ def _malformed(path: Path, line: int, why: str) -> InputError:
 
 
 def _csv_lines(path: Path, lines: Iterator[str]) -> Iterator[Mapping[str, Any]]:
-    header = next(lines, "")
+    first = []  # empty lines, and the one that names the columns
+    for line in lines:
+        first.append(line)
+        if line.strip():
+            break
+    header = first[-1] if first else ""
     if "\0" in header:
-        raise _malformed(path, 1, "null characters; UTF-16 has to begin with a byte order mark")
+        raise _malformed(path, len(first), "null characters; UTF-16 has to begin with a byte order mark")
     tabs = path.suffix.lower() in (".tsv", ".tab") and "\t" in header
     delimiter = "\t" if tabs else max(_DELIMITERS, key=header.count)  # the comma, if there is none
     csv.field_size_limit(max(csv.field_size_limit(), _LARGEST_LINE))  # of the process; 128 KiB is less than a text
-    reader = csv.reader(itertools.chain([header] if header else [], lines), delimiter=delimiter, strict=True)
+    reader = csv.reader(itertools.chain(first, lines), delimiter=delimiter, strict=True)
     try:
-        names = next(reader, [])
+        names = next((cells for cells in reader if cells), [])
         named = [name for name in names if name]
         if len(set(named)) != len(named) or (names and not named):
-            raise _malformed(path, 1, "column names are empty or repeated")
+            raise _malformed(path, len(first), "column names are empty or repeated")
         for cells in reader:
             if not cells:  # an empty line
                 continue
@@ -173,12 +178,25 @@ def _csv_lines(path: Path, lines: Iterator[str]) -> Iterator[Mapping[str, Any]]:
         raise _malformed(path, reader.line_num, str(error)) from error
 
 
+class _RepeatedNameError(ValueError):
+    """Which of two values is meant cannot be told (RFC 8259, section 4)."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        raise _RepeatedNameError
+    return value
+
+
 def _json_lines(path: Path, lines: Iterator[str]) -> Iterator[Mapping[str, Any]]:
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
-            value = json.loads(line)
+            value = json.loads(line, object_pairs_hook=_object)
+        except _RepeatedNameError as error:
+            raise _malformed(path, number, "a name stands twice in an object") from error
         except (ValueError, RecursionError) as error:
             raise _malformed(path, number, "not JSON") from error
         if not isinstance(value, dict):

@@ -5,8 +5,11 @@ A source is a stream of `Row`, with the image bytes exactly as given. `check_row
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from numbers import Real
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -244,9 +247,11 @@ def choose_id(columns: Columns, position: int, stem: str, path: str | None, give
 
 def named_row(position: int, record_id: Any, subject: Any, label: Any, path: str) -> Row:
     """A row without its image; id, subject and label as they are in a cell."""
-    if isinstance(label, float) and label.is_integer():  # what pandas makes of whole numbers beside missing ones
-        label = int(label)
-    label = label if isinstance(label, (int, str)) and not isinstance(label, bool) else None
+    if (whole := whole_number(label)) is not None:
+        label = whole
+    usable = isinstance(label, (int, str)) and not isinstance(label, bool)
+    label_fault = "" if usable or is_missing(label) else f"label: {not_a_class(label)}"
+    label = label if usable else None
     try:
         text = "" if is_missing(record_id) else as_text(record_id)
         person = None if is_missing(subject) else as_text(subject)
@@ -254,7 +259,40 @@ def named_row(position: int, record_id: Any, subject: Any, label: Any, path: str
         return Row(position, str(record_id), None, label, None, fault=f"id or subject: {error}", path=path)
     earlier_id = None if text in ("", str(record_id)) else str(record_id)
     earlier_subject = None if person in (None, str(subject)) else str(subject)
-    return Row(position, text, person, label, None, "", earlier_id, earlier_subject, path)
+    return Row(position, text, person, label, None, label_fault, earlier_id, earlier_subject, path)
+
+
+def whole_number(value: object) -> int | None:
+    """A whole number as an integer, also where it is stored as a float or a decimal; None: it is none.
+
+    Floats are what pandas makes of integers beside missing values.
+
+    >>> whole_number(2.0), whole_number(2.5), whole_number(True)
+    (2, None, None)
+    """
+    if isinstance(value, bool) or not isinstance(value, (Real, Decimal)) or is_missing(value):
+        return None
+    whole = math.trunc(value)
+    return whole if value == whole else None
+
+
+def not_a_class(label: object) -> str:
+    """What is wrong with a cell that has something else than the name or the index of a class."""
+    if isinstance(label, (Real, Decimal)) and not isinstance(label, bool):
+        return "a number that is not whole is no class"
+    return f"a value of type {type(label).__name__} is no class; give a text or a whole number"
+
+
+def refuse_repeated(wanted: Iterable[str], there: Sequence[str], name: str) -> None:
+    """Refuse a table in which a column that is to be read stands twice.
+
+    Raises:
+        InputError: one does; names it.
+    """
+    if repeated := [column for column in wanted if there.count(column) > 1]:
+        raise InputError(
+            "Several columns of the same name", got=f"{join_names(repeated)} in {name}", next_step="rename them"
+        )
 
 
 def unused_columns(columns: Iterable[str], used: Iterable[str | None]) -> list[str]:

@@ -24,6 +24,7 @@ from typing import Any
 from lmeraser.data import arrays, file_lists, folders
 from lmeraser.data.file_lists import read_table
 from lmeraser.data.folders import describe_passed_over, list_folder
+from lmeraser.data.image_cells import ImageCells, path_and_bytes
 from lmeraser.data.image_folders import open_folder
 from lmeraser.data.image_lists import open_list, resolve_path
 from lmeraser.data.modalities.base import PayloadFormat
@@ -39,6 +40,7 @@ from lmeraser.data.rows import (
     join_names,
     named_row,
     readable,
+    refuse_repeated,
     row_chunks,
     unused_columns,
     with_file,
@@ -110,8 +112,8 @@ def open_source(
     Args:
         source: a folder of class folders, or of images listed in ``metadata.csv`` or ``metadata.jsonl``; a CSV or
             JSON lines file that lists image files; a parquet file or a folder of them; ``hub:OWNER/NAME``, a
-            dataset of the Hugging Face hub; or a ``datasets`` object. Texts and vectors also come from whatever
-            `data.tables` reads: DataFrames, arrays, dictionaries.
+            dataset of the Hugging Face hub; a ``datasets`` object; or a table in memory that `data.tables` reads:
+            a DataFrame, a table of Arrow, (X, y), dictionaries. Texts and vectors also come from its files.
         split: the split of a dataset, or a sub-folder of a folder.
         columns: of lists, metadata, parquet files and datasets.
         subjects: where subjects are found, if they are in no column.
@@ -122,6 +124,8 @@ def open_source(
         InputError: the source does not exist, cannot be read, or lacks a column.
     """
     columns = columns or Columns()
+    if isinstance(source, (str, os.PathLike)):
+        _check_path(source)
     if split == "":
         raise InputError("Name of the split is empty", next_step="name a split, or leave --split out")
     if subjects is not None and columns.subject is not None:
@@ -141,9 +145,30 @@ def open_source(
     return opened if subjects is None else _with_subjects(opened, subjects)
 
 
+def _check_path(source: str | os.PathLike[str]) -> None:
+    """Refuse what is the name of no file or folder, or of one that cannot be seen.
+
+    Raises:
+        InputError: it is; says why.
+    """
+    if not os.fspath(source):  # pathlib would take it for the working directory
+        raise InputError("Name of the source is empty", next_step="name a file or a folder")
+    try:
+        Path(source).exists()
+    except OSError as error:
+        raise InputError(
+            "Cannot read source",
+            got=f"{source}: {error.strerror}",
+            next_step="check the path and its permissions",
+        ) from error
+
+
 def _open(source: Any, split: str | None, columns: Columns, follow_paths: bool) -> Source:
     if not isinstance(source, (str, os.PathLike)):
-        return _from_dataset(source, columns, name="dataset", split=split)
+        if type(source).__module__.partition(".")[0] == "datasets":
+            return _from_dataset(source, columns, name="dataset", split=split)
+        cells = ImageCells()
+        return open_table(object_table(source, cells, columns), cells, split, columns)
     path = Path(source)
     if path.is_file():
         return _from_file(path, columns, split, follow_paths)
@@ -285,6 +310,7 @@ def _wanted(columns: Columns, there: Iterable[str], name: str) -> list[str]:
     Raises:
         InputError: some of them do not exist.
     """
+    there = list(there)
     wanted = list(dict.fromkeys([columns.image, columns.label, *filter(None, (columns.id, columns.subject))]))
     if missing := [column for column in wanted if column not in there]:
         raise InputError(
@@ -292,6 +318,7 @@ def _wanted(columns: Columns, there: Iterable[str], name: str) -> list[str]:
             got=f"no {join_names(missing)} in {name} (there are: {join_names(there)})",
             next_step="name the columns with --image-column, --label-column, --id-column, --subject-column",
         )
+    refuse_repeated(wanted, there, name)
     return wanted
 
 
@@ -382,7 +409,7 @@ def _row(position: int, raw: Mapping[str, Any], columns: Columns, stem: str, bas
         stem: begins the id of a row without any.
         base: the folder that paths in cells are relative to; None: such paths are not followed.
     """
-    path, image = _image(raw[columns.image])
+    path, image = path_and_bytes(raw[columns.image])
     given = (raw[columns.id],) if columns.id is not None else None
     record_id = choose_id(columns, position, stem, path or None, given)
     subject = raw[columns.subject] if columns.subject is not None else None
@@ -396,15 +423,3 @@ def _row(position: int, raw: Mapping[str, Any], columns: Columns, stem: str, bas
         return replace(row, fault="no image, only the path of a file; --follow-paths reads such files")
     file = resolve_path(base, path, anywhere=True)
     return row if isinstance(file, str) else with_file(row, file)  # without an image, the row has that fault
-
-
-def _image(value: Any) -> tuple[str | None, bytes | None]:
-    """Path and bytes of an image cell: a struct as ``datasets`` stores it, a path, or bare bytes."""
-    if isinstance(value, bytes):
-        return None, value
-    if isinstance(value, str):
-        return value, None
-    if not isinstance(value, Mapping):
-        return None, None
-    path, data = value.get("path"), value.get("bytes")
-    return (path if isinstance(path, str) else None), (data if isinstance(data, bytes) else None)

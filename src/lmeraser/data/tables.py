@@ -9,7 +9,7 @@ Rules:
   of the modality's usual names or is named;
 - classes are those that the table declares, else the labels, sorted, numbers by their size; a label that is a
   number is the name that it is written as;
-- a row without an id has its position as the id;
+- a row without an id has the path of its file as the id or, if it has none, its position;
 - a table is read twice, for its classes and for its rows, which are never all in memory if it is a file.
 """
 
@@ -19,7 +19,7 @@ import itertools
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from numbers import Integral, Real
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +38,11 @@ from lmeraser.data.rows import (
     choose_id,
     join_names,
     named_row,
+    not_a_class,
     readable,
+    refuse_repeated,
     unused_columns,
+    whole_number,
 )
 from lmeraser.errors import InputError
 
@@ -151,7 +154,9 @@ class _ChosenColumns:
         if payload is None or label is None:
             raise _lacks(table, f"column of the {payloads.noun} ({join_names(payloads.columns)})", payloads)
         record_id = find(columns.id, None if columns.positions else "id")
-        return cls(payload, label, record_id, find(columns.subject, "subject"))
+        chosen = cls(payload, label, record_id, find(columns.subject, "subject"))
+        refuse_repeated(chosen.names(), table.columns, table.name)
+        return chosen
 
     def names(self, *further: str | None) -> list[str]:
         return list(dict.fromkeys(filter(None, (self.payload, self.label, self.id, self.subject, *further))))
@@ -169,7 +174,12 @@ def _lacks(table: CellTable, what: str, payloads: PayloadFormat) -> InputError:
 def _first_reading(
     table: CellTable, label: str, by_split: str | None, split: str | None
 ) -> tuple[set[str], set[str], int]:
-    """The labels of the rows of a split, the splits that there are, and the number of rows of the split."""
+    """The labels of the rows of a split, the splits that there are, and the number of rows of the split.
+
+    Raises:
+        InputError: it has rows, none of which has a label.
+    """
+    faults: set[str] = set()
     labels: set[str] = set()
     splits: set[str] = set()
     count = 0
@@ -180,8 +190,17 @@ def _first_reading(
         if split is not None and by_split is not None and its_split != split:
             continue
         count += 1
-        if (name := label_name(cells.get(label))) is not None:
+        cell = cells.get(label)
+        if (name := label_name(cell)) is not None:
             labels.add(name)
+        elif not labels:
+            faults.add("no value" if is_missing(cell) or isinstance(cell, str) else not_a_class(cell))
+    if count and not labels:
+        raise InputError(
+            "No row has a label",
+            got=f"the column {label} of {table.name}: {join_names(sorted(faults))}",
+            next_step="name the column of the labels with --label-column, or correct it",
+        )
     return labels, splits, count
 
 
@@ -196,8 +215,8 @@ def label_name(value: Any) -> str | None:
         return None
     if isinstance(value, (bool, np.bool_)):
         return str(bool(value))
-    if isinstance(value, Integral) or (isinstance(value, Real) and float(value).is_integer()):
-        return str(int(float(value)) if not isinstance(value, Integral) else int(value))
+    if (whole := whole_number(value)) is not None:
+        return str(whole)
     return value.strip() or None if isinstance(value, str) else None
 
 
@@ -212,12 +231,13 @@ def _row(
     declared: bool,
 ) -> Row:
     given = (cells.get(chosen.id),) if chosen.id is not None else None
-    record_id = choose_id(columns, position, stem, None, given)
+    path = payloads.path_of(cells.get(chosen.payload))
+    record_id = choose_id(columns, position, stem, path, given)
     subject = cells.get(chosen.subject) if chosen.subject is not None else None
     label = cells.get(chosen.label)
     if not (declared and isinstance(label, Integral)):  # an index of a class that the table declares
-        label = label_name(label)
-    row = named_row(position, record_id, subject, label, "")
+        label = label_name(label) or (None if isinstance(label, str) else label)
+    row = named_row(position, record_id, subject, label, path or "")
     if row.fault:
         return row
     try:
@@ -271,7 +291,10 @@ def object_table(source: Any, payloads: PayloadFormat, columns: Columns) -> Cell
     if hasattr(source, "__arrow_c_stream__"):
         import pyarrow
 
-        table = pyarrow.table(source)
+        try:
+            table = pyarrow.table(source)
+        except pyarrow.ArrowException as error:
+            raise _unsupported(source) from error
 
         def read(wanted: Sequence[str]) -> Iterator[Cells]:
             for batch in table.select(list(wanted)).to_batches(max_chunksize=_BATCH_ROWS):
@@ -285,10 +308,6 @@ def object_table(source: Any, payloads: PayloadFormat, columns: Columns) -> Cell
 
 def _frame_table(frame: Any) -> CellTable:
     names = [str(name) for name in frame.columns]
-    if len(set(names)) < len(names):
-        raise InputError(
-            "Columns of the DataFrame have the same name", got=join_names(names), next_step="rename them"
-        )
 
     def read(wanted: Sequence[str]) -> Iterator[Cells]:
         places = [names.index(name) for name in wanted]
@@ -337,7 +356,7 @@ def _sequences_table(source: tuple[Any, ...], payloads: PayloadFormat, columns: 
         columns.id or "id",
         columns.subject or "subject",
     ]
-    parts = [part if isinstance(part, (list, tuple)) else np.asarray(part) for part in source]
+    parts = [_sequence(part) for part in source]
     shapes = [() if isinstance(part, np.ndarray) and part.ndim == 0 else (len(part),) for part in parts]
     if not 2 <= len(parts) <= len(names) or len(set(shapes)) != 1 or () in shapes:
         raise InputError(
@@ -355,14 +374,36 @@ def _sequences_table(source: tuple[Any, ...], payloads: PayloadFormat, columns: 
     return CellTable("arrays", names, len(parts[0]), read)
 
 
+def _sequence(part: Any) -> Any:
+    """A list, a tuple or an array; masked values are None."""
+    if isinstance(part, (list, tuple)):
+        return part
+    if np.ma.is_masked(part):
+        values = part.data.astype(object)
+        values[np.ma.getmaskarray(part)] = None
+        return values
+    try:
+        return np.asarray(part)
+    except Exception as error:  # tensors on a device, with a gradient or of a type that numpy lacks
+        raise InputError(
+            "Values that are no array",
+            got=f"{type(part).__name__}: {str(error).partition(chr(10))[0]}",
+            next_step="give lists or arrays of numpy",
+        ) from error
+
+
+def _unsupported(source: Any) -> InputError:
+    return InputError(
+        "Unsupported kind of source",
+        got=f"{type(source).__name__} (possible are a path, a DataFrame, a dataset, (X, y), or dictionaries)",
+        next_step="give one of these",
+    )
+
+
 def _rows_table(source: Any) -> CellTable:
     """An iterable of dictionaries; one that can be read once only is kept in memory."""
     if isinstance(source, (str, bytes, Mapping)) or not isinstance(source, Iterable):
-        raise InputError(
-            "Unsupported kind of source",
-            got=f"{type(source).__name__} (possible are a path, a DataFrame, a dataset, (X, y), or dictionaries)",
-            next_step="give one of these",
-        )
+        raise _unsupported(source)
     rows = list(source)
     columns: dict[str, None] = {}
     for position, row in enumerate(rows):

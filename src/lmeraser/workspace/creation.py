@@ -14,6 +14,7 @@ from typing import Any
 from lmeraser.config import schema
 from lmeraser.config.schema import Config
 from lmeraser.core.atomic_files import TEMPORARY, make_private_folder, storage_errors, write_atomic
+from lmeraser.data.records import check_classes
 from lmeraser.errors import CorruptError, FormatError, InputError, WorkspaceError
 from lmeraser.evidence.dsse import SigningKey
 from lmeraser.workspace import key_files
@@ -26,7 +27,7 @@ def create_folder(layout: Layout, config: Config, *, classes: Sequence[str], sig
     """Write the first files of a workspace.
 
     Raises:
-        InputError: the folder holds something else, or a class name is empty or repeated.
+        InputError: the folder holds something else, or the class names cannot be used (`check_classes`).
     """
     folder = layout.root
     if folder.exists() and (not folder.is_dir() or _has_other_files(layout)):
@@ -36,12 +37,8 @@ def create_folder(layout: Layout, config: Config, *, classes: Sequence[str], sig
             got=f"{folder} holds {contents}",
             next_step="choose an empty or missing folder with -w, or use the workspace that is there",
         )
-    if len(set(classes)) != len(classes) or not all(classes):
-        raise InputError(
-            "Repeated or empty names of classes",
-            got=repr(list(classes)),
-            next_step="give every class a name of its own",
-        )
+    if classes:
+        check_classes(classes)
     with storage_errors(folder):
         make_private_folder(folder)
         folder.chmod(0o700)  # it may have existed, empty

@@ -40,6 +40,10 @@ class PayloadFormat(ABC):
             ValueError: it is none; says why.
         """
 
+    def path_of(self, value: Any) -> str | None:
+        """The path by which a cell of a table names a file; None: the cell holds the payload itself."""
+        return None
+
     @abstractmethod
     def check(self, payload: bytes) -> None:
         """Refuse bytes that are no payload.

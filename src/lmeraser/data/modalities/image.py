@@ -25,7 +25,7 @@ class ImageFormat(PayloadFormat):
     """Image files."""
 
     noun = "image"
-    columns = ("image",)
+    columns: tuple[str, ...] = ("image",)
     suffix = ""
     in_files = True
     has_pictures = True

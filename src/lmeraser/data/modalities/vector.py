@@ -76,7 +76,8 @@ def _as_vector(value: Any, length: int | None) -> NDArray[np.float32]:
     except (TypeError, ValueError) as error:
         raise ValueError(f"a value of type {type(value).__name__} instead of a vector") from error
     if numbers.dtype.kind not in "fiu" or isinstance(value, str | bytes):
-        raise ValueError(f"a value of type {type(value).__name__} instead of a vector of numbers")
+        kind = f"an array of type {numbers.dtype}" if numbers.ndim else f"a value of type {type(value).__name__}"
+        raise ValueError(f"{kind} instead of a vector of numbers")
     if numbers.ndim != 1 or numbers.size == 0:
         raise ValueError(f"an array of shape {list(numbers.shape)} instead of a vector")
     if length is not None and len(numbers) != length:
