@@ -55,9 +55,10 @@ def heads(statistics: SufficientStatistics) -> dict[str, dict[str, Array]]:
     """What is compared."""
     return {
         "fixed penalty": solve(statistics, 0.4),
-        "fixed penalty, angles": solve(statistics, 0.4, angles=True),
+        "fixed penalty, angles": solve(statistics, 0.4, "cosine"),
         "cross-validated": solve_cross_validated(statistics),
-        "cross-validated, angles": solve_cross_validated(statistics, angles=True),
+        "cross-validated, angles": solve_cross_validated(statistics, "cosine"),
+        "cross-validated, corrected angles": solve_cross_validated(statistics, "corrected_cosine"),
     }
 
 
@@ -158,7 +159,7 @@ def layers_of_a_transformer(source: EmbeddedData, data: str, network: Path, reco
     for name, used in chosen.items():
         codes = quantize(unit_rms(np.concatenate([parts[part] for part in used], axis=1)))
         statistics = sums_of(codes[: len(fitted)], labels[fitted], int(labels.max()) + 1)
-        head = solve_cross_validated(statistics, angles=True)
+        head = solve_cross_validated(statistics, "cosine")
         rows.append(
             [
                 data,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from lmeraser.config.schema import parse
-from lmeraser.core.lda import solve, solve_cross_validated
+from lmeraser.core.lda import Score, solve, solve_cross_validated
 from lmeraser.core.sufficient_statistics import SufficientStatistics, embedding, quantize
 from lmeraser.models.global_head import global_head
 
@@ -24,11 +25,12 @@ def test_the_rule_decides_which_penalty_is_used() -> None:
     assert np.array_equal(global_head(statistics, chosen)["weight"], expected)
 
 
-def test_the_score_is_that_of_the_settings_with_either_penalty() -> None:
+@pytest.mark.parametrize("score", ["cosine", "corrected_cosine"])
+def test_the_score_is_that_of_the_settings_with_either_penalty(score: Score) -> None:
     statistics = statistics_of_noise()
-    fixed = parse({"global_head": {"penalty": 2.0, "score": "cosine"}}).global_head
-    chosen = parse({"global_head": {"penalty_rule": "cross_validated", "score": "cosine"}}).global_head
-    expected = solve(statistics, 2.0, angles=True)["weight"]
+    fixed = parse({"global_head": {"penalty": 2.0, "score": score}}).global_head
+    chosen = parse({"global_head": {"penalty_rule": "cross_validated", "score": score}}).global_head
+    expected = solve(statistics, 2.0, score)["weight"]
     assert np.array_equal(global_head(statistics, fixed)["weight"], expected)
-    expected = solve_cross_validated(statistics, angles=True)["weight"]
+    expected = solve_cross_validated(statistics, score)["weight"]
     assert np.array_equal(global_head(statistics, chosen)["weight"], expected)

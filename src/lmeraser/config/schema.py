@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 _TOML_WIDTH = 112
 
 PenaltyRule = Literal["fixed", "cross_validated"]
-Score = Literal["distance", "cosine"]
+Score = Literal["distance", "cosine", "corrected_cosine"]
 Resample = Literal["bilinear", "bicubic", "lanczos"]
 Fit = Literal["crop", "squeeze"]
 
@@ -286,7 +286,8 @@ class GlobalHeadConfig(Section):
     score: Score = Field(
         default="distance",
         description="of a class: by the 'distance' to its mean, or by the 'cosine' of the angle with it, seen "
-        "from the mean of all, with a factor that follows from the sufficient statistics",
+        "from the mean of all, with a factor that follows from the sufficient statistics; 'corrected_cosine' takes "
+        "out of lengths and priors what is chance",
     )
     sharpness: float = Field(default=0.3, gt=0, le=100, description="factor of the scores in the softmax")
 

@@ -11,8 +11,20 @@ t follows from the statistics as well: 1.5 sqrt(r / (r + 50)) / s for r records 
 mean square s^2, over pairs of classes, of the standard deviation within classes of the difference of their scores.
 So scores vary by as much as probabilities should, whatever the penalty, the width and the number of classes are.
 (At 1, probabilities would be those of normal distributions, whose tails are lighter than those of embeddings.) All
-of it takes products of classes with classes only. `docs/adr/0026-layers-random-features-and-penalty.md` has the
-comparison. Pure functions on numpy arrays.
+of it takes products of classes with classes only.
+
+*Corrected* scores take out what is chance. The mean of n_y records is off by their scatter over n_y, so N_y is too
+large by about
+
+    b_y = f / ((1 - f / n) n_y),        f = tr(W (W + ridge I)^-1)
+
+with the effective number of parameters f (S fits the records that it was computed from: the distances of others
+are larger by 1 / (1 - f / n)). N_y - b_y takes the place of N_y, or N_y / 2 if that is more. Counts of classes
+vary by chance as well. If D, at least 1, is their variance over that of counts that are drawn from equal classes,
+the prior is p_y = (1 - 1 / D) n_y / n + (1 / D) / K for K classes; and without chance it may weigh more, so log
+p_y counts three times, but at most 1 / t times, which is Bayes' rule.
+
+`docs/adr/0026-layers-random-features-and-penalty.md` has the comparisons. Pure functions on numpy arrays.
 """
 
 from __future__ import annotations
@@ -27,11 +39,17 @@ _MOST = 0.5  # of t
 _DOUBT = 50.0  # records per class at which t^2 is halved
 _SHARPNESS = 0.3  # factor of scores in the softmax (``global_head.sharpness``) that t is meant for
 _SHORTEST = 0.01  # of N_y, in N: the angle with a mean that is next to the mean of all says nothing
+_MOST_USED = 0.95  # of f, in n
+_PRIOR = 3.0  # weight of a prior without chance
 _LEAST_NOISE = 0.05  # of s^2, in mean distances between classes: single records per class have no scatter
 
 
 def cosine_scores(
-    weight: NDArray[np.float64], means: NDArray[np.float64], counts: NDArray[np.float64], ridge: float
+    weight: NDArray[np.float64],
+    means: NDArray[np.float64],
+    counts: NDArray[np.float64],
+    ridge: float,
+    freedom: float | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Weights and biases whose scores are those of angles.
 
@@ -40,6 +58,7 @@ def cosine_scores(
         means: class means, float64 [d, classes].
         counts: records of each class, at least one in all, float64 [classes].
         ridge: the number that was added to the diagonal of the scatter: S = n (W + ridge I)^-1.
+        freedom: f; corrected scores if it is given.
 
     Returns:
         Weights, float64 [d, classes], and biases, float64 [classes], for scores that are then multiplied by
@@ -55,6 +74,12 @@ def cosine_scores(
     deviations = means[:, present] - centre[:, None]
     products = deviations.T @ directions  # g_y' S g_z
     lengths = np.diag(products).clip(min=0.0)
+    prior = share
+    prior_weight = 1.0
+    if freedom is not None:
+        lengths = np.maximum(lengths - _chance_lengths(own, freedom), lengths / 2)
+        prior = _without_chance(own)
+        prior_weight = _PRIOR
     mean_length = float(lengths @ share)
     factors = np.ones_like(own)
     if mean_length > 0:
@@ -65,10 +90,29 @@ def cosine_scores(
     noise = math.sqrt(max(_between_pairs(covariances * both), _LEAST_NOISE * _between_pairs(products * both), 0.0))
     per_class = own.sum() / len(own)
     wanted = _NOISE * math.sqrt(per_class / (per_class + _DOUBT))
-    scale = (min(wanted / noise, _MOST) if noise > 0 else _MOST) / _SHARPNESS
+    factor = min(wanted / noise, _MOST) if noise > 0 else _MOST
+    scale = factor / _SHARPNESS
     found[:, present] = directions * (factors * scale)
-    biases[present] = np.log(share) * scale - centre @ found[:, present]
+    biases[present] = np.log(prior) * (min(prior_weight, 1 / factor) * scale) - centre @ found[:, present]
     return found, biases
+
+
+def _chance_lengths(counts: NDArray[np.float64], freedom: float) -> NDArray[np.float64]:
+    """b_y [classes]."""
+    used = min(max(freedom / float(counts.sum()), 0.0), _MOST_USED)
+    lengths: NDArray[np.float64] = counts.sum() * used / (1 - used) / counts
+    return lengths
+
+
+def _without_chance(counts: NDArray[np.float64]) -> NDArray[np.float64]:
+    """p_y [classes]."""
+    records = float(counts.sum())
+    classes = len(counts)
+    equal = records / classes
+    dispersion = float(np.square(counts - equal).sum()) / (equal * max(classes - 1, 1))
+    chance = 1 / max(dispersion, 1.0)
+    shares: NDArray[np.float64] = (1 - chance) * counts / records + chance / classes
+    return shares
 
 
 def _between_pairs(products: NDArray[np.float64]) -> float:

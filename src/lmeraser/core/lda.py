@@ -15,14 +15,14 @@ per class, which calibrates probabilities without changing the order of classes.
 Everything follows from the statistics by one Cholesky decomposition in float64, on one thread or in blocks
 (`core.cholesky`). Because the statistics of the same records are the same bytes, so is the head in one
 environment. `solve_cross_validated` also takes the penalty from the statistics. Both can score angles instead of
-distances (`core.cosine_scores`). `solve_shrunk` is the same
-with the regularisation that other implementations have (a share of shrinkage, no calibration). Pure functions on
-numpy arrays.
+distances (`core.cosine_scores`). `solve_shrunk` is the same with the regularisation that other implementations
+have (a share of shrinkage, no calibration). Pure functions on numpy arrays.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,9 @@ from lmeraser.core.sufficient_statistics import (
     quantize,
 )
 from lmeraser.core.tensors import Array
+from lmeraser.core.traces import effective_parameters, probes_for
+
+Score = Literal["distance", "cosine", "corrected_cosine"]
 
 _STEP = 1 / SCALE
 _NEVER = -1e9  # score of a class without records
@@ -49,13 +52,13 @@ _DOUBT = 50.0  # records per class at which scores are halved
 _ROUNDING_VARIANCE = 1 / (12 * SCALE**2)  # of an error that is uniform within half a step of quantization
 
 
-def solve(statistics: SufficientStatistics, penalty: float, *, angles: bool = False) -> dict[str, Array]:
+def solve(statistics: SufficientStatistics, penalty: float, score: Score = "distance") -> dict[str, Array]:
     """The global head.
 
     Args:
         statistics: of at least one record.
         penalty: in mean squared distances of an embedding to its class mean; greater than 0.
-        angles: scores are those of `core.cosine_scores`.
+        score: ``distance``, or one of `core.cosine_scores`.
 
     Returns:
         ``weight``, float32 [classes, d + 1]; the last column is the bias.
@@ -68,13 +71,19 @@ def solve(statistics: SufficientStatistics, penalty: float, *, angles: bool = Fa
         distance = max(float(np.trace(scatter)), 0.0) / max(float(counts.sum()), 1.0)
         ridge = penalty * distance + 1.0
         scatter[np.diag_indices(len(scatter))] += ridge
+        if score == "corrected_cosine":
+            probes = probes_for(len(scatter))
+            found = _solved(scatter, np.hstack([means, probes.T]))
+            freedom = effective_parameters(probes, found[:, len(counts) :].T, ridge)
+            weight = found[:, : len(counts)] * counts.sum()
+            return _stacked(*cosine_scores(weight, means, counts, ridge, freedom), counts)
         weight, bias = _discriminants(scatter, means, counts)
-        if angles:
+        if score == "cosine":
             return _stacked(*cosine_scores(weight, means, counts, ridge), counts)
     return _head(weight, bias, counts)
 
 
-def solve_cross_validated(statistics: SufficientStatistics, *, angles: bool = False) -> dict[str, Array]:
+def solve_cross_validated(statistics: SufficientStatistics, score: Score = "distance") -> dict[str, Array]:
     """The global head with the penalty that follows from the statistics.
 
     As `solve`, with `cross_validated_ridge` in the place of p w + 1. Several threads compute it, with the same
@@ -82,7 +91,7 @@ def solve_cross_validated(statistics: SufficientStatistics, *, angles: bool = Fa
 
     Args:
         statistics: of at least one record.
-        angles: scores are those of `core.cosine_scores`.
+        score: ``distance``, or one of `core.cosine_scores`.
 
     Returns:
         As `solve`.
@@ -92,8 +101,11 @@ def solve_cross_validated(statistics: SufficientStatistics, *, angles: bool = Fa
     weighted = means * counts
     # A class without records gets no weights; its column of zeros would only take time.
     present = np.flatnonzero(counts)
-    stacked = np.empty((width + len(present), width))  # the scatter on top of the right-hand sides
-    stacked[width:] = means.T[present] * counts.sum()
+    probes = probes_for(width) if score == "corrected_cosine" else np.empty((0, width))
+    own = slice(width, width + len(present))
+    stacked = np.empty((own.stop + len(probes), width))  # the scatter on top of the right-hand sides
+    stacked[own] = means.T[present] * counts.sum()
+    stacked[own.stop :] = probes
 
     def fill(rows: slice) -> None:
         stacked[rows, rows] = 0.0
@@ -106,9 +118,11 @@ def solve_cross_validated(statistics: SufficientStatistics, *, angles: bool = Fa
         parallel(fill, blocks(0, width, _FILLED))
         stacked[np.diag_indices(width)] += ridge
         weight = np.zeros_like(means)
-        weight[:, present] = solve_positive_definite(stacked, parallel).T
-        if angles:
-            return _stacked(*cosine_scores(weight, means, counts, ridge), counts)
+        found = solve_positive_definite(stacked, parallel)
+        weight[:, present] = found[: len(present)].T
+        if score != "distance":
+            freedom = effective_parameters(probes, found[len(present) :], ridge) if len(probes) else None
+            return _stacked(*cosine_scores(weight, means, counts, ridge, freedom), counts)
         return _head(weight, _biases(weight, means, counts), counts)
 
 
@@ -261,11 +275,17 @@ def _discriminants(
     scatter: NDArray[np.float64], means: NDArray[np.float64], counts: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Weights [d, classes] and biases [classes], -inf for a class without records; the scatter is regular."""
+    weight = _solved(scatter, means) * counts.sum()
+    return weight, _biases(weight, means, counts)
+
+
+def _solved(scatter: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.float64]:
+    """X [d, n] with scatter X = right."""
     from scipy.linalg import cho_solve
 
     factor = np.linalg.cholesky(scatter)  # scipy's would hold the GIL throughout
-    weight = cho_solve((factor.T, False), means, check_finite=False) * counts.sum()  # .T avoids a copy
-    return weight, _biases(weight, means, counts)
+    found: NDArray[np.float64] = cho_solve((factor.T, False), right, check_finite=False)  # .T avoids a copy
+    return found
 
 
 def _biases(

@@ -10,7 +10,6 @@ from lmeraser.core.tensors import Array
 
 def global_head(statistics: SufficientStatistics, settings: GlobalHeadConfig) -> dict[str, Array]:
     """The global head of at least one record; as `core.lda.solve`."""
-    angles = settings.score == "cosine"
     if settings.penalty_rule == "cross_validated":
-        return solve_cross_validated(statistics, angles=angles)
-    return solve(statistics, settings.penalty, angles=angles)
+        return solve_cross_validated(statistics, settings.score)
+    return solve(statistics, settings.penalty, settings.score)
