@@ -13,7 +13,7 @@ from conftest import examples
 from lmeraser.core.digests import Digest
 from lmeraser.errors import CorruptError
 from lmeraser.models import clusters as module
-from lmeraser.models.clusters import Cluster, ClusterPages, Page, PageEntry, StageResult
+from lmeraser.models.clusters import Cluster, ClusterList, ClusterPages, Page, PageEntry, StageResult, arranged
 from lmeraser.models.manifest import Model, OwnParts
 from lmeraser.models.partitions.cost import cost_counts
 from lmeraser.models.partitions.trie import group, is_under, sort_key
@@ -33,9 +33,9 @@ def result(what: str, environment: int = 0) -> StageResult:
     return StageResult(key=Digest.of(named.encode()), artifact=named, fingerprint=ENVIRONMENTS[environment])
 
 
-def numbered(found: dict[str, list[str]]) -> tuple[Cluster, ...]:
+def numbered(found: dict[str, list[str]]) -> ClusterList:
     """Clusters as a derivation makes them; some without a constituent, some with checkpoints."""
-    return tuple(
+    return ClusterList(
         Cluster(
             number=number,
             path=path,
@@ -60,13 +60,15 @@ def test_pages_after_any_change_are_those_of_the_clusters_that_are_there(
     before: dict[str, str], after: dict[str, str], limit: int
 ) -> None:
     old, new = (numbered(group(keys, limit)) for keys in (before, after))
-    pages, fresh = ClusterPages.of(old), ClusterPages.of(new)
+    pages, fresh = ClusterPages.of(old), arranged(new)
     assert tuple(pages) == old
-    assert (len(pages), pages.records) == (len(old), len(before))
+    assert (len(pages), pages.records, pages.fingerprints) == (len(old), len(before), old.fingerprints)
+    assert dict(pages.numbers) == dict(old.numbers)
+    assert not {"13", "3/", "3/0000000"} & set(pages.numbers)
     assert pages[:3] == old[:3]
-    assert tuple(pages.numbered(range(0, len(old), 2))) == old[::2]
+    assert tuple(pages.numbered(range(0, len(old), 2))) == tuple(old.numbered(range(0, len(old), 2))) == old[::2]
     for cluster in old:
-        assert pages.number_of(cluster.path) == cluster.number
+        assert pages.numbers[cluster.path] == cluster.number
         assert pages[cluster.number] == cluster
         assert cluster in pages
     changed = {one.path for one in (*old, *new)} - {
@@ -82,7 +84,7 @@ def test_pages_after_any_change_are_those_of_the_clusters_that_are_there(
     assert (
         replaced.costs(limit) == fresh.costs(limit) == cost_counts({one.path: one.records for one in new}, limit)
     )
-    assert replaced == fresh
+    assert old.replaced(paths, under, limit=limit) == replaced == fresh
     assert tuple(replaced) == new
     kept = {page.digest for page in pages.pages}
     assert all(page in pages.pages for page in replaced.pages if page.digest in kept), "reused as they are"

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from make_evidence import NEW, OLD
 
 from lmeraser.core.digests import Digest
+from lmeraser.models.clusters import ClusterList
 from lmeraser.models.manifest import Model
 
 MODEL = Model.model_validate(OLD.model_dump(by_alias=True) | {"nonce": "0a" * 32})
@@ -48,7 +49,7 @@ def test_the_model_digest_is_that_of_the_canonical_json_of_its_parts(
     classes: list[str], settings: dict[str, str], clusters: int
 ) -> None:
     cluster, untuned = OLD.clusters[0], OLD.clusters[0].model_copy(update={"constituent": None, "path": "7/01"})
-    every = (cluster, untuned, cluster)[:clusters]
+    every = ClusterList((cluster, untuned, cluster)[:clusters])
     for global_head in (None, OLD.partition):
         update = {"classes": tuple(classes), "settings": settings, "clusters": every, "global_head": global_head}
         model = OLD.model_copy(update=update)

@@ -33,7 +33,7 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, model_validator
 from lmeraser.core.digests import Digest
 from lmeraser.errors import CorruptError
 from lmeraser.models.partitions.cost import CostCounts, cost_counts
-from lmeraser.models.partitions.trie import find_path, is_under, parent, sort_key
+from lmeraser.models.partitions.trie import is_under, parent, sort_key
 
 MOST_IN_A_LIST = 512  # clusters; with more of them a manifest is in pages
 _PAGE = 256  # clusters of a page, on average
@@ -182,10 +182,7 @@ class Page:
         places = {fingerprint: place for place, fingerprint in enumerate(fingerprints)}
         constituents = [cluster.constituent for cluster in clusters]
         content = {
-            "model": [
-                [cluster.path, constituent and constituent.artifact]
-                for cluster, constituent in zip(clusters, constituents, strict=True)
-            ],
+            "model": [_in_model(cluster) for cluster in clusters],
             "records": [cluster.records for cluster in clusters],
             "keys": [constituent and constituent.key for constituent in constituents],
             "environments": [constituent and places[constituent.fingerprint] for constituent in constituents],
@@ -195,7 +192,7 @@ class Page:
             ],
             "fingerprints": fingerprints,
         }
-        data = json.dumps(content, separators=(",", ":")).encode()
+        data = _compact(content)
         entry = PageEntry.model_construct(
             digest=Digest.of(data),
             last=clusters[-1].path,
@@ -256,8 +253,67 @@ class Page:
         return content
 
 
-class ClusterPages(Sequence[Cluster]):
-    """The clusters of a model, in pages; behaves as the tuple of them.
+class Clusters(Sequence[Cluster]):
+    """The clusters of a model, in a list or in pages (`arranged`); a cluster's number is its place.
+
+    Attributes:
+        pages: those of the clusters, in their order; none of a list.
+    """
+
+    pages: tuple[Page, ...] = ()
+
+    @property
+    def records(self) -> int:
+        """Number of members of all clusters."""
+        return sum(cluster.records for cluster in self)
+
+    @property
+    def fingerprints(self) -> set[Digest]:
+        """Fingerprints of the environments in which their parts were computed."""
+        return {each.fingerprint for cluster in self for each in cluster.results}
+
+    @cached_property
+    def numbers(self) -> Mapping[str, int]:
+        """The number of each cluster, by its path."""
+        return {cluster.path: cluster.number for cluster in self}
+
+    def numbered(self, numbers: Iterable[int]) -> Iterator[Cluster]:
+        """The clusters with some numbers, given in ascending order."""
+        return (self[number] for number in numbers)
+
+    def outside(self, pages: Container[Digest]) -> Iterator[Cluster]:
+        """The clusters that are in none of some pages."""
+        return iter(self)
+
+    def model_parts(self) -> Iterator[bytes]:
+        """What the model's digest covers of the clusters, in pieces: a list in canonical JSON."""
+        yield _compact([_in_model(cluster) for cluster in self])
+
+    def costs(self, limit: int | None) -> CostCounts:
+        """What `partitions.cost.cost_counts` gives for these clusters.
+
+        Args:
+            limit: the most records that a cluster holds; None: no limit.
+        """
+        return cost_counts({cluster.path: cluster.records for cluster in self}, limit)
+
+    def replaced(self, paths: Iterable[str], changed: Iterable[Cluster], *, limit: int | None = None) -> Clusters:
+        """Other clusters under some paths; pages without any of them are those of before.
+
+        Args:
+            paths: none lies under another.
+            changed: all clusters that are under these paths then, in any order and with any numbers.
+            limit: the most records that a cluster holds; None: no limit.
+        """
+        return ClusterPages.of(self).replaced(paths, changed, limit=limit)
+
+
+class ClusterList(tuple[Cluster, ...], Clusters):
+    """The clusters of a model in a list."""
+
+
+class ClusterPages(Clusters):
+    """The clusters of a model in pages, of which each is parsed when it is needed.
 
     Args:
         pages: those of the clusters, in their order.
@@ -286,8 +342,7 @@ class ClusterPages(Sequence[Cluster]):
         return self._starts[-1]
 
     def __iter__(self) -> Iterator[Cluster]:
-        for page, first in zip(self.pages, self._starts, strict=False):
-            yield from page.clusters(first)
+        return self.outside(())
 
     @overload
     def __getitem__(self, index: int) -> Cluster: ...
@@ -296,39 +351,45 @@ class ClusterPages(Sequence[Cluster]):
     def __getitem__(self, index: slice) -> Sequence[Cluster]: ...
 
     def __getitem__(self, index: int | slice) -> Cluster | Sequence[Cluster]:
-        if isinstance(index, slice):
-            return tuple(self)[index]
-        number = range(len(self))[index]
-        return next(self.numbered([number]))
-
-    def numbered(self, numbers: Iterable[int]) -> Iterator[Cluster]:
-        """The clusters with some numbers, given in ascending order; each of their pages is parsed once."""
-        for page, group in itertools.groupby(
-            numbers, key=lambda number: bisect.bisect_right(self._starts, number)
-        ):
-            first = self._starts[page - 1]
-            yield from self.pages[page - 1].clusters(first, [number - first for number in group])
+        numbers = range(len(self))[index]
+        return next(self.numbered([numbers])) if isinstance(numbers, int) else tuple(self)[index]
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, ClusterPages):
             return NotImplemented
         return [page.digest for page in self.pages] == [page.digest for page in other.pages]
 
-    def __hash__(self) -> int:
-        return hash(tuple(page.digest for page in self.pages))
-
     @property
     def records(self) -> int:
-        """Number of members of all clusters."""
+        """As the manifest tells of each page."""
         return sum(page.entry.records for page in self.pages)
 
     @property
     def fingerprints(self) -> set[Digest]:
-        """Fingerprints of the environments in which their parts were computed."""
+        """As the manifest tells of each page."""
         return {fingerprint for page in self.pages for fingerprint in page.entry.fingerprints}
 
+    @property
+    def numbers(self) -> Mapping[str, int]:
+        """A page is parsed when one of its paths is looked up."""
+        return _Numbers(self.pages, self._starts, self._last)
+
+    def numbered(self, numbers: Iterable[int]) -> Iterator[Cluster]:
+        """Each of their pages is parsed once."""
+        for page, group in itertools.groupby(
+            numbers, key=lambda number: bisect.bisect_right(self._starts, number)
+        ):
+            first = self._starts[page - 1]
+            yield from self.pages[page - 1].clusters(first, [number - first for number in group])
+
+    def outside(self, pages: Container[Digest]) -> Iterator[Cluster]:
+        """Those pages are not parsed."""
+        for page, first in zip(self.pages, self._starts, strict=False):
+            if page.digest not in pages:
+                yield from page.clusters(first)
+
     def model_parts(self) -> Iterator[bytes]:
-        """What the model's digest covers of the clusters, in pieces: a list in canonical JSON."""
+        """Each page begins with its part; none is parsed."""
         yield b"["
         for place, page in enumerate(self.pages):
             if place:
@@ -336,39 +397,11 @@ class ClusterPages(Sequence[Cluster]):
             yield page.model_part
         yield b"]"
 
-    def number_of(self, path: str) -> int | None:
-        """Number of the cluster with a path; None if there is none."""
-        page = bisect.bisect_left(self._last, sort_key(path))
-        row = self.pages[page].rows.get(path) if page < len(self.pages) else None
-        return None if row is None else self._starts[page] + row[0]
-
-    def find(self, trie_key: str) -> int | None:
-        """Number of the cluster that a trie key lies in; None if there is none."""
-        path = find_path(trie_key, self.paths)
-        return None if path is None else self.number_of(path)
-
-    @property
-    def paths(self) -> Container[str]:
-        """The paths of its clusters, to look some of them up."""
-        return _Paths(self)
-
-    def __contains__(self, value: object) -> bool:
-        return isinstance(value, Cluster) and self.number_of(value.path) == value.number
-
     def costs(self, limit: int | None) -> CostCounts:
-        """What `partitions.cost.cost_counts` gives for these clusters; counted once.
-
-        Args:
-            limit: the most records that a cluster holds; None: no limit.
-        """
+        """Counted once; a generation goes on from what was counted of the one before."""
         if self._costs is None or self._costs[0] != limit:
-            self._costs = limit, cost_counts(dict(self._sizes_from(0, len(self.pages))), limit)
+            self._costs = limit, super().costs(limit)
         return self._costs[1]
-
-    def _sizes_from(self, page: int, stop: int) -> Iterator[tuple[str, int]]:
-        """Path and number of records of the clusters of some pages."""
-        for one in self.pages[page:stop]:
-            yield from ((cluster.path, cluster.records) for cluster in one.clusters())
 
     def _sizes_under(self, path: str) -> Iterator[tuple[str, int]]:
         """Path and number of records of the clusters under a path."""
@@ -380,21 +413,13 @@ class ClusterPages(Sequence[Cluster]):
                     break
                 yield each, size
 
-    def replaced(
-        self, paths: Iterable[str], changed: Iterable[Cluster], *, limit: int | None = None
-    ) -> ClusterPages:
-        """Other clusters under some paths; pages without any of them are those of before.
-
-        Args:
-            paths: none lies under another.
-            changed: all clusters that are under these paths then, in any order and with any numbers.
-            limit: the most records that a cluster holds; None: no limit.
-        """
+    def replaced(self, paths: Iterable[str], changed: Iterable[Cluster], *, limit: int | None = None) -> Clusters:
+        """Makes the pages anew that have, or would have, clusters under these paths."""
         paths = tuple(paths)
         after = self._replaced(paths, changed)
         if self._costs is not None and self._costs[0] == limit:
             after._costs = limit, _recounted(self._costs[1], self, after, paths, limit)
-        return after
+        return arranged(after)
 
     def _replaced(self, paths: Iterable[str], changed: Iterable[Cluster]) -> ClusterPages:
         gone = frozenset(paths)
@@ -423,25 +448,37 @@ class ClusterPages(Sequence[Cluster]):
         return range(max(first, 0), min(bisect.bisect_left(self._last, stop), last) + 1)
 
 
-class _Paths:
-    """The paths of clusters in pages."""
+class _Numbers(Mapping[str, int]):
+    """Numbers of clusters in pages, by path; a page is parsed when one of its paths is looked up.
 
-    def __init__(self, clusters: ClusterPages) -> None:
-        self._clusters = clusters
+    Args:
+        pages: those of the clusters.
+        starts: number of the first cluster of each page, and the number of clusters.
+        last: `sort_key` of the last path of each page.
+    """
 
-    def __contains__(self, path: object) -> bool:
-        return isinstance(path, str) and self._clusters.number_of(path) is not None
+    def __init__(self, pages: Sequence[Page], starts: Sequence[int], last: Sequence[tuple[int, str]]) -> None:
+        self._pages = pages
+        self._starts = starts
+        self._last = last
+
+    def __getitem__(self, path: str) -> int:
+        page = bisect.bisect_left(self._last, sort_key(path))
+        if page == len(self._pages):
+            raise KeyError(path)
+        return self._starts[page] + self._pages[page].rows[path][0]
+
+    def __iter__(self) -> Iterator[str]:
+        return itertools.chain.from_iterable(page.rows for page in self._pages)
+
+    def __len__(self) -> int:
+        return self._starts[-1]
 
 
-def arranged(clusters: Sequence[Cluster]) -> tuple[Cluster, ...] | ClusterPages:
+def arranged(clusters: Sequence[Cluster]) -> Clusters:
     """Clusters as a manifest keeps them: in a list if there are few of them, else in pages."""
     if len(clusters) <= MOST_IN_A_LIST:
-        return tuple(clusters)
-    return clusters if isinstance(clusters, ClusterPages) else ClusterPages.of(clusters)
-
-
-def in_pages(clusters: Sequence[Cluster]) -> ClusterPages:
-    """Clusters in pages, however many there are."""
+        return ClusterList(clusters)
     return clusters if isinstance(clusters, ClusterPages) else ClusterPages.of(clusters)
 
 
@@ -496,6 +533,15 @@ def _damaged(page: Digest) -> CorruptError:
         got=f"page {page.short} is not what its manifest says",
         next_step="delete the folder generations and run 'lmeraser train'; it derives the model again",
     )
+
+
+def _in_model(cluster: Cluster) -> list[str | None]:
+    """What the model's digest covers of a cluster."""
+    return [cluster.path, cluster.constituent.artifact if cluster.constituent else None]
+
+
+def _compact(value: object) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode()
 
 
 def _ends_page(path: str) -> bool:

@@ -18,14 +18,20 @@ Knows nothing about files; `workspace.registry` keeps manifests on disk.
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidatorFunctionWrapHandler, WrapValidator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetPydanticSchema,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 
 from lmeraser.config.deployment import ComputeConfig
 from lmeraser.config.schema import Config
@@ -33,13 +39,14 @@ from lmeraser.core.digests import Digest, canonical_json
 from lmeraser.models.clusters import (
     Cluster,
     ClusterPages,
+    Clusters,
     Page,
     PageEntry,
     StageResult,
     arranged,
     without_those_in,
 )
-from lmeraser.models.partitions.cost import Cost, CostCounts, cost_counts, cost_of_counts
+from lmeraser.models.partitions.cost import Cost, CostCounts, cost_of_counts
 from lmeraser.models.partitions.trie import find_path
 
 __all__ = ["Cluster", "Model", "OwnParts", "StageResult"]
@@ -47,8 +54,11 @@ __all__ = ["Cluster", "Model", "OwnParts", "StageResult"]
 IN_PAGES = 2  # format of a manifest that names pages
 
 
-def _arranged(value: Any, handler: ValidatorFunctionWrapHandler) -> Sequence[Cluster]:
-    return value if isinstance(value, ClusterPages) else arranged(handler(value))
+def _arranged(value: Any, validate: ValidatorFunctionWrapHandler) -> Clusters:
+    return arranged(value if isinstance(value, Clusters) else validate(value))
+
+
+_AsList = Annotated[tuple[Cluster, ...], WrapValidator(_arranged)]
 
 
 class Model(BaseModel):
@@ -64,7 +74,7 @@ class Model(BaseModel):
         backbone_name: from where its weights are loaded; not part of the model.
         partition: prototypes and the sample's clusters.
         global_head: fitted on all records; None where the settings ask for none, or there are no records.
-        clusters: those with members, by number: a tuple, or `ClusterPages` if there are many.
+        clusters: those with members, by number.
         embedding_key: digest of what quantized embeddings depend on besides the image; not part of the model, and
             called ``code_key`` in the stored manifest.
         revision: of the records that the model was derived from.
@@ -83,7 +93,7 @@ class Model(BaseModel):
     backbone_name: str
     partition: StageResult
     global_head: StageResult | None = None
-    clusters: Annotated[Sequence[Cluster], WrapValidator(_arranged)]
+    clusters: Annotated[Clusters, GetPydanticSchema(lambda _, handler: handler(_AsList))]
     embedding_key: Digest | None = Field(default=None, alias="code_key")
     revision: int
     previous: Digest | None = None
@@ -123,19 +133,22 @@ class Model(BaseModel):
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """A copy with other fields, as pydantic makes it, whose digests are those of these fields."""
-        copied = super().model_copy(update=update, deep=deep)
+        updated = dict(update or {})
+        if not isinstance(clusters := updated.get("clusters", self.clusters), Clusters):
+            updated["clusters"] = arranged(clusters)
+        copied = super().model_copy(update=updated, deep=deep)
         for name in [name for name in vars(copied) if name not in type(self).model_fields]:
             del vars(copied)[name]  # pydantic copies what was computed of the old fields
         return copied
 
     def to_bytes(self) -> bytes:
         """The bytes of the manifest; those of its pages are apart."""
-        if not isinstance(self.clusters, ClusterPages):
+        if not self.pages:
             return self.model_dump_json(indent=1, by_alias=True).encode() + b"\n"
         values = self.model_dump(mode="json", by_alias=True, exclude={"clusters"})
         limit = self.settings.get("partition", {}).get("max_records")
         counts = tuple((size, cost, number) for (size, cost), number in sorted(self.clusters.costs(limit).items()))
-        entries = tuple(page.entry for page in self.clusters.pages)
+        entries = tuple(page.entry for page in self.pages)
         pages = _Pages(pages=entries, costs=_Costs(limit=limit, counts=counts))
         values |= {"format": IN_PAGES, "clusters": pages.model_dump(mode="json")}
         return json.dumps(values, separators=(",", ":")).encode() + b"\n"  # compact: written many times faster
@@ -143,7 +156,7 @@ class Model(BaseModel):
     @property
     def pages(self) -> tuple[Page, ...]:
         """The pages of its clusters; none where the manifest lists them itself."""
-        return self.clusters.pages if isinstance(self.clusters, ClusterPages) else ()
+        return self.clusters.pages
 
     @cached_property
     def public_digest(self) -> Digest:
@@ -162,23 +175,15 @@ class Model(BaseModel):
         }
         if self.global_head is not None:
             parts["global_head"] = self.global_head.artifact
-        # There may be a hundred thousand clusters. Lists of ASCII text and null are the same in canonical JSON and
-        # in compact JSON, which the standard library writes many times faster. No text can hold what is replaced,
-        # because quotes are escaped in it.
+        # There may be a hundred thousand clusters, and lists of ASCII text and null are the same in canonical JSON
+        # as in compact JSON, which is written many times faster, or is in pages already. No text can hold what is
+        # replaced, because quotes are escaped in it.
         before, _, after = canonical_json(parts).partition(b'"clusters":[]')
         digest = hashlib.sha256(before + b'"clusters":')
-        for part in self._clusters_as_json():
+        for part in self.clusters.model_parts():
             digest.update(part)
         digest.update(after)
         return Digest("sha256:" + digest.hexdigest())
-
-    def _clusters_as_json(self) -> Iterator[bytes]:
-        """What the model's digest covers of its clusters."""
-        if isinstance(self.clusters, ClusterPages):
-            yield from self.clusters.model_parts()
-        else:
-            clusters = [[c.path, c.constituent.artifact if c.constituent else None] for c in self.clusters]
-            yield json.dumps(clusters, separators=(",", ":")).encode()
 
     @cached_property
     def settings_digest(self) -> Digest:
@@ -206,9 +211,7 @@ class Model(BaseModel):
     @property
     def tuned(self) -> bool:
         """Whether its clusters have constituents, so that a deletion has something to tune again."""
-        if isinstance(self.clusters, ClusterPages):
-            return bool(self.clusters.fingerprints)
-        return any(cluster.constituent is not None for cluster in self.clusters)
+        return bool(self.clusters.fingerprints)
 
     def cluster_numbers(self, trie_keys: Mapping[str, str]) -> dict[str, int]:
         """The number of each record's cluster.
@@ -219,29 +222,22 @@ class Model(BaseModel):
         Returns:
             Cluster numbers by record id; records without a cluster are left out.
         """
-        if isinstance(self.clusters, ClusterPages) and len(trie_keys) < len(self.clusters):
-            found = {record_id: self.clusters.find(trie_key) for record_id, trie_key in trie_keys.items()}
-            return {record_id: number for record_id, number in found.items() if number is not None}
-        numbers = {cluster.path: cluster.number for cluster in self.clusters}
+        numbers = self.clusters.numbers
+        if len(trie_keys) > len(numbers):
+            numbers = dict(numbers)  # looked up faster
         paths = {record_id: find_path(trie_key, numbers) for record_id, trie_key in trie_keys.items()}
         return {record_id: numbers[path] for record_id, path in paths.items() if path is not None}
 
     @property
     def records(self) -> int:
         """Number of records that it was derived from."""
-        if isinstance(self.clusters, ClusterPages):
-            return self.clusters.records
-        return sum(cluster.records for cluster in self.clusters)
+        return self.clusters.records
 
     @property
     def cost(self) -> Cost:
         """The cost of deletion requests on this model (`partitions.cost`); all zero for an empty one."""
         partition = self.config().partition
-        limit = partition.max_records
-        if isinstance(self.clusters, ClusterPages):
-            counts = self.clusters.costs(limit)
-        else:
-            counts = cost_counts({cluster.path: cluster.records for cluster in self.clusters}, limit)
+        counts = self.clusters.costs(partition.max_records)
         sampled = partition.sampled(self.records)
         return cost_of_counts(counts, sampled=sampled, tuned=self.tuned, together=self.together)
 
@@ -264,12 +260,8 @@ class Model(BaseModel):
         Args:
             numbers: cluster numbers.
         """
-        selected = frozenset(numbers)
-        if isinstance(self.clusters, ClusterPages):  # that are many are tuned all together, or each alone
-            return frozenset(range(len(self.clusters))) if selected and self.together else selected
-        stage_keys = {c.number: c.constituent.key for c in self.clusters if c.constituent is not None}
-        keys = {stage_keys[number] for number in selected if number in stage_keys}
-        return selected | {number for number, key in stage_keys.items() if key in keys}
+        selected = frozenset(numbers)  # clusters are tuned all together, or each alone
+        return frozenset(range(len(self.clusters))) if selected and self.together else selected
 
     @cached_property
     def fingerprints(self) -> tuple[Digest, ...]:
@@ -277,10 +269,8 @@ class Model(BaseModel):
 
         With more than one of them, a retrained model is equal in distribution, not to the bit.
         """
-        if isinstance(self.clusters, ClusterPages):
-            shared = {result.fingerprint for result in self.shared_stages.values()}
-            return tuple(sorted(shared | self.clusters.fingerprints))
-        return tuple(sorted({result.fingerprint for result in self.stages.values()}))
+        shared = {result.fingerprint for result in self.shared_stages.values()}
+        return tuple(sorted(shared | self.clusters.fingerprints))
 
     def matches(self, config: Config) -> bool:
         """Whether it was derived with these settings and the backbone that they name."""
@@ -305,9 +295,10 @@ class OwnParts:
     def __init__(self, model: Model, other: Model) -> None:
         ours, theirs = ({page.digest for page in each.pages} for each in (model, other))
         self._common = [page for page in model.pages if page.digest in theirs]
-        self._of_clusters = list(_results_apart_from(model, theirs))
+        self._of_clusters = [each for cluster in model.clusters.outside(theirs) for each in cluster.results]
         self._results = [*model.shared_stages.values(), *self._of_clusters]
-        self._others = [*other.shared_stages.values(), *_results_apart_from(other, ours)]
+        others = (each for cluster in other.clusters.outside(ours) for each in cluster.results)
+        self._others = [*other.shared_stages.values(), *others]
 
     @cached_property
     def artifacts(self) -> set[Digest]:
@@ -325,14 +316,6 @@ class OwnParts:
     def results(self) -> int:
         """How many results of clusters, and of their checkpoints, have one of the artifacts."""
         return sum(result.artifact in self.artifacts for result in self._of_clusters)
-
-
-def _results_apart_from(model: Model, pages: Container[Digest]) -> Iterator[StageResult]:
-    """The results of the clusters that are in none of these pages."""
-    runs = (page.clusters() for page in model.pages if page.digest not in pages)
-    clusters = itertools.chain.from_iterable(runs) if model.pages else model.clusters
-    for cluster in clusters:
-        yield from cluster.results
 
 
 class _Costs(BaseModel):

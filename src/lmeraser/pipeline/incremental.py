@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterable, Sequence
 from functools import partial
 
-from lmeraser.models.clusters import Cluster, StageResult, arranged, in_pages
+from lmeraser.models.clusters import Cluster, StageResult
 from lmeraser.models.manifest import Model
 from lmeraser.models.partitions.trie import affected_paths, group_below
 from lmeraser.pipeline.caches import PartitionedRecords
@@ -40,16 +40,14 @@ def derive_incremental(
     global_head = _global_head(pipeline, records)
     started = time.perf_counter()
     limit = config.partition.max_records
-    pages = in_pages(served.clusters)
-    paths = affected_paths(
-        trie_keys, pages.paths, limit, partial(records.derived.count_under, served.partition.key)
-    )
+    count_under = partial(records.derived.count_under, served.partition.key)
+    paths = affected_paths(trie_keys, served.clusters.numbers, limit, count_under)
     if config.constituent.kind == "none" and limit is None:
         changed = _resized(served, paths, records)
         pipeline.stage_counts.update(tuned=0, tuned_records=0)
     else:
         changed = _retuned(pipeline, served, paths, records)
-    clusters = arranged(pages.replaced(paths, changed, limit=limit))
+    clusters = served.clusters.replaced(paths, changed, limit=limit)
     seconds = time.perf_counter() - started
     return Derivation(served.partition, clusters, global_head, dict(pipeline.stage_counts), seconds)
 

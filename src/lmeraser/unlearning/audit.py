@@ -26,7 +26,6 @@ from lmeraser.core.tensors import from_bytes
 from lmeraser.errors import CorruptError, InputError, StorageError, VerificationError
 from lmeraser.evidence.dsse import Envelope
 from lmeraser.evidence.verification_result import verification_result
-from lmeraser.models.clusters import in_pages
 from lmeraser.models.manifest import Cluster, Model, StageResult
 from lmeraser.models.partitions import partition_of
 from lmeraser.models.partitions.trie import is_under
@@ -185,7 +184,7 @@ def _spot_check(
             next_step="give --clusters N" if count is None else "run the audit without --spot-check",
         )
     derived = workspace.records.derived
-    served = list(in_pages(model.clusters).numbered(_draw(range(len(model.clusters)), count)))
+    served = list(model.clusters.numbered(_draw(range(len(model.clusters)), count)))
     members = {
         cluster.number: sorted(derived.trie_keys_under(model.partition.key, cluster.path)) for cluster in served
     }

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from lmeraser.errors import NoModelError
-from lmeraser.models.clusters import in_pages
 from lmeraser.models.manifest import Model
 from lmeraser.models.partitions.trie import affected_paths, group, group_below, is_under
 from lmeraser.unlearning.plan import Plan, plan
@@ -127,7 +126,7 @@ def _affected_clusters(workspace: Workspace, model: Model, removed: set[str]) ->
     derived = workspace.records.derived
     key = model.partition.key
     limit = workspace.config.partition.max_records
-    known = in_pages(model.clusters).paths
+    known = model.clusters.numbers
     removed_keys = derived.trie_keys(key, sorted(removed)).values()
 
     def count_after(path: str) -> int:
