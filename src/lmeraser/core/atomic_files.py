@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -19,7 +20,8 @@ from typing import BinaryIO, Literal
 from lmeraser.errors import InputError, StorageError
 
 TEMPORARY = ".tmp-"
-_FLUSHED_AT_ONCE = 16  # files
+_WRITTEN_AT_ONCE = 16  # files, when there are many
+_FEWEST_OF_A_THREAD = 4  # files; a thread for less takes longer than to write them
 PRIVATE = 0o600  # mode of files
 SHARED = 0o644
 _PRIVATE_FOLDER = 0o700
@@ -59,7 +61,7 @@ def write_atomic(path: Path, data: bytes, *, mode: int = PRIVATE) -> None:
 def write_all_atomic(files: Mapping[Path, bytes]) -> None:
     """Replace several files, each as `write_atomic` does; all are on the disk when this returns.
 
-    Many are flushed by several threads, because a disk flushes many files in little more time than one.
+    Many are written by several threads, because a disk flushes many files in little more time than one.
 
     Args:
         files: the bytes of each, by its path.
@@ -67,40 +69,42 @@ def write_all_atomic(files: Mapping[Path, bytes]) -> None:
     Raises:
         StorageError: the operating system refused; some of the files may be replaced already.
     """
-    temporary: dict[Path, Path] = {}
+    folders = {path.parent for path in files}
+    for folder in folders:
+        with storage_errors(folder):
+            make_private_folder(folder)
+    prefix = f"{TEMPORARY}{secrets.token_hex(8)}-"
+    parts = [(path, path.parent / f"{prefix}{number}", data) for number, (path, data) in enumerate(files.items())]
+    threads = min(_WRITTEN_AT_ONCE, len(parts) // _FEWEST_OF_A_THREAD)
     try:
-        for path, data in files.items():
-            with storage_errors(path):
-                make_private_folder(path.parent)
-                handle, name = tempfile.mkstemp(prefix=TEMPORARY, dir=path.parent)
-                temporary[path] = Path(name)
-                with os.fdopen(handle, "wb") as file:
-                    file.write(data)
-        if len(temporary) < _FLUSHED_AT_ONCE:
-            for path, part in temporary.items():
-                with storage_errors(path):
-                    _flush(part)
+        if threads < 2:
+            _write_new(parts)
         else:
-            with ThreadPoolExecutor(_FLUSHED_AT_ONCE) as threads, storage_errors(next(iter(files)).parent):
-                list(threads.map(_flush, temporary.values()))
-        for path, part in temporary.items():
+            with ThreadPoolExecutor(threads) as pool:
+                list(pool.map(_write_new, (parts[number::threads] for number in range(threads))))
+        for path, part, _ in parts:
             with storage_errors(path):
                 part.replace(path)
     except BaseException:
-        for part in temporary.values():
+        for _, part, _ in parts:
             part.unlink(missing_ok=True)
         raise
-    for folder in {path.parent for path in files}:
+    for folder in folders:
         with storage_errors(folder):
             flush_folder(folder)
 
 
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def _write_new(parts: Iterable[tuple[Path, Path, bytes]]) -> None:
+    """Create and flush files.
+
+    Args:
+        parts: for each, what it will replace, its own path, and its bytes.
+    """
+    for path, part, data in parts:
+        with storage_errors(path), open_private(part, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def read_file(path: Path) -> bytes:
@@ -140,7 +144,7 @@ def make_private_folder(folder: Path) -> None:
         path.mkdir(mode=_PRIVATE_FOLDER, exist_ok=True)
 
 
-def open_private(path: Path, mode: Literal["ab", "wb"]) -> BinaryIO:
+def open_private(path: Path, mode: Literal["ab", "wb", "xb"]) -> BinaryIO:
     """Open a file for writing; a new one is readable by its owner alone."""
     return open(path, mode, opener=lambda name, flags: os.open(name, flags, PRIVATE))
 

@@ -22,6 +22,7 @@ from lmeraser.errors import InputError
 
 _PATTERN = re.compile(r"sha256:[0-9a-f]{64}")
 _MOST = 2**53  # below it, every whole number is a number of JSON
+_SEQUENCES = (list, tuple)
 _PLAIN_JSON = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
@@ -95,13 +96,17 @@ def _is_plain(value: Any) -> bool:
 
     It is written in C. Fractions it writes in another way, and other names it puts in another order.
     """
-    if isinstance(value, str):
-        return True
     if isinstance(value, dict):
-        return all(isinstance(name, str) for name in value) and all(map(_is_plain, value.values()))
-    if isinstance(value, list | tuple):
-        return all(map(_is_plain, value))
-    return value is None or (isinstance(value, int) and -_MOST < value < _MOST)
+        for name, each in value.items():  # loops: as generators they would take longer, in every certificate
+            if not isinstance(name, str) or not (isinstance(each, str) or _is_plain(each)):
+                return False
+        return True
+    if isinstance(value, _SEQUENCES):
+        for each in value:  # noqa: SIM110
+            if not (isinstance(each, str) or _is_plain(each)):
+                return False
+        return True
+    return value is None or isinstance(value, str) or (isinstance(value, int) and -_MOST < value < _MOST)
 
 
 def parse_json(data: bytes) -> Any:

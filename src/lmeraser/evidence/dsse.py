@@ -13,6 +13,7 @@ import binascii
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -100,7 +101,7 @@ class PublicKey:
 
         return self._key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
-    @property
+    @cached_property
     def key_id(self) -> Digest:
         """Digest of the key's DER encoding."""
         from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -177,7 +178,7 @@ class SigningKey:
 
         return self._key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
-    @property
+    @cached_property
     def public(self) -> PublicKey:
         """The public key that belongs to this key."""
         return PublicKey(self._key.public_key())

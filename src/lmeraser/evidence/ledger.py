@@ -75,12 +75,15 @@ class Ledger:
         end = self._end(connection)
         position, digest = end.entries, end.digest
         entries = list[Entry]()
+        lines = list[bytes]()
         for event in events:
             entry = Entry(position, digest, to_text(now), event.kind, event.body())
-            Entry.parse(entry.line())  # an entry that cannot be read back is not written
+            line = entry.line()
+            Entry.parse(line)  # an entry that cannot be read back is not written
             entries.append(entry)
+            lines.append(line)
             position, digest = position + 1, entry.digest
-        self._append(connection, end, entries)
+        self._append(connection, end, entries, lines)
         return entries
 
     def extend(self, connection: Connection, entries: Sequence[Entry]) -> None:
@@ -90,12 +93,13 @@ class Ledger:
             connection: of the caller's transaction.
             entries: those that follow the last entry here.
         """
-        self._append(connection, self._end(connection), entries)
+        self._append(connection, self._end(connection), entries, [entry.line() for entry in entries])
 
-    def _append(self, connection: Connection, end: _LedgerEnd, entries: Sequence[Entry]) -> None:
+    def _append(
+        self, connection: Connection, end: _LedgerEnd, entries: Sequence[Entry], lines: Sequence[bytes]
+    ) -> None:
         if not entries:
             return
-        lines = [entry.line() for entry in entries]
         rows = [
             {"position": entry.position, "line": line.decode()} for entry, line in zip(entries, lines, strict=True)
         ]
