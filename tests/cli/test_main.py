@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import json
 import os
 import shutil
@@ -118,6 +119,34 @@ def test_usage_errors_explain_themselves(run: Run, arguments: list[str]) -> None
     assert result.code == 2
     assert "Usage" in result.err
     assert "Traceback" not in result.err
+
+
+@pytest.mark.parametrize("arguments", [["add", ""], ["-w", "", "status"], ["predict", "--json", ""]])
+def test_an_empty_argument_is_not_the_working_directory(run: Run, arguments: list[str]) -> None:
+    refused(run(*arguments), "An argument is empty", "argument")
+
+
+def test_what_the_system_refuses_is_one_message(run: Run, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    refused(run("-w", trained, "predict", "x" * 5000), "Cannot read or write: xxx", "File name too long")
+
+    def denied(path: Path) -> bool:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_file", denied)  # of a workspace of another user
+    refused(run("-w", trained, "status"), "workspace.json: Permission denied", "permissions")
+    with pytest.raises(PermissionError):
+        run("-w", trained, "--debug", "status")
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_a_report_that_cannot_be_printed(trained: Path, full: bool) -> None:
+    """The disk of standard output is full, or it is closed, as some schedulers start processes."""
+    command = f"{sys.executable} -m lmeraser -w {trained} classes {'> /dev/full' if full else '>&-'}"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True)
+
+    assert done.returncode == (2 if full else 0), done.stderr
+    assert ("No space left on device" in done.stderr) == full
+    assert "Traceback" not in done.stderr
 
 
 def _commands(group: Any, *names: str) -> Iterator[tuple[str, set[str]]]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,7 +34,7 @@ from lmeraser.cli.commands import (
 )
 from lmeraser.cli.commands.base import global_options
 from lmeraser.core.terminal import echo, printable
-from lmeraser.errors import LmeraserError, StoppedError
+from lmeraser.errors import InputError, LmeraserError, StoppedError, StorageError
 
 # Imports make this many objects, none of them garbage: looking for some takes a tenth of a short command's time.
 _OBJECTS_UNTIL_COLLECTION = 200_000
@@ -90,6 +91,9 @@ app.add_typer(_keys, name="keys")
 
 def main() -> None:
     """Run the command line; the only place where errors are turned into messages."""
+    for name in ("stdout", "stderr"):  # None where it is closed, as some schedulers start processes
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123 - until the process ends
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # else it reads what every package announces
     thresholds = gc.get_threshold()
     gc.set_threshold(_OBJECTS_UNTIL_COLLECTION, *thresholds[1:])
@@ -101,18 +105,18 @@ def main() -> None:
 
 def _run() -> None:
     try:
+        _refuse_empty(sys.argv[1:])
         status = _command_line()(prog_name="lmeraser", standalone_mode=False)
         if status == StoppedError.exit_code:  # typer turns an interruption into this status without a message
             raise KeyboardInterrupt
-    except LmeraserError as error:
+    except (LmeraserError, OSError) as error:
         if global_options.debug:
             raise
-        echo(*f"lmeraser: {error.diagnostics()}".split("\n"), err=True)
-        status = error.exit_code
+        status = _report(error if isinstance(error, LmeraserError) else _refused_by_system(error))
     except (KeyboardInterrupt, typer.Abort):
-        stopped = StoppedError("Interrupted", next_step="run the same command again; completed stages are kept")
-        echo(*f"lmeraser: {stopped.diagnostics()}".split("\n"), err=True)
-        status = stopped.exit_code
+        status = _report(
+            StoppedError("Interrupted", next_step="run the same command again; completed stages are kept")
+        )
     except Exception as error:
         if not (hasattr(error, "show") and hasattr(error, "exit_code")):  # not one of click's usage errors
             raise
@@ -121,6 +125,37 @@ def _run() -> None:
         error.show()
         status = error.exit_code
     sys.exit(status or 0)
+
+
+def _report(error: LmeraserError) -> int:
+    """Print an error on standard error; returns the exit status."""
+    echo(*f"lmeraser: {error.diagnostics()}".split("\n"), err=True)
+    return error.exit_code
+
+
+def _refused_by_system(error: OSError) -> StorageError:
+    """The message of an error of the operating system that no command turned into one of its own."""
+    return StorageError(
+        "Cannot read or write",
+        got=": ".join(str(part) for part in (error.filename, error.strerror or error) if part),
+        next_step="check the path, its permissions and the free space, then run the same command again",
+    )
+
+
+def _refuse_empty(arguments: Sequence[str]) -> None:
+    """Refuse an empty argument, which a shell makes of a variable that is not set.
+
+    As a path it would be the working directory.
+
+    Raises:
+        InputError: there is one.
+    """
+    if "" in arguments:
+        place = arguments.index("")
+        before = f", after {arguments[place - 1]}" if place else ""
+        raise InputError(
+            "An argument is empty", got=f"argument {place + 1}{before}", next_step="give a value, or leave it out"
+        )
 
 
 def _command_line() -> Any:

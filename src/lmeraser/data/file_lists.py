@@ -97,7 +97,7 @@ def stream_table(path: Path) -> Iterator[Mapping[str, Any]]:
         raise InputError("Cannot read file", got=f"{path}: no regular file", next_step="give a file")
     rows = _json_lines if path.suffix.lower() in (".jsonl", ".ndjson") else _csv_lines
     try:
-        encoding = _encoding(path)
+        encoding = text_encoding(path)
         with path.open(encoding=encoding, newline="") as file:
             yield from rows(path, _lines(path, file))
     except UnicodeDecodeError as error:
@@ -112,7 +112,7 @@ def stream_table(path: Path) -> Iterator[Mapping[str, Any]]:
         ) from error
 
 
-def _encoding(path: Path) -> str:
+def text_encoding(path: Path) -> str:
     """UTF-16 if the file begins with its byte order mark, else UTF-8."""
     with path.open("rb") as file:
         return "utf-16" if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"

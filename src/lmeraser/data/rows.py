@@ -272,7 +272,7 @@ def whole_number(value: object) -> int | None:
     """
     if isinstance(value, bool) or not isinstance(value, (Real, Decimal)) or is_missing(value):
         return None
-    whole = math.trunc(value)
+    whole = int(math.trunc(value))
     return whole if value == whole else None
 
 

@@ -260,6 +260,8 @@ def test_whole_numbers_in_json_lines_are_ids(tmp_path: Path) -> None:
 def test_an_ids_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
     (tmp_path / "ids.txt").write_bytes(b"\xef\xbb\xbfa\nb\n")
     assert read_ids(tmp_path / "ids.txt") == ["a", "b"]
+    (tmp_path / "ids.txt").write_bytes("Ren\u00e9e\r\nb\r\n".encode("utf-16"))  # PowerShell's > writes this
+    assert read_ids(tmp_path / "ids.txt") == ["Ren\u00e9e", "b"]
 
 
 def test_an_ids_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from typing import Literal
 
 from lmeraser.core.digests import parse_json
 from lmeraser.data.canonical_names import as_text, show
-from lmeraser.data.file_lists import stream_table
+from lmeraser.data.file_lists import stream_table, text_encoding
 from lmeraser.data.name_lookup import NameKind, NearMiss
 from lmeraser.data.records import Records
 from lmeraser.errors import AmbiguousNameError, InputError, UnknownRecordError, listing
@@ -201,6 +201,8 @@ def read_ids(path: Path) -> list[str]:
     - ``NAME.jsonl``: a JSON text or whole number per line;
     - any other file: every line is one id, without its line end; empty lines are skipped.
 
+    All are UTF-8, or UTF-16 with a byte order mark, as PowerShell writes it.
+
     Raises:
         InputError: the file cannot be read in its format, or holds no id.
     """
@@ -209,7 +211,7 @@ def read_ids(path: Path) -> list[str]:
         if suffix == ".csv":
             ids = _csv_column(path)
         else:
-            text = path.read_bytes().decode("utf-8-sig")
+            text = path.read_bytes().decode(text_encoding(path))
             ids = _json_lines(text) if suffix == ".jsonl" else _lines(text)
     except (OSError, ValueError) as error:
         raise InputError(
