@@ -182,3 +182,19 @@ def test_the_commands_say_it_and_take_the_option(root: Path, run: Run) -> None:
     refused = run("-w", root, "unlearn", "--with-duplicates")
     assert refused.code == 2
     assert "no record or subject named" in refused.err
+
+
+def test_requests_are_begun_in_short_transactions_and_certified_as_if_in_one(
+    eraser: Eraser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever accepts a request waits for a transaction; a duplicate that goes in a later one is not left."""
+    monkeypatch.setattr("lmeraser.unlearning.unlearn._TOGETHER", 1)
+    for record_id in ("digit-0003", *SAME, "digit-0003", "digit-0001"):
+        eraser.request(ids=[record_id])
+    report = eraser.unlearn()
+    counts = [(request.records, request.already_deleted, request.duplicates) for request in report.requests]
+    assert sorted(counts, key=str) == [(0, 1, None), *[(1, 0, 0)] * 4], "one of two that name the same came later"
+    assert (len(report.selection.ids), report.selection.already_deleted) == (4, ())
+    ledger = eraser.check_ledger()
+    assert ledger.sound
+    assert sum(entry.kind == "deleted" for entry in ledger.entries) == 5

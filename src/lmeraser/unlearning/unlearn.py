@@ -2,9 +2,9 @@
 
 Steps, each of which may be interrupted; running `unlearn` or `train` again continues:
 1. preflight: the requests name known records, and the backbone loads; nothing has changed so far;
-2. in one transaction: accept the request, delete the records of all requests to carry out, with their features,
-   keys and clusters, suppress their names, and note it for the ledger; requests that are accepted later stay
-   pending;
+2. in one transaction: accept the request, delete its records with their features, keys and clusters, suppress
+   their names, and note it for the ledger. Requests that were accepted before are begun in short transactions,
+   some in each, because whoever accepts others waits for them; requests that are accepted later stay pending;
 3. derive the model of the retained records (`update`): clusters whose members did not change are found in the
    store; publish the new generation and purge what only the old one used;
 4. audit the model, if a request asks for it;
@@ -15,14 +15,16 @@ Between 2 and 3 the old generation is still served, without the clusters that he
 
 from __future__ import annotations
 
+import itertools
 import time
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
-
-from sqlalchemy import Connection
+from functools import partial
+from typing import Any
 
 from lmeraser.core.digests import Digest
+from lmeraser.core.thread_priority import run_with_lower_priority
 from lmeraser.core.time import from_text
 from lmeraser.errors import BackboneError, InputError
 from lmeraser.models.manifest import Model
@@ -35,6 +37,9 @@ from lmeraser.workspace.requests.selection import Selection, resolve
 from lmeraser.workspace.requests.state import Request, State, parse_id
 from lmeraser.workspace.session import Session
 from lmeraser.workspace.workspace import Workspace
+
+_TO_BEGIN: tuple[State, ...] = ("pending", "failed")
+_TOGETHER = 50  # requests that are begun in one transaction, which blocks others that accept some
 
 
 @dataclass(frozen=True)
@@ -108,23 +113,18 @@ def unlearn(
     if draft is not None and draft.request_id is None:
         draft = replace(draft, request_id=str(uuid.uuid4()))
     with workspace.writing("unlearn"):
+        look = partial(_open_requests, workspace, only, retry_failed, after_grace)
         if draft is None:
-            workspace.requests.prepare(_open_requests(workspace, only, retry_failed, after_grace))
-        near = _near_duplicates(workspace, draft, only)
+            _require_some([_require_not_cancelled(request) for request in look()])
+        else:
+            named = resolve(workspace.records, draft.selector)
         served = workspace.generations.current()
         if served is not None:
             _check_backbone(served, session)
-        now = workspace.clock()
-        with workspace.write_transaction() as connection:
-            if draft is not None:
-                accepted = workspace.requests.accept(draft, now=now, connection=connection)
-                chosen = [_require_not_cancelled(accepted)]
-            else:  # looked up again: some may have been accepted or cancelled meanwhile
-                chosen = _open_requests(workspace, only, retry_failed, after_grace, connection)
-            to_begin = [request for request in chosen if request.state in ("pending", "failed")]
-            selection = workspace.requests.begin(
-                connection, to_begin, served, now=now, audit=audit, near_duplicates=near
-            )
+        if draft is not None:
+            chosen, selection = _accept_and_begin(workspace, draft, named, served, audit)
+        else:
+            chosen, selection = _begin_all(workspace, look, served, audit)
         completion = update_and_complete(session)
         now_stored = workspace.requests.by_id(request.id for request in chosen)
         requests = tuple(now_stored[request.id] for request in chosen)
@@ -139,15 +139,66 @@ def unlearn(
     )
 
 
-def _near_duplicates(workspace: Workspace, draft: RequestDraft | None, only: Sequence[str]) -> dict[str, int]:
-    """How many near duplicates each request will leave, by its id; before its records and their features go."""
-    if draft is not None:
-        assert draft.request_id is not None
-        return near_duplicates(workspace, {draft.request_id: resolve(workspace.records, draft.selector).ids})
-    wanted = {parse_id(name) for name in only}
-    pending = [one for one in workspace.requests.all("pending") if not wanted or one.id in wanted]
-    selections = workspace.requests.selections(pending)
-    return near_duplicates(workspace, {one.id: each.ids for one, each in zip(pending, selections, strict=True)})
+def _accept_and_begin(
+    workspace: Workspace, draft: RequestDraft, named: Selection, served: Model | None, audit: bool
+) -> tuple[list[Request], Selection]:
+    """Accept a request and delete its records in one transaction."""
+    assert draft.request_id is not None
+    near = near_duplicates(workspace, {draft.request_id: named.ids})
+    now = workspace.clock()
+    with workspace.write_transaction() as connection:
+        request = _require_not_cancelled(workspace.requests.accept(draft, now=now, connection=connection))
+        to_begin = [request] if request.state in _TO_BEGIN else []
+        return [request], workspace.requests.begin(
+            connection, to_begin, served, now=now, audit=audit, near_duplicates=near
+        )
+
+
+def _begin_all(
+    workspace: Workspace, look: Callable[[], list[Request]], served: Model | None, audit: bool
+) -> tuple[list[Request], Selection]:
+    """Delete the records of open requests, in short transactions.
+
+    Args:
+        workspace: held for writing.
+        look: the requests to carry out.
+        served: the served generation.
+        audit: as in `unlearn`.
+
+    Returns:
+        The requests, and what they select together.
+    """
+    chosen = dict[str, Request]()
+    selections = list[Selection]()
+    left: dict[str, frozenset[str]] = {}
+    for _ in range(2):  # again for what was accepted before the first began, but not for all that comes meanwhile
+        found = [request for request in look() if request.id not in chosen and request.state != "cancelled"]
+        chosen |= {request.id: request for request in found if request.state not in _TO_BEGIN}
+        to_begin = iter([request.id for request in found if request.state in _TO_BEGIN])
+        while ids := list(itertools.islice(to_begin, _TOGETHER)):
+            near = run_with_lower_priority(partial(_prepare, workspace, ids), workspace.config.compute.nice)
+            now = workspace.clock()
+            with workspace.write_transaction() as connection:
+                stored = workspace.requests.by_id(ids, connection)  # again: some may have been cancelled since
+                begun = [stored[each] for each in ids if stored[each].state in _TO_BEGIN]
+                options: dict[str, Any] = {"audit": audit, "near_duplicates": near, "left": left}
+                selections.append(workspace.requests.begin(connection, begun, served, now=now, **options))
+            chosen |= {request.id: request for request in begun}
+    _require_some(chosen)
+    together = Selection.union(selections)
+    deleted_now = {*together.ids, *together.subjects}  # perhaps just before another request that names them, too
+    already_deleted = tuple(name for name in together.already_deleted if name not in deleted_now)
+    return list(chosen.values()), replace(together, already_deleted=already_deleted)
+
+
+def _prepare(workspace: Workspace, ids: Sequence[str]) -> dict[str, int]:
+    """Compute what can be computed before these requests are begun, so that nobody waits for it.
+
+    Returns:
+        How many near duplicates each of them will leave, before its records and their features go.
+    """
+    selections = workspace.requests.prepare(ids)
+    return near_duplicates(workspace, {each: selection.ids for each, selection in selections.items()})
 
 
 def _check_backbone(served: Model, session: Session) -> None:
@@ -174,26 +225,28 @@ def _open_requests(
     only: Sequence[str],
     retry_failed: bool,
     after_grace: bool,
-    connection: Connection | None = None,
 ) -> list[Request]:
     requests = workspace.requests
     states: tuple[State, ...] = ("pending", "in_progress")
     if retry_failed:
         states = (*states, "failed")
     if only:
-        chosen = [requests.require(name, connection) for name in only]
+        chosen = [requests.require(name) for name in dict.fromkeys(map(parse_id, only))]
     else:
-        chosen = requests.all(*states, connection=connection)
+        chosen = requests.all(*states)
     if after_grace:
         now = workspace.clock()
         chosen = [request for request in chosen if not request.seconds_to_start(now)]
-    if not chosen:
+    return chosen
+
+
+def _require_some(requests: Collection[Any]) -> None:
+    if not requests:
         raise InputError(
             "Nothing to delete",
             got="no record or subject was named, and no request is open",
             next_step="give --id, --subject or --ids-file",
         )
-    return [_require_not_cancelled(request) for request in chosen]
 
 
 def _require_not_cancelled(request: Request) -> Request:

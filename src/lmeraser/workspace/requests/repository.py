@@ -142,10 +142,10 @@ class Requests:
             rows = connection.execute(query.where(table.c.state.in_(("pending", "in_progress")))).all()
         return {row.state for row in rows if row.state != "pending" or not seconds_until(row.starts, now)}
 
-    def by_id(self, ids: Iterable[str]) -> dict[str, Request]:
+    def by_id(self, ids: Iterable[str], connection: Connection | None = None) -> dict[str, Request]:
         """The requests with these ids, by their ids."""
-        query = select(table)
-        return {one.id: one for one in self._database.fetch_where_in(query, table.c.id, list(ids), _request)}
+        found = self._database.fetch_where_in(select(table), table.c.id, list(ids), _request, connection)
+        return {one.id: one for one in found}
 
     def get(self, request_id: str, connection: Connection | None = None) -> Request | None:
         """One request, or None."""
@@ -416,11 +416,16 @@ class Requests:
             self._database.schedule_erasure(connection, [slot for slot in slots if slot is not None])
             connection.execute(update(table).where(theirs).values(reference_slot=None, sealed_reference=None))
 
-    def prepare(self, requests: Iterable[Request]) -> None:
-        """Compute in advance what `begin` needs for these, so that its transaction blocks others for less time."""
-        pending = [request for request in requests if request.state == "pending"]
-        selections = self._database.read_consistently(lambda connection: self._selections(pending, connection))
+    def prepare(self, ids: Iterable[str]) -> dict[str, Selection]:
+        """Compute in advance what `begin` needs for requests, so that its transaction blocks others for less time.
+
+        Returns:
+            What each of them that is pending selects, by its id.
+        """
+        pending = [request for request in self.by_id(ids).values() if request.state == "pending"]
+        selections = self.selections(pending)
         self._records.statistics.prepare_exclusion(Selection.union(selections).ids)
+        return {request.id: selection for request, selection in zip(pending, selections, strict=True)}
 
     def begin(
         self,
@@ -431,6 +436,7 @@ class Requests:
         now: datetime,
         audit: bool = False,
         near_duplicates: Mapping[str, int] | None = None,
+        left: dict[str, frozenset[str]] | None = None,
     ) -> Selection:
         """Delete the records of these requests, in the caller's transaction; they are in progress then.
 
@@ -441,6 +447,8 @@ class Requests:
             now: the time.
             audit: audit the model before they are completed, even if they did not ask for it.
             near_duplicates: how many near duplicates each request leaves, by its id, where they were counted.
+            left: for requests that one derivation begins in several transactions: the duplicates that those begun
+                so far leave, by their ids. What this one deletes of them is left no longer; its own are added.
 
         Returns:
             What they select together.
@@ -451,16 +459,19 @@ class Requests:
         by_id = {request.id: selection for request, selection in zip(pending, selections, strict=True)}
         together = Selection.union(selections)
         snapshot = self._snapshots(model, together.ids)
-        left = self._duplicates_left(connection, together.ids)
+        duplicates = self._duplicates_left(connection, by_id, together.ids)
         begun = [_begin_one(one, by_id.get(one.id), snapshot, audit, now) for one in distinct]
         near = near_duplicates or {}
         counted = [
-            replace(one, duplicates=left(by_id[one.id]), near_duplicates=near.get(one.id))
+            replace(one, duplicates=_count(duplicates.get(one.id)), near_duplicates=near.get(one.id))
             if one.id in by_id
             else one
             for one in begun
         ]
         self._store(connection, counted)
+        if left is not None:
+            self._store_fewer_duplicates(connection, left, together.ids)
+            left |= duplicates
         if pending:
             self._forget_names(connection, pending)
             commitments = self._records.commitments.by_entry(together.ids, connection)
@@ -598,17 +609,34 @@ class Requests:
 
         return snapshot
 
-    def _duplicates_left(self, connection: Connection, ids: Sequence[str]) -> Callable[[Selection], int | None]:
-        """Counts the records left with the payloads of each of several requests, which together delete ``ids``."""
+    def _duplicates_left(
+        self, connection: Connection, selections: Mapping[str, Selection], ids: Sequence[str]
+    ) -> dict[str, frozenset[str]]:
+        """The records left with the payloads of each of several requests, which together delete ``ids``.
+
+        Without requests whose records are gone: what they held is not known any more.
+        """
         duplicates = self._records.duplicates(ids, connection)
-        deleted = set(ids)
+        return {
+            request_id: frozenset().union(*(duplicates.get(i, ()) for i in selection.ids)).difference(ids)
+            for request_id, selection in selections.items()
+            if selection.ids
+        }
 
-        def count(selection: Selection) -> int | None:
-            if not selection.ids:  # what its records held is not known any more
-                return None
-            return len(set().union(*(duplicates.get(i, ()) for i in selection.ids)) - deleted)
-
-        return count
+    def _store_fewer_duplicates(
+        self, connection: Connection, left: dict[str, frozenset[str]], deleted: Sequence[str]
+    ) -> None:
+        """Store how many duplicates requests that were begun before leave, now that these records go, too."""
+        fewer = {
+            request_id: remaining
+            for request_id, duplicates in left.items()
+            if len(remaining := duplicates.difference(deleted)) < len(duplicates)
+        }
+        left |= fewer
+        changed = [{"stored_id": each, "left": len(remaining)} for each, remaining in fewer.items()]
+        if changed:
+            counted = update(table).where(table.c.id == bindparam("stored_id"))
+            connection.execute(counted.values(duplicates=bindparam("left")), changed)
 
     def _move(
         self, connection: Connection, request: Request, state: State, *, now: datetime, **changes: Any
@@ -640,6 +668,10 @@ def _begin_one(
         return transition(request, "in_progress", now=now, reason=None, audit=audited)
     counts = {"records": len(selection.ids), "already_deleted": len(selection.already_deleted)}
     return transition(request, "in_progress", now=now, audit=audited, before=snapshot(selection), **counts)
+
+
+def _count(duplicates: frozenset[str] | None) -> int | None:
+    return None if duplicates is None else len(duplicates)
 
 
 def _request(row: Any) -> Request:
