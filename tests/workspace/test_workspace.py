@@ -85,6 +85,19 @@ def test_a_damaged_database_is_corrupt(root: Path, data: bytes) -> None:
     assert (root / "records.db").read_bytes() == data
 
 
+@pytest.mark.sqlite
+@pytest.mark.parametrize("lose", [Path.unlink, lambda path: path.write_bytes(b"")])
+def test_a_database_that_is_lost_is_not_replaced_by_an_empty_one(
+    root: Path, lose: Callable[[Path], object]
+) -> None:
+    """It would say that nobody's records are held."""
+    lose(root / "records.db")
+    before = {path: path.read_bytes() for path in root.iterdir() if path.is_file()}
+    with pytest.raises(CorruptError, match=r"missing or empty: .*ledger has entries"):
+        use(root)
+    assert {path: path.read_bytes() for path in root.iterdir() if path.is_file()} == before
+
+
 def test_damaged_settings_are_a_config_error(root: Path) -> None:
     (root / "lmeraser.toml").write_bytes(b"\xff")
     with pytest.raises(ConfigError, match=r"lmeraser\.toml"):

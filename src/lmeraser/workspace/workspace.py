@@ -144,9 +144,24 @@ class Workspace:
 
     @cached_property
     def database(self) -> Database:
-        """The SQL database with everything that is not a file."""
+        """The SQL database with everything that is not a file.
+
+        Raises:
+            CorruptError: its file is gone; a new one would say that nothing is held.
+        """
         with storage_errors(self.root):
+            self._refuse_lost_database()
             return Database(self._database, keys=self.layout.database_keys)
+
+    def _refuse_lost_database(self) -> None:
+        """Every entry of the ledger came from the database, which therefore was there."""
+        file = self._database
+        if isinstance(file, Path) and not _has_bytes(file) and _has_bytes(self.layout.ledger):
+            raise CorruptError(
+                "The database of the workspace is missing or empty",
+                got=f"{file}, though {self.layout.ledger.name} has entries",
+                next_step="restore the workspace from a backup; nothing was changed",
+            )
 
     @property
     def _database(self) -> Path | str:
@@ -345,3 +360,7 @@ class Workspace:
         """Release the database."""
         if "database" in self.__dict__:
             self.database.close()
+
+
+def _has_bytes(file: Path) -> bool:
+    return file.is_file() and file.stat().st_size > 0
