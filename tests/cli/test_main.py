@@ -164,6 +164,34 @@ def test_every_command_can_report_as_json() -> None:
     assert [name for name, options in found.items() if "--json" not in options] == []
 
 
+_ENDING = """
+import atexit, sys, threading
+from lmeraser.__main__ import main
+atexit.register(print, "an exit handler ran")
+threading.Timer(0.1, print, ["a thread was waited for"]).start()
+class Held:
+    def __del__(self):
+        print("an object was freed")
+held = Held()
+main()
+"""
+
+
+@pytest.mark.parametrize(("option", "code"), [("--version", 0), ("--no-such-option", 2)])
+def test_the_program_ends_as_others_do_except_that_nothing_is_freed(option: str, code: int) -> None:
+    command = [sys.executable, "-c", _ENDING, option]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    lines = [lmeraser.__version__] if code == 0 else []
+    assert result.stdout.splitlines() == [*lines, "a thread was waited for", "an exit handler ran"]
+    assert result.returncode == code
+
+
+def test_a_program_that_is_profiled_ends_as_usual(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "cProfile", "-o", str(tmp_path / "out"), "-m", "lmeraser", "--version"]
+    subprocess.run(command, check=True, capture_output=True)
+    assert (tmp_path / "out").exists()
+
+
 _QUICK = """
 import json, sys
 from lmeraser.cli.main import main
