@@ -12,6 +12,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest.mock import Mock
 
 import pytest
 from datasets import ClassLabel, Dataset
@@ -47,7 +48,7 @@ from lmeraser.evidence.presentation import render
 from lmeraser.evidence.verification_result import IDENTICAL
 from lmeraser.models import clusters
 from lmeraser.pipeline.executors.base import Fetch, TuneResult, TuneTask
-from lmeraser.unlearning import completion
+from lmeraser.unlearning import certify, completion
 
 CONFIG = parse({"partition": {"clusters": 4, "sample_size": 12}})
 ANIMALS = [f"Felis-{number}" for number in range(10)]
@@ -332,11 +333,21 @@ def test_before_the_first_training_a_certificate_tells_of_no_model(tmp_path: Pat
         assert "Model after        none" in one.path.with_suffix(".txt").read_text()
 
 
-def test_requests_carried_out_together_have_a_certificate_each(eraser: Eraser) -> None:
+@pytest.mark.parametrize("pages", [False, True])
+def test_requests_carried_out_together_have_a_certificate_each(
+    eraser: Eraser, pages: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The models are compared once, however many requests there are: that takes as long as there are clusters."""
+    if pages:
+        monkeypatch.setattr(clusters, "MOST_IN_A_LIST", 0)
+        eraser.unlearn(ids=ordinary(eraser)[-1:])
+    compared = Mock(wraps=certify.compare)
+    monkeypatch.setattr(completion, "compare", compared)
     ids = ordinary(eraser)[:3]
     before = eraser.workspace.generations.require().public_digest
     wishes = [eraser.request(ids=[record_id], regulation="ccpa") for record_id in ids]
     every = [checked(eraser, path).facts for path in eraser.unlearn().certificates]
+    assert compared.call_count == 1
     assert {facts["request"]["id"] for facts in every} == {wish.id for wish in wishes}
     assert {facts["model"]["digest_before"] for facts in every} == {before}
     assert {facts["model"]["digest_after"] for facts in every} == {eraser.status().manifest_digest}

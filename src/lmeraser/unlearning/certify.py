@@ -29,7 +29,7 @@ def statement(
     head: LedgerHead,
     rewritten: bool,
     now: datetime,
-    before: Model | None = None,
+    replaced: Replaced | None = None,
     controller: str | None = None,
     receipts: Sequence[Receipt] = (),
     copies_outside: Sequence[Mapping[str, Any]] = (),
@@ -44,14 +44,14 @@ def statement(
         head: the head of the ledger.
         rewritten: whether the database was rewritten without the deleted rows.
         now: the time of completion.
-        before: the model of the snapshot, where the snapshot does not list its artifacts and its manifest is still
-            there; if it is gone, no cluster is counted as tuned again and no artifact as purged.
+        replaced: what differs between the model of the snapshot and the served one; None: it is found out from the
+            artifacts that the snapshot lists.
         controller: who is responsible for the data, if a setting says so.
         receipts: of other systems, attached to the request.
         copies_outside: copies of the model with influence of erased records (`copies.recalled_copies`).
     """
     snapshot = request.before
-    replaced = _replaced(snapshot, before, model)
+    replaced = replaced or compare(snapshot, None, model)
     partition_changed = bool(snapshot and model and snapshot.partition != model.partition.key)
     database = certificate.DATABASE_REWRITTEN if rewritten else certificate.DATABASE_NOT_REWRITTEN
     facts = certificate.Statement(
@@ -103,7 +103,7 @@ def statement(
 
 
 @dataclass(frozen=True)
-class _Replaced:
+class Replaced:
     """What differs between the models before and after.
 
     Attributes:
@@ -117,20 +117,28 @@ class _Replaced:
     artifacts: int = 0
 
 
-def _replaced(snapshot: ModelSnapshot | None, before: Model | None, after: Model | None) -> _Replaced:
+def compare(snapshot: ModelSnapshot | None, before: Model | None, after: Model | None) -> Replaced:
+    """What differs between the model before a deletion and the one after it.
+
+    Args:
+        snapshot: of the model before; None: there was none.
+        before: that model, where the snapshot does not list its artifacts and its manifest is still there; if that
+            is gone, no cluster is counted as tuned again and no artifact as purged.
+        after: the served model.
+    """
     if snapshot is None or snapshot.artifacts:
         artifacts_before = set(snapshot.artifacts) if snapshot else set()
         artifacts_after = {name: result.artifact for name, result in after.stages.items()} if after else {}
         new = {name for name, digest in artifacts_after.items() if digest not in artifacts_before}
-        return _Replaced(
+        return Replaced(
             clusters=len(new - {"partition", "global head"}),
             global_head="global head" in new,
             artifacts=len(artifacts_before - set(artifacts_after.values())),
         )
     if before is None or after is None:
-        return _Replaced()
+        return Replaced()
     added = OwnParts(after, before)
-    return _Replaced(
+    return Replaced(
         clusters=added.results,
         global_head=after.global_head is not None and after.global_head.artifact in added.artifacts,
         artifacts=len(OwnParts(before, after).artifacts),

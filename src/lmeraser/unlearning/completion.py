@@ -7,19 +7,18 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lmeraser.core.atomic_files import storage_errors, write_all_atomic
 from lmeraser.core.digests import Digest
 from lmeraser.evidence.certificate import issue
 from lmeraser.evidence.presentation import render
-from lmeraser.models.manifest import Model
-from lmeraser.unlearning.certify import statement
+from lmeraser.unlearning.certify import Replaced, compare, statement
 from lmeraser.unlearning.update import TrainReport, update_model
 from lmeraser.workspace.certificate_forms import certificate_path
 from lmeraser.workspace.purge import erase_deleted, sweep_generations
-from lmeraser.workspace.requests.state import Request
+from lmeraser.workspace.requests.state import ModelSnapshot, Request
 from lmeraser.workspace.session import Session
 from lmeraser.workspace.workspace import Workspace
 
@@ -69,10 +68,11 @@ def complete_requests(session: Session) -> tuple[Request, ...]:
     """
     requests = session.workspace.requests.all("in_progress")
     audit_report = _audit(session, requests)
+    replaced = functools.cache(functools.partial(_replaced, session.workspace))
     completed = tuple(
         one
         for start in range(0, len(requests), _TOGETHER)
-        for one in _complete(session, requests[start : start + _TOGETHER], audit_report)
+        for one in _complete(session, requests[start : start + _TOGETHER], audit_report, replaced)
     )
     if completed:  # traces of what the requests named went only now
         if any(request.before is not None and not request.before.artifacts for request in requests):
@@ -81,12 +81,12 @@ def complete_requests(session: Session) -> tuple[Request, ...]:
     return completed
 
 
-def _model_before(request: Request, earlier: Callable[[int, Digest], Model | None]) -> Model | None:
-    """The model that a request's snapshot is of, if the snapshot does not list its artifacts."""
-    snapshot = request.before
-    if snapshot is None or snapshot.artifacts:
-        return None
-    return earlier(snapshot.generation, snapshot.public_digest)
+def _replaced(workspace: Workspace, snapshot: ModelSnapshot | None) -> Replaced:
+    """What differs between the model of a snapshot and the served one."""
+    before = None
+    if snapshot is not None and not snapshot.artifacts:
+        before = workspace.generations.earlier(snapshot.generation, snapshot.public_digest)
+    return compare(snapshot, before, workspace.generations.current())
 
 
 def _audit(session: Session, requests: Sequence[Request]) -> dict[str, object] | None:
@@ -98,7 +98,10 @@ def _audit(session: Session, requests: Sequence[Request]) -> dict[str, object] |
 
 
 def _complete(
-    session: Session, requests: Sequence[Request], audit_report: dict[str, object] | None
+    session: Session,
+    requests: Sequence[Request],
+    audit_report: dict[str, object] | None,
+    replaced: Callable[[ModelSnapshot | None], Replaced],
 ) -> list[Request]:
     """Complete requests with certificates, or mark them as failed if their audit found a difference."""
     workspace = session.workspace
@@ -114,7 +117,6 @@ def _complete(
     copies = workspace.exports.recalled(head)
     rewritten = not workspace.database.compaction_due
     receipts = workspace.receipts.of_all([request.id for request in requests])
-    earlier = functools.cache(workspace.generations.earlier)
     certified = list[tuple[Request, Digest]]()
     files = dict[Path, bytes]()
     for request in requests:
@@ -126,7 +128,8 @@ def _complete(
             head=head,
             rewritten=rewritten,
             now=now,
-            before=_model_before(request, earlier),
+            # Snapshots for many requests are of one model, and differ in the clusters that held their records.
+            replaced=replaced(request.before and replace(request.before, clusters=())),
             controller=workspace.config.requests.controller or None,
             receipts=receipts.get(request.id, ()),
             copies_outside=copies,
