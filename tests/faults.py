@@ -47,6 +47,7 @@ from sqlalchemy.exc import OperationalError
 from fake import Fake
 from lmeraser import Eraser
 from lmeraser.config.schema import parse
+from lmeraser.data import statistics
 from lmeraser.data.importing import import_records
 from lmeraser.data.sources import Row, Source
 from lmeraser.errors import LmeraserError
@@ -403,6 +404,7 @@ def main() -> None:
     """What is asked for, or, without arguments, everything."""
     gc.freeze()  # what was imported stays; no fork has to look through it, nor to copy it for that
     gc.set_threshold(50_000)
+    statistics._IN_FILE_BYTES = 0  # so that files of large values are written and removed, too
     if sys.argv[1:] == ["-"]:
         for line in sys.stdin:
             name, mode, folder, step = json.loads(line)

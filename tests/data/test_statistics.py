@@ -15,6 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from numpy.typing import NDArray
 from sqlalchemy import Connection
 
+import lmeraser.data.statistics as statistics
 import lmeraser.storage.database as database
 from conftest import examples, forget
 from lmeraser.core.sufficient_statistics import SCALE, SufficientStatistics
@@ -284,6 +285,40 @@ def test_a_transaction_that_excludes_what_was_prepared_packs_nothing(
     assert digest(StatisticsStore(records.statistics._index).current()) == digest(scratch(of(0, 2, 3, 4)))
 
 
+def test_wide_statistics_are_in_a_file_that_is_there_before_the_transaction(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever accepts a request waits for a transaction, and one that writes 20 MB takes a tenth of a second."""
+    monkeypatch.setattr(statistics, "_IN_FILE_BYTES", 0)
+    include(records, range(5))
+    files = records.database.files
+    (before,) = files.folder.iterdir()
+    records.statistics.prepare_exclusion([name(1)])
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "write", None)
+        forget(records, [name(1)])
+    assert before.exists(), "a reader may have it open"
+    records.database.discard_files()
+    assert not before.exists()
+    assert len(list(files.folder.iterdir())) == 1
+    other = Database(records.database.keys.path.with_suffix(".db"))
+    assert digest(Records(other, secret=b"secret").statistics.current()) == digest(scratch(of(0, 2, 3, 4)))
+    assert [len(data) > 0 for table, data in other.decrypted_values() if table == "sums"] == [True, True]
+    other.close()
+
+
+def test_a_file_that_was_removed_since_it_was_prepared_is_written_again(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(statistics, "_IN_FILE_BYTES", 0)
+    include(records, range(5))
+    records.statistics.prepare_exclusion([name(1)])
+    records.database.discard_files()
+    forget(records, [name(1)])
+    again = StatisticsStore(records.statistics._index)
+    assert digest(again.current()) == digest(scratch(of(0, 2, 3, 4)))
+
+
 def test_whether_more_than_so_many_are_included(records: Records) -> None:
     assert not records.statistics.exceeds(0, key="k")
     include(records, range(3))
@@ -453,6 +488,7 @@ def test_clearing_takes_part_in_the_callers_transaction(records: Records) -> Non
 # --- any history -------------------------------------------------------------------------------------------
 
 _numbers = st.sets(st.integers(0, 9), min_size=1, max_size=4)
+_IN_FILE_BYTES = statistics._IN_FILE_BYTES
 
 
 class History(RuleBasedStateMachine):
@@ -471,6 +507,7 @@ class History(RuleBasedStateMachine):
         return Records(Database(self.folder / "records.db"), secret=b"secret")
 
     def teardown(self) -> None:
+        self.store_in_files(_IN_FILE_BYTES)
         self.records.database.close()
         shutil.rmtree(self.folder)
 
@@ -509,6 +546,14 @@ class History(RuleBasedStateMachine):
     def delete_what_was_prepared(self, numbers: set[int], more: set[int]) -> None:
         self.prepare(numbers)
         self.delete(numbers | more)
+
+    @rule(size=st.sampled_from([0, _IN_FILE_BYTES]))
+    def store_in_files(self, size: int) -> None:
+        statistics._IN_FILE_BYTES = size
+
+    @rule()
+    def discard_files(self) -> None:
+        self.records.database.discard_files()
 
     @rule()
     def release(self) -> None:

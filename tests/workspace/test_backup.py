@@ -70,6 +70,26 @@ def repacked(path: Path, files: dict[str, bytes]) -> Path:
     return path
 
 
+def test_a_backup_has_the_files_of_large_values(
+    work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lmeraser.data.statistics._IN_FILE_BYTES", 0)
+    with opened(work) as eraser:
+        records = eraser.workspace.records
+        with eraser.workspace.writing("test"), eraser.workspace.write_transaction() as connection:
+            records.delete(connection, [name(1)])
+        before = records.statistics.current()
+    made(work, tmp_path / "backup.tar")
+    shutil.rmtree(work)
+    restore(tmp_path / "backup.tar", work)
+    with opened(work) as eraser:
+        restored = eraser.workspace.records.statistics.current()
+        assert before is not None
+        assert restored is not None
+        assert restored.digest == before.digest
+        assert len(list((work / "records.files").iterdir())) == 1
+
+
 def test_a_backup_gives_back_everything_but_what_was_deleted_since(work: Path, tmp_path: Path) -> None:
     report = made(work, tmp_path / "backup.tar")
     assert report.records == 11

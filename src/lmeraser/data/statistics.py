@@ -10,7 +10,9 @@ excluding
 image;
   including a record under another key starts with empty statistics;
 - the difference of two versions of the statistics reveals the records excluded in between, so every version is
-  encrypted under a key of its own, which is erased with it; an embedding is encrypted under its record's key.
+  encrypted under a key of its own, which is erased with it; an embedding is encrypted under its record's key;
+- wide statistics take tens of megabytes: they are in a file, which is written before the transaction where what it
+  excludes was prepared (`storage.encrypted_files`).
 
 The tables ``codes`` and ``sums`` keep their names, which are part of the stored format. Numpy is imported only
 where there is something to add or subtract, so that accepting a deletion request does not wait for it.
@@ -18,6 +20,7 @@ where there is something to add or subtract, so that accepting a deletion reques
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -25,7 +28,8 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Column, Connection, Integer, String, Table, delete, func, insert, select, update
 
 from lmeraser.data.identities import RecordIndex, RecordMetadata, records_table
-from lmeraser.storage.database import chunked, encrypted, per_record_table, schema
+from lmeraser.storage.database import IN_FILE, chunked, encrypted, per_record_table, schema
+from lmeraser.storage.keystore import KEY_BYTES, encrypt
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,6 +38,7 @@ if TYPE_CHECKING:
     from lmeraser.core.sufficient_statistics import SufficientStatistics
 
 _LABEL_BYTES = 4
+_IN_FILE_BYTES = 1 << 20  # from which on the products are in a file
 
 _embeddings = per_record_table(
     "codes", encrypted("data", what="codes")
@@ -44,9 +49,24 @@ _statistics = Table(
     Column("key", String, primary_key=True),
     Column("slot", Integer, nullable=False),
     Column("width", Integer, nullable=False),
-    encrypted("gram", what="sums", slot="slot"),
+    encrypted("gram", what="sums", slot="slot", in_files=True),
     encrypted("moments", what="sums", slot="slot"),
 )
+
+
+@dataclass(frozen=True)
+class _Encrypted:
+    """Statistics that are encrypted under a key that is in no slot yet.
+
+    Attributes:
+        key: random.
+        gram: the products, or `IN_FILE`.
+        moments: the products with classes.
+    """
+
+    key: bytes
+    gram: bytes
+    moments: bytes
 
 
 @dataclass(frozen=True)
@@ -56,7 +76,7 @@ class _PreparedExclusion:
     slot: int | None = None
     ids: frozenset[str] = frozenset()
     statistics: SufficientStatistics | None = None
-    packed: tuple[bytes, bytes] | None = None
+    encrypted: _Encrypted | None = None
 
 
 @dataclass(frozen=True)
@@ -171,6 +191,7 @@ class StatisticsStore:
             ]
             for chunk in chunked(rows):
                 connection.execute(insert(_embeddings), chunk)
+        self._database.discard_files()  # whoever includes is the one writer
 
     def prepare_exclusion(self, ids: Sequence[str]) -> None:
         """Compute the statistics without these records before the transaction that excludes them.
@@ -184,9 +205,7 @@ class StatisticsStore:
 
         prepared = self._database.read_consistently(read)
         if prepared.statistics is not None:
-            from lmeraser.core.sufficient_statistics import pack
-
-            prepared = replace(prepared, packed=pack(prepared.statistics))
+            prepared = replace(prepared, encrypted=self._encrypt(prepared.statistics))
         self._prepared = prepared
 
     def exclude(self, connection: Connection, ids: Sequence[str]) -> None:
@@ -200,7 +219,8 @@ class StatisticsStore:
         key = self._key(connection)
         if key is None or statistics is None:
             return
-        self._write(connection, key, statistics, prepared.packed if statistics is prepared.statistics else None)
+        same = statistics is prepared.statistics
+        self._write(connection, key, statistics, prepared.encrypted if same else None)
         for chunk in chunked(self._index.numbers(ids, connection).values()):
             connection.execute(delete(_embeddings).where(_embeddings.c.number.in_(chunk)))
 
@@ -232,7 +252,7 @@ class StatisticsStore:
             return None
         from lmeraser.core.sufficient_statistics import unpack
 
-        gram, moments = (self._database.keys.decrypt(row.slot, "sums", part) for part in (row.gram, row.moments))
+        gram, moments = (self._database.decrypt(row.slot, "sums", part) for part in (row.gram, row.moments))
         return unpack(gram, moments, row.width)
 
     def _committed(self, connection: Connection) -> SufficientStatistics | None:
@@ -267,20 +287,31 @@ class StatisticsStore:
         labels = [int.from_bytes(data[:_LABEL_BYTES], "big") for data in stored]
         return statistics.plus(stack_quantized(data[_LABEL_BYTES:] for data in stored), labels, sign=-1)
 
+    def _encrypt(self, statistics: SufficientStatistics) -> _Encrypted:
+        """Encrypt statistics under a new key; what is large is in a file when this returns."""
+        from lmeraser.core.sufficient_statistics import pack
+
+        key = secrets.token_bytes(KEY_BYTES)
+        gram, moments = pack(statistics)
+        if len(gram) < _IN_FILE_BYTES:
+            return _Encrypted(key, encrypt(key, "sums", gram), encrypt(key, "sums", moments))
+        self._database.files.write(key, "sums", gram)
+        return _Encrypted(key, IN_FILE, encrypt(key, "sums", moments))
+
     def _write(
         self,
         connection: Connection,
         key: str,
         statistics: SufficientStatistics,
-        packed: tuple[bytes, bytes] | None = None,
+        prepared: _Encrypted | None = None,
     ) -> None:
-        from lmeraser.core.sufficient_statistics import pack
-
+        if prepared is None or (prepared.gram == IN_FILE and not self._database.files.holds(prepared.key)):
+            prepared = self._encrypt(statistics)
         replaced = connection.execute(select(_statistics.c.slot)).scalars().all()
         self._database.schedule_erasure(connection, replaced)
         (slot,) = self._database.new_keys(connection, 1)
-        gram, moments = (self._database.keys.encrypt(slot, "sums", part) for part in packed or pack(statistics))
-        values = {"slot": slot, "width": statistics.width, "gram": gram, "moments": moments}
+        self._database.keys.put(slot, prepared.key)
+        values = {"slot": slot, "width": statistics.width, "gram": prepared.gram, "moments": prepared.moments}
         # Overwriting a row of the same size takes half the time of deleting and inserting it.
         updated = connection.execute(update(_statistics).where(_statistics.c.key == key).values(**values))
         if updated.rowcount == 0:

@@ -4,9 +4,9 @@ Every change of private records, deletion requests and the ledger's outbox is on
 crash either all of it happened or nothing.
 
 Content that must be forgettable is encrypted (`keystore`). A transaction schedules keys for erasure, and after it
-they are overwritten, so that no copy of the deleted content can be read any more, wherever it is. What is not
-encrypted (numbers, keyed digests, trie keys) stays in free pages until the database is compacted: at once while it
-is small.
+they are overwritten, so that no copy of the deleted content can be read any more, wherever it is. Large values may
+be in files of their own (`encrypted_files`). What is not encrypted (numbers, keyed digests, trie keys) stays in
+free pages until the database is compacted: at once while it is small.
 
 Uses `engines` and SQLAlchemy Core. Other modules declare their own tables in `schema`; names of tables and columns
 are a stored format, which is why some of them keep 0.1's words (``facts``, ``doomed``).
@@ -43,6 +43,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError
 
 from lmeraser.errors import CorruptError, StorageError
+from lmeraser.storage.encrypted_files import EncryptedFiles
 from lmeraser.storage.engines import open_backend
 from lmeraser.storage.keystore import FIRST_SLOT, ErasedError, KeyStore
 from lmeraser.storage.migrate import prepare
@@ -53,6 +54,8 @@ _IN_CHUNK = 500  # values per SQL statement; databases limit the number of param
 _FEW_ROWS = 20_000  # of a table that is rewritten alone
 _QUICK_TO_COMPACT = 64 << 20  # bytes; a database of this size is rewritten within about a second
 _READ_ATTEMPTS = 10  # while others delete what is being read
+
+IN_FILE = b""  # in place of an encrypted value, which is never empty: it is in a file
 
 # Values of the named value "compaction", which is missing before the first deletion.
 _DUE = "due"  # followed by a random number, by which compaction sees that nothing more was deleted meanwhile
@@ -75,7 +78,9 @@ def per_record_table(name: str, *columns: Column[Any] | Index) -> Table:
     return Table(name, schema, Column("number", Integer, record, primary_key=True), *columns)
 
 
-def encrypted(name: str, *, what: str, slot: str = "number", nullable: bool = False) -> Column[Any]:
+def encrypted(
+    name: str, *, what: str, slot: str = "number", nullable: bool = False, in_files: bool = False
+) -> Column[Any]:
     """A column of encrypted bytes.
 
     Args:
@@ -83,8 +88,10 @@ def encrypted(name: str, *, what: str, slot: str = "number", nullable: bool = Fa
         what: kind of the content; authenticated by the encryption, so it is a stored format.
         slot: name of the column that holds the slot of the key.
         nullable: whether it may be NULL.
+        in_files: whether large values are in files, and the column has `IN_FILE` instead (`encrypted_files`).
     """
-    return Column(name, LargeBinary, nullable=nullable, info={"what": what, "slot": slot})
+    info = {"what": what, "slot": slot, "in_files": in_files}
+    return Column(name, LargeBinary, nullable=nullable, info=info)
 
 
 class Database:
@@ -102,6 +109,7 @@ class Database:
         self._backend = open_backend(where)
         self._engine = self._backend.engine
         self.keys = KeyStore(keys or Path(where).with_suffix(".keys"))
+        self.files = EncryptedFiles(self.keys.path.with_suffix(".files"), self.keys)
         try:
             with self._translate_errors():
                 prepare(self._backend)
@@ -265,16 +273,32 @@ class Database:
         for chunk in chunked(slots):
             connection.execute(delete(_erasures).where(_erasures.c.slot.in_(chunk)))
 
+    def discard_files(self) -> None:
+        """Remove the files of large values that no row has any more; for the one writer, between transactions."""
+        if not self.files.folder.exists():
+            return
+        columns = [column for column in _encrypted_columns() if column.info["in_files"]]
+
+        def discard(connection: Connection) -> None:
+            in_file = [select(column.table.c[column.info["slot"]]).where(column == IN_FILE) for column in columns]
+            self.files.discard_others(slot for query in in_file for slot in connection.execute(query).scalars())
+
+        self.read_consistently(discard)
+
     def decrypted_values(self) -> Iterator[tuple[str, bytes]]:
         """Name of the table and decrypted content of every encrypted value whose key is not erased."""
-        columns = [column for table in schema.tables.values() for column in table.columns if column.info]
+        columns = _encrypted_columns()
         for column in columns:
             what, slot = column.info["what"], column.table.c[column.info["slot"]]
             with self.reading() as connection:
                 rows = connection.execute(select(slot, column).where(column.is_not(None)))
                 for number, data in rows.yield_per(_IN_CHUNK):
                     with contextlib.suppress(ErasedError):
-                        yield column.table.name, self.keys.decrypt(number, what, data)
+                        yield column.table.name, self.decrypt(number, what, data)
+
+    def decrypt(self, slot: int, what: str, data: bytes) -> bytes:
+        """Decrypt a value of a column that may have large values in files. Raises as `KeyStore.decrypt`."""
+        return self.files.read(slot, what) if data == IN_FILE else self.keys.decrypt(slot, what, data)
 
     @property
     def compaction_due(self) -> bool:
@@ -375,6 +399,10 @@ class SlotDraw:
         drawn = self._free[position]
         self._free[position] = last
         return drawn
+
+
+def _encrypted_columns() -> list[Column[Any]]:
+    return [column for table in schema.tables.values() for column in table.columns if column.info]
 
 
 def _table_of(compaction: str | None) -> str | None:

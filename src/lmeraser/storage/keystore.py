@@ -57,6 +57,14 @@ class KeyStore:
         """
         self._write([(slot, secrets.token_bytes(KEY_BYTES)) for slot in slots])
 
+    def put(self, slot: int, key: bytes) -> None:
+        """Write a key, with which something was encrypted already, over the one in a slot; as `create`.
+
+        Raises:
+            StorageError: the disk refused.
+        """
+        self._write([(slot, key)])
+
     def clear(self, slots: range) -> None:
         """Append slots without keys, over whatever a transaction that did not happen has left there.
 
@@ -130,8 +138,7 @@ class KeyStore:
         Returns:
             The nonce, followed by the ciphertext with its tag.
         """
-        nonce = secrets.token_bytes(_NONCE_BYTES)
-        return nonce + AESGCM(self.key(slot)).encrypt(nonce, data, what.encode())
+        return encrypt(self.key(slot), what, data)
 
     def decrypt(self, slot: int, what: str, encrypted: bytes) -> bytes:
         """Decrypt the return value of `encrypt`.
@@ -140,11 +147,7 @@ class KeyStore:
             ErasedError: the key is erased.
             CorruptError: bytes, slot or kind are not those of the encryption.
         """
-        parts = memoryview(encrypted)  # which may be large: slices of it are no copies
-        try:
-            return AESGCM(self.key(slot)).decrypt(parts[:_NONCE_BYTES], parts[_NONCE_BYTES:], what.encode())
-        except (InvalidTag, ValueError) as error:
-            raise self._mismatch(f"{what!r} in slot {slot} cannot be decrypted") from error
+        return decrypt(self.key(slot), what, encrypted, got=f"{self.path}: {what!r} in slot {slot}")
 
     def key(self, slot: int) -> bytes:
         """The key in a slot.
@@ -174,8 +177,37 @@ class KeyStore:
         return mapped
 
     def _mismatch(self, got: str, error_type: type[CorruptError] = CorruptError) -> CorruptError:
-        return error_type(
-            "Keys and database do not match",
-            got=f"{self.path}: {got}",
-            next_step="restore the file of keys and the database from the same backup",
-        )
+        return _mismatch(f"{self.path}: {got}", error_type)
+
+
+def encrypt(key: bytes, what: str, data: bytes) -> bytes:
+    """Encrypt under a key; see `KeyStore.encrypt`."""
+    nonce = secrets.token_bytes(_NONCE_BYTES)
+    return nonce + AESGCM(key).encrypt(nonce, data, what.encode())
+
+
+def decrypt(key: bytes, what: str, encrypted: bytes, *, got: str) -> bytes:
+    """Decrypt the return value of `encrypt`.
+
+    Args:
+        key: of the encryption.
+        what: kind of the data.
+        encrypted: nonce and ciphertext.
+        got: what is decrypted, for the error.
+
+    Raises:
+        CorruptError: bytes, key or kind are not those of the encryption.
+    """
+    parts = memoryview(encrypted)  # which may be large: slices of it are no copies
+    try:
+        return AESGCM(key).decrypt(parts[:_NONCE_BYTES], parts[_NONCE_BYTES:], what.encode())
+    except (InvalidTag, ValueError) as error:
+        raise _mismatch(f"{got} cannot be decrypted", CorruptError) from error
+
+
+def _mismatch(got: str, error_type: type[CorruptError]) -> CorruptError:
+    return error_type(
+        "Keys and database do not match",
+        got=got,
+        next_step="restore the file of keys and the database from the same backup",
+    )

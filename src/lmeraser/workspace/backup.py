@@ -50,7 +50,7 @@ _FILES = {
     "calibration.json",
 }
 _IN_FOLDERS = re.compile(
-    r"certificates/[0-9a-f-]{36}\.(json|txt)|artifacts/[0-9a-f]{2}/[0-9a-f]{64}\.safetensors"
+    r"records\.files/[0-9a-f]{32}|certificates/[0-9a-f-]{36}\.(json|txt)|artifacts/[0-9a-f]{2}/[0-9a-f]{64}\.safetensors"
     r"|memo/[0-9a-f]{2}/[0-9a-f]{64}\.json"
 )
 

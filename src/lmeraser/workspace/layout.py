@@ -8,6 +8,7 @@
     lock             held by the one writer          memo/         artifacts by the digests of their inputs
     lock.holder      who that is                     generations/  manifests, and which of them is served
     calibration.json tuning speed of this machine    reports/      figures; they show records
+    records.files/   large encrypted values of rows
 
 The names are a stored format.
 """

@@ -134,6 +134,7 @@ def _purge_rows(workspace: Workspace, model: Model, *, compact: bool) -> None:
 def erase_deleted(database: Database, *, compact: bool = False) -> None:
     """Erase the keys of what was deleted; compact the database if that is due, and quick or asked for."""
     database.erase()
+    database.discard_files()
     if database.compaction_due and (compact or database.quick_to_compact):
         database.compact()
 

@@ -1,7 +1,8 @@
 """Recovery after a crash: what a writer completes before it changes anything.
 
 A crash may leave three things undone:
-1. keys that a transaction scheduled for erasure, and entries that wait in the ledger's outbox;
+1. keys that a transaction scheduled for erasure, files of values that it replaced, and entries that wait in the
+   ledger's outbox;
 2. the ledger's first entry, if creation was interrupted after ``workspace.json`` was written;
 3. the entry that records a generation, if its manifest was published just before.
 """
@@ -53,6 +54,7 @@ class Recovery:
     def complete_transactions(self) -> None:
         """Erase the keys that are scheduled, and append the entries that wait in the outbox (1)."""
         self._database.erase()
+        self._database.discard_files()
         self._ledger.flush()
 
     @property
