@@ -16,7 +16,7 @@ from sqlalchemy.engine import Engine
 
 from conftest import exchange_payload, forget, png
 from lmeraser.core.digests import Digest
-from lmeraser.data.identities import RecordMetadata
+from lmeraser.data.identities import RecordIndex, RecordMetadata
 from lmeraser.data.records import Record, Records
 from lmeraser.data.references import RecordRef
 from lmeraser.errors import CorruptError, InputError, StorageError, UnknownRecordError
@@ -99,6 +99,27 @@ def test_records_come_back_sorted_by_code_points(records: Records) -> None:
 def test_images_come_in_the_order_they_are_asked_for(records: Records) -> None:
     fill(records, [record(number) for number in range(5)])
     assert records.payloads(["r0003", "r0000", "r0003"]) == [image(3, 8), image(0, 8), image(3, 8)]
+
+
+def test_records_that_nobody_changes_are_found_by_their_numbers(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(records, [record(number) for number in range(5)])
+    ids = ["r0003", "r0000", "r0004", "r0001"]
+    partition = Digest.of(b"p")
+    with records.unchanged(each for each in records.index() if each.id != "r0004"):
+        assert records.payloads(ids) == [image(3, 8), image(0, 8), image(4, 8), image(1, 8)]
+        numbers = records.derived.numbers([*ids, "unknown"])
+        with pytest.raises(UnknownRecordError):
+            records.payloads(["r0003", "unknown"])
+        with monkeypatch.context() as patched:
+            patched.setattr(RecordIndex, "lookup_digest", None)
+            assert records.payloads(ids[:2]) == [image(3, 8), image(0, 8)]
+            records.derived.store_trie_keys(dict.fromkeys(ids[:2], "1"), partition=partition)
+    assert records.derived.numbers(ids) == numbers
+    assert records.derived.trie_keys(partition) == dict.fromkeys(ids[:2], "1")
+    forget(records, ["r0003"])
+    assert "r0003" not in records.derived.numbers(ids)
 
 
 def test_more_ids_than_one_statement_takes_are_found(records: Records) -> None:

@@ -81,7 +81,9 @@ def update_model(session: Session, *, full: bool = True, rederive: bool = False)
     derivation = None if full else _derive_changes(workspace, executor, context)
     replaced = served if tidy and derivation is not None else None
     if derivation is None:
-        derivation = Pipeline(training_inputs(workspace, executor.backbone), context).derive()
+        inputs = training_inputs(workspace, executor.backbone)
+        with workspace.records.unchanged(inputs.records):
+            derivation = Pipeline(inputs, context).derive()
     model, changed = _publish(workspace, executor, derivation, revision)
     session.progress("purging", 0, None)
     purged = purge(workspace) if replaced is None else purge_replaced(workspace, replaced)

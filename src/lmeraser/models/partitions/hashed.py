@@ -38,8 +38,10 @@ class HashedPartition(Partition):
 
     def trie_keys(self, fitted: Fitted, ids: Sequence[str], features: Features) -> list[str]:
         """The hash of the record id, modulo the number of clusters."""
-        bounds = (self._settings.clusters or 1,)
-        return [self._trie_key(below(self._seed, "partition", bounds, i)[0], i) for i in ids]
+        clusters = self._settings.clusters or 1
+        if clusters == 1:
+            return [self._trie_key(0, i) for i in ids]
+        return [self._trie_key(below(self._seed, "partition", (clusters,), i)[0], i) for i in ids]
 
     def router(self, fitted: Fitted, paths: Sequence[str]) -> Router:
         """All clusters, or one drawn by the image's pixels."""
