@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from conftest import examples
@@ -19,6 +20,7 @@ from fake import Fake
 from lmeraser.config.schema import parse
 from lmeraser.data.records import Record
 from lmeraser.models import clusters
+from lmeraser.models.clusters import ClusterList, arranged
 from lmeraser.models.manifest import Model
 from lmeraser.models.partitions.cost import cost_of
 from lmeraser.pipeline.caches import InMemoryStatistics, ReadOnlyCache
@@ -70,10 +72,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     def make(kind: str) -> Path:
         root = folder / kind
         made = Workspace.create(root, parse(KINDS[kind]), classes=("a", "b", "c"))
-        with made.write_transaction() as connection:
-            rows = [Record(i, None, int(i[1:]) % 3, f"image of {i}".encode()) for i in IDS]
-            made.records.insert(connection, rows, entry=0)
-            made.records.changes.record(connection)
+        insert(made, *IDS)
         session = Session.of(made)
         session.executors.use(Fake())
         update_model(session)
@@ -98,6 +97,13 @@ def workspace(kind: str) -> Iterator[tuple[Workspace, Session, Fake]]:
         session.executors.use(fake)
         yield made, session, fake
         made.close()
+
+
+def insert(made: Workspace, *ids: str) -> None:
+    with made.write_transaction() as connection:
+        rows = [Record(i, None, int(i[1:]) % 3, f"image of {i}".encode()) for i in ids]
+        made.records.insert(connection, rows, entry=0)
+        made.records.changes.record(connection)
 
 
 def delete(made: Workspace, *ids: str) -> None:
@@ -159,6 +165,45 @@ def test_in_pages_a_request_leaves_what_a_sweep_of_everything_leaves(
             assert Generations(made.layout.generations).require() == model, "as another process reads it"
             assert files(made) == expected_files(model)
         assert (interrupted > 0) == stopped
+
+
+@pytest.mark.parametrize(
+    ("kind", "most"), [("divided", 4), ("public", 5), ("sliced", 0), ("with a global head", 2)]
+)
+@settings(examples(fast=1, explore=40))
+@given(
+    steps=st.lists(
+        st.tuples(
+            st.sampled_from(["delete", "correct", "add"]),
+            st.lists(st.sampled_from(IDS), min_size=1, max_size=12, unique=True),
+        ),
+        max_size=5,
+    )
+)
+@example(steps=[("delete", IDS[:10]), ("delete", IDS[10:22]), ("add", ["r90", "r91"]), ("add", IDS[:20])])
+def test_any_history_gives_pages_of_what_is_left(kind: str, most: int, steps: list[tuple[str, list[str]]]) -> None:
+    """Pages and lists are a function of the clusters that are there, also where these become many or few again."""
+    with pytest.MonkeyPatch.context() as patch, workspace(kind) as (made, session, _):
+        patch.setattr(clusters, "MOST_IN_A_LIST", most)
+        patch.setattr(clusters, "_PAGE", 2)
+        again = itertools.count(100)
+        for step, names in steps:
+            here = sorted(made.records.find(names))
+            if step == "add":
+                insert(made, *(f"r{next(again)}" for _ in names))
+            elif step == "correct" and here:
+                change_labels(made, here, "b")
+            elif here and len(here) < made.records.count():
+                delete(made, *here)
+            model = update_model(session, full=False).model
+            fresh = from_nothing(made)
+            assert parts(model) == parts(fresh)
+            assert model.clusters == arranged(ClusterList(model.clusters))
+            assert (len(model.pages) > 0) == (len(fresh.clusters) > most)
+            listed = model.model_copy(update={"clusters": ClusterList(fresh.clusters)})
+            assert listed.model_digest == model.model_digest
+            assert Generations(made.layout.generations).require() == model, "as another process reads it"
+            assert files(made) == expected_files(model)
 
 
 def files(made: Workspace) -> set[str]:
