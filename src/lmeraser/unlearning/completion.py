@@ -22,7 +22,7 @@ from lmeraser.workspace.requests.state import ModelSnapshot, Request
 from lmeraser.workspace.session import Session
 from lmeraser.workspace.workspace import Workspace
 
-_TOGETHER = 256  # requests that are completed in one transaction, which blocks others that accept some
+_TOGETHER = 100  # requests that are completed in one transaction, which blocks others that accept some
 
 
 @dataclass(frozen=True)
