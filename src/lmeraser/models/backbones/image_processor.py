@@ -68,7 +68,10 @@ def pixel_statistics(location: Location, model_type: str, name: str) -> PixelSta
         if values is None and model_type != _TIMM:
             return PixelStatistics()
         processor = _processor(location, values)
-        return _checked(processor, _from_values({key: getattr(processor, key, None) for key in _VALUES}))
+        stated = _from_values({key: getattr(processor, key, None) for key in _VALUES})
+        if 0 in stated.std:
+            raise ValueError("a standard deviation of zero")
+        return _checked(processor, stated)
     except Exception as error:  # transformers raises OSError, ValueError, ImportError, KeyError...
         lines = str(error).strip().splitlines()
         raise BackboneError(

@@ -7,6 +7,7 @@ loaded, without the text's weights.
 from __future__ import annotations
 
 import inspect
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from lmeraser.errors import BackboneError
 from lmeraser.models.backbone_names import BUNDLED, HUB
 from lmeraser.models.backbones.location import Location
 
+_POINTER = b"version https://git-lfs"  # begins a file that Git LFS has not fetched
 _PIXELS = "pixel_values"  # name of the images among the arguments of transformers' image models
 _TOWER_PREFIX = r"^vision_model\.(vision_model\.)?"  # of the vision tower's weights in a multimodal checkpoint
 
@@ -43,21 +45,53 @@ def load_model(location: Location, name: str) -> tuple[Any, set[str]]:
         else:
             model, missing = _load_tower(*tower, location)
     except Exception as error:  # transformers raises OSError, ValueError, KeyError... with long explanations
-        raise BackboneError(
-            "The backbone cannot be loaded",
-            got=f"{name!r} (possible: '{BUNDLED}', a folder saved by transformers, "
-            f"or {HUB}OWNER/NAME on the Hugging Face hub): {_reason(location, error)}",
-            next_step=f"without network, put config.json and model.safetensors of {location.name} into a folder "
-            "and set backbone.name to that folder's path",
-        ) from error
+        possible = f"possible: '{BUNDLED}', a folder saved by transformers"
+        raise cannot_be_loaded(location, name, possible, "config.json and model.safetensors", error) from error
     return model, missing
 
 
-def _reason(location: Location, error: Exception) -> str:
-    """Why a model cannot be loaded; transformers explains a missing folder by a hub that it could not reach."""
-    if location.local_files_only and not Path(location.name).exists() and isinstance(error, OSError):
-        return "there is no such folder, and the hub's cache holds no model of this name"
-    return first_line(error)
+def cannot_be_loaded(
+    location: Location, name: str, possible: str, files: str, error: Exception | str
+) -> BackboneError:
+    """The error of a model that transformers cannot load: what is wrong with its folder, and what to do about it.
+
+    Args:
+        location: where it was looked for.
+        name: ``backbone.name``.
+        possible: what else the name may be, besides one on the hub.
+        files: that a complete folder has.
+        error: of transformers, which often explains something else.
+    """
+    folder = location.name
+    why = error if isinstance(error, str) else first_line(error)
+    step = f"make the folder complete: {files}, as 'save_pretrained' of transformers writes them"
+    weights = sorted(Path(folder).rglob("*.safetensors")) if os.path.isdir(folder) else []  # noqa: PTH112 - any name
+    if "trust_remote_code" in str(error):
+        why = "its network is code of its own, which is never run"
+        step = "choose a model of a family that transformers has; docs/backbones.md lists those that were tried"
+    elif pointer := next((file.name for file in weights if _is_pointer(file)), None):
+        why = f"{pointer} is a pointer of Git LFS instead of the weights"
+        step = "fetch them with 'git lfs pull' where the model was cloned"
+    elif not os.path.isdir(folder):  # noqa: PTH112
+        if location.local_files_only and isinstance(error, OSError):
+            why = "there is no such folder, and the hub's cache holds no model of this name"
+        step = (
+            f"without network, put {files} of {folder} into a folder and set backbone.name to that folder's path"
+        )
+    elif not weights and any(Path(folder).rglob("*.bin")):
+        why = "its weights are pickled (.bin), and could be code, which is never run"
+        step = "save them as safetensors: 'save_pretrained' of transformers does by default"
+    return BackboneError(
+        "The backbone cannot be loaded",
+        got=f"{name!r} ({possible}, or {HUB}OWNER/NAME on the Hugging Face hub): {why}",
+        next_step=step,
+    )
+
+
+def _is_pointer(file: Path) -> bool:
+    """Whether a file stands for one that Git has not fetched."""
+    with file.open("rb") as opened:
+        return opened.read(len(_POINTER)) == _POINTER
 
 
 def _from_pretrained(model_class: Any, location: Location, **more: Any) -> tuple[Any, set[str]]:

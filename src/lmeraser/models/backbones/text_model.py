@@ -31,11 +31,11 @@ from torch import Tensor, nn
 from lmeraser.config.schema import Config
 from lmeraser.core.digests import Digest
 from lmeraser.errors import BackboneError
-from lmeraser.models.backbone_names import BUNDLED_TEXT, HUB
+from lmeraser.models.backbone_names import BUNDLED_TEXT
 from lmeraser.models.backbones.base import DTYPES, FINAL, Backbone, TokenInput, probe_gradient, weights_digest
 from lmeraser.models.backbones.frozen import freeze
 from lmeraser.models.backbones.layers import LayerOutputs, block_number, last_layers, token_layers
-from lmeraser.models.backbones.loading import check_complete, first_line
+from lmeraser.models.backbones.loading import cannot_be_loaded, check_complete, first_line
 from lmeraser.models.backbones.location import Location
 from lmeraser.models.backbones.sentence_transformers import read_recipe
 from lmeraser.models.backbones.text_tokens import LayerTokens, describe_model, find_layers
@@ -391,16 +391,9 @@ def _check_exists(location: Location, name: str) -> None:
     try:
         found = location.file("config.json") or location.file("modules.json")
     except Exception as error:  # transformers raises OSError and others of the hub's library
-        raise _cannot_be_loaded(name, _reason(location, error)) from error
+        raise _cannot_be_loaded(location, name, error) from error
     if found is None:
-        raise _cannot_be_loaded(name, "it has no config.json")
-
-
-def _reason(location: Location, error: Exception) -> str:
-    """Why a model cannot be loaded; transformers explains a missing folder by a hub that it could not reach."""
-    if location.local_files_only and not Path(location.name).exists() and isinstance(error, OSError):
-        return "there is no such folder, and the hub's cache holds no model of this name"
-    return first_line(error)
+        raise _cannot_be_loaded(location, name, "it has no config.json")
 
 
 def _load_model(location: Location, name: str, subfolder: str, attention: str) -> tuple[Any, set[str]]:
@@ -430,21 +423,17 @@ def _load_model(location: Location, name: str, subfolder: str, attention: str) -
             location.name, attn_implementation=attention, output_loading_info=True, **arguments
         )
     except Exception as error:  # transformers raises OSError, ValueError, KeyError... with long explanations
-        raise _cannot_be_loaded(name, _reason(location, error)) from error
+        raise _cannot_be_loaded(location, name, error) from error
     if hasattr(model.config, "use_cache"):
         model.config.use_cache = False
     mismatched = [key if isinstance(key, str) else key[0] for key in report["mismatched_keys"]]
     return model, {*report["missing_keys"], *mismatched}
 
 
-def _cannot_be_loaded(name: str, why: str) -> BackboneError:
-    return BackboneError(
-        "The backbone cannot be loaded",
-        got=f"{name!r} (possible for texts: '{BUNDLED_TEXT}', a folder saved by transformers or "
-        f"sentence-transformers, or {HUB}OWNER/NAME on the Hugging Face hub): {why}",
-        next_step="without network, put config.json, model.safetensors and tokenizer.json into a folder and set "
-        "backbone.name to that folder's path",
-    )
+def _cannot_be_loaded(location: Location, name: str, error: Exception | str) -> BackboneError:
+    possible = f"possible for texts: '{BUNDLED_TEXT}', a folder saved by transformers or sentence-transformers"
+    files = "config.json, model.safetensors and tokenizer.json"
+    return cannot_be_loaded(location, name, possible, files, error)
 
 
 def _register_attention() -> None:
