@@ -395,11 +395,17 @@ def test_requests_carried_out_together_have_a_certificate_each(
     assert {request.id: request.state for request in report.requests} == dict.fromkeys(accepted, "completed")
     public = PublicKey.read(root / "signing.pub")
     ledger = eraser.workspace.ledger.path.read_bytes()
+    said = []
     for path in report.certificates:
         data = Path(path).read_bytes()
         facts = certificate.verify(data, public)
         certificate.verify_in_ledger(data, facts, ledger)
         assert Path(path).with_suffix(".txt").is_file()
+        said.append({**facts, "request": None})
+    assert said[0]["purged"]["database"] == certificate.DATABASE_REWRITTEN
+    assert said == said[:1] * len(
+        names
+    )  # the first to be completed leave traces, but not of the records of others
     kinds = [entry.kind for entry in eraser.workspace.ledger.entries()[before:]]
     assert kinds.count("completed") == len(names)
     assert eraser.check_ledger().sound

@@ -6,8 +6,11 @@ These are steps 3 to 5 of an unlearning (`unlearn`); training and rectification 
 from __future__ import annotations
 
 import functools
+from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 
 from lmeraser.core.atomic_files import storage_errors, write_all_atomic
@@ -66,19 +69,19 @@ def complete_requests(session: Session) -> tuple[Request, ...]:
     Returns:
         The requests that were in progress, as they are now.
     """
-    requests = session.workspace.requests.all("in_progress")
+    workspace = session.workspace
+    requests = workspace.requests.all("in_progress")
     audit_report = _audit(session, requests)
-    replaced = functools.cache(functools.partial(_replaced, session.workspace))
-    completed = tuple(
-        one
-        for start in range(0, len(requests), _TOGETHER)
-        for one in _complete(session, requests[start : start + _TOGETHER], audit_report, replaced)
-    )
+    if audit_report is not None and not audit_report["identical"]:
+        now, reason = workspace.clock(), "the audit found a difference"
+        completed = [workspace.requests.fail(request, reason, now=now) for request in requests]
+    else:
+        completed = _complete(session, requests, audit_report)
     if completed:  # traces of what the requests named went only now
         if any(request.before is not None and not request.before.artifacts for request in requests):
-            sweep_generations(session.workspace)
-        erase_deleted(session.workspace.database)
-    return completed
+            sweep_generations(workspace)
+        erase_deleted(workspace.database)
+    return tuple(completed)
 
 
 def _replaced(workspace: Workspace, snapshot: ModelSnapshot | None) -> Replaced:
@@ -90,24 +93,63 @@ def _replaced(workspace: Workspace, snapshot: ModelSnapshot | None) -> Replaced:
 
 
 def _audit(session: Session, requests: Sequence[Request]) -> dict[str, object] | None:
-    from lmeraser.unlearning.audit import audit
-
     if session.workspace.generations.current() is None or not any(request.audit for request in requests):
         return None
+    from lmeraser.unlearning.audit import audit
+
     return audit(session, independent=True).to_json()
 
 
 def _complete(
-    session: Session,
-    requests: Sequence[Request],
-    audit_report: dict[str, object] | None,
-    replaced: Callable[[ModelSnapshot | None], Replaced],
+    session: Session, requests: Sequence[Request], audit_report: dict[str, object] | None
 ) -> list[Request]:
-    """Complete requests with certificates, or mark them as failed if their audit found a difference."""
+    """Complete requests with certificates, some of them at a time.
+
+    While the certificates of some are written and flushed, those of the next ones are made.
+    """
     workspace = session.workspace
-    now = workspace.clock()
-    if audit_report is not None and not audit_report["identical"]:
-        return [workspace.requests.fail(request, "the audit found a difference", now=now) for request in requests]
+    certify = _certifier(session, audit_report)
+    completed = list[Request]()
+    being_written = deque[tuple[_Certified, Future[None]]]()
+    with ThreadPoolExecutor(1) as thread:
+        for start in range(0, len(requests), _TOGETHER):
+            certified = certify(requests[start : start + _TOGETHER])
+            being_written.append((certified, thread.submit(write_all_atomic, certified.files)))
+            if len(being_written) > 1:
+                completed += _finish(workspace, *being_written.popleft())
+        while being_written:
+            completed += _finish(workspace, *being_written.popleft())
+    return completed
+
+
+@dataclass(frozen=True)
+class _Certified:
+    """Requests for which certificates are made.
+
+    Attributes:
+        digests: of the payload of each certificate.
+        files: contents of the certificates' files.
+        now: time of completion.
+    """
+
+    digests: list[tuple[Request, Digest]]
+    files: dict[Path, bytes]
+    now: datetime
+
+
+def _finish(workspace: Workspace, certified: _Certified, written: Future[None]) -> list[Request]:
+    """Note that requests are completed, once their certificates are on the disk."""
+    written.result()
+    completed = workspace.requests.complete(certified.digests, now=certified.now)
+    workspace.ledger.flush()
+    return completed
+
+
+def _certifier(
+    session: Session, audit_report: dict[str, object] | None
+) -> Callable[[Sequence[Request]], _Certified]:
+    """Makes certificates for requests; what is the same in all of them is looked up once."""
+    workspace = session.workspace
     model = workspace.generations.current()
     environment = None
     if model is not None:
@@ -116,32 +158,34 @@ def _complete(
     head = workspace.ledger.head
     copies = workspace.exports.recalled(head)
     rewritten = not workspace.database.compaction_due
-    receipts = workspace.receipts.of_all([request.id for request in requests])
-    certified = list[tuple[Request, Digest]]()
-    files = dict[Path, bytes]()
-    for request in requests:
-        facts = statement(
-            request,
-            model,
-            environment=environment,
-            audit=audit_report,
-            head=head,
-            rewritten=rewritten,
-            now=now,
-            # Snapshots for many requests are of one model, and differ in the clusters that held their records.
-            replaced=replaced(request.before and replace(request.before, clusters=())),
-            controller=workspace.config.requests.controller or None,
-            receipts=receipts.get(request.id, ()),
-            copies_outside=copies,
-        )
-        envelope = issue(facts, workspace.signing_key)
-        path = certificate_path(workspace, request)
-        files |= {path: envelope.to_bytes(), path.with_suffix(".txt"): render(facts).encode()}
-        certified.append((request, Digest.of(envelope.payload)))
-    write_all_atomic(files)
-    completed = workspace.requests.complete(certified, now=now)
-    workspace.ledger.flush()
-    return completed
+    replaced = functools.cache(functools.partial(_replaced, workspace))
+
+    def certify(requests: Sequence[Request]) -> _Certified:
+        certified = _Certified([], {}, workspace.clock())
+        receipts = workspace.receipts.of_all([request.id for request in requests])
+        for request in requests:
+            facts = statement(
+                request,
+                model,
+                environment=environment,
+                audit=audit_report,
+                head=head,
+                rewritten=rewritten,
+                now=certified.now,
+                # Snapshots for many requests are of one model, and differ in the clusters that held their records.
+                replaced=replaced(request.before and replace(request.before, clusters=())),
+                controller=workspace.config.requests.controller or None,
+                receipts=receipts.get(request.id, ()),
+                copies_outside=copies,
+            )
+            envelope = issue(facts, workspace.signing_key)
+            path = certificate_path(workspace, request)
+            certified.files[path] = envelope.to_bytes()
+            certified.files[path.with_suffix(".txt")] = render(facts).encode()
+            certified.digests.append((request, Digest.of(envelope.payload)))
+        return certified
+
+    return certify
 
 
 def _drop_unfinished_training(workspace: Workspace) -> None:

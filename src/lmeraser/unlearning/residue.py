@@ -39,7 +39,6 @@ from lmeraser.core.atomic_files import read_file, storage_errors
 from lmeraser.core.digests import Digest
 from lmeraser.core.progress import Progress, silent
 from lmeraser.data.canonical_names import spellings
-from lmeraser.data.modalities import payload_format
 from lmeraser.workspace.session import Session
 
 if TYPE_CHECKING:
@@ -301,8 +300,12 @@ def search(
     probes = {str(path): read_file(path) for path in files}
     key = ""
     vectors: list[NDArray[np.float32]] = []
-    own = payload_format(workspace.config)
-    payloads = {name: data for name, given in probes.items() if (data := own.of_file(given)) is not None}
+    payloads: dict[str, bytes] = {}
+    if probes:  # else nothing that reads payloads has to be loaded
+        from lmeraser.data.modalities import payload_format
+
+        own = payload_format(workspace.config)
+        payloads = {name: data for name, given in probes.items() if (data := own.of_file(given)) is not None}
     for name, data in payloads.items():
         probes |= {f"{name} ({way})": other for way, other in own.encodings(data).items() if other != probes[name]}
     if features and payloads:
