@@ -35,8 +35,8 @@ from lmeraser.evidence.certificate import verify, verify_in_ledger
 from lmeraser.inference.quarantine import current_scope
 from lmeraser.unlearning.unlearn import unlearn
 from lmeraser.workspace.requests.draft import RequestDraft, Selector
-from lmeraser.workspace.requests.repository import table
 from lmeraser.workspace.requests.state import Request
+from lmeraser.workspace.requests.table import table
 
 NOW = faults.NOW
 

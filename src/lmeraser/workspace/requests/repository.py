@@ -3,11 +3,9 @@
 Every change of state is one transaction together with its entry for the ledger. The requests in progress are the
 journal: after a crash the next training completes them. Requests can be accepted and cancelled while a model is
 derived: the writer takes what is pending when it begins, and the rest stays pending. Repeating a request's id with
-the same selector is harmless; with another one it is an error, because those records would not be deleted. The
-selector is encrypted under a key of the request, which is erased when the records are deleted or the request is
-cancelled, as are its selector's keyed digest and the numbers of its clusters; the desk's reference under another
-one, which is erased when the request is closed or ``requests.reference_days`` later. A completed request that is
-repeated is recognised by naming nothing that is still held. `state` has the rules.
+the same selector is harmless; with another one it is an error, because those records would not be deleted. A
+completed request that is repeated is recognised by naming nothing that is still held. `state` has the rules,
+`personal_data` what requests hold of people, and until when.
 """
 
 from __future__ import annotations
@@ -15,23 +13,10 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, get_args
 
-from sqlalchemy import (
-    JSON,
-    Boolean,
-    Column,
-    Connection,
-    Integer,
-    String,
-    Table,
-    bindparam,
-    func,
-    insert,
-    select,
-    update,
-)
+from sqlalchemy import Connection, bindparam, func, insert, select, update
 
 from lmeraser.config.deployment import RequestsConfig
 from lmeraser.core.digests import Digest
@@ -50,8 +35,9 @@ from lmeraser.evidence.hash_chain import Entry, LedgerHead
 from lmeraser.evidence.ledger import Ledger
 from lmeraser.evidence.reconcile import by_entry
 from lmeraser.models.manifest import Model
-from lmeraser.storage.database import Database, chunked, encrypted, schema
+from lmeraser.storage.database import Database
 from lmeraser.workspace.requests.draft import RequestDraft, Selector
+from lmeraser.workspace.requests.personal_data import PersonalData
 from lmeraser.workspace.requests.selection import Selection, Unknown, held_names, resolve_each
 from lmeraser.workspace.requests.state import (
     CancellationReason,
@@ -65,40 +51,7 @@ from lmeraser.workspace.requests.state import (
     seconds_until,
     transition,
 )
-
-# In the stored words, "names" is what a selector holds, "selector" its keyed digest and "before" a model snapshot.
-table = Table(
-    "requests",
-    schema,
-    Column("id", String, primary_key=True),
-    Column("regulation", String, nullable=False),
-    Column("state", String, nullable=False, index=True),
-    Column("received", String, nullable=False),
-    Column("due", String, nullable=False),
-    Column("changed", String, nullable=False),
-    Column("names", Integer, nullable=False),
-    Column("selector", String, nullable=False),
-    Column("audit", Boolean, nullable=False),
-    Column("records", Integer, nullable=True),
-    Column("already_deleted", Integer, nullable=True),
-    Column("before", JSON, nullable=True),
-    Column("reason", String, nullable=True),
-    Column("certificate", String, nullable=True),
-    Column("slot", Integer, nullable=True),
-    encrypted("sealed_names", what="names", slot="slot", nullable=True),
-    Column("asked", String, nullable=True),
-    Column("duplicates", Integer, nullable=True),
-    Column("near_duplicates", Integer, nullable=True),
-    *(
-        Column(name, String, nullable=True)
-        for name in ("starts", "filed_by", "extended", "extension_reason", "cancel_reason")
-    ),
-    Column("reference_slot", Integer, nullable=True),
-    encrypted("sealed_reference", what="reference", slot="reference_slot", nullable=True),
-)
-
-
-_FORGOTTEN = ""  # instead of a selector's digest
+from lmeraser.workspace.requests.table import request_of, table
 
 
 class Requests:
@@ -121,6 +74,10 @@ class Requests:
         self._secret = secret
         self._config = config
 
+    @property
+    def _personal_data(self) -> PersonalData:
+        return PersonalData(self._database, self._config)
+
     # --- reading ---------------------------------------------------------------------------------------
 
     def all(self, *states: State, connection: Connection | None = None) -> list[Request]:
@@ -129,7 +86,7 @@ class Requests:
         if states:
             query = query.where(table.c.state.in_(states))
         with self._database.reading(connection) as inner:
-            return [_request(row) for row in inner.execute(query)]
+            return [request_of(row) for row in inner.execute(query)]
 
     def states_to_start(self, now: datetime) -> set[State]:
         """The states among `pending` and `in_progress` of the requests whose grace period is over.
@@ -144,14 +101,14 @@ class Requests:
 
     def by_id(self, ids: Iterable[str], connection: Connection | None = None) -> dict[str, Request]:
         """The requests with these ids, by their ids."""
-        found = self._database.fetch_where_in(select(table), table.c.id, list(ids), _request, connection)
+        found = self._database.fetch_where_in(select(table), table.c.id, list(ids), request_of, connection)
         return {one.id: one for one in found}
 
     def get(self, request_id: str, connection: Connection | None = None) -> Request | None:
         """One request, or None."""
         with self._database.reading(connection) as inner:
             row = inner.execute(select(table).where(table.c.id == request_id)).one_or_none()
-        return _request(row) if row is not None else None
+        return request_of(row) if row is not None else None
 
     def with_ledger(self, *, head: LedgerHead | None = None) -> tuple[list[Request], list[Entry]]:
         """All requests and all entries of the ledger, checked, of one moment.
@@ -180,6 +137,14 @@ class Requests:
         if request is None:
             raise InputError("Request not found", got=request_id, next_step="'lmeraser requests' lists them")
         return request
+
+    def reference(self, request_id: str) -> str | None:
+        """The desk's reference of a request, if it was given one and it is not erased yet."""
+        return self._personal_data.reference(request_id)
+
+    def references(self) -> dict[str, str]:
+        """All references that are not erased yet, by the ids of their requests."""
+        return self._personal_data.references()
 
     def selection(self, request: Request, connection: Connection | None = None) -> Selection:
         """The records that a pending request selects now."""
@@ -232,7 +197,7 @@ class Requests:
                 same = (
                     row.selector == digest if row.selector else self._all_gone(row.names, draft.selector, unknown)
                 )
-                return self._repeated(_request(row), draft, same_names=same)
+                return self._repeated(request_of(row), draft, same_names=same)
             draft.check_times(now=now)
             draft.check_reference()
             held = held_names(self._records, draft.selector, unknown=unknown)
@@ -251,14 +216,8 @@ class Requests:
                 starts=to_text(now + draft.grace),
                 filed_by=draft.by,
             )
-            (slot,) = self._database.new_keys(inner, 1)
-            encrypted_names = self._database.keys.encrypt(slot, "names", selector.to_bytes())
-            stored = {**request.__dict__, "selector": digest, "slot": slot, "sealed_names": encrypted_names}
-            if draft.reference:
-                reference_slot = self._database.new_keys(inner, 1)[0]
-                sealed = self._database.keys.encrypt(reference_slot, "reference", draft.reference.encode())
-                stored |= {"reference_slot": reference_slot, "sealed_reference": sealed}
-            inner.execute(insert(table).values(**stored))
+            personal = self._personal_data.encrypted(inner, selector, draft.reference)
+            inner.execute(insert(table).values(**request.__dict__, selector=digest, **personal))
             accepted = RequestAccepted(
                 request=request_id,
                 regulation=request.regulation,
@@ -293,9 +252,8 @@ class Requests:
         """
         request = self.require(request_id, connection)
         cancelled = self._move(connection, request, "cancelled", now=now, cancel_reason=reason)
-        self._forget_names(connection, [request])
-        self._forget_selectors(connection, [request])
-        self._close_references(connection, [request])
+        self._personal_data.forget_names(connection, [request])
+        self._personal_data.close(connection, [request])
         self._ledger.note(connection, RequestCancelled(request=request.id, reason=reason, by=by), now=now)
         return cancelled
 
@@ -358,63 +316,9 @@ class Requests:
         self._store(connection, [started])
         return started
 
-    def reference(self, request_id: str) -> str | None:
-        """The desk's reference of a request, if it was given one and it is not erased yet."""
-
-        def read(connection: Connection) -> str | None:
-            query = select(table.c.reference_slot, table.c.sealed_reference).where(table.c.id == request_id)
-            row = connection.execute(query).one_or_none()
-            return None if row is None else self._decrypt_reference(row)
-
-        return self._database.read_consistently(read)
-
-    def references(self) -> dict[str, str]:
-        """All references that are not erased yet, by the ids of their requests."""
-
-        def read(row: Any) -> tuple[str, str]:
-            return row.id, self._decrypt_reference(row) or ""
-
-        query = select(table.c.id, table.c.reference_slot, table.c.sealed_reference)
-        return dict(self._database.fetch(query.where(table.c.reference_slot.is_not(None)), read))
-
-    def _decrypt_reference(self, row: Any) -> str | None:
-        if row.reference_slot is None:
-            return None
-        return self._database.keys.decrypt(row.reference_slot, "reference", row.sealed_reference).decode()
-
     def forget_expired_references(self, *, now: datetime) -> bool:
-        """Schedule the erasure of references of closed requests that were kept for as long as the settings say.
-
-        Args:
-            now: the time.
-
-        Returns:
-            Whether there were any.
-        """
-        expired = to_text(now - timedelta(days=self._config.reference_days))
-        query = select(table.c.id).where(
-            table.c.reference_slot.is_not(None),
-            table.c.state.in_(("completed", "cancelled")),
-            table.c.changed <= expired,
-        )
-        if not self._database.fetch(query.limit(1), lambda row: row.id):
-            return False
-        with self._database.transaction() as connection:
-            ids = connection.execute(query).scalars().all()
-            self._forget_references(connection, ids)
-        return True
-
-    def _close_references(self, connection: Connection, requests: Iterable[Request]) -> None:
-        """Forget the references of requests that end now, unless they are to be kept for a while."""
-        if not self._config.reference_days:
-            self._forget_references(connection, [request.id for request in requests])
-
-    def _forget_references(self, connection: Connection, ids: Iterable[str]) -> None:
-        for chunk in chunked(ids):
-            theirs = table.c.id.in_(chunk)
-            slots = connection.execute(select(table.c.reference_slot).where(theirs)).scalars().all()
-            self._database.schedule_erasure(connection, [slot for slot in slots if slot is not None])
-            connection.execute(update(table).where(theirs).values(reference_slot=None, sealed_reference=None))
+        """Erase references that were kept long enough. See `PersonalData.forget_expired_references`."""
+        return self._personal_data.forget_expired_references(now=now)
 
     def prepare(self, ids: Iterable[str]) -> dict[str, Selection]:
         """Compute in advance what `begin` needs for requests, so that its transaction blocks others for less time.
@@ -473,7 +377,7 @@ class Requests:
             self._store_fewer_duplicates(connection, left, together.ids)
             left |= duplicates
         if pending:
-            self._forget_names(connection, pending)
+            self._personal_data.forget_names(connection, pending)
             commitments = self._records.commitments.by_entry(together.ids, connection)
             deleted = RecordsDeleted(requests=tuple(sorted(by_id)), removed=by_entry(commitments))
             if together.ids:
@@ -500,8 +404,7 @@ class Requests:
         events = [RequestCompleted(request=request.id, certificate=digest) for request, digest in certified]
         with self._database.transaction() as connection:
             self._ledger.note_all(connection, events, now=now)
-            self._forget_selectors(connection, requests)
-            self._close_references(connection, requests)
+            self._personal_data.close(connection, requests)
             self._store(connection, completed)
         return completed
 
@@ -518,31 +421,16 @@ class Requests:
             connection: of the caller's transaction.
             request: one that this workspace holds, in the state that it gets; it is no longer pending.
         """
-        self._forget_names(connection, [request])
+        self._personal_data.forget_names(connection, [request])
         if not request.open:
-            self._forget_selectors(connection, [request])
-            self._close_references(connection, [request])
+            self._personal_data.close(connection, [request])
             request = replace(request, before=None)
         self._store(connection, [request])
 
     def _selections(self, requests: Sequence[Request], connection: Connection | None) -> list[Selection]:
         """What each of these selects, by the names that are not forgotten yet."""
-        ids = [request.id for request in requests]
-        query = select(table.c.id, table.c.slot, table.c.sealed_names).where(table.c.slot.is_not(None))
-        selectors = dict(self._database.fetch_where_in(query, table.c.id, ids, self._decrypt, connection))
-        return resolve_each(self._records, [selectors.get(request_id, Selector()) for request_id in ids])
-
-    def _decrypt(self, row: Any) -> tuple[str, Selector]:
-        return row.id, Selector.parse(self._database.keys.decrypt(row.slot, "names", row.sealed_names))
-
-    def _forget_names(self, connection: Connection, requests: Iterable[Request]) -> None:
-        for chunk in chunked(request.id for request in requests):
-            chosen = table.c.id.in_(chunk)
-            slots = (
-                connection.execute(select(table.c.slot).where(chosen, table.c.slot.is_not(None))).scalars().all()
-            )
-            self._database.schedule_erasure(connection, slots)
-            connection.execute(update(table).where(chosen).values(slot=None, sealed_names=None))
+        selectors = self._personal_data.selectors([request.id for request in requests], connection)
+        return resolve_each(self._records, selectors)
 
     def _repeated(self, request: Request, draft: RequestDraft, *, same_names: bool) -> Request:
         """The request that was accepted with a draft's id, if the draft says the same."""
@@ -577,12 +465,6 @@ class Requests:
                 next_step=next_step,
             )
         return request
-
-    def _forget_selectors(self, connection: Connection, requests: Iterable[Request]) -> None:
-        """Remove the keyed digests of the names, with which guesses could be tested."""
-        for chunk in chunked(request.id for request in requests):
-            connection.execute(update(table).where(table.c.id.in_(chunk)).values(selector=_FORGOTTEN))
-        self._database.mark_compaction_due(connection, table=table.name)
 
     def _all_gone(self, names: int, selector: Selector, unknown: Unknown) -> bool:
         """Whether a selector has so many names and none of them is held, as those of a completed request."""
@@ -672,13 +554,3 @@ def _begin_one(
 
 def _count(duplicates: frozenset[str] | None) -> int | None:
     return None if duplicates is None else len(duplicates)
-
-
-def _request(row: Any) -> Request:
-    mapping = row._mapping
-    values = {name: mapping[name] for name in Request.__dataclass_fields__}
-    if values["before"] is not None:
-        values["before"] = ModelSnapshot.of_json(values["before"])
-    if values["certificate"] is not None:
-        values["certificate"] = Digest(values["certificate"])
-    return Request(**values)

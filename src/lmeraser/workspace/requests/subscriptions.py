@@ -20,8 +20,8 @@ from sqlalchemy import Column, Connection, Integer, String, Table, delete, func,
 
 from lmeraser.core.time import from_text, to_text
 from lmeraser.storage.database import Database, encrypted, schema
-from lmeraser.workspace.requests.repository import table as requests
 from lmeraser.workspace.requests.state import State
+from lmeraser.workspace.requests.table import table as requests
 
 _FIRST_DELAY = timedelta(seconds=2)
 _LONGEST_DELAY = timedelta(hours=1)
