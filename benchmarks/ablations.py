@@ -58,7 +58,7 @@ def heads(statistics: SufficientStatistics) -> dict[str, dict[str, Array]]:
         "fixed penalty, angles": solve(statistics, 0.4, "cosine"),
         "cross-validated": solve_cross_validated(statistics),
         "cross-validated, angles": solve_cross_validated(statistics, "cosine"),
-        "cross-validated, corrected angles": solve_cross_validated(statistics, "corrected_cosine"),
+        "cross-validated, blend": solve_cross_validated(statistics, "blend"),
     }
 
 

@@ -42,7 +42,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "data": {"modality": "text"},
         "partition": {"method": "single", "clusters": 1},
         "embedding": {"layers": ["auto"], "random_features": 48},
-        "global_head": {"weight": 1.0, "penalty_rule": "cross_validated", "score": "cosine"},
+        "global_head": {"weight": 1.0, "penalty_rule": "cross_validated", "score": "blend"},
         "constituent": {"kind": "none"},
     },
     "text, soft tokens": {

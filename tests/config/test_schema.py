@@ -408,7 +408,7 @@ def test_a_workspace_with_an_older_preset_is_told_what_the_preset_has_changed() 
     assert changed_defaults(parse(old, base="instant")) == {
         "embedding.layers": (["final"], ["auto"]),
         "global_head.penalty_rule": ("fixed", "cross_validated"),
-        "global_head.score": ("distance", "cosine"),
+        "global_head.score": ("distance", "blend"),
     }
     text = parse({"data": {"modality": "text"}, "embedding": {"random_features": 0}}, base="instant")
     assert changed_defaults(text) == {"embedding.random_features": (0, 4096)}

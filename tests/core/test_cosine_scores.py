@@ -24,7 +24,7 @@ from lmeraser.core.tensors import to_bytes
 from lmeraser.core.traces import effective_parameters, probes_for
 from random_embeddings import quantized_of
 
-SCORES: tuple[Score, ...] = ("cosine", "corrected_cosine")
+SCORES: tuple[Score, ...] = ("cosine", "blend")
 _seeds = st.integers(0, 2**32 - 1)
 
 
@@ -33,7 +33,7 @@ def statistics_of(rows: QuantizedEmbeddings, labels: list[int], classes: int) ->
 
 
 def expected_scores(
-    rows: QuantizedEmbeddings, labels: list[int], ridge: float, *, corrected: bool
+    rows: QuantizedEmbeddings, labels: list[int], ridge: float, *, blended: bool
 ) -> NDArray[np.float64]:
     """Scores of the records for the classes that they have, by the formula, from the records."""
     points = dequantize(rows)[:, :-1].astype(np.float64)
@@ -45,14 +45,16 @@ def expected_scores(
     away = means - points.mean(axis=0)
     lengths = np.einsum("yi,ij,yj->y", away, metric, away)
     prior = counts / len(points)
-    if corrected:
+    distance = 0.0
+    if blended:
+        distance = 10 / (10 + len(classes))
         signs = probes_for(points.shape[1])
         used = min(max(effective_parameters(signs, signs @ inverse, ridge) / len(points), 0), 0.95)
         lengths = np.maximum(lengths - len(points) * used / (1 - used) / counts, lengths / 2)
         chance = 1 / max(counts.var(ddof=1) / counts.mean(), 1)
         prior = (1 - chance) * prior + chance / len(classes)
     mean_length = (lengths * counts).sum() / len(points)
-    factors = np.sqrt(mean_length / lengths)
+    factors = (1 - distance) * np.sqrt(mean_length / lengths) + distance
     scores = (points - points.mean(axis=0)) @ metric @ away.T * factors
     centred = (
         scores - np.array([scores[positions == number].mean(axis=0) for number in range(len(classes))])[positions]
@@ -62,8 +64,8 @@ def expected_scores(
     ]
     per_class = len(points) / len(classes)
     scale = min(1.5 * np.sqrt(per_class / (per_class + 50)) / np.sqrt(np.mean(pairs)), 0.5)
-    weight = min(3, 1 / scale) if corrected else 1
-    found: NDArray[np.float64] = scale * (scores + weight * np.log(prior))
+    weight = min(3, 1 / scale) if blended else 1
+    found: NDArray[np.float64] = scale * (scores + weight * np.log(prior) - distance * lengths / 2)
     return found
 
 
@@ -76,8 +78,7 @@ def test_scores_are_those_of_the_formula(score: Score, seed: int, count: int, wi
     weight = solve_cross_validated(statistics, score)["weight"].astype(np.float64)
     present = sorted(set(labels))
     found = 0.3 * (dequantize(rows) @ weight.T)[:, present]  # the usual sharpness
-    corrected = score == "corrected_cosine"
-    expected = expected_scores(rows, labels, cross_validated_ridge(statistics), corrected=corrected)
+    expected = expected_scores(rows, labels, cross_validated_ridge(statistics), blended=score == "blend")
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
     assert (weight[[y for y in range(classes + 1) if y not in present], -1] < -1e8).all()
 
@@ -157,8 +158,8 @@ def test_a_mean_that_is_far_away_by_chance_is_not_taken_for_far_away() -> None:
 def test_priors_of_counts_that_differ_by_chance_are_nearly_equal() -> None:
     vectors = np.zeros((41, 4), np.float32)
     labels = [0] * 20 + [1] * 21
-    weight = solve_cross_validated(statistics_of(quantize(vectors), labels, 2), "corrected_cosine")["weight"]
+    weight = solve_cross_validated(statistics_of(quantize(vectors), labels, 2), "blend")["weight"]
     assert weight[0, -1] == weight[1, -1]
     labels = [0] * 5 + [1] * 36
-    weight = solve_cross_validated(statistics_of(quantize(vectors), labels, 2), "corrected_cosine")["weight"]
+    weight = solve_cross_validated(statistics_of(quantize(vectors), labels, 2), "blend")["weight"]
     assert weight[0, -1] < weight[1, -1]

@@ -25,7 +25,7 @@ def test_the_rule_decides_which_penalty_is_used() -> None:
     assert np.array_equal(global_head(statistics, chosen)["weight"], expected)
 
 
-@pytest.mark.parametrize("score", ["cosine", "corrected_cosine"])
+@pytest.mark.parametrize("score", ["cosine", "blend"])
 def test_the_score_is_that_of_the_settings_with_either_penalty(score: Score) -> None:
     statistics = statistics_of_noise()
     fixed = parse({"global_head": {"penalty": 2.0, "score": score}}).global_head

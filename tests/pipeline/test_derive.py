@@ -505,7 +505,7 @@ def test_a_corrected_label_is_counted_anew(mode: str) -> None:
     assert everything(derivation) == everything(known.with_empty_caches().derive())
 
 
-@pytest.mark.parametrize("change", [{"penalty": 77.0}, {"score": "cosine"}, {"score": "corrected_cosine"}])
+@pytest.mark.parametrize("change", [{"penalty": 77.0}, {"score": "cosine"}, {"score": "blend"}])
 @_global_modes
 def test_another_penalty_or_score_solves_again_and_tunes_nothing(mode: str, change: dict[str, Any]) -> None:
     known = mixed(mode)

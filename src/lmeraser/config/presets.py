@@ -53,7 +53,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "instant": {
         "partition": {"method": "single"},
         "embedding": {"views": ["clean", "whole", "near", "frame"], "layers": ["auto"]},
-        "global_head": {"weight": 1.0, "penalty_rule": "cross_validated", "score": "cosine"},
+        "global_head": {"weight": 1.0, "penalty_rule": "cross_validated", "score": "blend"},
         "constituent": {"kind": "none"},
     },
     # The paper's settings (section V-A). It does not state the learning rates that its code uses; see

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 _TOML_WIDTH = 112
 
 PenaltyRule = Literal["fixed", "cross_validated"]
-Score = Literal["distance", "cosine", "corrected_cosine"]
+Score = Literal["distance", "cosine", "blend"]
 Resample = Literal["bilinear", "bicubic", "lanczos"]
 Fit = Literal["crop", "squeeze"]
 
@@ -286,8 +286,8 @@ class GlobalHeadConfig(Section):
     score: Score = Field(
         default="distance",
         description="of a class: by the 'distance' to its mean, or by the 'cosine' of the angle with it, seen "
-        "from the mean of all, with a factor that follows from the sufficient statistics; 'corrected_cosine' takes "
-        "out of lengths and priors what is chance",
+        "from the mean of all, with a factor that follows from the sufficient statistics; or by a 'blend' of "
+        "both, mostly angles where there are many classes, without what is chance in lengths and priors",
     )
     sharpness: float = Field(default=0.3, gt=0, le=100, description="factor of the scores in the softmax")
 

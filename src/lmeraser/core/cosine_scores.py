@@ -13,7 +13,7 @@ So scores vary by as much as probabilities should, whatever the penalty, the wid
 (At 1, probabilities would be those of normal distributions, whose tails are lighter than those of embeddings.) All
 of it takes products of classes with classes only.
 
-*Corrected* scores take out what is chance. The mean of n_y records is off by their scatter over n_y, so N_y is too
+*Blended* scores take out what is chance. The mean of n_y records is off by their scatter over n_y, so N_y is too
 large by about
 
     b_y = f / ((1 - f / n) n_y),        f = tr(W (W + ridge I)^-1)
@@ -23,6 +23,11 @@ are larger by 1 / (1 - f / n)). N_y - b_y takes the place of N_y, or N_y / 2 if 
 vary by chance as well. If D, at least 1, is their variance over that of counts that are drawn from equal classes,
 the prior is p_y = (1 - 1 / D) n_y / n + (1 / D) / K for K classes; and without chance it may weigh more, so log
 p_y counts three times, but at most 1 / t times, which is Bayes' rule.
+
+How long c - m is tells classes apart as well, and the fewer there are, the less is lost by believing it: with g =
+10 / (K + 10), the score is g times that of a distance and 1 - a times that of an angle,
+
+    t ( a (g_y' S (c - m) - N_y / 2) + (1 - a) g_y' S (c - m) sqrt(N / N_y)  +  min(3, 1 / t) log p_y )
 
 `docs/adr/0026-layers-random-features-and-penalty.md` has the comparisons. Pure functions on numpy arrays.
 """
@@ -41,6 +46,7 @@ _SHARPNESS = 0.3  # factor of scores in the softmax (``global_head.sharpness``) 
 _SHORTEST = 0.01  # of N_y, in N: the angle with a mean that is next to the mean of all says nothing
 _MOST_USED = 0.95  # of f, in n
 _PRIOR = 3.0  # weight of a prior without chance
+_CLASSES = 10.0  # at which a blend is half an angle and half a distance
 _LEAST_NOISE = 0.05  # of s^2, in mean distances between classes: single records per class have no scatter
 
 
@@ -58,7 +64,7 @@ def cosine_scores(
         means: class means, float64 [d, classes].
         counts: records of each class, at least one in all, float64 [classes].
         ridge: the number that was added to the diagonal of the scatter: S = n (W + ridge I)^-1.
-        freedom: f; corrected scores if it is given.
+        freedom: f; blended scores if it is given.
 
     Returns:
         Weights, float64 [d, classes], and biases, float64 [classes], for scores that are then multiplied by
@@ -84,6 +90,10 @@ def cosine_scores(
     factors = np.ones_like(own)
     if mean_length > 0:
         factors = np.sqrt(mean_length / np.maximum(lengths, _SHORTEST * mean_length))
+    distance = 0.0
+    if freedom is not None:
+        distance = _CLASSES / (len(own) + _CLASSES)
+        factors = (1 - distance) * factors + distance
     # Since (W + ridge I) S = n I, the covariance within classes of g_y' S c is g_y' S W S g_z / n.
     covariances = products - ridge / own.sum() * (directions.T @ directions)
     both = np.outer(factors, factors)
@@ -94,6 +104,7 @@ def cosine_scores(
     scale = factor / _SHARPNESS
     found[:, present] = directions * (factors * scale)
     biases[present] = np.log(prior) * (min(prior_weight, 1 / factor) * scale) - centre @ found[:, present]
+    biases[present] -= distance * scale / 2 * lengths
     return found, biases
 
 

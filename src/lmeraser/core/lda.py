@@ -39,7 +39,7 @@ from lmeraser.core.sufficient_statistics import (
 from lmeraser.core.tensors import Array
 from lmeraser.core.traces import effective_parameters, probes_for
 
-Score = Literal["distance", "cosine", "corrected_cosine"]
+Score = Literal["distance", "cosine", "blend"]
 
 _STEP = 1 / SCALE
 _NEVER = -1e9  # score of a class without records
@@ -71,7 +71,7 @@ def solve(statistics: SufficientStatistics, penalty: float, score: Score = "dist
         distance = max(float(np.trace(scatter)), 0.0) / max(float(counts.sum()), 1.0)
         ridge = penalty * distance + 1.0
         scatter[np.diag_indices(len(scatter))] += ridge
-        if score == "corrected_cosine":
+        if score == "blend":
             probes = probes_for(len(scatter))
             found = _solved(scatter, np.hstack([means, probes.T]))
             freedom = effective_parameters(probes, found[:, len(counts) :].T, ridge)
@@ -101,7 +101,7 @@ def solve_cross_validated(statistics: SufficientStatistics, score: Score = "dist
     weighted = means * counts
     # A class without records gets no weights; its column of zeros would only take time.
     present = np.flatnonzero(counts)
-    probes = probes_for(width) if score == "corrected_cosine" else np.empty((0, width))
+    probes = probes_for(width) if score == "blend" else np.empty((0, width))
     own = slice(width, width + len(present))
     stacked = np.empty((own.stop + len(probes), width))  # the scatter on top of the right-hand sides
     stacked[own] = means.T[present] * counts.sum()
