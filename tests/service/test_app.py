@@ -23,7 +23,7 @@ from conftest import Template, examples
 from lmeraser.pipeline.executors.local import LocalExecutor
 from lmeraser.service.access import require_scope
 from lmeraser.service.app import make_app
-from serving import Running, config_of, copied, prepared, running
+from serving import Running, config_of, copied, prepared, problem, running
 
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 
@@ -76,6 +76,13 @@ def test_an_example_is_accepted_as_far_as_its_names_are_known(api: Running) -> N
     example = {**components["ErasureRequest"]["examples"][0], "status_callback_urls": []}
     answer = api.call("POST", "/requests", json=example)
     assert answer.json()["type"] == "urn:lmeraser:problem:unknown-identity"
+
+
+def test_nobody_is_sent_elsewhere_with_a_key(api: Running) -> None:
+    """A redirection behind a proxy would name plain HTTP, and callers follow it with key and body."""
+    answer = api.http.post("/requests/", json={}, headers={"Host": "elsewhere.example"})
+    problem(answer, 404, "not-found")
+    assert "location" not in answer.headers
 
 
 def test_more_routes_use_the_same_access_and_problems(api: Running) -> None:

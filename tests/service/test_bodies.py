@@ -85,6 +85,35 @@ def test_faults_are_few_however_many_are_made(api: Running, change: dict[str, An
     assert (f"the first {MAX_FAULTS} faults" in values["detail"]) == (len(values["faults"]) == MAX_FAULTS)
 
 
+def test_a_name_that_stands_twice_in_an_object_is_refused(api: Running) -> None:
+    """What a proxy in front has checked may be the other one."""
+    twice = json.dumps(erasure("x")).encode().replace(b"{", b'{"subject_identities": [], ', 1)
+    problem(sent(api, "/requests", twice), 400, "invalid")
+    inside = (
+        json.dumps(erasure("x")).encode().replace(b'"identity_value"', b'"identity_value": "y", "identity_value"')
+    )
+    problem(sent(api, "/requests", inside), 400, "invalid")
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/requests", {**erasure("x"), "extensions": {"lmeraser": {"with_duplicats": True}}}),
+        ("/plan", {**erasure("x"), "extensions": {"lmeraser": {"with_duplicats": True}}}),
+        ("/requests/search", {"serach": "x"}),
+        ("/records", {"subjekt": "x"}),
+        ("/subjects", {"serach": "x"}),
+    ],
+)
+def test_a_mistyped_option_or_filter_is_not_left_out_unseen(api: Running, path: str, body: dict[str, Any]) -> None:
+    problem(sent(api, path, json.dumps(body).encode(), "admin"), 400, "invalid")
+
+
+def test_fields_of_others_are_ignored_where_the_format_is_theirs(api: Running) -> None:
+    body = {**erasure("x"), "their_field": 1, "extensions": {"another": {"option": 1}}}
+    problem(sent(api, "/requests", json.dumps(body).encode()), 422, "unknown-identity")
+
+
 def test_every_list_and_string_of_the_schema_has_a_bound(api: Running) -> None:
     schemas = api.http.get("/openapi.json").json()["components"]["schemas"]
 

@@ -194,6 +194,13 @@ def with_chunks(count: int) -> bytes:
     return GOOD["png"][:33] + chunk * count + GOOD["png"][33:]
 
 
+def with_profiles(count: int) -> bytes:
+    """A PNG with colour profiles, each of which unpacks to a megabyte when its header is read."""
+    body = b"iCCP" + b"name\0\0" + zlib.compress(bytes(1 << 20), 9)
+    chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+    return GOOD["png"][:33] + chunk * count + GOOD["png"][33:]
+
+
 def with_segments(count: int) -> bytes:
     """A JPEG with empty comments."""
     return GOOD["jpeg"][:2] + b"\xff\xfe\0\2" * count + GOOD["jpeg"][2:]
@@ -205,8 +212,9 @@ def with_segments(count: int) -> bytes:
         (with_scans(15), with_scans(400), "scans"),
         (with_chunks(100), with_chunks(1 << 16), "chunks"),
         (with_segments(100), with_segments(1 << 18), "segments"),
+        (with_profiles(1), with_profiles(1900), "texts or colour profiles"),
     ],
-    ids=["scans", "chunks", "segments"],
+    ids=["scans", "chunks", "segments", "profiles"],
 )
 def test_an_image_of_very_many_parts_is_refused_before_it_is_decoded(
     monkeypatch: pytest.MonkeyPatch, few: bytes, many: bytes, word: str

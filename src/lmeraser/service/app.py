@@ -54,7 +54,14 @@ def make_app(service: Service, more: Sequence[APIRouter] = ()) -> FastAPI:
         service: running, or started before the first call.
         more: further routes.
     """
-    app = FastAPI(title="lmeraser", version=__version__, description=_DESCRIPTION, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="lmeraser",
+        version=__version__,
+        description=_DESCRIPTION,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,  # behind a proxy it would send callers, with their keys and names, to plain HTTP
+    )
     app.state.service = service
     for router in (*ROUTERS, *more):
         app.include_router(router)

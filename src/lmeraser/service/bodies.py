@@ -4,7 +4,8 @@ Rules:
 1. nothing of a body is read before its caller is known and has the right scope (`access`);
 2. a body costs its caller tokens of the rate limit by its size and by the names in it, before it is checked;
 3. a small body is checked at once, a large one in a thread of its own, of which there is one for all callers;
-4. before a list is checked, its length is; so the work, and the faults found, are bounded by the permitted length.
+4. before a list is checked, its length is; so the work, and the faults found, are bounded by the permitted length;
+5. no name stands twice in an object: a proxy in front may have checked the one that does not count here.
 
 Knows nothing about single routes.
 """
@@ -19,6 +20,7 @@ from fastapi import Depends, Request
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
+from lmeraser.core.digests import parse_json
 from lmeraser.errors import InputError
 from lmeraser.service.limits import tokens_of_body
 from lmeraser.service.problems import Fault, Problem, invalid
@@ -90,6 +92,7 @@ def _parse(schema: type[M], data: bytes, service: Service, key: ApiKey) -> M:
     """
     try:
         values = from_json(data, allow_inf_nan=False)
+        parse_json(data)  # for names that stand twice, of which the other parser takes the last
     except ValueError:
         raise invalid([{"loc": (), "type": "json_invalid"}]) from None
     identities = values.get("subject_identities") if isinstance(values, dict) else None

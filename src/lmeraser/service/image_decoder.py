@@ -127,7 +127,7 @@ class ImageDecoder:
     async def _decode_all(self, caller: str, uploads: Sequence[Upload]) -> DecodedImages:
         loop = asyncio.get_running_loop()
         until = time.monotonic() + self._seconds
-        sizes, headers = await loop.run_in_executor(self._headers, self._inspect, uploads)
+        sizes, headers = await loop.run_in_executor(self._headers, self._inspect, uploads, until)
         reservation = self.budget.reserve(caller, self._weight(headers, sizes))
         futures = [
             self._pixels.submit(self._decode_one, number, upload.data, header, sizes, until)
@@ -140,11 +140,13 @@ class ImageDecoder:
             raise
         return DecodedImages(images, sizes, reservation)
 
-    def _inspect(self, uploads: Sequence[Upload]) -> tuple[frozenset[CanvasSize], list[Header]]:
-        """The canvases that are needed, and the headers (step 1)."""
+    def _inspect(self, uploads: Sequence[Upload], until: float) -> tuple[frozenset[CanvasSize], list[Header]]:
+        """The canvases that are needed, and the headers (step 1), unless the time is over."""
         sizes = self._model_holder.canvas_sizes
         headers = []
         for number, upload in enumerate(uploads):
+            if time.monotonic() > until:  # nobody waits for them any more, but other callers do
+                raise _too_slow()
             with _naming(number):
                 headers.append(
                     inspect_upload(upload.data, declared_type=upload.declared_type, max_pixels=self._max_pixels)

@@ -47,8 +47,20 @@ def example(**values: Any) -> ConfigDict:
     return ConfigDict(json_schema_extra={"examples": [values]})
 
 
+def own_example(**values: Any) -> ConfigDict:
+    """As `example`, of a model that OpenDSR does not have: other fields are refused."""
+    return ConfigDict(json_schema_extra={"examples": [values]}, extra="forbid")
+
+
+FORBID = ConfigDict(extra="forbid")
+
+
 class RequestModel(BaseModel):
-    """Base of what callers send: a field that is null counts as left out, and the schema says so."""
+    """Base of what callers send: a field that is null counts as left out, and the schema says so.
+
+    OpenDSR's fields may be accompanied by others, which are ignored. What is lmeraser's own may not (`FORBID`): a
+    mistyped option or filter would be left out unseen.
+    """
 
     @model_validator(mode="before")
     @classmethod
@@ -97,6 +109,8 @@ class RequestOptions(RequestModel):
             (or `requests.reference_days` later).
         now: carry it out without the grace period, in which it can be taken back.
     """
+
+    model_config = FORBID
 
     audit: bool = False
     with_duplicates: bool = False
@@ -171,6 +185,7 @@ def selector_of(identities: Iterable[Identity], *, duplicates: bool = False) -> 
     )
 
 
+@name_fields_in_problems
 class SystemReceipt(RequestModel):
     """The receipt of another system that deleted data of the same person.
 
@@ -179,12 +194,13 @@ class SystemReceipt(RequestModel):
         digest: of the receipt.
     """
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = FORBID
 
     system: Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_SYSTEM)]
     digest: Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$", max_length=71)]
 
 
+@name_fields_in_problems
 class ReceiptList(RequestModel):
     """Receipts of other systems.
 
@@ -192,6 +208,6 @@ class ReceiptList(RequestModel):
         receipts: in the order in which they were attached.
     """
 
-    model_config = example(receipts=[{"system": "vector store", "digest": "sha256:" + "0" * 64}])
+    model_config = own_example(receipts=[{"system": "vector store", "digest": "sha256:" + "0" * 64}])
 
     receipts: list[SystemReceipt] = Field(min_length=1, max_length=MOST)

@@ -4,6 +4,7 @@ Rules, each with a problem of its own:
 1. an upload is a PNG, JPEG or WebP file by its first bytes, whatever its name or declared type;
 2. a declared type that is the type of something else is refused; an unusual one is not, content decides;
 3. it has at most so many segments, chunks and scans: decoders visit each in turn, and all pixels for each scan;
+   and few that reading a header unpacks;
 4. it ends where the image ends: nothing is appended to it, but the further pictures of a multi-picture JPEG;
 5. its header declares at most the permitted number of pixels; a small file may otherwise unpack to gigabytes;
 6. it decodes completely.
@@ -48,6 +49,7 @@ _MAX_PICTURES = 16
 _SHARE_OF_PIXELS = {"WEBP": 0.5}  # of the permitted ones: its decoder takes four times the memory of others
 _MAX_SCANS = 32  # of a JPEG; encoders write about ten, and each costs a pass over all pixels
 _MAX_SEGMENTS = 2000  # of a JPEG, or chunks of a PNG other than those of its pixels
+_MAX_COMPRESSED = 8  # texts and colour profiles of a PNG, each of which reading its header unpacks to a megabyte
 _MIN_CHUNK = 256  # mean size of the chunks of a PNG's pixels; encoders write 8 KiB and more
 
 
@@ -150,6 +152,7 @@ def _png_end(data: bytes) -> int | None:
     """End of the chunk IEND (PNG specification, 5.3)."""
     at = len(_PNG_SIGNATURE)
     others = 0
+    compressed = 0
     pixel_chunks = 0
     while at + 12 <= len(data):
         length = int.from_bytes(data[at : at + 4], "big")
@@ -161,6 +164,9 @@ def _png_end(data: bytes) -> int | None:
             pixel_chunks += 1
         else:
             others += 1
+            compressed += name in (b"zTXt", b"iTXt", b"iCCP")
+        if compressed > _MAX_COMPRESSED:
+            raise _too_elaborate("texts or colour profiles")
         if others > _MAX_SEGMENTS or pixel_chunks > _MAX_SEGMENTS + len(data) // _MIN_CHUNK:
             raise _too_elaborate("chunks")
     return None

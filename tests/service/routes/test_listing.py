@@ -46,6 +46,7 @@ def test_requests_are_listed_and_told(api: Running) -> None:
     assert api.get("/requests?view=done").json() == {"total": 0, "requests": []}
     assert api.get("/requests?status=completed").json()["requests"] == []
     problem(api.get("/requests?limit=0"), 400, "invalid")
+    problem(api.get("/requests?veiw=late"), 400, "invalid")  # not all of them
     problem(api.get("/requests?status=failed"), 400, "invalid")
 
 

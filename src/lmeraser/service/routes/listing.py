@@ -18,7 +18,7 @@ from starlette.responses import Response
 from lmeraser.data.name_lookup import NameKind
 from lmeraser.service.access import require_scope
 from lmeraser.service.bodies import json_body, json_body_schema
-from lmeraser.service.opendsr_requests import Name, RequestModel, example
+from lmeraser.service.opendsr_requests import FORBID, Name, RequestModel, own_example
 from lmeraser.service.opendsr_responses import FoundRequests, RequestStatus, Status, StatusList, opendsr_status
 from lmeraser.service.problems import Problem, documented, name_fields_in_problems
 from lmeraser.service.routes.erasure import signed_response
@@ -37,13 +37,10 @@ ReadKey = Annotated[ApiKey, Depends(_admit)]
 
 
 @name_fields_in_problems
-class RequestSearch(RequestModel):
-    """Which requests to find; those that match all that is given.
+class RequestFilter(RequestModel):
+    """Which requests to list; those that match all that is given.
 
     Attributes:
-        search: only requests whose id begins so, or whose reference contains this, whatever its case.
-        subject: only pending requests that select a record of this person, in any spelling (scope `find`).
-        record: only pending requests that select the record with this id (scope `find`).
         status: only requests with this status.
         view: `open`, due within a `week`, `late`, `done`, or `all`.
         regulation: only requests under this law.
@@ -52,17 +49,31 @@ class RequestSearch(RequestModel):
         limit: how many to list at most.
     """
 
-    model_config = example(search="ticket 4711")
+    model_config = FORBID
+
+    status: Status | None = Field(default=None, description="only requests with this status")
+    view: View = Field(default="all", description="open, due within a week, late, done, or all")
+    regulation: Regulation | None = Field(default=None, description="only requests under this law")
+    order: Order = Field(default="due", description="the earliest due first, or the latest received or changed")
+    offset: int = Field(default=0, ge=0, le=10**9, description="number of requests to leave out")
+    limit: int = Field(default=100, ge=1, le=1000, description="maximum number of requests")
+
+
+@name_fields_in_problems
+class RequestSearch(RequestFilter):
+    """Which requests to find; those that match all that is given.
+
+    Attributes:
+        search: only requests whose id begins so, or whose reference contains this, whatever its case.
+        subject: only pending requests that select a record of this person, in any spelling (scope `find`).
+        record: only pending requests that select the record with this id (scope `find`).
+    """
+
+    model_config = own_example(search="ticket 4711")
 
     search: Search = ""
     subject: Name | None = None
     record: Name | None = None
-    status: Status | None = None
-    view: View = "all"
-    regulation: Regulation | None = None
-    order: Order = "due"
-    offset: int = Field(default=0, ge=0)
-    limit: int = Field(default=100, ge=1, le=1000)
 
 
 @router.get(
@@ -71,23 +82,12 @@ class RequestSearch(RequestModel):
     response_model=StatusList,
     responses=documented(400, 401, 403, 429, 503),
 )
-def list_requests(
-    call: Call,
-    key: ReadKey,
-    status: Annotated[Status | None, Query(description="only requests with this status")] = None,
-    view: Annotated[View, Query(description="open, due within a week, late, done, or all")] = "all",
-    regulation: Annotated[Regulation | None, Query(description="only requests under this law")] = None,
-    order: Annotated[
-        Order, Query(description="the earliest due first, or the latest received or changed")
-    ] = "due",
-    offset: Annotated[int, Query(ge=0, le=10**9, description="number of requests to leave out")] = 0,
-    limit: Annotated[int, Query(ge=1, le=1000, description="maximum number of requests")] = 100,
-) -> Response:
+def list_requests(call: Call, key: ReadKey, wanted: Annotated[RequestFilter, Query()]) -> Response:
     """List requests, the earliest due first (scope `read`); `POST /requests/search` takes words and names."""
     service = service_of(call)
     now = service.workspace.clock()
-    chosen = _of_status(choose(service.workspace.requests.all(), view, regulation or "", order, now), status)
-    page = chosen[offset : offset + limit]
+    chosen = _chosen(service.workspace, wanted, now)
+    page = chosen[wanted.offset : wanted.offset + wanted.limit]
     return signed_response(StatusList(total=len(chosen), requests=_statuses(page, service, now)), service)
 
 
@@ -119,8 +119,7 @@ async def search_requests(
 def _search(workspace: Workspace, body: RequestSearch, now: datetime) -> tuple[list[Request], dict[str, str]]:
     """The requests that match, and the references of all."""
     references = workspace.requests.references()
-    found = choose(workspace.requests.all(), body.view, body.regulation or "", body.order, now)
-    found = _of_status(found, body.status)
+    found = _chosen(workspace, body, now)
     if body.search.strip():
         found = search(found, references, body.search)
     names: list[tuple[NameKind, str | None]] = [("subject", body.subject), ("id", body.record)]
@@ -131,8 +130,9 @@ def _search(workspace: Workspace, body: RequestSearch, now: datetime) -> tuple[l
     return found, references
 
 
-def _of_status(requests: Sequence[Request], status: Status | None) -> list[Request]:
-    return [one for one in requests if status is None or opendsr_status(one.state) == status]
+def _chosen(workspace: Workspace, wanted: RequestFilter, now: datetime) -> list[Request]:
+    found = choose(workspace.requests.all(), wanted.view, wanted.regulation or "", wanted.order, now)
+    return [one for one in found if wanted.status is None or opendsr_status(one.state) == wanted.status]
 
 
 def _statuses(requests: Sequence[Request], service: Service, now: datetime) -> list[RequestStatus]:

@@ -17,7 +17,7 @@ from starlette.responses import Response
 from lmeraser.errors import UnknownRecordError
 from lmeraser.service.access import require_scope
 from lmeraser.service.bodies import json_body, json_body_schema
-from lmeraser.service.opendsr_requests import IdentityType, Name, RequestModel, example
+from lmeraser.service.opendsr_requests import IdentityType, Name, RequestModel, own_example
 from lmeraser.service.problems import Problem, documented, name_fields_in_problems
 from lmeraser.service.routes.planning import NearMiss
 from lmeraser.service.service import Service, service_of
@@ -45,7 +45,7 @@ class FindRequest(RequestModel):
         identity_value: the name or id, in any spelling.
     """
 
-    model_config = example(identity_type="controller_customer_id", identity_value="patient 17")
+    model_config = own_example(identity_type="controller_customer_id", identity_value="patient 17")
 
     identity_type: IdentityType
     identity_value: Name
@@ -61,7 +61,7 @@ class SubjectsRequest(RequestModel):
         limit: how many to list at most.
     """
 
-    model_config = example(search="müller")
+    model_config = own_example(search="müller")
 
     search: Search = ""
     offset: int = Field(default=0, ge=0)
@@ -77,7 +77,7 @@ class RecordsRequest(SubjectsRequest):
         label: only those of this class.
     """
 
-    model_config = example(subject="patient 17", label="cat")
+    model_config = own_example(subject="patient 17", label="cat")
 
     subject: Name | None = None
     label: Name | None = None
@@ -91,7 +91,7 @@ class PayloadRequest(RequestModel):
         id: its id, exactly.
     """
 
-    model_config = example(id="cat/0001.jpg")
+    model_config = own_example(id="cat/0001.jpg")
 
     id: Name
 
