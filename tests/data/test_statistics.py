@@ -319,6 +319,31 @@ def test_a_file_that_was_removed_since_it_was_prepared_is_written_again(
     assert digest(again.current()) == digest(scratch(of(0, 2, 3, 4)))
 
 
+def test_an_exclusion_announces_what_it_is_about_to_write(records: Records) -> None:
+    include(records, range(4))
+    announced = list[SufficientStatistics]()
+    with records.statistics.announcing(announced.append):
+        forget(records, [name(1)])
+        forget(records, [name(9)])
+    forget(records, [name(2)])
+    assert [digest(each) for each in announced] == [digest(scratch(of(0, 2, 3)))]
+
+
+def test_what_was_read_once_is_not_decrypted_for_an_exclusion(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    include(records, range(5))
+    store = StatisticsStore(records.statistics._index)
+    assert digest(store.current()) == digest(scratch(of(0, 1, 2, 3, 4)))
+    left = set(range(5))
+    for gone in (1, 3):
+        left.remove(gone)
+        with monkeypatch.context() as patched, records.database.transaction() as connection:
+            patched.setattr(store._database, "decrypt", lambda *_: pytest.fail("they were decrypted"))
+            store.exclude(connection, [name(gone)])
+        assert digest(store.current()) == digest(scratch(of(*left)))
+
+
 def test_whether_more_than_so_many_are_included(records: Records) -> None:
     assert not records.statistics.exceeds(0, key="k")
     include(records, range(3))

@@ -9,7 +9,7 @@ import pytest
 
 from lmeraser.errors import CorruptError, StorageError
 from lmeraser.storage.encrypted_files import EncryptedFiles
-from lmeraser.storage.keystore import FIRST_SLOT, ErasedError, KeyStore
+from lmeraser.storage.keystore import FIRST_SLOT, ErasedError, KeyStore, decrypt, encrypt, encrypt_large
 
 KEY = bytes(range(32))
 OTHER = bytes(range(1, 33))
@@ -41,6 +41,17 @@ def test_a_value_is_read_by_the_slot_of_its_key(files: EncryptedFiles) -> None:
     assert (files.holds(KEY), files.holds(OTHER)) == (True, False)
     assert VALUE not in only(files).read_bytes()
     assert [stat.S_IMODE(path.stat().st_mode) for path in (files.folder, only(files))] == [0o700, 0o600]
+
+
+@pytest.mark.parametrize("size", [0, 1, 15, 16, 17, 100_001])
+def test_large_values_are_encrypted_as_all_others(size: int) -> None:
+    data = bytes(number % 251 for number in range(size))
+    encrypted = encrypt_large(KEY, "sums", memoryview(data))
+    assert len(encrypted) == len(encrypt(KEY, "sums", data))
+    assert decrypt(KEY, "sums", bytes(encrypted), got="") == data
+    assert encrypt_large(KEY, "sums", data) != encrypted, "every nonce is new"
+    with pytest.raises(CorruptError):
+        decrypt(KEY, "codes", bytes(encrypted), got="")
 
 
 def test_a_file_of_which_no_row_has_the_key_is_removed(files: EncryptedFiles) -> None:

@@ -169,6 +169,25 @@ def test_unknown_names_are_all_listed_and_nothing_is_deleted(eraser: Eraser) -> 
     assert eraser.status().up_to_date
 
 
+def test_the_next_head_is_solved_for_while_the_deletion_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vectors = np.random.default_rng(0).standard_normal((24, 8)).astype(np.float32).tolist()
+    table = {"id": [f"r{n}" for n in range(24)], "vector": vectors, "label": [str(n % 3) for n in range(24)]}
+    settings = {"data": {"modality": "vector", "length": 8}}
+    with Eraser.create(tmp_path / "w", settings, classes=["0", "1", "2"]) as eraser:
+        eraser.add(Dataset.from_dict(table), columns=Columns(id="id", label="label"))
+        eraser.train()
+        with monkeypatch.context() as patched:
+            patched.setattr(
+                "lmeraser.pipeline.derive.global_head", lambda *_: pytest.fail("it was solved for later")
+            )
+            report = eraser.unlearn(ids=["r3"])
+        assert report.training is not None
+        assert report.training.stage_counts["solved"] == 1
+        assert eraser.audit().identical
+
+
 def test_a_repeated_request_is_harmless(eraser: Eraser) -> None:
     eraser.unlearn(ids=["digit-0001"], subjects=["w2"])
     digest = eraser.model_digest

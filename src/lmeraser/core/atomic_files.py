@@ -27,7 +27,7 @@ SHARED = 0o644
 _PRIVATE_FOLDER = 0o700
 
 
-def write_atomic(path: Path, data: bytes, *, mode: int = PRIVATE) -> None:
+def write_atomic(path: Path, data: bytes | bytearray, *, mode: int = PRIVATE) -> None:
     """Replace the file at ``path``; after any failure the old file is there and no temporary one.
 
     Args:

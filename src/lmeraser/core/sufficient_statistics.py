@@ -207,8 +207,10 @@ def stack_quantized(stored: Iterable[bytes]) -> QuantizedEmbeddings:
     return np.stack([np.frombuffer(data, dtype=np.int16) for data in stored])
 
 
-def pack(statistics: SufficientStatistics) -> tuple[bytes, bytes]:
+def pack(statistics: SufficientStatistics) -> tuple[memoryview, memoryview]:
     """Statistics as bytes to store: ``triangle`` without bytes that say nothing, and ``moments``.
+
+    The products of wide embeddings are large, so they are copied no more often than that needs.
 
     Up to tens of thousands of records, the bits above the lowest 32 of every product fit into one byte. The low
     parts of all products, uint32, are followed by the high ones, int8 or int16; where these do not suffice,
@@ -222,11 +224,15 @@ def pack(statistics: SufficientStatistics) -> tuple[bytes, bytes]:
             packed = np.empty(count * (4 + np.dtype(narrow).itemsize), np.uint8)
             np.copyto(packed[: 4 * count].view(np.uint32), triangle, casting="unsafe")  # modulo 2**32
             np.right_shift(triangle, _LOW_BITS, out=packed[4 * count :].view(narrow), casting="unsafe")
-            return packed.tobytes(), statistics.moments.tobytes()
-    return triangle.tobytes(), statistics.moments.tobytes()
+            return packed.data, _bytes_of(statistics.moments)
+    return _bytes_of(triangle), _bytes_of(statistics.moments)
 
 
-def unpack(gram: bytes, moments: bytes, width: int) -> SufficientStatistics:
+def _bytes_of(numbers: NDArray[np.int64]) -> memoryview:
+    return np.ascontiguousarray(numbers).view(np.uint8).reshape(-1).data
+
+
+def unpack(gram: bytes | memoryview, moments: bytes | memoryview, width: int) -> SufficientStatistics:
     """Statistics from what `pack` returned; of workspaces made before it packed, all products are int64.
 
     Args:

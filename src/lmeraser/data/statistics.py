@@ -21,7 +21,8 @@ where there is something to add or subtract, so that accepting a deletion reques
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -81,7 +82,7 @@ class _PreparedExclusion:
 
 @dataclass(frozen=True)
 class _Written:
-    """The version that was written last, perhaps in a transaction that was rolled back.
+    """The version that was read or written last, perhaps in a transaction that was rolled back.
 
     Its slot may then be used again for another version, which has another random key.
     """
@@ -104,6 +105,7 @@ class StatisticsStore:
         self._prepared = _PreparedExclusion()
         self._latest: tuple[int | None, SufficientStatistics | None] | None = None
         self._written: _Written | None = None
+        self._announce: Callable[[SufficientStatistics], None] | None = None
 
     def ids(self, *, key: str) -> set[str]:
         """The records that are included under ``key``."""
@@ -219,10 +221,21 @@ class StatisticsStore:
         key = self._key(connection)
         if key is None or statistics is None:
             return
+        if self._announce is not None:
+            self._announce(statistics)
         same = statistics is prepared.statistics
         self._write(connection, key, statistics, prepared.encrypted if same else None)
         for chunk in chunked(self._index.numbers(ids, connection).values()):
             connection.execute(delete(_embeddings).where(_embeddings.c.number.in_(chunk)))
+
+    @contextmanager
+    def announcing(self, announce: Callable[[SufficientStatistics], None]) -> Iterator[None]:
+        """Call a function with the statistics that an exclusion is about to write, before they are written."""
+        self._announce = announce
+        try:
+            yield
+        finally:
+            self._announce = None
 
     def release_memory(self) -> None:
         """Drop the statistics held in memory; they would reveal what was excluded since they were read."""
@@ -244,7 +257,7 @@ class StatisticsStore:
         return connection.execute(select(_statistics.c.slot)).scalar_one_or_none()
 
     def _read(self, connection: Connection) -> SufficientStatistics | None:
-        """The stored statistics; those that this object wrote last are at hand and are not decrypted."""
+        """The stored statistics; those that this object read or wrote last are at hand and are not decrypted."""
         if (written := self._written_at(self._slot(connection))) is not None:
             return written
         row = connection.execute(select(_statistics)).one_or_none()
@@ -259,12 +272,15 @@ class StatisticsStore:
         """As `_read`, but cached: outside of a transaction that may be rolled back a slot identifies a version."""
         slot = self._slot(connection)
         if self._latest is None or self._latest[0] != slot:
-            self._latest = (slot, self._read(connection))
+            statistics = self._read(connection)
+            self._latest = (slot, statistics)
             self._written = None
+            if slot is not None and statistics is not None:
+                self._written = _Written(slot, self._database.keys.key(slot), statistics)
         return self._latest[1]
 
     def _written_at(self, slot: int | None) -> SufficientStatistics | None:
-        """The version that this object wrote last, if it is the one in this slot."""
+        """The version that this object read or wrote last, if it is the one in this slot."""
         written = self._written
         if written is None or written.slot != slot:
             return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lmeraser.config.schema import GlobalHeadConfig
+from lmeraser.core.digests import Digest
 from lmeraser.core.lda import solve, solve_cross_validated
 from lmeraser.core.sufficient_statistics import SufficientStatistics
 from lmeraser.core.tensors import Array
@@ -13,3 +14,8 @@ def global_head(statistics: SufficientStatistics, settings: GlobalHeadConfig) ->
     if settings.penalty_rule == "cross_validated":
         return solve_cross_validated(statistics, settings.score)
     return solve(statistics, settings.penalty, settings.score)
+
+
+def sums_digest(statistics: SufficientStatistics, settings: GlobalHeadConfig) -> Digest:
+    """The digest by which a head with these settings refers to its statistics."""
+    return statistics.digest if settings.penalty_rule == "fixed" else statistics.packed_digest

@@ -40,12 +40,13 @@ from lmeraser.core.tensors import from_bytes, to_bytes
 from lmeraser.data.references import RecordRef
 from lmeraser.errors import CorruptError
 from lmeraser.models.embeddings import quantized_embeddings
-from lmeraser.models.global_head import global_head
+from lmeraser.models.global_head import global_head, sums_digest
 from lmeraser.models.manifest import Cluster, StageResult
 from lmeraser.models.partitions import partition_of
 from lmeraser.models.partitions.base import Fitted
 from lmeraser.models.partitions.trie import group
 from lmeraser.pipeline.caches import FeatureCache, Statistics
+from lmeraser.pipeline.early_head import EarlyHead
 from lmeraser.pipeline.executors.base import Executor, Fetch, TuneTask
 from lmeraser.storage.artifacts import ArtifactStore, MemoEntry
 
@@ -82,6 +83,7 @@ class PipelineContext:
         secret: key of the memo keys.
         progress: receives progress reports.
         rederive: run stages again whose result was made in another environment.
+        early_head: the global head of statistics that were stored just now, if one is solved for meanwhile.
     """
 
     store: ArtifactStore
@@ -92,6 +94,7 @@ class PipelineContext:
     secret: bytes
     progress: Progress = silent
     rederive: bool = False
+    early_head: EarlyHead | None = None
 
 
 @dataclass(frozen=True)
@@ -187,14 +190,14 @@ class Pipeline:
         """The global head, from the sufficient statistics of all records."""
         statistics = statistics.widened(self.inputs.classes)
         settings = self.inputs.config.global_head
-        fixed = settings.penalty_rule == "fixed"
-        sums = statistics.digest if fixed else statistics.packed_digest
-        penalty: float | str = settings.penalty if fixed else settings.penalty_rule
+        early = self.context.early_head.solution(statistics) if self.context.early_head else None
+        sums = early[0] if early else sums_digest(statistics, settings)
+        penalty: float | str = settings.penalty if settings.penalty_rule == "fixed" else settings.penalty_rule
         score = {} if settings.score == "distance" else {"score": settings.score}
         key = self._memo_key({"stage": "global_head", "sums": sums, "penalty": penalty, **score})
         entry = self._cached(key)
         if entry is None:
-            entry = self._store(key, to_bytes(global_head(statistics, settings)))
+            entry = self._store(key, to_bytes(early[1] if early else global_head(statistics, settings)))
             self.stage_counts["solved"] += 1
         return _stage_result(key, entry)
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from lmeraser.core.atomic_files import files_without_links, storage_errors, write_atomic
-from lmeraser.storage.keystore import ErasedError, KeyStore, decrypt, encrypt
+from lmeraser.storage.keystore import ErasedError, KeyStore, decrypt, encrypt_large
 
 _NAME_DIGITS = 32
 
@@ -30,7 +30,7 @@ class EncryptedFiles:
         self.folder = folder
         self._keys = keys
 
-    def write(self, key: bytes, what: str, data: bytes) -> None:
+    def write(self, key: bytes, what: str, data: bytes | memoryview) -> None:
         """Write a value under a key that no slot has yet.
 
         Args:
@@ -41,7 +41,7 @@ class EncryptedFiles:
         Raises:
             StorageError: the disk refused.
         """
-        write_atomic(self._path(key), encrypt(key, what, data))
+        write_atomic(self._path(key), encrypt_large(key, what, data))
 
     def holds(self, key: bytes) -> bool:
         """Whether the value under a key is here."""

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from lmeraser.core.atomic_files import flush_folder, storage_errors
@@ -27,6 +28,7 @@ FIRST_SLOT = 1
 _HEADER = b"lmeraser keys, format 1".ljust(KEY_BYTES - 1) + b"\n"  # occupies slot 0
 _ERASED = bytes(KEY_BYTES)
 _NONCE_BYTES = 12
+_TAG_BYTES = 16
 _MODE = 0o600
 
 
@@ -180,10 +182,22 @@ class KeyStore:
         return _mismatch(f"{self.path}: {got}", error_type)
 
 
-def encrypt(key: bytes, what: str, data: bytes) -> bytes:
+def encrypt(key: bytes, what: str, data: bytes | memoryview) -> bytes:
     """Encrypt under a key; see `KeyStore.encrypt`."""
     nonce = secrets.token_bytes(_NONCE_BYTES)
     return nonce + AESGCM(key).encrypt(nonce, data, what.encode())
+
+
+def encrypt_large(key: bytes, what: str, data: bytes | memoryview) -> bytearray:
+    """As `encrypt`, without a copy of the ciphertext."""
+    encrypted = bytearray(_NONCE_BYTES + len(data) + _TAG_BYTES)
+    encrypted[:_NONCE_BYTES] = secrets.token_bytes(_NONCE_BYTES)
+    encryptor = Cipher(algorithms.AES(key), modes.GCM(bytes(encrypted[:_NONCE_BYTES]))).encryptor()
+    encryptor.authenticate_additional_data(what.encode())
+    encryptor.update_into(data, memoryview(encrypted)[_NONCE_BYTES:])
+    encryptor.finalize()
+    encrypted[-_TAG_BYTES:] = encryptor.tag
+    return encrypted
 
 
 def decrypt(key: bytes, what: str, encrypted: bytes, *, got: str) -> bytes:

@@ -17,6 +17,7 @@ from lmeraser.core.atomic_files import storage_errors, write_all_atomic
 from lmeraser.core.digests import Digest
 from lmeraser.evidence.certificate import issue
 from lmeraser.evidence.presentation import render
+from lmeraser.pipeline.early_head import EarlyHead
 from lmeraser.unlearning.certify import Replaced, compare, statement
 from lmeraser.unlearning.update import TrainReport, update_model
 from lmeraser.workspace.certificate_forms import certificate_path
@@ -52,10 +53,12 @@ def complete_pending(session: Session, *, full: bool = False) -> CompletionRepor
         return update_and_complete(session, full=full)
 
 
-def update_and_complete(session: Session, *, full: bool = False) -> CompletionReport:
-    """As `complete_pending`, for callers that hold the writer's lock."""
+def update_and_complete(
+    session: Session, *, full: bool = False, early_head: EarlyHead | None = None
+) -> CompletionReport:
+    """As `complete_pending`, for callers that hold the writer's lock; ``early_head`` as in `update_model`."""
     if full or session.workspace.generations.current() is not None:
-        training = update_model(session, full=full)
+        training = update_model(session, full=full, early_head=early_head)
         return CompletionReport(training, complete_requests(session))
     _drop_unfinished_training(session.workspace)
     return CompletionReport(None, complete_requests(session))

@@ -6,6 +6,7 @@ from lmeraser.core.digests import Digest
 from lmeraser.errors import NoModelError
 from lmeraser.pipeline.caches import FeatureCache, InMemoryStatistics, ReadOnlyCache
 from lmeraser.pipeline.derive import Inputs, PipelineContext
+from lmeraser.pipeline.early_head import EarlyHead
 from lmeraser.pipeline.executors.base import Executor
 from lmeraser.storage.artifacts import MemoryStore
 from lmeraser.workspace.session import Session
@@ -28,12 +29,15 @@ def training_inputs(workspace: Workspace, backbone: Digest) -> Inputs:
     return Inputs(workspace.records.index(), workspace.config, len(classes), backbone)
 
 
-def cached_context(session: Session, *, rederive: bool = False) -> PipelineContext:
+def cached_context(
+    session: Session, *, rederive: bool = False, early_head: EarlyHead | None = None
+) -> PipelineContext:
     """A context whose results are kept in the workspace.
 
     Args:
         session: the workspace, and what runs the stages.
         rederive: run stages again whose results were made in another environment.
+        early_head: solves for the global head of statistics that were just stored.
     """
     workspace = session.workspace
     return PipelineContext(
@@ -45,6 +49,7 @@ def cached_context(session: Session, *, rederive: bool = False) -> PipelineConte
         secret=workspace.secret,
         progress=session.progress,
         rederive=rederive,
+        early_head=early_head,
     )
 
 

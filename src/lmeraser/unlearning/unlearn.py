@@ -18,7 +18,8 @@ from __future__ import annotations
 import itertools
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -28,6 +29,7 @@ from lmeraser.core.thread_priority import run_with_lower_priority
 from lmeraser.core.time import from_text
 from lmeraser.errors import BackboneError, InputError
 from lmeraser.models.manifest import Model
+from lmeraser.pipeline.early_head import EarlyHead
 from lmeraser.unlearning.completion import update_and_complete
 from lmeraser.unlearning.duplicates import near_duplicates
 from lmeraser.unlearning.update import TrainReport
@@ -122,10 +124,12 @@ def unlearn(
         if served is not None:
             _check_backbone(served, session)
         if draft is not None:
-            chosen, selection = _accept_and_begin(workspace, draft, named, served, audit)
+            with _early_head(workspace, served) as early_head:
+                chosen, selection = _accept_and_begin(workspace, draft, named, served, audit)
+                completion = update_and_complete(session, early_head=early_head)
         else:
             chosen, selection = _begin_all(workspace, look, served, audit)
-        completion = update_and_complete(session)
+            completion = update_and_complete(session)
         now_stored = workspace.requests.by_id(request.id for request in chosen)
         requests = tuple(now_stored[request.id] for request in chosen)
     completed = [request for request in requests if request.state == "completed"]
@@ -137,6 +141,20 @@ def unlearn(
         requests=requests,
         certificates=tuple(str(certificate_path(workspace, request)) for request in completed),
     )
+
+
+@contextmanager
+def _early_head(workspace: Workspace, served: Model | None) -> Iterator[EarlyHead | None]:
+    """What solves for the next global head while records are being deleted, if there will be one."""
+    config = workspace.config
+    if served is None or not config.needs_statistics or config.global_head.weight == 0:
+        yield None
+        return
+    with (
+        EarlyHead(config.global_head, len(workspace.records.classes)) as early_head,
+        workspace.records.statistics.announcing(early_head.announce),
+    ):
+        yield early_head
 
 
 def _accept_and_begin(

@@ -17,6 +17,7 @@ from lmeraser.core.digests import Digest
 from lmeraser.evidence.entries import GenerationPublished, events_of
 from lmeraser.models.manifest import Model
 from lmeraser.pipeline.derive import Derivation, Inputs, Pipeline, PipelineContext, embedding_key
+from lmeraser.pipeline.early_head import EarlyHead
 from lmeraser.pipeline.executors.base import Executor
 from lmeraser.pipeline.incremental import derive_incremental
 from lmeraser.unlearning.context import cached_context, training_inputs
@@ -60,7 +61,9 @@ class TrainReport:
         }
 
 
-def update_model(session: Session, *, full: bool = True, rederive: bool = False) -> TrainReport:
+def update_model(
+    session: Session, *, full: bool = True, rederive: bool = False, early_head: EarlyHead | None = None
+) -> TrainReport:
     """Derive the model of the workspace's records and serve it.
 
     Args:
@@ -68,6 +71,7 @@ def update_model(session: Session, *, full: bool = True, rederive: bool = False)
         full: consider every record, and run a stage again whose artifact is gone; else only what changed since the
             served generation, if that is known.
         rederive: run stages again whose results were made in another environment.
+        early_head: solves for the global head of statistics that were just stored.
     """
     workspace = session.workspace
     if rederive:
@@ -75,7 +79,7 @@ def update_model(session: Session, *, full: bool = True, rederive: bool = False)
     workspace.fix_artifact_location()
     revision = workspace.records.changes.revision
     executor = session.executors.for_training()
-    context = cached_context(session, rederive=rederive)
+    context = cached_context(session, rederive=rederive, early_head=early_head)
     served = workspace.generations.current()
     tidy = take_tidy(workspace, served)
     derivation = None if full else _derive_changes(workspace, executor, context)
