@@ -32,6 +32,43 @@ def test_a_missing_workspace_says_how_to_make_one(tmp_path: Path) -> None:
         Eraser(tmp_path)
 
 
+@pytest.mark.parametrize("root", ["", None, 5])
+def test_what_is_no_path_makes_and_opens_nothing(
+    root: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An empty text would be the working directory."""
+    monkeypatch.chdir(tmp_path)
+    for use in (Eraser.create, Eraser):
+        with pytest.raises(InputError, match="Not a path"):
+            use(root)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("classes", [[0, 1], "ab", ["a", "a\x1b[2J"]])
+def test_names_of_classes_are_texts_that_can_be_shown(classes: Any, tmp_path: Path) -> None:
+    with pytest.raises(InputError):
+        Eraser.create(tmp_path / "w", classes=classes)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_arguments_of_another_type_are_refused_before_anything_is_done(eraser: Eraser, tmp_path: Path) -> None:
+    calls: list[Callable[[], object]] = [
+        lambda: eraser.request(ids=["digit-0002"], reference=17),  # type: ignore[arg-type]
+        lambda: eraser.relabel(1, ids=["digit-0002"]),  # type: ignore[arg-type]
+        lambda: eraser.predict_top_k([], 1.5),  # type: ignore[arg-type]
+        lambda: eraser.export(tmp_path / "out", format="zip"),  # type: ignore[arg-type]
+        lambda: eraser.export(""),
+        lambda: eraser.extend_classes([10]),  # type: ignore[list-item]
+        lambda: eraser.residue(),  # nothing is left of nothing, which is no evidence
+    ]
+    for call in calls:
+        with pytest.raises(InputError):
+            call()
+    assert eraser.requests() == []
+    assert eraser.exports() == []
+    assert not (tmp_path / "out").exists()
+
+
 def test_predictions_name_class_probability_and_cluster(eraser: Eraser, tmp_path: Path) -> None:
     data = eraser.workspace.records.payloads(["digit-0003"])[0]
     (tmp_path / "three.png").write_bytes(data)

@@ -103,7 +103,7 @@ class Eraser:
         clock: Callable[[], datetime] = utc_now,
         backbone: Backbone | None = None,
     ) -> None:
-        workspace = Workspace(root, wait=wait, compute=compute, clock=clock)
+        workspace = Workspace(_path(root), wait=wait, compute=compute, clock=clock)
         self.session = Session.of(workspace, backbone=backbone, progress=progress)
 
     @classmethod
@@ -136,9 +136,10 @@ class Eraser:
             ConfigError: unknown settings or values out of range, all of them listed.
             InputError: the folder is not empty.
         """
-        parsed = config if isinstance(config, Config) else parse(config or {}, base=preset)
+        parsed = config if isinstance(config, Config) else parse({} if config is None else config, base=preset)
         key = SigningKey.read(Path(signing_key)) if signing_key is not None else None
-        Workspace.create(root, parsed, classes=classes, signing_key=key, clock=clock).close()
+        names = listed(classes, "classes")
+        Workspace.create(_path(root), parsed, classes=names, signing_key=key, clock=clock).close()
         return cls(root, wait=wait, progress=progress, clock=clock)
 
     @property
@@ -234,7 +235,7 @@ class Eraser:
     def extend_classes(self, names: Sequence[str]) -> tuple[str, ...]:
         """Append class names; every head changes its shape, so all clusters will be tuned again."""
         with self.workspace.writing("classes"):
-            self.workspace.records.set_classes([*self.classes, *names])
+            self.workspace.records.set_classes([*self.classes, *listed(names, "names")])
         return self.classes
 
     def train(self, *, rederive: bool = False) -> TrainReport:
@@ -746,9 +747,9 @@ def _draft(
 
 
 def _path(value: str | os.PathLike[str]) -> Path:
-    """The path of a file, or an `InputError`."""
-    if isinstance(value, str | os.PathLike):
+    """The path of a file or folder, or an `InputError`."""
+    if isinstance(value, str | os.PathLike) and os.fspath(value):
         return Path(value)
-    raise InputError(
-        "Not a path", got=f"a value of type {type(value).__name__}", next_step="give the path of a file"
-    )
+    empty = isinstance(value, str | os.PathLike)  # pathlib would take it for the working directory
+    got = "an empty text" if empty else f"a value of type {type(value).__name__}"
+    raise InputError("Not a path", got=got, next_step="give the path of a file or folder")

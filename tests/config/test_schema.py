@@ -195,6 +195,18 @@ def test_a_file_that_is_not_toml_is_named(tmp_path: Path, data: bytes) -> None:
         read(path)
 
 
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    path = tmp_path / "notepad.toml"
+    path.write_bytes(b"\xef\xbb\xbfseed = 7\r\n")
+    assert read(path).seed == 7
+
+
+@pytest.mark.parametrize(("values", "base"), [([], "prompts"), (Path("a.toml"), "prompts"), ({}, "imagenet")])
+def test_what_are_no_settings_and_no_preset(values: Any, base: Any) -> None:
+    with pytest.raises(ConfigError, match=r"Settings are not a dictionary|Preset not found"):
+        parse(values, base=base)
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"none\.toml"):
         read(tmp_path / "none.toml")

@@ -18,7 +18,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from lmeraser.config.deployment import ComputeConfig, RequestsConfig, ServiceConfig, StorageConfig
 from lmeraser.config.modalities import MODALITIES, Modality, ModalityRules, View
-from lmeraser.config.presets import PRESETS, PresetName
+from lmeraser.config.presets import PRESETS, PresetName, preset_name
 from lmeraser.config.tuning import (
     AggregationConfig,
     ConstituentConfig,
@@ -451,7 +451,13 @@ def parse(values: dict[str, Any], *, origin: str = "", base: PresetName = "promp
     Raises:
         ConfigError: unknown keys or values out of range, all of them listed with what is allowed.
     """
-    merged = merge(_base(base, values), values)
+    if not isinstance(values, Mapping):
+        raise ConfigError(
+            "Settings are not a dictionary",
+            got=f"a value of type {type(values).__name__}",
+            next_step="give nested dictionaries; `config.schema.read` reads a TOML file",
+        )
+    merged = merge(_base(preset_name(base), values), values)
     if isinstance(given := values.get("partition"), dict):
         merged["partition"] = _one_cut(merged["partition"], given)
     if isinstance(head := values.get("global_head"), dict) and "penalty" in head and "penalty_rule" not in head:
@@ -523,7 +529,7 @@ def read_values(path: Path) -> dict[str, Any]:
         ConfigError: the file is missing or not TOML.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))  # some editors begin files with a mark
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(
             "Cannot read settings", got=f"{path}: {error}", next_step="correct the TOML file or its path"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from lmeraser.errors import InputError
 
@@ -20,6 +20,9 @@ def listed(values: Iterable[T] | None, what: str) -> list[T]:
     """
     if values is None:
         return []
+    table: Any = values
+    if getattr(table, "ndim", 0) == 2 and hasattr(table, "to_numpy"):  # a DataFrame, which lists its columns
+        return list(table.to_numpy())
     one_array = getattr(values, "ndim", 0) == 3  # whose rows would be taken for grey images
     single = one_array or isinstance(values, str | bytes | bytearray | os.PathLike)
     if not single:

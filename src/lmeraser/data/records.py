@@ -85,6 +85,12 @@ def check_classes(classes: Sequence[str], known: Sequence[str] = ()) -> None:
     Raises:
         InputError: there is none, two are the same, or a new one cannot be a name (`canonical_names`).
     """
+    if others := [name for name in classes if not isinstance(name, str)]:
+        raise InputError(
+            "Name of a class is not a text",
+            got=f"{others[0]!r} of type {type(others[0]).__name__}",
+            next_step="give texts; a class that is a number is the text that it is written as",
+        )
     keys = {class_key(name) for name in known}  # fewer than names, if version 0.1 took two spellings of one
     new = [name for name in classes if name not in known]
     repeated = len(set(classes)) != len(classes) or len(keys.union(map(class_key, new))) != len(keys) + len(new)

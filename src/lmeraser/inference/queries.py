@@ -6,6 +6,7 @@ Knows nothing about where the predictor comes from.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 from lmeraser.core.progress import Progress, silent
@@ -61,8 +62,8 @@ def top_k(probabilities: NDArray[np.float32], classes: Sequence[str], k: int) ->
 
 def check_k(k: int) -> None:
     """Check a number of classes; raises as `top_k`."""
-    if k < 1:
-        raise InputError("Number of classes is not positive", got=f"k is {k}", next_step="give at least 1")
+    if not isinstance(k, Integral) or k < 1:
+        raise InputError("Number of classes is not positive", got=f"k is {k!r}", next_step="give at least 1")
 
 
 def _chunks(queries: Sequence[Any], progress: Progress) -> Iterator[Sequence[Any]]:

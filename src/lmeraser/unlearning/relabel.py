@@ -51,7 +51,8 @@ def change_labels(workspace: Workspace, ids: Iterable[str], label: str) -> int:
     records = workspace.records
     named = Selector.of(ids).ids
     # White space around a label is refused: a label that was not meant is worse than a second try.
-    number = find_class(label, records.classes) if label == label.strip() else None
+    clean = isinstance(label, str) and label == label.strip()
+    number = find_class(label, records.classes) if clean else None
     if number is None:
         raise InputError(
             "Class not found",

@@ -39,6 +39,7 @@ from lmeraser.core.atomic_files import read_file, storage_errors
 from lmeraser.core.digests import Digest
 from lmeraser.core.progress import Progress, silent
 from lmeraser.data.canonical_names import spellings
+from lmeraser.errors import InputError
 from lmeraser.workspace.session import Session
 
 if TYPE_CHECKING:
@@ -295,8 +296,14 @@ def search(
         files: what to search for.
         names: texts to search for, for instance record ids; names with accents in each of their spellings.
         features: also search for the features of files that are payloads (images, texts); this loads the backbone.
+
+    Raises:
+        InputError: there is nothing to search for, or a file cannot be read.
     """
     workspace = session.workspace
+    files, names = list(files), list(names)
+    if not files and not names:  # else the report would say that nothing is left
+        raise InputError("Nothing to search for", next_step="give --probe or --id (probes=, ids= in Python)")
     probes = {str(path): read_file(path) for path in files}
     key = ""
     vectors: list[NDArray[np.float32]] = []

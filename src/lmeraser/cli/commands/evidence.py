@@ -181,8 +181,6 @@ def residue(
 
     Exits with 1 if any are found, and with 3 if none are but an id is too short to tell.
     """
-    if not probe and not ids:
-        raise InputError("Nothing to search for", next_step="give --probe or --id")
     with open_eraser(quiet=as_json) as eraser:
         report = eraser.residue(probe or [], ids=ids or [], features=features)
     if as_json:

@@ -20,7 +20,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from sqlalchemy import Connection
 
@@ -122,6 +122,12 @@ def export_folder(session: Session, out: Path, options: ExportOptions = ExportOp
         StorageError: the disk refused; the folder is as it was then.
     """
     workspace = session.workspace
+    if options.format not in get_args(ExportFormat):
+        raise InputError(
+            "Unknown format of an export",
+            got=f"{options.format!r} (there are: {', '.join(get_args(ExportFormat))})",
+            next_step="name one",
+        )
     check_target(workspace, out)
     _check_holder(workspace, options.holder)
     if options.oms_key is not None:

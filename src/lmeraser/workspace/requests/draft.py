@@ -145,6 +145,10 @@ class RequestDraft:
             InputError: it is too long, or has control characters or lone surrogates.
         """
         text = self.reference or ""
+        if not isinstance(text, str):
+            raise InputError(
+                "Reference is not a text", got=f"a value of type {type(text).__name__}", next_step="give one line"
+            )
         if len(text) > LONGEST_REFERENCE or any(unicodedata.category(one) in _NOT_TEXT for one in text):
             raise InputError(
                 "Reference is too long, or has control characters",
