@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 from lmeraser import Eraser, LmeraserError
-from lmeraser.errors import UnknownRecordError
+from lmeraser.errors import SourceError, UnknownRecordError
 from lmeraser.sklearn import NoRecordsError, VectorError, WorkspaceClassifier
 
 WIDTH = 6
@@ -79,6 +80,17 @@ def test_what_cannot_be_done_is_refused_and_leaves_no_workspace(tmp_path: Path) 
         classifier.fit(vectors(), LABELS)
     with pytest.raises(LmeraserError):
         classifier.partial_fit(vectors()[1:2], LABELS[1:2], ids=[0])
+
+
+def test_a_first_fit_that_is_refused_fixes_neither_classes_nor_length(tmp_path: Path) -> None:
+    classifier = WorkspaceClassifier(tmp_path / "w")
+    with pytest.raises(SourceError, match="the same id"):
+        classifier.fit(vectors()[:, :3], LABELS, ids=["one"] * 24)
+    with pytest.raises(NotFittedError):
+        classifier.predict(vectors())
+    assert list((tmp_path / "w").iterdir()) == []
+    with pytest.raises(TypeError, match=r"[Ss]parse"):
+        classifier.fit(csr_array(vectors()), LABELS)
 
 
 def test_texts_with_a_backbone(tmp_path: Path) -> None:

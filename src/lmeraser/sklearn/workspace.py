@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -192,9 +194,10 @@ class WorkspaceClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         names = [name for _, name in per_row(ids, len(rows), "Ids")]
         about = [name for _, name in per_row(subjects, len(rows), "Subjects")] if subjects is not None else None
         known = sorted({*labels, *classes})
-        if not self._exists():
+        created = not self._exists()
+        if created:
             self._create(None if self.backbone else len(rows[0]), known)
-        with self._open() as eraser:
+        with self._open() as eraser, _removed_if_refused(eraser, created=created):
             new = [name for name in known if name not in eraser.classes]
             column = _column(eraser.workspace.config)
             records = [
@@ -208,6 +211,19 @@ class WorkspaceClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 eraser.extend_classes(further)
             eraser.train()
         return self
+
+
+@contextmanager
+def _removed_if_refused(eraser: Eraser, *, created: bool) -> Iterator[None]:
+    """Remove a workspace made for records that are refused: they fixed its classes and the length of vectors."""
+    try:
+        yield
+    except BaseException:
+        if created and not eraser.workspace.records.count():
+            eraser.close()
+            for path in eraser.workspace.root.iterdir():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        raise
 
 
 def _add(eraser: Eraser, records: list[dict[str, Any]], *, subjects: bool, extend: bool) -> None:
@@ -224,6 +240,8 @@ def _column(config: Config) -> str:
 
 def _rows(X: Any) -> list[Any]:
     """Vectors, texts or images one by one."""
+    if hasattr(X, "toarray"):  # sparse, which is refused
+        check_array(X)
     array = X if isinstance(X, np.ndarray) else None
     if array is not None and array.ndim == 2 and array.dtype.kind in "fiub":
         return list(check_array(array, dtype=np.float32))
