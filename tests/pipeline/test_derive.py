@@ -5,7 +5,7 @@ The oracle here is exhaustive where the real backbone is slow: long random histo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -24,9 +24,10 @@ from lmeraser.core.tensors import from_bytes
 from lmeraser.data.references import RecordRef
 from lmeraser.errors import CorruptError
 from lmeraser.models.partitions import partition_of
+from lmeraser.pipeline import derive
 from lmeraser.pipeline.caches import InMemoryStatistics
-from lmeraser.pipeline.derive import Derivation, Inputs, Pipeline, PipelineContext
-from lmeraser.pipeline.executors.base import Executor, Vector
+from lmeraser.pipeline.derive import Derivation, Inputs, Pipeline, PipelineContext, in_batches
+from lmeraser.pipeline.executors.base import Executor, TuneResult, Vector
 from lmeraser.storage.artifacts import MemoryStore
 
 
@@ -686,3 +687,32 @@ def test_any_history_gives_the_codes_and_the_global_head_of_deriving_once(
         else:
             known.correct(*(ids & known.labels.keys()))
         assert everything(known.derive()) == everything(known.with_empty_caches().derive())
+
+
+def test_results_that_took_little_to_tune_are_stored_together() -> None:
+    """Those that took long are stored at once, and those that came before an exception are not lost."""
+
+    def tuned(*seconds: float, size: int = 1, error: bool = False) -> Iterator[TuneResult]:
+        for number, each in enumerate(seconds):
+            yield TuneResult(Digest.of(bytes([number])), bytes([number]) * size, each)
+        if error:
+            raise KeyboardInterrupt
+
+    def batches(results: Iterator[TuneResult]) -> list[list[int]]:
+        found = []
+        try:
+            for batch in in_batches(results):
+                found.append([one.data[0] for one in batch])
+        except KeyboardInterrupt:
+            found.append([])
+        return found
+
+    assert batches(tuned()) == []
+    assert batches(tuned(5, 5, 5)) == [[0], [1], [2]]
+    assert batches(tuned(0.5, 0.25, 0.5, 0.5, 0.25)) == [[0, 1, 2], [3, 4]]
+    assert batches(tuned(0.1, 0.1, error=True)) == [[0, 1], []]
+    assert batches(tuned(*[0.0] * 255, size=derive._BATCH_BYTES // 100))[0] == list(range(100 + 1))
+    assert [len(batch) for batch in batches(tuned(*[0.0] * 256))] == [256]
+    stopped = in_batches(tuned(5, 5))
+    assert next(stopped)
+    stopped.close()  # as after an exception of the store

@@ -9,7 +9,7 @@ import pytest
 from lmeraser.core.atomic_files import TEMPORARY
 from lmeraser.core.digests import Digest
 from lmeraser.errors import CorruptError, StorageError
-from lmeraser.storage.artifacts import ArtifactStore, BlobStore, MemoryStore
+from lmeraser.storage.artifacts import ArtifactStore, BlobStore, MemoEntry, MemoryStore, StageOutput
 from lmeraser.storage.blobs import Folder
 
 KEY = Digest.of(b"inputs")
@@ -19,6 +19,10 @@ PRINT = Digest.of(b"environment")
 
 def store_in(root: Path) -> BlobStore:
     return BlobStore(Folder(root / "artifacts"), Folder(root / "memo"))
+
+
+def put(store: ArtifactStore, key: Digest, data: bytes, seconds: float = 0.0) -> MemoEntry:
+    return store.put({key: StageOutput(data, seconds)}, fingerprint=PRINT)[key]
 
 
 def files(root: Path) -> list[Path]:
@@ -36,7 +40,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> ArtifactStore:
 
 def test_what_is_kept_is_found_and_read(store: ArtifactStore) -> None:
     assert store.find(KEY) is None
-    entry = store.put(KEY, b"result", fingerprint=PRINT, seconds=0.25)
+    entry = put(store, KEY, b"result", 0.25)
     assert entry.artifact == Digest.of(b"result")
     assert store.find(KEY) == entry
     assert (entry.fingerprint, entry.seconds) == (PRINT, 0.25)
@@ -46,22 +50,22 @@ def test_what_is_kept_is_found_and_read(store: ArtifactStore) -> None:
 
 def test_equal_results_of_different_inputs_are_one_artifact(tmp_path: Path) -> None:
     store = store_in(tmp_path)
-    store.put(KEY, b"result", fingerprint=PRINT, seconds=0)
-    store.put(OTHER, b"result", fingerprint=PRINT, seconds=0)
+    put(store, KEY, b"result")
+    put(store, OTHER, b"result")
     assert len(files(tmp_path / "artifacts")) == 1
     assert len(files(tmp_path / "memo")) == 2
 
 
 def test_a_later_result_for_the_same_inputs_replaces_the_memo(store: ArtifactStore) -> None:
-    store.put(KEY, b"result", fingerprint=PRINT, seconds=0)
-    entry = store.put(KEY, b"other", fingerprint=PRINT, seconds=0)
+    put(store, KEY, b"result")
+    entry = put(store, KEY, b"other")
     assert store.find(KEY) == entry
 
 
 @pytest.mark.parametrize("change", [b"resulT", b"resul", b"result ", b""])
 def test_an_altered_artifact_is_detected_when_it_is_read(tmp_path: Path, change: bytes) -> None:
     store = store_in(tmp_path)
-    artifact = store.put(KEY, b"result", fingerprint=PRINT, seconds=0).artifact
+    artifact = put(store, KEY, b"result").artifact
     path = path_of(tmp_path, artifact)
     path.write_bytes(change)
     with pytest.raises(CorruptError, match="lmeraser train") as caught:
@@ -72,7 +76,7 @@ def test_an_altered_artifact_is_detected_when_it_is_read(tmp_path: Path, change:
 def test_a_swept_artifact_is_told_apart_from_a_damaged_one(tmp_path: Path) -> None:
     """So that a reader who was overtaken by a writer can look for the served generation again."""
     store = store_in(tmp_path)
-    artifact = store.put(KEY, b"result", fingerprint=PRINT, seconds=0).artifact
+    artifact = put(store, KEY, b"result").artifact
     path_of(tmp_path, artifact).unlink()
     with pytest.raises(FileNotFoundError):
         store.read(artifact)
@@ -80,10 +84,10 @@ def test_a_swept_artifact_is_told_apart_from_a_damaged_one(tmp_path: Path) -> No
 
 def test_a_memo_entry_whose_artifact_is_gone_counts_as_absent(tmp_path: Path) -> None:
     store = store_in(tmp_path)
-    entry = store.put(KEY, b"result", fingerprint=PRINT, seconds=0)
+    entry = put(store, KEY, b"result")
     path_of(tmp_path, entry.artifact).unlink()
     assert store.find(KEY) is None
-    assert store.put(KEY, b"result", fingerprint=PRINT, seconds=0) == entry
+    assert put(store, KEY, b"result") == entry
     assert store.find(KEY) == entry
 
 
@@ -92,7 +96,7 @@ def test_a_memo_entry_whose_artifact_is_gone_counts_as_absent(tmp_path: Path) ->
 )
 def test_an_altered_memo_entry_is_detected(tmp_path: Path, data: bytes) -> None:
     store = store_in(tmp_path)
-    store.put(KEY, b"result", fingerprint=PRINT, seconds=0)
+    put(store, KEY, b"result")
     path = path_of(tmp_path / "memo", KEY)
     path.write_bytes(data)
     with pytest.raises(CorruptError, match="delete this file") as caught:
@@ -114,15 +118,15 @@ def test_a_full_disk_leaves_no_memo_entry(tmp_path: Path, monkeypatch: pytest.Mo
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", full)
         with pytest.raises(StorageError):
-            store.put(KEY, b"result", fingerprint=PRINT, seconds=0)
+            put(store, KEY, b"result")
     assert store.find(KEY) is None
     assert not [path for path in files(tmp_path) if path.name.startswith(TEMPORARY)]
 
 
 def test_sweeping_removes_what_is_not_named_and_nothing_else(tmp_path: Path) -> None:
     store = store_in(tmp_path)
-    kept = store.put(KEY, b"kept", fingerprint=PRINT, seconds=0)
-    gone = store.put(OTHER, b"gone", fingerprint=PRINT, seconds=0)
+    kept = put(store, KEY, b"kept")
+    gone = put(store, OTHER, b"gone")
     (tmp_path / "artifacts" / f"{TEMPORARY}1").write_bytes(b"half")
     (tmp_path / "memo" / KEY.hex[:2] / f"{TEMPORARY}2").write_bytes(b"half")
     (tmp_path / "bystander").write_bytes(b"not the store's")
@@ -141,7 +145,7 @@ def test_sweeping_removes_what_is_not_named_and_nothing_else(tmp_path: Path) -> 
 
 def test_sweeping_an_artifact_makes_the_memo_of_it_absent(tmp_path: Path) -> None:
     store = store_in(tmp_path)
-    entry = store.put(KEY, b"result", fingerprint=PRINT, seconds=0)
+    entry = put(store, KEY, b"result")
     store.sweep(artifacts={entry.artifact}, keys=set())
     assert store.find(KEY) is None
     assert store.read(entry.artifact) == b"result"
@@ -155,8 +159,8 @@ def test_a_store_that_was_never_written_to_can_be_swept(tmp_path: Path) -> None:
 def test_removing_names_leaves_what_a_sweep_of_the_others_leaves(tmp_path: Path) -> None:
     stores = [store_in(tmp_path / name) for name in ("removed", "swept")]
     for store in stores:
-        kept = store.put(KEY, b"kept", fingerprint=PRINT, seconds=0)
-        gone = store.put(OTHER, b"gone", fingerprint=PRINT, seconds=0)
+        kept = put(store, KEY, b"kept")
+        gone = put(store, OTHER, b"gone")
     removed = stores[0].remove(artifacts=[gone.artifact, Digest.of(b"never there")], keys=[OTHER])
     swept = stores[1].sweep(artifacts={kept.artifact}, keys={KEY})
     assert [Path(path).name for path in removed] == [Path(path).name for path in swept]
@@ -169,7 +173,7 @@ def test_removing_names_leaves_what_a_sweep_of_the_others_leaves(tmp_path: Path)
 @pytest.mark.parametrize("linked", ["artifact", "its folder", "another folder"])
 def test_nothing_is_removed_where_a_link_would_outlive_it(tmp_path: Path, linked: str) -> None:
     store = store_in(tmp_path / "w")
-    entry = store.put(KEY, b"result", fingerprint=PRINT, seconds=0)
+    entry = put(store, KEY, b"result")
     artifact = tmp_path / "w" / "artifacts" / entry.artifact.hex[:2] / f"{entry.artifact.hex}.safetensors"
     place = {"artifact": artifact, "its folder": artifact.parent}.get(linked)
     if place is None:

@@ -73,8 +73,8 @@ def versions(url: str) -> int:
 def test_what_is_written_is_read(url: str) -> None:
     blobs: Blobs = bucket(url)
     assert not blobs.exists("ab/one")
-    blobs.write("ab/one", b"1")
-    blobs.write("ab/two", b"2" * 1000)
+    blobs.write({"ab/one": b"1"})
+    blobs.write({"ab/two": b"2" * 1000})
     assert blobs.exists("ab/one")
     assert blobs.read(["ab/two", "ab/one"]) == [b"2" * 1000, b"1"]
     assert blobs.read(["ab/one"]) == [b"1"]
@@ -87,10 +87,10 @@ def test_what_is_written_is_read(url: str) -> None:
 
 def test_looking_for_many_lists_them_once(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     blobs = bucket(url)
-    blobs.write("before", b"x")
+    blobs.write({"before": b"x"})
     monkeypatch.setattr("lmeraser.storage.s3._LIST_AFTER", 2)
     assert [blobs.exists(name) for name in ("before", "after", "before", "after")] == [True, False, True, False]
-    blobs.write("after", b"y")
+    blobs.write({"after": b"y"})
     assert blobs.exists("after")
     library().rm(f"{url}/w/after")
     assert blobs.exists("after"), "it is not asked for again"
@@ -100,12 +100,12 @@ def test_looking_for_many_lists_them_once(url: str, monkeypatch: pytest.MonkeyPa
 
 def test_sweeping_deletes_every_version_and_nothing_else(url: str) -> None:
     one, other = bucket(url), bucket(url, "other")
-    other.write("a", b"another workspace's")
+    other.write({"a": b"another workspace's"})
     for data in (b"old", b"new"):
-        one.write("kept", data)
-        one.write("gone", data)
+        one.write({"kept": data})
+        one.write({"gone": data})
     library().rm(f"{url}/w/gone")
-    one.write("late", b"x")
+    one.write({"late": b"x"})
     assert one.sweep({"kept"}, dry_run=True) == one.sweep({"kept"})
     assert versions(url) == 2
     assert one.read(["kept"]) == [b"new"]
@@ -118,7 +118,7 @@ def test_removing_deletes_every_version_of_what_is_named(url: str) -> None:
     blobs = bucket(url)
     for data in (b"1", b"2"):
         for name in ("a", "ab", "b"):
-            blobs.write(name, data)
+            blobs.write({name: data})
     assert blobs.remove(["b", "a", "never there"]) == [blobs.location("a"), blobs.location("b")]
     assert {name for name, _ in blobs.all_versions()} == {blobs.location("ab")}
     assert not blobs.exists("a")
@@ -127,8 +127,8 @@ def test_removing_deletes_every_version_of_what_is_named(url: str) -> None:
 
 def test_every_version_is_searched_for_residue(url: str) -> None:
     blobs = bucket(url)
-    blobs.write("a", b"first")
-    blobs.write("a", b"second")
+    blobs.write({"a": b"first"})
+    blobs.write({"a": b"second"})
     library().rm(f"{url}/w/a")
     found = sorted(data for _, data in blobs.all_versions())
     assert found == ([b"first", b"second"] if versions(url) else [])
@@ -137,7 +137,7 @@ def test_every_version_is_searched_for_residue(url: str) -> None:
 def test_more_objects_than_one_page_holds_are_swept(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     blobs, real = bucket(url), library().call_s3
     for number in range(7):
-        blobs.write(f"{number}", b"x")
+        blobs.write({f"{number}": b"x"})
 
     def small(method: str, **arguments: Any) -> Any:
         more = {"MaxKeys": 3} if method == "list_object_versions" else {}
@@ -152,7 +152,7 @@ def test_more_objects_than_one_page_holds_are_swept(url: str, monkeypatch: pytes
 
 def test_what_cannot_be_deleted_is_an_error(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     blobs = bucket(url)
-    blobs.write("a", b"x")
+    blobs.write({"a": b"x"})
     real = library().call_s3
 
     def locked(method: str, **arguments: Any) -> Any:
@@ -167,7 +167,7 @@ def test_what_cannot_be_deleted_is_an_error(url: str, monkeypatch: pytest.Monkey
 
 def test_a_bucket_that_is_not_there_is_an_error(server: str) -> None:
     blobs = bucket("s3://no-such-bucket")
-    for call in (lambda: blobs.write("a", b"x"), lambda: blobs.sweep(set()), lambda: list(blobs.all_versions())):
+    for call in (lambda: blobs.write({"a": b"x"}), lambda: blobs.sweep(set()), lambda: list(blobs.all_versions())):
         with pytest.raises(StorageError, match="s3://no-such-bucket/w/") as error:
             call()
         assert "AWS_ENDPOINT_URL" in str(error.value)
@@ -301,7 +301,7 @@ def test_a_server_that_refuses_for_a_while_is_asked_again() -> None:
 
         endpoint = f"http://127.0.0.1:{busy.server_port}"
         blobs._files = S3FileSystem(endpoint_url=endpoint, skip_instance_cache=True)
-        blobs.write("a", b"x")
+        blobs.write({"a": b"x"})
     busy.shutdown()
     busy.server_close()
     assert len(seen) == 3
@@ -309,8 +309,8 @@ def test_a_server_that_refuses_for_a_while_is_asked_again() -> None:
 
 def test_a_folder_is_the_same(tmp_path: Path) -> None:
     blobs: Blobs = Folder(tmp_path / "f")
-    blobs.write("ab/one", b"1")
-    blobs.write("ab/two", b"2")
+    blobs.write({"ab/one": b"1"})
+    blobs.write({"ab/two": b"2"})
     assert blobs.read(["ab/two", "ab/one"]) == [b"2", b"1"]
     with pytest.raises(FileNotFoundError):
         blobs.read(["zz"])

@@ -24,7 +24,7 @@ from lmeraser.models.embeddings import quantized_embeddings
 from lmeraser.models.manifest import Model
 from lmeraser.pipeline.executors.base import Fetch, TuneTask
 from lmeraser.pipeline.executors.local import LocalExecutor
-from lmeraser.storage.artifacts import MemoryStore
+from lmeraser.storage.artifacts import MemoryStore, StageOutput
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,8 @@ def _with_constituents(model: Model, store: MemoryStore, constituents: Mapping[i
         if cluster.number in constituents and cluster.constituent is not None:
             data = constituents[cluster.number]
             old = cluster.constituent
-            entry = store.put(Digest.of(data), data, fingerprint=old.fingerprint, seconds=0.0)
+            key = Digest.of(data)
+            entry = store.put({key: StageOutput(data)}, fingerprint=old.fingerprint)[key]
             cluster = cluster.model_copy(
                 update={"constituent": old.model_copy(update={"artifact": entry.artifact})}
             )

@@ -23,7 +23,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from typing import Any
@@ -47,10 +47,15 @@ from lmeraser.models.partitions.base import Fitted
 from lmeraser.models.partitions.trie import group
 from lmeraser.pipeline.caches import FeatureCache, Statistics
 from lmeraser.pipeline.early_head import EarlyHead
-from lmeraser.pipeline.executors.base import Executor, Fetch, TuneTask
-from lmeraser.storage.artifacts import ArtifactStore, MemoEntry
+from lmeraser.pipeline.executors.base import Executor, Fetch, TuneResult, TuneTask
+from lmeraser.storage.artifacts import ArtifactStore, MemoEntry, StageOutput
 
 _CHUNK = 1024  # records whose features are in memory at once while they are assigned
+_BATCH = 256  # most results that are stored together
+_BATCH_BYTES = 1 << 24  # as many of them, or as much as the last one exceeds that by
+_BATCH_SECONDS = (
+    1.0  # as many of them as took so long to tune, or one that took longer: the most that a crash loses
+)
 
 
 @dataclass(frozen=True)
@@ -197,7 +202,7 @@ class Pipeline:
         key = self._memo_key({"stage": "global_head", "sums": sums, "penalty": penalty, **score})
         entry = self._cached(key)
         if entry is None:
-            entry = self._store(key, to_bytes(early[1] if early else global_head(statistics, settings)))
+            entry = self._store_one(key, to_bytes(early[1] if early else global_head(statistics, settings)))
             self.stage_counts["solved"] += 1
         return _stage_result(key, entry)
 
@@ -248,7 +253,7 @@ class Pipeline:
                 points = self.context.executor().class_vectors()
             else:
                 points = _stack(self._features(sample), sample)
-            entry = self._store(key, to_bytes(partition.fit(points)))
+            entry = self._store_one(key, to_bytes(partition.fit(points)))
             self.stage_counts["fitted"] += 1
         fitted = from_bytes(self.context.store.read(entry.artifact))
         trie_keys = self.trie_keys(fitted, key, sample, [each.id for each in _as_stored(inputs.records)])
@@ -390,8 +395,8 @@ class Pipeline:
                 replace(task, start=context.store.read(start)) if (start := starts[task.key]) else task
                 for task in pending
             ]
-            for result in context.executor().tune(runnable, fetch, context.progress):
-                found[result.key] = self._store(result.key, result.data, seconds=result.seconds)
+            for results in in_batches(context.executor().tune(runnable, fetch, context.progress)):
+                found |= self._store({one.key: StageOutput(one.data, one.seconds) for one in results})
         self.stage_counts["tuned"] += sum(task.parts for task in pending)
         self.stage_counts["tuned_records"] += sum(len(task.ids) for task in pending)
         return {key: _stage_result(key, entry) for key, entry in found.items() if entry is not None}
@@ -408,9 +413,32 @@ class Pipeline:
             return entry
         return entry if entry.fingerprint == self.context.executor().fingerprint else None
 
-    def _store(self, key: Digest, data: bytes, *, seconds: float = 0.0) -> MemoEntry:
-        fingerprint = self.context.executor().fingerprint
-        return self.context.store.put(key, data, fingerprint=fingerprint, seconds=seconds)
+    def _store_one(self, key: Digest, data: bytes) -> MemoEntry:
+        return self._store({key: StageOutput(data)})[key]
+
+    def _store(self, results: Mapping[Digest, StageOutput]) -> dict[Digest, MemoEntry]:
+        return self.context.store.put(results, fingerprint=self.context.executor().fingerprint)
+
+
+def in_batches(results: Iterable[TuneResult]) -> Generator[list[TuneResult], None, None]:
+    """Results in their order, in batches that are to be stored together, each as soon as it is there.
+
+    What took long to tune is stored at once, other results with those that follow: a crash loses as much tuning as
+    `_BATCH_SECONDS` at most. After an exception the results that came before it are the last batch.
+    """
+    waiting = list[TuneResult]()
+    try:
+        for result in results:
+            waiting.append(result)
+            seconds = sum(one.seconds for one in waiting)
+            size = sum(len(one.data) for one in waiting)
+            if seconds >= _BATCH_SECONDS or len(waiting) >= _BATCH or size >= _BATCH_BYTES:
+                batch = waiting
+                waiting = []
+                yield batch
+    finally:
+        if waiting:
+            yield waiting
 
 
 def slice_of(config: Config, record_id: str) -> int:

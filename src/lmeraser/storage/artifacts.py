@@ -14,7 +14,7 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence, Set
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -39,6 +39,13 @@ class MemoEntry(BaseModel):
     seconds: float
 
 
+class StageOutput(NamedTuple):
+    """What a stage that ran has made: the bytes of its result, and how many seconds it took."""
+
+    data: bytes
+    seconds: float = 0.0
+
+
 class ArtifactReader(Protocol):
     """Read access to artifacts."""
 
@@ -58,14 +65,17 @@ class ArtifactStore(ArtifactReader, Protocol):
         """The memo entry for a stage's inputs, if that stage has run."""
         ...
 
-    def put(self, key: Digest, data: bytes, *, fingerprint: Digest, seconds: float) -> MemoEntry:
-        """Store a stage's result, and memorize it under its inputs.
+    def put(self, results: Mapping[Digest, StageOutput], *, fingerprint: Digest) -> dict[Digest, MemoEntry]:
+        """Store results of stages, and memorize them under their inputs.
+
+        They are given together because a disk flushes many files in little more time than one.
 
         Args:
-            key: keyed digest of the inputs.
-            data: bytes of the result.
-            fingerprint: of the environment in which the stage ran.
-            seconds: how long it took.
+            results: of each stage, by the keyed digest of its inputs.
+            fingerprint: of the environment in which the stages ran.
+
+        Returns:
+            Their memo entries, by the same digests.
         """
         ...
 
@@ -98,17 +108,18 @@ class BlobStore:
             ) from error
         return entry if self._artifacts.exists(_artifact_name(entry.artifact)) else None
 
-    def put(self, key: Digest, data: bytes, *, fingerprint: Digest, seconds: float) -> MemoEntry:
-        """Write the artifact, then the memo entry. Raises `StorageError` when one of them cannot be written."""
-        artifact = self.keep(data)
-        entry = MemoEntry(artifact=artifact, fingerprint=fingerprint, seconds=round(seconds, 4))
-        self._memo.write(_memo_name(key), entry.model_dump_json().encode())
-        return entry
+    def put(self, results: Mapping[Digest, StageOutput], *, fingerprint: Digest) -> dict[Digest, MemoEntry]:
+        """Write artifacts, then memo entries. Raises `StorageError` when one of them cannot be written."""
+        entries = {key: _entry(result, fingerprint) for key, result in results.items()}
+        data = {_artifact_name(entries[key].artifact): result.data for key, result in results.items()}
+        self._artifacts.write(data)
+        self._memo.write({_memo_name(key): entry.model_dump_json().encode() for key, entry in entries.items()})
+        return entries
 
     def keep(self, data: bytes) -> Digest:
         """Write an artifact alone; returns its digest. Raises `StorageError` when it cannot be written."""
         artifact = Digest.of(data)
-        self._artifacts.write(_artifact_name(artifact), data)
+        self._artifacts.write({_artifact_name(artifact): data})
         return artifact
 
     def read(self, artifact: Digest) -> bytes:
@@ -174,12 +185,12 @@ class MemoryStore:
         """The memo entry under ``key``, or None."""
         return self._entries.get(key)
 
-    def put(self, key: Digest, data: bytes, *, fingerprint: Digest, seconds: float) -> MemoEntry:
+    def put(self, results: Mapping[Digest, StageOutput], *, fingerprint: Digest) -> dict[Digest, MemoEntry]:
         """Keep the bytes in memory."""
-        entry = MemoEntry(artifact=Digest.of(data), fingerprint=fingerprint, seconds=seconds)
-        self._data[entry.artifact] = data
-        self._entries[key] = entry
-        return entry
+        entries = {key: _entry(result, fingerprint) for key, result in results.items()}
+        self._data |= {entries[key].artifact: result.data for key, result in results.items()}
+        self._entries |= entries
+        return entries
 
     def read(self, artifact: Digest) -> bytes:
         """The bytes of an artifact."""
@@ -188,6 +199,11 @@ class MemoryStore:
     def read_all(self, artifacts: Sequence[Digest]) -> list[bytes]:
         """The bytes of artifacts."""
         return [self._data[artifact] for artifact in artifacts]
+
+
+def _entry(result: StageOutput, fingerprint: Digest) -> MemoEntry:
+    artifact = Digest.of(result.data)
+    return MemoEntry(artifact=artifact, fingerprint=fingerprint, seconds=round(result.seconds, 4))
 
 
 def _artifact_name(digest: Digest) -> str:

@@ -11,11 +11,11 @@ Knows nothing about what bytes and names mean.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Protocol
 
-from lmeraser.core.atomic_files import files_without_links, refuse_link, write_atomic
+from lmeraser.core.atomic_files import files_without_links, refuse_link, write_all_atomic
 
 
 class Blobs(Protocol):
@@ -29,11 +29,14 @@ class Blobs(Protocol):
         """Whether there is such a blob."""
         ...
 
-    def write(self, name: str, data: bytes) -> None:
-        """Write a blob, or replace it.
+    def write(self, contents: Mapping[str, bytes]) -> None:
+        """Write blobs, or replace them, concurrently where that is faster; all are stored when this returns.
+
+        Args:
+            contents: the bytes of each, by its name.
 
         Raises:
-            StorageError: it could not be written.
+            StorageError: one could not be written; others may be.
         """
         ...
 
@@ -87,9 +90,9 @@ class Folder:
         """Whether there is such a file."""
         return (self._root / name).exists()
 
-    def write(self, name: str, data: bytes) -> None:
-        """Write a file under a temporary name and rename it."""
-        write_atomic(self._root / name, data)
+    def write(self, contents: Mapping[str, bytes]) -> None:
+        """Write files under temporary names and rename them."""
+        write_all_atomic({self._root / name: data for name, data in contents.items()})
 
     def read(self, names: Sequence[str]) -> list[bytes]:
         """The bytes of these files."""

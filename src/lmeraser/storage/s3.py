@@ -9,7 +9,7 @@ other than Amazon's (``AWS_ENDPOINT_URL``). Knows nothing about what bytes and n
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from typing import Any
 
 from lmeraser.errors import ConfigError, StorageError
@@ -59,12 +59,12 @@ class Bucket:
                 return name in self._current_names
             return bool(self._files.exists(self._path(name)))
 
-    def write(self, name: str, data: bytes) -> None:
-        """Store an object, or replace it."""
+    def write(self, contents: Mapping[str, bytes]) -> None:
+        """Store objects, or replace them; sent concurrently."""
         with self._translate_errors():
-            self._files.pipe_file(self._path(name), data)
+            self._files.pipe({self._path(name): data for name, data in contents.items()})
         if self._current_names is not None:
-            self._current_names.add(name)
+            self._current_names.update(contents)
 
     def read(self, names: Sequence[str]) -> list[bytes]:
         """The bytes of these objects, requested concurrently."""
