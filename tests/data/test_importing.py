@@ -81,6 +81,14 @@ def test_rows_become_records(records: Records) -> None:
     assert records.of_subjects(["ada"]) == {"ada": ["r1"]}
 
 
+@pytest.mark.parametrize(("rows", "why"), [((), "Source without rows"), ((row(0),), "The classes are unknown")])
+def test_a_source_without_classes_says_whether_it_has_rows(
+    records: Records, rows: tuple[Row, ...], why: str
+) -> None:
+    with pytest.raises(InputError, match=why):
+        add(records, *rows, classes=())
+
+
 def test_every_fault_is_listed_and_nothing_is_added(records: Records) -> None:
     faulty = [
         row(0),

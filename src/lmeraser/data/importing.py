@@ -176,6 +176,8 @@ def _count_duplicates(records: Records, added: Sequence[Record], connection: Con
 def _fix_classes(records: Records, source: Source, connection: Connection, *, extend: bool) -> tuple[str, ...]:
     known = records.classes
     if not known:
+        if not source.classes and source.length == 0:
+            raise InputError("Source without rows", got=source.name, next_step="give at least one row")
         if not source.classes:
             raise InputError(
                 "The classes are unknown",
