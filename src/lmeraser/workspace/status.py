@@ -5,6 +5,7 @@ The cost is that of `models.partitions.cost`, sample hits included, as in every 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
@@ -130,8 +131,9 @@ def _unfinished(workspace: Workspace, model: Model | None, requests: Sequence[Re
     if current:
         return
     records, embedded = workspace.records.count(), workspace.records.statistics.count()
-    known = {result.key.hex for result in model.stages.values()} if model is not None else set()
-    stages = sum(path.stem not in known for path in workspace.layout.memo.rglob("*.json"))
+    known = {f"{result.key.hex}.json" for result in model.stages.values()} if model is not None else set()
+    entries = (name for *_, names in os.walk(workspace.layout.memo) for name in names if name.endswith(".json"))
+    stages = sum(name not in known for name in entries)  # of perhaps a hundred thousand
     if stages or 0 < embedded < records or (embedded and model is None):
         parts = [f"{embedded} of {records} records embedded"] if workspace.config.needs_statistics else []
         parts += [f"{stages} stages finished"] if stages else []
