@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lmeraser.service import limits
-from lmeraser.service.limits import BodySizeLimit, Budget, RateLimiter
+from lmeraser.service.limits import BodySizeLimit, Budget, RateLimiter, StartLimit
 from lmeraser.service.problems import Problem
 
 
@@ -195,3 +195,77 @@ def test_a_call_that_is_answered_before_its_body_came_loses_its_connection(
         BodySizeLimit(application, 1 << 23, {})({"type": "http", "path": "/", "headers": headers}, receive, send)
     )
     assert sent[0]["headers"] == [(b"a", b"b"), *[(b"connection", b"close")] * closes]
+
+
+class Starting:
+    """An application in which calls are where the test leaves them."""
+
+    def __init__(self, most: int) -> None:
+        self.limited = StartLimit(self.app, most)
+        self.reached: list[str] = []
+        self.may_end = asyncio.Event()
+        self.start: dict[str, Any] = {}
+
+    async def app(self, scope: Any, receive: Any, send: Any) -> None:
+        self.reached.append(scope["path"])
+        self.start[scope["path"]] = scope.get("state", {}).get(limits.STARTED)
+        await self.may_end.wait()
+
+    def call(self, path: str, key: bytes | None) -> asyncio.Task[None]:
+        headers = [] if key is None else [(b"authorization", key)]
+        scope = {"type": "http", "path": path, "headers": headers}
+        return asyncio.ensure_future(self.limited(scope, receive_nothing, send_nothing))
+
+
+async def receive_nothing() -> Any:
+    raise AssertionError
+
+
+async def send_nothing(_: Any) -> None:
+    raise AssertionError
+
+
+async def settled() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+def test_few_calls_with_the_same_key_start_at_a_time_and_no_other_waits_for_them() -> None:
+    async def run() -> None:
+        starting = Starting(most=2)
+        calls = [starting.call(f"a{number}", b"a") for number in range(5)]
+        await settled()
+        assert starting.reached == ["a0", "a1"]
+        calls += [starting.call("b0", b"b"), *(starting.call(f"open {number}", None) for number in range(3))]
+        await settled()
+        assert starting.reached[2:] == ["b0", "open 0", "open 1", "open 2"]
+        starting.start["a0"]()
+        starting.start["a0"]()  # harmless
+        await settled()
+        assert starting.reached[6:] == ["a2"]
+        calls[3].cancel()  # a caller who went away while waiting
+        starting.start["a1"]()
+        await settled()
+        assert starting.reached[7:] == ["a4"]
+        starting.may_end.set()
+        await asyncio.gather(*calls, return_exceptions=True)
+        assert calls[3].cancelled()
+        assert (len(starting.limited._starting), len(starting.limited._waiting)) == (0, 0)
+
+    asyncio.run(run())
+
+
+def test_a_turn_that_comes_as_its_call_is_given_up_is_the_next_ones() -> None:
+    async def run() -> None:
+        starting = Starting(most=1)
+        calls = [starting.call(f"a{number}", b"a") for number in range(3)]
+        await settled()
+        starting.start["a0"]()  # the turn of the second
+        calls[1].cancel()
+        await settled()
+        assert starting.reached == ["a0", "a2"]
+        starting.may_end.set()
+        await asyncio.gather(*calls, return_exceptions=True)
+        assert not starting.limited._starting
+
+    asyncio.run(run())

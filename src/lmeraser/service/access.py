@@ -15,6 +15,7 @@ from typing import Annotated
 from fastapi import Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
+from lmeraser.service.limits import STARTED
 from lmeraser.service.problems import Problem
 from lmeraser.service.service import Service, service_of
 from lmeraser.workspace.api_keys import ApiKey, Scope
@@ -31,6 +32,7 @@ def require_scope(*scopes: Scope) -> Callable[[Request, Credentials], Awaitable[
         presented = credentials.credentials if credentials is not None else ""
         loop = asyncio.get_running_loop()
         key = await loop.run_in_executor(service.key_lookups, service.workspace.api_keys.find, presented)
+        getattr(request.state, STARTED, lambda: None)()
         if key is None:
             service.rate_limiter.take(client_address(request))
             raise Problem(

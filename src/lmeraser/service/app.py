@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 
 from lmeraser._version import __version__
 from lmeraser.errors import LmeraserError
-from lmeraser.service.limits import MAX_FORM_BYTES, MAX_LOGIN_BYTES, BodySizeLimit
+from lmeraser.service.limits import MAX_FORM_BYTES, MAX_LOGIN_BYTES, BodySizeLimit, StartLimit
 from lmeraser.service.logs import AccessLog
 from lmeraser.service.opendsr_requests import ErasureRequest, ReceiptList
 from lmeraser.service.problems import Problem, ProblemDetails, handle_exception
@@ -24,7 +24,7 @@ from lmeraser.service.routes import erasure, events, exports, listing, operation
 from lmeraser.service.routes.listing import RequestSearch
 from lmeraser.service.routes.people import FindRequest, PayloadRequest, RecordsRequest, SubjectsRequest
 from lmeraser.service.routes.planning import PlanRequest
-from lmeraser.service.service import Service
+from lmeraser.service.service import LOOKUP_THREADS, Service
 
 _BYTES_PER_IDENTITY = 2048  # a generous bound for one identity in the body of a request
 
@@ -76,6 +76,7 @@ def make_app(service: Service, more: Sequence[APIRouter] = ()) -> FastAPI:
             "/ui/login": MAX_LOGIN_BYTES,
         },
     )
+    app.add_middleware(StartLimit, most=LOOKUP_THREADS)
     app.add_middleware(AccessLog, metrics=service.metrics)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app

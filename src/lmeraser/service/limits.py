@@ -9,7 +9,7 @@ import asyncio
 import math
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
@@ -26,6 +26,7 @@ _MAX_BUCKETS = 10_000  # beyond, buckets that are full again are dropped
 MAX_FORM_BYTES = 256 << 10
 MAX_LOGIN_BYTES = 4 << 10  # anyone may send a login form
 _DISCARDED = 4 << 20  # bytes of a body that are received for nothing after its answer
+STARTED = "started"  # in the state of a call: a function to call once its key was looked up
 _BYTES_PER_TOKEN = 64 << 10  # of a body: reading and checking it costs about as much as a small call
 
 
@@ -174,6 +175,74 @@ class SharedThread:
     def stop(self) -> None:
         """Drop what waits, and end the thread."""
         self._executor.shutdown(cancel_futures=True)
+
+
+class StartLimit:
+    """Middleware that lets few calls with the same credentials start at a time; the others wait.
+
+    Whoever sends hundreds of calls at once would otherwise be ahead of everybody who comes later: the event loop
+    finds their routes, and threads look up their keys, in the order in which they came. A call that waits costs
+    next to nothing. It has started when its key was looked up (`access`), or when it ends. Calls without
+    credentials do not wait: they are health checks, pages, or refused.
+
+    Args:
+        app: the application.
+        most: calls with the same credentials that start at a time.
+    """
+
+    def __init__(self, app: ASGIApp, most: int) -> None:
+        self._app = app
+        self._most = most
+        self._starting: Counter[bytes] = Counter()
+        self._waiting: dict[bytes, deque[asyncio.Future[None]]] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one call."""
+        caller = next((value for name, value in scope.get("headers", ()) if name == b"authorization"), None)
+        if scope["type"] != "http" or caller is None:
+            await self._app(scope, receive, send)
+            return
+        await self._wait_for_turn(caller)
+        started = False
+
+        def start() -> None:
+            nonlocal started
+            if not started:
+                started = True
+                self._pass_turn(caller)
+
+        scope.setdefault("state", {})[STARTED] = start
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            start()
+
+    async def _wait_for_turn(self, caller: bytes) -> None:
+        if self._starting[caller] < self._most:
+            self._starting[caller] += 1
+            return
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(caller, deque()).append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():  # it came, and is another's now
+                self._pass_turn(caller)
+            raise
+
+    def _pass_turn(self, caller: bytes) -> None:
+        """Give a turn to the one who waits longest, if somebody does."""
+        waiting = self._waiting.get(caller, deque())
+        while waiting:
+            turn = waiting.popleft()
+            if not waiting:
+                del self._waiting[caller]
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._starting[caller] -= 1
+        if not self._starting[caller]:
+            del self._starting[caller]
 
 
 class BodySizeLimit:

@@ -35,7 +35,7 @@ from lmeraser.service.supervisor import DerivationSupervisor
 from lmeraser.workspace.requests.subscriptions import Subscriptions
 
 _MIN_BATCH_QUERIES = 64  # the quarantine is determined once per batch, so small batches would waste time on it
-_LOOKUP_THREADS = 4
+LOOKUP_THREADS = 4
 _QUEUE_PLACES = 16  # of plans, and of large bodies, that wait
 _MAX_DECODERS = 4  # threads; what they may hold in memory is limited by pixels
 _DECODERS_NICER = 4  # than predictions: large images come after small ones, but before derivations
@@ -106,7 +106,7 @@ class Service:
         self.supervisor = DerivationSupervisor(self.workspace, self._on_derivation_finished, compute)
         self.request_writer = RequestWriter(self.workspace, self.supervisor.check_now)
         self.rate_limiter = RateLimiter(self.config.requests_per_second, self.config.burst)
-        self.key_lookups = ThreadPoolExecutor(_LOOKUP_THREADS, "key-lookup")
+        self.key_lookups = ThreadPoolExecutor(LOOKUP_THREADS, "key-lookup")
         self.health_checks = ThreadPoolExecutor(1, "health-check")
         self.stream_checks = ThreadPoolExecutor(1, "stream-check")
         self.body_parser = SharedThread("body-parser", _QUEUE_PLACES)
