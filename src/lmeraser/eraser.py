@@ -448,7 +448,7 @@ class Eraser:
         return relabel(self.session, label, ids=Selector.of(listed(ids, "ids")).ids)
 
     def check_ledger(self, *, head: str | os.PathLike[str] | None = None) -> LedgerReport:
-        """Check the ledger's chain and compare it with records and requests. See `evidence.reconcile`.
+        """Check the ledger's chain and compare it with what is held. See `ledger_check.check_ledger`.
 
         Args:
             head: file with a head that was exported earlier, which the ledger has to contain.
@@ -456,19 +456,10 @@ class Eraser:
         Raises:
             VerificationError: the chain is broken; the error says where.
         """
-        from lmeraser.evidence.copies import copy_differences
         from lmeraser.evidence.hash_chain import LedgerHead
-        from lmeraser.evidence.reconcile import LedgerReport, differences, request_differences
+        from lmeraser.workspace.ledger_check import check_ledger
 
-        workspace = self.workspace
-        exported = LedgerHead.read(Path(head)) if head is not None else None
-        requests, entries, copies = workspace.with_ledger(head=exported)
-        served = workspace.generations.current()
-        digest = served.public_digest if served else None
-        found = differences(entries, workspace.records.commitments.by_entry(), digest)
-        found += request_differences(entries, {request.id: request.on_record() for request in requests})
-        found += copy_differences(entries, copies)
-        return LedgerReport(tuple(entries), workspace.ledger.head, tuple(found))
+        return check_ledger(self.workspace, head=LedgerHead.read(_path(head)) if head is not None else None)
 
     def residue(
         self, probes: Iterable[str | os.PathLike[str]] = (), *, ids: Iterable[Name] = (), features: bool = True

@@ -217,7 +217,7 @@ def _compare_digests(archive: Path, folder: Path, digests: Mapping[str, str]) ->
 
 def _fill_and_replay(staged: Path, newest: bytes | None, head: LedgerHead | None, wait: float) -> ReplayReport:
     """Steps 2 and 3."""
-    with contextlib.closing(Workspace(staged, wait=wait)) as workspace:
+    with contextlib.closing(Workspace(staged, wait=wait, restoring=True)) as workspace:
         _fill(workspace, staged / ROWS)
         try:
             report = replay(workspace, newest, head=head) if newest is not None else ReplayReport()

@@ -47,9 +47,7 @@ from lmeraser.workspace.requests.subscriptions import Subscriptions
 
 if TYPE_CHECKING:
     from lmeraser.data.name_lookup import NameSurvey
-    from lmeraser.evidence.hash_chain import Entry, LedgerHead
     from lmeraser.storage.s3 import Bucket
-    from lmeraser.workspace.requests.state import Request
 
 
 class Workspace:
@@ -60,6 +58,7 @@ class Workspace:
         wait: how many seconds a writer waits for another one to finish.
         compute: settings of ``[compute]`` to use instead of those in lmeraser.toml.
         clock: tells the time.
+        restoring: whether the rows of a backup are about to be written, so that there may be no database yet.
 
     Raises:
         WorkspaceError: the folder is not a workspace.
@@ -73,7 +72,9 @@ class Workspace:
         wait: float = 10.0,
         compute: Mapping[str, Any] | None = None,
         clock: Callable[[], datetime] = utc_now,
+        restoring: bool = False,
     ) -> None:
+        self._restoring = restoring
         self.layout = Layout(Path(root))
         self.clock = clock
         self._wait = wait
@@ -150,7 +151,8 @@ class Workspace:
             CorruptError: its file is gone; a new one would say that nothing is held.
         """
         with storage_errors(self.root):
-            self._refuse_lost_database()
+            if not self._restoring:
+                self._refuse_lost_database()
             return Database(self._database, keys=self.layout.database_keys)
 
     def _refuse_lost_database(self) -> None:
@@ -207,23 +209,6 @@ class Workspace:
     def exports(self) -> Exports:
         """The copies of the model outside of the workspace."""
         return Exports(self.database, self.ledger)
-
-    def with_ledger(self, *, head: LedgerHead | None = None) -> tuple[list[Request], list[Entry], set[str]]:
-        """All requests, all entries of the ledger, checked, and the ids of all exported copies, of one moment.
-
-        Args:
-            head: exported earlier; the ledger has to contain it.
-
-        Raises:
-            VerificationError: the ledger is broken.
-            StorageError: the file cannot be read.
-        """
-        copies = self.exports.ids()
-        while True:
-            requests, entries = self.requests.with_ledger(head=head)
-            before, copies = copies, self.exports.ids()
-            if before == copies:  # every new copy is a new entry
-                return requests, entries, copies
 
     @cached_property
     def api_keys(self) -> ApiKeys:
