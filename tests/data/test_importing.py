@@ -19,7 +19,7 @@ import pyarrow.parquet as parquet
 import pytest
 from datasets import Image, load_dataset
 from PIL import Image as PillowImage
-from sqlalchemy import event
+from sqlalchemy import Connection, event
 from sqlalchemy.engine import Engine
 
 from conftest import DIGIT_CLASSES, DIGIT_COLUMNS, NOW, digits, forget, listing, png
@@ -87,6 +87,23 @@ def test_a_source_without_classes_says_whether_it_has_rows(
 ) -> None:
     with pytest.raises(InputError, match=why):
         add(records, *rows, classes=())
+
+
+def test_an_import_keeps_more_pages_in_memory_and_what_comes_after_it_does_not(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = list[int]()
+    insert = Records.insert
+
+    def observed(self: Records, connection: Connection, *arguments: Any, **options: Any) -> Any:
+        sizes.append(connection.exec_driver_sql("PRAGMA cache_size").scalar_one())
+        return insert(self, connection, *arguments, **options)
+
+    monkeypatch.setattr(Records, "insert", observed)
+    add(records, row(0), row(1))
+    with records.database.transaction() as connection:
+        sizes.append(connection.exec_driver_sql("PRAGMA cache_size").scalar_one())
+    assert sizes == [-256_000, -32_000]
 
 
 def test_every_fault_is_listed_and_nothing_is_added(records: Records) -> None:

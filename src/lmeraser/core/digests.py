@@ -133,5 +133,4 @@ def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def keyed_digest(secret: bytes, value: Any) -> Digest:
     """HMAC-SHA-256 of the canonical JSON of ``value`` under ``secret``."""
-    mac = hmac.new(secret, canonical_json(value), hashlib.sha256)
-    return Digest("sha256:" + mac.hexdigest())
+    return Digest("sha256:" + hmac.digest(secret, canonical_json(value), "sha256").hex())

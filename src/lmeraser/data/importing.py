@@ -125,7 +125,7 @@ def import_records(
             next_step="use a backbone made by 'lmeraser pretrain', or add the records without --refuse-public",
         )
     report = ImportReport(public=None if public is None else 0)
-    with records.database.transaction() as connection:
+    with records.database.transaction() as connection, records.database.keeping_pages(connection):
         entry = ledger.next_position(connection)
         commitments: dict[str, Digest] = {}
         classes = _fix_classes(records, source, connection, extend=extend_classes)
@@ -264,6 +264,7 @@ class _Checker:
         self._allow = allow_deleted
         self._public = public
         self._refuse_public = refuse_public
+        self._none_held = not records.count()  # before this import, with which nobody interferes
         self._seen: dict[str, int] = {}
         self._padded: dict[str, list[str]] = {}  # ids with white space around them, by their canonical form
         self._subjects: dict[str, set[str]] = {}  # spellings of the subjects of new records, by canonical form
@@ -277,7 +278,8 @@ class _Checker:
         """
         pairs = [(row, self._record(row)) for row in rows]
         names = {found.id: _RowNames.of(row, found) for row, found in pairs if isinstance(found, Record)}
-        known = self._records.find(name for each in names.values() for name in (*each.exact, *each.other))
+        ways = (name for each in names.values() for name in (*each.exact, *each.other))
+        known = {} if self._none_held else self._records.find(ways)
         listed = {kind: self._suppressed(kind, names.values()) for kind in self.restored}
         good = []
         for row, checked in pairs:

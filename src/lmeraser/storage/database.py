@@ -156,6 +156,10 @@ class Database:
             yield own
             self.keys.flush()  # before anything that is encrypted under them is committed
 
+    def keeping_pages(self, connection: Connection) -> contextlib.AbstractContextManager[None]:
+        """A part of a transaction that inserts many rows, whose random numbers put them anywhere in the tables."""
+        return self._backend.keeping_pages(connection)
+
     @contextlib.contextmanager
     def _translate_errors(self) -> Iterator[None]:
         """Turn SQLAlchemy's errors into lmeraser's."""

@@ -28,6 +28,8 @@ _SQLITE_TIMEOUT = 30  # seconds, for other programs that use the file
 # finds none at all waits. A program that reads in one thread opens one.
 _SQLITE_CONNECTIONS = 32
 _SQLITE_WRITE_INTERVAL = 0.002  # seconds between two attempts to begin a transaction that writes
+_CACHE = -32_000  # KB, as SQLite wants it
+_LARGE_CACHE = -256_000
 _COPIED_IN_MEMORY = 64 << 20  # bytes; a larger file is copied to a temporary one while it is rewritten
 
 
@@ -68,6 +70,10 @@ class DatabaseBackend(Protocol):
 
     def write_transaction(self) -> contextlib.AbstractContextManager[Connection]:
         """A transaction that writes; other writers wait for it."""
+        ...
+
+    def keeping_pages(self, connection: Connection) -> contextlib.AbstractContextManager[None]:
+        """A part of a transaction that writes to all parts of large tables, in no order."""
         ...
 
     def schema_transaction(self) -> contextlib.AbstractContextManager[Connection]:
@@ -180,6 +186,15 @@ class SQLite:
         return self._writing.begin()
 
     @contextlib.contextmanager
+    def keeping_pages(self, connection: Connection) -> Iterator[None]:
+        """Keep more pages in memory: else one is written to the log and read again for nearly every row."""
+        connection.exec_driver_sql(f"PRAGMA cache_size={_LARGE_CACHE}")
+        try:
+            yield
+        finally:
+            connection.exec_driver_sql(f"PRAGMA cache_size={_CACHE}")
+
+    @contextlib.contextmanager
     def schema_transaction(self) -> Iterator[Connection]:
         """A transaction in which a table can be replaced without cascading deletions in other tables.
 
@@ -209,7 +224,7 @@ def _configure(connection: Any, _record: Any) -> None:
     # fixed when the file is created: larger pages hold several records' features, which nearly halves the time of
     # rewriting.
     pragmas = ("page_size=16384", "journal_mode=WAL", "foreign_keys=ON", "secure_delete=ON", "synchronous=FULL")
-    for pragma in (*pragmas, "cache_size=-32000"):
+    for pragma in (*pragmas, f"cache_size={_CACHE}"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 
@@ -341,6 +356,10 @@ class PostgreSQL:
             # READ).
             connection.exec_driver_sql("LOCK TABLE facts IN SHARE ROW EXCLUSIVE MODE")
             yield connection
+
+    def keeping_pages(self, connection: Connection) -> contextlib.AbstractContextManager[None]:
+        """Nothing to do: the server has its own memory."""
+        return contextlib.nullcontext()
 
     def schema_transaction(self) -> contextlib.AbstractContextManager[Connection]:
         """An ordinary transaction: PostgreSQL's cover changes of tables, too."""

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
-from lmeraser.data.modalities.vector import VectorFormat, check_vector, vector_of, vector_payload
+from lmeraser.data.modalities.vector import VectorFormat, check_vector, read_vector, vector_of, vector_payload
 from lmeraser.errors import InputError
 
 VECTORS = arrays.arrays(np.float32, st.integers(1, 20), elements={"allow_nan": False, "allow_infinity": False})
@@ -67,6 +67,13 @@ def test_what_is_refused(value: object, fault: str) -> None:
 def test_bytes_that_are_no_payload(payload: bytes, fault: str) -> None:
     with pytest.raises(ValueError, match=fault):
         check_vector(payload)
+
+
+def test_a_vector_to_classify_is_not_the_callers_own() -> None:
+    given = np.ones(4, np.float32)
+    read = read_vector(given, 4)
+    given[:] = 0
+    assert read.tolist() == [1.0] * 4
 
 
 def test_files_to_classify_hold_one_vector_or_one_in_each_row(tmp_path: Path) -> None:

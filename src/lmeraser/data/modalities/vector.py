@@ -30,7 +30,7 @@ def vector_payload(value: Any, length: int | None = None) -> bytes:
     Raises:
         ValueError: it is no vector of this length, or has a number that is not finite; says which.
     """
-    return _as_vector(value, length).astype("<f4").tobytes()
+    return _as_vector(value, length).astype("<f4", copy=False).tobytes()
 
 
 def check_vector(payload: bytes, length: int | None = None) -> None:
@@ -45,7 +45,9 @@ def check_vector(payload: bytes, length: int | None = None) -> None:
             raise ValueError(f"{len(payload)} bytes, not a multiple of 4")
     if len(payload) != 4 * length:
         raise ValueError(f"{len(payload)} bytes instead of {4 * length} (a vector of {length} numbers)")
-    _as_vector(np.frombuffer(payload, dtype="<f4"), length)
+    numbers = np.frombuffer(payload, dtype="<f4")
+    if not length or not np.isfinite(numbers).all():  # else there is nothing to refuse
+        _as_vector(numbers, length)
 
 
 def vector_of(payload: bytes) -> NDArray[np.float32]:
@@ -63,7 +65,7 @@ def read_vector(value: Any, length: int) -> NDArray[np.float32]:
         if isinstance(value, bytes | bytearray | memoryview):
             check_vector(bytes(value), length)
             return vector_of(bytes(value))
-        return _as_vector(value, length)
+        return _as_vector(value, length).copy()  # the caller may change its own
     except ValueError as error:
         raise InputError(
             "Not a vector", got=str(error), next_step=f"give {length} finite numbers, as float32"
@@ -82,8 +84,12 @@ def _as_vector(value: Any, length: int | None) -> NDArray[np.float32]:
         raise ValueError(f"an array of shape {list(numbers.shape)} instead of a vector")
     if length is not None and len(numbers) != length:
         raise ValueError(f"a vector of {len(numbers)} numbers instead of {length}")
-    with np.errstate(over="ignore"):
-        vector: NDArray[np.float32] = numbers.astype(np.float32)
+    vector: NDArray[np.float32]
+    if numbers.dtype == np.float32:
+        vector = numbers
+    else:
+        with np.errstate(over="ignore"):
+            vector = numbers.astype(np.float32)
     if not (finite := np.isfinite(vector)).all():
         place = int(np.argmin(finite))
         raise ValueError(f"number {place} of the vector is not finite as float32: {numbers[place]}")
