@@ -164,6 +164,33 @@ def test_what_is_cancelled_before_it_begins_is_not_carried_out(
     assert eraser.check_ledger().sound
 
 
+def test_stopped_between_two_that_begin_the_next_command_carries_out_both(
+    root: Path, eraser: Eraser, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for number, request in ((1, FIRST), (2, SECOND)):
+        eraser.request(ids=[name(number)], request=request)
+    both = eraser.quarantined()
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    def stop() -> None:
+        before_beginning(eraser, monkeypatch, interrupted)  # the second transaction
+
+    with monkeypatch.context() as patch:
+        patch.setattr("lmeraser.unlearning.unlearn._TOGETHER", 1)
+        before_beginning(eraser, monkeypatch, stop)
+        with pytest.raises(KeyboardInterrupt):
+            eraser.unlearn()
+    assert sorted(states(eraser).values()) == ["in_progress", "pending"]
+    assert len(eraser.record_ids()) == 11
+    assert eraser.quarantined() == both, "both are still left out of predictions"
+    eraser.unlearn()
+    assert set(states(eraser).values()) == {"completed"}
+    assert eraser.model_digest == digest_without(tmp_path, 1, 2)
+    assert eraser.check_ledger().sound
+
+
 def test_many_requests_at_once_while_models_are_derived(root: Path, eraser: Eraser) -> None:
     stop, numbers = threading.Event(), [n for n in faults.ALL if n % 4 != 3]
 
