@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,13 @@ import pytest
 from conftest import DIGIT_COLUMNS, digits
 from lmeraser import Eraser
 from lmeraser.config.schema import parse
-from lmeraser.inference.evaluate import calibration_error, embeddings_in_use
+from lmeraser.inference.evaluate import (
+    TrainingSet,
+    best_regularisation,
+    calibration_error,
+    embeddings_in_use,
+    linear_accuracy_of,
+)
 
 
 def test_calibration_error_is_the_gap_between_probability_and_frequency() -> None:
@@ -19,6 +26,44 @@ def test_calibration_error_is_the_gap_between_probability_and_frequency() -> Non
     assert calibration_error(sure, np.array([0] * 10 + [1] * 10)) == pytest.approx(0.45, abs=1e-6)
     mixed = np.array([[1.0, 0.0], [0.6, 0.4]], np.float32)
     assert calibration_error(mixed, np.array([0, 1])) == pytest.approx(0.3, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("peak", "chosen", "tried"),
+    [(0.03, 0.03, 4), (0.1, 0.1, 5), (1.0, 1.0, 7), (1e6, 100.0, 10), (0.001, 0.001, 6), (1e-9, 0.0001, 7)],
+)
+def test_regularisations_are_tried_until_the_best_is_between_two_others(
+    peak: float, chosen: float, tried: int
+) -> None:
+    asked = list[float]()
+
+    def accuracy(strength: float) -> float:
+        asked.append(strength)
+        return -abs(math.log(strength / peak))
+
+    assert best_regularisation(accuracy) == chosen
+    assert len(asked) == len(set(asked)) == tried
+
+
+def test_of_equally_good_regularisations_the_first_is_taken() -> None:
+    assert best_regularisation(lambda _: 0.5) == 0.003
+
+
+def test_a_linear_classifier_may_need_little_regularisation() -> None:
+    coins = np.random.default_rng(0)
+    labels = np.arange(300) % 2
+    features = coins.standard_normal((300, 64)).astype(np.float32)
+    features[:, 0] = 0.3 * (2 * labels - 1)  # tells the classes apart, and is small beside the others
+    training = TrainingSet(features[:200], labels[:200], None)
+    found = linear_accuracy_of(training, features[200:], labels[200:])
+    assert found is not None
+    assert found > 0.9
+
+
+def test_nothing_is_fitted_where_a_class_is_only_held_out() -> None:
+    features = np.random.default_rng(0).standard_normal((10, 4)).astype(np.float32)
+    for rare in (2, 8):  # which are the two that are held out
+        linear_accuracy_of(TrainingSet(features, np.eye(10, dtype=np.int64)[rare], None), features, np.zeros(10))
 
 
 def test_a_linear_classifier_on_the_embedding_is_compared_where_it_is_not_the_features(tmp_path: Path) -> None:
