@@ -12,12 +12,14 @@ import contextlib
 import os
 import secrets
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO, Literal, TypeVar
 
 from lmeraser.errors import InputError, StorageError
+
+T = TypeVar("T")
 
 TEMPORARY = ".tmp-"
 _WRITTEN_AT_ONCE = 16  # files, when there are many
@@ -75,13 +77,8 @@ def write_all_atomic(files: Mapping[Path, bytes]) -> None:
             make_private_folder(folder)
     prefix = f"{TEMPORARY}{secrets.token_hex(8)}-"
     parts = [(path, path.parent / f"{prefix}{number}", data) for number, (path, data) in enumerate(files.items())]
-    threads = min(_WRITTEN_AT_ONCE, len(parts) // _FEWEST_OF_A_THREAD)
     try:
-        if threads < 2:
-            _write_new(parts)
-        else:
-            with ThreadPoolExecutor(threads) as pool:
-                list(pool.map(_write_new, (parts[number::threads] for number in range(threads))))
+        _in_threads(_write_new, parts)
         for path, part, _ in parts:
             with storage_errors(path):
                 part.replace(path)
@@ -89,6 +86,20 @@ def write_all_atomic(files: Mapping[Path, bytes]) -> None:
         for _, part, _ in parts:
             part.unlink(missing_ok=True)
         raise
+    _in_threads(_flush_folders, sorted(folders))
+
+
+def _in_threads(work: Callable[[Sequence[T]], None], items: Sequence[T]) -> None:
+    """Do the work on these items in parts, by several threads if there are many."""
+    threads = min(_WRITTEN_AT_ONCE, len(items) // _FEWEST_OF_A_THREAD)
+    if threads < 2:
+        work(items)
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(work, (items[number::threads] for number in range(threads))))
+
+
+def _flush_folders(folders: Iterable[Path]) -> None:
     for folder in folders:
         with storage_errors(folder):
             flush_folder(folder)
