@@ -15,14 +15,13 @@ Between 2 and 3 the old generation is still served, without the clusters that he
 
 from __future__ import annotations
 
-import itertools
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from lmeraser.core.digests import Digest
 from lmeraser.core.thread_priority import run_with_lower_priority
@@ -39,6 +38,8 @@ from lmeraser.workspace.requests.selection import Selection, resolve
 from lmeraser.workspace.requests.state import Request, State, parse_id
 from lmeraser.workspace.session import Session
 from lmeraser.workspace.workspace import Workspace
+
+T = TypeVar("T")
 
 _TO_BEGIN: tuple[State, ...] = ("pending", "failed")
 _TOGETHER = 50  # requests that are begun in one transaction, which blocks others that accept some
@@ -192,9 +193,13 @@ def _begin_all(
     for _ in range(2):  # again for what was accepted before the first began, but not for all that comes meanwhile
         found = [request for request in look() if request.id not in chosen and request.state != "cancelled"]
         chosen |= {request.id: request for request in found if request.state not in _TO_BEGIN}
-        to_begin = iter([request.id for request in found if request.state in _TO_BEGIN])
-        while ids := list(itertools.islice(to_begin, _TOGETHER)):
-            near = run_with_lower_priority(partial(_prepare, workspace, ids), workspace.config.compute.nice)
+        to_begin = [request.id for request in found if request.state in _TO_BEGIN]
+        prepared = _yielding(workspace, partial(workspace.requests.prepare, to_begin))
+        if len(to_begin) > _TOGETHER:
+            _exclude_together(workspace, prepared)
+        for start in range(0, len(to_begin), _TOGETHER):
+            ids = to_begin[start : start + _TOGETHER]
+            near = _yielding(workspace, partial(_near_duplicates, workspace, ids, prepared))
             now = workspace.clock()
             with workspace.write_transaction() as connection:
                 stored = workspace.requests.by_id(ids, connection)  # again: some may have been cancelled since
@@ -209,14 +214,28 @@ def _begin_all(
     return list(chosen.values()), replace(together, already_deleted=already_deleted)
 
 
-def _prepare(workspace: Workspace, ids: Sequence[str]) -> dict[str, int]:
-    """Compute what can be computed before these requests are begun, so that nobody waits for it.
+def _exclude_together(workspace: Workspace, selections: Mapping[str, Selection]) -> None:
+    """Exclude the records of many requests from the statistics at once, before any of these is begun.
 
-    Returns:
-        How many near duplicates each of them will leave, before its records and their features go.
+    A version of wide statistics for each part of them would take longer than all the rest. If the requests are not
+    begun after this, their records are included again by the next training, as those that were just added.
     """
-    selections = workspace.requests.prepare(ids)
-    return near_duplicates(workspace, {each: selection.ids for each, selection in selections.items()})
+    with workspace.write_transaction() as connection:
+        stored = workspace.requests.by_id(selections, connection)
+        pending = [each for name, each in selections.items() if stored[name].state == "pending"]
+        workspace.records.statistics.exclude(connection, Selection.union(pending).ids)
+
+
+def _near_duplicates(
+    workspace: Workspace, ids: Sequence[str], selections: Mapping[str, Selection]
+) -> dict[str, int]:
+    """How many near duplicates each request will leave, by its id; before its records and their features go."""
+    return near_duplicates(workspace, {each: selections[each].ids for each in ids if each in selections})
+
+
+def _yielding(workspace: Workspace, compute: Callable[[], T]) -> T:
+    """The result of what is computed before a transaction, while others may have the processor."""
+    return run_with_lower_priority(compute, workspace.config.compute.nice)
 
 
 def _check_backbone(served: Model, session: Session) -> None:

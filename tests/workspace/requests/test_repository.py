@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import faults
+import lmeraser.unlearning.unlearn as unlearn_module
 from fake import Fake
 from faults import CLASSES, CONFIG, NOW, name, opened
 from lmeraser import Eraser
@@ -164,31 +165,52 @@ def test_what_is_cancelled_before_it_begins_is_not_carried_out(
     assert eraser.check_ledger().sound
 
 
-def test_stopped_between_two_that_begin_the_next_command_carries_out_both(
-    root: Path, eraser: Eraser, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize("done", [1, 2], ids=["excluded from the statistics", "one has begun"])
+def test_stopped_between_transactions_that_begin_requests_the_next_command_carries_out_all(
+    root: Path, eraser: Eraser, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, done: int
 ) -> None:
     for number, request in ((1, FIRST), (2, SECOND)):
         eraser.request(ids=[name(number)], request=request)
     both = eraser.quarantined()
+    real = Workspace.write_transaction
+    begun = list[int]()
 
-    def interrupted() -> None:
-        raise KeyboardInterrupt
-
-    def stop() -> None:
-        before_beginning(eraser, monkeypatch, interrupted)  # the second transaction
+    def stopped(workspace: Workspace) -> Any:
+        begun.append(1)
+        if len(begun) > done:
+            raise KeyboardInterrupt
+        return real(workspace)
 
     with monkeypatch.context() as patch:
         patch.setattr("lmeraser.unlearning.unlearn._TOGETHER", 1)
-        before_beginning(eraser, monkeypatch, stop)
+        patch.setattr(Workspace, "write_transaction", stopped)
         with pytest.raises(KeyboardInterrupt):
             eraser.unlearn()
-    assert sorted(states(eraser).values()) == ["in_progress", "pending"]
-    assert len(eraser.record_ids()) == 11
+    assert sorted(states(eraser).values()) == [["pending", "pending"], ["in_progress", "pending"]][done - 1]
+    assert len(eraser.record_ids()) == 13 - done
     assert eraser.quarantined() == both, "both are still left out of predictions"
     eraser.unlearn()
     assert set(states(eraser).values()) == {"completed"}
     assert eraser.model_digest == digest_without(tmp_path, 1, 2)
     assert eraser.check_ledger().sound
+
+
+def test_what_is_excluded_and_then_taken_back_is_included_again(
+    root: Path, eraser: Eraser, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for number, request in ((1, FIRST), (2, SECOND)):
+        eraser.request(ids=[name(number)], request=request)
+    monkeypatch.setattr("lmeraser.unlearning.unlearn._TOGETHER", 1)
+    real = unlearn_module._exclude_together
+
+    def then_cancelled(workspace: Workspace, selections: Any) -> None:
+        real(workspace, selections)
+        elsewhere(root, lambda other: other.cancel(SECOND))()
+
+    monkeypatch.setattr(unlearn_module, "_exclude_together", then_cancelled)
+    eraser.unlearn()
+    assert states(eraser) == {FIRST: "completed", SECOND: "cancelled"}
+    assert eraser.model_digest == digest_without(tmp_path, 1)
 
 
 def test_many_requests_at_once_while_models_are_derived(root: Path, eraser: Eraser) -> None:
