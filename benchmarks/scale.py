@@ -2,11 +2,13 @@
 
     python benchmarks/scale.py --out bench --records 1000000
     python benchmarks/scale.py --out bench --records 1000000 --heads 130     # 10,000 clusters, heads really tuned
+    python benchmarks/scale.py --out bench --records 12000 --instant --together 10000    # requests that wait
 
 Nothing is embedded: the executor generates features (768 numbers around one of many centres). Nothing is tuned
 either, every cluster gets a constituent of one number, so that only the bookkeeping is measured. With
 ``--heads N`` the partition is a class tree with at most N records in a cluster, records are counted, and each
-cluster gets a head of its own, tuned for an epoch.
+cluster gets a head of its own, tuned for an epoch. With ``--instant`` the model is that of the preset. With
+``--together N`` so many requests are accepted and carried out in one derivation, certificates included.
 
 Prints seconds of each step (the last is the compaction of the database), the sizes of files, and the
 peak memory of the process.
@@ -103,12 +105,16 @@ def main() -> None:
     parser.add_argument("--records", type=int, default=1_000_000)
     parser.add_argument("--clusters", type=int, default=500)
     parser.add_argument("--heads", type=int, default=0, metavar="N")
+    parser.add_argument("--instant", action="store_true", help="the settings of the preset instant")
     parser.add_argument("--requests", type=int, default=5)
+    parser.add_argument("--together", type=int, default=0, metavar="N")
     options = parser.parse_args()
     config = parse({"partition": {"clusters": options.clusters, "sample_size": 2000}})
     if options.heads:
         partition = {"method": "class_tree", "max_records": options.heads}
         config = parse({"partition": partition, "constituent": {"kind": "head"}, "tuning": {"epochs": 1}})
+    if options.instant:
+        config = parse({}, base="instant")
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         workspace = Workspace.create(Path(folder) / "w", config)
@@ -134,10 +140,18 @@ def main() -> None:
             times = [seconds(functools.partial(work, name)) for name in usual[: options.requests]]
             found[f"{what}, median"] = statistics.median(times)
             print(f"{what}, median {found[f'{what}, median']:10.3f} s   {memory():6.2f} GB", flush=True)
+        if options.together:
+            held = [f"record-{number:09d}" for number in range(options.records)]
+            held = [name for name in held if name not in usual]
+            accept_all(workspace, held[: options.together])
+            step(f"{options.together} requests together", lambda: unlearn(session))
+            found["requests a second"] = options.together / found[f"{options.together} requests together"]
+            print(f"requests a second {found['requests a second']:10.1f}", flush=True)
         step("purge", lambda: purge(workspace, compact=True))
         workspace.close()
     found["memory, GB"] = memory()
-    keep(options, f"scale {options.records}" + (", heads" if options.heads else ""), found)
+    kind = ", heads" if options.heads else ", instant" if options.instant else ""
+    keep(options, f"scale {options.records}{kind}", found)
 
 
 def fill(workspace: Workspace, count: int) -> None:
@@ -146,6 +160,14 @@ def fill(workspace: Workspace, count: int) -> None:
     source = sources.Source("simulated", classes, count, rows(count))
     with workspace.writing("add"):
         import_records(workspace.records, source, ledger=workspace.ledger, now=workspace.clock(), progress=silent)
+
+
+def accept_all(workspace: Workspace, names: Sequence[str]) -> None:
+    """Accept a request for each of these records."""
+    with workspace.write_transaction() as connection:
+        for name in names:
+            draft = RequestDraft(Selector.of([name]))
+            workspace.requests.accept(draft, now=workspace.clock(), connection=connection)
 
 
 def sizes(root: Path) -> Iterator[tuple[str, float]]:
