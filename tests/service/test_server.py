@@ -112,6 +112,8 @@ def test_what_the_command_refuses(root: Path, run: Run) -> None:
         (["--host", "0.0.0.0"], "--tls-certificate"),
         (["--host", "0.0.0.0", "--behind-proxy"], "keys create"),
         (["--tls-key", "x"], "give both"),
+        (["--tls-key", "x", "--tls-certificate", "x"], "Cannot read file: x"),
+        (["--tls-key", root / "lmeraser.toml", "--tls-certificate", root / "lmeraser.toml"], "cannot be used"),
         (["--host", "203.0.113.1", "--behind-proxy"], "keys create"),
         (["--trusted-proxy", "proxy.example"], "not an IP address"),
     ):

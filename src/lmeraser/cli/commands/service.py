@@ -17,6 +17,7 @@ from lmeraser.cli.commands.base import (
     print_json,
     print_report,
 )
+from lmeraser.core.atomic_files import read_file
 from lmeraser.core.terminal import echo
 from lmeraser.errors import InputError, VerificationError
 
@@ -58,12 +59,7 @@ def serve(
             got=f"no module {error.name}",
             next_step="pip install 'lmeraser[service]'",
         ) from error
-    if (certificate is None) != (key is None):
-        raise InputError(
-            "Incomplete TLS options",
-            got="only --tls-certificate" if key is None else "only --tls-key",
-            next_step="give both --tls-certificate and --tls-key",
-        )
+    _check_tls(certificate, key)
     with open_eraser(quiet=True) as eraser:
         if head is not None:
             _check_not_set_back(eraser, head)
@@ -93,6 +89,30 @@ def serve(
             trusted_proxies=trusted_proxies or (),
             ready=ready,
         )
+
+
+def _check_tls(certificate: Path | None, key: Path | None) -> None:
+    """Refuse a certificate and a key that no connection could use, before anything is served."""
+    import ssl
+
+    if certificate is None and key is None:
+        return
+    if certificate is None or key is None:
+        raise InputError(
+            "Incomplete TLS options",
+            got="only --tls-certificate" if key is None else "only --tls-key",
+            next_step="give both --tls-certificate and --tls-key",
+        )
+    for file in (certificate, key):
+        read_file(file)
+    try:
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(certificate, key, password="")
+    except (ssl.SSLError, ValueError) as error:
+        raise InputError(
+            "TLS certificate and key cannot be used",
+            got=f"{certificate} and {key}: {error}",
+            next_step="give a chain in PEM, and its private key without a password",
+        ) from error
 
 
 def _check_not_set_back(eraser: Eraser, path: Path) -> None:
