@@ -113,9 +113,17 @@ def solve_cross_validated(statistics: SufficientStatistics, score: Score = "dist
             np.multiply(statistics.row(number), _STEP**2, out=stacked[number, : number + 1])
         stacked[rows, : rows.stop] -= weighted[rows] @ means[: rows.stop].T
 
+    ridges = list[float]()
+
+    def prepare(rows: slice | None) -> None:
+        if rows is None:
+            ridges.append(cross_validated_ridge(statistics))
+        else:
+            fill(rows)
+
     with block_threads() as parallel:
-        ridge = cross_validated_ridge(statistics)
-        parallel(fill, blocks(0, width, _FILLED))
+        parallel(prepare, [None, *blocks(0, width, _FILLED)])  # the ridge is chosen meanwhile
+        ridge = ridges[0]
         stacked[np.diag_indices(width)] += ridge
         weight = np.zeros_like(means)
         found = solve_positive_definite(stacked, parallel)
