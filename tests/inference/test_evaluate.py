@@ -63,7 +63,9 @@ def test_a_linear_classifier_may_need_little_regularisation() -> None:
 def test_nothing_is_fitted_where_a_class_is_only_held_out() -> None:
     features = np.random.default_rng(0).standard_normal((10, 4)).astype(np.float32)
     for rare in (2, 8):  # which are the two that are held out
-        linear_accuracy_of(TrainingSet(features, np.eye(10, dtype=np.int64)[rare], None), features, np.zeros(10))
+        linear_accuracy_of(
+            TrainingSet(features, np.eye(10, dtype=np.int64)[rare], None), features, np.zeros(10, np.int64)
+        )
 
 
 def test_a_linear_classifier_on_the_embedding_is_compared_where_it_is_not_the_features(tmp_path: Path) -> None:
