@@ -34,7 +34,7 @@ from lmeraser.service.app import make_app
 from lmeraser.service.dashboard.dashboard import add_dashboard
 from lmeraser.service.service import Service
 from lmeraser.workspace.requests.draft import RequestDraft, Selector
-from lmeraser.workspace.requests.repository import table
+from lmeraser.workspace.requests.table import table
 from lmeraser.workspace.workspace import Workspace
 from measuring import keep, parser_of, seconds
 

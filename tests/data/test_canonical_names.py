@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import math
 import unicodedata
 import uuid
 from datetime import date
@@ -27,6 +28,7 @@ from lmeraser.data.canonical_names import (
     show,
     spellings,
 )
+from lmeraser.data.tables import label_name
 
 SPACES = " \t\n\u00a0\u2003\u202f\u3000"
 
@@ -165,3 +167,9 @@ def test_a_spelling_is_shown_with_escapes_and_another_name_is_not() -> None:
     assert show("a ", beside="a") == "'a '"
     assert show("Rene\u0301e", beside="Ren\u00e9e") == r"'Rene\u0301e'"
     assert show("\u0410\u043d\u043d\u0430", beside="Anna") == "'\u0410\u043d\u043d\u0430'"
+
+
+def test_whole_numbers_of_every_type_are_one_class() -> None:
+    assert {label_name(value) for value in (3, 3.0, np.int64(3), np.float32(3), Decimal("3.0"), " 3 ")} == {"3"}
+    assert label_name(math.inf) is None
+    assert label_name(2.5) is None

@@ -53,7 +53,7 @@ def test_a_subject_is_found_in_every_spelling(make: Make) -> None:
 
 def test_the_metadata_keep_the_spelling_of_the_source(make: Make) -> None:
     records = make([("a", NFD)])
-    assert [each.subject for each in records._index.read_all()] == [NFD]
+    assert [each.subject for _, each in records._index.read_all()] == [NFD]
 
 
 def test_an_id_means_itself_before_it_means_its_canonical_form(make: Make) -> None:

@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lmeraser.core.blas import one_blas_thread
+
 _BLOCK = 256  # columns that are worked on in one step; another number gives other bits
 _ROWS = 512  # of these columns in one operation; the same
 _INVERTED = 64  # rows of a triangle that is inverted as any matrix
@@ -33,10 +35,8 @@ def block_threads(threads: int | None = None) -> Iterator[Parallel]:
     Args:
         threads: how many; None: as many as there are cores, up to eight.
     """
-    from threadpoolctl import threadpool_limits
-
     count = threads if threads is not None else min(os.cpu_count() or 1, _MOST_THREADS)
-    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(count) as pool:
+    with one_blas_thread(), ThreadPoolExecutor(count) as pool:
 
         def parallel(function: Callable[[Any], None], items: Iterable[Any]) -> None:
             for _ in pool.map(function, items):

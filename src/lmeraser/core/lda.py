@@ -27,6 +27,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from lmeraser.core.blas import one_blas_thread
 from lmeraser.core.cholesky import block_threads, blocks, solve_positive_definite
 from lmeraser.core.cosine_scores import cosine_scores
 from lmeraser.core.sufficient_statistics import (
@@ -63,10 +64,10 @@ def solve(statistics: SufficientStatistics, penalty: float, score: Score = "dist
     Returns:
         ``weight``, float32 [classes, d + 1]; the last column is the bias.
     """
-    from threadpoolctl import threadpool_limits
+    import scipy.linalg  # noqa: F401 - its BLAS is not numpy's, and has to be there before the limit
 
     # Another number of threads sums in another order and gives other bits.
-    with threadpool_limits(1, user_api="blas"):
+    with one_blas_thread():
         counts, means, scatter = _scatter(statistics)
         distance = max(float(np.trace(scatter)), 0.0) / max(float(counts.sum()), 1.0)
         ridge = penalty * distance + 1.0
@@ -170,9 +171,7 @@ def least_generalised_error(statistics: SufficientStatistics) -> float:
     Args:
         statistics: of at least one record.
     """
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(1, user_api="blas"):
+    with one_blas_thread():
         width = statistics.width - 1
         chosen = np.linspace(0, width - 1, min(width, _SELECTED)).round().astype(np.int64)
         moments = statistics.moments.astype(np.float64) / SCALE
@@ -219,9 +218,9 @@ def solve_shrunk(
     Returns:
         Weights, float64 [classes, d], and biases, float64 [classes].
     """
-    from threadpoolctl import threadpool_limits
+    import scipy.linalg  # noqa: F401 - as in `solve`
 
-    with threadpool_limits(1, user_api="blas"):
+    with one_blas_thread():
         counts, means, scatter = _scatter(statistics)
         records = float(counts.sum())
         variance = max(float(np.trace(scatter)), 0.0) / records / len(scatter)

@@ -17,11 +17,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import cast, overload
+from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lmeraser.core.blas import one_blas_thread
 from lmeraser.core.digests import Digest
 from lmeraser.core.tensors import to_bytes
 
@@ -158,9 +159,7 @@ def _one_thread(records: int) -> AbstractContextManager[object]:
     """
     if records < _ROWS:
         return nullcontext()
-    from threadpoolctl import threadpool_limits
-
-    return cast("AbstractContextManager[object]", threadpool_limits(1, user_api="blas"))
+    return one_blas_thread()
 
 
 def _plus_products(

@@ -5,13 +5,12 @@ A source is a stream of `Row`, with the image bytes exactly as given. `check_row
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from numbers import Real
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, SupportsInt, TypeVar, cast
 
 from lmeraser.data.canonical_names import as_text, find_class, is_missing
 from lmeraser.data.images import decode
@@ -272,7 +271,7 @@ def whole_number(value: object) -> int | None:
     """
     if isinstance(value, bool) or not isinstance(value, (Real, Decimal)) or is_missing(value):
         return None
-    whole = int(math.trunc(value))
+    whole = int(cast("SupportsInt", value))
     return whole if value == whole else None
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmeraser.config.schema import Config, EmbeddingConfig
+from lmeraser.core.blas import one_blas_thread
 from lmeraser.core.progress import Progress, silent, track
 from lmeraser.core.sufficient_statistics import dequantize, stack_quantized, unit_rms
 from lmeraser.data.records import Records
@@ -307,7 +308,6 @@ def linear_accuracy_of(
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import ShuffleSplit
-    from threadpoolctl import threadpool_limits
 
     if len(np.unique(training.labels)) < 2 or len(training.labels) < _MIN_RECORDS:
         return None
@@ -325,7 +325,7 @@ def linear_accuracy_of(
         predicted = classifier(strength, fitted).predict(inputs[held_out])
         return float((predicted == training.labels[held_out]).mean())
 
-    with threadpool_limits(1):  # many small products: handing them to several threads takes longer
+    with one_blas_thread():  # many small products: handing them to several threads takes longer
         best = classifier(best_regularisation(accuracy), np.arange(len(inputs)))
         return float((best.predict(unit_rms(features)) == truth).mean())
 

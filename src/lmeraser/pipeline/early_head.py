@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from types import TracebackType
 
 from lmeraser.config.schema import GlobalHeadConfig
+from lmeraser.core.blas import one_blas_thread
 from lmeraser.core.digests import Digest
 from lmeraser.core.sufficient_statistics import SufficientStatistics
 from lmeraser.core.tensors import Array
@@ -35,11 +36,9 @@ class EarlyHead:
         self._context = ExitStack()
 
     def __enter__(self) -> EarlyHead:
-        from threadpoolctl import threadpool_limits
-
         # The number of a BLAS's threads is the process's, and decides bits. So it changes neither when the other
         # thread begins to compute nor when this one ends something.
-        self._context.enter_context(threadpool_limits(1, user_api="blas"))
+        self._context.enter_context(one_blas_thread())
         self._thread = self._context.enter_context(ThreadPoolExecutor(1))
         return self
 

@@ -25,8 +25,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self
 
-from threadpoolctl import threadpool_limits
-
+from lmeraser.core.blas import one_blas_thread
 from lmeraser.core.digests import Digest
 from lmeraser.data.images import CanvasSize
 from lmeraser.eraser import Eraser
@@ -123,7 +122,7 @@ class ModelHolder:
 
     def __enter__(self) -> Self:
         self._entered.enter_context(deterministic())
-        self._entered.enter_context(threadpool_limits(1, user_api="blas"))
+        self._entered.enter_context(one_blas_thread())
         return self
 
     def __exit__(self, *exception: object) -> None:

@@ -82,7 +82,7 @@ def _import(records: Records, ids: list[str], subjects: list[str | None]) -> dic
     rows = [Row(n, name, subjects[n % len(subjects)], "x", DOT) for n, name in enumerate(ids)]
     ledger = Ledger(records.database.keys.path.with_name("ledger"), records.database)
     import_records(records, Source("s", ("x",), None, rows), ledger=ledger, now=NOW, skip_bad=True)
-    return {each.id: each.subject for each in records._index.read_all()}
+    return {each.id: each.subject for _, each in records._index.read_all()}
 
 
 def _resolved(records: Records, selector: Selector) -> Selection | None:
