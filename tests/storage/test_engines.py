@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,13 +36,16 @@ def program(name: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def server() -> Iterator[str]:
     """A real server on a free port; the URL without a database."""
-    folder = tmp_path_factory.mktemp("postgresql")
+    # Not below pytest's folder, which every run of pytest that starts meanwhile closes to other users again.
+    with tempfile.TemporaryDirectory() as folder:
+        yield from serve(Path(folder))
+
+
+def serve(folder: Path) -> Iterator[str]:
     who: dict[str, Any] = {"user": "postgres"} if os.getuid() == 0 else {}
     if who:
-        for path in (folder, *list(folder.parents)[:3]):
-            path.chmod(path.stat().st_mode | 0o755)
         shutil.chown(folder, "postgres")
     data = folder / "data"
     run: dict[str, Any] = {"capture_output": True, "cwd": folder, **who}
