@@ -194,15 +194,15 @@ print(json.dumps(done), file=sys.stderr)
 """
 
 
-def test_quick_commands_load_no_torch_and_the_quickest_no_numpy(trained: Path) -> None:
+def test_quick_commands_load_no_torch_and_the_quickest_no_numpy(work: Path) -> None:
     """All in one process, because what a command has loaded stays loaded: nothing is loaded after the last."""
-    with Eraser(trained) as eraser:
+    with Eraser(work) as eraser:
         ordinary = sorted(set(eraser.record_ids()) - set(eraser.sampled_ids()))[0]
     without_numpy = [["status"], ["status", "--json"], ["plan", "--id", ordinary, "--json"], ["requests"]]
     without_numpy += [["ledger"], ["requests", "accept", "--id", ordinary], ["residue", "--id", "nobody-here"]]
     quick = [["config"], ["classes"], ["plan", "--id", "digit-0001"], ["plan", "--subject", "w1"]]
     quick += [["purge"], ["upgrade"], ["--help"]]
-    command = [sys.executable, "-c", _QUICK, str(trained), json.dumps(without_numpy + quick)]
+    command = [sys.executable, "-c", _QUICK, str(work), json.dumps(without_numpy + quick)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     done = json.loads(result.stderr.splitlines()[-1])
