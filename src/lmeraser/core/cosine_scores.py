@@ -24,8 +24,8 @@ vary by chance as well. If D, at least 1, is their variance over that of counts 
 the prior is p_y = (1 - 1 / D) n_y / n + (1 / D) / K for K classes; and without chance it may weigh more, so log
 p_y counts three times, but at most 1 / t times, which is Bayes' rule.
 
-How long c - m is tells classes apart as well, and the fewer there are, the less is lost by believing it: with g =
-10 / (K + 10), the score is g times that of a distance and 1 - a times that of an angle,
+How long c - m is tells classes apart as well, and the fewer there are, the less is lost by believing it: with a =
+10 / (K + 10), the score is a times that of a distance and 1 - a times that of an angle,
 
     t ( a (g_y' S (c - m) - N_y / 2) + (1 - a) g_y' S (c - m) sqrt(N / N_y)  +  min(3, 1 / t) log p_y )
 
