@@ -12,7 +12,7 @@ from lmeraser.evidence.presentation import TITLE, erased, render, sections
 
 FACTS = verify((FOLDER / "certificate-2.json").read_bytes(), KEY.public)
 ONE = verify((FOLDER / "certificate-1.json").read_bytes(), KEY.public)
-SHOWN = ["", "What was erased", "What is promised", "What is not covered", "Facts", "How to verify"]
+SHOWN = ["", "What was erased", "What is promised", "Claim", "What is not covered", "Facts", "How to verify"]
 
 
 def changed(**parts: Any) -> dict[str, Any]:
@@ -44,7 +44,7 @@ def test_one_sentence_says_what_was_erased() -> None:
     ("duplicates", "told", "not_told"),
     [
         (2, "still held: 2", "not known"),
-        (0, "In exact terms", "still held"),
+        (0, "Claim\n  CLAIM", "still held"),
         (None, "not known", "still held"),
     ],
 )

@@ -72,7 +72,8 @@ def sections(facts: Mapping[str, Any]) -> Iterator[Section]:
     """The parts of a certificate of any format, in the order in which they are shown."""
     yield Section(rows=tuple(_request_rows(facts)))
     yield Section("What was erased", paragraphs=(erased(facts),))
-    yield Section("What is promised", paragraphs=(*_promises(facts), f"In exact terms: {facts['claim']}"))
+    yield Section("What is promised", paragraphs=tuple(_promises(facts)))
+    yield Section("Claim", paragraphs=(facts["claim"],))
     yield Section("What is not covered", items=tuple(facts["not_covered"]))
     if receipts := facts.get("receipts"):
         yield Section(
