@@ -53,9 +53,7 @@ from lmeraser.storage.artifacts import ArtifactStore, MemoEntry, StageOutput
 _CHUNK = 1024  # records whose features are in memory at once while they are assigned
 _BATCH = 256  # most results that are stored together
 _BATCH_BYTES = 1 << 24  # as many of them, or as much as the last one exceeds that by
-_BATCH_SECONDS = (
-    1.0  # as many of them as took so long to tune, or one that took longer: the most that a crash loses
-)
+_BATCH_SECONDS = 1.0  # as many as took so long to tune, or one that took longer: the most that a crash loses
 
 
 @dataclass(frozen=True)

@@ -36,8 +36,7 @@ class EarlyHead:
         self._context = ExitStack()
 
     def __enter__(self) -> EarlyHead:
-        # The number of a BLAS's threads is the process's, and decides bits. So it changes neither when the other
-        # thread begins to compute nor when this one ends something.
+        # Throughout, so that the number does not change while this thread computes beside the other.
         self._context.enter_context(one_blas_thread())
         self._thread = self._context.enter_context(ThreadPoolExecutor(1))
         return self
