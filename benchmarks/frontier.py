@@ -44,7 +44,8 @@ from numpy.typing import NDArray
 
 from embedded import TEXTS, EmbeddedData, modality_of, training_rows
 from lmeraser import Columns, Eraser
-from lmeraser.config.schema import Config, parse, preset, to_toml
+from lmeraser.config.schema import Config, parse, preset
+from lmeraser.config.toml_file import to_toml
 from lmeraser.core.atomic_files import write_atomic
 from lmeraser.core.lda import probabilities
 from lmeraser.core.sufficient_statistics import QuantizedEmbeddings, SufficientStatistics, dequantize
@@ -58,7 +59,7 @@ VIEWS: dict[str, tuple[str, ...]] = {
     "scales": SCALES,
     "scales+frame": (*SCALES, "frame"),
 }
-GROUPS = ("linear", "instant", "one", "tree", "random", "ViT", "nearest")  # one colour each
+GROUPS = ("linear", "instant", "one", "tree", "random", "ViT", "nearest", "Ward")  # one colour each
 _ABREAST = 3  # panels of the picture
 WEIGHT = 0.8  # of the global head beside constituents
 REGULARISATION = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)  # scikit-learn's C
@@ -138,8 +139,10 @@ def beside(data: str, records: int) -> Rows:
         "embedding": usual.embedding.model_dump(mode="json"),
         "global_head": {**usual.global_head.model_dump(mode="json", exclude={"penalty"}), "weight": WEIGHT},
     }
-    ways = {"one prompt": {"method": "single"}}
-    if data not in TEXTS:
+    ways: dict[str, dict[str, Any]] = {"one prompt": {"method": "single"}}
+    if data in TEXTS:
+        ways["Ward 10"] = {"clusters": 10}
+    else:
         ways |= {"tree 10": tree(records // 6), "tree 50": tree(records // 28)}
     for name, partition in ways.items():
         yield name, {"partition": partition}, ""

@@ -17,7 +17,8 @@ from typing import Any
 from datasets import load_dataset
 
 from lmeraser import Columns, Config, Eraser
-from lmeraser.config.schema import parse, to_toml
+from lmeraser.config.schema import parse
+from lmeraser.config.toml_file import to_toml
 from lmeraser.core.console import print_rows
 from lmeraser.pipeline.derive import feature_key
 

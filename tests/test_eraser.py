@@ -16,7 +16,7 @@ from PIL import Image as PillowImage
 from conftest import DIGIT_CLASSES, DIGIT_COLUMNS, digits, tiny_config
 from fake import Fake
 from lmeraser import Eraser
-from lmeraser.config.schema import to_toml
+from lmeraser.config.toml_file import to_toml
 from lmeraser.data.images import load_image
 from lmeraser.errors import CorruptError, ImageError, InputError, NoModelError, SourceError, WorkspaceError
 

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lmeraser.config.schema import BackboneConfig
+from lmeraser.config.inputs import BackboneConfig
 from lmeraser.errors import BackboneError
 from lmeraser.models.backbones.determinism_check import check_determinism
 from lmeraser.models.backbones.huggingface import HuggingFaceBackbone

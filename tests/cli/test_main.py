@@ -24,7 +24,8 @@ import lmeraser
 from conftest import DIGIT_CLASSES, DIGIT_COLUMNS, Result, Run, Template, digits, listing, tiny_config
 from lmeraser import Eraser
 from lmeraser.cli import main as cli
-from lmeraser.config.schema import parse, to_toml
+from lmeraser.config.schema import parse
+from lmeraser.config.toml_file import to_toml
 from lmeraser.core.digests import Digest
 from lmeraser.inference.summary import load_summary
 

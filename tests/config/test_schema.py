@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from lmeraser.config.modalities import MODALITIES, View
 from lmeraser.config.presets import PresetName
-from lmeraser.config.schema import Config, changed_defaults, parse, preset, read, to_toml
+from lmeraser.config.schema import Config, changed_defaults, parse, preset, read
+from lmeraser.config.toml_file import to_toml
 from lmeraser.config.tuning import Section
 from lmeraser.core.digests import canonical_json
 from lmeraser.errors import ConfigError

@@ -29,7 +29,7 @@ def test_an_old_path_gives_the_module_of_today_and_warns(old: str, monkeypatch: 
 
 
 def test_packages_that_were_modules_have_their_names() -> None:
-    from lmeraser.config.schema import BackboneConfig
+    from lmeraser.config.inputs import BackboneConfig
     from lmeraser.workspace.workspace import Workspace
 
     with pytest.warns(DeprecationWarning, match=r"lmeraser.config.BackboneConfig"):

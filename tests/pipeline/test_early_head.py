@@ -7,7 +7,7 @@ import pytest
 from threadpoolctl import threadpool_info
 
 import lmeraser.pipeline.early_head as early_head
-from lmeraser.config.schema import GlobalHeadConfig
+from lmeraser.config.global_head import GlobalHeadConfig
 from lmeraser.core.sufficient_statistics import SCALE, SufficientStatistics
 from lmeraser.models.global_head import global_head, sums_digest
 from lmeraser.pipeline.early_head import EarlyHead

@@ -9,7 +9,7 @@ import pytest
 
 from conftest import DIGIT_COLUMNS, digits, tiny_config
 from lmeraser import Eraser
-from lmeraser.config.schema import to_toml
+from lmeraser.config.toml_file import to_toml
 from lmeraser.errors import ConfigError, NoModelError, StorageError
 
 

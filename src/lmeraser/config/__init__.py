@@ -2,4 +2,4 @@
 
 from lmeraser.core.moved_modules import names_of
 
-__getattr__ = names_of("lmeraser.config.schema", package=__name__)
+__getattr__ = names_of("lmeraser.config.schema", "lmeraser.config.toml_file", package=__name__)

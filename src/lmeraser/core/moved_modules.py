@@ -144,14 +144,17 @@ def install() -> None:
         sys.meta_path.insert(0, MovedModules())
 
 
-def names_of(module: str, *, package: str) -> Callable[[str], Any]:
-    """A ``__getattr__`` for a package that was a module in 0.1: it gives the names of ``module`` and warns."""
+def names_of(*modules: str, package: str) -> Callable[[str], Any]:
+    """A ``__getattr__`` for a package that was a module in 0.1: it gives the names of ``modules`` and warns."""
 
     def __getattr__(name: str) -> Any:  # noqa: N807 - what a package calls it
         if name.startswith("_") or _exists(f"{package}.{name}"):
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        value = getattr(importlib.import_module(module), name)
-        warnings.warn(f"{package}.{name} is deprecated: it is in {module}", DeprecationWarning, stacklevel=2)
+        homes = [module for module in modules if hasattr(importlib.import_module(module), name)]
+        if not homes:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        value = getattr(importlib.import_module(homes[0]), name)
+        warnings.warn(f"{package}.{name} is deprecated: it is in {homes[0]}", DeprecationWarning, stacklevel=2)
         return value
 
     return __getattr__

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
-from lmeraser.config.schema import Fit, Resample
+from lmeraser.config.inputs import Fit, Resample
 from lmeraser.errors import ImageError, InputError
 
 T = TypeVar("T")

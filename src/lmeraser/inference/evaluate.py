@@ -14,7 +14,8 @@ from dataclasses import asdict, dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from lmeraser.config.schema import Config, EmbeddingConfig
+from lmeraser.config.global_head import EmbeddingConfig
+from lmeraser.config.schema import Config
 from lmeraser.core.blas import one_blas_thread
 from lmeraser.core.progress import Progress, silent, track
 from lmeraser.core.sufficient_statistics import dequantize, stack_quantized, unit_rms

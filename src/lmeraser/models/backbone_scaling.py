@@ -14,7 +14,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from lmeraser.config.schema import Config, Fit, Resample
+from lmeraser.config.inputs import Fit, Resample
+from lmeraser.config.schema import Config
 from lmeraser.models.backbone_names import ALIASES, BUNDLED, HUB
 
 _FILTERS: dict[int | str, Resample] = {  # Pillow's numbers, and timm's words

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lmeraser.config.schema import GlobalHeadConfig
+from lmeraser.config.global_head import GlobalHeadConfig
 from lmeraser.core.digests import Digest
 from lmeraser.core.lda import solve, solve_cross_validated
 from lmeraser.core.sufficient_statistics import SufficientStatistics

@@ -31,7 +31,8 @@ import numpy as np
 from pydantic import ValidationError
 
 from lmeraser._version import __version__
-from lmeraser.config.schema import Config, GlobalHeadConfig
+from lmeraser.config.global_head import GlobalHeadConfig
+from lmeraser.config.schema import Config
 from lmeraser.core.digests import Digest
 from lmeraser.core.sufficient_statistics import SufficientStatistics, embedding, quantize
 from lmeraser.errors import InputError

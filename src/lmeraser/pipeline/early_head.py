@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from types import TracebackType
 
-from lmeraser.config.schema import GlobalHeadConfig
+from lmeraser.config.global_head import GlobalHeadConfig
 from lmeraser.core.blas import one_blas_thread
 from lmeraser.core.digests import Digest
 from lmeraser.core.sufficient_statistics import SufficientStatistics

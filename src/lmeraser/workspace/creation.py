@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lmeraser.config import schema
 from lmeraser.config.schema import Config
+from lmeraser.config.toml_file import to_toml
 from lmeraser.core.atomic_files import TEMPORARY, make_private_folder, storage_errors, write_atomic
 from lmeraser.data.records import check_classes
 from lmeraser.errors import CorruptError, FormatError, InputError, WorkspaceError
@@ -42,7 +42,7 @@ def create_folder(layout: Layout, config: Config, *, classes: Sequence[str], sig
     with storage_errors(folder):
         make_private_folder(folder)
         folder.chmod(0o700)  # it may have existed, empty
-    write_atomic(layout.settings, schema.to_toml(config).encode())
+    write_atomic(layout.settings, to_toml(config).encode())
     key_files.write(layout, signing_key)
     write_atomic(layout.marker, json.dumps({"format": FORMAT}).encode())
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from lmeraser.config.schema import BackboneConfig
+from lmeraser.config.inputs import BackboneConfig
 from lmeraser.models.backbones.huggingface import HuggingFaceBackbone
 
 SMALL: dict[str, Any] = {

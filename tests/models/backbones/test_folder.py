@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lmeraser import __version__
-from lmeraser.config.schema import BackboneConfig
+from lmeraser.config.inputs import BackboneConfig
 from lmeraser.core.digests import Digest
 from lmeraser.data.provenance import PROVENANCE, read_provenance
 from lmeraser.errors import BackboneError, InputError

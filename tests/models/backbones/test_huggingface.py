@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from lmeraser.config.schema import BackboneConfig
+from lmeraser.config.inputs import BackboneConfig
 from lmeraser.errors import BackboneError
 from lmeraser.models.backbones.frozen import FrozenLinear, FrozenPatches
 from lmeraser.models.backbones.huggingface import HuggingFaceBackbone

@@ -18,7 +18,7 @@ from safetensors.numpy import load_file
 
 from conftest import DIGIT_CLASSES, DIGIT_COLUMNS, NOW, Run, digits
 from lmeraser import Eraser
-from lmeraser.config.schema import BackboneConfig
+from lmeraser.config.inputs import BackboneConfig
 from lmeraser.core.digests import Digest
 from lmeraser.data.provenance import open_public_images, read_provenance
 from lmeraser.data.sources import Row, Source, open_source

@@ -9,7 +9,7 @@ from lmeraser.models.pretraining.recipe import ARCHITECTURES, Recipe, parse_reci
 
 
 def test_the_canvas_is_that_of_a_workspace() -> None:
-    from lmeraser.config.schema import BackboneConfig
+    from lmeraser.config.inputs import BackboneConfig
 
     for size in (32, 96, 224):
         given = parse_recipe(image_size=size, patch_size=8)

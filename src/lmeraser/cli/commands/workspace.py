@@ -60,13 +60,14 @@ def init(
     from lmeraser.cli.words import command, suggest
     from lmeraser.config import schema
     from lmeraser.config.presets import preset_name
+    from lmeraser.config.toml_file import read_values
     from lmeraser.evidence.dsse import SigningKey
     from lmeraser.models.backbone_names import locate_backbone
     from lmeraser.models.backbone_scaling import describe_scaling
     from lmeraser.workspace.workspace import Workspace
 
     base = preset_name(preset)
-    given = schema.read_values(config) if config else {}
+    given = read_values(config) if config else {}
     data = {name: value for name, value in (("modality", modality), ("length", length)) if value is not None}
     parsed = schema.parse(schema.merge(given, {"data": data} if data else {}), origin=str(config or ""), base=base)
     values = locate_backbone(parsed, config.parent) if config else parsed
@@ -172,7 +173,8 @@ def classes(
 
 def config(as_json: AsJson = False) -> None:
     """Print all settings of the workspace, and what the preset `instant` has changed since."""
-    from lmeraser.config.schema import changed_defaults, to_toml
+    from lmeraser.config.schema import changed_defaults
+    from lmeraser.config.toml_file import to_toml
 
     with open_eraser(quiet=True) as eraser:
         settings = eraser.workspace.config

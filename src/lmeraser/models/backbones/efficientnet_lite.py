@@ -18,7 +18,7 @@ import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from lmeraser.config.schema import BackboneConfig
+from lmeraser.config.inputs import BackboneConfig
 from lmeraser.errors import BackboneError
 from lmeraser.models.backbone_names import BUNDLED
 from lmeraser.models.backbones.base import DTYPES, ImageBackbone, channel_constants, weights_digest

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from lmeraser._version import __version__
-from lmeraser.config.schema import BackboneConfig
+from lmeraser.config.inputs import BackboneConfig
 from lmeraser.core.atomic_files import SHARED, TEMPORARY, write_atomic
 from lmeraser.core.digests import Digest
 from lmeraser.data.provenance import PROVENANCE, PUBLIC_DIGESTS

@@ -21,7 +21,7 @@ import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lmeraser.config.schema import BackboneConfig
+from lmeraser.config.inputs import BackboneConfig
 from lmeraser.core.digests import Digest
 from lmeraser.errors import BackboneError
 from lmeraser.models.backbones.base import DTYPES, FINAL, ImageBackbone, channel_constants, weights_digest

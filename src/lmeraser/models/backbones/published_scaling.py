@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from lmeraser.config.schema import Fit, Resample
+from lmeraser.config.inputs import Fit, Resample
 from lmeraser.data.crops import central_crop
 from lmeraser.data.images import to_canvas
 from lmeraser.models.backbones.location import Location

@@ -23,7 +23,7 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
-from lmeraser.config.schema import PartitionConfig
+from lmeraser.config.partition import PartitionConfig
 from lmeraser.core.nearest import nearest
 from lmeraser.core.seeding import coin
 from lmeraser.models.partitions.base import (

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from lmeraser.config.schema import default_canvas_size
+from lmeraser.config.inputs import default_canvas_size
 from lmeraser.config.tuning import Section
 from lmeraser.errors import ConfigError, listing
 
