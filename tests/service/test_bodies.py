@@ -96,6 +96,22 @@ def test_a_name_that_stands_twice_in_an_object_is_refused(api: Running) -> None:
 
 
 @pytest.mark.parametrize(
+    "body",
+    [
+        json.dumps({**erasure("x"), "more": float("nan")}).encode(),
+        json.dumps({**erasure("x"), "more": float("-inf")}).encode(),
+        json.dumps(erasure("x")).encode("utf-16"),
+        b"\xef\xbb\xbf" + json.dumps(erasure("x")).encode(),
+        json.dumps({**erasure("x"), "more": "\xff"}, ensure_ascii=False).encode("latin-1"),
+        b"[" * 20_000,
+    ],
+)
+def test_what_is_no_json_in_utf_8_is_refused(api: Running, body: bytes) -> None:
+    """Also where it stands in fields that are ignored: a proxy in front may read it otherwise, or not at all."""
+    problem(sent(api, "/requests", body), 400, "invalid")
+
+
+@pytest.mark.parametrize(
     ("path", "body"),
     [
         ("/requests", {**erasure("x"), "extensions": {"lmeraser": {"with_duplicats": True}}}),

@@ -12,7 +12,7 @@ import hmac
 import json
 import re
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 import rfc8785
 from pydantic import GetCoreSchemaHandler
@@ -109,7 +109,7 @@ def _is_plain(value: Any) -> bool:
     return value is None or isinstance(value, str) or (isinstance(value, int) and -_MOST < value < _MOST)
 
 
-def parse_json(data: bytes) -> Any:
+def parse_json(data: bytes | str) -> Any:
     """Parse JSON from an untrusted source; repeated names in an object and extreme nesting are refused.
 
     Parsers disagree on which of two equal names counts, so what one of them verified might not be what another
@@ -119,9 +119,13 @@ def parse_json(data: bytes) -> Any:
         ValueError: the data is not such JSON.
     """
     try:
-        return json.loads(data, object_pairs_hook=_unique_names)
+        return json.loads(data, object_pairs_hook=_unique_names, parse_constant=_refuse_constant)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number of JSON")
 
 
 def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
