@@ -19,7 +19,7 @@ from conftest import png
 from lmeraser.config.schema import Config, parse
 from lmeraser.core.digests import Digest
 from lmeraser.core.seeding import below, order
-from lmeraser.data.images import Canvases
+from lmeraser.data.canvases import Canvases
 from lmeraser.models.backbones.base import Backbone, ImageBackbone, channel_constants
 from lmeraser.models.backbones.frozen import freeze
 from lmeraser.models.environment import deterministic

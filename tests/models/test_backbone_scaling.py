@@ -14,7 +14,7 @@ from PIL import Image
 from conftest import Run, png, tiny_config
 from lmeraser.config.schema import Config, parse, read
 from lmeraser.config.toml_file import to_toml
-from lmeraser.data.images import CanvasSize, reduce_image, to_canvas
+from lmeraser.data.canvases import CanvasSize, reduce_image, to_canvas
 from lmeraser.models.backbone_scaling import adopt_scaling, describe_scaling
 from lmeraser.models.backbones.base import Backbone
 from lmeraser.models.backbones.huggingface import HuggingFaceBackbone

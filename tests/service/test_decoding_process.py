@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lmeraser.data.images import CanvasSize, ReducedImage, to_canvas
+from lmeraser.data.canvases import CanvasSize, ReducedImage, to_canvas
 from lmeraser.errors import ImageError
 from lmeraser.service.decoding_process import DecodingEndedError, DecodingProcess
 from serving import PATIENCE

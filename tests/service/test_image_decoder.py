@@ -17,7 +17,8 @@ from PIL import Image
 
 import lmeraser.service.image_decoder
 import lmeraser.service.uploads
-from lmeraser.data.images import CanvasSize, ReducedImage, decode, to_canvas
+from lmeraser.data.canvases import CanvasSize, ReducedImage, to_canvas
+from lmeraser.data.images import decode
 from lmeraser.service.decoding_process import DecodingEndedError, DecodingProcess
 from lmeraser.service.image_decoder import DecodedImages, ImageDecoder, Upload
 from lmeraser.service.limits import Budget

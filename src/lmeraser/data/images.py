@@ -1,9 +1,8 @@
-"""Decoding of images: from the bytes of a file to the canvas that a backbone sees.
+"""Decoding of images: from the bytes of a file to RGB pixels.
 
-A canvas is the largest centred square of the image, or the whole image squeezed to a square, resized
-(antialiased) to one fixed side, as RGB uint8. The clean view is the centre of the canvas; training may crop
-elsewhere. Images are decoded here and nowhere else, so that import, training, prediction and audit see the same
-pixels. Nothing is normalised with statistics of private data. Must not depend on torch.
+Images are decoded here and nowhere else, so that import, training, prediction and audit see the same pixels; what
+a backbone sees of them is in `canvases`. Nothing is normalised with statistics of private data. Must not depend on
+torch.
 
 Rules for files from anywhere:
 1. only `FORMATS` are opened, by their content; Pillow hands other formats to external programs. What a workspace
@@ -18,12 +17,10 @@ import contextlib
 import functools
 import io
 import os
-import struct
-import zlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import PIL.ImageFile
@@ -31,13 +28,12 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
-from lmeraser.config.inputs import Fit, Resample
+from lmeraser.data.image_metadata import ORIENTATION, orientation_tag, without_metadata
 from lmeraser.errors import ImageError, InputError
 
 T = TypeVar("T")
 
 ImageFile = str | os.PathLike[str] | bytes  # the path of an image file, or its content
-Canvas = NDArray[np.uint8]  # [side, side, 3]
 
 # Pillow knows more, and hands some to external programs (EPS to Ghostscript). All of these are decoded inside this
 # process.
@@ -60,8 +56,6 @@ HELD_FORMATS = (*FORMATS[:-1], "ICO", "PCX", FORMATS[-1])
 
 _NEXT_STEP = "replace the file by a PNG or JPEG that an image viewer opens"
 _BAND = 1 << 20  # pixels that are converted at once, so that converting takes little memory beside the image
-_EXIF = b"Exif\0\0"  # begins EXIF data
-_ORIENTATION = 0x0112  # EXIF 2.32, 4.6.4
 _TRANSPOSED = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -205,155 +199,10 @@ def _upright(image: Image.Image) -> Image.Image:
     `PIL.ImageOps.exif_transpose` does the same, but also rewrites all other metadata, which fails if they are odd.
     """
     try:
-        method = _TRANSPOSED.get(image.getexif().get(_ORIENTATION, 1))
+        method = _TRANSPOSED.get(image.getexif().get(ORIENTATION, 1))
     except Exception:  # metadata that Pillow does not understand, or a warning that is treated as an error
-        method = _TRANSPOSED.get(_orientation_tag(image.info.get("exif")))
+        method = _TRANSPOSED.get(orientation_tag(image.info.get("exif")))
     return image if method is None else image.transpose(method)
-
-
-def _orientation_tag(exif: object) -> int:
-    """The orientation in the first directory of EXIF data, whatever else is in them."""
-    if not isinstance(exif, bytes):
-        return 1
-    tiff = exif.removeprefix(_EXIF)
-    order = "<" if tiff.startswith(b"II") else ">"
-    try:
-        (start,) = struct.unpack_from(f"{order}4xI", tiff)
-        (count,) = struct.unpack_from(f"{order}H", tiff, start)
-        for entry in range(count):
-            tag, kind, values, value = struct.unpack_from(f"{order}HHIH", tiff, start + 2 + 12 * entry)
-            if (tag, kind, values) == (_ORIENTATION, 3, 1):
-                return int(value)
-    except struct.error:
-        pass
-    return 1
-
-
-class CanvasSize(NamedTuple):
-    """The side of a canvas, px, the filter with which images are resized to it, and how they become square."""
-
-    side: int
-    resample: Resample = "bilinear"
-    fit: Fit = "crop"
-
-    @property
-    def pixels(self) -> int:
-        """The number of pixels of a canvas."""
-        return self.side * self.side
-
-
-@dataclass(frozen=True)
-class ReducedImage:
-    """An image of which only its canvases are kept, so that its size in memory is bounded.
-
-    Attributes:
-        canvases: by their size, uint8 [side, side, 3].
-    """
-
-    canvases: Mapping[CanvasSize, Canvas]
-
-
-def reduce_image(image: Image.Image, sizes: Collection[CanvasSize]) -> Image.Image | ReducedImage:
-    """An RGB image reduced to its canvases, where these have fewer pixels than the image itself.
-
-    `to_canvas` gives the same bits for the result as for the image.
-
-    Args:
-        image: decoded.
-        sizes: of the canvases that will be asked for.
-    """
-    if image.width * image.height <= sum(size.pixels for size in sizes):
-        return image
-    return ReducedImage({size: to_canvas(image, *size) for size in sizes})
-
-
-def to_canvas(
-    image: Image.Image | ReducedImage, side: int, resample: Resample = "bilinear", fit: Fit = "crop"
-) -> Canvas:
-    """The largest centred square of an RGB image, or all of it, resized to ``side`` px: uint8 [side, side, 3].
-
-    Args:
-        image: decoded.
-        side: of the canvas, px.
-        resample: the filter; antialiased.
-        fit: "crop" takes the largest centred square; "squeeze" the whole image, whose width and height are scaled
-            by different factors.
-
-    Raises:
-        KeyError: the image was reduced to canvases of other sizes.
-    """
-    if isinstance(image, ReducedImage):
-        return image.canvases[CanvasSize(side, resample, fit)]
-    if fit == "crop":
-        width, height = image.size
-        square = min(width, height)
-        left, top = (width - square) // 2, (height - square) // 2
-        # Cropped first: resizing with a box would let pixels outside the square bleed into its edges.
-        image = image.crop((left, top, left + square, top + square))
-    resized = image.resize((side, side), Image.Resampling[resample.upper()])
-    return np.asarray(resized, dtype=np.uint8)
-
-
-class Canvases:
-    """The canvases of a list of records, decoded once if they fit in memory.
-
-    Args:
-        ids: record ids; a canvas is addressed by the position in this list.
-        fetch: returns the image bytes of record ids, in their order.
-        side: side of a canvas, px.
-        resample: the filter of resizing.
-        fit: how images become square, as `to_canvas` takes it.
-        budget: bytes of decoded pixels that may be kept in memory; if they take more, images are decoded at each
-            use.
-        parallel: maps a function over images, possibly in parallel.
-    """
-
-    _CHUNK = 256
-
-    def __init__(
-        self,
-        ids: Sequence[str],
-        fetch: Callable[[Sequence[str]], Sequence[bytes]],
-        *,
-        side: int,
-        budget: int,
-        resample: Resample = "bilinear",
-        fit: Fit = "crop",
-        parallel: Callable[[Callable[[bytes], Canvas], Sequence[bytes]], Iterable[Canvas]] = map,
-    ) -> None:
-        self._ids = ids
-        self._fetch = fetch
-        self._side = side
-        self._size = CanvasSize(side, resample, fit)
-        self._parallel = parallel
-        fits = len(ids) * side * side * 3 <= budget
-        self._kept: NDArray[np.uint8] | None = self._decode_all() if fits else None
-
-    def __len__(self) -> int:
-        return len(self._ids)
-
-    def __getitem__(self, indices: Sequence[int]) -> NDArray[np.uint8]:
-        """Canvases at ``indices``: uint8 [n, side, side, 3]."""
-        if self._kept is not None:
-            return self._kept[list(indices)]
-        return self._decode([self._ids[index] for index in indices])
-
-    def _decode(self, ids: Sequence[str]) -> NDArray[np.uint8]:
-        pixels = np.empty((len(ids), self._side, self._side, 3), dtype=np.uint8)
-        for row, data in enumerate(self._fetch(ids)):
-            pixels[row] = self._canvas(data)
-        return pixels
-
-    def _decode_all(self) -> NDArray[np.uint8]:
-        pixels = np.empty((len(self._ids), self._side, self._side, 3), dtype=np.uint8)
-        for start in range(0, len(self._ids), self._CHUNK):
-            fetched = self._fetch(self._ids[start : start + self._CHUNK])
-            for row, canvas in enumerate(self._parallel(self._canvas, fetched), start=start):
-                pixels[row] = canvas
-        return pixels
-
-    def _canvas(self, data: bytes) -> Canvas:
-        return to_canvas(decode(data, held=True), *self._size)
 
 
 def _check_size(image: Image.Image) -> None:
@@ -411,94 +260,6 @@ def _check_grey_values(image: Image.Image) -> None:
             got=f"{values.min()} to {values.max()} (possible are 0 to 65535)",
             next_step=_NEXT_STEP,
         )
-
-
-# --- metadata ------------------------------------------------------------------------------------------------
-
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_PNG_KEPT = (b"tRNS", b"eXIf")  # ancillary chunks that change what is seen: transparency and orientation
-_MOST_TEXT = 64 << 20  # bytes of unpacked text in a PNG; more is no text but an attack
-_APP1 = 0xE1  # JPEG marker of EXIF data and XMP
-_JPEG_DROPPED = {*range(0xE2, 0xEE), 0xEF, 0xFE}  # APP2 to APP13, APP15, comments; not JFIF, APP1 and Adobe's
-
-
-def without_metadata(data: bytes) -> bytes | None:
-    """An image file without what its pixels do not depend on; orientation and transparency stay.
-
-    Args:
-        data: of the file.
-
-    Returns:
-        The smaller file; None if it is neither PNG nor JPEG, has no such metadata, or more than is plausible.
-    """
-    if data.startswith(_PNG_SIGNATURE):
-        core = _png_core(data)
-    elif data.startswith(b"\xff\xd8"):
-        core = _jpeg_core(data)
-    else:
-        return None
-    return None if core == data else core
-
-
-def _png_core(data: bytes) -> bytes | None:
-    """The critical chunks (PNG specification, 5.4) and those in `_PNG_KEPT`."""
-    kept = [_PNG_SIGNATURE]
-    text = 0
-    at = len(_PNG_SIGNATURE)
-    while at + 12 <= len(data):
-        end = at + 12 + int.from_bytes(data[at : at + 4], "big")
-        name = data[at + 4 : at + 8]
-        intact = zlib.crc32(data[at + 4 : end - 4]) == int.from_bytes(data[end - 4 : end], "big")
-        if name[0] & 0x20 and not (name in _PNG_KEPT and intact):
-            text += _unpacked_size(name, data[at + 8 : end - 4], _MOST_TEXT - text)
-            if text >= _MOST_TEXT:
-                return None
-        else:
-            kept.append(data[at:end])
-        at = end
-    return b"".join([*kept, data[at:]])
-
-
-def _unpacked_size(name: bytes, chunk: bytes, most: int) -> int:
-    """Size of the text in a PNG chunk, bytes; at most about ``most``."""
-    keyword, _, rest = chunk.partition(b"\0")
-    if name == b"iTXt" and rest[:1] == b"\1":
-        rest = rest[1:].partition(b"\0")[2].partition(b"\0")[2]
-    elif name == b"zTXt":
-        rest = rest[1:]
-    else:
-        return len(chunk)
-    try:
-        return len(keyword) + len(zlib.decompressobj().decompress(rest, most))
-    except zlib.error:
-        return len(chunk)
-
-
-def _jpeg_core(data: bytes) -> bytes | None:
-    """The segments before the first scan without those in `_JPEG_DROPPED`, and everything from the scan on."""
-    kept = [data[:2]]
-    at = 2
-    while at + 4 <= len(data) and data[at] == 0xFF:
-        if data[at + 1] == 0xFF:  # fill byte
-            at += 1
-            continue
-        if data[at + 1] == 0xDA:  # start of scan
-            return b"".join([*kept, data[at:]])
-        end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-        content = data[at + 4 : end]
-        if data[at + 1] == _APP1 and content.startswith(_EXIF):
-            kept.append(_exif_segment(_orientation_tag(content)))
-        elif data[at + 1] not in _JPEG_DROPPED:
-            kept.append(data[at:end])
-        at = end
-    return None
-
-
-def _exif_segment(orientation: int) -> bytes:
-    """A JPEG segment with EXIF data that hold an orientation and nothing else."""
-    directory = struct.pack(">HHHIHxxI", 1, _ORIENTATION, 3, 1, orientation, 0)
-    content = _EXIF + b"MM\0\x2a" + (8).to_bytes(4, "big") + directory
-    return struct.pack(">BBH", 0xFF, _APP1, 2 + len(content)) + content
 
 
 def _from_memory(image: Image.Image) -> Image.Image:

@@ -22,8 +22,9 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Column, Connection, Integer, String, Table, delete, func, insert, select, update
@@ -72,12 +73,19 @@ class _Encrypted:
 
 @dataclass(frozen=True)
 class _PreparedExclusion:
-    """The statistics without some records, computed from one version; every version has a slot of its own."""
+    """The statistics without some records, computed from one version; every version has a slot of its own.
+
+    Attributes:
+        slot: of the version.
+        ids: of the records.
+        statistics: without them; None if none of them is included.
+        encrypted: returns these once they are encrypted.
+    """
 
     slot: int | None = None
     ids: frozenset[str] = frozenset()
     statistics: SufficientStatistics | None = None
-    encrypted: _Encrypted | None = None
+    encrypted: Callable[[], _Encrypted] | None = None
 
 
 @dataclass(frozen=True)
@@ -106,6 +114,7 @@ class StatisticsStore:
         self._latest: tuple[int | None, SufficientStatistics | None] | None = None
         self._written: _Written | None = None
         self._announce: Callable[[SufficientStatistics], None] | None = None
+        self._thread: ThreadPoolExecutor | None = None  # that encrypts meanwhile
 
     def ids(self, *, key: str) -> set[str]:
         """The records that are included under ``key``."""
@@ -201,14 +210,20 @@ class StatisticsStore:
         The transaction makes other writers wait, so it should not have to compute anything.
         """
 
-        def read(connection: Connection) -> _PreparedExclusion:
-            statistics = self._subtracted(connection, ids, self._committed)
-            return _PreparedExclusion(self._slot(connection), frozenset(ids), statistics)
+        def read(connection: Connection) -> tuple[int | None, SufficientStatistics | None]:
+            return self._slot(connection), self._subtracted(connection, ids, self._committed)
 
-        prepared = self._database.read_consistently(read)
-        if prepared.statistics is not None:
-            prepared = replace(prepared, encrypted=self._encrypt(prepared.statistics))
-        self._prepared = prepared
+        slot, statistics = self._database.read_consistently(read)
+        encrypted: Callable[[], _Encrypted] | None = None
+        if statistics is not None:
+            if self._announce is not None:
+                self._announce(statistics)
+            if self._thread is not None:
+                encrypted = self._thread.submit(self._encrypt, statistics).result
+            else:
+                ready = self._encrypt(statistics)
+                encrypted = lambda: ready  # noqa: E731
+        self._prepared = _PreparedExclusion(slot, frozenset(ids), statistics, encrypted)
 
     def exclude(self, connection: Connection, ids: Sequence[str]) -> None:
         """Subtract these records, where they are included, inside the caller's transaction."""
@@ -221,21 +236,27 @@ class StatisticsStore:
         key = self._key(connection)
         if key is None or statistics is None:
             return
+        ready = prepared.encrypted() if prepared.encrypted and statistics is prepared.statistics else None
         if self._announce is not None:
             self._announce(statistics)
-        same = statistics is prepared.statistics
-        self._write(connection, key, statistics, prepared.encrypted if same else None)
+        self._write(connection, key, statistics, ready)
         for chunk in chunked(self._index.numbers(ids, connection).values()):
             connection.execute(delete(_embeddings).where(_embeddings.c.number.in_(chunk)))
 
     @contextmanager
     def announcing(self, announce: Callable[[SufficientStatistics], None]) -> Iterator[None]:
-        """Call a function with the statistics that an exclusion is about to write, before they are written."""
-        self._announce = announce
-        try:
-            yield
-        finally:
-            self._announce = None
+        """Call a function with the statistics that an exclusion is about to write, as soon as they are known.
+
+        What is prepared is encrypted on another thread meanwhile, which has ended when the context is left.
+        """
+        with ThreadPoolExecutor(1) as thread:
+            self._announce = announce
+            self._thread = thread
+            try:
+                yield
+            finally:
+                self._announce = None
+                self._thread = None
 
     def release_memory(self) -> None:
         """Drop the statistics held in memory; they would reveal what was excluded since they were read."""

@@ -1,6 +1,6 @@
 """How a backbone's publisher scales images, as settings of a new workspace.
 
-A workspace's settings fix how images are resized and cropped (`data.images.to_canvas`): prompts are tuned on
+A workspace's settings fix how images are resized and cropped (`data.canvases.to_canvas`): prompts are tuned on
 random crops of a canvas, and version 0.1 cropped the centred square and resized it with a bilinear filter to 8/7
 of the input's side, whatever the backbone. What the settings of a new workspace leave open is taken from the
 backbone's image processor, in its folder or on the hub: the filter, the side before a central crop, and whether

@@ -19,7 +19,8 @@ from multiprocessing.connection import Connection
 from PIL import Image
 
 from lmeraser.core.thread_priority import lower_priority
-from lmeraser.data.images import CanvasSize, ReducedImage, decode, reduce_image
+from lmeraser.data.canvases import CanvasSize, ReducedImage, reduce_image
+from lmeraser.data.images import decode
 from lmeraser.errors import ImageError
 
 _CONTEXT = multiprocessing.get_context("spawn")  # a fork would copy the threads and locks of torch

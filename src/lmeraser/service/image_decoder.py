@@ -26,7 +26,8 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from lmeraser.data.images import CanvasSize, Header, ReducedImage, reduce_image
+from lmeraser.data.canvases import CanvasSize, ReducedImage, reduce_image
+from lmeraser.data.images import Header
 from lmeraser.errors import ImageError
 from lmeraser.service.decoding_process import DecodingEndedError, DecodingProcess
 from lmeraser.service.limits import Budget, Reservation

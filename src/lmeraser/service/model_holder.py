@@ -27,7 +27,7 @@ from typing import Any, Self
 
 from lmeraser.core.blas import one_blas_thread
 from lmeraser.core.digests import Digest
-from lmeraser.data.images import CanvasSize
+from lmeraser.data.canvases import CanvasSize
 from lmeraser.eraser import Eraser
 from lmeraser.errors import CorruptError, LmeraserError, NoModelError, StorageError
 from lmeraser.inference.predictor import Predictor

@@ -15,7 +15,7 @@ from PIL import Image
 from conftest import DIGIT_COLUMNS, Template, digits, examples
 from lmeraser import Eraser
 from lmeraser.core.tensors import from_bytes
-from lmeraser.data.images import to_canvas
+from lmeraser.data.canvases import to_canvas
 from lmeraser.errors import InputError
 from lmeraser.inference.export.graph import INPUTS, Graph, check_one_head, heads_of, resize
 from lmeraser.models.backbones.frozen import plain_kernels

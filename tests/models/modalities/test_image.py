@@ -18,7 +18,7 @@ from conftest import tiny_config
 from lmeraser.config.modalities import MODALITIES, View
 from lmeraser.config.schema import Config
 from lmeraser.core.digests import Digest
-from lmeraser.data.images import to_canvas
+from lmeraser.data.canvases import to_canvas
 from lmeraser.models.modalities.image import view_input
 from lmeraser.pipeline.executors.local import LocalExecutor
 

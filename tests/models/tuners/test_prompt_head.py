@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from conftest import png
 from lmeraser.config.schema import Config
 from lmeraser.core.seeding import below
-from lmeraser.data.images import Canvases
+from lmeraser.data.canvases import Canvases
 from lmeraser.models.modalities.pixel_prompts import PromptShape
 from lmeraser.models.tuners.base import Members
 from lmeraser.models.tuners.gradient_tuner import head_input

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lmeraser.config.schema import Config
-from lmeraser.data.images import HELD_FORMATS, decode, read_header, to_canvas
+from lmeraser.data.canvases import to_canvas
+from lmeraser.data.images import HELD_FORMATS, decode, read_header
 from lmeraser.data.modalities.base import PayloadFormat
 from lmeraser.data.rows import check_image
 from lmeraser.errors import ImageError

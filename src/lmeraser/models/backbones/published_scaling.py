@@ -3,7 +3,7 @@
 The classes of ``transformers`` have rules that their files do not tell: LeViT's side before cropping is 8/7 of
 what its file says, ConvNeXt's crops small inputs and squeezes large ones, a side that is one number means a square
 for some and the shorter edge for others. So the processor is loaded and given an image that is not square, and the
-rule is the one whose canvas (`data.images.to_canvas`) shows the same. A processor that does something else, such
+rule is the one whose canvas (`data.canvases.to_canvas`) shows the same. A processor that does something else, such
 as to pad, has no rule here.
 """
 
@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lmeraser.config.inputs import Fit, Resample
+from lmeraser.data.canvases import to_canvas
 from lmeraser.data.crops import central_crop
-from lmeraser.data.images import to_canvas
 from lmeraser.models.backbones.location import Location
 
 _FITS: tuple[Fit, ...] = ("crop", "squeeze")

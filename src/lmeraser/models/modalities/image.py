@@ -28,8 +28,9 @@ from lmeraser.config.modalities import View
 from lmeraser.config.schema import Config
 from lmeraser.core.seeding import below, normal
 from lmeraser.core.tensors import Array
+from lmeraser.data.canvases import Canvases, CanvasSize, ReducedImage, to_canvas
 from lmeraser.data.crops import Corner, central_corner, central_crop, crop
-from lmeraser.data.images import Canvases, CanvasSize, ReducedImage, load_image, to_canvas
+from lmeraser.data.images import load_image
 from lmeraser.models.backbone_names import BUNDLED
 from lmeraser.models.backbones.base import Backbone, ImageBackbone
 from lmeraser.models.modalities.base import InputEncoder, MemberInputs, ParallelMap, slices

@@ -24,8 +24,9 @@ from lmeraser.core.atomic_files import SHARED, write_atomic
 from lmeraser.core.digests import canonical_json
 from lmeraser.core.progress import Progress, silent, track
 from lmeraser.core.time import to_text, utc_now
+from lmeraser.data.canvases import to_canvas
 from lmeraser.data.crops import central_crop
-from lmeraser.data.images import decode, to_canvas
+from lmeraser.data.images import decode
 from lmeraser.data.provenance import PUBLIC_DIGESTS, describe_public_digests, read_provenance
 from lmeraser.data.sources import Example, Source, check_row, chunks
 from lmeraser.errors import BackboneError, InputError, SourceError

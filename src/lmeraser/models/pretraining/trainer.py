@@ -26,8 +26,9 @@ from lmeraser.core.atomic_files import write_atomic
 from lmeraser.core.progress import Progress
 from lmeraser.core.seeding import below, normal, order
 from lmeraser.core.tensors import Array, from_bytes, to_bytes
+from lmeraser.data.canvases import to_canvas
 from lmeraser.data.crops import crop
-from lmeraser.data.images import decode, to_canvas
+from lmeraser.data.images import decode
 from lmeraser.errors import BackboneError, InputError
 from lmeraser.models.backbones.base import channel_constants
 from lmeraser.models.pretraining.arrow_dataset import ArrowDataset
