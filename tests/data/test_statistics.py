@@ -329,6 +329,32 @@ def test_an_exclusion_announces_what_it_is_about_to_write(records: Records) -> N
     assert [digest(each) for each in announced] == [digest(scratch(of(0, 2, 3)))]
 
 
+def test_what_is_prepared_is_announced_and_encrypted_before_the_transaction(records: Records) -> None:
+    include(records, range(4))
+    announced = list[SufficientStatistics]()
+    with records.statistics.announcing(announced.append):
+        records.statistics.prepare_exclusion([name(1)])
+        assert [digest(each) for each in announced] == [digest(scratch(of(0, 2, 3)))]
+    forget(records, [name(1)])
+    assert records.statistics.current() is announced[0]
+
+
+def test_a_disk_that_refuses_what_is_prepared_stops_the_transaction(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(statistics, "_IN_FILE_BYTES", 0)
+    include(records, range(4))
+    before = state(records.statistics)
+    with monkeypatch.context() as patch:
+        patch.setattr(records.database.files, "write", lambda *_: 1 // 0)
+        records.statistics.prepare_exclusion([name(1)])
+        with pytest.raises(ZeroDivisionError):
+            forget(records, [name(1)])
+    assert state(records.statistics) == before
+    forget(records, [name(1)])
+    assert digest(records.statistics.current()) == digest(scratch(of(0, 2, 3)))
+
+
 def test_what_was_read_once_is_not_decrypted_for_an_exclusion(
     records: Records, monkeypatch: pytest.MonkeyPatch
 ) -> None:

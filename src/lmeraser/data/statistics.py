@@ -22,8 +22,8 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -79,13 +79,13 @@ class _PreparedExclusion:
         slot: of the version.
         ids: of the records.
         statistics: without them; None if none of them is included.
-        encrypted: returns these once they are encrypted.
+        encrypted: these, once they are encrypted.
     """
 
     slot: int | None = None
     ids: frozenset[str] = frozenset()
     statistics: SufficientStatistics | None = None
-    encrypted: Callable[[], _Encrypted] | None = None
+    encrypted: Future[_Encrypted] | None = None
 
 
 @dataclass(frozen=True)
@@ -214,15 +214,12 @@ class StatisticsStore:
             return self._slot(connection), self._subtracted(connection, ids, self._committed)
 
         slot, statistics = self._database.read_consistently(read)
-        encrypted: Callable[[], _Encrypted] | None = None
+        encrypted = None
         if statistics is not None:
             if self._announce is not None:
                 self._announce(statistics)
-            if self._thread is not None:
-                encrypted = self._thread.submit(self._encrypt, statistics).result
-            else:
-                ready = self._encrypt(statistics)
-                encrypted = lambda: ready  # noqa: E731
+            with nullcontext(self._thread) if self._thread is not None else ThreadPoolExecutor(1) as thread:
+                encrypted = thread.submit(self._encrypt, statistics)
         self._prepared = _PreparedExclusion(slot, frozenset(ids), statistics, encrypted)
 
     def exclude(self, connection: Connection, ids: Sequence[str]) -> None:
@@ -236,10 +233,10 @@ class StatisticsStore:
         key = self._key(connection)
         if key is None or statistics is None:
             return
-        ready = prepared.encrypted() if prepared.encrypted and statistics is prepared.statistics else None
         if self._announce is not None:
             self._announce(statistics)
-        self._write(connection, key, statistics, ready)
+        encrypted = prepared.encrypted if statistics is prepared.statistics else None
+        self._write(connection, key, statistics, encrypted.result() if encrypted is not None else None)
         for chunk in chunked(self._index.numbers(ids, connection).values()):
             connection.execute(delete(_embeddings).where(_embeddings.c.number.in_(chunk)))
 

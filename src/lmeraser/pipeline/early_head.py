@@ -1,14 +1,15 @@
 """The global head of statistics that a transaction is about to store, solved on another thread meanwhile.
 
-A deletion knows the statistics of the next model as soon as it has subtracted its records. To write them takes
-about as long as to solve for the head that follows from them, and neither waits for the other. The head is the
-same whoever computes it; if the transaction does not happen, it is dropped.
+A deletion knows the statistics of the next model as soon as it has subtracted its records, before it deletes any. To
+write them takes about as long as to solve for the head that follows from them, and neither waits for the other. The
+head is the same whoever computes it; if the transaction does not happen, it is dropped.
 """
 
 from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import dataclass
 from types import TracebackType
 
 from lmeraser.config.global_head import GlobalHeadConfig
@@ -32,13 +33,13 @@ class EarlyHead:
     def __init__(self, settings: GlobalHeadConfig, classes: int) -> None:
         self._settings = settings
         self._classes = classes
-        self._begun: tuple[SufficientStatistics, Future[Solution]] | None = None
+        self._begun: _Begun | None = None
         self._context = ExitStack()
 
     def __enter__(self) -> EarlyHead:
         # Throughout, so that the number does not change while this thread computes beside the other.
         self._context.enter_context(one_blas_thread())
-        self._thread = self._context.enter_context(ThreadPoolExecutor(1))
+        self._threads = self._context.enter_context(ThreadPoolExecutor(2))
         return self
 
     def __exit__(
@@ -51,16 +52,23 @@ class EarlyHead:
         """Begin to solve, unless that has begun for others."""
         if self._begun is None and any(statistics.records_by_class):
             widened = statistics.widened(self._classes)
-            self._begun = widened, self._thread.submit(self._solve, widened)
+            head = self._threads.submit(global_head, widened, self._settings)
+            self._begun = _Begun(widened, self._threads.submit(sums_digest, widened, self._settings), head)
 
     def solution(self, statistics: SufficientStatistics) -> Solution | None:
         """Digest and head of these statistics, once they are there; None if they are not what was announced."""
-        if self._begun is None or not _same(self._begun[0], statistics):
+        if self._begun is None or not _same(self._begun.statistics, statistics):
             return None
-        return self._begun[1].result()
+        return self._begun.digest.result(), self._begun.head.result()
 
-    def _solve(self, statistics: SufficientStatistics) -> Solution:
-        return sums_digest(statistics, self._settings), global_head(statistics, self._settings)
+
+@dataclass(frozen=True)
+class _Begun:
+    """Statistics, with their digest and their head once these are there."""
+
+    statistics: SufficientStatistics
+    digest: Future[Digest]
+    head: Future[dict[str, Array]]
 
 
 def _same(one: SufficientStatistics, other: SufficientStatistics) -> bool:

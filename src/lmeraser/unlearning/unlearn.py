@@ -126,7 +126,9 @@ def unlearn(
             _check_backbone(served, session)
         if draft is not None:
             with _early_head(workspace, served) as early_head:
-                workspace.records.statistics.prepare_exclusion(named.ids)  # the next head is solved for from here on
+                workspace.records.statistics.prepare_exclusion(
+                    named.ids
+                )  # the next head is solved for from here on
                 chosen, selection = _accept_and_begin(workspace, draft, named, served, audit)
                 completion = update_and_complete(session, early_head=early_head)
         else:
