@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import uuid
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
 
 import pytest
+from sqlalchemy import insert
 
-from lmeraser.core.time import to_text
-from lmeraser.workspace.requests.listing import belongs, choose, count_views, search, timeliness
+from lmeraser.config.deployment import RequestsConfig
+from lmeraser.core.time import from_text, to_text
+from lmeraser.storage.database import Database
+from lmeraser.workspace.requests.listing import VIEWS, View, search, timeliness
+from lmeraser.workspace.requests.repository import Requests
 from lmeraser.workspace.requests.state import Request
+from lmeraser.workspace.requests.table import table
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
@@ -32,15 +41,50 @@ def request(number: int, days: float, **changes: object) -> Request:
 
 LATER, SOON, LATE = request(1, 20), request(2, 3), request(3, -1.5, regulation="ccpa")
 DONE, GONE = request(4, 1, state="completed"), request(5, 1, state="cancelled")
-ALL = [LATER, SOON, LATE, DONE, GONE]
+NOW_DUE = request(6, 0)
+IN_A_WEEK, AFTER_A_WEEK = request(7, 7, state="failed"), request(8, 7 + 1 / 86400, state="in_progress")
+ALL = [LATER, SOON, LATE, DONE, GONE, NOW_DUE, IN_A_WEEK, AFTER_A_WEEK]
 
 
-def test_what_belongs_to_a_view() -> None:
-    assert count_views(ALL, NOW) == {"open": 3, "week": 1, "late": 1, "done": 1}
-    assert [belongs(one, "all", NOW) for one in ALL] == [True] * 5
-    assert choose(ALL, "open", "", "due", NOW) == [LATE, SOON, LATER]
-    assert choose(ALL, "open", "ccpa", "due", NOW) == [LATE]
-    assert choose(ALL, "all", "", "received", NOW)[0] == GONE
+@pytest.fixture
+def requests(tmp_path: Path) -> Iterator[Requests]:
+    """All of them, in a database."""
+    with contextlib.closing(Database(tmp_path / "records.db")) as database:
+        with database.transaction() as connection:
+            for one in ALL:
+                connection.execute(insert(table).values(**one.__dict__, selector=""))
+        unused: Any = None
+        yield Requests(database, unused, unused, secret=b"", config=RequestsConfig())
+
+
+def belongs(one: Request, view: View) -> bool:
+    """What the words say, of a request that was read."""
+    days = (from_text(one.due) - NOW) / timedelta(days=1)
+    words = {
+        "open": one.open,
+        "week": one.open and not one.late(NOW) and days <= 7,
+        "late": one.open and one.late(NOW),
+        "done": one.state == "completed",
+        "all": True,
+    }
+    return words[view]
+
+
+def test_what_belongs_to_a_view(requests: Requests) -> None:
+    assert requests.counts(NOW) == {"open": 6, "week": 3, "late": 1, "done": 1, "all": 8}
+    for view in VIEWS:
+        total, listed = requests.listed(NOW, view)
+        assert total == len(listed) == requests.counts(NOW)[view]
+        assert {one.id for one in listed} == {one.id for one in ALL if belongs(one, view)}
+
+
+def test_order_and_parts_of_a_list(requests: Requests) -> None:
+    assert requests.listed(NOW, "open") == (6, [LATE, NOW_DUE, SOON, IN_A_WEEK, AFTER_A_WEEK, LATER])
+    assert requests.listed(NOW, "open", offset=1, limit=2) == (6, [NOW_DUE, SOON])
+    assert requests.listed(NOW, "open", offset=9) == (6, [])
+    assert requests.listed(NOW, regulation="ccpa") == (1, [LATE])
+    assert requests.listed(NOW, states=["completed", "cancelled"], order="received") == (2, [GONE, DONE])
+    assert requests.listed(NOW, order="changed", limit=1) == (8, [AFTER_A_WEEK])
 
 
 def test_what_is_found_by_words() -> None:

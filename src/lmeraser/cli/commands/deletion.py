@@ -156,12 +156,12 @@ def requests(
     """List deletion requests with the day of asking and the time left until the deadline."""
     if context.invoked_subcommand is not None:
         return
-    from lmeraser.workspace.requests.listing import choose, search, timeliness
+    from lmeraser.workspace.requests.listing import search, timeliness
 
     with open_eraser(quiet=True) as eraser:
         now = eraser.workspace.clock()
         references = eraser.workspace.requests.references()
-        found = choose(eraser.requests(), view, regulation or "", order, now)
+        _, found = eraser.workspace.requests.listed(now, view, regulation=regulation or "", order=order)
     if words is not None:
         found = search(found, references, words)
     if as_json:

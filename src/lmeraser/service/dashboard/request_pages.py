@@ -25,7 +25,7 @@ from lmeraser.service.service import Service, service_of
 from lmeraser.unlearning.plan import Plan
 from lmeraser.workspace.certificate_forms import MEDIA_TYPES, SUFFIXES, CertificateForm, verification_key
 from lmeraser.workspace.requests.draft import Selector
-from lmeraser.workspace.requests.listing import Order, View, choose, count_views, search, timeliness
+from lmeraser.workspace.requests.listing import Order, View, search, timeliness
 from lmeraser.workspace.requests.state import (
     CancellationReason,
     ExtensionReason,
@@ -101,9 +101,8 @@ def list_requests(
     """The first screen: how many requests are open, due, late and done; and the requests of one view."""
     service = service_of(call)
     now = service.workspace.clock()
-    requests = service.workspace.requests.all()
-    chosen = Page.of(choose(requests, view, law, order, now), page)
-    return _render_list(call, requests, chosen, now, view=view, law=law, order=order)
+    _, requests = service.workspace.requests.listed(now, view, regulation=law, order=order)
+    return _render_list(call, Page.of(requests, page), now, view=view, law=law, order=order)
 
 
 @router.post(f"{HOME}/requests", dependencies=[Depends(check_csrf_token)])
@@ -111,11 +110,10 @@ def search_requests(call: Call, user: ReadUser, words: Annotated[str, Form(max_l
     """The requests whose id begins so, or whose reference contains this; it is sent in the body."""
     service = service_of(call)
     now = service.workspace.clock()
-    requests = service.workspace.requests.all()
-    references = service.workspace.requests.references()
-    found = search(choose(requests, "all", "", "changed", now), references, words)
+    _, requests = service.workspace.requests.listed(now, order="changed")
+    found = search(requests, service.workspace.requests.references(), words)
     chosen = Page.of(found, 1, _MAX_FOUND)
-    return _render_list(call, requests, chosen, now, view="all", law="", order="changed", words=words.strip())
+    return _render_list(call, chosen, now, view="all", law="", order="changed", words=words.strip())
 
 
 @router.get(f"{HOME}/requests.{{suffix}}")
@@ -130,8 +128,8 @@ def export_requests(
     """Download the requests of a view, without references."""
     service = service_of(call)
     now = service.workspace.clock()
-    chosen = choose(service.workspace.requests.all(), view, law, order, now)
-    return download([request.to_json(now) for request in chosen], "requests", suffix)
+    _, requests = service.workspace.requests.listed(now, view, regulation=law, order=order)
+    return download([request.to_json(now) for request in requests], "requests", suffix)
 
 
 @router.get(f"{HOME}/requests/{{request_id}}")
@@ -235,7 +233,6 @@ def download(rows: Sequence[dict[str, Any]], name: str, suffix: Literal["csv", "
 
 def _render_list(
     call: Call,
-    requests: Sequence[Request],
     page: Page[Request],
     now: datetime,
     *,
@@ -246,6 +243,7 @@ def _render_list(
 ) -> Response:
     workspace = service_of(call).workspace
     references = workspace.requests.references()
+    counts = workspace.requests.counts(now)
     lines = [
         RequestLine(
             request,
@@ -261,13 +259,13 @@ def _render_list(
         "requests.html",
         lines=lines,
         page=page,
-        counts=count_views(requests, now),
+        counts=counts,
         view=view,
         law=law,
         order=order,
         words=words,
         regulations=REGULATIONS,
-        next_step=_next_step(workspace) if not requests else "",
+        next_step=_next_step(workspace) if not counts["all"] else "",
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, get_args
 
 from fastapi import APIRouter, Depends, Query
 from fastapi import Request as Call
@@ -26,8 +26,8 @@ from lmeraser.service.routes.people import Search, run_in_planner
 from lmeraser.service.service import Service, service_of
 from lmeraser.workspace.api_keys import ApiKey
 from lmeraser.workspace.holdings import find
-from lmeraser.workspace.requests.listing import Order, View, choose, search
-from lmeraser.workspace.requests.state import Regulation, Request
+from lmeraser.workspace.requests.listing import Order, View, search
+from lmeraser.workspace.requests.state import Regulation, Request, State
 from lmeraser.workspace.workspace import Workspace
 
 router = APIRouter(tags=["deletion requests"])
@@ -86,9 +86,8 @@ def list_requests(call: Call, key: ReadKey, wanted: Annotated[RequestFilter, Que
     """List requests, the earliest due first (scope `read`); `POST /requests/search` takes words and names."""
     service = service_of(call)
     now = service.workspace.clock()
-    chosen = _chosen(service.workspace, wanted, now)
-    page = chosen[wanted.offset : wanted.offset + wanted.limit]
-    return signed_response(StatusList(total=len(chosen), requests=_statuses(page, service, now)), service)
+    total, page = _listed(service.workspace, wanted, now, offset=wanted.offset, limit=wanted.limit)
+    return signed_response(StatusList(total=total, requests=_statuses(page, service, now)), service)
 
 
 @router.post(
@@ -119,7 +118,7 @@ async def search_requests(
 def _search(workspace: Workspace, body: RequestSearch, now: datetime) -> tuple[list[Request], dict[str, str]]:
     """The requests that match, and the references of all."""
     references = workspace.requests.references()
-    found = _chosen(workspace, body, now)
+    _, found = _listed(workspace, body, now)
     if body.search.strip():
         found = search(found, references, body.search)
     names: list[tuple[NameKind, str | None]] = [("subject", body.subject), ("id", body.record)]
@@ -130,9 +129,14 @@ def _search(workspace: Workspace, body: RequestSearch, now: datetime) -> tuple[l
     return found, references
 
 
-def _chosen(workspace: Workspace, wanted: RequestFilter, now: datetime) -> list[Request]:
-    found = choose(workspace.requests.all(), wanted.view, wanted.regulation or "", wanted.order, now)
-    return [one for one in found if wanted.status is None or opendsr_status(one.state) == wanted.status]
+def _listed(
+    workspace: Workspace, wanted: RequestFilter, now: datetime, *, offset: int = 0, limit: int | None = None
+) -> tuple[int, list[Request]]:
+    states = [state for state in get_args(State) if wanted.status in (None, opendsr_status(state))]
+    law = wanted.regulation or ""
+    return workspace.requests.listed(
+        now, wanted.view, regulation=law, states=states, order=wanted.order, offset=offset, limit=limit
+    )
 
 
 def _statuses(requests: Sequence[Request], service: Service, now: datetime) -> list[RequestStatus]:

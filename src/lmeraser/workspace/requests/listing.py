@@ -1,47 +1,48 @@
 """Which requests a list shows, in which order, and in which words: the same on pages, over HTTP and in the shell.
 
-Pure functions of requests that were read before.
+What belongs to a view is a condition of SQL, so that a page of a long list costs what the page costs
+(`repository.Requests.listed`). The rest are pure functions of requests that were read before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Literal, get_args
 
-from lmeraser.core.time import from_text
-from lmeraser.workspace.requests.state import Regulation, Request
+from sqlalchemy import ColumnElement, UnaryExpression, true
+
+from lmeraser.core.time import from_text, to_text
+from lmeraser.workspace.requests.state import OPEN_STATES, Request
+from lmeraser.workspace.requests.table import table
 
 View = Literal["open", "week", "late", "done", "all"]
 Order = Literal["due", "received", "changed"]
+VIEWS: tuple[View, ...] = get_args(View)
 _WEEK = timedelta(days=7)
 
 
-def belongs(request: Request, view: View, now: datetime) -> bool:
-    """Whether a request belongs to a view: open, due within a week, late, done (completed), or all."""
-    if view == "week":
-        return request.open and not request.late(now) and from_text(request.due) - now <= _WEEK
-    tests: dict[View, Callable[[], bool]] = {
-        "open": lambda: request.open,
-        "late": lambda: request.open and request.late(now),
-        "done": lambda: request.state == "completed",
-        "all": lambda: True,
+def in_view(view: View, now: datetime) -> ColumnElement[bool]:
+    """Whether a row belongs to a view: open, due within a week, late, done (completed), or all.
+
+    Times are compared as texts, which `to_text` makes equally long.
+    """
+    is_open = table.c.state.in_(OPEN_STATES)
+    late = table.c.due < to_text(now)
+    conditions: dict[View, ColumnElement[bool]] = {
+        "open": is_open,
+        "week": is_open & ~late & (table.c.due <= to_text(now + _WEEK)),
+        "late": is_open & late,
+        "done": table.c.state == "completed",
+        "all": true(),
     }
-    return tests[view]()
+    return conditions[view]
 
 
-def count_views(requests: Sequence[Request], now: datetime) -> dict[str, int]:
-    """How many requests belong to each view of the first screen."""
-    views: tuple[View, ...] = ("open", "week", "late", "done")
-    return {view: sum(belongs(request, view, now) for request in requests) for view in views}
-
-
-def choose(
-    requests: Sequence[Request], view: View, regulation: Regulation | Literal[""], order: Order, now: datetime
-) -> list[Request]:
-    """The requests of a view under a law ('' for any): earliest due first, or latest received or changed first."""
-    chosen = [one for one in requests if belongs(one, view, now) and regulation in ("", one.regulation)]
-    return sorted(chosen, key=lambda one: (getattr(one, order), one.id), reverse=order != "due")
+def in_order(order: Order) -> list[UnaryExpression[str]]:
+    """The order of a list: earliest due first, or latest received or changed first."""
+    columns = (table.c[order], table.c.id)
+    return [column.asc() if order == "due" else column.desc() for column in columns]
 
 
 def search(requests: Sequence[Request], references: Mapping[str, str], words: str) -> list[Request]:

@@ -11,10 +11,10 @@ completed request that is repeated is recognised by naming nothing that is still
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from sqlalchemy import Connection, bindparam, func, insert, select, update
 
@@ -37,12 +37,14 @@ from lmeraser.evidence.reconcile import by_entry
 from lmeraser.models.manifest import Model
 from lmeraser.storage.database import Database
 from lmeraser.workspace.requests.draft import RequestDraft, Selector
+from lmeraser.workspace.requests.listing import VIEWS, Order, View, in_order, in_view
 from lmeraser.workspace.requests.personal_data import PersonalData
 from lmeraser.workspace.requests.selection import Selection, Unknown, held_names, resolve_each
 from lmeraser.workspace.requests.state import (
     CancellationReason,
     ExtensionReason,
     ModelSnapshot,
+    Regulation,
     Request,
     State,
     parse_extension_reason,
@@ -87,6 +89,48 @@ class Requests:
             query = query.where(table.c.state.in_(states))
         with self._database.reading(connection) as inner:
             return [request_of(row) for row in inner.execute(query)]
+
+    def listed(
+        self,
+        now: datetime,
+        view: View = "all",
+        *,
+        regulation: Regulation | Literal[""] = "",
+        states: Collection[State] = (),
+        order: Order = "due",
+        offset: int = 0,
+        limit: int | None = None,
+    ) -> tuple[int, list[Request]]:
+        """A part of the list of requests.
+
+        Args:
+            now: the time.
+            view: only requests that belong to it.
+            regulation: only requests under this law; '': any.
+            states: only requests in one of these; none: any.
+            order: of the list.
+            offset: how many to leave out at its beginning.
+            limit: how many to return at most; None: all others.
+
+        Returns:
+            How many requests the whole list has, and those of the part.
+        """
+        conditions = [in_view(view, now)]
+        if regulation:
+            conditions.append(table.c.regulation == regulation)
+        if states:
+            conditions.append(table.c.state.in_(states))
+        part = select(table).where(*conditions).order_by(*in_order(order)).offset(offset).limit(limit)
+        with self._database.reading() as connection:
+            total = connection.execute(select(func.count()).select_from(table).where(*conditions)).scalar_one()
+            return total, [request_of(row) for row in connection.execute(part)]
+
+    def counts(self, now: datetime) -> dict[View, int]:
+        """How many requests belong to each view."""
+        counts = [func.count().filter(in_view(view, now)).label(view) for view in VIEWS]
+        with self._database.reading() as connection:
+            row = connection.execute(select(*counts).select_from(table)).one()
+        return dict(zip(VIEWS, row, strict=True))
 
     def states_to_start(self, now: datetime) -> set[State]:
         """The states among `pending` and `in_progress` of the requests whose grace period is over.

@@ -43,6 +43,7 @@ State = Literal["pending", "in_progress", "completed", "cancelled", "failed"]
 ExtensionReason = Literal["complexity", "number", "other"]
 CancellationReason = Literal["withdrawn", "unverified", "mistake", "other"]
 
+OPEN_STATES: tuple[State, ...] = ("pending", "in_progress", "failed")  # still to be carried out
 _TRANSITIONS: dict[State, tuple[State, ...]] = {
     "pending": ("in_progress", "cancelled"),
     "in_progress": ("completed", "failed"),
@@ -151,7 +152,7 @@ class Request:
     @property
     def open(self) -> bool:
         """Whether it still has to be carried out."""
-        return self.state in ("pending", "in_progress", "failed")
+        return self.state in OPEN_STATES
 
     def late(self, now: datetime) -> bool:
         """Whether its due time had passed when it was completed or, if it is open, has passed by now."""
