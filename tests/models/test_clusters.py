@@ -12,8 +12,11 @@ from make_evidence import OLD
 from conftest import examples
 from lmeraser.core.digests import Digest
 from lmeraser.errors import CorruptError
+from lmeraser.models import cluster_page
 from lmeraser.models import clusters as module
-from lmeraser.models.clusters import Cluster, ClusterList, ClusterPages, Page, PageEntry, StageResult, arranged
+from lmeraser.models.cluster import Cluster, StageResult
+from lmeraser.models.cluster_page import Page, PageEntry
+from lmeraser.models.clusters import ClusterList, ClusterPages, arranged
 from lmeraser.models.manifest import Model, OwnParts
 from lmeraser.models.partitions.cost import cost_counts
 from lmeraser.models.partitions.trie import group, is_under, sort_key
@@ -24,7 +27,7 @@ ENVIRONMENTS = [Digest.of(b"here"), Digest.of(b"there")]
 @pytest.fixture(autouse=True)
 def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages of three clusters or so, and none in a list."""
-    monkeypatch.setattr(module, "_PAGE", 3)
+    monkeypatch.setattr(cluster_page, "_PAGE", 3)
     monkeypatch.setattr(module, "MOST_IN_A_LIST", 0)
 
 

@@ -19,7 +19,7 @@ from conftest import examples
 from fake import Fake
 from lmeraser.config.schema import parse
 from lmeraser.data.records import Record
-from lmeraser.models import clusters
+from lmeraser.models import cluster_page, clusters
 from lmeraser.models.clusters import ClusterList, arranged
 from lmeraser.models.manifest import Model
 from lmeraser.models.partitions.cost import cost_of
@@ -130,7 +130,7 @@ def parts(found: Model | Derivation) -> Any:
 def in_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     """Manifests of any number of clusters are in pages, of two clusters or so."""
     monkeypatch.setattr(clusters, "MOST_IN_A_LIST", 0)
-    monkeypatch.setattr(clusters, "_PAGE", 2)
+    monkeypatch.setattr(cluster_page, "_PAGE", 2)
 
 
 @pytest.mark.parametrize("kind", ["divided", "public", "sliced"])
@@ -185,7 +185,7 @@ def test_any_history_gives_pages_of_what_is_left(kind: str, most: int, steps: li
     """Pages and lists are a function of the clusters that are there, also where these become many or few again."""
     with pytest.MonkeyPatch.context() as patch, workspace(kind) as (made, session, _):
         patch.setattr(clusters, "MOST_IN_A_LIST", most)
-        patch.setattr(clusters, "_PAGE", 2)
+        patch.setattr(cluster_page, "_PAGE", 2)
         again = itertools.count(100)
         for step, names in steps:
             here = sorted(made.records.find(names))

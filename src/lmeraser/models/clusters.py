@@ -1,256 +1,33 @@
-"""The clusters of a model, and the pages in which a manifest of many clusters keeps them.
+"""The clusters of a model: in a list, or in the pages in which a manifest of many clusters keeps them.
 
-A manifest of few clusters lists them itself. One of many names *pages*: files under their own digests, each with
-a run of clusters. A generation that differs from the one before in one cluster then shares all pages but one with
-it, so a deletion writes a page and the list of pages, not a hundred thousand clusters.
+A manifest of few clusters lists them itself. One of many names *pages* (`cluster_page`): files under their own
+digests, each with a run of clusters. A generation that differs from the one before in one cluster then shares all
+pages but one with it, so a deletion writes a page and the list of pages, not a hundred thousand clusters.
 
 Rules:
-- clusters are sorted by `partitions.trie.sort_key`, and a cluster's number is its place among all of them; pages
-  hold no numbers, so that a cluster that vanishes changes no page but its own;
-- a page ends behind each cluster whose path has a digest divisible by 256: where pages end is a function of the
-  clusters that are there, and says nothing about those that were;
-- each page begins with what the model's digest covers of its clusters, so that the digest of a model in pages is
-  that of the same model in one list, and is computed without parsing a page.
+- clusters are sorted by `partitions.trie.sort_key`, and a cluster's number is its place among all of them;
+- where pages end is a function of the clusters that are there, and says nothing about those that were;
+- the digest of a model in pages is that of the same model in one list.
 
-A page is compact JSON; its field names are a stored format. Knows nothing about files; `workspace.registry` keeps
-pages on disk.
+Knows nothing about files; `workspace.registry` keeps pages on disk.
 """
 
 from __future__ import annotations
 
 import bisect
-import hashlib
 import itertools
-import json
-import re
 from collections import Counter, deque
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Annotated, Self, overload
-
-from pydantic import BaseModel, ConfigDict, StringConstraints, model_validator
+from typing import overload
 
 from lmeraser.core.digests import Digest
-from lmeraser.errors import CorruptError
+from lmeraser.models.cluster import Cluster
+from lmeraser.models.cluster_page import Page, compact, ends_page, in_model, in_runs
 from lmeraser.models.partitions.cost import CostCounts, cost_counts
 from lmeraser.models.partitions.trie import is_under, parent, sort_key
 
 MOST_IN_A_LIST = 512  # clusters; with more of them a manifest is in pages
-_PAGE = 256  # clusters of a page, on average
-_MODEL = b'{"model":['
-_AFTER_MODEL = b'],"records":['  # no path, digest or null has it
-_DIGEST = re.compile(rb"sha256:[0-9a-f]{64}")
-_FEW = 16  # digests that are looked for one by one
-
-
-class StageResult(BaseModel):
-    """The result of one stage of the training function.
-
-    Attributes:
-        key: keyed digest of the stage's inputs.
-        artifact: digest of its result.
-        fingerprint: of the environment in which it was computed.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    key: Digest
-    artifact: Digest
-    fingerprint: Digest
-
-
-class Cluster(BaseModel):
-    """One cluster with members.
-
-    Attributes:
-        number: its number among the clusters with members.
-        path: prefix of the trie keys of its members (`partitions.trie`).
-        records: number of its members.
-        constituent: the result of its tuning; None where nothing is tuned.
-        checkpoints: of its earlier slices, from which tuning continues after a deletion; not part of the model.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    number: int
-    path: str
-    records: int
-    constituent: StageResult | None
-    checkpoints: tuple[StageResult, ...] = ()
-
-    @property
-    def results(self) -> tuple[StageResult, ...]:
-        """Its constituent, if it has one, and its checkpoints."""
-        return self.checkpoints if self.constituent is None else (self.constituent, *self.checkpoints)
-
-
-# A digest in a page; only those of clusters that are wanted become objects of their own.
-_Text = Annotated[str, StringConstraints(pattern=f"^{_DIGEST.pattern.decode()}$")]
-
-
-class _Content(BaseModel):
-    """The fields of a page, one entry for each of its clusters.
-
-    Attributes:
-        model: path and artifact, as the model's digest covers them.
-        records: number of members.
-        keys: of the constituents' stages.
-        environments: places of the constituents' fingerprints in ``fingerprints``.
-        checkpoints: key, artifact and place of the fingerprint of each.
-        fingerprints: of all environments.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    model: tuple[tuple[str, _Text | None], ...]
-    records: tuple[int, ...]
-    keys: tuple[_Text | None, ...]
-    environments: tuple[int | None, ...]
-    checkpoints: tuple[tuple[tuple[_Text, _Text, int], ...], ...]
-    fingerprints: tuple[_Text, ...]
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        """Refuse fields that do not fit together."""
-        columns = self.model, self.records, self.keys, self.environments, self.checkpoints
-        used = [place for place in self.environments if place is not None]
-        used += [place for checkpoints in self.checkpoints for *_, place in checkpoints]
-        if len(set(map(len, columns))) > 1 or not all(0 <= place < len(self.fingerprints) for place in used):
-            raise ValueError("a page whose fields do not fit together")
-        return self
-
-    def cluster(self, place: int, number: int) -> Cluster:
-        """The cluster at a place of the page, which has this number among all."""
-        path, artifact = self.model[place]
-        key, environment = self.keys[place], self.environments[place]
-        constituent = None
-        if artifact is not None and key is not None and environment is not None:
-            constituent = self._result(key, artifact, environment)
-        return Cluster.model_construct(
-            number=number,
-            path=path,
-            records=self.records[place],
-            constituent=constituent,
-            checkpoints=tuple(self._result(*each) for each in self.checkpoints[place]),
-        )
-
-    def _result(self, key: str, artifact: str, environment: int) -> StageResult:
-        fingerprint = Digest(self.fingerprints[environment])
-        return StageResult.model_construct(key=Digest(key), artifact=Digest(artifact), fingerprint=fingerprint)
-
-
-class PageEntry(BaseModel):
-    """What a manifest says of a page.
-
-    Attributes:
-        digest: of its bytes.
-        last: path of its last cluster.
-        clusters: number of its clusters.
-        records: number of their members.
-        fingerprints: of the environments in which its parts were computed, sorted.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    digest: Digest
-    last: str
-    clusters: int
-    records: int
-    fingerprints: tuple[Digest, ...]
-
-
-class Page:
-    """A run of clusters.
-
-    Args:
-        entry: what the manifest says of it.
-        data: its bytes, which have the entry's digest.
-    """
-
-    def __init__(self, entry: PageEntry, data: bytes) -> None:
-        self.entry = entry
-        self.data = data
-        self._model_ends = data.find(_AFTER_MODEL)
-        if self._model_ends < 0 or not data.startswith(_MODEL):
-            raise _damaged(entry.digest)
-
-    @classmethod
-    def of(cls, clusters: Sequence[Cluster]) -> Page:
-        """The page of these clusters; at least one."""
-        results = [each for cluster in clusters for each in cluster.results]
-        fingerprints = sorted({each.fingerprint for each in results})
-        places = {fingerprint: place for place, fingerprint in enumerate(fingerprints)}
-        constituents = [cluster.constituent for cluster in clusters]
-        content = {
-            "model": [_in_model(cluster) for cluster in clusters],
-            "records": [cluster.records for cluster in clusters],
-            "keys": [constituent and constituent.key for constituent in constituents],
-            "environments": [constituent and places[constituent.fingerprint] for constituent in constituents],
-            "checkpoints": [
-                [[each.key, each.artifact, places[each.fingerprint]] for each in cluster.checkpoints]
-                for cluster in clusters
-            ],
-            "fingerprints": fingerprints,
-        }
-        data = _compact(content)
-        entry = PageEntry.model_construct(
-            digest=Digest.of(data),
-            last=clusters[-1].path,
-            clusters=len(clusters),
-            records=sum(cluster.records for cluster in clusters),
-            fingerprints=tuple(fingerprints),
-        )
-        return cls(entry, data)
-
-    @property
-    def digest(self) -> Digest:
-        """Digest of its bytes."""
-        return self.entry.digest
-
-    @property
-    def model_part(self) -> bytes:
-        """What the model's digest covers of its clusters: elements of a list in canonical JSON."""
-        return self.data[len(_MODEL) : self._model_ends]
-
-    @cached_property
-    def rows(self) -> Mapping[str, tuple[int, int]]:
-        """The place in the page and the number of records of each of its clusters, by path."""
-        content = self._parse()
-        return {
-            path: (place, records)
-            for place, ((path, _), records) in enumerate(zip(content.model, content.records, strict=True))
-        }
-
-    @cached_property
-    def sort_keys(self) -> Sequence[tuple[int, str]]:
-        """What its clusters are sorted by."""
-        return list(map(sort_key, self.rows))
-
-    def clusters(self, first: int = 0, places: Iterable[int] | None = None) -> tuple[Cluster, ...]:
-        """Its clusters, numbered from ``first`` on.
-
-        Args:
-            first: number of the first one.
-            places: of those that are wanted; None: all.
-
-        Raises:
-            CorruptError: its bytes are not those of the page that the manifest means.
-        """
-        content = self._parse()
-        chosen = range(len(content.model)) if places is None else places
-        return tuple(content.cluster(place, first + place) for place in chosen)
-
-    def _parse(self) -> _Content:
-        """Its fields; not kept, because they are many times as large as its bytes."""
-        try:
-            content = _Content.model_validate_json(self.data)
-        except ValueError as error:
-            raise _damaged(self.digest) from error
-        last = content.model[-1][0] if content.model else None
-        found = last, len(content.model), sum(content.records)
-        if found != (self.entry.last, self.entry.clusters, self.entry.records):
-            raise _damaged(self.digest)
-        return content
 
 
 class Clusters(Sequence[Cluster]):
@@ -287,7 +64,7 @@ class Clusters(Sequence[Cluster]):
 
     def model_parts(self) -> Iterator[bytes]:
         """What the model's digest covers of the clusters, in pieces: a list in canonical JSON."""
-        yield _compact([_in_model(cluster) for cluster in self])
+        yield compact([in_model(cluster) for cluster in self])
 
     def costs(self, limit: int | None) -> CostCounts:
         """What `partitions.cost.cost_counts` gives for these clusters.
@@ -327,7 +104,7 @@ class ClusterPages(Clusters):
     @classmethod
     def of(cls, clusters: Iterable[Cluster]) -> ClusterPages:
         """These clusters in pages; they are sorted, and numbered from 0 on."""
-        return cls(map(Page.of, _runs(clusters)))
+        return cls(map(Page.of, in_runs(clusters)))
 
     @cached_property
     def _starts(self) -> list[int]:
@@ -434,10 +211,10 @@ class ClusterPages(Clusters):
             clusters = [cluster for cluster in page.clusters() if gone.isdisjoint(_with_ancestors(cluster.path))]
             while waiting and sort_key(waiting[0].path) <= self._last[number]:
                 clusters.append(waiting.popleft())
-            runs = list(_runs([*opened, *sorted(clusters, key=lambda cluster: sort_key(cluster.path))]))
-            opened = [] if not runs or _ends_page(runs[-1][-1].path) else runs.pop()
+            runs = list(in_runs([*opened, *sorted(clusters, key=lambda cluster: sort_key(cluster.path))]))
+            opened = [] if not runs or ends_page(runs[-1][-1].path) else runs.pop()
             pages += map(Page.of, runs)
-        return ClusterPages([*pages, *map(Page.of, _runs([*opened, *waiting]))])
+        return ClusterPages([*pages, *map(Page.of, in_runs([*opened, *waiting]))])
 
     def _pages_under(self, path: str) -> range:
         """Numbers of the pages that have, or would have, clusters under a path."""
@@ -482,19 +259,6 @@ def arranged(clusters: Sequence[Cluster]) -> Clusters:
     return clusters if isinstance(clusters, ClusterPages) else ClusterPages.of(clusters)
 
 
-def without_those_in(pages: Iterable[Page], digests: set[Digest]) -> set[Digest]:
-    """Those of some digests of artifacts and stage keys that no part of a cluster in these pages has."""
-    left = set(digests)
-    for page in pages:
-        if not left:
-            break
-        if len(left) <= _FEW:
-            left = {digest for digest in left if digest.encode() not in page.data}
-        else:
-            left.difference_update(Digest(text.decode()) for text in _DIGEST.findall(page.data))
-    return left
-
-
 def _recounted(
     counts: CostCounts, before: ClusterPages, after: ClusterPages, paths: Iterable[str], limit: int | None
 ) -> CostCounts:
@@ -525,39 +289,6 @@ def _anchor(before: ClusterPages, after: ClusterPages, path: str, limit: int | N
 def _exceeds(sizes: Iterable[tuple[str, int]], bound: int) -> bool:
     """Whether the sum of sizes exceeds a bound; looks at no more of them than that takes."""
     return any(total > bound for total in itertools.accumulate(size for _, size in sizes))
-
-
-def _damaged(page: Digest) -> CorruptError:
-    return CorruptError(
-        "Page of the served model's clusters is damaged",
-        got=f"page {page.short} is not what its manifest says",
-        next_step="delete the folder generations and run 'lmeraser train'; it derives the model again",
-    )
-
-
-def _in_model(cluster: Cluster) -> list[str | None]:
-    """What the model's digest covers of a cluster."""
-    return [cluster.path, cluster.constituent.artifact if cluster.constituent else None]
-
-
-def _compact(value: object) -> bytes:
-    return json.dumps(value, separators=(",", ":")).encode()
-
-
-def _ends_page(path: str) -> bool:
-    return int.from_bytes(hashlib.sha256(path.encode()).digest()[:4]) % _PAGE == 0
-
-
-def _runs(clusters: Iterable[Cluster]) -> Iterator[list[Cluster]]:
-    """The clusters of each page."""
-    run = list[Cluster]()
-    for cluster in clusters:
-        run.append(cluster)
-        if _ends_page(cluster.path):
-            yield run
-            run = []
-    if run:
-        yield run
 
 
 def _with_ancestors(path: str) -> Iterator[str]:

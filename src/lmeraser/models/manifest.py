@@ -36,16 +36,9 @@ from pydantic import (
 from lmeraser.config.deployment import ComputeConfig
 from lmeraser.config.schema import Config
 from lmeraser.core.digests import Digest, canonical_json
-from lmeraser.models.clusters import (
-    Cluster,
-    ClusterPages,
-    Clusters,
-    Page,
-    PageEntry,
-    StageResult,
-    arranged,
-    without_those_in,
-)
+from lmeraser.models.cluster import Cluster, StageResult
+from lmeraser.models.cluster_page import Page, PageEntry, without_those_in
+from lmeraser.models.clusters import ClusterPages, Clusters, arranged
 from lmeraser.models.partitions.cost import Cost, CostCounts, cost_of_counts
 from lmeraser.models.partitions.trie import find_path
 

@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterable, Sequence
 from functools import partial
 
-from lmeraser.models.clusters import Cluster, StageResult
+from lmeraser.models.cluster import Cluster, StageResult
 from lmeraser.models.manifest import Model
 from lmeraser.models.partitions.trie import affected_paths, group_below
 from lmeraser.pipeline.caches import PartitionedRecords

@@ -4,8 +4,8 @@
 digest. A generation is published by writing its manifest, then replacing the pointer in one atomic step: a reader
 sees the old generation or the new one. Numbers of generations only grow.
 
-A manifest may name pages of clusters (`models.clusters`), which lie beside it under their digests and are written
-before it. Generations share them; a page is read once by a process, and all of them when a generation is.
+A manifest may name pages of clusters (`models.cluster_page`), which lie beside it under their digests and are
+written before it. Generations share them; a page is read once by a process, and all of them when a generation is.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from lmeraser.core.atomic_files import storage_errors, write_all_atomic, write_atomic
 from lmeraser.core.digests import Digest
 from lmeraser.errors import CorruptError, FormatError, NoModelError
-from lmeraser.models.clusters import Page, PageEntry
+from lmeraser.models.cluster_page import Page, PageEntry
 from lmeraser.models.manifest import IN_PAGES, Model
 
 _FORMAT = IN_PAGES

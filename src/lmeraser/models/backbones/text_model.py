@@ -3,8 +3,8 @@
     text -> windows of token ids (`tokenization`) -> rows of one padded length -> hidden states -> pooling
 
 `text_checkpoint` loads the network. A folder of sentence-transformers (`sentence_transformers`) says how its
-hidden states are pooled. Of any other network, an encoder's features are the mean over the text's tokens, and those
-of a causal one are the last token's. `docs/backbones.md` lists the families.
+hidden states are pooled. Of any other network, an encoder's features are the mean over the text's tokens, and
+those of a causal one are the last token's. `docs/backbones.md` lists the families.
 """
 
 from __future__ import annotations
