@@ -73,12 +73,12 @@ def solve_positive_definite(stacked: Matrix, parallel: Parallel) -> Matrix:
 
         def subtract(rows: slice, pivot: slice = pivot, left: slice = left) -> None:
             stacked[rows, pivot] -= stacked[rows, left] @ stacked[pivot, left].T
+            if rows is pivot:  # the first one, so that it is decomposed beside the products of the others
+                inverses.append(_inverse(np.linalg.cholesky(stacked[pivot, pivot])))
 
         parallel(subtract, [pivot, *below])
-        inverse = _inverse(np.linalg.cholesky(stacked[pivot, pivot]))
-        inverses.append(inverse)
 
-        def divide(rows: slice, pivot: slice = pivot, inverse: Matrix = inverse) -> None:
+        def divide(rows: slice, pivot: slice = pivot, inverse: Matrix = inverses[-1]) -> None:
             stacked[rows, pivot] = stacked[rows, pivot] @ inverse.T
 
         parallel(divide, below)

@@ -1,8 +1,8 @@
 """The global head of statistics that a transaction is about to store, solved on another thread meanwhile.
 
-A deletion knows the statistics of the next model as soon as it has subtracted its records, before it deletes any. To
-write them takes about as long as to solve for the head that follows from them, and neither waits for the other. The
-head is the same whoever computes it; if the transaction does not happen, it is dropped.
+A deletion knows the statistics of the next model as soon as it has subtracted its records, before it deletes any.
+To write them takes about as long as to solve for the head that follows from them, and neither waits for the other.
+The head is the same whoever computes it; if the transaction does not happen, it is dropped.
 """
 
 from __future__ import annotations
