@@ -27,7 +27,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-_LISTED = 20  # items that `listing` shows in full
+LISTED = 20  # items that `listing` shows in full
 
 
 class LmeraserError(Exception):
@@ -164,7 +164,7 @@ def listing(items: Sequence[str]) -> str:
       - a
       - b
     """
-    lines = [f"  - {item}" for item in items[:_LISTED]]
-    if len(items) > _LISTED:
-        lines.append(f"  ... and {len(items) - _LISTED} more")
+    lines = [f"  - {item}" for item in items[:LISTED]]
+    if len(items) > LISTED:
+        lines.append(f"  ... and {len(items) - LISTED} more")
     return "\n".join([str(len(items)), *lines])

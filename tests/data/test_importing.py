@@ -89,6 +89,32 @@ def test_a_source_without_classes_says_whether_it_has_rows(
         add(records, *rows, classes=())
 
 
+def test_names_that_may_be_one_or_several_are_mentioned(records: Records) -> None:
+    first = add(records, row(0, subject="ada;bob"), row(1), classes=("cat", "Cat", "dog"))
+    assert first.hints == [
+        "the classes 'cat', 'Cat' are different classes; if they are one, give them one name in the source, "
+        "and import it into a new workspace",
+        "subjects that look like several people: 1, for instance 'ada;bob'; a record has one subject, and is "
+        "found by all of it and not by a part: give each person's records a subject of their own",
+    ]
+    names = ["ada", "ada, eve", "Byron, Ada", "eve/17"]
+    rows = [row(number, subject=name) for number, name in enumerate(names, start=2)]
+    (hint,) = add(records, *rows, classes=("cat", "Cat", "dog")).hints  # the classes are no news
+    assert hint.startswith("subjects that look like several people: 1, for instance 'ada, eve'")
+    apart = add(
+        records, row(9), classes=("cat", "Cat", "dog", "C", "C++", "tom_cat", "Tom-Cat"), extend_classes=True
+    )
+    assert [hint.partition(" are ")[0] for hint in apart.hints] == ["the classes 'tom_cat', 'Tom-Cat'"]
+
+
+def test_a_file_in_base64_is_no_name_and_fills_no_screen(records: Records) -> None:
+    with pytest.raises(SourceError) as caught:
+        add(records, row(0, id="data:image/png;base64," + "A" * 5000, payload=None, fault="base64"), row(1))
+    (fault,) = caught.value.faults
+    assert fault.endswith("...'): base64")
+    assert len(fault) < 300
+
+
 def test_an_import_keeps_more_pages_in_memory_and_what_comes_after_it_does_not(
     records: Records, monkeypatch: pytest.MonkeyPatch
 ) -> None:

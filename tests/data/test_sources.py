@@ -118,7 +118,7 @@ def test_tables_in_memory_hold_images_or_name_their_files(tmp_path: Path) -> Non
         assert [(row.label, row.payload, row.fault) for row in rows] == [("cat", DOT, ""), ("dog", DOT, "")]
         assert [row.id for row in rows] == (ids or ["row-00000000", "b.png"])
     faults = [row.fault for row in rows_of(open_source((["nothing.png", 17], ["cat", "dog"])))]
-    assert faults == ["no such file", "a value of type int instead of an image file's bytes"]
+    assert faults == [f"no such file in {Path.cwd()}", "a value of type int instead of an image file's bytes"]
 
 
 @pytest.mark.parametrize("name", ["", "x" * 5000])
@@ -296,7 +296,7 @@ def test_columns_of_a_list_can_be_named_and_are_hinted_at(tmp_path: Path) -> Non
         open_source(root / "list.csv")
     source = open_source(root / "list.csv", columns=Columns(label="kind"))
     assert [row.id for row in rows_of(source)] == ["a.png"]
-    assert ["--subject-column Patient ID" in source.hints[0], "--id-column uuid" in source.hints[1]] == [
+    assert ["--subject-column 'Patient ID'" in source.hints[0], "--id-column uuid" in source.hints[1]] == [
         True,
         True,
     ]
@@ -337,7 +337,8 @@ def test_a_list_reads_no_file_outside_of_its_folder_unless_asked_to(tmp_path: Pa
     lines = [json.dumps({"path": path, "label": "cat", "id": n}) for n, path in enumerate(paths)]
     (root / "in" / "list.jsonl").write_text("\n".join(lines))
     out = "its path leads out of the folder of the source; --follow-paths reads such files"
-    end = ["no such file", "no path of an image file", "no such file"]
+    gone = f"no such file in {(root / 'in').resolve()}"
+    end = [gone, "no path of an image file", gone]
     source = open_source(root / "in" / "list.jsonl")
     assert [row.fault for row in rows_of(source)] == ["", "", out, out, out, *end]
     followed = open_source(root / "in" / "list.jsonl", follow_paths=True)
@@ -394,7 +395,7 @@ def test_parquet_keeps_class_names_ids_subjects_and_bytes(tmp_path: Path) -> Non
 def test_plain_bytes_and_names_as_labels_are_enough(tmp_path: Path) -> None:
     columns = {"photo": pa.array([DOT, DOT]), "animal": pa.array(["cat", None])}
     source = open_source(table(tmp_path / "x.parquet", columns), columns=Columns(image="photo", label="animal"))
-    assert source.classes == ()
+    assert source.classes == ("cat",)
     assert rows_of(source) == [
         Row(0, "row-00000000", None, "cat", DOT),
         Row(1, "row-00000001", None, None, DOT),
@@ -427,6 +428,71 @@ def test_several_splits_need_a_choice_that_exists(tmp_path: Path) -> None:
     assert "--split" in str(caught.value)
     with pytest.raises(InputError, match="'dev'"):
         open_source(tmp_path, split="dev")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("0000", "0001"), ("part.0", "part.1"), ("data_0", "data_1"), ("part-00000-a1", "part-00001-a1")],
+)
+def test_numbered_parquet_files_are_parts_of_one_table(tmp_path: Path, names: tuple[str, str]) -> None:
+    """As the Hub, Dask, DuckDB and Spark write them."""
+    for label, name in enumerate(names):
+        table(tmp_path / f"{name}.parquet", {"image": pa.array([DOT]), "label": pa.array([label])})
+    assert [row.label for row in rows_of(open_source(tmp_path))] == [0, 1]
+    if "-" not in names[0]:
+        assert open_source(tmp_path, split=names[0]).length == 1
+
+
+def test_numbers_that_belong_to_a_name_do_not_join_tables(tmp_path: Path) -> None:
+    for name in ("cifar10", "cifar100"):
+        table(tmp_path / f"{name}.parquet", {"image": pa.array([DOT]), "label": pa.array([0])})
+    with pytest.raises(InputError, match="several splits: cifar10, cifar100"):
+        open_source(tmp_path)
+
+
+def test_a_column_of_names_names_the_classes(tmp_path: Path) -> None:
+    values = {"image": pa.array([DOT] * 4), "label": pa.array(["dog", "cat ", None, "dog"])}
+    path = table(tmp_path / "x.parquet", values)
+    assert open_source(path).classes == ("cat", "dog")
+    encoded = {**values, "label": values["label"].dictionary_encode()}
+    assert open_source(table(tmp_path / "y.parquet", encoded)).classes == ("cat", "dog")
+    assert open_source(table(tmp_path / "z.parquet", {**values, "label": pa.array([1, 0, 1, 0])})).classes == ()
+    dataset = Dataset.from_dict({"image": [DOT] * 2, "label": ["9", "10"]})
+    assert open_source(dataset).classes == ("9", "10")
+
+
+def test_cells_without_image_say_what_is_there(tmp_path: Path) -> None:
+    for value, why in (
+        ([1, 2], "a value of type list instead of an image file's bytes"),
+        (None, "no image"),
+        ("data:image/png;base64,iVBO", "base64 is not decoded"),
+        ("A" * 5000, "base64 is not decoded"),
+        ("https://example.org/a.png", "an address (https://...), and nothing is fetched"),
+        ("a.png", "--follow-paths reads such files"),
+    ):
+        path = table(tmp_path / "x.parquet", {"image": pa.array([value]), "label": pa.array(["cat"])})
+        (row,) = rows_of(open_source(path))
+        assert why in row.fault
+        if isinstance(value, str):
+            (tmp_path / "x.jsonl").write_text(json.dumps({"image": value, "label": "cat"}))
+            (listed,) = rows_of(open_source(tmp_path / "x.jsonl"))
+            assert (why if "follow" not in why else "no such file in") in listed.fault
+
+
+@pytest.mark.parametrize(
+    ("name", "step"),
+    [
+        ("x.zip", "unpack it"),
+        ("x.tar.gz", "unpack it"),
+        ("x.XLSX", "save the table as .csv"),
+        ("x.png", "per class"),
+    ],
+)
+def test_a_file_of_another_kind_says_what_to_give_instead(tmp_path: Path, name: str, step: str) -> None:
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(InputError, match="Unsupported kind of source") as caught:
+        open_source(tmp_path / name)
+    assert step in caught.value.next_step
 
 
 def test_missing_columns_are_all_listed_beside_those_there_are(tmp_path: Path) -> None:
@@ -611,6 +677,22 @@ def test_a_row_is_an_example_or_says_what_is_wrong(row: Row, expected: Example |
 
 def test_indices_of_a_source_without_names_mean_the_workspaces_classes() -> None:
     assert check_row(Row(0, "a", None, 1, DOT), [], ["dog", "fox"]) == Example(1, DOT)
+
+
+@pytest.mark.parametrize(
+    ("label", "classes", "expected"),
+    [
+        (1, ["1", "2", "3"], Example(0, DOT)),  # counted from one
+        (2, ["0", "1", "10", "2"], Example(3, DOT)),  # folders, in the order of their names
+        (-1, ["-1", "1"], Example(0, DOT)),
+        (0, ["1", "2"], "unknown label '0'"),
+        (1, ["1", "two"], Example(1, DOT)),
+    ],
+)
+def test_a_number_is_the_name_of_a_class_where_all_are_named_by_numbers(
+    label: int, classes: list[str], expected: Example | str
+) -> None:
+    assert check_row(Row(0, "a", None, label, DOT), [], classes) == expected
 
 
 def test_an_image_that_does_not_decode_says_why() -> None:

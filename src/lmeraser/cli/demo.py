@@ -22,6 +22,7 @@ from lmeraser.core.atomic_files import write_atomic
 from lmeraser.core.digests import Digest, canonical_json
 from lmeraser.core.progress import Progress, silent
 from lmeraser.data.modalities import payload_format
+from lmeraser.data.rows import describe_fault
 from lmeraser.data.sources import Columns, check_row, open_source
 from lmeraser.eraser import Eraser
 from lmeraser.errors import InputError, SourceError
@@ -291,7 +292,7 @@ def read_texts(source: Path, columns: Columns) -> tuple[Rows, Rows]:
     for row in islice(opened.rows, _MOST_TEXTS):
         checked = check_row(row, opened.classes, opened.classes, opened.check)
         if isinstance(checked, str):
-            faults.append(f"row {row.position} (id {row.id!r}): {checked}")
+            faults.append(describe_fault(row, checked))
         else:
             label = opened.classes[checked.label]
             texts.append({"id": row.id, "text": checked.payload.decode(), "label": label})

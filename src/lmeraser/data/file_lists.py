@@ -4,6 +4,7 @@ Rules:
 - a file is UTF-8, or UTF-16 with a byte order mark;
 - the first line of a CSV file names its columns; one without a name, such as the index that pandas writes, is not
   read; each line of a JSON lines file is one object;
+- a first line ``sep=;``, as for Excel, says what divides the cells;
 - cells are taken literally, with all their white space; an empty cell of a CSV file has no value;
 - a table that is malformed anywhere is refused with the number of the line, so that none of it is used.
 
@@ -16,11 +17,13 @@ import codecs
 import csv
 import itertools
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+from lmeraser.data.rows import join_names
 from lmeraser.errors import InputError
 
 SUFFIXES = {".csv", ".tsv", ".tab", ".jsonl", ".ndjson"}
@@ -29,6 +32,7 @@ METADATA_NAMES = ("metadata.csv", "metadata.jsonl")  # as the Hugging Face hub's
 _DELIMITERS = ",;\t"
 _LARGEST = 1 << 30  # bytes of a table that is held in memory
 _LARGEST_LINE = 64 << 20  # characters of a line, or of a cell of a CSV file
+_EXCEL_DELIMITER = re.compile("sep=(.)")
 _NAMES = {"utf-16": "UTF-16", "utf-8-sig": "UTF-8"}
 
 
@@ -62,7 +66,7 @@ class Table:
         if wanted not in self.columns:
             raise InputError(
                 "The source lacks columns",
-                got=f"no {wanted} in {self.path} (there are: {', '.join(self.columns)})",
+                got=f"no {wanted} in {self.path} (there are: {join_names(self.columns)})",
                 next_step=f"name the column with {option}",
             )
         return wanted
@@ -157,14 +161,19 @@ def _csv_lines(path: Path, lines: Iterator[str]) -> Iterator[Mapping[str, Any]]:
         if line.strip():
             break
     header = first[-1] if first else ""
+    excel = _EXCEL_DELIMITER.fullmatch(header.strip("\r\n"))  # a line that Excel reads, before the columns
     if "\0" in header:
         raise _malformed(path, len(first), "null characters; UTF-16 has to begin with a byte order mark")
     tabs = path.suffix.lower() in (".tsv", ".tab") and "\t" in header
     delimiter = "\t" if tabs else max(_DELIMITERS, key=header.count)  # the comma, if there is none
+    delimiter = excel[1] if excel else delimiter
     csv.field_size_limit(max(csv.field_size_limit(), _LARGEST_LINE))  # of the process; 128 KiB is less than a text
     reader = csv.reader(itertools.chain(first, lines), delimiter=delimiter, strict=True)
     try:
-        names = next((cells for cells in reader if cells), [])
+        full = (cells for cells in reader if cells)
+        if excel:
+            next(full)
+        names = next(full, [])
         named = [name for name in names if name]
         if len(set(named)) != len(named) or (names and not named):
             raise _malformed(path, len(first), "column names are empty or repeated")

@@ -8,6 +8,7 @@ the caller asks to follow them.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,6 +31,8 @@ from lmeraser.data.rows import (
 )
 from lmeraser.errors import InputError
 
+_URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+_LONGEST_PATH = 4096  # characters
 PATH_COLUMNS = ("path", "file_name", "image", "file")  # in the order of preference
 
 
@@ -138,6 +141,8 @@ def resolve_path(base: Path, path: str, *, anywhere: bool) -> Path | str:
         path: as written there.
         anywhere: whether it may lead out of the folder.
     """
+    if reason := not_a_path(path):
+        return reason
     file = base / path
     if not os.path.lexists(file) and "\\" in path:  # written on Windows
         file = base / path.replace("\\", "/")
@@ -145,6 +150,17 @@ def resolve_path(base: Path, path: str, *, anywhere: bool) -> Path | str:
         inside = file.resolve().is_relative_to(base.resolve())
         if not inside and not anywhere:
             return "its path leads out of the folder of the source; --follow-paths reads such files"
-        return file if file.is_file() else "no such file"
+        if file.is_file():
+            return file
     except (OSError, ValueError, RuntimeError):  # a null character, a loop of links
-        return "no such file"
+        pass
+    return "no such file" if Path(path).is_absolute() else f"no such file in {base.resolve()}"
+
+
+def not_a_path(text: str) -> str:
+    """Why a text in the place of an image is no path of a file, where that can be seen; empty: it cannot."""
+    if match := _URL.match(text):
+        return f"an address ({match[0]}...), and nothing is fetched; download the file"
+    if text.startswith("data:") or len(text) > _LONGEST_PATH:
+        return "text instead of an image file's bytes or path; base64 is not decoded"
+    return ""

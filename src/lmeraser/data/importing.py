@@ -16,8 +16,9 @@ Rows are streamed in chunks, so memory does not grow with the source.
 
 from __future__ import annotations
 
+import re
 import unicodedata
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 
@@ -34,6 +35,7 @@ from lmeraser.data.canonical_names import (
 )
 from lmeraser.data.provenance import PublicImages
 from lmeraser.data.records import Record, Records
+from lmeraser.data.rows import describe_fault
 from lmeraser.data.sources import Row, Source, check_row, row_chunks
 from lmeraser.data.suppression import SuppressedKind
 from lmeraser.errors import InputError, SourceError
@@ -43,6 +45,7 @@ from lmeraser.evidence.reconcile import digest_of
 from lmeraser.storage.database import SlotDraw
 
 _Known = tuple[str | None, int, Digest]  # subject, label and image digest of a record that is held
+_SEPARATORS = re.compile(r"[;|,&+/]| and ")  # of several names in one cell
 _UNKNOWN_LENGTH = 1 << 16  # rows to draw numbers for where a source does not tell; unused ones take no space
 _PUBLIC = {
     "file": "the backbone was trained on this file",
@@ -128,6 +131,7 @@ def import_records(
     with records.database.transaction() as connection, records.database.keeping_pages(connection):
         entry = ledger.next_position(connection)
         commitments: dict[str, Digest] = {}
+        before = records.classes
         classes = _fix_classes(records, source, connection, extend=extend_classes)
         checker = _Checker(records, source, classes, allow_deleted, public, refuse_public)
         slots = SlotDraw(records.database, connection, source.length or _UNKNOWN_LENGTH)
@@ -162,7 +166,7 @@ def import_records(
             ledger.note(connection, added, now=now)
     report.skipped = len(report.faults)
     report.passed_over = dict(source.passed_over)
-    report.hints = list(source.hints)
+    report.hints = [*source.hints, *_classes_alike(before, classes), *checker.subjects_of_several_names()]
     return report
 
 
@@ -205,6 +209,20 @@ def _first_spellings(classes: Sequence[str]) -> list[str]:
     for name in classes:
         first.setdefault(class_key(name), name)
     return list(first.values())
+
+
+def _classes_alike(before: Collection[str], classes: Sequence[str]) -> list[str]:
+    """A line for each group of classes, one of them new, that differ only in case, white space, - or _."""
+    groups: dict[str, list[str]] = {}
+    for name in classes:
+        folded = unicodedata.normalize("NFKC", name).casefold()
+        groups.setdefault("".join(folded.replace("-", " ").replace("_", " ").split()), []).append(name)
+    return [
+        f"the classes {', '.join(map(repr, group))} are different classes; if they are one, give them one name in "
+        "the source, and import it into a new workspace"
+        for group in groups.values()
+        if len(group) > 1 and not set(group).issubset(before)
+    ]
 
 
 @dataclass(frozen=True)
@@ -284,7 +302,7 @@ class _Checker:
         good = []
         for row, checked in pairs:
             if isinstance(checked, str):
-                report.faults.append(f"row {row.position} (id {row.id!r}): {checked}")
+                report.faults.append(describe_fault(row, checked))
                 continue
             its_names = names[checked.id]
             held = _held_as(its_names, known, listed["record"])
@@ -339,13 +357,30 @@ class _Checker:
             for subject, ways in several.items()
         ]
 
+    def subjects_of_several_names(self) -> list[str]:
+        """A line about subjects of new records that look like a list of people, as one cell may hold it."""
+        parts = {subject: [part.strip() for part in _SEPARATORS.split(subject)] for subject in self._subjects}
+        several = [
+            subject
+            for subject, names in sorted(parts.items())
+            if len(names) > 1
+            and (";" in subject or "|" in subject or any(canonical_or_none(name) in parts for name in names))
+        ]
+        if not several:
+            return []
+        return [
+            f"subjects that look like several people: {len(several)}, for instance {several[0]!r}; a record has "
+            "one subject, and is found by all of it and not by a part: give each person's records a subject of their "
+            "own"
+        ]
+
     def _is_refused_as_public(self, row: Row, record: Record, report: ImportReport) -> bool:
         """Whether a record is refused because its image is public; if such images are allowed, it is counted."""
         match = self._public.find(record.payload) if self._public is not None else None
         if match is None:
             return False
         if self._refuse_public:
-            report.faults.append(f"row {row.position} (id {row.id!r}): {_PUBLIC[match]}")
+            report.faults.append(describe_fault(row, _PUBLIC[match]))
             return True
         report.public = (report.public or 0) + 1
         return False
@@ -364,7 +399,7 @@ class _Checker:
             if row.subject is not None:
                 canonical_name(row.subject)
         except ValueError as error:
-            return f"the {what} cannot be a name: {error}"
+            return row.fault or f"the {what} cannot be a name: {error}"
         if record_id in self._seen:
             return f"the same id as row {self._seen[record_id]}; choose another --id-column, or --positions"
         self._seen[record_id] = row.position
@@ -386,9 +421,8 @@ class _Checker:
             report.present += 1
         else:
             spelled = f", as {held!a}," if held not in (row.id, record.id) else ""
-            report.faults.append(
-                f"row {row.position} (id {row.id!r}): this id exists{spelled} with another image, label or subject"
-            )
+            fault = f"this id exists{spelled} with another image, label or subject"
+            report.faults.append(describe_fault(row, fault))
 
 
 def _held_as(names: _RowNames, known: Container[str], suppressed: Container[str]) -> str | None:

@@ -5,6 +5,8 @@ A source is a stream of `Row`, with the image bytes exactly as given. `check_row
 
 from __future__ import annotations
 
+import functools
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
@@ -22,6 +24,7 @@ T = TypeVar("T")
 IMAGE = "image"  # the usual names of columns
 LABEL = "label"
 
+_SHOWN_ID = 200  # characters of an id in a message; one may be a whole file in base64
 _CHUNK_BYTES = 32 << 20  # of images that are handled together
 
 # Names of columns that were probably meant, in lower case without separators, for hints.
@@ -168,13 +171,14 @@ def check_row(
 
     Args:
         row: as read.
-        source_classes: class names by the source's label indices; empty: the same as ``classes``.
+        source_classes: class names by the source's label indices; empty: a number is the name of a class if all
+            names are numbers, else an index in ``classes``.
         classes: the workspace's classes.
         check: refuses a payload by a ValueError; the default decodes it as an image.
     """
     if row.fault:
         return row.fault
-    label = _label(row.label, source_classes or classes, classes)
+    label = _label(row.label, source_classes, classes)
     if isinstance(label, str):
         return label
     if row.payload is None:
@@ -184,6 +188,12 @@ def check_row(
     except ValueError as error:
         return str(error)
     return Example(label, row.payload)
+
+
+def describe_fault(row: Row, fault: str) -> str:
+    """A line about a faulty row: its position, its id or the beginning of a long one, and the fault."""
+    shown = row.id if len(row.id) <= _SHOWN_ID else f"{row.id[:_SHOWN_ID]}..."
+    return f"row {row.position} (id {shown!r}): {fault}"
 
 
 def chunks(items: Iterable[T], size: int = 256, *, weigh: Callable[[T], int] | None = None) -> Iterator[list[T]]:
@@ -212,14 +222,35 @@ def row_chunks(rows: Iterable[Row]) -> Iterator[list[Row]]:
     return chunks(rows, weigh=lambda row: len(row.payload or b""))
 
 
-def _label(label: int | str | None, names: Sequence[str], classes: Sequence[str]) -> int | str:
+def _label(label: int | str | None, source_classes: Sequence[str], classes: Sequence[str]) -> int | str:
     if label is None or label == "":
         return "no label"
-    if isinstance(label, int) and not 0 <= label < len(names):
-        return f"label {label} is outside 0..{len(names) - 1}"
-    name = names[label] if isinstance(label, int) else label
+    name = str(label)
+    if isinstance(label, int) and (source_classes or not _are_numbers(tuple(classes))):
+        names = source_classes or classes
+        if not 0 <= label < len(names):
+            return f"label {label} is outside 0..{len(names) - 1}"
+        name = names[label]
     index = find_class(name, classes)
     return index if index is not None else f"unknown label {name!r}"
+
+
+@functools.lru_cache(maxsize=8)
+def _are_numbers(classes: tuple[str, ...]) -> bool:
+    """Whether all classes are named by whole numbers, so that a number is the name of one and not its place.
+
+    Their places are often other numbers: classes that are counted from 1, or folders, where 10 comes before 2.
+    """
+    return bool(classes) and all(is_whole_number(name) for name in classes)
+
+
+def is_whole_number(name: str) -> bool:
+    """Whether a name is a whole number in decimal digits.
+
+    >>> is_whole_number("-1"), is_whole_number("1.5")
+    (True, False)
+    """
+    return name.isascii() and name.removeprefix("-").isdigit()
 
 
 def with_file(row: Row, file: Path) -> Row:
@@ -303,18 +334,23 @@ def unused_columns(columns: Iterable[str], used: Iterable[str | None]) -> list[s
         if plain in _SUBJECT_LIKE and used_subject is None:
             hints.append(
                 f"the column {column!r} was not used; if it names the person that a record is about, import with "
-                f"--subject-column {column}, so that all records of a person can be found"
+                f"--subject-column {shlex.quote(column)}, so that all records of a person can be found"
             )
         elif plain in _ID_LIKE and used_id is None:
             hints.append(
-                f"the column {column!r} was not used; if it is the record id, import with --id-column {column}"
+                f"the column {column!r} was not used; if it is the record id, import with --id-column "
+                f"{shlex.quote(column)}"
             )
     return hints
 
 
 def join_names(names: Iterable[str]) -> str:
-    """Names in one line."""
-    return ", ".join(names)
+    """Names in one line; one with white space around it is in quotes, because it would not be seen.
+
+    >>> join_names(["path", " label"])
+    "path, ' label'"
+    """
+    return ", ".join(name if name == name.strip() else repr(name) for name in names)
 
 
 def readable(rows: Iterable[T], name: str) -> Iterator[T]:

@@ -15,6 +15,7 @@ and paths in cells of parquet files, are faults unless the caller asks to follow
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -22,13 +23,14 @@ from pathlib import Path
 from typing import Any
 
 from lmeraser.data import arrays, file_lists, folders
+from lmeraser.data.canonical_names import is_missing
 from lmeraser.data.file_lists import read_table
 from lmeraser.data.folders import describe_passed_over, list_folder
 from lmeraser.data.image_cells import ImageCells, path_and_bytes
 from lmeraser.data.image_folders import open_folder
-from lmeraser.data.image_lists import open_list, resolve_path
+from lmeraser.data.image_lists import not_a_path, open_list, resolve_path
 from lmeraser.data.modalities.base import PayloadFormat
-from lmeraser.data.parquet_files import LARGEST_FILE, open_parquet
+from lmeraser.data.parquet_files import LARGEST_FILE, ParquetRows, open_parquet
 from lmeraser.data.rows import (
     Columns,
     Example,
@@ -46,7 +48,16 @@ from lmeraser.data.rows import (
     with_file,
 )
 from lmeraser.data.subject_rules import SubjectRule
-from lmeraser.data.tables import CellTable, arrays_table, file_table, object_table, open_table, parquet_table
+from lmeraser.data.tables import (
+    CellTable,
+    arrays_table,
+    class_names,
+    file_table,
+    label_name,
+    object_table,
+    open_table,
+    parquet_table,
+)
 from lmeraser.data.text_folders import open_class_folders
 from lmeraser.errors import InputError
 
@@ -63,6 +74,10 @@ __all__ = [
 ]
 
 HUB = "hub:"  # begins the name of a dataset of the Hugging Face hub
+
+_ARCHIVES = {".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar", ".zst"}
+_TABLES = {".xlsx", ".xls", ".ods", ".json", ".txt", ".dat", ".feather", ".arrow", ".pkl", ".pickle", ".h5"}
+_PART_NUMBER = re.compile(r"(^|[._])[0-9]+$")  # of one of several parquet files
 
 
 def image_files(paths: Iterable[Path], passed_over: Counter[str] | None = None) -> list[Path]:
@@ -231,7 +246,7 @@ def _table_of_file(path: Path) -> CellTable:
     raise InputError(
         "Unsupported kind of source",
         got=f"the file {path} (possible are a folder and files of the kinds {possible})",
-        next_step="save the table as one of these",
+        next_step=_instead_of(suffix) if suffix in _ARCHIVES else "save the table as one of these",
     )
 
 
@@ -253,8 +268,17 @@ def _from_file(path: Path, columns: Columns, split: str | None, follow_paths: bo
         "Unsupported kind of source",
         got=f"the file {path} (possible are a folder, parquet files, a list of files in a .csv or .jsonl file, or "
         "the name of a dataset)",
-        next_step="give the folder that holds one folder of images per class",
+        next_step=_instead_of(suffix),
     )
+
+
+def _instead_of(suffix: str) -> str:
+    """What to give instead of a file with this suffix."""
+    if suffix in _ARCHIVES:
+        return "unpack it, and give the folder"
+    if suffix in _TABLES:
+        return "save the table as .csv, .jsonl or .parquet"
+    return "give the folder that holds one folder of images per class"
 
 
 def _with_subjects(source: Source, rule: SubjectRule) -> Source:
@@ -296,12 +320,23 @@ def _with_subjects(source: Source, rule: SubjectRule) -> Source:
 def _from_parquet(files: list[Path], columns: Columns, name: str, split: str | None, follow_paths: bool) -> Source:
     table = open_parquet(files)
     wanted = _wanted(columns, table.columns, name)
+    classes = table.class_names.get(columns.label) or _named_classes(table, columns.label, name)
     base = files[0].parent if follow_paths else None
     stem = split or "row"
     rows = (_row(position, raw, columns, stem, base) for position, raw in enumerate(table.read(wanted)))
     hints = unused_columns(table.columns, (columns.id, columns.subject))
-    classes = table.class_names.get(columns.label, ())
     return Source(name, classes, table.length, readable(rows, name), hints=hints)
+
+
+def _named_classes(table: ParquetRows, column: str, name: str) -> tuple[str, ...]:
+    """The classes that a column of texts names; none if it holds anything else, such as indices."""
+    names: set[str] = set()
+    for batch in readable(table.batches([column]), name):
+        labels = [label for label in batch.column(0).unique().to_pylist() if not is_missing(label)]
+        if not all(isinstance(label, str) for label in labels):
+            return ()
+        names.update(filter(None, map(label_name, labels)))
+    return class_names(names)
 
 
 def _wanted(columns: Columns, there: Iterable[str], name: str) -> list[str]:
@@ -323,18 +358,26 @@ def _wanted(columns: Columns, there: Iterable[str], name: str) -> list[str]:
 
 
 def _of_split(files: list[Path], split: str | None) -> list[Path]:
-    """The parquet files of a split, whose names begin with it, as in hub repositories."""
-    splits = sorted({file.stem.split("-")[0] for file in files})
+    """The parquet files of a split, whose names begin with it, as in hub repositories.
+
+    Numbers at the end of a name count the parts of one table: train-00000-of-00002, part.0, data_1, 0000.
+    """
+    splits = sorted({_split_in(file) for file in files})
     if split is None and len(splits) > 1:
         raise InputError(
             "The source has several splits", got=join_names(splits), next_step="choose one with --split"
         )
-    chosen = [file for file in files if split is None or file.stem.split("-")[0] == split]
+    chosen = [file for file in files if split in (None, _split_in(file), file.stem.split("-")[0])]
     if not chosen:
         raise InputError(
             "Split not found", got=f"{split!r} (there are: {join_names(splits)})", next_step="check --split"
         )
     return chosen
+
+
+def _split_in(file: Path) -> str:
+    """The split that a parquet file is named by; empty: its name only has a number."""
+    return _PART_NUMBER.sub("", file.stem.split("-")[0])
 
 
 def _from_hub(name: str, columns: Columns, *, split: str | None) -> Source:
@@ -373,7 +416,7 @@ def _from_dataset(dataset: Any, columns: Columns, *, name: str, split: str | Non
         split: begins the ids of rows without any.
         local: whether the caller made the object, so that the files that it names by their paths are the caller's.
     """
-    from datasets import Dataset, Image, IterableDataset
+    from datasets import Dataset, Image, IterableDataset, Value
     from datasets.features import ClassLabel
 
     if not isinstance(dataset, (Dataset, IterableDataset)):
@@ -389,6 +432,8 @@ def _from_dataset(dataset: Any, columns: Columns, *, name: str, split: str | Non
     classes = tuple(label.names) if isinstance(label, ClassLabel) and label.names else ()
     if isinstance(features[columns.image], Image):
         dataset = dataset.cast_column(columns.image, Image(decode=False))
+    if not classes and isinstance(dataset, Dataset) and label == Value("string"):
+        classes = class_names(filter(None, map(label_name, dataset.unique(columns.label))))
     length = len(dataset) if isinstance(dataset, Dataset) else None
     stem = split or str(dataset.split or "row")
     base = Path() if local else None
@@ -417,9 +462,19 @@ def _row(position: int, raw: Mapping[str, Any], columns: Columns, stem: str, bas
     if image is not None:
         too_large = f"an image of {len(image) >> 20} MiB (the limit is {LARGEST_FILE >> 20} MiB)"
         return replace(row, payload=image) if len(image) <= LARGEST_FILE else replace(row, fault=too_large)
-    if not path or row.fault:
+    if row.fault:
         return row
+    if not path:
+        return replace(row, fault=_no_image(raw[columns.image]))
     if base is None:
-        return replace(row, fault="no image, only the path of a file; --follow-paths reads such files")
+        why = not_a_path(path) or "no image, only the path of a file; --follow-paths reads such files"
+        return replace(row, fault=why)
     file = resolve_path(base, path, anywhere=True)
-    return row if isinstance(file, str) else with_file(row, file)  # without an image, the row has that fault
+    return replace(row, fault=file) if isinstance(file, str) else with_file(row, file)
+
+
+def _no_image(cell: Any) -> str:
+    """What is wrong with a cell that holds neither the bytes of an image file nor its path."""
+    if is_missing(cell) or isinstance(cell, Mapping):
+        return "no image"
+    return f"a value of type {type(cell).__name__} instead of an image file's bytes"

@@ -36,6 +36,7 @@ from lmeraser.data.rows import (
     Row,
     Source,
     choose_id,
+    is_whole_number,
     join_names,
     named_row,
     not_a_class,
@@ -121,7 +122,7 @@ def class_names(labels: Iterable[str]) -> tuple[str, ...]:
     (('-1', '9', '10'), ('a', 'b'))
     """
     names = sorted(set(labels))
-    numbers = all(name.isascii() and name.removeprefix("-").isdigit() for name in names)
+    numbers = all(map(is_whole_number, names))
     return tuple(sorted(names, key=int) if numbers else names)
 
 

@@ -20,6 +20,7 @@ from lmeraser.core.blas import one_blas_thread
 from lmeraser.core.progress import Progress, silent, track
 from lmeraser.core.sufficient_statistics import dequantize, stack_quantized, unit_rms
 from lmeraser.data.records import Records
+from lmeraser.data.rows import describe_fault
 from lmeraser.data.sources import Example, Source, check_row, row_chunks
 from lmeraser.errors import InputError, SourceError
 from lmeraser.inference.predictor import Batch, BatchPredictor
@@ -193,7 +194,7 @@ def evaluate_predictor(
         for chunk in row_chunks(track(source.rows, "evaluating", source.length, progress)):
             checked = [check_row(row, source.classes, classes, source.check) for row in chunk]
             faults.extend(
-                f"row {row.position} (id {row.id!r}): {fault}"
+                describe_fault(row, fault)
                 for row, fault in zip(chunk, checked, strict=True)
                 if isinstance(fault, str)
             )

@@ -164,6 +164,31 @@ def test_an_unknown_name_is_listed_with_those_that_look_like_it(records: Records
     ]
 
 
+def test_an_unknown_path_or_number_is_listed_with_the_id_that_it_was(tmp_path: Path) -> None:
+    """A shell completes paths from the working directory; a spreadsheet drops zeros."""
+    database = Database(tmp_path / "records.db")
+    records = Records(database, secret=b"secret")
+    with database.transaction() as connection:
+        rows = [Record(name, None, 0, DOT) for name in ("cat/a.png", "scans\\b.png", "007", "100")]
+        records.insert(connection, rows, entry=1)
+    for given_id, held in (
+        ("photos/cat/a.png", "cat/a.png"),
+        ("./cat/a.png", "cat/a.png"),
+        ("C:\\photos\\cat\\a.png", "cat/a.png"),
+        ("/srv/scans/b.png", "scans\\b.png"),
+        ("7", "007"),
+        ("0100", "100"),
+    ):
+        with pytest.raises(UnknownRecordError) as caught:
+            resolve(records, Selector.of([given_id]))
+        assert caught.value.got == f"1\n  - record id {given_id!r} (there is {held!r})"
+    for given_id in ("a.png", "cat", "cat/*", "70", "/", "\\"):
+        with pytest.raises(UnknownRecordError) as caught:
+            resolve(records, Selector.of([given_id]))
+        assert "there is" not in caught.value.got
+    database.close()
+
+
 def test_numbers_are_the_names_that_they_are_written_as_and_nothing_else_is_a_name() -> None:
     assert Selector.of([17, np.int64(3), 5.0], [17]) == Selector.of(["17", "3", "5"], ["17"])
     with pytest.raises(InputError, match="Not a name") as caught:

@@ -17,6 +17,7 @@ import pyarrow as pa
 from lmeraser.core.atomic_files import SHARED, TEMPORARY, flush_folder, storage_errors, write_atomic
 from lmeraser.core.progress import Progress, track
 from lmeraser.data.provenance import PUBLIC_DIGESTS, image_digests, sort_digests
+from lmeraser.data.rows import describe_fault
 from lmeraser.data.sources import Example, Source, check_row, chunks
 from lmeraser.errors import SourceError
 
@@ -73,7 +74,7 @@ def _valid_examples(source: Source, faults: list[str], progress: Progress) -> It
     for row in track(source.rows, "reading public images", source.length, progress):
         example = check_row(row, source.classes, source.classes)
         if isinstance(example, str):
-            faults.append(f"row {row.position} (id {row.id!r}): {example}")
+            faults.append(describe_fault(row, example))
         else:
             yield example
 

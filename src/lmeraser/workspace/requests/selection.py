@@ -21,7 +21,7 @@ from lmeraser.data.canonical_names import as_text, show
 from lmeraser.data.file_lists import stream_table, text_encoding
 from lmeraser.data.name_lookup import NameKind, NearMiss
 from lmeraser.data.records import Records
-from lmeraser.errors import AmbiguousNameError, InputError, UnknownRecordError, listing
+from lmeraser.errors import LISTED, AmbiguousNameError, InputError, UnknownRecordError, listing
 from lmeraser.workspace.requests.draft import Selector
 
 
@@ -50,6 +50,9 @@ class Selection:
 
         return cls(merged("ids"), merged("subjects"), merged("already_deleted"), merged("duplicates"))
 
+
+_DEEPEST_PATH = 16  # folders of a path that are compared
+_LONGEST_NUMBER = 16  # digits, with zeros before it
 
 # About names that mean nothing here, or several things: refuse them and list them with names that look alike;
 # refuse them; or accept the others, so that no answer tells which names are held.
@@ -105,7 +108,7 @@ def held_names(records: Records, selector: Selector, *, unknown: Unknown = "expl
         raise UnknownRecordError(
             "Unknown record ids or subjects; nothing was deleted",
             got=listing([line for lines in described for line in lines]) if described else "",
-            next_step="correct the request; record ids are those given at import",
+            next_step="correct the request; record ids are those given at import, which 'lmeraser records' lists",
         )
     if ambiguous := [*ids.ambiguous, *subjects.ambiguous]:
         raise AmbiguousNameError(
@@ -150,14 +153,45 @@ class _Names:
 
     def describe_unknown(self, records: Records) -> list[str]:
         """A line for each unknown name, with the names that are held and look like it."""
-        alike: dict[str, list[str]] = {}
+        alike = self._mistaken_ids(records)
         for miss in records.names.near_misses(self._kind, self.unknown):
             alike.setdefault(miss.given, []).append(show(miss.held, beside=miss.given))
         lines = []
         for name in sorted(self.unknown):
-            hint = f" (there is {', '.join(alike[name][:3])})" if name in alike else ""
+            shown = list(dict.fromkeys(alike.get(name, ())))[:3]
+            hint = f" (there is {', '.join(shown)})" if shown else ""
             lines.append(f"{self._words} {name!r}{hint}")
         return lines
+
+    def _mistaken_ids(self, records: Records) -> dict[str, list[str]]:
+        """Ids held that unknown ones became on the way, in quotes.
+
+        The id of a picture is its path inside its source, where a shell completes the path from the working
+        directory; a spreadsheet drops the zeros before a number.
+        """
+        if self._kind != "id":
+            return {}
+        candidates = {
+            name: [*_ends_of_path(name), *_with_other_zeros(name)] for name in sorted(self.unknown)[:LISTED]
+        }
+        found = records.names.matches("id", {each for names in candidates.values() for each in names})
+        return {name: [repr(each) for each in names if each in found] for name, names in candidates.items()}
+
+
+def _with_other_zeros(name: str) -> list[str]:
+    """A number with fewer and with more zeros before it."""
+    if not (name.isascii() and name.isdigit()):
+        return []
+    digits = name.lstrip("0")
+    padded = [digits.zfill(length) for length in range(max(1, len(digits)), _LONGEST_NUMBER + 1)]
+    return [each for each in padded if each != name]
+
+
+def _ends_of_path(name: str) -> list[str]:
+    """The ends of a path, the longest first, as Unix and Windows write them, but not the path itself."""
+    parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")][-_DEEPEST_PATH:]
+    ends = [separator.join(parts[start:]) for start in range(len(parts)) for separator in "/\\"]
+    return [end for end in dict.fromkeys(ends) if end != name]
 
 
 def resolve_each(records: Records, selectors: Sequence[Selector]) -> list[Selection]:
