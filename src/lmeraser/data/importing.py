@@ -370,8 +370,8 @@ class _Checker:
             return []
         return [
             f"subjects that look like several people: {len(several)}, for instance {several[0]!r}; a record has "
-            "one subject, and is found by all of it and not by a part: give each person's records a subject of their "
-            "own"
+            "one subject, and is found by all of it and not by a part: give each person's records a subject of "
+            "their own"
         ]
 
     def _is_refused_as_public(self, row: Row, record: Record, report: ImportReport) -> bool:
