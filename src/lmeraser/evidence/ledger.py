@@ -107,14 +107,17 @@ class Ledger:
         size = end.size + sum(map(len, lines))
         self._move_end(connection, _LedgerEnd(end.entries + len(rows), size, entries[-1].digest))
 
-    def flush(self) -> None:
+    def flush(self, connection: Connection | None = None) -> None:
         """Append the entries of the outbox to the file; harmless to repeat.
+
+        Args:
+            connection: of a transaction of the caller's that has noted nothing yet; None: one of its own.
 
         Raises:
             CorruptError: the file does not end where the database says.
             StorageError: the disk refused; the next writer appends them.
         """
-        end, outbox = self._snapshot()
+        end, outbox = self._snapshot(connection)
         pending = _lines(outbox)
         expected_size = end.size - len(pending)
         with storage_errors(self.path):
@@ -129,8 +132,8 @@ class Ledger:
         if not outbox:
             return
         append(self.path, pending[len(torn) :])
-        with self._database.transaction() as connection:
-            connection.execute(delete(_outbox).where(_outbox.c.position <= outbox[-1][0]))
+        with self._database.transaction(connection) as inner:
+            inner.execute(delete(_outbox).where(_outbox.c.position <= outbox[-1][0]))
 
     def entries(self, *, head: LedgerHead | None = None) -> list[Entry]:
         """All entries, checked against the chain, the database and a head exported earlier.
@@ -164,13 +167,13 @@ class Ledger:
                 file.seek(start)
                 return file.read()
 
-    def _snapshot(self) -> tuple[_LedgerEnd, list[tuple[int, str]]]:
+    def _snapshot(self, connection: Connection | None = None) -> tuple[_LedgerEnd, list[tuple[int, str]]]:
         """Where the ledger ends, and position and line of the entries in the outbox, read in one transaction."""
         joined = workspace_metadata.outerjoin(_outbox, true())
         query = select(workspace_metadata.c.value, _outbox.c.position, _outbox.c.line).select_from(joined)
         query = query.where(workspace_metadata.c.name == _METADATA_NAME).order_by(_outbox.c.position)
-        with self._database.reading() as connection:
-            rows = connection.execute(query).all()
+        with self._database.reading(connection) as inner:
+            rows = inner.execute(query).all()
         outbox = [(row.position, row.line) for row in rows if row.position is not None]
         return _LedgerEnd.parse(rows[0].value if rows else None), outbox
 

@@ -261,33 +261,44 @@ class Database:
         for chunk in chunked({"slot": slot} for slot in slots):
             connection.execute(insert(_erasures), chunk)
 
-    def erase(self) -> None:
-        """Overwrite the keys that are scheduled, so that no copy of what they encrypt can be read."""
+    def erase(self, connection: Connection | None = None) -> None:
+        """Overwrite the keys that are scheduled, so that no copy of what they encrypt can be read.
+
+        Args:
+            connection: of a transaction of the caller's that begins with this; None: one of its own.
+        """
         query = select(_erasures.c.slot)
-        if not self.fetch(query.limit(1), lambda row: row.slot):
+        if not self.fetch(query.limit(1), lambda row: row.slot, connection):
             return
-        with self.transaction() as connection:  # in which no other process unschedules one of them
-            slots = self.fetch(query, lambda row: row.slot, connection)
+        with self.transaction(connection) as inner:  # in which no other process unschedules one of them
+            slots = self.fetch(query, lambda row: row.slot, inner)
             self.keys.erase(slots)
             for chunk in chunked(slots):
-                connection.execute(delete(_erasures).where(_erasures.c.slot.in_(chunk)))
+                inner.execute(delete(_erasures).where(_erasures.c.slot.in_(chunk)))
 
     def cancel_erasure(self, connection: Connection, slots: Iterable[int]) -> None:
         """Keep keys that an earlier transaction scheduled for erasure in case this one would not happen."""
         for chunk in chunked(slots):
             connection.execute(delete(_erasures).where(_erasures.c.slot.in_(chunk)))
 
-    def discard_files(self) -> None:
-        """Remove the files of large values that no row has any more; for the one writer, between transactions."""
+    def discard_files(self, connection: Connection | None = None) -> None:
+        """Remove the files of large values that no row has any more; for the one writer, between transactions.
+
+        Args:
+            connection: of a transaction that has not changed any of these rows; None: of none.
+        """
         if not self.files.folder.exists():
             return
         columns = [column for column in _encrypted_columns() if column.info["in_files"]]
 
-        def discard(connection: Connection) -> None:
+        def discard(inner: Connection) -> None:
             in_file = [select(column.table.c[column.info["slot"]]).where(column == IN_FILE) for column in columns]
-            self.files.discard_others(slot for query in in_file for slot in connection.execute(query).scalars())
+            self.files.discard_others(slot for query in in_file for slot in inner.execute(query).scalars())
 
-        self.read_consistently(discard)
+        if connection is not None:
+            discard(connection)
+        else:
+            self.read_consistently(discard)
 
     def decrypted_values(self) -> Iterator[tuple[str, bytes]]:
         """Name of the table and decrypted content of every encrypted value whose key is not erased."""

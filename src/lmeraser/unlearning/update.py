@@ -3,7 +3,8 @@
 Steps, each of which may be interrupted and run again:
 1. derive the model: every finished stage is cached, so a second run continues;
 2. publish the new generation in one atomic step, unless it equals the served one;
-3. purge what only older generations used; after a deletion, look only for what the served one has lost.
+3. purge what only older generations used; after a deletion, look only for what the served one has lost; the
+   transaction that ends this also records the generation in the ledger, as the next writer does after a crash.
 
 The caller holds the writer's lock.
 """
@@ -142,7 +143,6 @@ def _publish(
     if served is not None and _same(served, model):
         return served, False
     workspace.generations.publish(model)
-    workspace.recover()
     return model, True
 
 

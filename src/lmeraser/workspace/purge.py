@@ -127,6 +127,7 @@ def _purge_rows(workspace: Workspace, model: Model, *, compact: bool) -> None:
         if not workspace.config.needs_statistics:
             records.statistics.clear(connection)
         workspace.database.set_metadata(connection, _TIDY, model.public_digest)
+        workspace.record_generation(connection, model)
     workspace.forget_expired_references()
     erase_deleted(workspace.database, compact=compact)
 

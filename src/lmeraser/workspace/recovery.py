@@ -51,36 +51,38 @@ class Recovery:
             yield connection
         self.complete_transactions()
 
-    def complete_transactions(self) -> None:
-        """Erase the keys that are scheduled, and append the entries that wait in the outbox (1)."""
-        self._database.erase()
-        self._database.discard_files()
-        self._ledger.flush()
+    def complete_transactions(self, connection: Connection | None = None) -> None:
+        """Erase the keys that are scheduled, and append the entries that wait in the outbox (1).
 
-    @property
-    def creation_recorded(self) -> bool:
+        Args:
+            connection: of a transaction that begins with this; None: one of its own. If it is rolled back, all of
+                this is done again by the next writer.
+        """
+        with self._database.transaction(connection) as inner:
+            self._database.erase(inner)
+            self._database.discard_files(inner)
+            self._ledger.flush(inner)
+
+    def creation_recorded(self, connection: Connection) -> bool:
         """Whether the ledger has its first entry."""
-        return self._database.get_metadata("ledger") is not None
+        return self._database.get_metadata("ledger", connection) is not None
 
-    def record_creation(self, key: PublicKey, *, secret: bytes) -> None:
+    def record_creation(self, connection: Connection, key: PublicKey, *, secret: bytes) -> None:
         """Record that the workspace was created (2)."""
-        created = WorkspaceCreated(format=FORMAT, key=key.key_id)
-        with self.transaction() as connection:
-            self._ledger.note(connection, created, now=self._clock())
-            self._database.set_metadata(connection, "secret", check_value(secret))
-            note_new_workspace(self._database, connection)
-            note_drawn_numbers(self._database, connection)
+        self._ledger.note(connection, WorkspaceCreated(format=FORMAT, key=key.key_id), now=self._clock())
+        self._database.set_metadata(connection, "secret", check_value(secret))
+        note_new_workspace(self._database, connection)
+        note_drawn_numbers(self._database, connection)
 
-    def record_generation(self, model: Model) -> None:
+    def record_generation(self, connection: Connection, model: Model) -> None:
         """Record the served generation, unless it is the one recorded last (3)."""
         digest = model.public_digest
-        if self._database.get_metadata(_RECORDED_GENERATION) == digest:
+        if self._database.get_metadata(_RECORDED_GENERATION, connection) == digest:
             return
         name = "model" if model.nonce is None else "manifest"
         published = GenerationPublished(generation=model.generation, records=model.records, **{name: digest})
-        with self.transaction() as connection:
-            self._ledger.note(connection, published, now=self._clock())
-            self._database.set_metadata(connection, _RECORDED_GENERATION, digest)
+        self._ledger.note(connection, published, now=self._clock())
+        self._database.set_metadata(connection, _RECORDED_GENERATION, digest)
 
 
 def forget_recorded_generation(database: Database, connection: Connection) -> None:

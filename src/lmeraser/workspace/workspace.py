@@ -47,6 +47,7 @@ from lmeraser.workspace.requests.subscriptions import Subscriptions
 
 if TYPE_CHECKING:
     from lmeraser.data.name_lookup import NameSurvey
+    from lmeraser.models.manifest import Model
     from lmeraser.storage.s3 import Bucket
 
 
@@ -327,14 +328,19 @@ class Workspace:
     def recover(self) -> None:
         """Complete what a crash left undone; see `recovery`."""
         recovery = self._recovery
-        recovery.complete_transactions()
-        if not recovery.creation_recorded:
-            recovery.record_creation(self.signing_key.public, secret=self.secret)
-        model = self.generations.current()
-        if model is not None:
-            recovery.record_generation(model)
+        with self.database.transaction() as connection:
+            recovery.complete_transactions(connection)
+            if not recovery.creation_recorded(connection):
+                recovery.record_creation(connection, self.signing_key.public, secret=self.secret)
+            model = self.generations.current()
+            if model is not None:
+                recovery.record_generation(connection, model)
         if self.config.requests.reference_days:  # 0: nothing is kept that a purge does not erase
             self.forget_expired_references()
+
+    def record_generation(self, connection: Connection, model: Model) -> None:
+        """Record the generation that is served from now on in the ledger, in the caller's transaction."""
+        self._recovery.record_generation(connection, model)
 
     def forget_expired_references(self) -> None:
         """Erase references of closed requests that were kept for as long as the settings say."""
