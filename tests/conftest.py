@@ -6,6 +6,7 @@ How the suite is fast and never flaky:
 * A process loads the default backbone once.
 * Workspaces that many tests start from are trained once a session (`template`) and copied.
 * What is imported is never searched for garbage again, which took an eighth of the time.
+* Libraries that few tests need are imported by these tests: each process imports every test module (`needs`).
 * Hypothesis draws the same examples in every run (profile ``fast``); ``make test-long`` explores with new ones
   (profile ``explore``) and prints its seed.
 """
@@ -24,6 +25,7 @@ import uuid
 from collections.abc import Callable, Generator, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import cache, lru_cache, partial, wraps
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -70,6 +72,12 @@ def examples(fast: int, explore: int) -> settings:
     """As many examples as the profile has time for."""
     exploring = settings.get_current_profile_name() == "explore"
     return settings(max_examples=explore if exploring else fast)
+
+
+def needs(*modules: str) -> pytest.MarkDecorator:
+    """Skip where one of these modules is not installed; unlike `pytest.importorskip`, nothing is imported."""
+    missing = [name for name in modules if find_spec(name) is None]
+    return pytest.mark.skipif(bool(missing), reason=f"needs {', '.join(missing)}")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

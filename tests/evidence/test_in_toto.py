@@ -7,17 +7,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
-from google.protobuf.json_format import Parse
 from hypothesis import given
 from hypothesis import strategies as st
-from in_toto_attestation.v1 import statement_pb2
-from in_toto_attestation.v1.statement import Statement as OtherStatement
 from make_evidence import FOLDER, KEY, NEW, NOW, named
-from securesystemslib.dsse import Envelope as OtherEnvelope
-from securesystemslib.exceptions import VerificationError as OtherVerificationError
-from securesystemslib.signer import SSlibKey
 
 from lmeraser.core.digests import canonical_json
 from lmeraser.errors import VerificationError
@@ -31,14 +24,22 @@ SCHEMA = Path(__file__).parents[2] / "docs" / "schemas" / "deletion-2.json"
 RESULT = verification_result(NEW.public_digest, 1, complete=True, independent=True, now=NOW)
 
 
-def other_key(key: SigningKey) -> SSlibKey:
+def other_key(key: SigningKey) -> Any:
     """A public key as securesystemslib has it."""
+    from securesystemslib.signer import SSlibKey
+
     raw = key.public._key.public_bytes_raw()
     return SSlibKey(key.public.key_id, "ed25519", "ed25519", {"public": raw.hex()})
 
 
 @pytest.mark.parametrize("data", [CERTIFICATE, RESULT.sign(KEY).to_bytes()], ids=["certificate", "audit"])
 def test_other_implementations_verify_and_read_what_is_signed(data: bytes) -> None:
+    from google.protobuf.json_format import Parse
+    from in_toto_attestation.v1 import statement_pb2
+    from in_toto_attestation.v1.statement import Statement as OtherStatement
+    from securesystemslib.dsse import Envelope as OtherEnvelope
+    from securesystemslib.exceptions import VerificationError as OtherVerificationError
+
     envelope = OtherEnvelope.from_dict(json.loads(data))
     assert set(envelope.verify([other_key(KEY)], 1)) == {KEY.public.key_id}
     assert envelope.payload_type == PAYLOAD_TYPE
@@ -55,6 +56,8 @@ def test_other_implementations_verify_and_read_what_is_signed(data: bytes) -> No
 
 
 def test_the_published_schema_is_that_of_certificates() -> None:
+    import jsonschema
+
     made = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": PREDICATE_TYPE,

@@ -17,12 +17,14 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from conftest import Run
+from conftest import Run, needs
 from lmeraser.errors import InputError, VerificationError
 from lmeraser.evidence.timestamps import request_timestamp, verify_timestamp
 
-pytest.importorskip("rfc3161_client")
-pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl answers as an authority")
+pytestmark = [
+    needs("rfc3161_client"),
+    pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl answers as an authority"),
+]
 
 DATA = b"a certificate"
 _SETTINGS = """

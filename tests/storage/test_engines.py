@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from conftest import DIGIT_COLUMNS, digits, on_server, tiny_config
+from conftest import DIGIT_COLUMNS, digits, needs, on_server, tiny_config
 from fake import Fake
 from lmeraser import Eraser
 from lmeraser.errors import ConfigError, CorruptError, FormatError, LockedError, StorageError
@@ -25,7 +25,7 @@ from lmeraser.storage.engines import PostgreSQL, SQLite
 from lmeraser.workspace.workspace import Workspace
 from upgrades import BROKEN, LATER, later
 
-pytest.importorskip("psycopg", reason="needs the extra 'postgresql'")
+pytestmark = needs("psycopg")
 
 
 def program(name: str) -> str:

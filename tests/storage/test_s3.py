@@ -12,17 +12,17 @@ from typing import Any
 
 import pytest
 
-from conftest import DIGIT_COLUMNS, digits, tiny_config
+from conftest import DIGIT_COLUMNS, digits, needs, tiny_config
 from fake import Fake
 from lmeraser import Eraser
 from lmeraser.errors import ConfigError, CorruptError, StorageError
 from lmeraser.storage.blobs import Blobs, Folder
 
-pytest.importorskip("s3fs", reason="needs the extra 's3'")
-moto = pytest.importorskip("moto.server", reason="needs moto")
-
-# Of s3fs's event loop and the server's sockets, when the process ends.
-pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning:(botocore|moto)")
+pytestmark = [
+    needs("s3fs", "moto"),
+    # Of s3fs's event loop and the server's sockets, when the process ends.
+    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning:(botocore|moto)"),
+]
 
 _numbers = itertools.count()
 
@@ -30,7 +30,9 @@ _numbers = itertools.count()
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
     """A real server on a free port; the only way in is the library."""
-    running = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    from moto.server import ThreadedMotoServer
+
+    running = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     running.start()
     host, port = running.get_host_and_port()
     with pytest.MonkeyPatch.context() as patch:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from conftest import Template
+from conftest import Template, needs
 from inference.export.test_graph import vector_workspace
 from lmeraser import Eraser
 from lmeraser.errors import InputError, VerificationError
@@ -19,11 +19,11 @@ from lmeraser.inference.export.mlflow_model import PyfuncModel, log_model, save_
 from modality_records import records_of
 from serving import copied, prepared
 
-pytest.importorskip("mlflow")
 pytestmark = [
-    pytest.mark.filterwarnings("ignore"),
-    pytest.mark.long,
-]  # importing it takes seconds; its own warnings
+    needs("mlflow"),
+    pytest.mark.filterwarnings("ignore"),  # its own
+    pytest.mark.long,  # importing it takes seconds
+]
 
 
 @pytest.fixture(autouse=True)

@@ -12,13 +12,13 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 import lmeraser
-from conftest import Run
+from conftest import Run, needs
 from inference.export.test_graph import vector_workspace
 from lmeraser.errors import InputError
 from lmeraser.inference.export.manifest import read_export
 from lmeraser.inference.export.model_signature import check_key
 
-pytest.importorskip("model_signing")
+pytestmark = needs("model_signing")
 
 
 def write_key(path: Path, key: Any) -> Path:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import lmeraser
-from conftest import DIGIT_COLUMNS, Run, Template, digits
+from conftest import DIGIT_COLUMNS, Run, Template, digits, needs
 from inference.export.test_graph import TOLERANCE, pictures, vector_workspace
 from lmeraser import Eraser
 from lmeraser.errors import InputError
@@ -18,11 +18,12 @@ from lmeraser.inference.export.manifest import read_export
 from modality_records import classes_of, columns_of, records_of
 from serving import copied, prepared
 
-onnxruntime = pytest.importorskip("onnxruntime")
-pytest.importorskip("onnxscript")
+pytestmark = needs("onnxruntime", "onnxscript")
 
 
 def run_graph(folder: Path, **inputs: Any) -> Any:
+    import onnxruntime
+
     session = onnxruntime.InferenceSession(folder / "model.onnx")
     (probabilities,) = session.run(["probabilities"], inputs)
     return probabilities
@@ -57,6 +58,8 @@ def check_files(out: Path) -> None:
 
 @pytest.mark.long
 def test_vectors_in_onnxruntime_have_the_probabilities_of_the_workspace(tmp_path: Path) -> None:
+    import onnxruntime
+
     out = tmp_path / "out"
     with vector_workspace(tmp_path / "w") as eraser:
         report = eraser.export(out, format="onnx", license="mit")

@@ -9,21 +9,21 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from conftest import DIGIT_CLASSES, DIGIT_COLUMNS, digits, tiny_config
+from conftest import DIGIT_CLASSES, DIGIT_COLUMNS, digits, needs, tiny_config
 from lmeraser import Eraser
 from lmeraser.errors import WorkerError
 from lmeraser.pipeline.executors import ray as ray_module
 from lmeraser.pipeline.executors.ray import RayActors
 
-pytest.importorskip("ray", reason="needs the extra 'ray'")
-os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+if TYPE_CHECKING:
+    from ray.cluster_utils import Cluster
 
-from ray import cloudpickle
-from ray.cluster_utils import Cluster
+pytestmark = needs("ray")
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 
 SETTINGS = {"partition": {"clusters": 4, "sample_size": 10}, "tuning": {"epochs": 3, "batch_size": 4}}
 HANGS = 120.0  # seconds; starting a process takes long where all cores are busy
@@ -32,6 +32,8 @@ HANGS = 120.0  # seconds; starting a process takes long where all cores are busy
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
     """Two nodes, each of its own processes, with one core each."""
+    from ray.cluster_utils import Cluster
+
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     made.add_node(num_cpus=1)
     made.wait_for_nodes()
@@ -132,6 +134,8 @@ class Slow:
 
 
 def test_actors_take_calls_and_are_replaced_when_there_is_room(cluster: Cluster) -> None:
+    from ray import cloudpickle
+
     cloudpickle.register_pickle_by_value(sys.modules[__name__])  # actors cannot import this module
     backend = RayActors("settings", address=cluster.address, create=Slow)
     assert backend.size == 2
