@@ -23,7 +23,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from lmeraser.data.rows import join_names
 from lmeraser.errors import InputError
 
 SUFFIXES = {".csv", ".tsv", ".tab", ".jsonl", ".ndjson"}
@@ -64,6 +63,8 @@ class Table:
         if wanted is None:
             return next((name for name in candidates if name in self.columns), None)
         if wanted not in self.columns:
+            from lmeraser.data.rows import join_names  # loads numpy, which files of ids do not need
+
             raise InputError(
                 "The source lacks columns",
                 got=f"no {wanted} in {self.path} (there are: {join_names(self.columns)})",
