@@ -35,9 +35,10 @@ class SuppressionList:
 
     def find(self, kind: SuppressedKind, names: Iterable[str]) -> set[str]:
         """Those record ids, subjects or image digests that are on the list, exactly so."""
-        if not self._database.fetch(select(_suppressed).limit(1), lambda row: row.digest):
+        wanted = {name for name in names if _has_bytes(name)}
+        if not wanted or not self._database.fetch(select(_suppressed).limit(1), lambda row: row.digest):
             return set()  # spares an import into a workspace that has deleted nothing three digests for each row
-        by_digest = {str(self._digest(kind, name)): name for name in names if _has_bytes(name)}
+        by_digest = {str(self._digest(kind, name)): name for name in wanted}
         return {by_digest[digest] for digest in self._known(by_digest)}
 
     def deleted(self, kind: SuppressedKind, names: Iterable[str]) -> set[str]:

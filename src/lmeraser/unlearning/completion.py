@@ -21,7 +21,7 @@ from lmeraser.pipeline.early_head import EarlyHead
 from lmeraser.unlearning.certify import Replaced, compare, statement
 from lmeraser.unlearning.update import TrainReport, update_model
 from lmeraser.workspace.certificate_forms import certificate_path
-from lmeraser.workspace.purge import erase_deleted, sweep_generations
+from lmeraser.workspace.purge import compact_deleted, erase_deleted, sweep_generations
 from lmeraser.workspace.requests.state import ModelSnapshot, Request
 from lmeraser.workspace.session import Session
 from lmeraser.workspace.workspace import Workspace
@@ -54,11 +54,11 @@ def complete_pending(session: Session, *, full: bool = False) -> CompletionRepor
 
 
 def update_and_complete(
-    session: Session, *, full: bool = False, early_head: EarlyHead | None = None
+    session: Session, *, full: bool = False, early_head: EarlyHead | None = None, tidy: bool | None = None
 ) -> CompletionReport:
-    """As `complete_pending`, for callers that hold the writer's lock; ``early_head`` as in `update_model`."""
+    """As `complete_pending`, for callers that hold the writer's lock; the other arguments as of `update_model`."""
     if full or session.workspace.generations.current() is not None:
-        training = update_model(session, full=full, early_head=early_head)
+        training = update_model(session, full=full, early_head=early_head, tidy=tidy)
         return CompletionReport(training, complete_requests(session))
     _drop_unfinished_training(session.workspace)
     return CompletionReport(None, complete_requests(session))
@@ -83,7 +83,7 @@ def complete_requests(session: Session) -> tuple[Request, ...]:
     if completed:  # traces of what the requests named went only now
         if any(request.before is not None and not request.before.artifacts for request in requests):
             sweep_generations(workspace)
-        erase_deleted(workspace.database)
+        compact_deleted(workspace.database)
     return tuple(completed)
 
 
@@ -143,9 +143,8 @@ class _Certified:
 def _finish(workspace: Workspace, certified: _Certified, written: Future[None]) -> list[Request]:
     """Note that requests are completed, once their certificates are on the disk."""
     written.result()
-    completed = workspace.requests.complete(certified.digests, now=certified.now)
-    workspace.ledger.flush()
-    return completed
+    with workspace.write_transaction() as connection:
+        return workspace.requests.complete(connection, certified.digests, now=certified.now)
 
 
 def _certifier(

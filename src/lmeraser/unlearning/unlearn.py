@@ -33,6 +33,7 @@ from lmeraser.unlearning.completion import update_and_complete
 from lmeraser.unlearning.duplicates import near_duplicates
 from lmeraser.unlearning.update import TrainReport
 from lmeraser.workspace.certificate_forms import certificate_path
+from lmeraser.workspace.purge import take_tidy
 from lmeraser.workspace.requests.draft import RequestDraft
 from lmeraser.workspace.requests.selection import Selection, resolve
 from lmeraser.workspace.requests.state import Request, State, parse_id
@@ -129,8 +130,8 @@ def unlearn(
                 workspace.records.statistics.prepare_exclusion(
                     named.ids
                 )  # the next head is solved for from here on
-                chosen, selection = _accept_and_begin(workspace, draft, named, served, audit)
-                completion = update_and_complete(session, early_head=early_head)
+                chosen, selection, tidy = _accept_and_begin(workspace, draft, named, served, audit)
+                completion = update_and_complete(session, early_head=early_head, tidy=tidy)
         else:
             chosen, selection = _begin_all(workspace, look, served, audit)
             completion = update_and_complete(session)
@@ -163,17 +164,17 @@ def _early_head(workspace: Workspace, served: Model | None) -> Iterator[EarlyHea
 
 def _accept_and_begin(
     workspace: Workspace, draft: RequestDraft, named: Selection, served: Model | None, audit: bool
-) -> tuple[list[Request], Selection]:
-    """Accept a request and delete its records in one transaction."""
+) -> tuple[list[Request], Selection, bool]:
+    """Accept a request and delete its records in one transaction; what is known then, too (`take_tidy`)."""
     assert draft.request_id is not None
     near = near_duplicates(workspace, {draft.request_id: named.ids})
     now = workspace.clock()
     with workspace.write_transaction() as connection:
         request = _require_not_cancelled(workspace.requests.accept(draft, now=now, connection=connection))
         to_begin = [request] if request.state in _TO_BEGIN else []
-        return [request], workspace.requests.begin(
-            connection, to_begin, served, now=now, audit=audit, near_duplicates=near
-        )
+        options: dict[str, Any] = {"audit": audit, "near_duplicates": near}
+        selection = workspace.requests.begin(connection, to_begin, served, now=now, **options)
+        return [request], selection, take_tidy(workspace, served, connection)
 
 
 def _begin_all(

@@ -63,7 +63,12 @@ class TrainReport:
 
 
 def update_model(
-    session: Session, *, full: bool = True, rederive: bool = False, early_head: EarlyHead | None = None
+    session: Session,
+    *,
+    full: bool = True,
+    rederive: bool = False,
+    early_head: EarlyHead | None = None,
+    tidy: bool | None = None,
 ) -> TrainReport:
     """Derive the model of the workspace's records and serve it.
 
@@ -73,6 +78,7 @@ def update_model(
             served generation, if that is known.
         rederive: run stages again whose results were made in another environment.
         early_head: solves for the global head of statistics that were just stored.
+        tidy: what `take_tidy` told the caller; None: it was not asked yet.
     """
     workspace = session.workspace
     if rederive:
@@ -82,7 +88,7 @@ def update_model(
     executor = session.executors.for_training()
     context = cached_context(session, rederive=rederive, early_head=early_head)
     served = workspace.generations.current()
-    tidy = take_tidy(workspace, served)
+    tidy = take_tidy(workspace, served) if tidy is None else tidy
     derivation = None if full else _derive_changes(workspace, executor, context)
     replaced = served if tidy and derivation is not None else None
     if derivation is None:

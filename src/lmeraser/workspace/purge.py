@@ -23,6 +23,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from sqlalchemy import Connection
+
 from lmeraser.core.atomic_files import TEMPORARY, refuse_links, storage_errors
 from lmeraser.core.digests import Digest
 from lmeraser.models.manifest import Model, OwnParts
@@ -87,13 +89,19 @@ def purge_replaced(workspace: Workspace, before: Model) -> list[str]:
     return sorted({*map(str, files), *removed})
 
 
-def take_tidy(workspace: Workspace, model: Model | None) -> bool:
-    """Whether nothing but the parts of a generation is stored; unknown from now on, because others will be."""
+def take_tidy(workspace: Workspace, model: Model | None, connection: Connection | None = None) -> bool:
+    """Whether nothing but the parts of a generation is stored; unknown from now on, because others will be.
+
+    Args:
+        workspace: held by the caller for writing.
+        model: the generation.
+        connection: of the caller's transaction, before anything is derived; None: one of its own.
+    """
     database = workspace.database
-    known = database.get_metadata(_TIDY)
+    known = database.get_metadata(_TIDY, connection)
     if known:
-        with database.transaction() as connection:
-            database.set_metadata(connection, _TIDY, "")
+        with database.transaction(connection) as inner:
+            database.set_metadata(inner, _TIDY, "")
     return model is not None and known == model.public_digest
 
 
@@ -136,6 +144,11 @@ def erase_deleted(database: Database, *, compact: bool = False) -> None:
     """Erase the keys of what was deleted; compact the database if that is due, and quick or asked for."""
     database.erase()
     database.discard_files()
+    compact_deleted(database, compact=compact)
+
+
+def compact_deleted(database: Database, *, compact: bool = False) -> None:
+    """Compact the database after deletions if that is due, and quick or asked for."""
     if database.compaction_due and (compact or database.quick_to_compact):
         database.compact()
 

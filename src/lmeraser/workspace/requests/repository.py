@@ -430,10 +430,13 @@ class Requests:
             self._ledger.note(connection, deleted, now=now)
         return together
 
-    def complete(self, certified: Sequence[tuple[Request, Digest]], *, now: datetime) -> list[Request]:
-        """Note that these requests are carried out and certified, in one transaction.
+    def complete(
+        self, connection: Connection, certified: Sequence[tuple[Request, Digest]], *, now: datetime
+    ) -> list[Request]:
+        """Note that these requests are carried out and certified, in the caller's transaction.
 
         Args:
+            connection: of the transaction.
             certified: each request with the digest of its certificate.
             now: the time.
 
@@ -446,10 +449,9 @@ class Requests:
             for request, certificate in certified
         ]
         events = [RequestCompleted(request=request.id, certificate=digest) for request, digest in certified]
-        with self._database.transaction() as connection:
-            self._ledger.note_all(connection, events, now=now)
-            self._personal_data.close(connection, requests)
-            self._store(connection, completed)
+        self._ledger.note_all(connection, events, now=now)
+        self._personal_data.close(connection, requests)
+        self._store(connection, completed)
         return completed
 
     def fail(self, request: Request, reason: str, *, now: datetime) -> Request:
