@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from datasets import Dataset
@@ -22,20 +23,35 @@ original, original_digits = demo.demo_config, demo.handwritten_digits
 
 
 def quick(preset: PresetName, records: int) -> Config:
-    """The demo's settings with one epoch, and a sample that leaves out a quarter of the records at least."""
+    """The demo's settings with one epoch, and a sample that leaves out a quarter of the records at least.
+
+    With few records, few clusters and the features alone: solving for the head of all layers takes its time.
+    """
     config = original(preset)
-    sample_size = min(config.partition.sample_size, records * 3 // 4)
-    return config.model_copy(
-        update={
-            "tuning": config.tuning.model_copy(update={"epochs": 1}),
-            "partition": config.partition.model_copy(update={"sample_size": sample_size}),
-        }
-    )
+    partition: dict[str, Any] = {"sample_size": min(config.partition.sample_size, records * 3 // 4)}
+    changes: dict[str, Any] = {"tuning": config.tuning.model_copy(update={"epochs": 1})}
+    if records < 100:
+        partition |= {"clusters": 5} if config.partition.clusters else {}
+        changes["embedding"] = config.embedding.model_copy(update={"layers": ("final",)})
+    changes["partition"] = config.partition.model_copy(update=partition)
+    return config.model_copy(update=changes)
 
 
-@pytest.mark.parametrize("records", [160, pytest.param(10**6, marks=pytest.mark.long, id="all")])
+@pytest.mark.parametrize(
+    ("records", "accuracy", "clusters"),
+    [
+        (96, 0.5, 4),
+        pytest.param(160, 0.9, 15, marks=pytest.mark.long),
+        pytest.param(10**6, 0.9, 15, marks=pytest.mark.long, id="all"),
+    ],
+)
 def test_the_demo_from_end_to_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], records: int
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    records: int,
+    accuracy: float,
+    clusters: int,
 ) -> None:
     def some_digits() -> tuple[Dataset, Dataset]:
         private, held_out = original_digits()
@@ -50,8 +66,8 @@ def test_the_demo_from_end_to_end(
     assert (instant.preset, instant.clusters, instant.expected_share) == ("instant", 1, 0)
     assert [request.records for request in instant.requests] == [1, 20]
     assert not any(request.clusters_tuned or request.sample_hit for request in instant.requests)
-    assert instant.accuracy > 0.9
-    assert prompts.clusters >= 15
+    assert instant.accuracy > accuracy
+    assert prompts.clusters >= clusters
     assert [request.records for request in prompts.requests] == [1, 1, 20]
     assert [request.sample_hit for request in prompts.requests] == [False, True, True]
     assert prompts.requests[0].clusters_tuned == 1
