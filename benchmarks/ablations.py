@@ -1,7 +1,9 @@
 """What a choice of the global head is worth on development parts: rows of training files, never test records.
 
-    python benchmarks/ablations.py --data PATH/TO/DATA --out ablations                     # scores and penalties
-    python benchmarks/ablations.py --data PATH/TO/DATA --out ablations --second-layer      # pseudo-samples as well
+    python benchmarks/ablations.py --data PATH/TO/DATA --out ablations                  # scores and penalties
+    python benchmarks/ablations.py --data PATH/TO/DATA --out ablations --second-layer   # pseudo-samples as well
+    python benchmarks/ablations.py --data PATH/TO/DATA --out ablations --penalties      # other rules for a penalty
+    python benchmarks/ablations.py --data PATH/TO/DATA --out ablations --layers         # layers, random features
     python benchmarks/ablations.py --data PATH/TO/DATA --out ablations --layers PATH/TO/VIT --only cifar10
 
 Heads are fitted on the first rows of each training file, with the embedding of the preset ``instant``, and tested
@@ -13,14 +15,21 @@ classes less one, a random layer of 1,024 units is put on top, and a second head
 are drawn around class means with the shared covariance: a function of the sums. Beside it the same second layer
 fitted on the records themselves, which is no function of the sums.
 
-``--layers`` asks which layers of a small transformer for images to embed: the class token and the mean of the
-others, of the last few blocks.
+``--layers`` asks which layers of the preset's backbone to embed, in all views, and what random features or a
+linear projection of them are worth; with the folder of a small transformer for images the same of its class token
+and the mean of the others, of the last few blocks, in the clean view. One pass over a record gives all its layers.
+
+``--penalties`` compares the fixed penalty with others, which follow from the sums: the oracle approximating
+shrinkage, generalised cross-validation, and the marginal likelihood of the scatter under an inverse Wishart prior.
+``penalty`` is each in units of ``global_head.penalty``.
 """
 
 from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +39,14 @@ from numpy.typing import NDArray
 from embedded import TEXTS, EmbeddedData, development_rows, modality_of
 from lmeraser.config.schema import parse
 from lmeraser.core.console import print_rows
-from lmeraser.core.lda import cross_validated_ridge, probabilities, solve, solve_cross_validated
+from lmeraser.core.lda import (
+    cross_validated_ridge,
+    least_generalised_error,
+    probabilities,
+    solve,
+    solve_cross_validated,
+)
+from lmeraser.core.random_features import projection, random_features
 from lmeraser.core.sufficient_statistics import (
     SCALE,
     QuantizedEmbeddings,
@@ -136,39 +152,192 @@ def compare(source: EmbeddedData, data: str, deeper: bool) -> list[list[Any]]:
     return rows
 
 
-def layers_of_a_transformer(source: EmbeddedData, data: str, network: Path, records: int) -> list[list[Any]]:
-    """Rows of the table for subsets of a transformer's layers, clean view."""
-    blocks = range(1, 11)
-    names = [f"block{number}.{kind}" for number in blocks for kind in ("cls", "mean")] + ["final"]
-    backbone = {"name": str(network), "image_size": 98, "pooling": "cls"}
-    config = parse({"backbone": backbone, "embedding": {"views": ["clean"], "layers": names}}, base="instant")
+@dataclass(frozen=True)
+class Choice:
+    """What an embedding is made of.
+
+    Attributes:
+        layers: their names.
+        units: of a random layer on top; 0: none.
+        projected: numbers of a linear random projection instead; 0: none.
+    """
+
+    layers: tuple[str, ...]
+    units: int = 0
+    projected: int = 0
+
+    def of(self, parts: dict[str, NDArray[np.float32]]) -> QuantizedEmbeddings:
+        """The embeddings from their layers, each float32 [n, length]."""
+        codes = quantize(unit_rms(np.concatenate([parts[name] for name in self.layers], axis=1)))
+        if self.units:
+            return random_features(codes, self.units, 0)
+        if self.projected:
+            inputs = codes[:, :-1].astype(np.float64)
+            mixed = inputs @ projection(0, inputs.shape[1], self.projected)
+            return quantize(unit_rms(mixed.astype(np.float32)))
+        return codes
+
+
+def _named(kind: str, numbers: Sequence[int]) -> tuple[str, ...]:
+    return tuple(f"block{number}.{kind}" for number in numbers)
+
+
+def _place(name: str) -> tuple[float, str]:
+    """Where a layer stands in the network."""
+    found = re.search(r"\d+", name)
+    return (float(found[0]) if found else np.inf, name)
+
+
+def choices_of_images() -> dict[str, Choice]:
+    """Of EfficientNet-Lite0."""
+    final = ("final",)
+    means, deviations = (_named(kind, (3, 5, 8, 11, 15, 16)) for kind in ("mean", "std"))
+    inner, few = _named("inner", (5, 8, 11, 16)), _named("std", (3, 5, 8, 11))
+    found = {
+        "features": final,
+        "means of six blocks, features": (*means, *final),
+        "means and std of six blocks, features": (*means, *deviations, *final),
+        "inner 5 8 11 16, features": (*inner, *final),
+        "inner 5 8 11 16, std 3 5 8 11, features": (*inner, *few, *final),
+        "inner 5 8 11 16, std 3 5 8 11": (*inner, *few),
+        "inner 5 8 11 16": inner,
+        "inner 5 8 11 14 16, std 3 5 8 11": (*_named("inner", (5, 8, 11, 14, 16)), *few),
+        "inner 5 8 11 14, std 3 5 8 11": (*_named("inner", (5, 8, 11, 14)), *few),
+        "inner 5 8 11 16, means and std of six blocks": (*inner, *means, *deviations),
+    }
+    choices = {name: Choice(layers) for name, layers in found.items()}
+    usual = found["inner 5 8 11 16, std 3 5 8 11"]
+    return {
+        **choices,
+        "the default, projected": Choice(usual, projected=2048),
+        "the default, random units": Choice(usual, units=4096),
+    }
+
+
+def choices_of_texts() -> dict[str, Choice]:
+    """Of a transformer with six blocks."""
+    means, classes = (_named(kind, (3, 4, 5, 6)) for kind in ("mean", "cls"))
+    final = ("final",)
+    return {
+        "final": Choice(final),
+        "means of the last 4": Choice(means),
+        "class tokens and means of the last 4": Choice((*classes, *means)),
+        "final, random units": Choice(final, units=4096),
+        "means of the last 4, 2048 random units": Choice(means, units=2048),
+        "means of the last 4, random units": Choice(means, units=4096),
+        "class tokens and means of the last 4, random units": Choice((*classes, *means), units=4096),
+    }
+
+
+def choices_of_a_transformer() -> dict[str, Choice]:
+    """Of one for images, with ten blocks."""
+    last = {f"last {count}": range(11 - count, 11) for count in (1, 2, 4, 6, 10)}
+    found: dict[str, tuple[str, ...]] = {"features": ("final",)}
+    found |= {f"class token, {name}": _named("cls", numbers) for name, numbers in last.items()}
+    found |= {f"means, {name}": _named("mean", numbers) for name, numbers in last.items()}
+    for name, numbers in last.items():
+        found[f"both, {name}"] = tuple(f"block{n}.{kind}" for n in numbers for kind in ("cls", "mean"))
+    found["both, last 4, and features"] = (*found["both, last 4"], "final")
+    return {name: Choice(layers) for name, layers in found.items()}
+
+
+def layers(
+    source: EmbeddedData, data: str, settings: dict[str, Any], choices: dict[str, Choice], records: int
+) -> list[list[Any]]:
+    """Rows of the table for choices of layers."""
+    names = sorted({name for choice in choices.values() for name in choice.layers}, key=_place)
+    embedded = {**settings.get("embedding", {}), "layers": names, "random_features": 0}
+    config = parse({**modality_of(data), **settings, "embedding": embedded}, base="instant")
     fitted, held = development_rows(source, data, 5000)
-    fitted, held = fitted[:records], held[: records // 2]
+    fitted = fitted[:records]
+    held = held[: records // 2]
     labels = source.column(data, "train", "label")
-    every = source.quantized(data, "train", np.concatenate([fitted, held]), config)
-    width = (every.shape[1] - 1) // len(names)
-    parts = dict(zip(names, np.split(dequantize(every)[:, :-1], len(names), axis=1), strict=True))
+    every = dequantize(source.quantized(data, "train", np.concatenate([fitted, held]), config))
+    lengths = source.lengths(data, config)
+    ends = np.cumsum([lengths[name] for name in names])
+    parts = dict(zip(names, np.split(every[:, :-1], ends[:-1], axis=1), strict=True))
     rows = []
-    last = {f"last {n}": [f"block{number}" for number in range(11 - n, 11)] for n in (1, 2, 4, 6, 10)}
-    chosen = {"final": ["final"]}
-    chosen |= {f"class token, {name}": [f"{block}.cls" for block in found] for name, found in last.items()}
-    chosen |= {f"means, {name}": [f"{block}.mean" for block in found] for name, found in last.items()}
-    for name, found in last.items():
-        chosen[f"both, {name}"] = [f"{block}.{kind}" for block in found for kind in ("cls", "mean")]
-    chosen["both, last 4, and final"] = [*chosen["both, last 4"], "final"]
-    for name, used in chosen.items():
-        codes = quantize(unit_rms(np.concatenate([parts[part] for part in used], axis=1)))
+    for name, choice in choices.items():
+        codes = choice.of(parts)
         statistics = sums_of(codes[: len(fitted)], labels[fitted], int(labels.max()) + 1)
-        head = solve_cross_validated(statistics, "cosine")
-        rows.append(
-            [
-                data,
-                len(fitted),
-                f"{name} ({width * len(used):,})",
-                *measured(head, codes[len(fitted) :], labels[held]),
-            ]
-        )
+        for kind, head in (
+            ("fixed penalty", solve(statistics, 0.4)),
+            ("cross-validated, blend", solve_cross_validated(statistics, "blend")),
+        ):
+            found = measured(head, codes[len(fitted) :], labels[held])
+            rows.append([data, len(fitted), f"{name} ({codes.shape[1] - 1:,}): {kind}", *found])
     return rows
+
+
+def penalties(source: EmbeddedData, data: str) -> list[list[Any]]:
+    """Rows of the table for ways to choose the penalty of distances."""
+    fitted, held = development_rows(source, data, 5000)
+    labels = source.column(data, "train", "label")
+    classes = int(labels.max()) + 1
+    usual = parse(modality_of(data), base="instant")
+    final = {"embedding": {"views": list(usual.embedding.views), "layers": ["final"], "random_features": 0}}
+    rows = []
+    for name, config in (
+        ("features", parse({**modality_of(data), **final}, base="instant")),
+        ("the embedding of now", usual),
+    ):
+        codes = source.quantized(data, "train", np.concatenate([fitted, held]), config)
+        statistics = sums_of(codes[: len(fitted)], labels[fitted], classes)
+        within = _within(codes[: len(fitted)], labels[fitted])
+        distance = float(np.square(within).sum()) / len(fitted)
+        for rule, ridge in ridges(statistics, within).items():
+            penalty = max((ridge - 1) / distance, 1e-9)
+            found = measured(solve(statistics, penalty), codes[len(fitted) :], labels[held])
+            rows.append([data, len(fitted), f"{name}: {rule}", *found, round(penalty, 4)])
+    return rows
+
+
+def ridges(statistics: SufficientStatistics, within: NDArray[np.float64]) -> dict[str, float]:
+    """What each rule adds to the diagonal of the scatter.
+
+    Args:
+        statistics: of the records.
+        within: their embeddings less the mean of their class, float64 [n, d].
+    """
+    from sklearn.covariance import oas
+
+    records, width = within.shape
+    distance = float(np.square(within).sum()) / records
+    shrinkage = float(oas(within, assume_centered=True)[1])
+    return {
+        "fixed 0.4": 0.4 * distance + 1,
+        "oracle approximating": records * shrinkage / (1 - shrinkage) * distance / width,
+        "generalised cross-validation": least_generalised_error(statistics),
+        "cross-validated": cross_validated_ridge(statistics),
+        "marginal likelihood": most_likely_ridge(within),
+    }
+
+
+def most_likely_ridge(within: NDArray[np.float64]) -> float:
+    """The r of the inverse Wishart prior, with scale r I and any degrees of freedom, that is likeliest."""
+    from scipy.special import multigammaln
+
+    records, width = within.shape
+    values = np.maximum(np.linalg.eigvalsh(within.T @ within), 0.0)
+    freedoms = width + 1 + 2.0 ** np.arange(0, 17)
+    best, ridge = -np.inf, 1.0
+    for candidate in 2.0 ** np.arange(0, 24.5, 0.5):
+        logarithms = float(np.log(candidate + values).sum())
+        likelihoods = freedoms * width / 2 * np.log(candidate) - (freedoms + records) / 2 * logarithms
+        likelihoods += [
+            multigammaln((freedom + records) / 2, width) - multigammaln(freedom / 2, width) for freedom in freedoms
+        ]
+        if likelihoods.max() > best:
+            best, ridge = float(likelihoods.max()), float(candidate)
+    return ridge
+
+
+def _within(codes: QuantizedEmbeddings, labels: Labels) -> NDArray[np.float64]:
+    """Embeddings less the mean of their class, float64 [n, d]."""
+    points = codes[:, :-1] / SCALE
+    for label in np.unique(labels):
+        points[labels == label] -= points[labels == label].mean(axis=0)
+    return points
 
 
 def main() -> None:
@@ -177,16 +346,30 @@ def main() -> None:
     parser.add_argument("--out", required=True, type=Path, help="where embeddings are kept")
     parser.add_argument("--only", default="", help="data sets whose name this regular expression is found in")
     parser.add_argument("--second-layer", action="store_true")
-    parser.add_argument("--layers", type=Path, help="folder of a transformer: compare its layers instead")
-    parser.add_argument("--records", type=int, default=2000, help="to fit on, for --layers")
+    parser.add_argument(
+        "--layers",
+        nargs="?",
+        const="",
+        help="compare layers of the preset's backbone, or of the transformer for images in this folder",
+    )
+    parser.add_argument("--penalties", action="store_true", help="compare ways to choose the penalty")
+    parser.add_argument("--records", type=int, default=5000, help="to fit on, for --layers")
+    parser.add_argument("--workers", type=int, default=1, help="threads that embed")
     options = parser.parse_args()
-    source = EmbeddedData(options.data, options.out)
-    header = ["data", "records", "head", "accuracy", "error", "loss"]
+    source = EmbeddedData(options.data, options.out, options.workers)
+    header = ["data", "records", "head", "accuracy", "error", "loss", *(["penalty"] if options.penalties else [])]
     for data in DATA:
         if not re.search(options.only, data):
             continue
-        if options.layers is not None:
-            rows = layers_of_a_transformer(source, data, options.layers, options.records)
+        if options.layers:
+            backbone = {"name": options.layers, "image_size": 98, "pooling": "cls"}
+            settings = {"backbone": backbone, "embedding": {"views": ["clean"]}}
+            rows = layers(source, data, settings, choices_of_a_transformer(), options.records)
+        elif options.layers is not None:
+            choices = choices_of_texts() if data in TEXTS else choices_of_images()
+            rows = layers(source, data, {}, choices, options.records)
+        elif options.penalties:
+            rows = penalties(source, data)
         else:
             rows = compare(source, data, options.second_layer)
         print_rows(data, header, rows, unfolded=header)

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from lmeraser.config.schema import Config, parse
 from lmeraser.core.random_features import random_features
 from lmeraser.core.sufficient_statistics import QuantizedEmbeddings, embedding, quantize
+from lmeraser.models.backbones.base import FINAL
 from lmeraser.pipeline.executors.local import LocalExecutor
 
 TEXTS = ("banking77", "clinc150", "tv_dialogue")
@@ -67,6 +68,11 @@ class EmbeddedData:
             found = np.asarray(np.load(files / "layers.npy", mmap_mode="r")[rows])
         width = config.embedding.random_features
         return random_features(found, width, config.seed) if width else found
+
+    def lengths(self, data: str, config: Config) -> dict[str, int]:
+        """The lengths of the vectors of all layers that the backbone of these settings offers, by their names."""
+        backbone = self._executor(self._passed(data, config)).encoder.backbone
+        return {FINAL: backbone.feature_dim, **backbone.layers}
 
     def seconds_a_record(self, data: str, split: str, config: Config) -> float:
         """Processor seconds that embedding a record took, all views and layers together."""
