@@ -9,7 +9,7 @@ import pytest
 
 from lmeraser.errors import CorruptError, StorageError
 from lmeraser.storage.encrypted_files import EncryptedFiles
-from lmeraser.storage.keystore import FIRST_SLOT, ErasedError, KeyStore, decrypt, encrypt, encrypt_large
+from lmeraser.storage.keystore import FIRST_SLOT, ErasedError, KeyStore, decrypt, encrypt, encrypt_in_parts
 
 KEY = bytes(range(32))
 OTHER = bytes(range(1, 33))
@@ -43,15 +43,15 @@ def test_a_value_is_read_by_the_slot_of_its_key(files: EncryptedFiles) -> None:
     assert [stat.S_IMODE(path.stat().st_mode) for path in (files.folder, only(files))] == [0o700, 0o600]
 
 
-@pytest.mark.parametrize("size", [0, 1, 15, 16, 17, 100_001])
+@pytest.mark.parametrize("size", [0, 1, 15, 16, 17, 100_001, 2**21 + 1])
 def test_large_values_are_encrypted_as_all_others(size: int) -> None:
-    data = bytes(number % 251 for number in range(size))
-    encrypted = encrypt_large(KEY, "sums", memoryview(data))
+    data = (bytes(range(251)) * (size // 251 + 1))[:size]
+    encrypted = b"".join(encrypt_in_parts(KEY, "sums", memoryview(data)))
     assert len(encrypted) == len(encrypt(KEY, "sums", data))
-    assert decrypt(KEY, "sums", bytes(encrypted), got="") == data
-    assert encrypt_large(KEY, "sums", data) != encrypted, "every nonce is new"
+    assert decrypt(KEY, "sums", encrypted, got="") == data
+    assert b"".join(encrypt_in_parts(KEY, "sums", data)) != encrypted, "every nonce is new"
     with pytest.raises(CorruptError):
-        decrypt(KEY, "codes", bytes(encrypted), got="")
+        decrypt(KEY, "codes", encrypted, got="")
 
 
 def test_a_file_of_which_no_row_has_the_key_is_removed(files: EncryptedFiles) -> None:

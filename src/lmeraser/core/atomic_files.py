@@ -29,12 +29,26 @@ SHARED = 0o644
 _PRIVATE_FOLDER = 0o700
 
 
-def write_atomic(path: Path, data: bytes | bytearray, *, mode: int = PRIVATE) -> None:
+def write_atomic(path: Path, data: bytes, *, mode: int = PRIVATE) -> None:
     """Replace the file at ``path``; after any failure the old file is there and no temporary one.
 
     Args:
         path: of the file; missing folders are created.
         data: its bytes.
+        mode: `PRIVATE`, or `SHARED` for what holds nothing private.
+
+    Raises:
+        StorageError: the operating system refused, for instance because the disk is full.
+    """
+    write_parts_atomic(path, [data], mode=mode)
+
+
+def write_parts_atomic(path: Path, parts: Iterable[bytes], *, mode: int = PRIVATE) -> None:
+    """As `write_atomic`, for bytes that are made while they are written.
+
+    Args:
+        path: of the file; missing folders are created.
+        parts: its bytes in parts, in their order.
         mode: `PRIVATE`, or `SHARED` for what holds nothing private.
 
     Raises:
@@ -49,7 +63,7 @@ def write_atomic(path: Path, data: bytes | bytearray, *, mode: int = PRIVATE) ->
         temporary = Path(name)
         try:
             with os.fdopen(handle, "wb") as file:
-                file.write(data)
+                file.writelines(parts)
                 file.flush()
                 os.fsync(file.fileno())
             temporary.chmod(mode)

@@ -12,8 +12,8 @@ import hmac
 from collections.abc import Iterable
 from pathlib import Path
 
-from lmeraser.core.atomic_files import files_without_links, storage_errors, write_atomic
-from lmeraser.storage.keystore import ErasedError, KeyStore, decrypt, encrypt_large
+from lmeraser.core.atomic_files import files_without_links, storage_errors, write_parts_atomic
+from lmeraser.storage.keystore import ErasedError, KeyStore, decrypt, encrypt_in_parts
 
 _NAME_DIGITS = 32
 
@@ -41,7 +41,7 @@ class EncryptedFiles:
         Raises:
             StorageError: the disk refused.
         """
-        write_atomic(self._path(key), encrypt_large(key, what, data))
+        write_parts_atomic(self._path(key), encrypt_in_parts(key, what, data))
 
     def holds(self, key: bytes) -> bool:
         """Whether the value under a key is here."""

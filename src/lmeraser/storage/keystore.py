@@ -13,7 +13,7 @@ import mmap
 import os
 import secrets
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
@@ -28,7 +28,7 @@ FIRST_SLOT = 1
 _HEADER = b"lmeraser keys, format 1".ljust(KEY_BYTES - 1) + b"\n"  # occupies slot 0
 _ERASED = bytes(KEY_BYTES)
 _NONCE_BYTES = 12
-_TAG_BYTES = 16
+_PART_BYTES = 1 << 20
 _MODE = 0o600
 
 
@@ -188,16 +188,16 @@ def encrypt(key: bytes, what: str, data: bytes | memoryview) -> bytes:
     return nonce + AESGCM(key).encrypt(nonce, data, what.encode())
 
 
-def encrypt_large(key: bytes, what: str, data: bytes | memoryview) -> bytearray:
-    """As `encrypt`, without a copy of the ciphertext."""
-    encrypted = bytearray(_NONCE_BYTES + len(data) + _TAG_BYTES)
-    encrypted[:_NONCE_BYTES] = secrets.token_bytes(_NONCE_BYTES)
-    encryptor = Cipher(algorithms.AES(key), modes.GCM(bytes(encrypted[:_NONCE_BYTES]))).encryptor()
+def encrypt_in_parts(key: bytes, what: str, data: bytes | memoryview) -> Iterator[bytes]:
+    """As `encrypt`, for data that is so large that it should not be in memory twice."""
+    nonce = secrets.token_bytes(_NONCE_BYTES)
+    encryptor = Cipher(algorithms.AES(key), modes.GCM(nonce)).encryptor()
     encryptor.authenticate_additional_data(what.encode())
-    encryptor.update_into(data, memoryview(encrypted)[_NONCE_BYTES:])
-    encryptor.finalize()
-    encrypted[-_TAG_BYTES:] = encryptor.tag
-    return encrypted
+    yield nonce
+    for start in range(0, len(data), _PART_BYTES):
+        yield encryptor.update(data[start : start + _PART_BYTES])
+    yield encryptor.finalize()
+    yield encryptor.tag
 
 
 def decrypt(key: bytes, what: str, encrypted: bytes, *, got: str) -> bytes:
