@@ -15,22 +15,21 @@ import pytest
 
 import faults
 import lmeraser.unlearning.unlearn as unlearn_module
+from conftest import Template
 from fake import Fake
-from faults import CLASSES, CONFIG, NOW, name, opened
+from faults import name, opened
 from lmeraser import Eraser
 from lmeraser.errors import InputError, StorageError, UnknownRecordError
 from lmeraser.workspace.workspace import Workspace
+from serving import fake_workspace
 
 FIRST, SECOND = (str(uuid.UUID(int=number)) for number in (1, 2))
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
+def root(template: Template, tmp_path: Path) -> Path:
     """Twelve records in three clusters, trained."""
-    Eraser.create(tmp_path / "w", CONFIG, classes=CLASSES, clock=lambda: NOW).close()
-    with opened(tmp_path / "w") as eraser:
-        faults.trained(eraser)
-    return tmp_path / "w"
+    return fake_workspace(template, tmp_path)
 
 
 @pytest.fixture

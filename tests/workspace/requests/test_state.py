@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 import faults
-from conftest import examples
+from conftest import Template, examples
 from faults import CLASSES, CONFIG, Crash, Fault, add, fresh_digest, name, opened
 from lmeraser import Eraser
 from lmeraser.core.time import to_text
@@ -37,16 +37,15 @@ from lmeraser.unlearning.unlearn import unlearn
 from lmeraser.workspace.requests.draft import RequestDraft, Selector
 from lmeraser.workspace.requests.state import Request
 from lmeraser.workspace.requests.table import table
+from serving import fake_workspace
 
 NOW = faults.NOW
 
 
 @pytest.fixture
-def trained(tmp_path: Path) -> Iterator[Eraser]:
+def trained(template: Template, tmp_path: Path) -> Iterator[Eraser]:
     """Twelve records in three clusters."""
-    Eraser.create(tmp_path / "w", CONFIG, classes=CLASSES, clock=lambda: NOW).close()
-    with opened(tmp_path / "w") as eraser:
-        faults.trained(eraser)
+    with opened(fake_workspace(template, tmp_path)) as eraser:
         yield eraser
 
 

@@ -9,20 +9,20 @@ from pathlib import Path
 import pytest
 
 import faults
-from faults import CLASSES, CONFIG, NOW, name, opened
+from conftest import Template
+from faults import NOW, name, opened
 from lmeraser import Eraser
 from lmeraser.core.time import from_text
 from lmeraser.workspace.requests.subscriptions import Notification, Subscriptions
+from serving import fake_workspace
 
 URL = "https://somebody.example/with?secret=of-patient-17"
 PATIENCE = timedelta(days=1)
 
 
 @pytest.fixture
-def eraser(tmp_path: Path) -> Iterator[Eraser]:
-    Eraser.create(tmp_path / "w", CONFIG, classes=CLASSES, clock=lambda: NOW).close()
-    with opened(tmp_path / "w") as one:
-        faults.trained(one)
+def eraser(template: Template, tmp_path: Path) -> Iterator[Eraser]:
+    with opened(fake_workspace(template, tmp_path)) as one:
         one.request(ids=[name(4)], request=faults.REQUEST)
         subscribe(one, [URL, URL])
         yield one
