@@ -95,6 +95,21 @@ def test_a_fault_is_named_with_its_layer(layer: type[nn.Module], reason: str) ->
     assert "a name" in caught.value.got
 
 
+class NotBackwards(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        if x.requires_grad:
+            raise RuntimeError("a view is being modified inplace\nand more")
+        return x
+
+
+def test_what_is_wrong_is_not_called_chance() -> None:
+    with pytest.raises(BackboneError, match="features are no numbers"):
+        check_determinism(with_layer(NotANumber()), "a name")
+    with pytest.raises(BackboneError, match="cannot compute features and gradients") as caught:
+        check_determinism(with_layer(NotBackwards()), "a name")
+    assert caught.value.got == "a name: a view is being modified inplace"
+
+
 def test_a_sound_backbone_passes_and_no_generator_moves() -> None:
     backbone = with_layer(nn.Identity())
     before = random.getstate(), torch.get_rng_state()

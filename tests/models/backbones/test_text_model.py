@@ -11,10 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tokenizers import Tokenizer, models
 from torch import Tensor, nn
 
 from lmeraser.errors import BackboneError
 from lmeraser.models.backbones.determinism_check import check_determinism
+from lmeraser.models.backbones.location import Location
+from lmeraser.models.backbones.sentence_transformers import read_recipe
 from lmeraser.models.backbones.text_model import TextBackbone
 from lmeraser.models.environment import deterministic, fingerprint
 from lmeraser.models.modalities import load_backbone
@@ -302,6 +305,26 @@ def test_the_digest_covers_weights_pooling_and_tokenizer(tmp_path: Path) -> None
     path = tmp_path / "b" / "tokenizer.json"
     path.write_text(path.read_text().replace('"add_prefix_space": false', '"add_prefix_space": true'))
     assert load(tmp_path / "b").digest != first
+
+
+def test_a_tokenizer_that_knows_no_other_words_is_refused(tmp_path: Path) -> None:
+    folder = save("bert", tmp_path / "bert")
+    tokens = {name: number for number, name in enumerate(["<pad>", "<s>", "</s>", "a"])}
+    Tokenizer(models.WordPiece(tokens, unk_token="<unk>")).save(str(folder / "tokenizer.json"))
+    with pytest.raises(BackboneError, match="tokenizer cannot be used") as caught:
+        load(folder)
+    assert "Missing" in caught.value.got
+
+
+@pytest.mark.parametrize("network", ["bert", "roberta", "xlm-roberta"])
+def test_lower_case_is_said_in_a_file_named_after_the_network(tmp_path: Path, network: str) -> None:
+    """As early versions of sentence-transformers wrote it."""
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "modules.json").write_text('[{"type": "sentence_transformers.models.Transformer", "path": ""}]')
+    location = Location.of(str(tmp_path))
+    assert not read_recipe(location, "x", "auto").lower
+    (tmp_path / f"sentence_{network}_config.json").write_text('{"max_seq_length": 9, "do_lower_case": true}')
+    assert read_recipe(location, "x", "auto").lower
 
 
 def without(folder: Path, *names: str) -> Path:

@@ -23,12 +23,14 @@ import torch
 from torch import Tensor, nn
 
 from lmeraser.core.digests import Digest
-from lmeraser.errors import BackboneError
+from lmeraser.errors import BackboneError, LmeraserError
 from lmeraser.models.backbones.base import Backbone
+from lmeraser.models.backbones.loading import first_line
 from lmeraser.models.check_cache import cached_check
 from lmeraser.models.environment import deterministic
 
 _VERSION = 1  # of the check; a new one repeats it everywhere
+_NOT_FINITE = "are not finite numbers"
 _TRIES = 3  # other threads of this process may draw random numbers during a pass
 
 
@@ -69,15 +71,27 @@ def require_deterministic(backbone: Backbone, fingerprint: Digest, name: str, la
 
 def check_determinism(backbone: Backbone, name: str) -> None:
     """Check a backbone with a few passes. Arguments and errors as in `require_deterministic`."""
-    with deterministic():
-        reason = _random_layer(backbone) or _difference(backbone)
+    try:
+        with deterministic():
+            reason = _random_layer(backbone) or _difference(backbone)
+    except LmeraserError:
+        raise
+    except Exception as error:  # a network may raise anything, also in the pass backwards alone
+        raise BackboneError(
+            "The backbone cannot compute features and gradients",
+            got=f"{name}: {first_line(error)}",
+            next_step="choose another backbone in lmeraser.toml; nothing was changed",
+        ) from error
     if reason is not None:
         raise _not_deterministic(name, reason)
 
 
 def _not_deterministic(name: str, reason: str) -> BackboneError:
+    message = "The backbone is not deterministic, so nothing that is trained on it could be unlearned exactly"
+    if reason.endswith(_NOT_FINITE):
+        message = "The backbone's features are no numbers; its weights may be damaged"
     return BackboneError(
-        "The backbone is not deterministic, so nothing that is trained on it could be unlearned exactly",
+        message,
         got=f"{name}: {reason}",
         next_step="choose another backbone in lmeraser.toml; nothing was changed",
     )
@@ -121,7 +135,7 @@ def _difference(backbone: Backbone) -> str | None:
     every = range(len(images))
     first = backbone.features_and_gradients(images)
     if not first[0].isfinite().all():
-        return "features of noise are not finite numbers"
+        return f"features of noise {_NOT_FINITE}"
     batches = [  # what changes nothing, a batch, and the places of the same images
         ("two passes over the same images differ", images, [(place, place) for place in every]),
         ("an image has other features beside other images", neighbours, [(0, 0)]),
@@ -150,7 +164,7 @@ def _layer_difference(backbone: Backbone, layers: Sequence[str]) -> str | None:
         beside = backbone.layered(neighbours, layers)
         turned = backbone.layered(inputs.flip(0), layers)
     if not first.isfinite().all():
-        return f"vectors of {', '.join(layers)} for noise are not finite numbers"
+        return f"vectors of {', '.join(layers)} for noise {_NOT_FINITE}"
     same = torch.equal(first, again) and torch.equal(first[0], beside[0]) and torch.equal(first, turned.flip(0))
     return None if same else f"vectors of {', '.join(layers)} depend on other records of the pass, or on chance"
 

@@ -59,7 +59,7 @@ class HuggingFaceBackbone(ImageBackbone):
         natural = _natural_pooling(model, config, self._extra)
         self._pooling = config.pooling if config.pooling != "auto" else natural
         _drop_unused_pooler(model, self._pooling)
-        check_complete(model, missing, config.name)
+        check_complete(model, missing, config.name, location)
         pixels = pixel_statistics(location, str(model.config.model_type), config.name)
         classifier = classifier_weights(location)
         self.digest = _digest(model, self._pooling, pixels, classifier)

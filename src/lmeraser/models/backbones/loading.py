@@ -7,7 +7,9 @@ loaded, without the text's weights.
 from __future__ import annotations
 
 import inspect
+import itertools
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,10 @@ from lmeraser.models.backbone_names import BUNDLED, HUB
 from lmeraser.models.backbones.location import Location
 
 _POINTER = b"version https://git-lfs"  # begins a file that Git LFS has not fetched
+_ADAPTER = "adapter_config.json"  # of PEFT
+_PICKLED = {".bin", ".pth", ".pt", ".ckpt", ".pkl"}
+_OTHER_FORMATS = {".onnx": "an ONNX graph", ".h5": "TensorFlow's", ".msgpack": "Flax's", ".gguf": "quantized"}
+_HUB_ADDRESS = re.compile(r"(https?://huggingface\.co/)?(?P<model>[\w.-]+/[\w.-]+)/?$")
 _PIXELS = "pixel_values"  # name of the images among the arguments of transformers' image models
 _TOWER_PREFIX = r"^vision_model\.(vision_model\.)?"  # of the vision tower's weights in a multimodal checkpoint
 
@@ -39,6 +45,7 @@ def load_model(location: Location, name: str) -> tuple[Any, set[str]]:
     logging.disable_progress_bar()
     logging.set_verbosity_error()  # `check_complete` reports missing weights
     try:
+        refuse_adapter(location)
         tower = _vision_tower(location)
         if tower is None:
             model, missing = _from_pretrained(AutoModel, location, **location.loading)
@@ -47,7 +54,30 @@ def load_model(location: Location, name: str) -> tuple[Any, set[str]]:
     except Exception as error:  # transformers raises OSError, ValueError, KeyError... with long explanations
         possible = f"possible: '{BUNDLED}', a folder saved by transformers"
         raise cannot_be_loaded(location, name, possible, "config.json and model.safetensors", error) from error
+    name_outputs(model)
     return model, missing
+
+
+def name_outputs(model: Any) -> None:
+    """Let a network return its outputs by name, although its configuration asks for a tuple (for TorchScript)."""
+    if getattr(model.config, "torchscript", False):
+        model.config.torchscript = False
+    if getattr(model.config, "return_dict", True) is False:
+        model.config.return_dict = True
+
+
+class AdapterError(ValueError):
+    """A folder holds an adapter, beside the model that it changes or without it."""
+
+
+def refuse_adapter(location: Location) -> None:
+    """Refuse a folder with an adapter: whether transformers applies it depends on what is installed.
+
+    Raises:
+        AdapterError: there is one.
+    """
+    if Path(location.name, _ADAPTER).is_file():
+        raise AdapterError(f"it holds an adapter ({_ADAPTER}) that a model is changed by, which is not applied")
 
 
 def cannot_be_loaded(
@@ -69,23 +99,49 @@ def cannot_be_loaded(
     if "trust_remote_code" in str(error):
         why = "its network is code of its own, which is never run"
         step = "choose a model of a family that transformers has; docs/backbones.md lists those that were tried"
+    elif isinstance(error, AdapterError):
+        step = "merge it into its model ('merge_and_unload' of peft) and save the result into a folder of its own"
     elif pointer := next((file.name for file in weights if _is_pointer(file)), None):
         why = f"{pointer} is a pointer of Git LFS instead of the weights"
         step = "fetch them with 'git lfs pull' where the model was cloned"
     elif not os.path.isdir(folder):  # noqa: PTH112
-        if location.local_files_only and isinstance(error, OSError):
-            why = "there is no such folder, and the hub's cache holds no model of this name"
-        step = (
-            f"without network, put {files} of {folder} into a folder and set backbone.name to that folder's path"
-        )
-    elif not weights and any(Path(folder).rglob("*.bin")):
-        why = "its weights are pickled (.bin), and could be code, which is never run"
-        step = "save them as safetensors: 'save_pretrained' of transformers does by default"
+        why, step = _no_folder(location, files, error, why)
+    elif isinstance(error, ImportError):
+        step = "install what it needs, or choose another model"
+    elif not weights and (other := _other_weights(Path(folder))):
+        why, step = other
     return BackboneError(
         "The backbone cannot be loaded",
         got=f"{name!r} ({possible}, or {HUB}OWNER/NAME on the Hugging Face hub): {why}",
         next_step=step,
     )
+
+
+def _no_folder(location: Location, files: str, error: Exception | str, why: str) -> tuple[str, str]:
+    """What is wrong with a name that is not that of a folder, and what to do about it."""
+    name = location.name
+    if os.path.isfile(name):  # noqa: PTH113 - any name
+        return "it is a file", "set backbone.name to the folder that holds it"
+    address = _HUB_ADDRESS.match(name)
+    if location.local_files_only and isinstance(error, OSError):
+        why = "there is no such folder, and the hub's cache holds no model of this name"
+    step = f"without network, put {files} of {name} into a folder and set backbone.name to that folder's path"
+    if address and location.local_files_only:
+        step = f"to load it from the hub, set backbone.name to '{HUB}{address['model']}'; {step}"
+    return why, step
+
+
+def _other_weights(folder: Path) -> tuple[str, str] | None:
+    """What is wrong with a folder of weights in another format, and what to do about it; None: it has none."""
+    suffixes = {file.suffix.lower() for file in folder.rglob("*")}
+    if pickled := sorted(suffixes & _PICKLED):
+        why = f"its weights are pickled ({', '.join(pickled)}), and could be code, which is never run"
+        return why, "save them as safetensors: 'save_pretrained' of transformers does by default"
+    for suffix, of in _OTHER_FORMATS.items():
+        if suffix in suffixes:
+            why = f"its weights are {of} ({suffix})"
+            return why, "get the same model as safetensors, or load it with its own library and save it so"
+    return None
 
 
 def _is_pointer(file: Path) -> bool:
@@ -166,6 +222,8 @@ def check_takes_images(model: Any, name: str) -> None:
         why = f"it takes {next(iter(named))} instead of pixels"
     elif more:
         why = f"besides pixels it needs {', '.join(more)}"
+    elif (channels := getattr(model.config, "num_channels", 3)) != 3:
+        why = f"it takes images with {channels} channels instead of red, green and blue"
     elif getattr(model.config, "num_frames", None) is not None:
         why = f"it takes videos, {model.config.num_frames} frames each"
     if why:
@@ -176,18 +234,33 @@ def check_takes_images(model: Any, name: str) -> None:
         )
 
 
-def check_complete(model: Any, missing: set[str], name: str) -> None:
+def check_complete(model: Any, missing: set[str], name: str, location: Location) -> None:
     """Refuse missing weights: transformers would draw them at random, differently in every process.
+
+    Args:
+        model: as loaded.
+        missing: names of weights that its checkpoint lacks.
+        name: ``backbone.name``, for errors.
+        location: of the checkpoint.
 
     Raises:
         BackboneError: some of them are missing.
     """
     if used := sorted(missing & set(model.state_dict())):
+        there = max(location.tensor_names(), key=lambda found: _same_end(found, used[0]), default=None)
+        named = f"; those that it has are named like {there}" if there is not None else ""
         raise BackboneError(
             "The backbone's checkpoint is incomplete",
-            got=f"{name} lacks {len(used)} tensors, for instance {used[0]}",
-            next_step="use a complete checkpoint, or a backbone.pooling that does not need them",
+            got=f"{name} lacks {len(used)} tensors, for instance {used[0]}{named}",
+            next_step="use a complete checkpoint, saved by 'save_pretrained' of the whole model, or a "
+            "backbone.pooling that does not need them",
         )
+
+
+def _same_end(name: str, other: str) -> int:
+    """How many characters at the end of two names are the same."""
+    pairs = zip(reversed(name), reversed(other), strict=False)
+    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def first_line(error: Exception) -> str:

@@ -59,6 +59,20 @@ class Location:
         )
         return None if path is None else Path(path)
 
+    def tensor_names(self) -> list[str]:
+        """Names of the checkpoint's tensors, sorted; none if it cannot be read or lies elsewhere."""
+        from safetensors import safe_open
+
+        try:
+            if (index := self.file(_SHARDS)) is not None:
+                return sorted(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
+            if (path := self.file(_WEIGHTS)) is None:
+                return []
+            with safe_open(path, framework="np") as file:
+                return sorted(file.keys())
+        except Exception:  # for a message about something else
+            return []
+
     def tensor(self, name: str) -> NDArray[np.float32] | None:
         """One of the checkpoint's tensors, in one file or split into several; None if it has none of this name."""
         from safetensors import safe_open

@@ -3,7 +3,7 @@
     modules.json                        the steps: Transformer, Pooling, Normalize
     1_Pooling/config.json               which tokens the vector is made of
     config_sentence_transformers.json   the prompt that is put before every text by default
-    sentence_bert_config.json           whether texts are in lower case
+    sentence_bert_config.json           whether texts are in lower case (or sentence_roberta_config.json...)
 
 The library itself is not needed. A folder whose steps do more (a dense layer, a router) is refused.
 """
@@ -17,6 +17,7 @@ from typing import Any
 from lmeraser.errors import BackboneError
 from lmeraser.models.backbones.location import Location
 
+_NETWORKS = ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")  # in names of files
 _MODES = {"cls": "cls", "mean": "mean", "lasttoken": "last"}
 _OLD_MODES = {  # one key for each mode, before version 5
     "pooling_mode_cls_token": "cls",
@@ -71,7 +72,8 @@ def read_recipe(location: Location, name: str, pooling: str) -> SentenceRecipe:
     if kinds not in (["Transformer"], ["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
         raise _refused(name, f"its steps are {', '.join(kinds)} (possible: Transformer, Pooling, Normalize)")
     subfolder = steps[0][1]
-    own = _read(location, _inside(subfolder, "sentence_bert_config.json"), name) or {}
+    found = (_read(location, _inside(subfolder, f"sentence_{kind}_config.json"), name) for kind in _NETWORKS)
+    own: dict[str, Any] = next(filter(None, found), {})
     prompts = _read(location, "config_sentence_transformers.json", name) or {}
     pooled = _read(location, _inside(steps[1][1], "config.json"), name) if len(steps) > 1 else None
     return SentenceRecipe(

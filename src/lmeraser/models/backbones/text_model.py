@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from lmeraser.config.schema import Config
 from lmeraser.core.digests import Digest
-from lmeraser.errors import BackboneError
+from lmeraser.errors import BackboneError, LmeraserError
 from lmeraser.models.backbones.base import DTYPES, FINAL, Backbone, TokenInput, probe_gradient, weights_digest
 from lmeraser.models.backbones.frozen import freeze
 from lmeraser.models.backbones.layers import LayerOutputs, block_number, last_layers, token_layers
@@ -34,6 +34,7 @@ from lmeraser.models.backbones.text_checkpoint import (
     check_exists,
     check_takes_texts,
     drop_unused_pooler,
+    ignores_padding,
     is_causal,
     load_model,
     locate,
@@ -92,7 +93,6 @@ class TextBackbone(Backbone):
         self._windows = config.text.windows
         self._model: Any = None
         self._load(config)
-        self.token_input = self._token_input()
 
     # --- texts ---------------------------------------------------------------------------------------------
 
@@ -101,7 +101,12 @@ class TextBackbone(Backbone):
         return self._tokenizer.windows(text, self.max_tokens, self._windows)
 
     def bucket(self, count: int) -> int:
-        """The padded length of a window of ``count`` tokens: four lengths between a power of two and the next."""
+        """The padded length of a window of ``count`` tokens: four lengths between a power of two and the next.
+
+        Its own length where the network's hidden states depend on padding.
+        """
+        if not self._pads:
+            return count
         step = max(_SHORTEST, 1 << max(0, (count - 1).bit_length() - 3))
         return max(count, min(-(-count // step) * step, self._positions))
 
@@ -156,8 +161,11 @@ class TextBackbone(Backbone):
         return _Tunable(model.to(self.device, self._dtype), self._pool)
 
     def description(self) -> dict[str, Any] | None:
-        """Classes and configuration in transformers, and the pooling; None if every text has a prefix."""
-        if self.prefix:
+        """Classes and configuration in transformers, and the pooling.
+
+        None if every text has a prefix, or if the network takes no padding.
+        """
+        if self.prefix or not self._pads:
             return None
         return {
             **describe_model(self._model, stable_config(self._model.config), uses_layers=bool(self.layers)),
@@ -263,35 +271,47 @@ class TextBackbone(Backbone):
             ("eager", False),
         ):
             model, missing = load_model(self._location, own.name, self._recipe.subfolder, self._attention)
-            check_takes_texts(model, own.name)
-            stable = stable_config(model.config)
-            self._positions = most_positions(model)
-            self._check_vocabulary(model)
-            self._check_room(config)
-            pooling = own.pooling if own.pooling != "auto" else self._recipe.pooling
-            self._causal = is_causal(model)
-            if pooling is None:
-                self.pooling = "last" if self._causal else "mean"
-            else:
-                self.pooling = pooling
-            drop_unused_pooler(model, self.pooling)
-            check_complete(model, missing, own.name)
-            self.digest = self._digest(model, stable)
-            self._model = freeze(model.to(self.device, self._dtype), replace=replace)
             try:
-                with torch.no_grad():
-                    self.feature_dim = int(self.features(self.probe(seed=0)).shape[1])
-                    longest = torch.zeros(1, self.bucket(self.max_tokens), dtype=torch.long, device=self.device)
-                    self.features(longest)
+                self._use(model, missing, config, replace=replace)
                 return
+            except LmeraserError:
+                raise
             except Exception as error:  # a network may raise anything
                 why = first_line(error)
         raise BackboneError(
             "The backbone cannot compute features with these settings",
-            got=f"{own.name} with backbone.pooling = {own.pooling!r} and {self.max_tokens} tokens: {why}",
+            got=f"{own.name} with backbone.pooling = {own.pooling!r} and {config.text.max_tokens} tokens: {why}",
             next_step="set backbone.pooling to a pooling that the model has, and text.max_tokens to a length that "
             "it was trained on",
         )
+
+    def _use(self, model: Any, missing: set[str], config: Config, *, replace: bool) -> None:
+        """Freeze a network that was loaded, and try its passes."""
+        own = config.backbone
+        check_takes_texts(model, own.name)
+        stable = stable_config(model.config)
+        self._positions = most_positions(model)
+        self._check_vocabulary(model)
+        self._check_room(config)
+        pooling = own.pooling if own.pooling != "auto" else self._recipe.pooling
+        self._causal = is_causal(model)
+        if pooling is None:
+            self.pooling = "last" if self._causal else "mean"
+        else:
+            self.pooling = pooling
+        drop_unused_pooler(model, self.pooling)
+        check_complete(model, missing, own.name, self._location)
+        self._pads = self._causal or ignores_padding(model)
+        self.digest = self._digest(model, stable)
+        self._model = freeze(model.to(self.device, self._dtype), replace=replace)
+        with torch.no_grad():
+            self.feature_dim = int(self.features(self.probe(seed=0)).shape[1])
+            longest = torch.zeros(1, self.bucket(self.max_tokens), dtype=torch.long, device=self.device)
+            self.features(longest)
+        self.token_input = self._token_input()
+        short = max(1, min(_SHORTEST, self._positions - 2))
+        with torch.enable_grad():  # some networks fail here alone, which change in place what layers return
+            self._gradient(torch.zeros(1, short, dtype=torch.long, device=self.device), rows=1)
 
     def _check_vocabulary(self, model: Any) -> None:
         rows = int(model.get_input_embeddings().weight.shape[0])
@@ -322,6 +342,8 @@ class TextBackbone(Backbone):
             "skipped": self._skipped,
             "tokenizer": str(self._tokenizer.digest),
         }
+        if not self._pads:
+            architecture["padding"] = "none"
         return weights_digest(architecture, model.state_dict())
 
     def _token_input(self) -> TokenInput | None:

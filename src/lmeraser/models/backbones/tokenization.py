@@ -25,6 +25,7 @@ _VOCABULARIES = (
     *("tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model"),
     *("spiece.model", "sentencepiece.bpe.model", "spm.model"),
 )
+_RARE = "\U0001f600 \u6771\u4eac"  # characters that a small vocabulary lacks
 _FILES = (*_VOCABULARIES, "merges.txt", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 
 
@@ -77,7 +78,11 @@ class TextTokenizer:
         self.size = max(backend.get_vocab(with_added_tokens=True).values(), default=-1) + 1
         pad = getattr(tokenizer, "pad_token_id", None)
         self.pad = int(pad) if pad is not None else 0
-        head, before, _, tail = self._parts("a")
+        try:
+            head, before, _, tail = self._parts("a")
+            self._parts(_RARE)
+        except Exception as error:  # a vocabulary without the token for what is not in it, for instance
+            raise _unusable(name, str(error).partition("\n")[0] or type(error).__name__) from error
         self.fixed = len(head) + len(before)
         self._around = self.fixed + len(tail)
 
