@@ -89,6 +89,24 @@ def test_slices_and_missing_cells_of_fixed_size_lists_keep_their_places() -> Non
     ]
 
 
+def test_ids_and_subjects_are_found_under_either_name_and_other_arrays_are_mentioned(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", X=X, y=Y, id=IDS, subject=IDS, patient=IDS)
+    source = opened(tmp_path / "x.npz")
+    first = next(iter(source.rows))
+    assert (first.id, first.subject) == ("r0", "r0")
+    assert source.hints == ["arrays that were not read: patient; people are named by subjects"]
+
+
+@pytest.mark.parametrize("names", [{"id": "id"}, {"id": "person"}])
+def test_an_index_of_a_frame_that_has_a_name_is_a_column(names: dict[str, str]) -> None:
+    frame = pd.DataFrame({"id": IDS[:2], "vector": list(X[:2]), "label": Y[:2]}).rename(columns=names)
+    source = opened(frame.set_index(names["id"]))
+    assert [row.id for row in source.rows] == (
+        ["r0", "r1"] if names["id"] == "id" else ["row-00000000", "row-00000001"]
+    )
+    assert len(source.hints) == (names["id"] != "id")
+
+
 @pytest.mark.parametrize(
     ("arrays", "fault"),
     [
@@ -97,6 +115,8 @@ def test_slices_and_missing_cells_of_fixed_size_lists_keep_their_places() -> Non
         ({"X": X[0], "y": Y[:3]}, "do not fit"),
         ({"X": X, "y": Y.astype(object)}, "y has Python objects"),
         ({"X": X[:1].astype(object), "y": Y[:1]}, "X has Python objects"),
+        ({"embeddings": X, "labels": Y}, r"no X, y in .* \(there are: embeddings, labels\)"),
+        ({"X": X, "y": Y, "id": IDS, "ids": IDS}, "do not fit"),
     ],
 )
 def test_arrays_that_cannot_be_used(tmp_path: Path, arrays: dict[str, Any], fault: str) -> None:

@@ -101,10 +101,12 @@ def test_names_that_may_be_one_or_several_are_mentioned(records: Records) -> Non
     rows = [row(number, subject=name) for number, name in enumerate(names, start=2)]
     (hint,) = add(records, *rows, classes=("cat", "Cat", "dog")).hints  # the classes are no news
     assert hint.startswith("subjects that look like several people: 1, for instance 'ada, eve'")
-    apart = add(
-        records, row(9), classes=("cat", "Cat", "dog", "C", "C++", "tom_cat", "Tom-Cat"), extend_classes=True
-    )
-    assert [hint.partition(" are ")[0] for hint in apart.hints] == ["the classes 'tom_cat', 'Tom-Cat'"]
+    more = ("C", "C++", "tom_cat", "Tom-Cat", "1", "1.0", "10")
+    apart = add(records, row(9), classes=("cat", "Cat", "dog", *more), extend_classes=True)
+    assert [hint.partition(" are ")[0] for hint in apart.hints] == [
+        "the classes 'tom_cat', 'Tom-Cat'",
+        "the classes '1', '1.0'",
+    ]
 
 
 def test_a_file_in_base64_is_no_name_and_fills_no_screen(records: Records) -> None:

@@ -118,7 +118,10 @@ def test_tables_in_memory_hold_images_or_name_their_files(tmp_path: Path) -> Non
         assert [(row.label, row.payload, row.fault) for row in rows] == [("cat", DOT, ""), ("dog", DOT, "")]
         assert [row.id for row in rows] == (ids or ["row-00000000", "b.png"])
     faults = [row.fault for row in rows_of(open_source((["nothing.png", 17], ["cat", "dog"])))]
-    assert faults == [f"no such file in {Path.cwd()}", "a value of type int instead of an image file's bytes"]
+    assert faults == [
+        f"no such file in {Path.cwd()}",
+        "a value of type int instead of an image file's bytes or path",
+    ]
 
 
 @pytest.mark.parametrize("name", ["", "x" * 5000])
@@ -463,7 +466,7 @@ def test_a_column_of_names_names_the_classes(tmp_path: Path) -> None:
 
 def test_cells_without_image_say_what_is_there(tmp_path: Path) -> None:
     for value, why in (
-        ([1, 2], "a value of type list instead of an image file's bytes"),
+        ([1, 2], "a value of type list instead of an image file's bytes or path"),
         (None, "no image"),
         ("data:image/png;base64,iVBO", "base64 is not decoded"),
         ("A" * 5000, "base64 is not decoded"),

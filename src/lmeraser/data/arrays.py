@@ -1,8 +1,8 @@
 """Arrays of numpy in files, read a few rows at a time: .npz, or several .npy files.
 
 The arrays are ``X`` [rows, numbers], ``y`` [rows] with the labels and, optionally, ``ids`` and ``subjects``, each
-[rows]. They are members of one .npz file, or files of these names beside each other. Python objects in them are
-never unpickled.
+[rows]; these two may also be named ``id`` and ``subject``. They are members of one .npz file, or files of these
+names beside each other. Python objects in them are never unpickled.
 """
 
 from __future__ import annotations
@@ -20,7 +20,12 @@ from lmeraser.errors import InputError
 
 SUFFIXES = {".npz", ".npy"}
 
-_MEMBERS = {"X": "vector", "y": "label", "ids": "id", "subjects": "subject"}  # the column of each array
+_MEMBERS = {  # the column of each array
+    "X": "vector",
+    "y": "label",
+    **dict.fromkeys(("ids", "id"), "id"),
+    **dict.fromkeys(("subjects", "subject"), "subject"),
+}
 _BATCH_BYTES = 16 << 20
 _LARGEST = 1 << 30  # bytes of an array that is held in memory: all but X
 
@@ -34,12 +39,14 @@ class Arrays:
         columns: by the names of the arrays that there are.
         length: number of rows.
         held: all arrays but X, by column.
+        others: names of further arrays in the file, which are not read.
     """
 
     path: Path
     columns: Sequence[str]
     length: int
     held: Mapping[str, NDArray[Any]]
+    others: Sequence[str] = ()
 
     def read(self, columns: Sequence[str]) -> Iterator[Mapping[str, Any]]:
         """The rows with these columns."""
@@ -77,7 +84,7 @@ def open_arrays(path: Path) -> Arrays:
         InputError: the file cannot be read, X or y is missing, or their lengths differ.
     """
     try:
-        shapes, held = _from_npz(path) if path.suffix.lower() == ".npz" else _from_npy(path)
+        shapes, held, others = _from_npz(path) if path.suffix.lower() == ".npz" else _from_npy(path)
     except Exception as error:  # damaged archives raise many kinds, and so do encrypted ones
         raise InputError(
             "Cannot read arrays", got=f"{path}: {error}", next_step="check that the file is complete"
@@ -85,21 +92,26 @@ def open_arrays(path: Path) -> Arrays:
     if missing := [name for name in ("X", "y") if name not in shapes]:
         raise InputError(
             "The source lacks arrays",
-            got=f"no {', '.join(missing)} in {path} (there are: {', '.join(shapes) or 'none'})",
+            got=f"no {', '.join(missing)} in {path} (there are: {', '.join([*shapes, *others]) or 'none'})",
             next_step="save them with numpy.savez(FILE, X=vectors, y=labels, ids=ids)",
         )
-    if len({shape[:1] for shape in shapes.values()}) != 1 or len(shapes["X"]) != 2:
+    columns = [_MEMBERS[name] for name in shapes]
+    same_length = len({shape[:1] for shape in shapes.values()}) == 1
+    if not same_length or len(shapes["X"]) != 2 or len(set(columns)) < len(columns):
         described = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
         raise InputError(
             "Arrays that do not fit together",
             got=f"{path}: {described}",
-            next_step="give X of the shape [rows, numbers], and all others of the shape [rows]",
+            next_step="give X of the shape [rows, numbers], and y, ids and subjects once, of the shape [rows]",
         )
-    columns = {_MEMBERS[name]: array for name, array in held.items()}
-    return Arrays(path, [_MEMBERS[name] for name in shapes], shapes["X"][0], columns)
+    by_column = {_MEMBERS[name]: array for name, array in held.items()}
+    return Arrays(path, columns, shapes["X"][0], by_column, others)
 
 
-def _from_npz(path: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, NDArray[Any]]]:
+_Found = tuple[dict[str, tuple[int, ...]], dict[str, NDArray[Any]], list[str]]  # shapes, arrays, further names
+
+
+def _from_npz(path: Path) -> _Found:
     shapes: dict[str, tuple[int, ...]] = {}
     held: dict[str, NDArray[Any]] = {}
     with zipfile.ZipFile(path) as archive:
@@ -117,16 +129,16 @@ def _from_npz(path: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, NDArray
                     raise ValueError(f"{name} has {size >> 20} MiB (the limit is {_LARGEST >> 20} MiB)")
                 if name != "X":
                     held[name] = np.frombuffer(member.read(size), dtype).reshape(shape)
-    return shapes, held
+    return shapes, held, sorted({name.removesuffix(".npy") for name in there}.difference(_MEMBERS))
 
 
-def _from_npy(path: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, NDArray[Any]]]:
+def _from_npy(path: Path) -> _Found:
     arrays = {"X": np.load(path, mmap_mode="r", allow_pickle=False)}
     for name in list(_MEMBERS)[1:]:
         if (beside := path.with_name(f"{name}.npy")).is_file():
             arrays[name] = np.load(beside, mmap_mode="r", allow_pickle=False)
     shapes = {name: array.shape for name, array in arrays.items()}
-    return shapes, {name: array for name, array in arrays.items() if name != "X"}
+    return shapes, {name: array for name, array in arrays.items() if name != "X"}, []
 
 
 def _header(path: Path, name: str, member: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:

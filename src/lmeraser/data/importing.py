@@ -45,6 +45,7 @@ from lmeraser.evidence.reconcile import digest_of
 from lmeraser.storage.database import SlotDraw
 
 _Known = tuple[str | None, int, Digest]  # subject, label and image digest of a record that is held
+_FRACTION_OF_A_WHOLE = re.compile(r"(?<=[0-9])\.0$")  # of a number that a table made a float
 _SEPARATORS = re.compile(r"[;|,&+/]| and ")  # of several names in one cell
 _UNKNOWN_LENGTH = 1 << 16  # rows to draw numbers for where a source does not tell; unused ones take no space
 _PUBLIC = {
@@ -212,10 +213,10 @@ def _first_spellings(classes: Sequence[str]) -> list[str]:
 
 
 def _classes_alike(before: Collection[str], classes: Sequence[str]) -> list[str]:
-    """A line for each group of classes, one of them new, that differ only in case, white space, - or _."""
+    """A line for each group of classes, one of them new, that differ only in case, white space, -, _ or .0."""
     groups: dict[str, list[str]] = {}
     for name in classes:
-        folded = unicodedata.normalize("NFKC", name).casefold()
+        folded = _FRACTION_OF_A_WHOLE.sub("", unicodedata.normalize("NFKC", name).casefold())
         groups.setdefault("".join(folded.replace("-", " ").replace("_", " ").split()), []).append(name)
     return [
         f"the classes {', '.join(map(repr, group))} are different classes; if they are one, give them one name in "

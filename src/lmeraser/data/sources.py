@@ -477,4 +477,4 @@ def _no_image(cell: Any) -> str:
     """What is wrong with a cell that holds neither the bytes of an image file nor its path."""
     if is_missing(cell) or isinstance(cell, Mapping):
         return "no image"
-    return f"a value of type {type(cell).__name__} instead of an image file's bytes"
+    return f"a value of type {type(cell).__name__} instead of an image file's bytes or path"

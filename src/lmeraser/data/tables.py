@@ -65,6 +65,7 @@ class CellTable:
         read: yields the rows with some of the columns; a cell without a value is None or missing.
         class_names: by column, of those that declare them.
         has_splits: whether a column ``split`` says which rows belong to a split.
+        hints: what the reader of a report should know of it.
     """
 
     name: str
@@ -73,6 +74,7 @@ class CellTable:
     read: Callable[[Sequence[str]], Iterator[Cells]]
     class_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     has_splits: bool = False
+    hints: Sequence[str] = ()
 
 
 def open_table(table: CellTable, payloads: PayloadFormat, split: str | None, columns: Columns) -> Source:
@@ -82,7 +84,7 @@ def open_table(table: CellTable, payloads: PayloadFormat, split: str | None, col
         InputError: a column is missing, or it is unclear which one holds the payloads.
     """
     chosen = _ChosenColumns.of(table, payloads, columns)
-    hints = unused_columns(table.columns, (chosen.id, chosen.subject))
+    hints = [*table.hints, *unused_columns(table.columns, (chosen.id, chosen.subject))]
     by_split = _SPLIT if table.has_splits and _SPLIT in table.columns else None
     if table.has_splits and split is not None and by_split is None:
         raise InputError(
@@ -275,7 +277,10 @@ def parquet_table(files: ParquetRows, name: str) -> CellTable:
 def arrays_table(path: Path) -> CellTable:
     """Arrays in a .npz file, or in .npy files."""
     arrays = open_arrays(path)
-    return CellTable(str(path), arrays.columns, arrays.length, arrays.read)
+    hints = []
+    if arrays.others:
+        hints.append(f"arrays that were not read: {join_names(arrays.others)}; people are named by subjects")
+    return CellTable(str(path), arrays.columns, arrays.length, arrays.read, hints=hints)
 
 
 def object_table(source: Any, payloads: PayloadFormat, columns: Columns) -> CellTable:
@@ -308,6 +313,8 @@ def object_table(source: Any, payloads: PayloadFormat, columns: Columns) -> Cell
 
 
 def _frame_table(frame: Any) -> CellTable:
+    if frame.index.name is not None and frame.index.name not in frame.columns:
+        frame = frame.reset_index()  # an index with a name is a column, often that of the ids
     names = [str(name) for name in frame.columns]
 
     def read(wanted: Sequence[str]) -> Iterator[Cells]:

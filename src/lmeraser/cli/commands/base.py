@@ -81,7 +81,7 @@ AskedOn = Annotated[
 ]
 WithDuplicates = Annotated[
     bool,
-    typer.Option("--with-duplicates", help="Also select the other records with the same image, byte for byte."),
+    typer.Option("--with-duplicates", help="Also select the other records with the same image, text or vector."),
 ]
 Audit = Annotated[bool, typer.Option("--audit", help="Audit the new model before completing the request.")]
 IdsFile = Annotated[

@@ -133,6 +133,7 @@ def add(
             subject_pattern=subject_pattern,
             follow_paths=follow_paths,
         )
+        noun = eraser.payload_format.noun
     if as_json:
         print_json(report.to_json())
         return
@@ -150,7 +151,7 @@ def add(
         )
     if report.duplicates:
         echo(
-            f"{report.duplicates} added records are duplicates: an earlier record holds the same image. Deleting "
+            f"{report.duplicates} added records are duplicates: an earlier record holds the same {noun}. Deleting "
             "one of them leaves the others (--with-duplicates deletes them, too)"
         )
     for line in (*report.spellings, *report.hints):

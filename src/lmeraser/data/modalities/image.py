@@ -34,7 +34,7 @@ class ImageFormat(PayloadFormat):
     def payload(self, value: Any) -> bytes:
         """The bytes of an image file."""
         if not isinstance(value, bytes | bytearray | memoryview):
-            raise ValueError(f"a value of type {type(value).__name__} instead of an image file's bytes")
+            raise ValueError(f"a value of type {type(value).__name__} instead of an image file's bytes or path")
         return bytes(value)
 
     def check(self, payload: bytes) -> None:
