@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import typer
@@ -228,6 +229,12 @@ def test_deletions_where_nothing_is_tuned_load_no_torch(template: Template, tmp_
     root = shutil.copytree(template("instant", _train_instant), tmp_path / "w")
     with Eraser(root) as eraser:
         eraser.executor()  # the template may have been trained by another process, whose files were other ones
+    vectors = tmp_path / "vectors"
+    numbers = np.random.default_rng(0).standard_normal((12, 5))
+    with Eraser.create(vectors, {"data": {"modality": "vector", "length": 5}}) as eraser:
+        eraser.executor()
+        eraser.add((numbers, ["even", "odd"] * 6))
+        first = eraser.record_ids()[0]
     pending, carried_out = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"
     commands = [
         ["plan", "--id", "digit-0003"],
@@ -236,12 +243,15 @@ def test_deletions_where_nothing_is_tuned_load_no_torch(template: Template, tmp_
         ["requests", "accept", "--id", "digit-0004", "--request", pending],
         *(["requests"], ["status"], ["unlearn"], ["ledger"], ["residue", "--id", "digit-0003-is-gone"]),
         *(["train"], ["config"], ["classes"], ["purge"], ["keys"]),
+        *(["-w", str(vectors), *words] for words in (["train"], ["unlearn", "--id", first])),
     ]
     command = [sys.executable, "-c", _QUICK, str(root), json.dumps(commands)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     done = json.loads(result.stderr.splitlines()[-1])
     assert [(code, set(heavy) - {"numpy"}) for code, heavy in done] == [(0, set())] * len(commands), result.stderr
+    with Eraser(vectors) as eraser:
+        assert eraser.audit().identical, "with what the network computes"
     with Eraser(root) as eraser, Eraser.create(tmp_path / "again", parse(INSTANT, base="instant")) as again:
         again.add(digits([number for number in range(12) if number not in (3, 4)]), columns=DIGIT_COLUMNS)
         again.train()

@@ -10,9 +10,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lmeraser.config.schema import Config
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 BUNDLED = "efficientnet-lite0"
 ALIASES = {
@@ -24,6 +31,20 @@ ALIASES = {
 IDENTITY = "identity"  # of vectors that somebody else's model has computed; "identity:NAME" names it
 BUNDLED_TEXT = "all-MiniLM-L6-v2"  # comes with the extra 'text'
 HUB = "hub:"  # begins the name of a model of the Hugging Face hub
+
+
+def given_features(config: Config) -> Callable[[bytes], NDArray[np.float32]] | None:
+    """What reads the features of a record from its payload, where that has them; None: a network computes them.
+
+    They are what embeddings are made of, in every view.
+    """
+    if config.backbone.name.partition(":")[0] != IDENTITY or config.data.length is None:
+        return None
+    if config.embedding.layers not in (("auto",), ("final",)):  # else each of them is scaled by itself
+        return None
+    from lmeraser.data.modalities.vector import read_vector
+
+    return partial(read_vector, length=config.data.length)
 
 
 def locate_backbone(config: Config, *folders: Path) -> Config:

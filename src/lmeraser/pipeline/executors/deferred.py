@@ -1,4 +1,7 @@
-"""An executor whose environment is known already, and which loads the backbone only when it has to compute."""
+"""An executor whose environment is known already, and which loads the backbone only when it has to compute.
+
+Features that somebody else has computed are read, so that vectors are trained on without torch.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,8 @@ if TYPE_CHECKING:
     from lmeraser.models.fingerprint import Fingerprint
     from lmeraser.pipeline.executors.base import Executor, Fetch, TuneResult, TuneTask, Vector
 
+_FETCHED = 512  # records whose payloads are in memory at once
+
 
 class DeferredExecutor:
     """Answers what is known of another executor, and hands work over to it.
@@ -25,6 +30,8 @@ class DeferredExecutor:
         backbone: digest of the frozen network.
         load: returns the other executor.
         environment: the fields of the fingerprint; None: the other executor is asked for them.
+        given: reads the features of a record from its payload, where they need not be computed
+            (`backbone_names.given_features`).
     """
 
     def __init__(
@@ -34,11 +41,13 @@ class DeferredExecutor:
         load: Callable[[], Executor],
         *,
         environment: Fingerprint | None = None,
+        given: Callable[[bytes], Vector] | None = None,
     ) -> None:
         self.fingerprint = fingerprint
         self.backbone = backbone
         self._load = load
         self._environment = environment
+        self._given = given
 
     def describe(self) -> Mapping[str, Any]:
         """The fields of the environment fingerprint."""
@@ -54,7 +63,27 @@ class DeferredExecutor:
         self, ids: Sequence[str], fetch: Fetch, progress: Progress, views: Sequence[View] = ()
     ) -> Iterator[tuple[str, Vector]]:
         """Features of views of each record."""
-        return self._load().embed(ids, fetch, progress, views)
+        if self._given is None:
+            return self._load().embed(ids, fetch, progress, views)
+        return self._read(self._given, ids, fetch, progress, views)
+
+    @staticmethod
+    def _read(
+        given: Callable[[bytes], Vector],
+        ids: Sequence[str],
+        fetch: Fetch,
+        progress: Progress,
+        views: Sequence[View],
+    ) -> Iterator[tuple[str, Vector]]:
+        """Given features of each record, the same in every view."""
+        import numpy as np
+
+        progress("embedding records", 0, len(ids))
+        for start in range(0, len(ids), _FETCHED):
+            batch = ids[start : start + _FETCHED]
+            for record_id, payload in zip(batch, fetch(batch), strict=True):
+                yield record_id, np.tile(given(payload), max(len(views), 1))
+            progress("embedding records", start + len(batch), len(ids))
 
     def tune(self, tasks: Sequence[TuneTask], fetch: Fetch, progress: Progress) -> Iterator[TuneResult]:
         """Tune every task."""

@@ -16,7 +16,7 @@ from lmeraser.config.schema import Config
 from lmeraser.core.digests import Digest
 from lmeraser.core.progress import Progress, silent
 from lmeraser.errors import BackboneError, LmeraserError
-from lmeraser.models.backbone_names import locate_backbone
+from lmeraser.models.backbone_names import given_features, locate_backbone
 from lmeraser.models.manifest import Model
 
 if TYPE_CHECKING:
@@ -154,11 +154,17 @@ class ExecutorProvider:
 
         if self._backbone is not None:
             return None
-        known = known_environments.find(known_environments.facts_of(self._located(self._settings())))
+        config = self._located(self._settings())
+        known = known_environments.find(known_environments.facts_of(config))
         if known is None:
             return None
-        fingerprint = known.fingerprint
-        return DeferredExecutor(fingerprint.digest, known.backbone, self._load_known, environment=fingerprint)
+        return DeferredExecutor(
+            known.fingerprint.digest,
+            known.backbone,
+            self._load_known,
+            environment=known.fingerprint,
+            given=given_features(config),
+        )
 
     def _load_known(self) -> Executor:
         """The executor of this process, which has to be what it was known to be.
