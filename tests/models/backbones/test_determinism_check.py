@@ -68,6 +68,11 @@ class NotANumber(nn.Module):
         return x.sum(dim=(2, 3), keepdim=True).sqrt() * x
 
 
+class Dead(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * 0
+
+
 def with_layer(layer: nn.Module) -> Small:
     """The small backbone with one more layer, before the last."""
     backbone = Small()
@@ -84,6 +89,7 @@ FAULTS = [
     (CentredBatch, "beside other images, first in layer '2.1' (CentredBatch)"),
     (Places, "at another place of the batch, first in layer '2.1' (Places)"),
     (NotANumber, "not finite"),
+    (Dead, "features are the same whatever the input is"),
 ]
 
 
@@ -103,8 +109,9 @@ class NotBackwards(nn.Module):
 
 
 def test_what_is_wrong_is_not_called_chance() -> None:
-    with pytest.raises(BackboneError, match="features are no numbers"):
-        check_determinism(with_layer(NotANumber()), "a name")
+    for layer in (NotANumber(), Dead()):
+        with pytest.raises(BackboneError, match="features are of no use"):
+            check_determinism(with_layer(layer), "a name")
     with pytest.raises(BackboneError, match="cannot compute features and gradients") as caught:
         check_determinism(with_layer(NotBackwards()), "a name")
     assert caught.value.got == "a name: a view is being modified inplace"

@@ -240,6 +240,8 @@ def test_every_format_of_an_ids_file_names_exactly_what_is_in_it(
         assert read_ids(tmp_path / "ids") == names
     (tmp_path / "ids.jsonl").write_bytes(end.join(map(json.dumps, names)).encode())
     assert read_ids(tmp_path / "ids.jsonl") == names
+    (tmp_path / "ids.jsonl").write_bytes(end.join(json.dumps({"id": name, "x": 1}) for name in names).encode())
+    assert read_ids(tmp_path / "ids.jsonl") == names
     with (tmp_path / "ids.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([("label", "id"), *(("x", name) for name in names)])
     assert read_ids(tmp_path / "ids.csv") == names

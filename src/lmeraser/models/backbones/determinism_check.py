@@ -31,6 +31,7 @@ from lmeraser.models.environment import deterministic
 
 _VERSION = 1  # of the check; a new one repeats it everywhere
 _NOT_FINITE = "are not finite numbers"
+_CONSTANT = "are the same whatever the input is"
 _TRIES = 3  # other threads of this process may draw random numbers during a pass
 
 
@@ -88,8 +89,8 @@ def check_determinism(backbone: Backbone, name: str) -> None:
 
 def _not_deterministic(name: str, reason: str) -> BackboneError:
     message = "The backbone is not deterministic, so nothing that is trained on it could be unlearned exactly"
-    if reason.endswith(_NOT_FINITE):
-        message = "The backbone's features are no numbers; its weights may be damaged"
+    if reason.endswith((_NOT_FINITE, _CONSTANT)):
+        message = "The backbone's features are of no use; its weights may be damaged"
     return BackboneError(
         message,
         got=f"{name}: {reason}",
@@ -136,6 +137,8 @@ def _difference(backbone: Backbone) -> str | None:
     first = backbone.features_and_gradients(images)
     if not first[0].isfinite().all():
         return f"features of noise {_NOT_FINITE}"
+    if len(images) > 1 and (first[0] == first[0][:1]).all():
+        return f"features {_CONSTANT}"
     batches = [  # what changes nothing, a batch, and the places of the same images
         ("two passes over the same images differ", images, [(place, place) for place in every]),
         ("an image has other features beside other images", neighbours, [(0, 0)]),

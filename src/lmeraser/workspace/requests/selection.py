@@ -232,7 +232,7 @@ def read_ids(path: Path) -> list[str]:
     """Record ids from a file; what is in it is what is named, nothing is trimmed and nothing is a comment.
 
     - ``NAME.csv``: the column ``id`` of a CSV file with a header (`data.file_lists` has the rules);
-    - ``NAME.jsonl``: a JSON text or whole number per line;
+    - ``NAME.jsonl``: a JSON text or whole number per line, or an object with the field ``id``;
     - any other file: every line is one id, without its line end; empty lines are skipped.
 
     All are UTF-8, or UTF-16 with a byte order mark, as PowerShell writes it.
@@ -282,6 +282,8 @@ def _json_lines(text: str) -> list[str]:
     for number, line in enumerate(_lines(text), 1):
         try:
             one = parse_json(line.encode())
+            if isinstance(one, dict) and "id" in one:
+                one = one["id"]
             ids.append(as_text(one))
         except ValueError as error:
             raise ValueError(f"line {number}: {error}") from error
