@@ -70,8 +70,12 @@ settings.load_profile("fast")
 
 def examples(fast: int, explore: int) -> settings:
     """As many examples as the profile has time for."""
-    exploring = settings.get_current_profile_name() == "explore"
-    return settings(max_examples=explore if exploring else fast)
+    return settings(max_examples=chosen(fast, explore))
+
+
+def chosen(fast: int, explore: int) -> int:
+    """A number that depends on the profile."""
+    return explore if settings.get_current_profile_name() == "explore" else fast
 
 
 def needs(*modules: str) -> pytest.MarkDecorator:
@@ -288,6 +292,13 @@ def eraser(template: Template, tmp_path: Path) -> Iterator[Eraser]:
     root = shutil.copytree(template("tiny", _train_tiny), tmp_path / "workspace")
     with Eraser(root) as opened:
         yield opened
+
+
+@pytest.fixture
+def in_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Manifests of any number of clusters are in pages, of two clusters or so."""
+    monkeypatch.setattr("lmeraser.models.clusters.MOST_IN_A_LIST", 0)
+    monkeypatch.setattr("lmeraser.models.cluster_page._PAGE", 2)
 
 
 @pytest.fixture(scope="session")

@@ -297,6 +297,13 @@ def fresh_digest(folder: Path, numbers: Sequence[int], labels: dict[int, int], *
         return eraser.model_digest
 
 
+@functools.cache
+def _known_digest(numbers: tuple[int, ...], labels: tuple[tuple[int, int], ...], pages: bool) -> str:
+    """The oracle's digest; scenarios share it. ``pages`` says how the manifest is kept now."""
+    with tempfile.TemporaryDirectory() as folder:
+        return fresh_digest(Path(folder) / "oracle", numbers, dict(labels))
+
+
 def faults_of(root: Path, scenario: Scenario, oracle: dict[str, str]) -> list[str]:
     """What is wrong with a workspace after its command was stopped."""
     found = []
@@ -373,8 +380,8 @@ def run(scenario: Scenario, mode: str, folder: Path, points: Iterator[int], *, a
     with opened(base) as eraser:
         scenario.prepare(eraser)
     oracle = {
-        "before": fresh_digest(folder / "oracle", scenario.before, {}),
-        "after": fresh_digest(folder / "oracle", scenario.after, scenario.labels),
+        "before": _known_digest(tuple(scenario.before), (), scenario.pages),
+        "after": _known_digest(tuple(scenario.after), tuple(scenario.labels.items()), scenario.pages),
     }
     failures: list[str] = []
     for tried, at in enumerate(points):

@@ -87,10 +87,11 @@ _VARIANTS: dict[str, dict[str, Any]] = {
 }
 _WITH_GLOBAL_HEAD = [variant for variant, values in _VARIANTS.items() if "global_head" in values]
 _METHODS = ["SISA", "DAM-VP", "mapped to public classes by members", "shared head"]
-# These have histories of their own in the fast suite, below: with a global head, and of every method.
+# The first have histories of their own in the fast suite, below: with a global head, and of every method. The
+# others divide records in ways with which `tests/pipeline/test_derive.py` tries any history, without a network.
+_LONG = (*_WITH_GLOBAL_HEAD, *_METHODS, "all sampled", "random", "single")
 _ANY_HISTORY = [
-    pytest.param(variant, marks=pytest.mark.long) if variant in (*_WITH_GLOBAL_HEAD, *_METHODS) else variant
-    for variant in _VARIANTS
+    pytest.param(variant, marks=pytest.mark.long) if variant in _LONG else variant for variant in _VARIANTS
 ]
 _MOST = 30 if settings.get_current_profile_name() == "explore" else 20  # records of the first training
 
@@ -284,7 +285,13 @@ _VPT: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("variant", [*_METHODS, pytest.param("VPT shallow", marks=pytest.mark.long), "VPT deep"])
+_PROMISED_IN_LONG = [  # with a relative in the fast suite
+    pytest.param(variant, marks=pytest.mark.long)
+    for variant in ("mapped to public classes by members", "VPT shallow")
+]
+
+
+@pytest.mark.parametrize("variant", ["SISA", "DAM-VP", "shared head", "VPT deep", *_PROMISED_IN_LONG])
 def test_a_method_keeps_every_promise(tmp_path: Path, oracle: Oracle, variant: str) -> None:
     """Interrupted deletions, other numbers of workers, plan, cost, quarantine, predictions, audit."""
     interrupted, chosen = False, {**_COMMON, **{**_VARIANTS, **_VPT}[variant]}

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from conftest import DIGIT_COLUMNS, digits, tiny_config
+from conftest import DIGIT_COLUMNS, chosen, digits, tiny_config
 from lmeraser import Eraser
 from lmeraser.config.modalities import View
 from lmeraser.core.tensors import from_bytes
@@ -134,7 +134,7 @@ def test_images_with_different_numbers_of_votes_do_not_see_each_other(
         images = eraser.workspace.records.payloads(eraser.record_ids())
         together = predictor.batch(images)
         np.testing.assert_allclose(together.probabilities.sum(axis=1), 1, rtol=1e-5)
-        for place, image in enumerate(images):
+        for place, image in list(enumerate(images))[:: chosen(fast=4, explore=1)]:
             alone = predictor.batch([image])
             np.testing.assert_array_equal(alone.probabilities[0], together.probabilities[place])
             votes = [number for number in together.clusters[place] if number >= 0]

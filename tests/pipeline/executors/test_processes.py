@@ -75,6 +75,11 @@ def test_stopping_ends_what_is_running(backend: Processes) -> None:
 
 
 _METHODS: dict[str, dict[str, Any]] = {
+    "heads": {
+        "partition": {"method": "random", "clusters": 2},
+        "constituent": {"kind": "head"},
+        "compute": {"processes": 1},
+    },
     "prompts and global head": {
         "partition": {"clusters": 4, "sample_size": 10},
         "global_head": {"weight": 0.5},
@@ -88,10 +93,26 @@ _METHODS: dict[str, dict[str, Any]] = {
 
 
 def config(method: str, executor: str) -> Config:
-    return tiny_config(**_METHODS[method], compute={"executor": executor, "processes": 2})
+    chosen = {"compute": {}, **_METHODS[method]}
+    compute = {"processes": 2, **chosen.pop("compute"), "executor": executor}
+    return tiny_config(**chosen, compute=compute)
 
 
-@pytest.mark.parametrize("method", ["prompts and global head", pytest.param("SISA", marks=pytest.mark.long)])
+def test_a_training_and_a_deletion_give_the_same_model(tmp_path: Path) -> None:
+    """In one process beside this one, which is not lost; the long suite has more of them, and kills one."""
+    found = []
+    for executor in ("local", "processes"):
+        with Eraser.create(tmp_path / executor, config("heads", executor), classes=DIGIT_CLASSES) as eraser:
+            eraser.add(digits(range(8)), columns=DIGIT_COLUMNS)
+            eraser.train()
+            digests = [eraser.model_digest]
+            eraser.unlearn(ids=["digit-0003"])
+            found.append([*digests, eraser.model_digest])
+    assert found[0] == found[1]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("method", ["prompts and global head", "SISA"])
 def test_a_training_that_loses_a_process_and_a_deletion_give_the_same_model(tmp_path: Path, method: str) -> None:
     killed: list[int] = []
 

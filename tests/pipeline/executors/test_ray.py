@@ -133,6 +133,7 @@ class Slow:
         return self.settings, os.environ.get("RAY_USAGE_STATS_ENABLED")
 
 
+@pytest.mark.long  # starting a cluster takes as long as all of test_pool, which has its rules
 def test_actors_take_calls_and_are_replaced_when_there_is_room(cluster: Cluster) -> None:
     from ray import cloudpickle
 
@@ -155,6 +156,7 @@ def test_actors_take_calls_and_are_replaced_when_there_is_room(cluster: Cluster)
     backend.stop()
 
 
+@pytest.mark.long
 def test_a_worker_that_fits_on_no_node_is_an_error(cluster: Cluster) -> None:
     backend = RayActors("settings", address=cluster.address, cores=2)
     with pytest.raises(WorkerError, match="takes 2 cores and 0 GPUs; the nodes have 1 and 0, 1 and 0"):
