@@ -5,7 +5,8 @@
 
 The commands of a page's ``console`` blocks are run one after the other in one new folder: lines that begin with
 ``$``, of which `lmeraser`, `python examples/...` and `cat` are known. What differs in every run (times, dates,
-ids, digests) and digits of measured numbers are not compared. A line ``...`` stands for any number of lines.
+ids, digests) and digits of measured numbers are not compared. A line ``...`` stands for any number of lines. All
+that is written into a page is of one run, so that its digests and ids belong together.
 """
 
 from __future__ import annotations
@@ -45,18 +46,19 @@ def differences(page: Path, write: bool = False) -> list[str]:
 
     Args:
         page: Markdown.
-        write: put what is printed into the page where it differs.
+        write: put what is printed into all of the page.
     """
     text = page.read_text()
     found = list[str]()
     with _new_folder():
         blocks = [(block, _printed(block)) for block in _BLOCK.findall(text)]
     for block, printed in blocks:
-        if _same(block, printed):
-            continue
-        found += difflib.unified_diff(block.splitlines(), printed.splitlines(), str(page), "printed", lineterm="")
-        text = text.replace(block, printed)
-    if write and found:
+        now = _shortened(printed, block)
+        if now is None:
+            now = printed
+            found += difflib.unified_diff(block.splitlines(), now.splitlines(), str(page), "printed", lineterm="")
+        text = text.replace(block, now)
+    if write:
         page.write_text(text)
     return found
 
@@ -101,11 +103,18 @@ def _call(name: str, arguments: list[str]) -> None:
         raise ValueError(f"a transcript may not run {name!r}")
 
 
-def _same(block: str, printed: str) -> bool:
-    """Whether a transcript says what is printed, but for what varies."""
-    lines = [_masked(line) for line in block.splitlines() if line.strip()]
-    pattern = "".join(r"(?:.*\n)*?" if line == "..." else re.escape(f"{line}\n") for line in lines)
-    return re.fullmatch(pattern, "".join(f"{_masked(line)}\n" for line in printed.splitlines())) is not None
+def _shortened(printed: str, block: str) -> str | None:
+    """What is printed now, without what a transcript leaves out; None if they differ in more than what varies."""
+    lines = [line for line in block.splitlines() if line.strip()]
+    parts = [r"(?:.*\n)*?()" if line == "..." else f"({re.escape(_masked(line))}\n)" for line in lines]
+    masked = "".join(f"{_masked(line)}\n" for line in printed.splitlines())
+    match = re.fullmatch("".join(parts), masked)
+    if match is None:
+        return None
+    places = [masked.count("\n", 0, match.start(group)) for group in range(1, len(parts) + 1)]
+    now = printed.splitlines()
+    shown = [line if line == "..." else now[place] for line, place in zip(lines, places, strict=True)]
+    return "\n".join([*shown, ""])
 
 
 def _masked(line: str) -> str:
