@@ -26,7 +26,7 @@ from uuid import UUID
 
 from lmeraser.config.presets import PresetName
 from lmeraser.config.schema import Config, parse
-from lmeraser.core.arguments import listed
+from lmeraser.core.arguments import as_path, listed
 from lmeraser.core.atomic_files import read_file
 from lmeraser.core.digests import Digest
 from lmeraser.core.progress import Progress, silent
@@ -103,7 +103,7 @@ class Eraser:
         clock: Callable[[], datetime] = utc_now,
         backbone: Backbone | None = None,
     ) -> None:
-        workspace = Workspace(_path(root), wait=wait, compute=compute, clock=clock)
+        workspace = Workspace(as_path(root), wait=wait, compute=compute, clock=clock)
         self.session = Session.of(workspace, backbone=backbone, progress=progress)
 
     @classmethod
@@ -139,7 +139,7 @@ class Eraser:
         parsed = config if isinstance(config, Config) else parse({} if config is None else config, base=preset)
         key = SigningKey.read(Path(signing_key)) if signing_key is not None else None
         names = listed(classes, "classes")
-        Workspace.create(_path(root), parsed, classes=names, signing_key=key, clock=clock).close()
+        Workspace.create(as_path(root), parsed, classes=names, signing_key=key, clock=clock).close()
         return cls(root, wait=wait, progress=progress, clock=clock)
 
     @property
@@ -420,7 +420,7 @@ class Eraser:
         """
         if (file is None) == (digest is None):
             raise InputError("Either file or digest is needed, not both", next_step="give one of them")
-        found = Digest(digest) if digest is not None else Digest.of(read_file(_path(file or "")))
+        found = Digest(digest) if digest is not None else Digest.of(read_file(as_path(file or "")))
         with self.workspace.request_transaction("attach") as connection:
             held = self.workspace.requests.require(str(request), connection)
             self.workspace.receipts.attach(connection, held, [Receipt(system, found)])
@@ -459,7 +459,7 @@ class Eraser:
         from lmeraser.evidence.hash_chain import LedgerHead
         from lmeraser.workspace.ledger_check import check_ledger
 
-        return check_ledger(self.workspace, head=LedgerHead.read(_path(head)) if head is not None else None)
+        return check_ledger(self.workspace, head=LedgerHead.read(as_path(head)) if head is not None else None)
 
     def residue(
         self, probes: Iterable[str | os.PathLike[str]] = (), *, ids: Iterable[Name] = (), features: bool = True
@@ -475,7 +475,7 @@ class Eraser:
 
         return search(
             self.session,
-            [_path(probe) for probe in listed(probes, "probes")],
+            [as_path(probe) for probe in listed(probes, "probes")],
             [str(name) for name in listed(ids, "ids")],
             features=features,
         )
@@ -639,7 +639,7 @@ class Eraser:
         holder = Holder(holder_url, holder_contact)
         own_key = None if oms_key is None else Path(oms_key)
         options = ExportOptions(format, with_backbone, license, holder, own_key)
-        return export_folder(self.session, _path(out), options)
+        return export_folder(self.session, as_path(out), options)
 
     def exports(self) -> list[HeldCopy]:
         """The copies of the model outside of the workspace, and what each still holds. See `workspace.exports`."""
@@ -735,12 +735,3 @@ def _draft(
         audit=audit,
         asked=None if asked is None else to_moment(asked),
     )
-
-
-def _path(value: str | os.PathLike[str]) -> Path:
-    """The path of a file or folder, or an `InputError`."""
-    if isinstance(value, str | os.PathLike) and os.fspath(value):
-        return Path(value)
-    empty = isinstance(value, str | os.PathLike)  # pathlib would take it for the working directory
-    got = "an empty text" if empty else f"a value of type {type(value).__name__}"
-    raise InputError("Not a path", got=got, next_step="give the path of a file or folder")

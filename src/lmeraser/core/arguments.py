@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, TypeVar
 
 from lmeraser.errors import InputError
@@ -33,3 +34,16 @@ def listed(values: Iterable[T] | None, what: str) -> list[T]:
         got=f"{what} is of type {type(values).__name__}",
         next_step=f"write {what}=[...]",
     )
+
+
+def as_path(value: str | os.PathLike[str]) -> Path:
+    """The path of a file or folder.
+
+    Raises:
+        InputError: it is none, or an empty text, which pathlib would take for the working directory.
+    """
+    if isinstance(value, str | os.PathLike) and os.fspath(value):
+        return Path(value)
+    empty = isinstance(value, str | os.PathLike)
+    got = "an empty text" if empty else f"a value of type {type(value).__name__}"
+    raise InputError("Not a path", got=got, next_step="give the path of a file or folder")
