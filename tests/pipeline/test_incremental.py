@@ -126,13 +126,6 @@ def parts(found: Model | Derivation) -> Any:
     return clusters, found.partition.artifact, found.global_head and found.global_head.artifact
 
 
-@pytest.fixture
-def in_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Manifests of any number of clusters are in pages, of two clusters or so."""
-    monkeypatch.setattr(clusters, "MOST_IN_A_LIST", 0)
-    monkeypatch.setattr(cluster_page, "_PAGE", 2)
-
-
 @pytest.mark.parametrize("kind", ["divided", "public", "sliced"])
 @pytest.mark.parametrize("stopped", [False, True])
 def test_in_pages_a_request_leaves_what_a_sweep_of_everything_leaves(

@@ -17,6 +17,7 @@ from sqlalchemy import Connection, text
 from conftest import Run
 from faults import ALL, CLASSES, CONFIG, NOW, add, name, opened, stopped
 from lmeraser import Eraser
+from lmeraser.config.schema import parse
 from lmeraser.core.digests import Digest
 from lmeraser.errors import CorruptError, FormatError, InputError, LmeraserError, VerificationError, WorkspaceError
 from lmeraser.evidence.certificate import verify, verify_in_ledger
@@ -90,7 +91,12 @@ def test_a_backup_has_the_files_of_large_values(
         assert len(list((work / "records.files").iterdir())) == 1
 
 
-def test_a_backup_gives_back_everything_but_what_was_deleted_since(work: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("pages", [False, True])
+def test_a_backup_gives_back_everything_but_what_was_deleted_since(
+    work: Path, tmp_path: Path, request: pytest.FixtureRequest, pages: bool
+) -> None:
+    if pages:
+        request.getfixturevalue("in_pages")
     report = made(work, tmp_path / "backup.tar")
     assert report.records == 11
     with opened(work) as eraser:
@@ -104,6 +110,7 @@ def test_a_backup_gives_back_everything_but_what_was_deleted_since(work: Path, t
         assert eraser.workspace.generations.current() is None, "nothing is served before it is derived"
         training = eraser.train()
         assert (eraser.model_digest, eraser.record_ids()) == (before, held)
+        assert bool(training.model.pages) is pages
         assert eraser.check_ledger().sound
         assert [request.state for request in eraser.requests() if request.open] == ["pending"]
         assert eraser.workspace.requests.pending_selection().ids == (name(4),)
@@ -119,6 +126,34 @@ def test_a_backup_gives_back_everything_but_what_was_deleted_since(work: Path, t
             data = Path(path).read_bytes()
             stated = verify(data, eraser.workspace.signing_key.public)
             verify_in_ledger(data, stated, eraser.workspace.ledger.path.read_bytes())
+
+
+@pytest.mark.long
+def test_a_workspace_of_many_clusters_is_restored(tmp_path: Path) -> None:
+    chosen = CONFIG.model_copy(
+        update={"partition": parse({"partition": {"method": "class_tree", "max_records": 3}}).partition}
+    )
+    Eraser.create(tmp_path / "w", chosen, classes=CLASSES, clock=lambda: NOW).close()
+    with opened(tmp_path / "w") as eraser:
+        add(eraser, range(2000))
+        eraser.train()
+        eraser.unlearn(ids=[name(0)])
+    made(tmp_path / "w", tmp_path / "backup.tar")
+    with opened(tmp_path / "w") as eraser:
+        eraser.unlearn(ids=[name(1), name(2)])
+        model, head = eraser.workspace.generations.require(), eraser.workspace.ledger.head
+        assert len(model.pages) > 1
+    newest = (tmp_path / "w" / "ledger").read_bytes()
+    shutil.rmtree(tmp_path / "w")
+    assert restore(tmp_path / "backup.tar", tmp_path / "w", newest=newest, head=head).records_deleted == 2
+    with opened(tmp_path / "w") as eraser:
+        assert eraser.train().model.model_digest == model.model_digest
+        assert [page.digest for page in eraser.workspace.generations.require().pages] == [
+            page.digest for page in model.pages
+        ]
+        eraser.unlearn(ids=[name(3)])
+        assert eraser.audit().identical
+        assert eraser.check_ledger().sound
 
 
 def test_finished_parts_are_found_in_the_backup(work: Path, tmp_path: Path) -> None:

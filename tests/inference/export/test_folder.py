@@ -61,6 +61,30 @@ def test_images_get_the_bits_of_the_workspace(eraser: Eraser, tmp_path: Path) ->
     assert loaded.same_environment
 
 
+@pytest.mark.usefixtures("in_pages")
+def test_a_model_in_pages_gets_the_bits_of_the_workspace(vectors: Eraser, tmp_path: Path) -> None:
+    vectors.unlearn(ids=vectors.record_ids()[:1])
+    assert len(vectors.workspace.generations.require().pages) > 1
+    report = vectors.export(tmp_path / "out")
+    loaded = lmeraser.load_predictor(tmp_path / "out")
+    np.testing.assert_array_equal(loaded.predict_proba(queries()), vectors.predict_proba(queries()))
+    assert loaded.model_digest == vectors.model_digest == report.model_digest
+
+
+@pytest.mark.long
+def test_a_model_of_many_clusters_gets_the_bits_of_the_workspace(tmp_path: Path) -> None:
+    chosen: dict[str, Any] = {**VECTORS, "partition": {"method": "random", "clusters": 700}}
+    with Eraser.create(tmp_path / "w", chosen, classes=classes_of("vector"), preset="prompts") as eraser:
+        eraser.add(records_of("vector", range(2500)), columns=columns_of("vector"))
+        eraser.train()
+        eraser.unlearn(ids=eraser.record_ids()[:3])
+        assert len(eraser.workspace.generations.require().pages) > 1
+        report = eraser.export(tmp_path / "out")
+        loaded = lmeraser.load_predictor(tmp_path / "out")
+        np.testing.assert_array_equal(loaded.predict_proba(queries()), eraser.predict_proba(queries()))
+        assert loaded.model_digest == eraser.model_digest == report.model_digest
+
+
 @pytest.mark.parametrize(
     "chosen",
     [
