@@ -147,7 +147,8 @@ class Running:
 
     def call(self, method: str, path: str, scope: str = "admin", **more: Any) -> httpx2.Response:
         """A call with the key of a scope."""
-        return self.http.request(method, path, headers={"Authorization": f"Bearer {self.keys[scope]}"}, **more)
+        headers = {"Authorization": f"Bearer {self.keys[scope]}", **more.pop("headers", {})}
+        return self.http.request(method, path, headers=headers, **more)
 
     def get(self, path: str, scope: str = "admin", **more: Any) -> httpx2.Response:
         return self.call("GET", path, scope, **more)

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
+import sys
+import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +14,7 @@ from PIL import Image
 
 from lmeraser.data.canvases import CanvasSize, ReducedImage, to_canvas
 from lmeraser.errors import ImageError
+from lmeraser.service import decoding_process
 from lmeraser.service.decoding_process import DecodingEndedError, DecodingProcess
 from serving import PATIENCE
 
@@ -36,3 +41,20 @@ def test_an_image_is_decoded_and_a_process_is_ended_and_started_again() -> None:
     assert process.process_id is None
     with pytest.raises(DecodingEndedError):
         process.decode(buffer.getvalue(), [SIZE], seconds=PATIENCE)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have no priorities of their own")
+def test_a_process_is_started_at_its_low_priority(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its imports take a quarter of a second of a processor, which others may need."""
+    started: list[int] = []
+
+    class Started(SimpleNamespace):
+        def start(self) -> None:
+            started.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+
+    context = SimpleNamespace(Pipe=decoding_process._CONTEXT.Pipe, Process=Started)
+    monkeypatch.setattr(decoding_process, "_CONTEXT", context)
+    own = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    DecodingProcess(19)._start().close()
+    assert started == [19]
+    assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == own

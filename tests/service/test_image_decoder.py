@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from starlette.requests import Request
 
 import lmeraser.service.image_decoder
 import lmeraser.service.uploads
@@ -153,7 +154,7 @@ def test_only_so_many_pixels_are_decoded_at_the_same_time(decoding: Decoding) ->
 
 
 def test_what_is_not_decoded_in_time_is_given_up_and_holds_its_pixels_until_it_ends(decoding: Decoding) -> None:
-    one = decoder(threads=1, seconds=0.05)
+    one = decoder(threads=1, seconds=0.5)
     assert (refused(one, png(LARGE), png(LARGE)).status, decoding.began) == (503, 1)
     assert one.budget.held == 6000
     decoding.let.set()
@@ -182,12 +183,38 @@ def test_acceptances_and_health_do_not_wait_for_predictions(api: Running, decodi
         assert {one.result(PATIENCE).status_code for one in predictions} == {200}
 
 
+def in_chunks(image: bytes) -> dict[str, Any]:
+    """A form whose length is not declared."""
+    form = b'--x\r\nContent-Disposition: form-data; name="images"; filename="a"\r\n\r\n%s\r\n--x--\r\n' % image
+    return {
+        "content": iter([form[:50], form[50:]]),
+        "headers": {"Content-Type": "multipart/form-data; boundary=x"},
+    }
+
+
 def test_uploads_that_are_held_open_share_a_budget(api: Running) -> None:
     service = api.service
     key = next(key.id for key in service.workspace.api_keys.all() if key.name == "predict")
     assert service.upload_budget.total <= 256 << 20
     with service.upload_budget.reserve(key, service.upload_budget.share):
         problem(api.predict(png(SMALL)), 503, "busy")
+        problem(api.call("POST", "/predict", "predict", **in_chunks(png(SMALL))), 503, "busy")
         assert api.predict(png(SMALL), scope="admin").status_code == 200
+        assert api.call("POST", "/predict", "admin", **in_chunks(png(SMALL))).status_code == 200
     assert api.predict(png(SMALL)).status_code == 200
     assert service.upload_budget.held == 0
+
+
+def test_an_upload_without_room_is_refused_before_it_is_received(
+    api: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many at once would each be received up to its share, and nearly all of that for nothing."""
+
+    def received(_: object) -> None:
+        raise AssertionError("received")
+
+    budget = api.service.upload_budget
+    key = next(key.id for key in api.service.workspace.api_keys.all() if key.name == "predict")
+    monkeypatch.setattr(Request, "stream", received)
+    with budget.reserve(key, budget.share - len(png(SMALL))):
+        problem(api.predict(png(SMALL)), 503, "busy")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import signal
 import socket
@@ -14,12 +15,14 @@ from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 
+import fastapi.routing
 import httpx2
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from PIL import Image
 from sqlalchemy import event
 from starlette.requests import Request
 from starlette.testclient import TestClient
@@ -29,7 +32,8 @@ from lmeraser import Eraser
 from lmeraser.errors import InputError, LockedError
 from lmeraser.service.access import client_address
 from lmeraser.service.app import make_app
-from lmeraser.service.server import _uvicorn_config, check_exposure, check_proxies, listen
+from lmeraser.service.dashboard.dashboard import add_dashboard
+from lmeraser.service.server import _uvicorn_config, check_exposure, check_proxies, listen, warm_up
 from lmeraser.service.service import Service
 from lmeraser.storage.engines import SQLite
 from serving import HELD, PATIENCE, Process, copied, erasure, prepared, set_service, until
@@ -149,6 +153,19 @@ def certificate(folder: Path) -> tuple[Path, Path]:
     plain = serialization.NoEncryption()
     (folder / "key.pem").write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain))
     return folder / "cert.pem", folder / "key.pem"
+
+
+def test_routes_and_formats_are_made_ready_before_the_first_call(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Eraser(root) as eraser:
+        app = make_app(Service(eraser))
+        add_dashboard(app)
+        asyncio.run(warm_up(app))
+        monkeypatch.setattr(fastapi.routing, "get_dependant", None)
+        assert TestClient(app).get("/healthz").status_code == 200
+        assert TestClient(app).get("/nowhere").status_code == 404
+    assert {"PNG", "JPEG", "WEBP"} <= Image.OPEN.keys()
 
 
 def test_answers_are_sent_at_once() -> None:

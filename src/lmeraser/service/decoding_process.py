@@ -18,7 +18,7 @@ from multiprocessing.connection import Connection
 
 from PIL import Image
 
-from lmeraser.core.thread_priority import lower_priority
+from lmeraser.core.thread_priority import lower_priority, run_with_lower_priority
 from lmeraser.data.canvases import CanvasSize, ReducedImage, reduce_image
 from lmeraser.data.images import decode
 from lmeraser.errors import ImageError
@@ -94,7 +94,8 @@ class DecodingProcess:
             if self._connection is None:
                 self._connection, theirs = _CONTEXT.Pipe()
                 self._process = _CONTEXT.Process(target=_serve, args=(theirs, self._nice), daemon=True)
-                self._process.start()
+                # It imports for a quarter of a second, at the priority of the thread that starts it.
+                run_with_lower_priority(self._process.start, self._nice)
                 theirs.close()  # so that the end of the process is the end of the pipe
             return self._connection
 

@@ -31,7 +31,7 @@ from lmeraser.workspace.workspace import Workspace
 T = TypeVar("T")
 
 _MAX_CHANGES = 32  # in one transaction, which blocks other writers while it lasts
-_MAX_SECONDS = 0.02  # of CPU time; what is answered together waits for the last of it
+_MAX_SECONDS = 0.01  # of CPU time; what is answered together waits for the last of it
 _UNSETTLED_SECONDS = 1.0
 
 log = logging.getLogger("lmeraser.service")

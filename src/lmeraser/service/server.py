@@ -21,10 +21,13 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import anyio.to_thread
 import uvicorn
 from fastapi import FastAPI
+from PIL import Image
+from starlette.exceptions import HTTPException
 
 from lmeraser.errors import InputError
 from lmeraser.service.addresses import is_loopback
@@ -42,17 +45,34 @@ _SWITCH_INTERVAL = 0.0005  # seconds until a thread yields the GIL; otherwise ca
 class _Server(uvicorn.Server):
     """Ends open event streams at shutdown; uvicorn would wait for them."""
 
-    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+    def __init__(self, config: uvicorn.Config, app: FastAPI, service: Service) -> None:
         super().__init__(config)
+        self._app = app
         self._service = service
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         anyio.to_thread.current_default_thread_limiter().total_tokens = _CALL_THREADS
+        await warm_up(self._app)
         await super().startup(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._service.stopping.set()
         super().handle_exit(sig, frame)
+
+
+async def warm_up(app: FastAPI) -> None:
+    """Do what libraries put off to the first call, in whose time all others would wait.
+
+    FastAPI makes routes ready when it first looks for one, Pillow loads its formats when it first opens an image.
+    """
+
+    async def unused(*_: object) -> Any:
+        raise AssertionError("called for a route that does not exist")
+
+    Image.init()
+    nowhere = {"type": "http", "method": "GET", "path": "/-", "query_string": b"", "headers": [], "app": app}
+    with contextlib.suppress(HTTPException):  # not found
+        await app.router(nowhere, unused, unused)
 
 
 def check_exposure(service: Service, host: str, *, tls: bool, behind_proxy: bool) -> None:
@@ -151,7 +171,7 @@ def run(
         gc.set_threshold(*_GC_THRESHOLDS)
         sys.setswitchinterval(_SWITCH_INTERVAL)
         ready(f"http{'s' if certificate else ''}://{url_host}:{port}")
-        _Server(config, service).run(sockets=[listening])
+        _Server(config, app, service).run(sockets=[listening])
 
 
 def _uvicorn_config(

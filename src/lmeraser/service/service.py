@@ -66,6 +66,7 @@ class Service:
         streams: the event streams that may be open at once, half of them for one key.
         key_lookups: threads that look up API keys, and do nothing else.
         health_checks: the thread that finds out whether the service is ready.
+        ready_until: monotonic seconds; until then it counts as ready without being asked again.
         stream_checks: the thread that looks for what event streams have to report.
         body_parser: the thread that checks large bodies.
         planner: the thread that plans deletions.
@@ -108,6 +109,7 @@ class Service:
         self.rate_limiter = RateLimiter(self.config.requests_per_second, self.config.burst)
         self.key_lookups = ThreadPoolExecutor(LOOKUP_THREADS, "key-lookup")
         self.health_checks = ThreadPoolExecutor(1, "health-check")
+        self.ready_until = 0.0
         self.stream_checks = ThreadPoolExecutor(1, "stream-check")
         self.body_parser = SharedThread("body-parser", _QUEUE_PLACES)
         self.planner = SharedThread("planner", _QUEUE_PLACES)

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 
-from serving import Running, erasure, fixtures, problem, until
+import pytest
+
+from lmeraser.service.model_holder import ModelHolder
+from lmeraser.service.routes import operation
+from serving import PATIENCE, Running, erasure, fixtures, problem, until
 
 network, trained, root, api = fixtures("prompts")
 
@@ -12,6 +16,17 @@ network, trained, root, api = fixtures("prompts")
 def test_alive_and_ready(api: Running) -> None:
     assert api.http.get("/healthz").json() == {"status": "ok"}
     assert api.http.get("/readyz").json() == {"status": "ok"}
+
+
+def test_whoever_asks_again_and_again_has_nothing_read_anew(api: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    checked: list[int] = []
+    monkeypatch.setattr(ModelHolder, "check", lambda _: checked.append(1))
+    monkeypatch.setattr(operation, "_READY_SECONDS", PATIENCE)
+    assert {api.http.get("/readyz").status_code for _ in range(3)} == {200}
+    assert len(checked) == 1
+    api.service.ready_until = 0.0
+    api.http.get("/readyz")
+    assert len(checked) == 2
 
 
 def test_ready_is_not_said_when_nothing_is_left_to_predict_with(api: Running) -> None:

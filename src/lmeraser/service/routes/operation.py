@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Annotated
 
 from fastapi import APIRouter, Depends
@@ -19,6 +20,7 @@ from lmeraser.workspace.api_keys import ApiKey
 router = APIRouter(tags=["operation"])
 
 ReadKey = Annotated[ApiKey, Depends(require_scope("read"))]
+_READY_SECONDS = 1.0
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -46,9 +48,15 @@ async def readyz(call: Call) -> Health:
 
 
 def _check_ready(service: Service) -> None:
-    """Raises `LmeraserError` if requests cannot be accepted, or no prediction made."""
+    """Raises `LmeraserError` if requests cannot be accepted, or no prediction made, now or within the last second.
+
+    Anybody may ask, as often as they like, and whatever is accepted meanwhile makes the quarantine be read anew.
+    """
+    if time.monotonic() < service.ready_until:
+        return
     service.workspace.database.get_metadata("ledger")
     service.model_holder.check()
+    service.ready_until = time.monotonic() + _READY_SECONDS
 
 
 @router.get(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
@@ -169,7 +169,7 @@ def describe_model(call: Call, key: PredictOrReadKey) -> ModelDescription:
 
 async def _classify_files(call: Call, service: Service, key: ApiKey) -> PredictionBatch:
     """Classify the images of a form."""
-    with service.upload_budget.reserve(key.id) as received:
+    with service.upload_budget.reserve(key.id, _declared_bytes(call)) as received:
         decoded = await service.image_decoder.decode(key.id, await _read_uploads(call, service, received))
     with decoded.reservation:
         return await asyncio.wrap_future(
@@ -179,7 +179,7 @@ async def _classify_files(call: Call, service: Service, key: ApiKey) -> Predicti
 
 async def _classify_json(call: Call, service: Service, key: ApiKey) -> PredictionBatch:
     """Classify the payloads of a JSON body, whose bytes stay reserved until the predictions are made."""
-    with service.upload_budget.reserve(key.id) as received:
+    with service.upload_budget.reserve(key.id, _declared_bytes(call)) as received:
         payloads = await service.payload_reader.read(key.id, await _read_json(call, service, key, received))
         return await asyncio.wrap_future(service.prediction_queue.submit(payloads.items, payloads.fit))
 
@@ -199,7 +199,7 @@ async def _read_json(call: Call, service: Service, key: ApiKey, received: Reserv
         raise Problem(415, "payload-type", detail)
     try:
         async with asyncio.timeout(_UPLOAD_SECONDS):
-            chunks = [chunk async for chunk in _counted(call.stream(), received)]
+            chunks = [chunk async for chunk in _counted(call, received)]
     except TimeoutError:
         raise _too_slow() from None
     body = b"".join(chunks)
@@ -237,7 +237,7 @@ async def _read_uploads(call: Call, service: Service, received: Reservation) -> 
     Args:
         call: to read.
         service: has the limits.
-        received: grows with what arrives.
+        received: holds what was declared, and grows with what arrives beyond.
 
     Raises:
         Problem: the form is invalid, has too many files, or takes too long to arrive.
@@ -245,7 +245,7 @@ async def _read_uploads(call: Call, service: Service, received: Reservation) -> 
     if not call.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         raise Problem(415, "form", "The content type is not multipart/form-data; send images as a form")
     max_files = service.config.max_queries
-    chunks = _counted(call.stream(), received)
+    chunks = _counted(call, received)
     parser = MultiPartParser(call.headers, chunks, max_files=max_files, max_fields=0)
     parser.spool_max_size = service.config.max_upload_mb << 20  # larger files would be written to disk
     try:
@@ -269,8 +269,20 @@ def _too_slow() -> Problem:
     return Problem(408, "slow", "The upload took too long", headers={"Connection": "close"})
 
 
-async def _counted(chunks: AsyncIterator[bytes], received: Reservation) -> AsyncGenerator[bytes, None]:
-    """Chunks of a body, each reserved before it is kept."""
-    async for chunk in chunks:
-        received.add(len(chunk))
+def _declared_bytes(call: Call) -> int:
+    """The bytes of a body if they are declared, to be reserved before any is received; 0: they are not.
+
+    Of many uploads at once, those for which there is no room would each be received for nothing up to its share.
+    """
+    return int(call.headers.get("content-length", 0))
+
+
+async def _counted(call: Call, received: Reservation) -> AsyncGenerator[bytes, None]:
+    """Chunks of a body; what was not declared of them is reserved before it is kept."""
+    left = _declared_bytes(call)
+    async for chunk in call.stream():
+        left -= len(chunk)
+        if left < 0:
+            received.add(-left)
+            left = 0
         yield chunk
