@@ -63,6 +63,22 @@ def test_its_command_says_what_lmeraser_verify_says(capsys: pytest.CaptureFixtur
     assert "lmeraser-verify: " in capsys.readouterr().err
 
 
+def test_of_several_certificates_each_is_verified(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """A shell gives all that a folder holds."""
+    bad = tmp_path / "bad.json"
+    envelope = json.loads(Path(GOOD[0]).read_text())
+    bad.write_text(json.dumps({**envelope, "payload": f"AAAA{envelope['payload']}"}))
+    assert main([GOOD[0], str(bad), *GOOD]) == 1
+    told = capsys.readouterr()
+    assert told.out.endswith("verified: signature\n\n2 of 3 verified\n")
+    assert told.out.count(f"{GOOD[0]}:\n") == 2
+    assert told.err.startswith(f"lmeraser-verify: {bad}: ")
+    assert main([GOOD[0], *GOOD, "--json"]) == 0
+    assert [each["verified"] for each in json.loads(capsys.readouterr().out)] == [True, True]
+    assert main([str(tmp_path / "none"), *GOOD, "--json"]) == 2
+    assert json.loads(capsys.readouterr().out)[0]["verified"] is False
+
+
 @pytest.mark.long
 def test_an_environment_of_its_own_has_no_torch_and_verifies_within_a_second(
     package: Path, tmp_path: Path

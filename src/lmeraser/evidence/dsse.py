@@ -66,7 +66,7 @@ class Envelope:
             raise VerificationError(
                 "Malformed DSSE envelope",
                 got=str(error).splitlines()[0],
-                next_step="check that the file is complete",
+                next_step="give the JSON file of a certificate or statement, and check that it is complete",
             ) from error
 
 
@@ -235,5 +235,7 @@ def _unusable_key(kind: str, path: Path, error: Exception) -> InputError:
     return InputError(
         f"Cannot read the {kind} key",
         got=f"{path}: {reason}",
-        next_step="give an Ed25519 key in PEM without password, as made by: openssl genpkey -algorithm ed25519",
+        next_step="give signing.pub of the workspace that it is from"
+        if kind == "public"
+        else "give an Ed25519 key in PEM without password, as made by: openssl genpkey -algorithm ed25519",
     )

@@ -124,6 +124,55 @@ def _result_text(statement: in_toto.InTotoStatement) -> str:
     return "\n".join(map(printable, lines)) + "\n"
 
 
+def report(
+    paths: Sequence[Path], key: Path, *, ledger: Path | None, head: Path | None, as_json: bool, program: str
+) -> int:
+    """Verify certificates, or results of audits, and print what they say; arguments as of `verify_files`.
+
+    Of several, each is verified, whatever the others are, and its file is named.
+
+    Args:
+        paths: at least one.
+        key: as of `verify_files`, as are the next two.
+        ledger: a copy of the ledger.
+        head: a head of it.
+        as_json: print JSON, a list if there are several.
+        program: begins lines about errors.
+
+    Returns:
+        The exit status: 0 all verified, 1 one is not verified, 2 files that cannot be used.
+
+    Raises:
+        LmeraserError: the only one does not verify.
+    """
+    if len(paths) == 1:
+        found = verify_files(paths[0], key, ledger=ledger, head=head)
+        _print(found.to_json()) if as_json else echo(*found.lines())
+        return 0
+    results: list[dict[str, Any]] = []
+    statuses = []
+    for path in paths:
+        try:
+            found = verify_files(path, key, ledger=ledger, head=head)
+        except LmeraserError as error:
+            statuses.append(error.exit_code)
+            results.append({"file": str(path), "verified": False, "error": error.summary})
+            echo(*f"{program}: {path}: {error.diagnostics()}".split("\n"), err=True)
+            continue
+        results.append({"file": str(path), **found.to_json()})
+        if not as_json:
+            echo(f"{path}:", *found.lines(), "")
+    if as_json:
+        _print(results)
+    else:
+        echo(f"{len(paths) - len(statuses)} of {len(paths)} verified")
+    return min(statuses, default=0)
+
+
+def _print(value: Any) -> None:
+    echo(*json.dumps(value, indent=1).replace("\x7f", r"\u007f").split("\n"))
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command ``lmeraser-verify``.
 
@@ -137,20 +186,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="lmeraser-verify", description="Verify a certificate of deletion, or the result of an audit."
     )
     parser.add_argument(
-        "certificate", type=Path, help="JSON file of the certificate, or of the result of an audit."
+        "certificate",
+        type=Path,
+        nargs="+",
+        help="JSON file of the certificate, or of the result of an audit; may be repeated.",
     )
     parser.add_argument("--key", type=Path, required=True, help="Public key of the workspace (signing.pub).")
     parser.add_argument("--ledger", type=Path, help="Ledger that must contain the certificate.")
     parser.add_argument("--head", type=Path, help="A head of the ledger that you kept, which it must contain.")
     parser.add_argument("--json", action="store_true", help="Print what it says as JSON.")
     options = parser.parse_args(arguments)
+    files = {"key": options.key, "ledger": options.ledger, "head": options.head}
     try:
-        found = verify_files(options.certificate, options.key, ledger=options.ledger, head=options.head)
+        return report(options.certificate, **files, as_json=options.json, program=parser.prog)
     except LmeraserError as error:
-        echo(*f"lmeraser-verify: {error.diagnostics()}".split("\n"), err=True)
+        echo(*f"{parser.prog}: {error.diagnostics()}".split("\n"), err=True)
         return error.exit_code
-    if options.json:
-        echo(*json.dumps(found.to_json(), indent=1).replace("\x7f", r"\u007f").split("\n"))
-    else:
-        echo(*found.lines())
-    return 0

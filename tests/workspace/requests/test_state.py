@@ -35,7 +35,7 @@ from lmeraser.evidence.certificate import verify, verify_in_ledger
 from lmeraser.inference.quarantine import current_scope
 from lmeraser.unlearning.unlearn import unlearn
 from lmeraser.workspace.requests.draft import RequestDraft, Selector
-from lmeraser.workspace.requests.state import Request
+from lmeraser.workspace.requests.state import Request, parse_regulation
 from lmeraser.workspace.requests.table import table
 from serving import fake_workspace
 
@@ -119,6 +119,10 @@ def test_what_cannot_be_accepted(trained: Eraser) -> None:
     with pytest.raises(InputError, match="gdpr, ccpa, other"):
         trained.request(ids=[name(1)], regulation="hipaa")  # type: ignore[arg-type]
     assert trained.requests() == []
+
+
+def test_a_law_may_be_written_in_capitals() -> None:
+    assert [parse_regulation(name) for name in ("GDPR", "ccpa", "Other")] == ["gdpr", "ccpa", "other"]
 
 
 def test_repeating_an_id_with_the_same_names_is_harmless_and_with_others_an_error(trained: Eraser) -> None:

@@ -41,10 +41,13 @@ ImageColumn = Annotated[
 LabelColumn = Annotated[str, typer.Option(help="Column that holds the label.")]
 IdColumn = Annotated[
     str | None,
-    typer.Option(help="Column that holds the record id. Default: the path of the image, else the row number."),
+    typer.Option(
+        help="Column of the record ids. Default: 'id' of a list or table, else the image's path or its row."
+    ),
 ]
 SubjectColumn = Annotated[
-    str | None, typer.Option(help="Column that holds the subject (the person that a record is about).")
+    str | None,
+    typer.Option(help="Column of the subjects, the people that records are about. Default: 'subject'."),
 ]
 SubjectsFile = Annotated[
     Path | None,
@@ -70,7 +73,7 @@ Subjects = Annotated[
 ]
 RequestId = Annotated[str | None, typer.Option("--request", help="UUID of the request. Default: a new one.")]
 RegulationName = Annotated[
-    str, typer.Option("--regulation", help="Regulation that sets the deadline, for example gdpr.")
+    str, typer.Option("--regulation", help="Regulation that sets the deadline: gdpr, ccpa or other.")
 ]
 Received = Annotated[str | None, typer.Option(help="Day or time of receipt, RFC 3339. Default: now.")]
 AskedOn = Annotated[

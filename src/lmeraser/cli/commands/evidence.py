@@ -57,7 +57,9 @@ def ledger(
 
 
 def verify(
-    certificate: Annotated[Path, typer.Argument(help="JSON file of the certificate, or an audit's statement.")],
+    certificates: Annotated[
+        list[Path], typer.Argument(help="JSON files of certificates, or of audits' statements.")
+    ],
     key: Annotated[Path, typer.Option(help="Public key of the workspace (signing.pub).")],
     ledger: Annotated[Path | None, typer.Option(help="Ledger that must contain the certificate.")] = None,
     head: Annotated[
@@ -65,14 +67,11 @@ def verify(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Verify a certificate without workspace or private data; exit with 1 if it does not verify."""
-    from lmeraser.evidence.verifier import verify_files
+    """Verify certificates without workspace or private data; exit with 1 if one does not verify."""
+    from lmeraser.evidence.verifier import report
 
-    found = verify_files(certificate, key, ledger=ledger, head=head)
-    if as_json:
-        print_json(found.to_json())
-    else:
-        echo(*found.lines())
+    if status := report(certificates, key, ledger=ledger, head=head, as_json=as_json, program="lmeraser"):
+        raise typer.Exit(status)
 
 
 def timestamp(

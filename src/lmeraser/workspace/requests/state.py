@@ -231,14 +231,14 @@ def transition(request: Request, state: State, *, now: datetime, **changes: Any)
 
 
 def parse_regulation(name: str) -> Regulation:
-    """The regulation of this name.
+    """The regulation of this name, in upper or lower case.
 
     Raises:
         InputError: there is none.
     """
     known: tuple[Regulation, ...] = get_args(Regulation)
     for one in known:
-        if one == name:
+        if one == name.lower():
             return one
     raise InputError("Unknown regulation", got=f"{name!r} (there are: {', '.join(known)})", next_step="name one")
 
