@@ -281,24 +281,17 @@ class Database:
         for chunk in chunked(slots):
             connection.execute(delete(_erasures).where(_erasures.c.slot.in_(chunk)))
 
-    def discard_files(self, connection: Connection | None = None) -> None:
-        """Remove the files of large values that no row has any more; for the one writer, between transactions.
-
-        Args:
-            connection: of a transaction that has not changed any of these rows; None: of none.
-        """
+    def discard_files(self) -> None:
+        """Remove the files of large values that no row has any more; for the one writer, between transactions."""
         if not self.files.folder.exists():
             return
         columns = [column for column in _encrypted_columns() if column.info["in_files"]]
 
-        def discard(inner: Connection) -> None:
+        def discard(connection: Connection) -> None:
             in_file = [select(column.table.c[column.info["slot"]]).where(column == IN_FILE) for column in columns]
-            self.files.discard_others(slot for query in in_file for slot in inner.execute(query).scalars())
+            self.files.discard_others(slot for query in in_file for slot in connection.execute(query).scalars())
 
-        if connection is not None:
-            discard(connection)
-        else:
-            self.read_consistently(discard)
+        self.read_consistently(discard)
 
     def decrypted_values(self) -> Iterator[tuple[str, bytes]]:
         """Name of the table and decrypted content of every encrypted value whose key is not erased."""

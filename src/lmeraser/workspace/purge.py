@@ -20,16 +20,15 @@ overwritten files.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
 from pathlib import Path
 
 from sqlalchemy import Connection
 
-from lmeraser.core.atomic_files import TEMPORARY, refuse_links, storage_errors
+from lmeraser.core.atomic_files import TEMPORARY, files_without_links, refuse_links, storage_errors
 from lmeraser.core.digests import Digest
 from lmeraser.models.manifest import Model, OwnParts
 from lmeraser.storage.database import Database
-from lmeraser.workspace.layout import Layout
 from lmeraser.workspace.workspace import Workspace
 
 _TIDY = "tidy"  # name in the database of the public digest of the generation whose parts alone are stored
@@ -115,10 +114,13 @@ def sweep_generations(workspace: Workspace) -> None:
 def _outdated(workspace: Workspace) -> list[Path]:
     """Files to remove that are no artifacts."""
     layout = workspace.layout
-    for folder in (layout.generations, layout.reports, layout.certificates):
-        refuse_links(folder)
-    outdated = workspace.generations.outdated(_needed(workspace))
-    return [*outdated, *_temporary(layout), *_figures(workspace)]
+    refuse_links(layout.generations)
+    figures = files_without_links(layout.reports)  # of older models; they may show records that were deleted
+    with os.scandir(layout.root) as entries:
+        beside = [entry.path for entry in entries if entry.is_file()]
+    # Listed once: there may be as many certificates as requests.
+    unfinished = filter(_is_temporary, [*beside, *files_without_links(layout.certificates)])
+    return [*workspace.generations.outdated(_needed(workspace)), *map(Path, [*figures, *unfinished])]
 
 
 def _needed(workspace: Workspace) -> set[tuple[int, Digest]]:
@@ -153,11 +155,5 @@ def compact_deleted(database: Database, *, compact: bool = False) -> None:
         database.compact()
 
 
-def _temporary(layout: Layout) -> Iterator[Path]:
-    for folder in (layout.root, layout.certificates):
-        yield from (path for path in folder.glob(f"{TEMPORARY}*") if path.is_file())
-
-
-def _figures(workspace: Workspace) -> Iterator[Path]:
-    """Figures of older models; they may show records that were deleted."""
-    yield from (path for path in workspace.reports.rglob("*") if path.is_file())
+def _is_temporary(path: str) -> bool:
+    return path.rpartition(os.sep)[2].startswith(TEMPORARY)

@@ -49,19 +49,17 @@ class Recovery:
         """One transaction, completed at once."""
         with self._database.transaction() as connection:
             yield connection
-        self.complete_transactions()
+        with self.completing():
+            pass
 
-    def complete_transactions(self, connection: Connection | None = None) -> None:
-        """Erase the keys that are scheduled, and append the entries that wait in the outbox (1).
-
-        Args:
-            connection: of a transaction that begins with this; None: one of its own. If it is rolled back, all of
-                this is done again by the next writer.
-        """
-        with self._database.transaction(connection) as inner:
-            self._database.erase(inner)
-            self._database.discard_files(inner)
-            self._ledger.flush(inner)
+    @contextlib.contextmanager
+    def completing(self) -> Iterator[Connection]:
+        """One transaction that begins by completing earlier ones (1). If it is rolled back, the next one does."""
+        with self._database.transaction() as connection:
+            self._database.erase(connection)
+            self._ledger.flush(connection)
+            yield connection
+        self._database.discard_files()  # others need not wait for this
 
     def creation_recorded(self, connection: Connection) -> bool:
         """Whether the ledger has its first entry."""

@@ -328,8 +328,7 @@ class Workspace:
     def recover(self) -> None:
         """Complete what a crash left undone; see `recovery`."""
         recovery = self._recovery
-        with self.database.transaction() as connection:
-            recovery.complete_transactions(connection)
+        with recovery.completing() as connection:
             if not recovery.creation_recorded(connection):
                 recovery.record_creation(connection, self.signing_key.public, secret=self.secret)
             model = self.generations.current()
