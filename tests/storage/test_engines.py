@@ -11,19 +11,25 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import create_engine, text
 
+import faults
 from conftest import DIGIT_COLUMNS, digits, needs, on_server, tiny_config
 from fake import Fake
 from lmeraser import Eraser
 from lmeraser.errors import ConfigError, CorruptError, FormatError, LockedError, StorageError
-from lmeraser.storage import migrate
+from lmeraser.storage import engines, migrate
 from lmeraser.storage.engines import PostgreSQL, SQLite
+from lmeraser.workspace.backup import backup
+from lmeraser.workspace.restore import restore
 from lmeraser.workspace.workspace import Workspace
 from upgrades import BROKEN, LATER, later
+from workspace.requests import test_repository
 
 pytestmark = needs("psycopg")
 
@@ -66,9 +72,8 @@ def serve(folder: Path) -> Iterator[str]:
     assert stopped.returncode == 0, stopped.stderr + (folder / "log").read_text()[-3000:]
 
 
-# Where several connections meet; the other tests of this module add, derive, delete and upgrade.
-QUICK = ("workspace/requests/test_repository.py",)
-LONG = (
+SUITES = (
+    "workspace/requests/test_repository.py",
     "data/test_changelog.py",
     "data/test_records.py",
     "data/test_statistics.py",
@@ -83,15 +88,33 @@ LONG = (
 )
 
 
+@pytest.mark.long
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("suites", [QUICK, pytest.param(LONG, marks=pytest.mark.long)], ids=["quick", "long"])
-def test_the_suites_pass_on_a_server(server: str, suites: tuple[str, ...], tmp_path: Path) -> None:
+def test_the_suites_pass_on_a_server(server: str, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "--postgresql", server, "--basetemp", str(tmp_path / "t")]
-    files = [str(Path(__file__).parents[1] / suite) for suite in suites]
+    files = [str(Path(__file__).parents[1] / suite) for suite in SUITES]
     finished = subprocess.run(
         [*command, "-p", "no:cacheprovider", *files], capture_output=True, text=True, check=False, timeout=880
     )
     assert finished.returncode == 0, finished.stdout[-3000:] + finished.stderr[-1500:]
+
+
+def test_several_connections_meet_on_a_server(
+    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a file; the other tests of this module add, derive, delete and upgrade."""
+    monkeypatch.setattr(engines, "SQLite", partial(on_server, server))
+    for number, meet in enumerate(
+        (
+            test_repository.test_many_requests_at_once_while_models_are_derived,
+            test_repository.test_a_request_that_has_begun_cannot_be_cancelled,
+        )
+    ):
+        root = tmp_path / str(number)
+        Eraser.create(root, faults.CONFIG, classes=faults.CLASSES, clock=lambda: faults.NOW).close()
+        with faults.opened(root) as eraser:
+            faults.trained(eraser)
+            meet(root, eraser)
 
 
 def url_of(server: str, path: Path) -> str:
@@ -101,7 +124,12 @@ def url_of(server: str, path: Path) -> str:
     return reached.engine.url.set(drivername="postgresql").render_as_string()
 
 
-def test_a_workspace_on_a_server_gives_the_same_model_and_can_be_opened_again(server: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("pages", [False, True])
+def test_a_workspace_on_a_server_gives_the_same_model_and_can_be_opened_again(
+    server: str, tmp_path: Path, request: pytest.FixtureRequest, pages: bool
+) -> None:
+    if pages:
+        request.getfixturevalue("in_pages")
     url = url_of(server, tmp_path / "records.db")
     digests = []
     for name, storage in (("file", {}), ("server", {"database": url})):
@@ -111,12 +139,56 @@ def test_a_workspace_on_a_server_gives_the_same_model_and_can_be_opened_again(se
             eraser.train()
             eraser.unlearn(ids=["digit-0003"])
             assert eraser.check_ledger().sound
+            assert bool(eraser.workspace.generations.require().pages) is pages
         with Eraser(tmp_path / name) as eraser:
             digests.append(eraser.model_digest)
             assert eraser.status().records == 19
             assert "digit-0003" not in eraser.record_ids()
         assert (tmp_path / name / "records.db").exists() is (name == "file")
     assert digests[0] == digests[1]
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_a_workspace_of_many_clusters_on_a_server_is_restored(server: str, tmp_path: Path) -> None:
+    url, root = url_of(server, tmp_path / "records.db"), tmp_path / "w"
+    chosen = {"method": "class_tree", "clusters": None, "max_records": 1}
+    with Eraser.create(root, tiny_config(partition=chosen, storage={"database": url})) as eraser:
+        eraser.session.executors.use(Fake())
+        eraser.add(digits(range(600)), columns=DIGIT_COLUMNS)
+        eraser.train()
+        eraser.unlearn(ids=["digit-0003"])
+        assert len(eraser.workspace.generations.require().pages) > 1
+        backup(eraser.workspace, tmp_path / "backup.tar")
+        eraser.unlearn(ids=["digit-0004"])
+        digests = {eraser.model_digest}
+    newest = (root / "ledger").read_bytes()
+    shutil.rmtree(root)
+    empty(server, url)
+    assert restore(tmp_path / "backup.tar", root, newest=newest).records_deleted == 1
+    with Eraser(root) as eraser:
+        eraser.session.executors.use(Fake())
+        eraser.train()
+        assert eraser.check_ledger().sound
+        digests.add(eraser.model_digest)
+    with Eraser.create(tmp_path / "file", tiny_config(partition=chosen)) as eraser:
+        eraser.session.executors.use(Fake())
+        eraser.add(digits([number for number in range(600) if number not in (3, 4)]), columns=DIGIT_COLUMNS)
+        eraser.train()
+        digests.add(eraser.model_digest)
+    assert len(digests) == 1
+
+
+def empty(server: str, url: str) -> None:
+    """Make a database anew."""
+    name = url.rpartition("/")[2]
+    admin = create_engine(
+        f"{server}/postgres".replace("postgresql:", "postgresql+psycopg:"), isolation_level="AUTOCOMMIT"
+    )
+    with admin.connect() as connection:
+        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    admin.dispose()
 
 
 def test_a_database_belongs_to_one_workspace(server: str, tmp_path: Path) -> None:
