@@ -173,7 +173,7 @@ def residue(
     ids: Annotated[
         list[str] | None, typer.Option("--id", help="Text to search for, such as a record id; may be repeated.")
     ] = None,
-    features: Annotated[bool, typer.Option(help="Search for the features of images as well.")] = True,
+    features: Annotated[bool, typer.Option(help="Search for the features of probes as well.")] = True,
     as_json: AsJson = False,
 ) -> None:
     """Search every byte of the workspace for remains of files or ids.

@@ -109,7 +109,7 @@ def evaluate(
     processes: Processes = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure accuracy on labelled images, and that of linear classifiers on features and embedding."""
+    """Measure accuracy on labelled records, and that of linear classifiers on features and embedding."""
     from lmeraser.core.console import print_facts, print_rows
     from lmeraser.data.folders import describe_passed_over
     from lmeraser.inference.draw_evaluation import draw_evaluation
