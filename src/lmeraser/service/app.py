@@ -76,7 +76,7 @@ def make_app(service: Service, more: Sequence[APIRouter] = ()) -> FastAPI:
             "/ui/login": MAX_LOGIN_BYTES,
         },
     )
-    app.add_middleware(StartLimit, most=LOOKUP_THREADS)
+    app.add_middleware(StartLimit, most=LOOKUP_THREADS // 2)  # so that no key takes all threads
     app.add_middleware(AccessLog, metrics=service.metrics)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app

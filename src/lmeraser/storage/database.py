@@ -67,8 +67,18 @@ CodePointString = String().with_variant(String(collation="C"), "postgresql")  # 
 workspace_metadata = Table(
     "facts", schema, Column("name", String, primary_key=True), Column("value", String, nullable=False)
 )
-# Built once: to build it takes longer than to run it, and accepting a request runs it several times.
+# Built once: to build them takes longer than to run them, and accepting a request runs them several times.
 _METADATA_VALUE = select(workspace_metadata.c.value).where(workspace_metadata.c.name == bindparam("wanted"))
+_SET_METADATA = (
+    update(workspace_metadata)
+    .where(workspace_metadata.c.name == bindparam("wanted"))
+    .values(value=bindparam("new_value"))
+)
+_RESERVE_SLOTS = (
+    update(workspace_metadata)
+    .where(workspace_metadata.c.name == "slots")
+    .values(value=cast(cast(workspace_metadata.c.value, Integer) + bindparam("count"), String))
+)
 _erasures = Table("doomed", schema, Column("slot", Integer, primary_key=True, autoincrement=False))
 
 
@@ -231,9 +241,7 @@ class Database:
 
     def set_metadata(self, connection: Connection, name: str, value: str) -> None:
         """Set a value of the workspace by its name."""
-        updated = connection.execute(
-            update(workspace_metadata).where(workspace_metadata.c.name == name).values(value=value)
-        )
+        updated = connection.execute(_SET_METADATA, {"wanted": name, "new_value": value})
         if updated.rowcount == 0:
             connection.execute(insert(workspace_metadata).values(name=name, value=value))
 
@@ -245,10 +253,8 @@ class Database:
 
     def reserve_slots(self, connection: Connection, count: int) -> range:
         """Slots without keys that no transaction but this one ever gets."""
-        slots_row = workspace_metadata.c.name == "slots"
-        advanced = cast(cast(workspace_metadata.c.value, Integer) + count, String)
         # Written before it is read: from then on no other writer can take these slots.
-        updated = connection.execute(update(workspace_metadata).where(slots_row).values(value=advanced))
+        updated = connection.execute(_RESERVE_SLOTS, {"count": count})
         if updated.rowcount == 0:
             self.set_metadata(connection, "slots", str(FIRST_SLOT + count))
         stop = int(self.get_metadata("slots", connection) or 0)

@@ -55,6 +55,8 @@ from lmeraser.workspace.requests.state import (
 )
 from lmeraser.workspace.requests.table import request_of, table
 
+_BY_ID = select(table).where(table.c.id == bindparam("wanted"))  # to build it takes longer than to run it
+
 
 class Requests:
     """The deletion requests of one workspace.
@@ -151,7 +153,7 @@ class Requests:
     def get(self, request_id: str, connection: Connection | None = None) -> Request | None:
         """One request, or None."""
         with self._database.reading(connection) as inner:
-            row = inner.execute(select(table).where(table.c.id == request_id)).one_or_none()
+            row = inner.execute(_BY_ID, {"wanted": request_id}).one_or_none()
         return request_of(row) if row is not None else None
 
     def with_ledger(self, *, head: LedgerHead | None = None) -> tuple[list[Request], list[Entry]]:
@@ -236,7 +238,7 @@ class Requests:
         parse_regulation(draft.regulation)
         digest = draft.selector.digest(self._secret)
         with self._database.transaction(connection) as inner:
-            row = inner.execute(select(table).where(table.c.id == request_id)).one_or_none()
+            row = inner.execute(_BY_ID, {"wanted": request_id}).one_or_none()
             if row is not None and not draft.selector.empty:
                 same = (
                     row.selector == digest if row.selector else self._all_gone(row.names, draft.selector, unknown)
@@ -261,7 +263,7 @@ class Requests:
                 filed_by=draft.by,
             )
             personal = self._personal_data.encrypted(inner, selector, draft.reference)
-            inner.execute(insert(table).values(**request.__dict__, selector=digest, **personal))
+            inner.execute(insert(table), {**request.__dict__, "selector": digest, **personal})
             accepted = RequestAccepted(
                 request=request_id,
                 regulation=request.regulation,
