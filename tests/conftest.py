@@ -7,6 +7,7 @@ How the suite is fast and never flaky:
 * Workspaces that many tests start from are trained once a session (`template`) and copied.
 * What is imported is never searched for garbage again, which took an eighth of the time.
 * Libraries that few tests need are imported by these tests: each process imports every test module (`needs`).
+* Files whose tests wait for other processes begin first, so that no process that runs tests ends with one of them.
 * Hypothesis draws the same examples in every run (profile ``fast``); ``make test-long`` explores with new ones
   (profile ``explore``) and prints its seed.
 """
@@ -60,6 +61,10 @@ if TYPE_CHECKING:
 CHECKOUT = Path(__file__).parents[1]
 MEMORY = Path("/dev/shm")
 DEFAULT_BACKBONE = "efficientnet-lite0"
+WAITING = {
+    *("test_faults.py", "test_demo.py", "test_server.py", "test_supervisor.py", "test_browser.py"),
+    *("test_processes.py", "test_distributed.py", "test_engines.py"),
+}
 ROOM = 4 << 30  # bytes that have to be free there; a run needs less than one
 
 # `deadline` measures the machine, not the code; a database of examples would make a run depend on earlier ones.
@@ -114,6 +119,7 @@ def pytest_collection() -> Generator[None, object, object]:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if config.getoption("--postgresql"):
         items[:] = [item for item in items if not item.get_closest_marker("sqlite")]
+    items.sort(key=lambda item: item.path.name not in WAITING)  # stable: otherwise in the random order
 
 
 def pytest_runtest_setup() -> None:
