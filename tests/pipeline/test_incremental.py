@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,11 +21,13 @@ from fake import Fake
 from lmeraser.config.schema import parse
 from lmeraser.data.records import Record
 from lmeraser.models import cluster_page, clusters
+from lmeraser.models.cluster import Cluster
 from lmeraser.models.clusters import ClusterList, arranged
 from lmeraser.models.manifest import Model
 from lmeraser.models.partitions.cost import cost_of
 from lmeraser.pipeline.caches import InMemoryStatistics, ReadOnlyCache
 from lmeraser.pipeline.derive import Derivation, Pipeline, PipelineContext
+from lmeraser.pipeline.incremental import _resized
 from lmeraser.storage.artifacts import BlobStore, MemoryStore
 from lmeraser.unlearning import update
 from lmeraser.unlearning.context import training_inputs
@@ -60,6 +63,30 @@ KINDS: dict[str, dict[str, Any]] = {
         "global_head": {"weight": 1.0},
     },
 }
+
+
+@pytest.mark.parametrize(
+    ("left", "paths", "sizes"),
+    [
+        ({"0": 3, "1": 2}, ["1"], {"1": 2}),
+        ({"0": 3}, ["1"], {}),
+        ({"0": 1, "1": 2}, ["0", "1"], {"0": 1, "1": 2}),
+        ({"0": 3, "1": 5}, [], {}),
+    ],
+)
+def test_sizes_of_clusters_of_which_nothing_is_tuned(
+    left: dict[str, int], paths: list[str], sizes: dict[str, int]
+) -> None:
+    before = ClusterList(
+        Cluster(number=number, path=str(number), records=records, constituent=None)
+        for number, records in enumerate([3, 5])
+    )
+    served: Any = SimpleNamespace(clusters=before, records=8, partition=SimpleNamespace(key="key"))
+    derived = SimpleNamespace(
+        count_under=lambda key, path: left.get(path, 0) if len(paths) > 1 else pytest.fail("counted")
+    )
+    records: Any = SimpleNamespace(count=lambda: sum(left.values()), derived=derived)
+    assert {each.path: each.records for each in _resized(served, paths, records)} == sizes
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -63,9 +63,16 @@ def _global_head(pipeline: Pipeline, records: PartitionedRecords) -> StageResult
     return pipeline.solve_global_head(statistics)
 
 
-def _resized(served: Model, paths: Iterable[str], records: PartitionedRecords) -> Sequence[Cluster]:
-    """The clusters at these paths where nothing is tuned and none is divided: only their sizes change."""
-    sizes = {path: records.derived.count_under(served.partition.key, path) for path in paths}
+def _resized(served: Model, paths: Sequence[str], records: PartitionedRecords) -> Sequence[Cluster]:
+    """The clusters at these paths where nothing is tuned and none is divided: only their sizes change.
+
+    A single one has as many records less as there are less of all, which need not be counted one by one.
+    """
+    if len(paths) == 1:
+        before = served.clusters[served.clusters.numbers[paths[0]]].records
+        sizes = {paths[0]: before - (served.records - records.count())}
+    else:
+        sizes = {path: records.derived.count_under(served.partition.key, path) for path in paths}
     return [Cluster(number=0, path=path, records=size, constituent=None) for path, size in sizes.items() if size]
 
 
