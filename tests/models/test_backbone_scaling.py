@@ -54,6 +54,30 @@ def test_what_is_open_is_the_publishers(tmp_path: Path, values: Any, expected: A
     assert adopted(tmp_path, values) == expected
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"image_size": 224},
+        {"image_size": [224, 224]},
+        {"vision_config": {"image_size": 224}},
+        {"pretrained_cfg": {"input_size": [3, 224, 224]}},
+    ],
+)
+def test_another_size_than_the_backbones_is_mentioned(tmp_path: Path, values: dict[str, Any]) -> None:
+    """It works with smaller inputs, too, and is worse."""
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    for size, mentioned in ((96, True), (224, False)):
+        given = parse({"backbone": {"name": str(tmp_path), "image_size": size}})
+        assert (
+            "create the workspace with backbone.image_size = 224" in str(describe_scaling(given, given))
+        ) == mentioned
+    sized = parse({"backbone": {"name": str(tmp_path), "image_size": 96, "resize": 110}})
+    assert "made for 224 px" in str(describe_scaling(sized, sized))
+    for unknown in ({}, {"image_size": [224, 160]}, {"image_size": None}, {"vision_config": []}):
+        (tmp_path / "config.json").write_text(json.dumps(unknown))
+        assert "made for" not in str(describe_scaling(given, given))
+
+
 def test_other_files_and_given_settings(tmp_path: Path) -> None:
     values = {"resample": 3, **CROPPED}
     assert adopted(tmp_path, values, resample="bilinear", resize=40) == ("bilinear", 40)

@@ -77,6 +77,13 @@ def describe_scaling(before: Config, after: Config) -> str | None:
     given, used = before.backbone, after.backbone
     if "fit" in after.modality.ignored or used.name == BUNDLED:
         return None
+    trained = _trained_size(Path(used.name))
+    another = ""
+    if trained not in (None, used.image_size):
+        another = (
+            f". The backbone was made for {trained} px: unless {used.image_size} is meant, create the workspace "
+            f"with backbone.image_size = {trained}"
+        )
     if used.canvas_fit == "squeeze":
         fit = f"squeezed to {used.canvas_size} x {used.canvas_size} px"
     else:
@@ -84,9 +91,26 @@ def describe_scaling(before: Config, after: Config) -> str | None:
     rule = f"images are {fit} ({used.canvas_filter} filter), the input is {used.image_size} px"
     adopted = [key for key in ("resize", "resample", "fit") if getattr(given, key) != getattr(used, key)]
     if adopted:
-        return f"{rule}; as the backbone's publisher does: {', '.join(adopted)}"
+        return f"{rule}; as the backbone's publisher does: {', '.join(adopted)}{another}"
     if given.resize is None and given.fit is None:
-        return f"{rule}; no rule of the backbone's publisher was found that could be adopted"
+        return f"{rule}; no rule of the backbone's publisher was found that could be adopted{another}"
+    return f"{rule}{another}" if another else None
+
+
+def _trained_size(folder: Path) -> int | None:
+    """The side of the inputs that the configuration in a folder is for, px; None: it does not say."""
+    config = _read(folder / "config.json")
+    vision = config.get("vision_config")
+    timm = config.get("pretrained_cfg")
+    sizes = [config.get("image_size")]
+    if isinstance(vision, dict):
+        sizes.append(vision.get("image_size"))
+    if isinstance(timm, dict) and isinstance(timm.get("input_size"), list):
+        sizes.append(timm["input_size"][1:])
+    for size in sizes:
+        sides = set(size) if isinstance(size, list) else {size}
+        if len(sides) == 1 and isinstance(side := sides.pop(), int):
+            return side
     return None
 
 
