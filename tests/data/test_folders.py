@@ -62,6 +62,18 @@ def put(root: Path, paths: set[PurePosixPath]) -> None:
         (root / path).write_bytes(str(path).encode())
 
 
+def test_the_pictures_of_a_workspace_among_the_data_are_no_records(tmp_path: Path) -> None:
+    put(tmp_path / "d", {PurePosixPath(path) for path in ("cat/a.png", "ws/reports/a.png", "dog/lmeraser.toml")})
+    for name in ("workspace.json", "lmeraser.toml"):
+        (tmp_path / "d" / "ws" / name).write_text("")
+    listing = list_folder(tmp_path / "d")
+    assert [str(image.path) for image in listing.images] == ["cat/a.png"]
+    assert describe_passed_over(listing.passed_over) == (
+        "2 files and folders passed over: 1 x .toml, 1 x workspace folders"
+    )
+    assert [str(image.path) for image in list_folder(tmp_path / "d" / "ws").images] == ["reports/a.png"]
+
+
 def first_junk(path: PurePosixPath) -> PurePosixPath | None:
     """The file, or the outermost folder, that a computer and no person put there."""
     known = {name.casefold() for name in JUNK}

@@ -2,7 +2,8 @@
 
 Rules:
 - a file is a picture by its suffix (`IMAGE_SUFFIXES`), in upper or lower case;
-- what a computer puts into folders by itself is no data: hidden files and folders, resource forks, thumbnails;
+- what a computer puts into folders by itself is no data: hidden files and folders, resource forks, thumbnails, and
+  the pictures that a workspace draws;
 - everything else that is not listed as a picture is counted by its kind, so that nothing is dropped in silence;
 - symbolic links are never followed, because they may lead out of the folder; they are listed as links;
 - files are listed in the order of their paths.
@@ -34,6 +35,7 @@ _SYSTEM_NAMES = {
     *("@eadir", "@tmp", "@recycle", "#recycle", "#snapshot", "system volume information", "__pycache__"),
 }
 _HIDDEN_NAMES = {".ds_store", ".ipynb_checkpoints", ".git", ".thumbnails", ".cache"}  # named in reports
+_WORKSPACE = {"workspace.json", "lmeraser.toml"}  # beside each other in a workspace, which may lie among the data
 _LONGEST_SUFFIX = 10  # characters that a report shows
 
 _SPLITS = {
@@ -108,6 +110,9 @@ def _list(
             got=f"{root / inside}: {error.strerror}",
             next_step="check the path and its permissions",
         ) from error
+    if inside.parts and _WORKSPACE.issubset(entry.name for entry in entries):
+        listing.passed_over["workspace folders"] += 1
+        return []
     for entry in entries:
         path = inside / entry.name
         is_folder = entry.is_dir(follow_symlinks=False)
