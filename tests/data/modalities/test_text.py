@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 import unicodedata
+from collections import Counter
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmeraser.data.modalities.text import LARGEST_TEXT, check_text, text_of, text_payload
+from lmeraser.data.modalities.text import LARGEST_TEXT, TextFormat, check_text, text_of, text_payload
+from lmeraser.errors import InputError
 
 TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1).filter(
     lambda text: bool(text.strip("\ufeff").strip())
@@ -97,3 +100,13 @@ def test_combining_marks_without_end_are_refused_at_once_and_many_are_not() -> N
 def test_bytes_that_are_no_payload(payload: bytes, fault: str) -> None:
     with pytest.raises(ValueError, match=fault):
         check_text(payload)
+
+
+def test_a_files_name_is_not_classified_in_the_place_of_its_content(tmp_path: Path) -> None:
+    file = tmp_path / "letter.txt"
+    file.write_text("My card was charged twice.")
+    with pytest.raises(InputError, match="name of a file") as caught:
+        TextFormat().queries(["a text", str(file)], Counter())
+    assert "$(cat FILE)" in caught.value.next_step
+    texts = ["letter.txt", "no file.", "a" * 5000 + ".txt", str(tmp_path)]
+    assert [query for _, query in TextFormat().queries(texts, Counter())] == texts

@@ -140,6 +140,13 @@ def read_text(value: Any) -> str:
         raise InputError("Not a text", got=reason, next_step="give a text that is not empty, as UTF-8") from error
 
 
+def _names_a_file(text: str) -> bool:
+    try:
+        return bool(Path(text).suffix) and Path(text).is_file()
+    except (OSError, ValueError):  # no name that a file can have
+        return False
+
+
 def _too_long(size: int, unit: str) -> str:
     return f"a text of {size} {unit} (the limit is {LARGEST_TEXT} bytes)"
 
@@ -167,7 +174,18 @@ class TextFormat(PayloadFormat):
         return [" ".join(generator.choice(_WORDS, size=4 << (number % 5))).encode() for number in range(count)]
 
     def queries(self, arguments: Sequence[str], passed_over: Counter[str]) -> list[tuple[str, Any]]:
-        """The arguments are the texts."""
+        """The arguments are the texts.
+
+        Raises:
+            InputError: one is no text, or the name of a file with a suffix: its content was meant.
+        """
+        for argument in arguments:
+            if _names_a_file(argument):
+                raise InputError(
+                    "A text is the name of a file",
+                    got=argument,
+                    next_step='give the text itself, for instance "$(cat FILE)"',
+                )
         return [(self.describe(read_text(argument).encode()), argument) for argument in arguments]
 
     def describe(self, payload: bytes) -> str:
