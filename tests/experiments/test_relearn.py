@@ -25,7 +25,7 @@ def forgotten(numbers: range) -> ForgottenRecords:
     )
 
 
-@pytest.fixture(params=["prompts", "head"])
+@pytest.fixture(params=[pytest.param("prompts", marks=pytest.mark.long), "head"])
 def trained(request: pytest.FixtureRequest, template: Template, tmp_path: Path) -> Iterator[Eraser]:
     def train(root: Path) -> None:
         values: dict[str, Any] = {**TUNED, "partition": {"method": "single", "clusters": None}}

@@ -63,6 +63,7 @@ def test_everything_in_miniature_on_real_images(data: Path, tmp_path: Path) -> N
     assert run_experiments(["all"], out, profile="tiny", root=data).seconds == {}  # all of it is kept
 
 
+@pytest.mark.long  # what a run keeps of its steps is tested in test_step_cache and test_runner, too
 def test_an_interrupted_run_goes_on(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt

@@ -327,7 +327,11 @@ def _train_noise(root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "which", ["sampled", pytest.param("ordinary", marks=pytest.mark.long), "subject", "all but one"]
+    "which",
+    [
+        *("sampled", "subject"),
+        *(pytest.param(which, marks=pytest.mark.long) for which in ("ordinary", "all but one")),
+    ],
 )
 def test_no_window_of_a_random_image_nor_its_id_nor_its_features_are_left(
     template: Template, tmp_path: Path, which: str

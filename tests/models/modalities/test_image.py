@@ -164,6 +164,7 @@ sys.stdout.write(Digest.of(framed.numpy().tobytes()))
 """
 
 
+@pytest.mark.long  # the oracle of test_exactness is another process, too, and its models see frames
 def test_the_frame_is_the_same_in_every_process(executor: LocalExecutor) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "3", "PYTHONHASHSEED": "1"}
     command = [sys.executable, "-c", _OTHER_PROCESS]
