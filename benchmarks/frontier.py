@@ -244,6 +244,8 @@ def trials(seeds: int, network: str, size: int) -> list[Trial]:
         *(("cifar10", 20000, 10000), ("cifar100", 20000, 10000)),
     ):
         found += _trials(data, sums(data), 0, records, test)
+    for data in ("cifar10", "cifar100"):
+        found += _trials(data, beside(data, 20000), 0, 20000, 10000)
     large = _trials("cifar10", core(20000), 0, 20000, 10000)
     found += [trial for trial in large if trial.row in ("instant scales", "tree 50 + scales")]
     return list({trial.name: trial for trial in reversed(found)}.values())[::-1]  # each once
