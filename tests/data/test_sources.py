@@ -17,6 +17,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Iterable
 
 from conftest import DIGIT_CLASSES, digits, png
 from lmeraser.data.modalities.image import ImageFormat
+from lmeraser.data.modalities.text import TextFormat
 from lmeraser.data.sources import (
     Columns,
     Example,
@@ -480,6 +481,24 @@ def test_cells_without_image_say_what_is_there(tmp_path: Path) -> None:
             (tmp_path / "x.jsonl").write_text(json.dumps({"image": value, "label": "cat"}))
             (listed,) = rows_of(open_source(tmp_path / "x.jsonl"))
             assert (why if "follow" not in why else "no such file in") in listed.fault
+
+
+def test_a_source_for_another_modality_is_told_how_to_make_its_workspace(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("text,label\na,b\n")
+    vectors = table(tmp_path / "v.parquet", {"embedding": pa.array([[1.0]]), "label": pa.array(["cat"])})
+    (tmp_path / "X.npz").write_bytes(b"x")
+    for path, modality in ((tmp_path / "x.csv", "text"), (vectors, "vector"), (tmp_path / "X.npz", "vector")):
+        with pytest.raises(InputError) as caught:
+            open_source(path)
+        assert f"init --modality {modality}" in caught.value.next_step
+    (tmp_path / "y.csv").write_text("text,path\na,b\n")
+    with pytest.raises(InputError) as caught:
+        open_source(tmp_path / "y.csv")
+    assert "modality" not in caught.value.next_step
+    root = folder(tmp_path / "d", {"cat/a.png": DOT})
+    with pytest.raises(InputError) as caught:
+        open_source(root, payloads=TextFormat())
+    assert "without --modality" in caught.value.next_step
 
 
 @pytest.mark.parametrize(

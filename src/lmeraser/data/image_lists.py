@@ -25,6 +25,7 @@ from lmeraser.data.rows import (
     choose_id,
     join_names,
     named_row,
+    of_another_modality,
     readable,
     unused_columns,
     with_file,
@@ -73,7 +74,8 @@ class ListColumns:
             raise InputError(
                 "The source lacks columns",
                 got=f"no {join_names(missing)} in {table.path} (there are: {join_names(table.columns)})",
-                next_step="name the columns with --image-column, --label-column, --id-column, --subject-column",
+                next_step="name the columns with --image-column, --label-column, --id-column, --subject-column"
+                + ("" if path else of_another_modality(table.columns)),
             )
         record_id = table.find_column(columns.id, () if columns.positions else ("id",), "--id-column")
         return cls(path, label, record_id, table.find_column(columns.subject, ("subject",), "--subject-column"))

@@ -344,6 +344,17 @@ def unused_columns(columns: Iterable[str], used: Iterable[str | None]) -> list[s
     return hints
 
 
+def of_another_modality(columns: Iterable[str]) -> str:
+    """The end of a next step, where a table without images has a column that is named as texts or vectors are."""
+    from lmeraser.data.modalities import text, vector
+
+    there = set(columns)
+    for modality, names in (("text", text.COLUMNS), ("vector", vector.COLUMNS)):
+        if there.intersection(names):
+            return f"; for {modality}s, make the workspace with 'lmeraser init --modality {modality}'"
+    return ""
+
+
 def join_names(names: Iterable[str]) -> str:
     """Names in one line; one with white space around it is in quotes, because it would not be seen.
 

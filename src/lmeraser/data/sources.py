@@ -41,6 +41,7 @@ from lmeraser.data.rows import (
     chunks,
     join_names,
     named_row,
+    of_another_modality,
     readable,
     refuse_repeated,
     row_chunks,
@@ -276,6 +277,8 @@ def _instead_of(suffix: str) -> str:
     """What to give instead of a file with this suffix."""
     if suffix in _ARCHIVES:
         return "unpack it, and give the folder"
+    if suffix in arrays.SUFFIXES:
+        return "for vectors, make the workspace with 'lmeraser init --modality vector'"
     if suffix in _TABLES:
         return "save the table as .csv, .jsonl or .parquet"
     return "give the folder that holds one folder of images per class"
@@ -351,7 +354,8 @@ def _wanted(columns: Columns, there: Iterable[str], name: str) -> list[str]:
         raise InputError(
             "The source lacks columns",
             got=f"no {join_names(missing)} in {name} (there are: {join_names(there)})",
-            next_step="name the columns with --image-column, --label-column, --id-column, --subject-column",
+            next_step="name the columns with --image-column, --label-column, --id-column, --subject-column"
+            + (of_another_modality(there) if columns.image in missing else ""),
         )
     refuse_repeated(wanted, there, name)
     return wanted

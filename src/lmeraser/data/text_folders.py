@@ -49,11 +49,13 @@ def open_class_folders(path: Path, payloads: PayloadFormat, split: str | None) -
     if loose := len(listing.images) - len(files):
         listing.passed_over[f"{payloads.suffix} files outside of class folders"] = loose
     if not files:
+        pictures = any(file.suffix.lower() in folders.IMAGE_SUFFIXES for file in listing.others)
         left = f"; {describe_passed_over(listing.passed_over)}" if listing.passed_over else ""
         raise InputError(
             f"No {payloads.suffix} files in class folders",
             got=f"{folder}{left}",
-            next_step=f"arrange them as {folder}/CLASS/FILE{payloads.suffix}, or give a table",
+            next_step=f"arrange them as {folder}/CLASS/FILE{payloads.suffix}, or give a table"
+            + ("; for images, make the workspace without --modality" if pictures else ""),
         )
     rows: Iterator[Row] = (_row(folder, position, file, payloads) for position, file in enumerate(files))
     hints = folders.doubts_about_classes(folder, files)
