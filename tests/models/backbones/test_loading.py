@@ -91,6 +91,16 @@ def test_a_name_as_the_hub_writes_it_is_told_how_to_be_named(name: str) -> None:
     assert "set backbone.name to 'hub:someone/vit-base'" in caught.value.next_step
 
 
+def test_a_folder_around_the_models_is_told_which(tmp_path: Path) -> None:
+    """The cache of the hub keeps a model in snapshots/, a training in checkpoint-N/."""
+    inner = tmp_path / "models--someone--vit" / "snapshots" / "0a1b"
+    inner.mkdir(parents=True)
+    _of_kind("model.safetensors")(inner)
+    with pytest.raises(BackboneError, match="a folder in it has") as caught:
+        load_model(Location.of(str(tmp_path / "models--someone--vit")), "x")
+    assert caught.value.next_step == f"set backbone.name to {inner}"
+
+
 def test_a_file_is_not_taken_for_its_folder(tmp_path: Path) -> None:
     _of_kind("model.safetensors")(tmp_path)
     for file in ("model.safetensors", "config.json"):

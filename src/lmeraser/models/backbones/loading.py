@@ -106,6 +106,9 @@ def cannot_be_loaded(
         step = "fetch them with 'git lfs pull' where the model was cloned"
     elif not os.path.isdir(folder):  # noqa: PTH112
         why, step = _no_folder(location, files, error, why)
+    elif inner := _inner_folder(Path(folder)):
+        why = "it has no config.json, but a folder in it has"
+        step = f"set backbone.name to {inner}"
     elif isinstance(error, ImportError):
         step = "install what it needs, or choose another model"
     elif not weights and (other := _other_weights(Path(folder))):
@@ -129,6 +132,13 @@ def _no_folder(location: Location, files: str, error: Exception | str, why: str)
     if address and location.local_files_only:
         step = f"to load it from the hub, set backbone.name to '{HUB}{address['model']}'; {step}"
     return why, step
+
+
+def _inner_folder(folder: Path) -> Path | None:
+    """The first folder in a folder without a model that has one, as in the hub's cache or beside checkpoints."""
+    if (folder / "config.json").exists():
+        return None
+    return next((file.parent for file in sorted(folder.rglob("config.json"))), None)
 
 
 def _other_weights(folder: Path) -> tuple[str, str] | None:
