@@ -13,15 +13,18 @@ from typing import Any
 import numpy as np
 import pytest
 from datasets import ClassLabel, Dataset, Features, Value
+from sqlalchemy import event
 
 import lmeraser.pipeline.executors.local as local
 from conftest import DIGIT_CLASSES, DIGIT_COLUMNS, Template, digits, png, tiny_config
 from fake import Fake
+from faults import CLASSES, CONFIG, NOW, ORDINARY, name, opened, trained
 from lmeraser import Columns, Eraser
 from lmeraser.errors import BackboneError, UnknownRecordError
 from lmeraser.evidence import certificate
 from lmeraser.evidence.dsse import PublicKey
 from lmeraser.pipeline.derive import feature_key
+from lmeraser.pipeline.early_head import EarlyHead
 from lmeraser.storage.database import Database
 from lmeraser.unlearning import completion
 from lmeraser.workspace.lock import WriterLock
@@ -100,6 +103,27 @@ def test_artifacts_of_the_old_clusters_and_partition_are_gone(eraser: Eraser) ->
     assert all(artifact.hex in names for artifact in kept)
     manifests = [p.name for p in files(eraser.workspace.root) if p.parent.name == "generations"]
     assert sorted(manifests) == ["00000001.json", "current"]
+
+
+def _train_with_global_head(root: Path) -> None:
+    Eraser.create(root, CONFIG, classes=CLASSES, clock=lambda: NOW).close()
+    with opened(root) as eraser:
+        trained(eraser)
+
+
+def test_the_next_head_is_solved_for_before_the_transaction_and_few_others_follow(
+    template: Template, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each commit waits for the disk: deletion, erased keys, purge, completion, and what the ledger has appended."""
+    monkeypatch.setattr("lmeraser.storage.database._QUICK_TO_COMPACT", 0)
+    order: list[str] = []
+    monkeypatch.setattr(EarlyHead, "announce", lambda *_: order.append("announced"))
+    with opened(Path(shutil.copytree(template("recovery", _train_with_global_head), tmp_path / "w"))) as eraser:
+        event.listen(eraser.workspace.database._engine, "commit", lambda _: order.append("commit"))
+        eraser.unlearn(ids=[name(ORDINARY)])
+    recovered, *rest = order
+    assert recovered == "commit", "of nothing"
+    assert rest == ["announced"] * 2 + ["commit"] * 5
 
 
 def test_forgetting_all_of_a_subject_leaves_no_trace_of_the_name(tmp_path: Path) -> None:
