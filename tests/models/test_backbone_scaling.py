@@ -73,7 +73,8 @@ def test_another_size_than_the_backbones_is_mentioned(tmp_path: Path, values: di
         ) == mentioned
     sized = parse({"backbone": {"name": str(tmp_path), "image_size": 96, "resize": 110}})
     assert "made for 224 px" in str(describe_scaling(sized, sized))
-    for unknown in ({}, {"image_size": [224, 160]}, {"image_size": None}, {"vision_config": []}):
+    unknowns: list[dict[str, Any]] = [{}, {"image_size": [224, 160]}, {"image_size": None}, {"vision_config": []}]
+    for unknown in unknowns:
         (tmp_path / "config.json").write_text(json.dumps(unknown))
         assert "made for" not in str(describe_scaling(given, given))
 
