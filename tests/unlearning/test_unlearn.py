@@ -114,7 +114,7 @@ def _train_with_global_head(root: Path) -> None:
 def test_the_next_head_is_solved_for_before_the_transaction_and_few_others_follow(
     template: Template, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each commit waits for the disk: deletion, erased keys, purge, completion, and what the ledger has appended."""
+    """Each commit waits for the disk: deletion, erased keys, purge, completion, and what the ledger appended."""
     monkeypatch.setattr("lmeraser.storage.database._QUICK_TO_COMPACT", 0)
     order: list[str] = []
     monkeypatch.setattr(EarlyHead, "announce", lambda *_: order.append("announced"))
