@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
-from sqlalchemy.exc import ArgumentError, OperationalError
+from sqlalchemy.exc import ArgumentError
 
 from lmeraser.core.atomic_files import open_private
 from lmeraser.errors import ConfigError, CorruptError, LockedError, StorageError
@@ -27,7 +27,9 @@ _SQLITE_TIMEOUT = 30  # seconds, for other programs that use the file
 # As many as the threads of a service: those of a pool's overflow are opened and configured for each use, and who
 # finds none at all waits. A program that reads in one thread opens one.
 _SQLITE_CONNECTIONS = 32
-_SQLITE_WRITE_INTERVAL = 0.002  # seconds between two attempts to begin a transaction that writes
+# Seconds between two attempts to begin a transaction that writes. Another process may have several, one after the
+# other, and whoever waits has to come in between.
+_SQLITE_WRITE_INTERVAL = 0.0005
 _CACHE = -32_000  # KB, as SQLite wants it
 _LARGE_CACHE = -256_000
 _COPIED_IN_MEMORY = 64 << 20  # bytes; a larger file is copied to a temporary one while it is rewritten
@@ -164,6 +166,9 @@ class SQLite:
         with self.engine.connect() as connection:
             autocommit = connection.execution_options(isolation_level="AUTOCOMMIT")
 
+            # What can be copied while others write is copied first; to truncate keeps them waiting.
+            autocommit.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)")
+
             def truncate_log() -> bool:
                 return not autocommit.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()[0]
 
@@ -251,14 +256,15 @@ def _begin_to_write(connection: Connection) -> None:
 
     SQLite's own waiting polls at ever longer intervals and would be up to a tenth of a second late.
     """
+    driver: Any = connection.connection.dbapi_connection  # an error of SQLAlchemy's costs more than all the rest
 
     def begin() -> bool:
         try:
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
-        except OperationalError as error:
-            if getattr(error.orig, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_BUSY:
-                raise
-            return False
+            driver.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY:
+                return False
+            connection.exec_driver_sql("BEGIN IMMEDIATE")  # raises it as SQLAlchemy's
         return True
 
     connection.exec_driver_sql("PRAGMA busy_timeout=0")
