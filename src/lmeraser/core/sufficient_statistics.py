@@ -72,7 +72,8 @@ class SufficientStatistics:
             part = embeddings[start : start + _EXACT].astype(np.float64)
             signed = sign * part.T
             with _one_thread(len(part)):
-                triangle = _plus_products(triangle, signed, part)
+                plus_products = _plus_products if len(part) > 1 else _plus_products_of_one
+                triangle = plus_products(triangle, signed, part)
                 moments = moments + (signed @ one_hot[start : start + _EXACT]).astype(np.int64)
         return SufficientStatistics(triangle, moments)
 
@@ -174,6 +175,20 @@ def _plus_products(
         for number, row in enumerate(products, start=first):
             place = slice(_start(number), _start(number + 1))
             np.add(triangle[place], row[: number + 1], out=total[place])
+    return total
+
+
+def _plus_products_of_one(
+    triangle: NDArray[np.int64], left: NDArray[np.float64], right: NDArray[np.float64]
+) -> NDArray[np.int64]:
+    """As `_plus_products` for a single record, in half the time: a deletion waits for this before all else."""
+    total = np.empty_like(triangle)
+    numbers = right[0].astype(np.int64)
+    factors = left[:, 0].astype(np.int64)
+    for number, factor in enumerate(factors):
+        place = slice(_start(number), _start(number + 1))
+        row = np.multiply(numbers[: number + 1], factor, out=total[place])
+        row += triangle[place]
     return total
 
 
