@@ -89,6 +89,21 @@ def test_a_source_without_classes_says_whether_it_has_rows(
         add(records, *rows, classes=())
 
 
+def test_numbers_name_the_classes_of_a_workspace_without_any(records: Records) -> None:
+    rows = [row(number, label=label) for number, label in enumerate((3, 1, 10))]
+    report = imported(records, Source("source", (), 3, rows, numbers=("1", "3", "10")))
+    assert (records.classes, report.added) == (("1", "3", "10"), 3)
+    assert [(found.id, found.label) for found in records.index()] == [("r0", 1), ("r1", 0), ("r2", 2)]
+    assert report.hints[0].startswith("the classes are named by the numbers of the labels (1, 3, 10);")
+
+
+def test_numbers_are_places_where_the_classes_have_names(records: Records) -> None:
+    add(records, row(0))
+    report = imported(records, Source("source", (), 1, [row(1, label=1)], numbers=("1",)))
+    assert (records.classes, report.added, report.hints) == (CLASSES, 1, [])
+    assert [found.label for found in records.index() if found.id == "r1"] == [1]
+
+
 def test_names_that_may_be_one_or_several_are_mentioned(records: Records) -> None:
     first = add(records, row(0, subject="ada;bob"), row(1), classes=("cat", "Cat", "dog"))
     assert first.hints == [

@@ -460,9 +460,17 @@ def test_a_column_of_names_names_the_classes(tmp_path: Path) -> None:
     assert open_source(path).classes == ("cat", "dog")
     encoded = {**values, "label": values["label"].dictionary_encode()}
     assert open_source(table(tmp_path / "y.parquet", encoded)).classes == ("cat", "dog")
-    assert open_source(table(tmp_path / "z.parquet", {**values, "label": pa.array([1, 0, 1, 0])})).classes == ()
+    for labels, numbers in (([10, 2, None, 10], ("2", "10")), ([1.0, 0.0, None, 1.0], ("0", "1")), ([0, -1], ())):
+        counted = {"image": pa.array([DOT] * len(labels)), "label": pa.array(labels)}
+        opened = open_source(table(tmp_path / "z.parquet", counted))
+        assert (opened.classes, opened.numbers) == ((), numbers)
+    lists = {"image": pa.array([DOT]), "label": pa.array([[1, 2]])}
+    assert open_source(table(tmp_path / "l.parquet", lists)).classes == ()
     dataset = Dataset.from_dict({"image": [DOT] * 2, "label": ["9", "10"]})
     assert open_source(dataset).classes == ("9", "10")
+    assert open_source(dataset.remove_columns("label").add_column("label", [3, 1])).numbers == ("1", "3")
+    (tmp_path / "x.jsonl").write_text('{"path": "a.png", "label": 7}')
+    assert open_source(tmp_path / "x.jsonl").numbers == ("7",)
 
 
 def test_cells_without_image_say_what_is_there(tmp_path: Path) -> None:

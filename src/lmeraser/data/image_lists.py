@@ -23,6 +23,7 @@ from lmeraser.data.rows import (
     Row,
     Source,
     choose_id,
+    classes_of_numbers,
     join_names,
     named_row,
     of_another_modality,
@@ -132,7 +133,14 @@ def open_list(table: Table, columns: Columns, split: str | None, follow_paths: b
         return replace(named, fault=file) if isinstance(file, str) else with_file(named, file)
 
     stream = (row(position, entry) for position, entry in enumerate(entries))
-    return Source(str(table.path), classes_of(entries), len(rows), readable(stream, str(table.path)), hints=hints)
+    return Source(
+        str(table.path),
+        classes_of(entries),
+        len(rows),
+        readable(stream, str(table.path)),
+        hints=hints,
+        numbers=classes_of_numbers(entry.label for entry in entries),
+    )
 
 
 def resolve_path(base: Path, path: str, *, anywhere: bool) -> Path | str:

@@ -46,6 +46,7 @@ from lmeraser.storage.database import SlotDraw
 
 _Known = tuple[str | None, int, Digest]  # subject, label and image digest of a record that is held
 _FRACTION_OF_A_WHOLE = re.compile(r"(?<=[0-9])\.0$")  # of a number that a table made a float
+_SHOWN_CLASSES = 5
 _SEPARATORS = re.compile(r"[;|,&+/]| and ")  # of several names in one cell
 _UNKNOWN_LENGTH = 1 << 16  # rows to draw numbers for where a source does not tell; unused ones take no space
 _PUBLIC = {
@@ -167,7 +168,13 @@ def import_records(
             ledger.note(connection, added, now=now)
     report.skipped = len(report.faults)
     report.passed_over = dict(source.passed_over)
-    report.hints = [*source.hints, *_classes_alike(before, classes), *checker.subjects_of_several_names()]
+    report.hints = [*source.hints]
+    if not before and not source.classes:
+        report.hints.append(
+            f"the classes are named by the numbers of the labels ({_few(classes)}); to name them otherwise, make "
+            "a new workspace with 'lmeraser init --classes'"
+        )
+    report.hints += [*_classes_alike(before, classes), *checker.subjects_of_several_names()]
     return report
 
 
@@ -183,13 +190,14 @@ def _fix_classes(records: Records, source: Source, connection: Connection, *, ex
     if not known:
         if not source.classes and source.length == 0:
             raise InputError("Source without rows", got=source.name, next_step="give at least one row")
-        if not source.classes:
+        named = source.classes or source.numbers
+        if not named:
             raise InputError(
                 "The classes are unknown",
                 got=f"neither {source.name} nor the workspace names any",
                 next_step="set them with 'lmeraser init --classes A,B,...' or 'lmeraser classes --add A,B,...'",
             )
-        classes = tuple(_first_spellings(source.classes))
+        classes = tuple(_first_spellings(named))
         records.set_classes(classes, connection)
         return classes
     if new := [name for name in _first_spellings(source.classes) if find_class(name, known) is None]:
@@ -210,6 +218,10 @@ def _first_spellings(classes: Sequence[str]) -> list[str]:
     for name in classes:
         first.setdefault(class_key(name), name)
     return list(first.values())
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join([*names[:_SHOWN_CLASSES], *(["..."] if len(names) > _SHOWN_CLASSES else [])])
 
 
 def _classes_alike(before: Collection[str], classes: Sequence[str]) -> list[str]:

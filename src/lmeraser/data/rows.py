@@ -138,6 +138,7 @@ class Source:
         name: of the source in messages.
         classes: class names in the order of their labels; empty if the source names none.
         length: number of rows; None if it is unknown before reading them.
+        numbers: names of classes for a workspace that has none, where all labels are numbers and name no classes.
         rows: can be iterated once for each call of `open_source`.
         passed_over: how many files and folders of each kind are no part of it.
         hints: what the reader of a report should know; complete when all rows were read.
@@ -151,6 +152,7 @@ class Source:
     passed_over: Mapping[str, int] = field(default_factory=dict)
     hints: list[str] = field(default_factory=list)
     check: Callable[[bytes], None] = field(default=check_image)
+    numbers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,6 +306,19 @@ def whole_number(value: object) -> int | None:
         return None
     whole = int(cast("SupportsInt", value))
     return whole if value == whole else None
+
+
+def classes_of_numbers(labels: Iterable[Any]) -> tuple[str, ...]:
+    """Names of classes for labels that are whole numbers, in their order; none if any is something else.
+
+    Negative ones name nothing: datasets mark rows without a label by -1.
+
+    >>> classes_of_numbers([10, 2.0, None]), classes_of_numbers([0, -1])
+    (('2', '10'), ())
+    """
+    numbers = [whole_number(label) for label in labels if not is_missing(label)]
+    whole = [number for number in numbers if number is not None and number >= 0]
+    return tuple(map(str, sorted(set(whole)))) if len(whole) == len(numbers) else ()
 
 
 def not_a_class(label: object) -> str:

@@ -39,6 +39,7 @@ from lmeraser.data.rows import (
     check_row,
     choose_id,
     chunks,
+    classes_of_numbers,
     join_names,
     named_row,
     of_another_modality,
@@ -323,23 +324,32 @@ def _with_subjects(source: Source, rule: SubjectRule) -> Source:
 def _from_parquet(files: list[Path], columns: Columns, name: str, split: str | None, follow_paths: bool) -> Source:
     table = open_parquet(files)
     wanted = _wanted(columns, table.columns, name)
-    classes = table.class_names.get(columns.label) or _named_classes(table, columns.label, name)
+    classes, numbers = table.class_names.get(columns.label, ()), ()
+    if not classes:
+        classes, numbers = _found_classes(_distinct(table, columns.label, name))
     base = files[0].parent if follow_paths else None
     stem = split or "row"
     rows = (_row(position, raw, columns, stem, base) for position, raw in enumerate(table.read(wanted)))
     hints = unused_columns(table.columns, (columns.id, columns.subject))
-    return Source(name, classes, table.length, readable(rows, name), hints=hints)
+    return Source(name, classes, table.length, readable(rows, name), hints=hints, numbers=numbers)
 
 
-def _named_classes(table: ParquetRows, column: str, name: str) -> tuple[str, ...]:
-    """The classes that a column of texts names; none if it holds anything else, such as indices."""
-    names: set[str] = set()
+def _distinct(table: ParquetRows, column: str, name: str) -> set[Any]:
+    """The different labels in a column; none of a column whose cells are no labels."""
+    found: set[Any] = set()
     for batch in readable(table.batches([column]), name):
-        labels = [label for label in batch.column(0).unique().to_pylist() if not is_missing(label)]
-        if not all(isinstance(label, str) for label in labels):
-            return ()
-        names.update(filter(None, map(label_name, labels)))
-    return class_names(names)
+        if batch.schema.field(0).type.num_fields:  # lists and structs
+            return set()
+        found.update(batch.column(0).unique().to_pylist())
+    return found
+
+
+def _found_classes(labels: Iterable[Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The classes that labels of texts name; and those that labels of whole numbers would name."""
+    there = [label for label in labels if not is_missing(label)]
+    if all(isinstance(label, str) for label in there):
+        return class_names(filter(None, map(label_name, there))), ()
+    return (), classes_of_numbers(there)
 
 
 def _wanted(columns: Columns, there: Iterable[str], name: str) -> list[str]:
@@ -436,8 +446,9 @@ def _from_dataset(dataset: Any, columns: Columns, *, name: str, split: str | Non
     classes = tuple(label.names) if isinstance(label, ClassLabel) and label.names else ()
     if isinstance(features[columns.image], Image):
         dataset = dataset.cast_column(columns.image, Image(decode=False))
-    if not classes and isinstance(dataset, Dataset) and label == Value("string"):
-        classes = class_names(filter(None, map(label_name, dataset.unique(columns.label))))
+    numbers: tuple[str, ...] = ()
+    if not classes and isinstance(dataset, Dataset) and isinstance(label, Value):
+        classes, numbers = _found_classes(dataset.unique(columns.label))
     length = len(dataset) if isinstance(dataset, Dataset) else None
     stem = split or str(dataset.split or "row")
     base = Path() if local else None
@@ -445,7 +456,7 @@ def _from_dataset(dataset: Any, columns: Columns, *, name: str, split: str | Non
         _row(position, raw, columns, stem, base) for position, raw in enumerate(dataset.select_columns(wanted))
     )
     hints = unused_columns(features, (columns.id, columns.subject))
-    return Source(name, classes, length, readable(rows, name), hints=hints)
+    return Source(name, classes, length, readable(rows, name), hints=hints, numbers=numbers)
 
 
 def _row(position: int, raw: Mapping[str, Any], columns: Columns, stem: str, base: Path | None) -> Row:
