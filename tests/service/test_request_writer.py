@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,10 +15,11 @@ from conftest import Template
 from faults import NOW, name, opened
 from lmeraser import Eraser
 from lmeraser.errors import StorageError, UnknownRecordError
+from lmeraser.service import request_writer
 from lmeraser.service.request_writer import RequestWriter
 from lmeraser.workspace.requests.draft import RequestDraft, Selector
 from lmeraser.workspace.requests.state import Request
-from serving import fake_workspace
+from serving import PATIENCE, fake_workspace
 
 
 @pytest.fixture
@@ -140,6 +142,29 @@ def test_an_answer_does_not_wait_for_the_ledgers_file(
     eraser.workspace.settle_requests("test")
     assert eraser.check_ledger().sound
     assert len(eraser.workspace.ledger.path.read_bytes().splitlines()) == len(eraser.workspace.ledger.entries())
+
+
+def test_who_comes_next_does_not_wait_for_what_others_leave_to_do(
+    eraser: Eraser, writer: RequestWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settling, let = threading.Event(), threading.Event()
+
+    def settle(_: str) -> None:
+        settling.set()
+        let.wait(PATIENCE)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(request_writer, "_REST_SECONDS", 0.0)
+        patch.setattr(eraser.workspace, "settle_requests", settle)
+        writer.start()
+        writer.submit(accepting(eraser, name(1))).result(PATIENCE)
+        assert settling.wait(PATIENCE)
+        assert writer.submit(accepting(eraser, name(2))).result(PATIENCE).state == "pending"
+        assert not let.is_set()
+    let.set()
+    writer.stop()
+    lines = eraser.workspace.ledger.path.read_bytes().splitlines()
+    assert len(lines) == len(eraser.workspace.ledger.entries()), "nothing is left to do in the end"
 
 
 def test_a_change_that_nobody_waits_for_any_more_is_not_made(eraser: Eraser, writer: RequestWriter) -> None:

@@ -8,8 +8,9 @@ first, so that whoever sends many changes, or large ones, holds up nobody but it
 writes nothing and does not affect the others. A prediction that begins later reads the quarantine anew
 (`model_holder`).
 
-What a transaction leaves to do (`Workspace.settle_requests`) is done when nothing waits, or after a second: its
-entries are safe in the ledger's outbox meanwhile. Knows nothing about HTTP.
+What transactions leave to do (`Workspace.settle_requests`) is done in a thread of its own, which rests after it: it
+writes to the database, too, so whoever is accepted next would wait for it and for what it waits for. Entries are
+safe in the ledger's outbox meanwhile. Knows nothing about HTTP.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ T = TypeVar("T")
 
 _MAX_CHANGES = 32  # in one transaction, which blocks other writers while it lasts
 _MAX_SECONDS = 0.01  # of CPU time; what is answered together waits for the last of it
-_UNSETTLED_SECONDS = 1.0
+_REST_SECONDS = 0.25  # after what transactions left to do was done
 
 log = logging.getLogger("lmeraser.service")
 
@@ -44,7 +45,7 @@ class _Change:
 
 
 class RequestWriter:
-    """Applies changes to requests, in a thread of its own.
+    """Applies changes to requests, in threads of its own.
 
     Args:
         workspace: holds the requests.
@@ -65,8 +66,10 @@ class RequestWriter:
         self._serving = 0.0  # start of the change that was applied last
         self._changed = threading.Condition()
         self._stopping = False
-        self._settled = 0.0  # monotonic seconds
+        self._unsettled = threading.Event()
+        self._ended = threading.Event()  # nothing more will be unsettled
         self._thread = threading.Thread(target=self._run, name="request-writer", daemon=True)
+        self._settling = threading.Thread(target=self._settle, name="request-settler", daemon=True)
 
     @property
     def waiting(self) -> int:
@@ -77,6 +80,7 @@ class RequestWriter:
     def start(self) -> None:
         """Start applying changes."""
         self._thread.start()
+        self._settling.start()
 
     def stop(self) -> None:
         """Apply the waiting changes, then stop."""
@@ -84,6 +88,9 @@ class RequestWriter:
             self._stopping = True
             self._changed.notify()
         self._thread.join()
+        self._ended.set()
+        self._unsettled.set()
+        self._settling.join()
 
     def submit(self, change: Callable[[Connection], T], caller: str = "") -> Future[T]:
         """Apply a change within a transaction.
@@ -104,15 +111,16 @@ class RequestWriter:
     def _run(self) -> None:
         while self._wait_for_changes():
             self._commit()
-            if not self.waiting or time.monotonic() - self._settled > _UNSETTLED_SECONDS:
-                self._settle()
+            self._unsettled.set()
 
     def _settle(self) -> None:
-        try:
-            self._workspace.settle_requests("serve")
-        except LmeraserError as error:  # the next one, or the next writer, does it
-            log.error("cannot settle requests: %s", error.message)
-        self._settled = time.monotonic()
+        while not self._ended.wait(_REST_SECONDS) or self._unsettled.is_set():
+            self._unsettled.wait()
+            self._unsettled.clear()
+            try:
+                self._workspace.settle_requests("serve")
+            except LmeraserError as error:  # the next one, or the next writer, does it
+                log.error("cannot settle requests: %s", error.message)
 
     def _wait_for_changes(self) -> bool:
         """Whether there are changes; not: stop."""
