@@ -267,8 +267,22 @@ def test_a_subject_in_several_spellings_is_one_and_is_told(records: Records) -> 
     ]
     assert records.of_subjects([NFD]) == {NFD: ["r0", "r1", "r3"]}
     assert counts(add(records, row(0, subject=NFD), row(2, subject=" x"))) == (0, 2, 0, 0)
-    with pytest.raises(SourceError, match="another image, label or subject"):
+    with pytest.raises(SourceError, match=r"with another subject\n"):
         add(records, row(0, subject="renee"))
+
+
+def test_a_row_says_in_what_it_differs_from_the_record_of_its_id(records: Records) -> None:
+    """A second table without ids has the numbers of its rows, as the first had."""
+    add(records, row(0, id="row-00000000"), row(1))
+    again = [row(0, id="row-00000000", payload=OTHER, label="dog"), row(1, subject="ada")]
+    with pytest.raises(SourceError) as caught:
+        add(records, *again)
+    first, second = caught.value.faults
+    assert first.endswith(
+        "this id exists with another image and label; it is the number of the row: name a column of ids with "
+        "--id-column"
+    )
+    assert second.endswith("this id exists with another subject")
 
 
 def test_deleted_names_stay_out_in_every_spelling(records: Records) -> None:

@@ -428,14 +428,16 @@ class _Checker:
         """Whether a record whose id is a float as text (17.0) is not the record with that number."""
         return held == row.earlier_id and not _same(record, row, known[held])
 
-    @staticmethod
-    def _compare(record: Record, known: _Known, row: Row, held: str, report: ImportReport) -> None:
-        if _same(record, row, known):
+    def _compare(self, record: Record, known: _Known, row: Row, held: str, report: ImportReport) -> None:
+        differences = _differences(record, row, known, self._source.noun)
+        if not differences:
             report.present += 1
-        else:
-            spelled = f", as {held!a}," if held not in (row.id, record.id) else ""
-            fault = f"this id exists{spelled} with another image, label or subject"
-            report.faults.append(describe_fault(row, fault))
+            return
+        spelled = f", as {held!a}," if held not in (row.id, record.id) else ""
+        fault = f"this id exists{spelled} with another {' and '.join(differences)}"
+        if row.id.endswith(f"-{row.position:08d}"):
+            fault += "; it is the number of the row: name a column of ids with --id-column"
+        report.faults.append(describe_fault(row, fault))
 
 
 def _held_as(names: _RowNames, known: Container[str], suppressed: Container[str]) -> str | None:
@@ -448,10 +450,16 @@ def _held_as(names: _RowNames, known: Container[str], suppressed: Container[str]
 
 def _same(record: Record, row: Row, known: _Known) -> bool:
     """Whether a row has the content of a record that is held."""
+    return not _differences(record, row, known, "")
+
+
+def _differences(record: Record, row: Row, known: _Known, noun: str) -> list[str]:
+    """In what a row differs from a record that is held; ``noun`` is what its payload is called."""
     subject, label, image = known
     if subject is None or record.subject is None:
         same_subject = subject == record.subject
     else:
         same_subject = (canonical_or_none(subject) or subject) == canonical_name(record.subject)
         same_subject = same_subject or subject == row.earlier_subject
-    return same_subject and (label, image) == (record.label, Digest.of(record.payload))
+    same = (image == Digest.of(record.payload), label == record.label, same_subject)
+    return [what for what, is_same in zip((noun, "label", "subject"), same, strict=True) if not is_same]

@@ -143,6 +143,7 @@ class Source:
         passed_over: how many files and folders of each kind are no part of it.
         hints: what the reader of a report should know; complete when all rows were read.
         check: refuses bytes that are no payload by a ValueError.
+        noun: what a payload is called in messages.
     """
 
     name: str
@@ -153,6 +154,7 @@ class Source:
     hints: list[str] = field(default_factory=list)
     check: Callable[[bytes], None] = field(default=check_image)
     numbers: tuple[str, ...] = ()
+    noun: str = "image"
 
 
 @dataclass(frozen=True, slots=True)

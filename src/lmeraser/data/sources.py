@@ -158,7 +158,7 @@ def open_source(
     else:
         opened = _open_cells(source, payloads, split, columns)
     if payloads is not None:
-        opened = replace(opened, check=payloads.check)
+        opened = replace(opened, check=payloads.check, noun=payloads.noun)
     return opened if subjects is None else _with_subjects(opened, subjects)
 
 

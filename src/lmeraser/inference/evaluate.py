@@ -206,12 +206,14 @@ def evaluate_predictor(
     batches = list(predictor.batches(images()))
     if faults:
         raise SourceError(
-            "Source has images that cannot be evaluated",
+            f"Source has {source.noun}s that cannot be evaluated",
             faults=faults,
             next_step=f"correct the source; the model's classes are: {', '.join(classes)}",
         )
     if not labels:
-        raise InputError("No images to evaluate", got=f"{source.name} is empty", next_step="give another source")
+        raise InputError(
+            f"No {source.noun}s to evaluate", got=f"{source.name} is empty", next_step="give another source"
+        )
     truth = np.array(labels)
     linear = None
     on_embedding = None
