@@ -2,10 +2,9 @@
 
 Every change of state is one transaction together with its entry for the ledger. The requests in progress are the
 journal: after a crash the next training completes them. Requests can be accepted and cancelled while a model is
-derived: the writer takes what is pending when it begins, and the rest stays pending. Repeating a request's id with
-the same selector is harmless; with another one it is an error, because those records would not be deleted. A
-completed request that is repeated is recognised by naming nothing that is still held. `state` has the rules,
-`personal_data` what requests hold of people, and until when.
+derived: the writer takes what is pending when it begins, and the rest stays pending. An id that is given again has
+to come with the same request (`repetition`); a completed one is recognised by naming nothing that is still held.
+`state` has the rules, `personal_data` what requests hold of people, and until when.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from lmeraser.config.deployment import RequestsConfig
 from lmeraser.core.digests import Digest
 from lmeraser.core.time import from_text, to_text
 from lmeraser.data.records import Records
-from lmeraser.errors import InputError, RequestConflictError, UnknownRecordError
+from lmeraser.errors import InputError, UnknownRecordError
 from lmeraser.evidence.entries import (
     RecordsDeleted,
     RequestAccepted,
@@ -39,6 +38,7 @@ from lmeraser.storage.database import Database
 from lmeraser.workspace.requests.draft import RequestDraft, Selector
 from lmeraser.workspace.requests.listing import VIEWS, Order, View, in_order, in_view
 from lmeraser.workspace.requests.personal_data import PersonalData
+from lmeraser.workspace.requests.repetition import check_repetition
 from lmeraser.workspace.requests.selection import Selection, Unknown, held_names, resolve_each
 from lmeraser.workspace.requests.state import (
     CancellationReason,
@@ -482,36 +482,9 @@ class Requests:
 
     def _repeated(self, request: Request, draft: RequestDraft, *, same_names: bool) -> Request:
         """The request that was accepted with a draft's id, if the draft says the same."""
-        next_step = "choose another id, or leave it out to have one made"
-        if request.state == "cancelled":
-            raise RequestConflictError(
-                "Request id belongs to a cancelled request",
-                got=f"{request.id}; nothing was deleted",
-                next_step=next_step,
-            )
-        received = from_text(request.received)
-        asked = min(draft.asked or received, received)
-        same_day = draft.received is None or to_text(draft.received) == request.received
-        if request.asked is not None:
-            same_day &= to_text(asked) == request.asked
-        else:  # accepted by a version before 0.2, which stored only what follows from it
-            same_day &= to_text(self._config.due(draft.regulation, asked)) == request.due
-        # What is carried out may be audited although its request did not ask for it.
-        same_audit = draft.audit == request.audit or (request.audit and request.state != "pending")
-        same = {
-            "names": same_names,
-            "regulation": draft.regulation == request.regulation,
-            "dates": same_day,
-            "audit": same_audit,
-            "reference": not (request.open and draft.reference) or self.reference(request.id) == draft.reference,
-        }
-        others = [what for what, is_same in same.items() if not is_same]
-        if others:
-            raise RequestConflictError(
-                "Request id belongs to a request with other content",
-                got=f"{request.id} was accepted with other {', '.join(others)}; nothing was deleted",
-                next_step=next_step,
-            )
+        compared = request.open and draft.reference  # of a closed request, it may be erased
+        same_reference = not compared or self.reference(request.id) == draft.reference
+        check_repetition(request, draft, self._config, same_names=same_names, same_reference=same_reference)
         return request
 
     def _all_gone(self, names: int, selector: Selector, unknown: Unknown) -> bool:
