@@ -20,12 +20,14 @@ from conftest import DIGIT_CLASSES, DIGIT_COLUMNS, Template, digits, png, tiny_c
 from fake import Fake
 from faults import CLASSES, CONFIG, NOW, ORDINARY, name, opened, trained
 from lmeraser import Columns, Eraser
-from lmeraser.errors import BackboneError, UnknownRecordError
+from lmeraser.core.sufficient_statistics import SufficientStatistics
+from lmeraser.errors import BackboneError, StorageError, UnknownRecordError
 from lmeraser.evidence import certificate
 from lmeraser.evidence.dsse import PublicKey
 from lmeraser.pipeline.derive import feature_key
 from lmeraser.pipeline.early_head import EarlyHead
 from lmeraser.storage.database import Database
+from lmeraser.storage.engines import SQLite
 from lmeraser.unlearning import completion
 from lmeraser.workspace.lock import WriterLock
 
@@ -209,6 +211,30 @@ def test_the_next_head_is_solved_for_while_the_deletion_is_written(
             report = eraser.unlearn(ids=["r3"])
         assert report.training is not None
         assert report.training.stage_counts["solved"] == 1
+        order: list[str] = []
+        rewrite, rewrite_table, solution = SQLite.rewrite, SQLite.rewrite_table, EarlyHead.solution
+
+        def refused_once(backend: SQLite, tables: Iterable[str]) -> None:
+            order.append("all")
+            if order == ["all"]:
+                raise StorageError("Disk full")
+            rewrite(backend, tables)
+
+        def noted_table(backend: SQLite, table: str) -> None:
+            order.append(table)
+            rewrite_table(backend, table)
+
+        def noted_solution(early: EarlyHead, statistics: SufficientStatistics) -> Any:
+            order.append("head")
+            return solution(early, statistics)
+
+        monkeypatch.setattr(SQLite, "rewrite", refused_once)
+        monkeypatch.setattr(SQLite, "rewrite_table", noted_table)
+        monkeypatch.setattr(EarlyHead, "solution", noted_solution)
+        for gone, after in (("r4", "all"), ("r5", "touched")):
+            report = eraser.unlearn(ids=[gone])
+            assert order[-4:] == ["all", "head", after, "requests"], "again, if it was refused beside the solution"
+            assert certificate.DATABASE_REWRITTEN in Path(report.certificates[0]).with_suffix(".txt").read_text()
         assert eraser.audit().identical
 
 

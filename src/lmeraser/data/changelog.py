@@ -81,4 +81,5 @@ class ChangeLog:
     def discard(self, *, until: int, connection: Connection | None = None) -> None:
         """Discard what is recorded up to a revision: the served model includes it, or no model is served."""
         with self._database.transaction(connection) as inner:
-            inner.execute(delete(_touched).where(_touched.c.revision <= until))
+            if inner.execute(delete(_touched).where(_touched.c.revision <= until)).rowcount:
+                self._database.mark_purged(inner, table=_touched.name)

@@ -193,7 +193,8 @@ class DerivedValues:
         with self._database.transaction(connection) as inner:
             # Two ranges, which the index finds at once; "!=" would read every row.
             other = or_(_trie_keys.c.partition < str(partition), _trie_keys.c.partition > str(partition))
-            inner.execute(delete(_trie_keys).where(other))
+            if inner.execute(delete(_trie_keys).where(other)).rowcount:
+                self._database.mark_purged(inner)
 
     # --- both ------------------------------------------------------------------------------------------
 

@@ -340,6 +340,11 @@ class Database:
         due = f"{_DUE_IN_TABLE}{table}" if alone else _DUE
         self.set_metadata(connection, "compaction", f"{due} {secrets.token_hex(8)}")
 
+    def mark_purged(self, connection: Connection, *, table: str | None = None) -> None:
+        """As `mark_compaction_due`, for rows that only earlier models needed; not before the first deletion."""
+        if self.get_metadata("compaction", connection) is not None:
+            self.mark_compaction_due(connection, table=table)
+
     def _table_due(self, connection: Connection) -> str | None:
         """The only table that has to be compacted, if it is small; None: none has, or all have."""
         table = schema.tables.get(_table_of(self.get_metadata("compaction", connection)) or "")

@@ -11,10 +11,12 @@ The caller holds the writer's lock.
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 from dataclasses import dataclass
 
 from lmeraser.core.digests import Digest
+from lmeraser.errors import StorageError
 from lmeraser.evidence.entries import GenerationPublished, events_of
 from lmeraser.models.manifest import Model
 from lmeraser.pipeline.derive import Derivation, Inputs, Pipeline, PipelineContext, embedding_key
@@ -22,7 +24,7 @@ from lmeraser.pipeline.early_head import EarlyHead
 from lmeraser.pipeline.executors.base import Executor
 from lmeraser.pipeline.incremental import derive_incremental
 from lmeraser.unlearning.context import cached_context, training_inputs
-from lmeraser.workspace.purge import purge, purge_replaced, take_tidy
+from lmeraser.workspace.purge import compact_deleted, purge, purge_replaced, take_tidy
 from lmeraser.workspace.session import Session
 from lmeraser.workspace.workspace import Workspace
 
@@ -116,6 +118,11 @@ def _derive_changes(workspace: Workspace, executor: Executor, context: PipelineC
     key = embedding_key(config, executor.backbone, executor.fingerprint)
     if config.needs_statistics and records.statistics.total(key=key) != records.count():
         return None
+    if context.early_head is not None:
+        # Beside the solution of the next head. What is purged after it are rows of small tables; if it fails, the
+        # purge does it again.
+        with contextlib.suppress(StorageError):
+            compact_deleted(workspace.database)
     inputs = Inputs((), config, len(served.classes), executor.backbone)
     return derive_incremental(Pipeline(inputs, context), served, trie_keys, records)
 
