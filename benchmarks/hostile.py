@@ -269,6 +269,12 @@ async def measured(
     return seen, health, memory
 
 
+def slowest(seen: Seen, began: float, count: int = 5) -> str:
+    """The slowest acceptances, each with when it was filed, counted from the beginning of the attack."""
+    ordered = sorted(zip(seen.acceptances, seen.filed, strict=True), reverse=True)[:count]
+    return ", ".join(f"{seconds:.3f} at {filed - began:.1f}" for seconds, filed in ordered)
+
+
 def main() -> None:
     parser = parser_of(__doc__)
     parser.add_argument("--seconds", type=float, default=60.0)
@@ -307,6 +313,7 @@ def main() -> None:
             calm, _, _ = asyncio.run(measured(process, keys["admin"], held[:-1], options.seconds / 4, options))
             mine.send("begin")
             print("the attack begins", flush=True)
+            began = time.monotonic()
             left = held[len(calm.accepted) : -1]
             seen, health, memory = asyncio.run(measured(process, keys["admin"], left, options.seconds, options))
             answers = mine.recv()
@@ -326,6 +333,7 @@ def main() -> None:
         "acceptance, median (s)": statistics.median(seen.acceptances),
         "acceptance, p99 (s)": quantile(seen.acceptances, 0.99),
         "acceptance, longest (s)": max(seen.acceptances),
+        "slowest acceptances, and when they were filed (s)": slowest(seen, began),
         "both health checks, p99 (s)": quantile(health, 0.99),
         "memory of the service and its decoders at its highest (MiB)": memory / 2**20,
         "page of metrics (KiB)": metrics / 1024,

@@ -59,6 +59,7 @@ class Seen:
     Attributes:
         accepted: ids of accepted requests.
         acceptances: seconds of each first try that was answered.
+        filed: when each of them began, monotonic seconds.
         repeated: requests that were sent again.
         answered: when each prediction was answered, and after how many seconds.
         failed: predictions without an answer.
@@ -68,6 +69,7 @@ class Seen:
 
     accepted: list[str] = field(default_factory=list)
     acceptances: list[float] = field(default_factory=list)
+    filed: list[float] = field(default_factory=list)
     repeated: int = 0
     answered: list[tuple[float, float]] = field(default_factory=list)
     failed: int = 0
@@ -138,6 +140,7 @@ async def file(client: httpx2.AsyncClient, record: str, seen: Seen) -> None:
             seen.accepted.append(wanted["subject_request_id"])
             if first:
                 seen.acceptances.append(time.monotonic() - started)
+                seen.filed.append(started)
             return
         seen.repeated += first
         first = False

@@ -8,8 +8,8 @@ first, so that whoever sends many changes, or large ones, holds up nobody but it
 writes nothing and does not affect the others. A prediction that begins later reads the quarantine anew
 (`model_holder`).
 
-What transactions leave to do (`Workspace.settle_requests`) is done in a thread of its own, which rests after it: it
-writes to the database, too, so whoever is accepted next would wait for it and for what it waits for. Entries are
+What transactions leave to do (`Workspace.settle_requests`) is done in a thread of its own, which rests after that.
+It writes to the database as well, so the next acceptance would wait for it, and for what it waits for. Entries are
 safe in the ledger's outbox meanwhile. Knows nothing about HTTP.
 """
 
