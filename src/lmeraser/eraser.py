@@ -208,6 +208,7 @@ class Eraser:
         from lmeraser.data.provenance import open_public_images
         from lmeraser.data.sources import open_source
         from lmeraser.data.subject_rules import SubjectRule
+        from lmeraser.models.backbone_names import locate_in_workspace
 
         rule = SubjectRule.of(level=subject_level, pattern=subject_pattern, file=subjects)
         opened = open_source(
@@ -218,6 +219,7 @@ class Eraser:
             follow_paths=follow_paths,
             payloads=self.payload_format,
         )
+        located = locate_in_workspace(self.workspace.config, self.workspace.root)
         with self.workspace.writing("add"):
             return import_records(
                 self.workspace.records,
@@ -227,7 +229,7 @@ class Eraser:
                 extend_classes=extend_classes,
                 allow_deleted=allow_deleted,
                 skip_bad=skip_bad,
-                public=open_public_images(self.workspace.config.backbone.name),
+                public=open_public_images(located.backbone.name),
                 refuse_public=refuse_public,
                 progress=self.session.progress,
             )

@@ -11,7 +11,7 @@ from conftest import DIGIT_COLUMNS, Run, Template, digits, tiny_config
 from lmeraser import Eraser
 from lmeraser.config.schema import parse, read
 from lmeraser.errors import BackboneError
-from lmeraser.models.backbone_names import ALIASES, BUNDLED, locate_backbone
+from lmeraser.models.backbone_names import ALIASES, BUNDLED, locate_backbone, locate_in_workspace
 from small import save_transformer
 
 
@@ -47,6 +47,25 @@ def test_names_that_are_no_folders_stay_as_they_are(tmp_path: Path, monkeypatch:
     assert named(str(tmp_path / "missing")) == str(tmp_path / "missing")
     (tmp_path / "without-config").mkdir()
     assert named("without-config") == "without-config"
+
+
+def test_a_folder_that_moved_with_its_workspace_is_found(tmp_path: Path) -> None:
+    """A project on another disk or machine; deletions have to go on."""
+
+    def found(name: str) -> str:
+        return locate_in_workspace(parse({"backbone": {"name": name}}), tmp_path / "new" / "ws").backbone.name
+
+    beside, deeper = folder(tmp_path / "new" / "bb"), folder(tmp_path / "new" / "models" / "vit")
+    inside = folder(tmp_path / "new" / "ws" / "models" / "own")
+    assert found("/old/project/bb") == str(beside)
+    assert found("/old/project/models/vit") == str(deeper)
+    assert found("/old/project/ws/models/own") == str(inside)
+    assert found("bb") == str(beside)
+    kept = folder(tmp_path / "elsewhere" / "bb")
+    assert found(str(kept)) == str(kept), "a path that is there means itself"
+    for name in ("/old/project/other", "/", BUNDLED, "hub:owner/bb", "/old/vit"):
+        assert found(name) == name
+    assert named("/old/project/bb", tmp_path / "new") == "/old/project/bb", "a new workspace has no moved backbone"
 
 
 def test_settings_mean_the_folder_beside_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run) -> None:

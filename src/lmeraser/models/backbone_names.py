@@ -47,6 +47,29 @@ def given_features(config: Config) -> Callable[[bytes], NDArray[np.float32]] | N
     return partial(read_vector, length=config.data.length)
 
 
+def locate_in_workspace(config: Config, root: Path) -> Config:
+    """Settings of a workspace that name the backbone's folder by an absolute path.
+
+    A workspace may have moved together with the folder, which is then found by the ends of the path that the settings
+    have. Models remember the backbone's digest, so that other files there are refused.
+
+    Args:
+        config: all settings.
+        root: the workspace's folder.
+    """
+    located = locate_backbone(config, root, root.parent)
+    path = Path(located.backbone.name)
+    if located != config or not path.is_absolute() or (path / "config.json").is_file():
+        return located
+    ends = [Path(*path.parts[-length:]) for length in range(len(path.parts) - 1, 0, -1)]
+    for folder in (root, root.parent):
+        for end in ends:
+            if (folder / end / "config.json").is_file():
+                name = str((folder / end).resolve())
+                return config.model_copy(update={"backbone": config.backbone.model_copy(update={"name": name})})
+    return config
+
+
 def locate_backbone(config: Config, *folders: Path) -> Config:
     """Settings that name the backbone's folder by an absolute path, if they mean a folder that exists.
 

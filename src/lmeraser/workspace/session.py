@@ -48,8 +48,7 @@ class Session:
             lambda: workspace.config,
             preferred=preferred,
             backbone=backbone,
-            # Version 0.1 looked in the working directory, which often was the folder of the workspace's folder.
-            folders=(workspace.root, workspace.root.parent),
+            root=workspace.root,
             progress=progress,
         )
         return cls(workspace, executors, progress)

@@ -13,7 +13,7 @@ from pathlib import Path
 from lmeraser.config.schema import Config
 from lmeraser.core.digests import Digest
 from lmeraser.errors import BackboneError, InputError
-from lmeraser.models.backbone_names import ALIASES, BUNDLED, BUNDLED_TEXT, HUB, IDENTITY, locate_backbone
+from lmeraser.models.backbone_names import ALIASES, BUNDLED, BUNDLED_TEXT, HUB, IDENTITY, locate_in_workspace
 
 _LICENSES = {  # as their publishers state them
     BUNDLED: "apache-2.0",
@@ -25,15 +25,15 @@ _TERMS = ("LICENSE", "LICENCE", "NOTICE", "COPYING")
 _CARD = "README.md"
 
 
-def folder_of(config: Config, *folders: Path) -> Path | None:
+def folder_of(config: Config, root: Path) -> Path | None:
     """The local folder that ``backbone.name`` means; None for one that others can load by its name.
 
     Args:
         config: all settings.
-        folders: where a relative path may begin.
+        root: the workspace's folder, near which it is looked for.
     """
     name = config.backbone.name
-    located = Path(locate_backbone(config, *folders).backbone.name)
+    located = Path(locate_in_workspace(config, root).backbone.name)
     return located if not is_known(name) and (located / "config.json").is_file() else None
 
 

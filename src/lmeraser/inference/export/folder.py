@@ -48,7 +48,7 @@ from lmeraser.inference.export.manifest import (
 )
 from lmeraser.inference.export.model_signature import check_key, write_model_signature
 from lmeraser.inference.summary import load_summary
-from lmeraser.models.backbone_names import locate_backbone
+from lmeraser.models.backbone_names import locate_in_workspace
 from lmeraser.models.manifest import Model
 from lmeraser.models.partitions import partition_of
 from lmeraser.storage.artifacts import BlobStore
@@ -271,7 +271,7 @@ def _graph(workspace: Workspace, model: Model, facts: Mapping[str, str]) -> byte
     """The model as one graph; loads torch and the backbone."""
     from lmeraser.inference.export.onnx_file import onnx_file
 
-    config = locate_backbone(model.config(workspace.config.compute), workspace.root, workspace.root.parent)
+    config = locate_in_workspace(model.config(workspace.config.compute), workspace.root)
     return onnx_file(model, config, lambda digest: from_bytes(workspace.store.read(digest)), facts=facts)
 
 
@@ -279,7 +279,7 @@ def _write_transformers(workspace: Workspace, model: Model, part: Path) -> None:
     """The model as transformers loads it; loads torch and the backbone."""
     from lmeraser.inference.export.transformers_folder import write_folder
 
-    config = locate_backbone(model.config(workspace.config.compute), workspace.root, workspace.root.parent)
+    config = locate_in_workspace(model.config(workspace.config.compute), workspace.root)
     write_folder(model, config, lambda digest: from_bytes(workspace.store.read(digest)), part)
 
 
@@ -311,7 +311,7 @@ def _backbone(workspace: Workspace, model: Model, part: Path, options: ExportOpt
     """What the manifest says of the backbone; copies its files if they are wanted."""
     config = model.config(workspace.config.compute)
     name = config.backbone.name
-    folder = backbone_files.folder_of(config, workspace.root, workspace.root.parent)
+    folder = backbone_files.folder_of(config, workspace.root)
     whole = options.format != "folder"  # the file or files have the backbone's weights in any case
     if options.with_backbone and not whole:
         backbone_files.copy_files(config, folder, part / BACKBONE)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
@@ -16,7 +16,7 @@ from lmeraser.config.schema import Config
 from lmeraser.core.digests import Digest
 from lmeraser.core.progress import Progress, silent
 from lmeraser.errors import BackboneError, LmeraserError
-from lmeraser.models.backbone_names import given_features, locate_backbone
+from lmeraser.models.backbone_names import given_features, locate_backbone, locate_in_workspace
 from lmeraser.models.manifest import Model
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class ExecutorProvider:
         settings: returns the settings; called when an executor is needed.
         preferred: returns the environments that a pool prefers, for instance those of the served model.
         backbone: the frozen network, if the caller has loaded it already.
-        folders: where a relative path of the backbone's folder may begin, besides the working directory.
+        root: folder of the workspace, near which the backbone's folder is looked for; None: it is not of one.
         progress: receives progress reports.
     """
 
@@ -47,11 +47,11 @@ class ExecutorProvider:
         *,
         preferred: Callable[[], Iterable[Digest]] = tuple,
         backbone: Backbone | None = None,
-        folders: Sequence[Path] = (),
+        root: Path | None = None,
         progress: Progress = silent,
     ) -> None:
         self._settings = settings
-        self._folders = tuple(folders)
+        self._root = root
         self._preferred = preferred
         self._backbone = backbone
         self._progress = progress
@@ -196,7 +196,7 @@ class ExecutorProvider:
         return worker_pool(self._located(self._settings()), prefer=[self._pool.fingerprint])
 
     def _located(self, config: Config) -> Config:
-        return locate_backbone(config, *self._folders)
+        return locate_backbone(config) if self._root is None else locate_in_workspace(config, self._root)
 
 
 def worker_pool(config: Config, *, prefer: Iterable[Digest] = ()) -> PooledExecutor:
