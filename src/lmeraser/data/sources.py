@@ -324,9 +324,8 @@ def _with_subjects(source: Source, rule: SubjectRule) -> Source:
 def _from_parquet(files: list[Path], columns: Columns, name: str, split: str | None, follow_paths: bool) -> Source:
     table = open_parquet(files)
     wanted = _wanted(columns, table.columns, name)
-    classes, numbers = table.class_names.get(columns.label, ()), ()
-    if not classes:
-        classes, numbers = _found_classes(_distinct(table, columns.label, name))
+    declared = table.class_names.get(columns.label)
+    classes, numbers = (declared, ()) if declared else _found_classes(_distinct(table, columns.label, name))
     base = files[0].parent if follow_paths else None
     stem = split or "row"
     rows = (_row(position, raw, columns, stem, base) for position, raw in enumerate(table.read(wanted)))

@@ -50,8 +50,8 @@ def given_features(config: Config) -> Callable[[bytes], NDArray[np.float32]] | N
 def locate_in_workspace(config: Config, root: Path) -> Config:
     """Settings of a workspace that name the backbone's folder by an absolute path.
 
-    A workspace may have moved together with the folder, which is then found by the ends of the path that the settings
-    have. Models remember the backbone's digest, so that other files there are refused.
+    A workspace may have moved together with the folder, which is then found by the ends of the path that the
+    settings have. Models remember the backbone's digest, so that other files there are refused.
 
     Args:
         config: all settings.
