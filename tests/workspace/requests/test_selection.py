@@ -201,9 +201,9 @@ def test_unknown_names_are_all_listed(records: Records) -> None:
         resolve(records, Selector.of(["r2", "r0", "x", "s2", "x"], ["s0", "s9", "r3"]))
     assert caught.value.got.splitlines() == [
         "4",
-        "  - record id 's2'",
+        "  - record id 's2' (there is a subject of this name)",
         "  - record id 'x'",
-        "  - subject 'r3'",
+        "  - subject 'r3' (there is a record id of this name)",
         "  - subject 's9'",
     ]
 

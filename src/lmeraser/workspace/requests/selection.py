@@ -157,9 +157,13 @@ class _Names:
         for miss in records.names.near_misses(self._kind, self.unknown):
             alike.setdefault(miss.given, []).append(show(miss.held, beside=miss.given))
         lines = []
+        other: NameKind = "subject" if self._kind == "id" else "id"
+        words = "subject" if other == "subject" else "record id"
+        of_other_kind = records.names.matches(other, sorted(self.unknown)[:LISTED])
         for name in sorted(self.unknown):
             shown = list(dict.fromkeys(alike.get(name, ())))[:3]
             hint = f" (there is {', '.join(shown)})" if shown else ""
+            hint = f" (there is a {words} of this name)" if name in of_other_kind and not shown else hint
             lines.append(f"{self._words} {name!r}{hint}")
         return lines
 
