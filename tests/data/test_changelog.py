@@ -78,3 +78,22 @@ def test_a_change_that_is_rolled_back_has_no_revision(changes: ChangeLog) -> Non
     with pytest.raises(KeyboardInterrupt):
         half()
     assert (changes.revision, changes.trie_keys("p", since=0)) == (0, set())
+
+
+def test_what_is_discarded_after_the_first_deletion_is_to_be_rewritten(changes: ChangeLog) -> None:
+    """Its trie keys may be those of deleted records; before, nothing is."""
+    database = changes._database
+    for deleted in (False, True):
+        if deleted:
+            with database.transaction() as connection:
+                database.mark_compaction_due(connection)
+            database.compact()
+        record(changes, ("p", "3", False))
+        changes.discard(until=changes.revision)
+        assert database.compaction_due == deleted
+        changes.discard(until=changes.revision)
+    with database.reading() as connection:
+        assert database._table_due(connection) == "touched", "alone"
+    database.compact()
+    changes.discard(until=changes.revision)
+    assert not database.compaction_due, "nothing was discarded"
