@@ -471,6 +471,8 @@ def test_a_column_of_names_names_the_classes(tmp_path: Path) -> None:
     assert open_source(dataset.remove_columns("label").add_column("label", [3, 1])).numbers == ("1", "3")
     (tmp_path / "x.jsonl").write_text('{"path": "a.png", "label": 7}')
     assert open_source(tmp_path / "x.jsonl").numbers == ("7",)
+    root = folder(tmp_path / "d", {"a.png": DOT, "metadata.jsonl": b'{"file_name": "a.png", "label": 7}'})
+    assert (open_source(root).classes, open_source(root).numbers) == ((), ("7",))
 
 
 def test_cells_without_image_say_what_is_there(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from lmeraser.data.rows import (
     Row,
     Source,
     choose_id,
+    classes_of_numbers,
     join_names,
     named_row,
     readable,
@@ -65,7 +66,8 @@ def open_folder(folder: Path, above: Path | None, columns: Columns) -> Source:
         ),
         metadata.rows_without_image(images),
     )
-    return Source(str(folder), classes, len(images), readable(rows, str(folder)), passed_over, hints)
+    opened = readable(rows, str(folder))
+    return Source(str(folder), classes, len(images), opened, passed_over, hints, numbers=metadata.numbers)
 
 
 def _no_images(folder: Path, listing: Listing, metadata: _Metadata) -> InputError:
@@ -102,6 +104,7 @@ class _Metadata:
         name: of the first file; empty: there is none.
         has_labels: whether they name the classes, so that folders do not.
         classes: names of the classes, if they do.
+        numbers: as of `Source`, if they do.
         hints: about them.
     """
 
@@ -129,6 +132,7 @@ class _Metadata:
                 entries.append(entry)
         self.has_labels = any(entry.has_label for entry in entries)
         self.classes = classes_of(entries)
+        self.numbers = classes_of_numbers(entry.label for entry in entries) if self.has_labels else ()
 
     @classmethod
     def read(cls, folder: Path, above: Path | None, listing: Listing, columns: Columns) -> _Metadata:
