@@ -128,6 +128,38 @@ def test_the_next_head_is_solved_for_before_the_transaction_and_few_others_follo
     assert rest == ["announced"] * 2 + ["commit"] * 5
 
 
+@pytest.mark.sqlite
+def test_a_small_database_is_rewritten_before_the_next_head_is_waited_for(
+    template: Template, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+    rewrite, rewrite_table, solution = SQLite.rewrite, SQLite.rewrite_table, EarlyHead.solution
+
+    def refused_once(backend: SQLite, tables: Iterable[str]) -> None:
+        order.append("all")
+        if order == ["all"]:
+            raise StorageError("Disk full")
+        rewrite(backend, tables)
+
+    def noted_table(backend: SQLite, table: str) -> None:
+        order.append(table)
+        rewrite_table(backend, table)
+
+    def noted_solution(early: EarlyHead, statistics: SufficientStatistics) -> Any:
+        order.append("head")
+        return solution(early, statistics)
+
+    monkeypatch.setattr(SQLite, "rewrite", refused_once)
+    monkeypatch.setattr(SQLite, "rewrite_table", noted_table)
+    monkeypatch.setattr(EarlyHead, "solution", noted_solution)
+    with opened(Path(shutil.copytree(template("recovery", _train_with_global_head), tmp_path / "w"))) as eraser:
+        ordinary = sorted(set(eraser.record_ids()) - set(eraser.sampled_ids()))
+        for gone, after in zip(ordinary[:2], ["all", "touched"], strict=True):
+            report = eraser.unlearn(ids=[gone])
+            assert order[-4:] == ["all", "head", after, "requests"], "again, if it was refused beside the solution"
+            assert certificate.DATABASE_REWRITTEN in Path(report.certificates[0]).with_suffix(".txt").read_text()
+
+
 def test_forgetting_all_of_a_subject_leaves_no_trace_of_the_name(tmp_path: Path) -> None:
     with Eraser.create(tmp_path / "w", tiny_config()) as eraser:
         renamed = digits(range(12)).map(lambda row: {"writer": "Ada-Lovelace" if row["writer"] == "w2" else "x"})
@@ -211,30 +243,6 @@ def test_the_next_head_is_solved_for_while_the_deletion_is_written(
             report = eraser.unlearn(ids=["r3"])
         assert report.training is not None
         assert report.training.stage_counts["solved"] == 1
-        order: list[str] = []
-        rewrite, rewrite_table, solution = SQLite.rewrite, SQLite.rewrite_table, EarlyHead.solution
-
-        def refused_once(backend: SQLite, tables: Iterable[str]) -> None:
-            order.append("all")
-            if order == ["all"]:
-                raise StorageError("Disk full")
-            rewrite(backend, tables)
-
-        def noted_table(backend: SQLite, table: str) -> None:
-            order.append(table)
-            rewrite_table(backend, table)
-
-        def noted_solution(early: EarlyHead, statistics: SufficientStatistics) -> Any:
-            order.append("head")
-            return solution(early, statistics)
-
-        monkeypatch.setattr(SQLite, "rewrite", refused_once)
-        monkeypatch.setattr(SQLite, "rewrite_table", noted_table)
-        monkeypatch.setattr(EarlyHead, "solution", noted_solution)
-        for gone, after in (("r4", "all"), ("r5", "touched")):
-            report = eraser.unlearn(ids=[gone])
-            assert order[-4:] == ["all", "head", after, "requests"], "again, if it was refused beside the solution"
-            assert certificate.DATABASE_REWRITTEN in Path(report.certificates[0]).with_suffix(".txt").read_text()
         assert eraser.audit().identical
 
 
