@@ -274,6 +274,15 @@ def test_metadata_that_say_nothing_needed_are_mentioned(tmp_path: Path) -> None:
     assert source.hints == ["metadata.csv was not used: it has no column label, id or subject"]
 
 
+def test_tables_among_the_classes_are_mentioned(tmp_path: Path) -> None:
+    """They may say whom the images are about."""
+    root = folder(tmp_path, {**PHOTOS, "Metadata.csv": b"file_name,subject\ncat/a.png,ada\n", "cat/x.csv": b""})
+    (hint,) = open_source(root).hints
+    assert hint.startswith("tables that were not read: Metadata.csv; metadata of images are in metadata.csv")
+    (root / "Metadata.csv").rename(root / "metadata.csv")
+    assert open_source(root).hints == []
+
+
 # --- lists of files ----------------------------------------------------------------------------------------
 
 LIST = "path,label,id,subject\nx/a.png,dog,1,ada\nx/b.png,cat,2,\n"

@@ -59,6 +59,8 @@ def open_folder(folder: Path, above: Path | None, columns: Columns) -> Source:
     if not images:
         raise _no_images(folder, listing, metadata)
     hints = metadata.hints + ([] if metadata.has_labels else folders.doubts_about_classes(folder, images))
+    if not metadata.name:
+        hints += _tables_beside(listing)
     rows = itertools.chain(
         (
             metadata.row(folder, position, image, columns, folder.name if above else "row")
@@ -68,6 +70,17 @@ def open_folder(folder: Path, above: Path | None, columns: Columns) -> Source:
     )
     opened = readable(rows, str(folder))
     return Source(str(folder), classes, len(images), opened, passed_over, hints, numbers=metadata.numbers)
+
+
+def _tables_beside(listing: Listing) -> list[str]:
+    """A line about tables that lie directly in the folder, which may say whom its images are about."""
+    tables = [path.name for path in listing.others if len(path.parts) == 1 and path.suffix in file_lists.SUFFIXES]
+    if not tables:
+        return []
+    return [
+        f"tables that were not read: {join_names(tables)}; metadata of images are in "
+        f"{file_lists.METADATA_NAMES[0]}, and a list of images is a source of its own"
+    ]
 
 
 def _no_images(folder: Path, listing: Listing, metadata: _Metadata) -> InputError:
