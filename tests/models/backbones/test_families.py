@@ -385,7 +385,7 @@ def test_a_model_that_does_not_take_colour_images_is_refused(tmp_path: Path) -> 
 
     layout = hf.ResNetConfig(num_channels=1, embedding_size=8, hidden_sizes=[8], depths=[1], layer_type="basic")
     hf.ResNetModel(layout).save_pretrained(tmp_path)
-    with pytest.raises(BackboneError, match="image_size"):
+    with pytest.raises(BackboneError, match="images with 1 channels instead of red, green and blue"):
         load(str(tmp_path))
 
 
