@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from lmeraser.data.modalities.vector import VectorFormat, check_vector, read_vector, vector_of, vector_payload
 from lmeraser.errors import InputError
 
-VECTORS = arrays.arrays(np.float32, st.integers(1, 20), elements={"allow_nan": False, "allow_infinity": False})
+LARGEST = float(np.float32(4e18))  # 20 squares of it are finite
+VECTORS = arrays.arrays(np.float32, st.integers(1, 20), elements={"min_value": -LARGEST, "max_value": LARGEST})
 
 
 @given(VECTORS)
@@ -46,6 +47,8 @@ def test_numbers_of_other_types_are_rounded_to_float32(dtype: type) -> None:
         ([1.0, float("nan"), 2.0], "number 1 of the vector is not finite as float32: nan"),
         ([1.0, 2.0, -np.inf], "number 2 of the vector is not finite as float32: -inf"),
         ([1e39, 1.0, 2.0], "number 0 of the vector is not finite as float32"),
+        ([1.0, -1e30, 2.0], r"number 1 of the vector, -1e\+30, is too large to be squared: scale all vectors"),
+        ([1.2e19, 1.2e19, 1.2e19], "too large to be squared"),
         ([1.0, None, 2.0], "instead of a vector of numbers"),
         (["1", "2", "3"], "instead of a vector of numbers"),
         ([True, False, True], "instead of a vector of numbers"),

@@ -46,7 +46,7 @@ def check_vector(payload: bytes, length: int | None = None) -> None:
     if len(payload) != 4 * length:
         raise ValueError(f"{len(payload)} bytes instead of {4 * length} (a vector of {length} numbers)")
     numbers = np.frombuffer(payload, dtype="<f4")
-    if not length or not np.isfinite(numbers).all():  # else there is nothing to refuse
+    if not length or not np.isfinite(_squares(numbers)):  # else there is nothing to refuse
         _as_vector(numbers, length)
 
 
@@ -93,7 +93,18 @@ def _as_vector(value: Any, length: int | None) -> NDArray[np.float32]:
     if not (finite := np.isfinite(vector)).all():
         place = int(np.argmin(finite))
         raise ValueError(f"number {place} of the vector is not finite as float32: {numbers[place]}")
+    if not np.isfinite(_squares(vector)):
+        place = int(np.argmax(np.abs(vector)))
+        raise ValueError(
+            f"number {place} of the vector, {numbers[place]}, is too large to be squared: scale all vectors"
+        )
     return vector
+
+
+def _squares(vector: NDArray[np.float32]) -> np.float32:
+    """The sum of squares, by which vectors are scaled: not finite if a number is not, or if they are too large."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.float32(np.square(vector, dtype=np.float32).sum(dtype=np.float32))
 
 
 class VectorFormat(PayloadFormat):
