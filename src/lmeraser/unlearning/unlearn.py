@@ -127,9 +127,8 @@ def unlearn(
             _check_backbone(served, session)
         if draft is not None:
             with _early_head(workspace, served) as early_head:
-                workspace.records.statistics.prepare_exclusion(
-                    named.ids
-                )  # the next head is solved for from here on
+                # The next head is solved for from here on, on another thread.
+                workspace.records.statistics.prepare_exclusion(named.ids)
                 chosen, selection, tidy = _accept_and_begin(workspace, draft, named, served, audit)
                 completion = update_and_complete(session, early_head=early_head, tidy=tidy)
         else:
