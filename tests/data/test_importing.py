@@ -132,6 +132,7 @@ def test_a_file_in_base64_is_no_name_and_fills_no_screen(records: Records) -> No
     assert len(fault) < 300
 
 
+@pytest.mark.sqlite
 def test_an_import_keeps_more_pages_in_memory_and_what_comes_after_it_does_not(
     records: Records, monkeypatch: pytest.MonkeyPatch
 ) -> None:
