@@ -246,7 +246,7 @@ def _lateness(request: Mapping[str, Any]) -> str:
 def _duplicates_line(counts: Mapping[str, Any]) -> str:
     held, near = counts["duplicates_held"], counts["near_duplicates_held"]
     same, alike = ("not counted" if count is None else f"{count} held" for count in (held, near))
-    return f"other records with the same image: {same}; near duplicates: {alike}"
+    return f"other records with the same content: {same}; near duplicates: {alike}"
 
 
 def _audit_line(audit: Mapping[str, Any] | None) -> str:
