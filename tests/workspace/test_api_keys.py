@@ -151,5 +151,8 @@ def test_keys_are_made_listed_and_revoked_on_the_command_line(tmp_path: Path, ru
     assert run("-w", root, "keys", "revoke", made["id"]).code == 0
     assert run("-w", root, "keys", "--json").json[0]["revoked"]
     assert run("-w", root, "keys", "revoke", "x").code == 2
+    shown = run("-w", root, "keys", "create", "--name", "desk", "--scope", "find").out
+    assert "key id" in shown
+    assert "request" not in shown
     refused = run("-w", root, "keys", "create", "--name", "shop")
     assert (refused.code, "--scope" in refused.err) == (2, True)

@@ -148,7 +148,10 @@ def create(
     name: Annotated[str, typer.Option(help="Name of the holder.")],
     scopes: Annotated[
         list[str] | None,
-        typer.Option("--scope", help="Scope: predict, submit, request, read, confirm or admin; may be repeated."),
+        typer.Option(
+            "--scope",
+            help="Scope: predict, submit, request, find, records, read, confirm or admin; may be repeated.",
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -156,7 +159,8 @@ def create(
     with open_eraser(quiet=True) as eraser:
         workspace = eraser.workspace
         key, text = workspace.api_keys.create(name, scopes or [], now=workspace.clock())
-    values = {"id": key.id, "name": key.name, "scopes": list(key.scopes), "key": text}
+    own_id = {"id" if as_json else "key id": key.id}  # the word for an id in other reports is "request"
+    values = {**own_id, "name": key.name, "scopes": list(key.scopes), "key": text}
     print_report("key created; it cannot be shown again", values, as_json=as_json)
 
 
