@@ -185,6 +185,21 @@ def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
     assert faults == ["", "a file of 200 MiB (the limit is 128 MiB)"]
 
 
+def test_a_file_that_may_not_be_read_is_a_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = folder(tmp_path / "i", {"cat/a.png": DOT, "cat/b.png": DOT})
+    texts = folder(tmp_path / "t", {"cat/a.txt": b"one", "cat/b.txt": b"two"})
+    read = Path.read_bytes
+
+    def refuse(path: Path) -> bytes:
+        if path.stem == "b":
+            raise PermissionError(13, "Permission denied", str(path))
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    for source in (open_source(images), open_source(texts, payloads=TextFormat())):
+        assert [row.fault for row in rows_of(source)] == ["", "a file that this user may not read"]
+
+
 @pytest.mark.parametrize("columns", [Columns(subject="person"), Columns(id="key"), Columns(label="kind")])
 def test_columns_of_a_folder_without_any_are_refused(tmp_path: Path, columns: Columns) -> None:
     root = folder(tmp_path, {"cat/a.png": DOT})

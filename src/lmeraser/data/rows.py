@@ -21,6 +21,7 @@ from lmeraser.errors import ImageError, InputError, LmeraserError
 
 T = TypeVar("T")
 
+NOT_PERMITTED = "a file that this user may not read"
 IMAGE = "image"  # the usual names of columns
 LABEL = "label"
 
@@ -258,10 +259,13 @@ def is_whole_number(name: str) -> bool:
 
 
 def with_file(row: Row, file: Path) -> Row:
-    """The row with the content of its image file."""
-    if (size := file.stat().st_size) > LARGEST_FILE:
-        return replace(row, fault=f"a file of {size >> 20} MiB (the limit is {LARGEST_FILE >> 20} MiB)")
-    return replace(row, payload=file.read_bytes())
+    """The row with the content of its image file, or why it cannot be read."""
+    try:
+        if (size := file.stat().st_size) > LARGEST_FILE:
+            return replace(row, fault=f"a file of {size >> 20} MiB (the limit is {LARGEST_FILE >> 20} MiB)")
+        return replace(row, payload=file.read_bytes())
+    except PermissionError:  # a file that vanished ends the import instead: the source changes
+        return replace(row, fault=NOT_PERMITTED)
 
 
 def choose_id(columns: Columns, position: int, stem: str, path: str | None, given: tuple[Any] | None) -> Any:

@@ -14,7 +14,7 @@ from pathlib import Path
 from lmeraser.data import folders
 from lmeraser.data.folders import FoundImage, describe_passed_over, list_folder
 from lmeraser.data.modalities.base import PayloadFormat
-from lmeraser.data.rows import Row, Source, join_names, named_row, readable
+from lmeraser.data.rows import NOT_PERMITTED, Row, Source, join_names, named_row, readable
 from lmeraser.errors import InputError
 
 _LARGEST_FILE = 4 << 20  # bytes; a text in UTF-16 may be twice as large as in UTF-8
@@ -74,6 +74,8 @@ def _row(folder: Path, position: int, file: FoundImage, payloads: PayloadFormat)
         return replace(row, fault=f"a file of {size >> 20} MiB (the limit is {_LARGEST_FILE >> 20} MiB)")
     try:
         return replace(row, payload=payloads.payload(_decoded((folder / file.path).read_bytes())))
+    except PermissionError:
+        return replace(row, fault=NOT_PERMITTED)
     except ValueError as error:
         return replace(row, fault=str(error))
 
