@@ -13,8 +13,10 @@ Tables and progress (`console`) use `printable`, too. Imports no table library.
 
 from __future__ import annotations
 
+import json
 import sys
 import unicodedata
+from typing import Any
 
 _ESCAPED = {"Cc", "Cs", "Zl", "Zp"}  # Unicode categories
 _DIRECTIONS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -41,6 +43,11 @@ def echo(*lines: str, err: bool = False) -> None:
     stream = sys.stderr if err else sys.stdout
     stream.write("".join(f"{printable(line)}\n" for line in lines))
     stream.flush()
+
+
+def print_json(value: Any) -> None:
+    """Print a report as JSON."""
+    echo(*json.dumps(value, indent=1).replace("\x7f", r"\u007f").split("\n"))
 
 
 def _escape(character: str) -> str:

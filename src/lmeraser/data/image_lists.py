@@ -16,6 +16,7 @@ from typing import Any
 
 from lmeraser.data.canonical_names import is_missing
 from lmeraser.data.file_lists import Table
+from lmeraser.data.modalities import of_another_modality
 from lmeraser.data.rows import (
     IMAGE,
     LABEL,
@@ -26,7 +27,6 @@ from lmeraser.data.rows import (
     classes_of_numbers,
     join_names,
     named_row,
-    of_another_modality,
     readable,
     unused_columns,
     with_file,
@@ -76,7 +76,7 @@ class ListColumns:
                 "The source lacks columns",
                 got=f"no {join_names(missing)} in {table.path} (there are: {join_names(table.columns)})",
                 next_step="name the columns with --image-column, --label-column, --id-column, --subject-column"
-                + ("" if path else of_another_modality(table.columns)),
+                + ("" if path else of_another_modality(table.columns, "image")),
             )
         record_id = table.find_column(columns.id, () if columns.positions else ("id",), "--id-column")
         return cls(path, label, record_id, table.find_column(columns.subject, ("subject",), "--subject-column"))

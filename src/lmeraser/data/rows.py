@@ -21,7 +21,6 @@ from lmeraser.errors import ImageError, InputError, LmeraserError
 
 T = TypeVar("T")
 
-NOT_PERMITTED = "a file that this user may not read"
 IMAGE = "image"  # the usual names of columns
 LABEL = "label"
 
@@ -258,14 +257,14 @@ def is_whole_number(name: str) -> bool:
     return name.isascii() and name.removeprefix("-").isdigit()
 
 
-def with_file(row: Row, file: Path) -> Row:
-    """The row with the content of its image file, or why it cannot be read."""
+def with_file(row: Row, file: Path, *, limit: int = LARGEST_FILE) -> Row:
+    """The row with the content of its file, or why that is not read; ``limit``: the bytes of the largest."""
     try:
-        if (size := file.stat().st_size) > LARGEST_FILE:
-            return replace(row, fault=f"a file of {size >> 20} MiB (the limit is {LARGEST_FILE >> 20} MiB)")
+        if (size := file.stat().st_size) > limit:
+            return replace(row, fault=f"a file of {size >> 20} MiB (the limit is {limit >> 20} MiB)")
         return replace(row, payload=file.read_bytes())
     except PermissionError:  # a file that vanished ends the import instead: the source changes
-        return replace(row, fault=NOT_PERMITTED)
+        return replace(row, fault="a file that this user may not read")
 
 
 def choose_id(columns: Columns, position: int, stem: str, path: str | None, given: tuple[Any] | None) -> Any:
@@ -363,17 +362,6 @@ def unused_columns(columns: Iterable[str], used: Iterable[str | None]) -> list[s
                 f"{shlex.quote(column)}"
             )
     return hints
-
-
-def of_another_modality(columns: Iterable[str]) -> str:
-    """The end of a next step, where a table without images has a column that is named as texts or vectors are."""
-    from lmeraser.data.modalities import text, vector
-
-    there = set(columns)
-    for modality, names in (("text", text.COLUMNS), ("vector", vector.COLUMNS)):
-        if there.intersection(names):
-            return f"; for {modality}s, make the workspace with 'lmeraser init --modality {modality}'"
-    return ""
 
 
 def join_names(names: Iterable[str]) -> str:

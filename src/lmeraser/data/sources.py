@@ -29,6 +29,7 @@ from lmeraser.data.folders import describe_passed_over, list_folder
 from lmeraser.data.image_cells import ImageCells, path_and_bytes
 from lmeraser.data.image_folders import open_folder
 from lmeraser.data.image_lists import not_a_path, open_list, resolve_path
+from lmeraser.data.modalities import of_another_modality
 from lmeraser.data.modalities.base import PayloadFormat
 from lmeraser.data.parquet_files import LARGEST_FILE, ParquetRows, open_parquet
 from lmeraser.data.rows import (
@@ -42,7 +43,6 @@ from lmeraser.data.rows import (
     classes_of_numbers,
     join_names,
     named_row,
-    of_another_modality,
     readable,
     refuse_repeated,
     row_chunks,
@@ -364,7 +364,7 @@ def _wanted(columns: Columns, there: Iterable[str], name: str) -> list[str]:
             "The source lacks columns",
             got=f"no {join_names(missing)} in {name} (there are: {join_names(there)})",
             next_step="name the columns with --image-column, --label-column, --id-column, --subject-column"
-            + (of_another_modality(there) if columns.image in missing else ""),
+            + (of_another_modality(there, "image") if columns.image in missing else ""),
         )
     refuse_repeated(wanted, there, name)
     return wanted

@@ -14,7 +14,7 @@ from pathlib import Path
 from lmeraser.data import folders
 from lmeraser.data.folders import FoundImage, describe_passed_over, list_folder
 from lmeraser.data.modalities.base import PayloadFormat
-from lmeraser.data.rows import NOT_PERMITTED, Row, Source, join_names, named_row, readable
+from lmeraser.data.rows import Row, Source, join_names, named_row, readable, with_file
 from lmeraser.errors import InputError
 
 _LARGEST_FILE = 4 << 20  # bytes; a text in UTF-16 may be twice as large as in UTF-8
@@ -69,15 +69,13 @@ def _row(folder: Path, position: int, file: FoundImage, payloads: PayloadFormat)
         return row
     if file.is_link:  # may lead to files outside the source
         return replace(row, fault="a symbolic link; replace it by the file")
-    size = (folder / file.path).stat().st_size
-    if size > _LARGEST_FILE:
-        return replace(row, fault=f"a file of {size >> 20} MiB (the limit is {_LARGEST_FILE >> 20} MiB)")
+    row = with_file(row, folder / file.path, limit=_LARGEST_FILE)
+    if row.payload is None:
+        return row
     try:
-        return replace(row, payload=payloads.payload(_decoded((folder / file.path).read_bytes())))
-    except PermissionError:
-        return replace(row, fault=NOT_PERMITTED)
+        return replace(row, payload=payloads.payload(_decoded(row.payload)))
     except ValueError as error:
-        return replace(row, fault=str(error))
+        return replace(row, payload=None, fault=str(error))
 
 
 def _decoded(data: bytes) -> str:

@@ -7,14 +7,13 @@ that this module imports is copied into ``lmeraser-verify`` (`scripts/build_veri
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lmeraser.core.atomic_files import read_file
-from lmeraser.core.terminal import echo, printable
+from lmeraser.core.terminal import echo, print_json, printable
 from lmeraser.errors import InputError, LmeraserError, VerificationError
 from lmeraser.evidence import certificate as certificates
 from lmeraser.evidence import in_toto, recall_statement, verification_result
@@ -147,7 +146,7 @@ def report(
     """
     if len(paths) == 1:
         found = verify_files(paths[0], key, ledger=ledger, head=head)
-        _print(found.to_json()) if as_json else echo(*found.lines())
+        print_json(found.to_json()) if as_json else echo(*found.lines())
         return 0
     results: list[dict[str, Any]] = []
     statuses = []
@@ -163,14 +162,10 @@ def report(
         if not as_json:
             echo(f"{path}:", *found.lines(), "")
     if as_json:
-        _print(results)
+        print_json(results)
     else:
         echo(f"{len(paths) - len(statuses)} of {len(paths)} verified")
     return min(statuses, default=0)
-
-
-def _print(value: Any) -> None:
-    echo(*json.dumps(value, indent=1).replace("\x7f", r"\u007f").split("\n"))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -171,8 +171,9 @@ def _accept_and_begin(
     with workspace.write_transaction() as connection:
         request = _require_not_cancelled(workspace.requests.accept(draft, now=now, connection=connection))
         to_begin = [request] if request.state in _TO_BEGIN else []
-        options: dict[str, Any] = {"audit": audit, "near_duplicates": near}
-        selection = workspace.requests.begin(connection, to_begin, served, now=now, **options)
+        selection = workspace.requests.begin(
+            connection, to_begin, served, now=now, audit=audit, near_duplicates=near
+        )
         return [request], selection, take_tidy(workspace, served, connection)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lmeraser.core.terminal import echo
+from lmeraser.core.terminal import echo, print_json
 
 if TYPE_CHECKING:
     from lmeraser.data.sources import Columns
@@ -152,11 +151,6 @@ def collect_ids(ids: list[str] | None, ids_file: Path | None) -> list[str] | Non
 def split_names(names: str | None) -> list[str]:
     """Split names separated by commas; none were given if it is None, and one empty name if it is empty."""
     return [name.strip() for name in names.split(",")] if names is not None else []
-
-
-def print_json(value: Any) -> None:
-    """Print a report as JSON."""
-    echo(*json.dumps(value, indent=1).replace("\x7f", r"\u007f").split("\n"))
 
 
 def print_report(

@@ -26,10 +26,9 @@ from lmeraser.cli.commands.base import (
     compute_settings,
     global_options,
     open_eraser,
-    print_json,
     print_report,
 )
-from lmeraser.core.terminal import echo
+from lmeraser.core.terminal import echo, print_json
 
 if TYPE_CHECKING:
     from lmeraser.unlearning.unlearn import UnlearnReport

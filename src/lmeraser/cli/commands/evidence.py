@@ -10,9 +10,8 @@ import typer
 from lmeraser.cli.commands.base import (
     AsJson,
     open_eraser,
-    print_json,
 )
-from lmeraser.core.terminal import echo
+from lmeraser.core.terminal import echo, print_json
 from lmeraser.errors import InputError
 
 if TYPE_CHECKING:

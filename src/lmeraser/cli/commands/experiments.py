@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from lmeraser.cli.commands.base import Address, AsJson, ExecutorName, Processes, compute_settings, print_json
+from lmeraser.cli.commands.base import Address, AsJson, ExecutorName, Processes, compute_settings
+from lmeraser.core.terminal import print_json
 
 WithFiles = Annotated[
     list[Path] | None,

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from lmeraser.cli.commands.base import AsJson, open_eraser, print_json, print_report
-from lmeraser.core.terminal import echo
+from lmeraser.cli.commands.base import AsJson, open_eraser, print_report
+from lmeraser.core.terminal import echo, print_json
 
 if TYPE_CHECKING:
     from lmeraser.workspace.exports import HeldCopy

@@ -20,11 +20,10 @@ from lmeraser.cli.commands.base import (
     compute_settings,
     make_columns,
     open_eraser,
-    print_json,
     print_report,
 )
 from lmeraser.core.atomic_files import write_atomic
-from lmeraser.core.terminal import echo
+from lmeraser.core.terminal import echo, print_json
 from lmeraser.errors import StorageError
 
 

@@ -10,9 +10,9 @@ from typing import Annotated, Any
 
 import typer
 
-from lmeraser.cli.commands.base import AsJson, open_eraser, print_json, print_report
+from lmeraser.cli.commands.base import AsJson, open_eraser, print_report
 from lmeraser.core.spreadsheets import cell
-from lmeraser.core.terminal import echo
+from lmeraser.core.terminal import echo, print_json
 
 RequestArgument = Annotated[str, typer.Argument(help="UUID of the request.")]
 AsCsv = Annotated[bool, typer.Option("--csv", help="Print the list as CSV.")]

@@ -14,11 +14,10 @@ from lmeraser.cli.commands.base import (
     Processes,
     compute_settings,
     open_eraser,
-    print_json,
     print_report,
 )
 from lmeraser.core.atomic_files import read_file
-from lmeraser.core.terminal import echo
+from lmeraser.core.terminal import echo, print_json
 from lmeraser.errors import InputError, VerificationError
 
 if TYPE_CHECKING:

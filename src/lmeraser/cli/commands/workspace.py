@@ -28,11 +28,10 @@ from lmeraser.cli.commands.base import (
     global_options,
     make_columns,
     open_eraser,
-    print_json,
     print_report,
     split_names,
 )
-from lmeraser.core.terminal import echo
+from lmeraser.core.terminal import echo, print_json
 from lmeraser.errors import InputError, listing
 
 if TYPE_CHECKING:

@@ -19,6 +19,8 @@ from lmeraser.data.modalities.base import PayloadFormat
 from lmeraser.data.rows import check_image
 from lmeraser.errors import ImageError
 
+COLUMNS = ("image",)
+
 _NOISE_SIDE = 256  # px
 
 
@@ -26,7 +28,7 @@ class ImageFormat(PayloadFormat):
     """Image files."""
 
     noun = "image"
-    columns: tuple[str, ...] = ("image",)
+    columns: tuple[str, ...] = COLUMNS
     suffix = ""
     in_files = True
     has_pictures = True
