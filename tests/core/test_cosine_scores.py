@@ -45,7 +45,7 @@ def expected_scores(
     away = means - points.mean(axis=0)
     lengths = np.einsum("yi,ij,yj->y", away, metric, away)
     prior = counts / len(points)
-    distance = 0.0
+    distance = used = 0.0
     if blended:
         distance = 10 / (10 + len(classes))
         signs = probes_for(points.shape[1])
@@ -63,7 +63,10 @@ def expected_scores(
         np.square(centred[:, y] - centred[:, z]).mean() for y, z in itertools.combinations(range(len(classes)), 2)
     ]
     per_class = len(points) / len(classes)
-    scale = min(1.5 * np.sqrt(per_class / (per_class + 50)) / np.sqrt(np.mean(pairs)), 0.5)
+    noise = np.sqrt(np.mean(pairs))
+    scale = min(1.5 * np.sqrt(per_class / (per_class + 50)) / noise, 0.5)
+    if blended:
+        scale = (1 - used) * np.sqrt(per_class / (per_class + 14)) * min(3 / noise**1.2, 0.6)
     weight = min(3, 1 / scale) if blended else 1
     found: NDArray[np.float64] = scale * (scores + weight * np.log(prior) - distance * lengths / 2)
     return found

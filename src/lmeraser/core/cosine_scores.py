@@ -24,6 +24,13 @@ vary by chance as well. If D, at least 1, is their variance over that of counts 
 the prior is p_y = (1 - 1 / D) n_y / n + (1 / D) / K for K classes; and without chance it may weigh more, so log
 p_y counts three times, but at most 1 / t times, which is Bayes' rule.
 
+The further classes are apart, the less of their distance may be believed, because the tails of embeddings are
+heavy, and the more the parameters are fitted to the records at hand, the less as well. For blended scores
+
+    t = (1 - f / n) sqrt(r / (r + 14)) min(3 / s^1.2, 0.6)
+
+with numbers that were chosen on records that no reported figure is computed from.
+
 How long c - m is tells classes apart as well, and the fewer there are, the less is lost by believing it: with a =
 10 / (K + 10), the score is a times that of a distance and 1 - a times that of an angle,
 
@@ -42,6 +49,10 @@ from numpy.typing import NDArray
 _NOISE = 1.5  # standard deviation of differences of scores within a class, in the softmax
 _MOST = 0.5  # of t
 _DOUBT = 50.0  # records per class at which t^2 is halved
+_BLENDED_NOISE = 3.0  # t of blended scores where s is 1
+_BLENDED_POWER = 1.2  # of s
+_BLENDED_MOST = 0.6
+_BLENDED_DOUBT = 14.0
 _SHARPNESS = 0.3  # factor of scores in the softmax (``global_head.sharpness``) that t is meant for
 _SHORTEST = 0.01  # of N_y, in N: the angle with a mean that is next to the mean of all says nothing
 _MOST_USED = 0.95  # of f, in n
@@ -98,9 +109,7 @@ def cosine_scores(
     covariances = products - ridge / own.sum() * (directions.T @ directions)
     both = np.outer(factors, factors)
     noise = math.sqrt(max(_between_pairs(covariances * both), _LEAST_NOISE * _between_pairs(products * both), 0.0))
-    per_class = own.sum() / len(own)
-    wanted = _NOISE * math.sqrt(per_class / (per_class + _DOUBT))
-    factor = min(wanted / noise, _MOST) if noise > 0 else _MOST
+    factor = _factor(noise, own) if freedom is None else _blended_factor(noise, own, freedom)
     scale = factor / _SHARPNESS
     found[:, present] = directions * (factors * scale)
     biases[present] = np.log(prior) * (min(prior_weight, 1 / factor) * scale) - centre @ found[:, present]
@@ -108,9 +117,28 @@ def cosine_scores(
     return found, biases
 
 
+def _factor(noise: float, counts: NDArray[np.float64]) -> float:
+    """The factor t, from s."""
+    per_class = float(counts.sum()) / len(counts)
+    wanted = _NOISE * math.sqrt(per_class / (per_class + _DOUBT))
+    return min(wanted / noise, _MOST) if noise > 0 else _MOST
+
+
+def _blended_factor(noise: float, counts: NDArray[np.float64], freedom: float) -> float:
+    """The factor t of blended scores."""
+    per_class = float(counts.sum()) / len(counts)
+    alone = min(_BLENDED_NOISE / noise**_BLENDED_POWER, _BLENDED_MOST) if noise > 0 else _BLENDED_MOST
+    return (1 - _used(counts, freedom)) * math.sqrt(per_class / (per_class + _BLENDED_DOUBT)) * alone
+
+
+def _used(counts: NDArray[np.float64], freedom: float) -> float:
+    """The share f / n."""
+    return min(max(freedom / float(counts.sum()), 0.0), _MOST_USED)
+
+
 def _chance_lengths(counts: NDArray[np.float64], freedom: float) -> NDArray[np.float64]:
     """b_y [classes]."""
-    used = min(max(freedom / float(counts.sum()), 0.0), _MOST_USED)
+    used = _used(counts, freedom)
     lengths: NDArray[np.float64] = counts.sum() * used / (1 - used) / counts
     return lengths
 
