@@ -16,6 +16,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 import numpy as np
@@ -30,9 +31,24 @@ from lmeraser.models.check_cache import cached_check
 from lmeraser.models.environment import deterministic
 
 _VERSION = 1  # of the check; a new one repeats it everywhere
-_NOT_FINITE = "are not finite numbers"
-_CONSTANT = "are the same whatever the input is"
 _TRIES = 3  # other threads of this process may draw random numbers during a pass
+
+
+class _Kind(Enum):
+    """What a fault means, as the message of its error."""
+
+    NOT_DETERMINISTIC = (
+        "The backbone is not deterministic, so nothing that is trained on it could be unlearned exactly"
+    )
+    USELESS = "The backbone's features are of no use; its weights may be damaged"
+
+
+@dataclass(frozen=True)
+class _Fault:
+    """What a check found."""
+
+    kind: _Kind
+    finding: str  # "two passes over the same images differ, first in layer ..."
 
 
 def require_deterministic(backbone: Backbone, fingerprint: Digest, name: str, layers: Sequence[str] = ()) -> None:
@@ -54,9 +70,9 @@ def require_deterministic(backbone: Backbone, fingerprint: Digest, name: str, la
 
     def check_layers() -> bool:
         with deterministic():
-            reason = _layer_difference(backbone, layers)
-        if reason is not None:
-            raise _not_deterministic(name, reason)
+            fault = _layer_fault(backbone, layers)
+        if fault is not None:
+            raise _refusal(name, fault)
         return True
 
     facts = {
@@ -74,7 +90,7 @@ def check_determinism(backbone: Backbone, name: str) -> None:
     """Check a backbone with a few passes. Arguments and errors as in `require_deterministic`."""
     try:
         with deterministic():
-            reason = _random_layer(backbone) or _difference(backbone)
+            fault = _random_layer(backbone) or _feature_fault(backbone)
     except LmeraserError:
         raise
     except Exception as error:  # a network may raise anything, also in the pass backwards alone
@@ -83,17 +99,14 @@ def check_determinism(backbone: Backbone, name: str) -> None:
             got=f"{name}: {first_line(error)}",
             next_step="choose another backbone in lmeraser.toml; nothing was changed",
         ) from error
-    if reason is not None:
-        raise _not_deterministic(name, reason)
+    if fault is not None:
+        raise _refusal(name, fault)
 
 
-def _not_deterministic(name: str, reason: str) -> BackboneError:
-    message = "The backbone is not deterministic, so nothing that is trained on it could be unlearned exactly"
-    if reason.endswith((_NOT_FINITE, _CONSTANT)):
-        message = "The backbone's features are of no use; its weights may be damaged"
+def _refusal(name: str, fault: _Fault) -> BackboneError:
     return BackboneError(
-        message,
-        got=f"{name}: {reason}",
+        fault.kind.value,
+        got=f"{name}: {fault.finding}",
         next_step="choose another backbone in lmeraser.toml; nothing was changed",
     )
 
@@ -110,7 +123,7 @@ def draws_random_numbers(backbone: Backbone) -> bool:
     return all(changes() for _ in range(_TRIES))
 
 
-def _random_layer(backbone: Backbone) -> str | None:
+def _random_layer(backbone: Backbone) -> _Fault | None:
     """Which layer draws random numbers; None if none does."""
     if not draws_random_numbers(backbone):
         return None
@@ -126,19 +139,20 @@ def _random_layer(backbone: Backbone) -> str | None:
 
     with _watched(backbone, before, after):
         backbone.features_and_gradients(backbone.probe(seed=1))
-    return f"{found[0] if found else 'a pass'} draws random numbers in evaluation mode"
+    drawing = found[0] if found else "a pass"
+    return _Fault(_Kind.NOT_DETERMINISTIC, f"{drawing} draws random numbers in evaluation mode")
 
 
-def _difference(backbone: Backbone) -> str | None:
-    """What changes the features or gradients of an image, and the first layer where it does; None: nothing."""
+def _feature_fault(backbone: Backbone) -> _Fault | None:
+    """What makes features useless or changes them, or gradients, of an image; None: nothing."""
     images, neighbours = backbone.probe(seed=1), backbone.probe(seed=2)
     neighbours[0] = images[0]
     every = range(len(images))
     first = backbone.features_and_gradients(images)
     if not first[0].isfinite().all():
-        return f"features of noise {_NOT_FINITE}"
+        return _Fault(_Kind.USELESS, "features of noise are not finite numbers")
     if len(images) > 1 and (first[0] == first[0][:1]).all():
-        return f"features {_CONSTANT}"
+        return _Fault(_Kind.USELESS, "features are the same whatever the input is")
     batches = [  # what changes nothing, a batch, and the places of the same images
         ("two passes over the same images differ", images, [(place, place) for place in every]),
         ("an image has other features beside other images", neighbours, [(0, 0)]),
@@ -153,12 +167,13 @@ def _difference(backbone: Backbone) -> str | None:
         result = backbone.features_and_gradients(batch)
         ours, theirs = [place for place, _ in places], [place for _, place in places]
         if not all(torch.equal(a[ours], b[theirs]) for a, b in zip(first, result, strict=True)):
-            return f"{what}{_first_layer(backbone, images, batch, places)}"
+            first_layer = _first_layer(backbone, images, batch, places)
+            return _Fault(_Kind.NOT_DETERMINISTIC, f"{what}{first_layer}")
     return None
 
 
-def _layer_difference(backbone: Backbone, layers: Sequence[str]) -> str | None:
-    """What changes vectors of these layers; None: nothing."""
+def _layer_fault(backbone: Backbone, layers: Sequence[str]) -> _Fault | None:
+    """What makes vectors of these layers useless or changes them; None: nothing."""
     inputs, neighbours = backbone.probe(seed=1), backbone.probe(seed=2)
     neighbours[0] = inputs[0]
     with torch.inference_mode():
@@ -167,9 +182,12 @@ def _layer_difference(backbone: Backbone, layers: Sequence[str]) -> str | None:
         beside = backbone.layered(neighbours, layers)
         turned = backbone.layered(inputs.flip(0), layers)
     if not first.isfinite().all():
-        return f"vectors of {', '.join(layers)} for noise {_NOT_FINITE}"
+        return _Fault(_Kind.USELESS, f"vectors of {', '.join(layers)} for noise are not finite numbers")
     same = torch.equal(first, again) and torch.equal(first[0], beside[0]) and torch.equal(first, turned.flip(0))
-    return None if same else f"vectors of {', '.join(layers)} depend on other records of the pass, or on chance"
+    if same:
+        return None
+    finding = f"vectors of {', '.join(layers)} depend on other records of the pass, or on chance"
+    return _Fault(_Kind.NOT_DETERMINISTIC, finding)
 
 
 # --- layers ------------------------------------------------------------------------------------------------
