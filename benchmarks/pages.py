@@ -58,7 +58,9 @@ def build(root: Path, open_requests: int, entries: int) -> str:
                 draft = RequestDraft(
                     Selector.of([record_id]), reference=f"ticket {number}", grace=timedelta(days=1)
                 )
-                workspace.requests.accept(draft, now=now - timedelta(days=number % 40), connection=connection)
+                workspace.request_changes.accept(
+                    draft, now=now - timedelta(days=number % 40), connection=connection
+                )
         cancel_many(workspace, (entries - workspace.ledger.head.entries) // 2)
         workspace.settle_requests("benchmark")
         assert eraser.check_ledger().sound

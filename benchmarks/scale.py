@@ -167,7 +167,7 @@ def accept_all(workspace: Workspace, names: Sequence[str]) -> None:
     with workspace.write_transaction() as connection:
         for name in names:
             draft = RequestDraft(Selector.of([name]))
-            workspace.requests.accept(draft, now=workspace.clock(), connection=connection)
+            workspace.request_changes.accept(draft, now=workspace.clock(), connection=connection)
 
 
 def sizes(root: Path) -> Iterator[tuple[str, float]]:

@@ -344,7 +344,7 @@ class Eraser:
         grace = timedelta() if now else timedelta(seconds=self.workspace.config.service.grace_period)
         draft = replace(draft, reference=reference, grace=grace)
         with self.workspace.request_transaction("request") as connection:
-            return self.workspace.requests.accept(draft, now=self.workspace.clock(), connection=connection)
+            return self.workspace.request_changes.accept(draft, now=self.workspace.clock(), connection=connection)
 
     def find(self, *, subject: Name | None = None, id: Name | None = None) -> Holdings:  # noqa: A002
         """What is held of a person, or under a record id, however it is spelled. See `holdings.find`."""
@@ -384,7 +384,7 @@ class Eraser:
         why = None if reason is None else parse_cancellation_reason(reason)
         with self.workspace.request_transaction("cancel") as connection:
             now = self.workspace.clock()
-            return self.workspace.requests.cancel(connection, str(request), now=now, reason=why)
+            return self.workspace.request_changes.cancel(connection, str(request), now=now, reason=why)
 
     def extend(self, request: str | UUID, *, reason: str) -> Request:
         """Extend the time for the answer to an open request, once, as its law allows.
@@ -394,12 +394,14 @@ class Eraser:
             reason: why, one of `ExtensionReason`; the ledger keeps it.
         """
         with self.workspace.request_transaction("extend") as connection:
-            return self.workspace.requests.extend(connection, str(request), reason, now=self.workspace.clock())
+            return self.workspace.request_changes.extend(
+                connection, str(request), reason, now=self.workspace.clock()
+            )
 
     def start(self, request: str | UUID) -> Request:
         """End the grace period of a pending request: the service carries it out next."""
         with self.workspace.request_transaction("start") as connection:
-            return self.workspace.requests.start_now(connection, str(request), now=self.workspace.clock())
+            return self.workspace.request_changes.start_now(connection, str(request), now=self.workspace.clock())
 
     def attach_receipt(
         self,

@@ -293,7 +293,7 @@ def live(root: Path, records: Sequence[str], pauses: Sequence[float], log: Log) 
 
 
 def accept(eraser: Eraser, draft: RequestDraft, now: datetime, connection: Connection) -> Request:
-    return eraser.workspace.requests.accept(draft, now=now, connection=connection)
+    return eraser.workspace.request_changes.accept(draft, now=now, connection=connection)
 
 
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.long)])

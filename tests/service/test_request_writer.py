@@ -40,7 +40,9 @@ def writer(eraser: Eraser, woken: list[int]) -> RequestWriter:
 
 def accepting(eraser: Eraser, *ids: str) -> Any:
     def change(connection: Connection) -> Request:
-        return eraser.workspace.requests.accept(RequestDraft(Selector.of(ids)), now=NOW, connection=connection)
+        return eraser.workspace.request_changes.accept(
+            RequestDraft(Selector.of(ids)), now=NOW, connection=connection
+        )
 
     return change
 

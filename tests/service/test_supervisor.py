@@ -129,7 +129,7 @@ def test_the_window_is_waited_for_and_what_was_left_in_progress_is_not(root: Pat
         request = eraser.request(ids=["digit-0003"])
         assert 3000 < (supervisor._seconds_until_start() or 0) <= 3600
         with eraser.workspace.writing("test"), eraser.workspace.write_transaction() as connection:
-            eraser.workspace.requests.begin(connection, [request], None, now=eraser.workspace.clock())
+            eraser.workspace.request_changes.begin(connection, [request], None, now=eraser.workspace.clock())
         assert (supervisor._seconds_until_start() or 0) <= 0
     workspace.close()
 
@@ -168,6 +168,6 @@ def test_between_derivations_it_rests_in_proportion(root: Path, monkeypatch: pyt
             supervisor._derive()
             assert supervisor._seconds_until_start() == pytest.approx(rest)
         with eraser.workspace.writing("test"), eraser.workspace.write_transaction() as connection:
-            eraser.workspace.requests.begin(connection, [request], None, now=eraser.workspace.clock())
+            eraser.workspace.request_changes.begin(connection, [request], None, now=eraser.workspace.clock())
         assert supervisor._seconds_until_start() == 0, "what a crash left is carried on"
     workspace.close()

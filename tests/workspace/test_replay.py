@@ -230,7 +230,7 @@ def test_a_request_that_was_under_way_is_completed(asked: tuple[Path, Path]) -> 
     with opened(lost) as eraser:
         workspace = eraser.workspace
         with workspace.writing("unlearn"), workspace.write_transaction() as connection:
-            workspace.requests.begin(connection, workspace.requests.all("pending"), None, now=NOW)
+            workspace.request_changes.begin(connection, workspace.requests.all("pending"), None, now=NOW)
     report = again(old, ledger(lost))
     assert (report.records_deleted, report.requests_lost) == (4, ())
     with opened(old) as eraser:

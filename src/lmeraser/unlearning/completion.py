@@ -77,7 +77,7 @@ def complete_requests(session: Session) -> tuple[Request, ...]:
     audit_report = _audit(session, requests)
     if audit_report is not None and not audit_report["identical"]:
         now, reason = workspace.clock(), "the audit found a difference"
-        completed = [workspace.requests.fail(request, reason, now=now) for request in requests]
+        completed = [workspace.request_changes.fail(request, reason, now=now) for request in requests]
     else:
         completed = _complete(session, requests, audit_report)
     if completed:  # traces of what the requests named went only now
@@ -144,7 +144,7 @@ def _finish(workspace: Workspace, certified: _Certified, written: Future[None]) 
     """Note that requests are completed, once their certificates are on the disk."""
     written.result()
     with workspace.write_transaction() as connection:
-        return workspace.requests.complete(connection, certified.digests, now=certified.now)
+        return workspace.request_changes.complete(connection, certified.digests, now=certified.now)
 
 
 def _certifier(

@@ -169,9 +169,9 @@ def _accept_and_begin(
     near = near_duplicates(workspace, {draft.request_id: named.ids})
     now = workspace.clock()
     with workspace.write_transaction() as connection:
-        request = _require_not_cancelled(workspace.requests.accept(draft, now=now, connection=connection))
+        request = _require_not_cancelled(workspace.request_changes.accept(draft, now=now, connection=connection))
         to_begin = [request] if request.state in _TO_BEGIN else []
-        selection = workspace.requests.begin(
+        selection = workspace.request_changes.begin(
             connection, to_begin, served, now=now, audit=audit, near_duplicates=near
         )
         return [request], selection, take_tidy(workspace, served, connection)
@@ -198,7 +198,7 @@ def _begin_all(
         found = [request for request in look() if request.id not in chosen and request.state != "cancelled"]
         chosen |= {request.id: request for request in found if request.state not in _TO_BEGIN}
         to_begin = [request.id for request in found if request.state in _TO_BEGIN]
-        prepared = _yielding(workspace, partial(workspace.requests.prepare, to_begin))
+        prepared = _yielding(workspace, partial(workspace.request_changes.prepare, to_begin))
         if len(to_begin) > _TOGETHER:
             _exclude_together(workspace, prepared)
         for start in range(0, len(to_begin), _TOGETHER):
@@ -209,7 +209,7 @@ def _begin_all(
                 stored = workspace.requests.by_id(ids, connection)  # again: some may have been cancelled since
                 begun = [stored[each] for each in ids if stored[each].state in _TO_BEGIN]
                 options: dict[str, Any] = {"audit": audit, "near_duplicates": near, "left": left}
-                selections.append(workspace.requests.begin(connection, begun, served, now=now, **options))
+                selections.append(workspace.request_changes.begin(connection, begun, served, now=now, **options))
             chosen |= {request.id: request for request in begun}
     _require_some(chosen)
     together = Selection.union(selections)

@@ -156,7 +156,7 @@ def _replay_requests(workspace: Workspace, connection: Connection, newer: Sequen
     for entry, extension in events_of(newer, RequestExtended):
         extended = workspace.requests.get(extension.request, connection)
         if extended is not None:
-            workspace.requests.note_extension(connection, extended, extension, at=entry.time)
+            workspace.request_changes.note_extension(connection, extended, extension, at=entry.time)
     lost = []
     for request_id, (entry, event) in sorted(last.items(), key=lambda item: item[0]):
         state = cast("State", STATE_AFTER[type(event)])
@@ -168,7 +168,7 @@ def _replay_requests(workspace: Workspace, connection: Connection, newer: Sequen
             certificate = event.certificate if isinstance(event, RequestCompleted) else None
             changed = replace(request, state=state, changed=entry.time, certificate=certificate)
             replayed = _with_counts(workspace, connection, request, changed)
-            workspace.requests.overwrite(connection, replayed)
+            workspace.request_changes.overwrite(connection, replayed)
     return lost
 
 

@@ -41,6 +41,8 @@ from lmeraser.workspace.layout import Layout
 from lmeraser.workspace.lock import WriterLock
 from lmeraser.workspace.recovery import Recovery
 from lmeraser.workspace.registry import Generations
+from lmeraser.workspace.requests.changes import RequestChanges
+from lmeraser.workspace.requests.personal_data import PersonalData
 from lmeraser.workspace.requests.receipts import Receipts
 from lmeraser.workspace.requests.repository import Requests
 from lmeraser.workspace.requests.subscriptions import Subscriptions
@@ -194,7 +196,15 @@ class Workspace:
     @cached_property
     def requests(self) -> Requests:
         """Deletion requests."""
-        return Requests(self.database, self.records, self.ledger, secret=self.secret, config=self.config.requests)
+        return Requests(self.database, self.records, self.ledger, self.config.requests)
+
+    @cached_property
+    def request_changes(self) -> RequestChanges:
+        """What accepts, cancels, carries out and completes deletion requests."""
+        config = self.config.requests
+        return RequestChanges(
+            self.requests, self.database, self.records, self.ledger, secret=self.secret, config=config
+        )
 
     @cached_property
     def receipts(self) -> Receipts:
@@ -343,7 +353,7 @@ class Workspace:
 
     def forget_expired_references(self) -> None:
         """Erase references of closed requests that were kept for as long as the settings say."""
-        if self.requests.forget_expired_references(now=self.clock()):
+        if PersonalData(self.database, self.config.requests).forget_expired_references(now=self.clock()):
             self.database.erase()
 
     def close(self) -> None:

@@ -90,7 +90,7 @@ def test_steps_are_told_while_it_is_in_progress(api: Running, monkeypatch: pytes
     monkeypatch.setattr("lmeraser.service.routes.events.anyio.sleep", sleep)
     workspace = api.service.workspace
     with workspace.writing("test"), workspace.write_transaction() as connection:
-        workspace.requests.begin(connection, workspace.requests.all(), None, now=workspace.clock())
+        workspace.request_changes.begin(connection, workspace.requests.all(), None, now=workspace.clock())
     told = parsed(api.get(f"/requests/{request}/events").text)
     assert [event for event, _ in told] == ["status", "progress", "progress", "progress"]
     assert told[2][1] == {"step": "tuning clusters", "done": 1, "total": 4}
@@ -118,7 +118,7 @@ def test_a_stream_ends_when_its_key_is_revoked(api: Running, monkeypatch: pytest
     request, workspace = filed(api), api.service.workspace
     if seen == "in_progress":
         with workspace.writing("test"), workspace.write_transaction() as connection:
-            workspace.requests.begin(connection, workspace.requests.all(), None, now=workspace.clock())
+            workspace.request_changes.begin(connection, workspace.requests.all(), None, now=workspace.clock())
     key = next(key for key in workspace.api_keys.all() if key.name == "read")
     polls: list[float] = []
 

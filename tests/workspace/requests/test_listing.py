@@ -54,7 +54,7 @@ def requests(tmp_path: Path) -> Iterator[Requests]:
             for one in ALL:
                 connection.execute(insert(table).values(**one.__dict__, selector=""))
         unused: Any = None
-        yield Requests(database, unused, unused, secret=b"", config=RequestsConfig())
+        yield Requests(database, unused, unused, RequestsConfig())
 
 
 def belongs(one: Request, view: View) -> bool:

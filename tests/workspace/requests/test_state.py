@@ -97,7 +97,7 @@ def test_what_can_be_carried_out_is_known_without_reading_each_request(trained: 
     assert to_start(NOW) == set()
     for number, hours in enumerate((2, 1)):
         draft = RequestDraft(Selector.of([name(number)]), grace=timedelta(hours=hours))
-        requests.accept(draft, now=NOW)
+        trained.workspace.request_changes.accept(draft, now=NOW)
     hour = timedelta(hours=1)
     soon = [NOW, NOW + hour - timedelta(seconds=1), NOW + hour, NOW + 2 * hour]
     assert [to_start(now) for now in soon] == [set(), set(), {"pending"}, {"pending"}]
@@ -158,7 +158,7 @@ def test_a_cancellation_keeps_its_reason_and_whose_key_it_was(trained: Eraser) -
     with pytest.raises(InputError, match="reason"):
         trained.cancel(pending.id, reason="a whim")
     with trained.workspace.request_transaction("test") as connection:
-        cancelled = trained.workspace.requests.cancel(
+        cancelled = trained.workspace.request_changes.cancel(
             connection, pending.id, now=faults.NOW, reason="unverified", by="0123456789ab"
         )
     assert (cancelled.state, cancelled.cancel_reason) == ("cancelled", "unverified")
@@ -226,7 +226,6 @@ def test_a_reference_is_kept_after_the_end_for_as_long_as_the_settings_say(train
     days = {"requests": workspace.config.requests.model_copy(update={"reference_days": 10})}
     workspace.config = workspace.config.model_copy(update=days)
     requests = workspace.requests
-    requests._config = workspace.config.requests
     first = trained.request(ids=[name(1)], reference="ticket 4711")
     second = trained.request(ids=[name(2)], reference="ticket 4712")
     trained.cancel(second.id)
@@ -383,7 +382,7 @@ def test_quarantine_lasts_while_a_request_is_in_progress(trained: Eraser) -> Non
     wanted, model = clusters_of(trained, name(1)), trained.workspace.generations.require()
     request = trained.request(ids=[name(1)])
     with trained.workspace.writing("test"), trained.workspace.write_transaction() as connection:
-        trained.workspace.requests.begin(connection, [request], model, now=NOW)
+        trained.workspace.request_changes.begin(connection, [request], model, now=NOW)
     assert name(1) not in trained.record_ids()
     assert trained.quarantined() == wanted
     trained.train()

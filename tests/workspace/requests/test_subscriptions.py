@@ -64,7 +64,7 @@ def test_the_end_is_told_once_and_then_forgotten(eraser: Eraser) -> None:
 def test_a_state_on_the_way_is_told_and_the_end_after_it(eraser: Eraser) -> None:
     request = eraser.workspace.requests.require(faults.REQUEST)
     with eraser.workspace.writing("test"), eraser.workspace.write_transaction() as connection:
-        eraser.workspace.requests.begin(connection, [request], None, now=NOW)
+        eraser.workspace.request_changes.begin(connection, [request], None, now=NOW)
     (notice,) = due(eraser)
     assert notice.state == "in_progress"
     of(eraser).delivered(notice)

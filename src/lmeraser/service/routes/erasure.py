@@ -33,8 +33,8 @@ from lmeraser.service.problems import Problem, documented
 from lmeraser.service.service import Service, service_of
 from lmeraser.workspace.api_keys import ApiKey
 from lmeraser.workspace.certificate_forms import MEDIA_TYPES, CertificateForm, read_certificate
+from lmeraser.workspace.requests.changes import RequestChanges
 from lmeraser.workspace.requests.receipts import Receipt as SystemReceipt
-from lmeraser.workspace.requests.repository import Requests
 from lmeraser.workspace.requests.selection import Unknown
 from lmeraser.workspace.requests.state import CancellationReason, ExtensionReason, Request
 
@@ -284,24 +284,24 @@ def submit_cancellation(
     service: Service, request_id: str, key: ApiKey, reason: CancellationReason | None = None
 ) -> Future[Request]:
     """Cancel a request; fails with `InputError` if it is not pending."""
-    change = partial(_requests(service).cancel, now=service.workspace.clock(), reason=reason, by=key.id)
+    change = partial(_changes(service).cancel, now=service.workspace.clock(), reason=reason, by=key.id)
     return service.request_writer.submit(lambda connection: change(connection, request_id), key.id)
 
 
 def submit_extension(service: Service, request_id: str, key: ApiKey, reason: ExtensionReason) -> Future[Request]:
     """Extend the time for the answer; fails with `InputError` if the law does not allow it."""
-    change = partial(_requests(service).extend, now=service.workspace.clock(), by=key.id)
+    change = partial(_changes(service).extend, now=service.workspace.clock(), by=key.id)
     return service.request_writer.submit(lambda connection: change(connection, request_id, reason), key.id)
 
 
 def submit_start(service: Service, request_id: str, key: ApiKey) -> Future[Request]:
     """End the grace period of a request; fails with `InputError` if it is not pending."""
-    change = partial(_requests(service).start_now, now=service.workspace.clock())
+    change = partial(_changes(service).start_now, now=service.workspace.clock())
     return service.request_writer.submit(lambda connection: change(connection, request_id), key.id)
 
 
-def _requests(service: Service) -> Requests:
-    return service.workspace.requests
+def _changes(service: Service) -> RequestChanges:
+    return service.workspace.request_changes
 
 
 def not_pending() -> Problem:
@@ -354,7 +354,7 @@ def _accept(
         raise RequestConflictError("Request id belongs to a completed request, whose status tells the outcome")
     grace = timedelta() if body.extensions.lmeraser.now else timedelta(seconds=service.config.grace_period)
     draft = replace(body.draft(), grace=grace, by=by)
-    request = workspace.requests.accept(draft, now=now, connection=connection, unknown=unknown)
+    request = workspace.request_changes.accept(draft, now=now, connection=connection, unknown=unknown)
     if known is None:
         workspace.subscriptions.add(connection, request.id, body.status_callback_urls, now=now)
     elif workspace.subscriptions.urls(connection, request.id) != {*body.status_callback_urls}:
