@@ -99,6 +99,13 @@ def test_without_a_valid_key_nothing_is_answered(api: Running, route: tuple[str,
         assert answer.headers["WWW-Authenticate"] == "Bearer"
 
 
+def test_of_two_keys_in_one_call_none_counts(api: Running) -> None:
+    """A proxy in front may have checked the other one."""
+    reader, predictor = (f"Bearer {api.keys[scope]}" for scope in ("read", "predict"))
+    for two in ((reader, predictor), (predictor, reader), (reader, reader)):
+        problem(api.http.get("/requests", headers=[("Authorization", one) for one in two]), 401, "key")
+
+
 @pytest.mark.parametrize("route", sorted(OPEN), ids=" ".join)
 def test_open_routes_need_no_key(api: Running, route: tuple[str, str]) -> None:
     assert api.http.request(*route).status_code == 200

@@ -22,10 +22,13 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from fastapi import FastAPI
 from PIL import Image
 from sqlalchemy import event
 from starlette.requests import Request
 from starlette.testclient import TestClient
+from starlette.types import Receive, Scope, Send
+from uvicorn.server import ServerState
 
 from conftest import Run, Template
 from lmeraser import Eraser
@@ -33,7 +36,14 @@ from lmeraser.errors import InputError, LockedError
 from lmeraser.service.access import client_address
 from lmeraser.service.app import make_app
 from lmeraser.service.dashboard.dashboard import add_dashboard
-from lmeraser.service.server import _uvicorn_config, check_exposure, check_proxies, listen, warm_up
+from lmeraser.service.server import (
+    BoundedProtocol,
+    _uvicorn_config,
+    check_exposure,
+    check_proxies,
+    listen,
+    warm_up,
+)
 from lmeraser.service.service import Service
 from lmeraser.storage.engines import SQLite
 from serving import HELD, PATIENCE, Process, copied, erasure, prepared, set_service, until
@@ -153,6 +163,91 @@ def certificate(folder: Path) -> tuple[Path, Path]:
     plain = serialization.NoEncryption()
     (folder / "key.pem").write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain))
     return folder / "cert.pem", folder / "key.pem"
+
+
+class Connection(asyncio.Transport):
+    """The service's end of a connection, to which a caller has sent pieces."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent = b""
+        self.closed = False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.sent += bytes(data)
+
+    def close(self) -> None:
+        self.closed = True
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def pause_reading(self) -> None:
+        pass
+
+    def resume_reading(self) -> None:
+        pass
+
+
+async def received(*pieces: bytes) -> tuple[Connection, list[tuple[bytes, bytes]], bytes]:
+    """What a connection, the header fields and the body of its last call are after these pieces."""
+    headers: list[tuple[bytes, bytes]] = []
+    body = b""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        nonlocal headers, body
+        headers = scope["headers"]
+        message = await receive()
+        while message["more_body"]:
+            body += message["body"]
+            message = await receive()
+        body += message["body"]
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body"})
+
+    config = _uvicorn_config(FastAPI(), ())
+    config.load()
+    config.loaded_app = app
+    protocol = BoundedProtocol(config, ServerState(), {})
+    connection = Connection()
+    protocol.connection_made(connection)
+    for piece in pieces:
+        protocol.data_received(piece)
+        await asyncio.sleep(0)
+    protocol._unset_keepalive_if_required()
+    return connection, headers, body
+
+
+def test_request_lines_header_fields_and_trailers_without_end_are_refused() -> None:
+    """The parser would keep them until they end, whoever sends them."""
+    piece = b"a" * 4096
+    pieces = [piece] * 20
+    chunked = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+    for begun in (
+        b"GET /",
+        b"GET / HTTP/1.1\r\nX: ",
+        chunked + b"0\r\nX: ",
+        chunked + b"1;",
+        b"GET / HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\nX: ",
+    ):
+        connection, _, _ = asyncio.run(received(begun, *pieces))
+        assert connection.closed, begun
+        assert b"400 Bad Request" in connection.sent
+    fields = b"".join(b"X%d: a\r\n" % number for number in range(1000))
+    connection, _, _ = asyncio.run(received(b"GET / HTTP/1.1\r\n", *[fields] * 10))
+    assert connection.closed
+    long = b"POST / HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % (20 * 4096)
+    connection, _, body = asyncio.run(received(long, *pieces))
+    assert not connection.closed
+    assert len(body) == 20 * 4096
+
+
+def test_a_trailer_is_no_header_field() -> None:
+    sent = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\nAuthorization: x\r\n\r\n"
+    connection, headers, body = asyncio.run(received(sent))
+    assert not connection.closed
+    assert headers == [(b"transfer-encoding", b"chunked")]
+    assert body == b"a"
 
 
 def test_routes_and_formats_are_made_ready_before_the_first_call(

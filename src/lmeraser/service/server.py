@@ -6,7 +6,8 @@ Rules:
 3. on any other address it starts only with TLS (or behind a proxy that terminates TLS, if so stated) and with at
    least one active API key;
 4. the address of a caller is that of its connection; ``X-Forwarded-For`` is believed only from proxies that the
-   operator names.
+   operator names;
+5. a request line and header fields of more than `_LONGEST_HEAD` bytes are refused while they arrive.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ import uvicorn
 from fastapi import FastAPI
 from PIL import Image
 from starlette.exceptions import HTTPException
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from lmeraser.errors import InputError
 from lmeraser.service.addresses import is_loopback
@@ -36,6 +38,7 @@ from lmeraser.service.service import Service
 _SHUTDOWN_SECONDS = 10  # for calls in progress when the service is stopped
 _BACKLOG = 1024
 _KEEP_ALIVE_SECONDS = 75  # longer than clients keep idle connections, so that they close them first
+_LONGEST_HEAD = 64 << 10  # bytes; of bodies, `limits` has the bounds
 _GC_THRESHOLDS = (20_000, 20, 20)  # Python's own collect after 700 objects, a tenth of the event loop's time
 # Threads of calls that read the database: with anyio's 40, those that answer at once would wait for each other.
 _CALL_THREADS = 8
@@ -58,6 +61,52 @@ class _Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._service.stopping.set()
         super().handle_exit(sig, frame)
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """HTTP/1.1 whose request lines, header fields, chunk extensions and trailers are bounded (rule 5).
+
+    The parser collects each of them until it ends, so that callers without a key could fill the memory. Trailers
+    are left out: uvicorn would add them to the header fields, which a proxy in front has not seen.
+    """
+
+    _pending = 0  # bytes since the last head, piece of a body or end of a message
+    _in_head = True
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what came, and refuse what does not end; a single piece is bounded by the transport."""
+        if self.transport.is_closing():
+            return
+        self._pending += len(data)
+        super().data_received(data)
+        if self._pending > _LONGEST_HEAD and not self.transport.is_closing():
+            self.send_400_response("Request line or header fields too long.")
+
+    def on_message_begin(self) -> None:
+        """Begin a head."""
+        self._in_head = True
+        super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header field, but no trailer."""
+        if self._in_head:
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """End a head."""
+        self._in_head = False
+        self._pending = 0
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Take a piece of a body."""
+        self._pending = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """End a message."""
+        self._pending = 0
+        super().on_message_complete()
 
 
 async def warm_up(app: FastAPI) -> None:
@@ -179,6 +228,7 @@ def _uvicorn_config(
 ) -> uvicorn.Config:
     return uvicorn.Config(
         app,
+        http=BoundedProtocol,
         proxy_headers=bool(trusted_proxies),  # uvicorn would believe every process of this machine (rule 4)
         forwarded_allow_ips=list(trusted_proxies),
         log_config=None,
