@@ -72,9 +72,24 @@ def test_what_is_shown_to_people_was_verified(eraser: Eraser) -> None:
     (path,) = eraser.unlearn(ids=["digit-0003"]).certificates
     request = Path(path).stem
     Path(path).write_bytes(Path(path).read_bytes().replace(b'"sig": "', b'"sig": "AA'))
-    for form in ("text", "pdf"):
+    for form in ("json", "text", "pdf"):
         with pytest.raises(VerificationError):
             eraser.certificate(request, form)
+
+
+def test_the_certificate_of_another_request_is_not_handed_out(eraser: Eraser) -> None:
+    """Both are signed and in the ledger; only the request tells which one is its own."""
+    one, other = (Path(eraser.unlearn(ids=[name]).certificates[0]) for name in ("digit-0003", "digit-0004"))
+    own = one.read_bytes()
+    one.write_bytes(other.read_bytes())
+    for form in ("json", "text", "pdf"):
+        with pytest.raises(VerificationError, match="Not the certificate that was issued for this request"):
+            eraser.certificate(one.stem, form)
+    one.unlink()
+    with pytest.raises(InputError, match="is missing"):
+        eraser.certificate(one.stem)
+    one.write_bytes(own)
+    assert eraser.certificate(one.stem) == own
 
 
 def test_the_controller_is_named_where_a_setting_says_so(tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 from lmeraser.core.atomic_files import storage_errors
-from lmeraser.errors import InputError
+from lmeraser.core.digests import Digest
+from lmeraser.errors import InputError, VerificationError
 from lmeraser.evidence.certificate import verify
 from lmeraser.evidence.dsse import Envelope, PublicKey
 from lmeraser.evidence.presentation import render
@@ -37,30 +38,45 @@ def verification_key(workspace: Workspace, data: bytes) -> PublicKey:
 
 
 def read_certificate(workspace: Workspace, request: Request, form: CertificateForm = "json") -> bytes:
-    """The certificate of a completed request.
+    """The certificate of a completed request, verified: it is the one that was issued for this request.
 
     Args:
         workspace: that issued it.
         request: whose certificate it is.
-        form: what to return; text and PDF are made from the JSON, after its signature was verified.
+        form: what to return; text and PDF are made from the JSON.
 
     Raises:
-        InputError: the request has no certificate, because it is not completed.
-        VerificationError: the stored certificate was changed.
+        InputError: the request has no certificate, because it is not completed, or the file is missing.
+        VerificationError: the stored certificate was changed, or is another one.
         ConfigError: the library that writes PDF files is not installed.
     """
     path = certificate_path(workspace, request)
-    with storage_errors(path):
-        data = path.read_bytes() if request.state == "completed" and path.is_file() else None
-    if data is None:
+    if request.state != "completed":
         raise InputError(
             "Request has no certificate",
             got=f"{request.id} is {request.state}",
-            next_step="carry it out with 'lmeraser unlearn'",
+            next_step="carry it out with 'lmeraser unlearn'"
+            if request.open
+            else "a cancelled request deleted nothing, and has none",
+        )
+    with storage_errors(path):
+        data = path.read_bytes() if path.is_file() else None
+    if data is None:
+        raise InputError(
+            "Certificate of the request is missing",
+            got=str(path),
+            next_step="copy it back from a backup or from whoever it was handed to; it cannot be issued again",
+        )
+    facts = verify(data, verification_key(workspace, data))
+    issued = Digest.of(Envelope.parse(data).payload)
+    if request.certificate not in (None, issued):
+        raise VerificationError(
+            "Not the certificate that was issued for this request",
+            got=f"{path}: certificate {issued.short} of request {facts['request']['id']}",
+            next_step="copy the right one back from a backup or from whoever it was handed to",
         )
     if form == "json":
         return data
-    facts = verify(data, verification_key(workspace, data))
     if form == "pdf":
         from lmeraser.evidence.certificate_pdf import to_pdf
 

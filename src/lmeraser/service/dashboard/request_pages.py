@@ -23,7 +23,13 @@ from lmeraser.service.routes import erasure, events
 from lmeraser.service.routes.planning import plan_deletion
 from lmeraser.service.service import Service, service_of
 from lmeraser.unlearning.plan import Plan
-from lmeraser.workspace.certificate_forms import MEDIA_TYPES, SUFFIXES, CertificateForm, verification_key
+from lmeraser.workspace.certificate_forms import (
+    MEDIA_TYPES,
+    SUFFIXES,
+    CertificateForm,
+    read_certificate,
+    verification_key,
+)
 from lmeraser.workspace.requests.draft import Selector
 from lmeraser.workspace.requests.listing import Order, View, search, timeliness
 from lmeraser.workspace.requests.state import (
@@ -310,7 +316,7 @@ def _plan(service: Service, request: Request, user: User) -> Plan | str:
 def _check_certificate(service: Service, request: Request) -> CertificateCheck:
     workspace = service.workspace
     try:
-        data = erasure.certificate_as(service, request.id)
+        data = read_certificate(workspace, request)
         facts = verify(data, verification_key(workspace, data))
     except LmeraserError as error:
         return CertificateCheck(None, error.summary, "not checked")

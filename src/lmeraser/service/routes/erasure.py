@@ -18,7 +18,7 @@ from starlette.responses import Response
 
 from lmeraser.core.digests import Digest
 from lmeraser.core.time import from_text
-from lmeraser.errors import InputError, RequestConflictError
+from lmeraser.errors import InputError, RequestConflictError, VerificationError
 from lmeraser.service.access import require_scope
 from lmeraser.service.bodies import check_identity_count, check_times, json_body, json_body_schema
 from lmeraser.service.callbacks import check_urls, signature_headers
@@ -261,13 +261,17 @@ def certificate_as(service: Service, request_id: str, form: CertificateForm = "j
     """The certificate of a request.
 
     Raises:
-        Problem: there is no such request, or it is not completed.
+        Problem: there is no such request, it is not completed, or its certificate is missing or changed.
     """
     request = find_request(service, request_id)
     try:
         return read_certificate(service.workspace, request, form)
     except InputError:
-        raise Problem(404, "no-certificate", "No certificate: the request is not completed") from None
+        why = "its file is missing" if request.state == "completed" else "the request is not completed"
+        raise Problem(404, "no-certificate", f"No certificate: {why}") from None
+    except VerificationError as error:
+        detail = f"The stored certificate does not verify; tell the operator of the workspace. {error.message}"
+        raise Problem(500, "certificate", detail) from None
 
 
 def submit_request(service: Service, body: ErasureRequest, key: ApiKey) -> Future[tuple[Request, bool]]:
