@@ -38,6 +38,7 @@ def test_fields_have_words_and_what_is_empty_is_left_out() -> None:
     assert in_words({**TRAINING, "stage_counts": {"tuned": 0}}).keys().isdisjoint({"computed", "tuning seconds"})
     shown = in_words({"classes": [str(number) for number in range(100)]})["classes"]
     assert shown == [*map(str, range(10)), "and 90 more"]
+    assert in_words({"batches": {1: 0.0, 10: 0.25}}) == {"share tuned again by a batch of requests": "10: 0.25"}
     assert in_words({"age_seconds": 7200, "seconds_left": -90}) == {"age": "2 h", "time left": "1 min late"}
 
 
@@ -84,6 +85,7 @@ def test_every_report_for_people_is_in_words(run: Run, work: Path, monkeypatch: 
     shown = [
         run(*w, "status"),
         run(*w, "plan", "--id", "digit-0001"),
+        run(*w, "cost", "--hits", "0"),
         run(*w, "requests"),
         run(*w, "requests", "accept", "--id", "digit-0002", "--request", request),
         run(*w, "status"),
@@ -94,10 +96,10 @@ def test_every_report_for_people_is_in_words(run: Run, work: Path, monkeypatch: 
         assert result.code == 0, result.err
         assert "_" not in result.out.replace("hier_cluster", "").replace("prompt_head", ""), result.out
         assert not [line for line in result.out.splitlines() if line.rstrip().endswith((" -", "None"))]
-    assert "no deletion requests" in shown[2].out
-    assert f"next: lmeraser -w w unlearn --request {request}" in shown[3].out
-    assert "next: lmeraser -w w unlearn" in shown[4].out
-    assert f"request {request}: completed; certificate: w/certificates/{request}.json" in shown[5].out
+    assert "no deletion requests" in shown[3].out
+    assert f"next: lmeraser -w w unlearn --request {request}" in shown[4].out
+    assert "next: lmeraser -w w unlearn" in shown[5].out
+    assert f"request {request}: completed; certificate: w/certificates/{request}.json" in shown[6].out
     suggested = [line for result in shown for line in result.out.splitlines() if line.startswith("next: ")]
     for line in suggested:
         assert run(*shlex.split(line.removeprefix("next: "))[1:], "--help").code == 0

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lmeraser.cli.commands.base import global_options
-from lmeraser.core.console import format_duration, is_empty
+from lmeraser.core.console import format_duration, format_value, is_empty
 from lmeraser.core.terminal import echo
 
 Report = Mapping[str, Any]
@@ -23,6 +23,7 @@ _WORDS = {
     "age_seconds": "age",
     "already_deleted": "names that were deleted before",
     "asked": "asked on",
+    "batches": "share tuned again by a batch of requests",
     "changed": "last change",
     "clusters_to_tune": "clusters to tune again",
     "due": "answer due",
@@ -32,7 +33,7 @@ _WORDS = {
     "expected_share": "share of records tuned again by one request",
     "fingerprint": "environment",
     "global_head": "weight of the global head",
-    "hit_mean": "records tuned again after a hit, mean",
+    "hits_simulated": "simulated requests that shape the partition",
     "id": "request",
     "late": "completed late",
     "manifest_digest": "digest of the manifest",
@@ -41,6 +42,7 @@ _WORDS = {
     "model_digest_before": "digest of the model before",
     "near_duplicates": "records that look nearly the same",
     "next_due": "next answer due",
+    "ordinary_share": "the same, of a request that does not shape the partition",
     "p50": "records tuned again by one request, median",
     "p95": "the same, 95th percentile",
     "parent": "generation before",
@@ -50,10 +52,12 @@ _WORDS = {
     "regulation": "law",
     "sample_hit": "shapes the partition",
     "sample_hit_probability": "probability that a request shapes the partition",
+    "sample_hit_share": "share tuned again by a request that shapes the partition",
     "seconds_left": "time left",
     "seconds_to_start": "begins in",
     "starts": "begins",
     "share_to_tune": "their share of all",
+    "simulated_share": "the expected share, by the simulated requests",
     "stage_counts": "computed",
     "up_to_date": "model is up to date",
 }
@@ -71,8 +75,9 @@ _ONLY_IF_ANY = {  # zero and False are what one expects
     *("already_deleted", "compaction_due", "days_late", "duplicates", "duplicates_selected", "late"),
     *("near_duplicates", "purged", "sample_hit", "subjects"),
     # zero where nothing is tuned
-    *("clusters_to_tune", "estimated_seconds", "expected_share", "max", "p50", "p95", "records_to_tune"),
-    *("sample_hit_probability", "share_to_tune"),
+    *("clusters_to_tune", "estimated_seconds", "expected_share", "hits_simulated", "max", "ordinary_share"),
+    *("p50", "p95", "records_to_tune", "sample_hit_probability", "sample_hit_share", "share_to_tune"),
+    "simulated_share",
 }
 _DURATIONS = {"age_seconds", "seconds_left", "seconds_to_start"}
 
@@ -102,6 +107,8 @@ def _shown(name: str, value: Any, report: Report) -> object:
         return value if report.get("stage_counts", {}).get("tuned") else None
     if name == "stage_counts":
         return ", ".join(_stages(value))
+    if name == "batches":
+        return ", ".join(f"{count}: {format_value(share)}" for count, share in value.items() if share)
     if name in _DURATIONS and value is not None:
         return format_duration(value)
     if name == "classes" and len(value) > _MOST_NAMES:

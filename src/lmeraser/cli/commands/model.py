@@ -54,6 +54,8 @@ def cost(
     with open_eraser() as eraser:
         report = eraser.cost(hits=hits)
     print_report("cost of uniform requests", report.to_json(), as_json=as_json)
+    if not (as_json or report.max):
+        echo("no request tunes anything again")
 
 
 def predict(
