@@ -43,13 +43,14 @@ FAMILIES: dict[str, dict[str, Any]] = {
     },
     "modernbert": {"local_attention": 8, "global_attn_every_n_layers": 2},  # layers that see some places only
     "mpnet": {},
+    "squeezebert": {"embedding_size": 32},  # calls its pooler in any case
     "fnet": {},  # hidden states depend on padding, so that there must be none
     "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 160},
     "llama": {"num_key_value_heads": 1, "head_dim": 16},  # keys that heads share
     "qwen2": {"num_key_value_heads": 1, "use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1},
     "qwen3": {"num_key_value_heads": 1, "head_dim": 16},
 }
-ENCODERS = ("bert", "roberta", "deberta-v2", "modernbert", "mpnet", "fnet")
+ENCODERS = ("bert", "roberta", "deberta-v2", "modernbert", "mpnet", "squeezebert", "fnet")
 
 
 def tokenizer(*, encoder: bool) -> Any:

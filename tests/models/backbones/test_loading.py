@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +16,13 @@ from torch import nn
 
 from lmeraser.errors import BackboneError
 from lmeraser.models.backbones.image_processor import pixel_statistics
-from lmeraser.models.backbones.loading import check_complete, check_takes_images, load_model, name_outputs
+from lmeraser.models.backbones.loading import (
+    check_complete,
+    check_takes_images,
+    load_model,
+    name_outputs,
+    refuse_left_over,
+)
 from lmeraser.models.backbones.location import Location
 
 _POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 346293852\n"
@@ -51,6 +58,10 @@ def _adapter(folder: Path) -> None:
     (folder / "adapter_config.json").write_text('{"peft_type": "LORA"}')
 
 
+def _of_type(**config: Any) -> Callable[[Path], None]:
+    return lambda folder: (folder / "config.json").write_text(json.dumps(config)) and None
+
+
 def _own_code(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(_CUSTOM))
 
@@ -65,6 +76,8 @@ def _own_code(folder: Path) -> None:
         (_of_kind("vit.pth"), "its weights are pickled", "save them as safetensors"),
         (_of_kind("onnx/model.onnx"), "an ONNX graph", "get the same model as safetensors"),
         (_of_kind("tf_model.h5"), "TensorFlow's", "get the same model as safetensors"),
+        (_of_type(model_type="nope"), "transformers has no network of its kind", "docs/backbones.md lists"),
+        (_of_type(hidden_size=8), "it has no model_type", "docs/backbones.md lists"),
         (_adapter, "it holds an adapter", "merge it into its model"),
     ],
 )
@@ -149,3 +162,41 @@ def test_pixels_are_never_divided_by_zero(tmp_path: Path) -> None:
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(values))
     with pytest.raises(BackboneError, match="deviation of zero"):
         pixel_statistics(Location.of(str(tmp_path)), "vit", "tiny")
+
+
+def test_weights_that_belong_into_the_encoder_and_find_no_place_are_refused() -> None:
+    """A shorter network, or one without biases, is not the one that was published."""
+    model = _network(6)
+    refuse_left_over(model, _NO_FAULTS, "x")
+    for tensor in ("net.blocks.6.weight", "blocks.17.attention.query.weight", "blocks.0.bias"):
+        with pytest.raises(BackboneError, match=re.escape(tensor)) as caught:
+            refuse_left_over(model, [*_NO_FAULTS, tensor], "x")
+        assert "config.json that was published" in caught.value.next_step
+
+
+_NO_FAULTS = (
+    *("classifier.weight", "classifier.1.bias", "net.pooler.dense.weight", "cls.predictions.bias"),
+    *("net.embeddings.position_ids", "net.blocks.0.attn.bias", "blocks.0.rotary.inv_freq", "net.mask_token"),
+    *("text_model.blocks.7.weight", "decoder.blocks.0.weight"),
+)
+
+
+def _network(blocks: int) -> nn.Module:
+    model = nn.Module()
+    model.blocks = nn.ModuleList([nn.Linear(2, 2, bias=False) for _ in range(blocks)])
+    model.embeddings = nn.Embedding(3, 2)
+    model.base_model_prefix = "net"  # type: ignore[assignment] # as transformers' models have it
+    return model
+
+
+def test_a_configuration_with_fewer_layers_than_its_weights_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "vit"
+    from transformers import ViTConfig, ViTForImageClassification
+
+    sizes = {"hidden_size": 8, "num_attention_heads": 1, "intermediate_size": 8, "image_size": 16, "patch_size": 8}
+    ViTForImageClassification(ViTConfig(num_hidden_layers=2, **sizes)).save_pretrained(folder)
+    load_model(Location.of(str(folder)), "vit")  # its classifier is left out
+    file = folder / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "num_hidden_layers": 1}))
+    with pytest.raises(BackboneError, match="another network than its configuration"):
+        load_model(Location.of(str(folder)), "vit")

@@ -1,5 +1,8 @@
 """Loading of a model of ``transformers`` from its checkpoint: as safetensors only, and with all of its weights.
 
+A checkpoint may have more than the encoder: heads of other tasks and other towers are left out. Weights that
+belong into the encoder and find no place there are refused: the network would be another one than was published.
+
 No code is unpickled and none is fetched. Of a checkpoint for images and text (CLIP, SigLIP) the vision tower is
 loaded, without the text's weights.
 """
@@ -11,10 +14,12 @@ import itertools
 import os
 import re
 import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from lmeraser.errors import BackboneError
 from lmeraser.models.backbone_names import BUNDLED, HUB
@@ -25,6 +30,14 @@ _ADAPTER = "adapter_config.json"  # of PEFT
 _PICKLED = {".bin", ".pth", ".pt", ".ckpt", ".pkl"}
 _OTHER_FORMATS = {".onnx": "an ONNX graph", ".h5": "TensorFlow's", ".msgpack": "Flax's", ".gguf": "quantized"}
 _HUB_ADDRESS = re.compile(r"(https?://huggingface\.co/)?(?P<model>[\w.-]+/[\w.-]+)/?$")
+_SUPPORTED = "choose a model of a family that transformers has; docs/backbones.md lists those that were tried"
+_UNKNOWN_FAMILY = {  # what transformers says, and what is wrong
+    "does not recognize this architecture": "the installed transformers has no network of its kind (model_type in "
+    "its config.json)",
+    "Unrecognized model in": "its config.json does not say of which kind its network is (it has no model_type)",
+    "Unrecognized configuration class": "transformers has no network for images or texts of its kind",
+}
+_WEIGHTS = ("weight", "bias")  # of a layer
 _PIXELS = "pixel_values"  # name of the images among the arguments of transformers' image models
 _TOWER_PREFIX = r"^vision_model\.(vision_model\.)?"  # of the vision tower's weights in a multimodal checkpoint
 
@@ -37,7 +50,8 @@ def load_model(location: Location, name: str) -> tuple[Any, set[str]]:
         name: ``backbone.name``, for errors.
 
     Raises:
-        BackboneError: there is no such model, or the installed version of transformers cannot load it.
+        BackboneError: there is no such model, the installed version of transformers cannot load it, or its
+            configuration is that of another network than its weights.
     """
     from transformers import AutoModel
     from transformers.utils import logging
@@ -48,14 +62,57 @@ def load_model(location: Location, name: str) -> tuple[Any, set[str]]:
         refuse_adapter(location)
         tower = _vision_tower(location)
         if tower is None:
-            model, missing = _from_pretrained(AutoModel, location, **location.loading)
+            model, missing, unexpected = _from_pretrained(AutoModel, location, **location.loading)
         else:
-            model, missing = _load_tower(*tower, location)
+            model, missing, unexpected = _load_tower(*tower, location)
     except Exception as error:  # transformers raises OSError, ValueError, KeyError... with long explanations
         possible = f"possible: '{BUNDLED}', a folder saved by transformers"
         raise cannot_be_loaded(location, name, possible, "config.json and model.safetensors", error) from error
+    refuse_left_over(model, unexpected, name)
     name_outputs(model)
     return model, missing
+
+
+def refuse_left_over(model: Any, unexpected: Iterable[str], name: str) -> None:
+    """Refuse a checkpoint with weights of the encoder that the encoder has no place for.
+
+    They are those of blocks behind the last one of a list, and weights of layers that have none (a bias). What
+    belongs to heads of other tasks, poolers and other towers has no layer of its own here, and buffers that later
+    versions compute (``position_ids``, masks of attention) are no weights of a layer.
+
+    Args:
+        model: as loaded.
+        unexpected: names of tensors in the checkpoint that were not loaded.
+        name: ``backbone.name``, for the error.
+
+    Raises:
+        BackboneError: there are some.
+    """
+    modules = dict(model.named_modules())
+    prefix = f"{model.base_model_prefix}."
+    left = sorted(tensor for tensor in unexpected if _belongs_inside(tensor.removeprefix(prefix), modules))
+    if left:
+        raise BackboneError(
+            "The backbone's weights are those of another network than its configuration",
+            got=f"{name} has {len(left)} tensors of the encoder that its config.json has no place for, for "
+            f"instance {left[0]}",
+            next_step="use the config.json that was published with these weights, or save the shorter network "
+            "with 'save_pretrained' of transformers into a folder of its own",
+        )
+
+
+def _belongs_inside(tensor: str, modules: Mapping[str, nn.Module]) -> bool:
+    """Whether a tensor that was not loaded is a weight of a layer that is there, or of a block behind the last."""
+    layer, _, leaf = tensor.rpartition(".")
+    if leaf in _WEIGHTS and layer in modules and any(True for _ in modules[layer].parameters(recurse=False)):
+        return True
+    parts = tensor.split(".")
+    return any(
+        part.isdecimal()
+        and isinstance(blocks := modules.get(".".join(parts[:place])), nn.ModuleList | nn.Sequential)
+        and int(part) >= len(blocks) > 0
+        for place, part in enumerate(parts)
+    )
 
 
 def name_outputs(model: Any) -> None:
@@ -98,7 +155,7 @@ def cannot_be_loaded(
     weights = sorted(Path(folder).rglob("*.safetensors")) if os.path.isdir(folder) else []  # noqa: PTH112 - any name
     if "trust_remote_code" in str(error):
         why = "its network is code of its own, which is never run"
-        step = "choose a model of a family that transformers has; docs/backbones.md lists those that were tried"
+        step = _SUPPORTED
     elif isinstance(error, AdapterError):
         step = "merge it into its model ('merge_and_unload' of peft) and save the result into a folder of its own"
     elif pointer := next((file.name for file in weights if _is_pointer(file)), None):
@@ -109,6 +166,9 @@ def cannot_be_loaded(
     elif inner := _inner_folder(Path(folder)):
         why = "it has no config.json, but a folder in it has"
         step = f"set backbone.name to {inner}"
+    elif unknown := next((why for said, why in _UNKNOWN_FAMILY.items() if said in str(error)), None):
+        why = unknown
+        step = f"{_SUPPORTED}; a newer transformers may have it"
     elif isinstance(error, ImportError):
         step = "install what it needs, or choose another model"
     elif not weights and (other := _other_weights(Path(folder))):
@@ -160,22 +220,23 @@ def _is_pointer(file: Path) -> bool:
         return opened.read(len(_POINTER)) == _POINTER
 
 
-def _from_pretrained(model_class: Any, location: Location, **more: Any) -> tuple[Any, set[str]]:
+def _from_pretrained(model_class: Any, location: Location, **more: Any) -> tuple[Any, set[str], set[str]]:
+    """The model, and the names of weights that its checkpoint lacks, and of those that it has besides."""
     model, report = model_class.from_pretrained(
         location.name, use_safetensors=True, dtype=torch.float32, output_loading_info=True, **more
     )
     # A mismatched key is a name whose shapes differ; its weights would be random as well.
     mismatched = [key if isinstance(key, str) else key[0] for key in report["mismatched_keys"]]
-    return model, {*report["missing_keys"], *mismatched}
+    return model, {*report["missing_keys"], *mismatched}, set(report["unexpected_keys"])
 
 
-def _load_tower(tower: Any, config: Any, location: Location) -> tuple[Any, set[str]]:
+def _load_tower(tower: Any, config: Any, location: Location) -> tuple[Any, set[str], set[str]]:
     # Not trust_remote_code: only classes that choose another class take it.
     arguments = {"local_files_only": location.local_files_only, "config": config}
-    model, missing = _from_pretrained(tower, location, **arguments)
-    if missing:  # some towers (BLIP) name their weights without the prefix that they have in the whole model
-        model, missing = _from_pretrained(tower, location, key_mapping={_TOWER_PREFIX: ""}, **arguments)
-    return model, missing
+    loaded = _from_pretrained(tower, location, **arguments)
+    if loaded[1]:  # some towers (BLIP) name their weights without the prefix that they have in the whole model
+        loaded = _from_pretrained(tower, location, key_mapping={_TOWER_PREFIX: ""}, **arguments)
+    return loaded
 
 
 def _vision_tower(location: Location) -> tuple[Any, Any] | None:

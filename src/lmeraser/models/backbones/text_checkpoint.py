@@ -19,7 +19,12 @@ from torch import nn
 
 from lmeraser.errors import BackboneError
 from lmeraser.models.backbone_names import BUNDLED_TEXT
-from lmeraser.models.backbones.loading import cannot_be_loaded, name_outputs, refuse_adapter
+from lmeraser.models.backbones.loading import (
+    cannot_be_loaded,
+    name_outputs,
+    refuse_adapter,
+    refuse_left_over,
+)
 from lmeraser.models.backbones.location import Location
 
 ATTENTION = "lmeraser"
@@ -70,7 +75,8 @@ def load_model(location: Location, name: str, subfolder: str, attention: str) ->
     """The model, and the names of the weights that its checkpoint lacks.
 
     Raises:
-        BackboneError: there is no such model, or the installed version of transformers cannot load it.
+        BackboneError: there is no such model, the installed version of transformers cannot load it, or its
+            configuration is that of another network than its weights.
     """
     from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding
     from transformers.utils import logging
@@ -95,6 +101,7 @@ def load_model(location: Location, name: str, subfolder: str, attention: str) ->
         )
     except Exception as error:  # transformers raises OSError, ValueError, KeyError... with long explanations
         raise _cannot_be_loaded(location, name, error) from error
+    refuse_left_over(model, report["unexpected_keys"], name)
     if hasattr(model.config, "use_cache"):
         model.config.use_cache = False
     name_outputs(model)
@@ -205,7 +212,14 @@ def ignores_padding(model: Any) -> bool:
 def drop_unused_pooler(model: Any, pooling: str) -> None:
     """Remove a pooler that the features don't use; checkpoints often lack its weights."""
     if pooling != "pooler" and isinstance(getattr(model, "pooler", None), nn.Module):
-        model.pooler = None
+        model.pooler = _NoPooler()
+
+
+class _NoPooler(nn.Module):
+    """In place of a pooler; some networks (SqueezeBERT) call theirs without asking whether they have one."""
+
+    def forward(self, *_: Any, **__: Any) -> None:
+        """Nothing."""
 
 
 def stable_config(config: Any) -> dict[str, Any]:

@@ -282,7 +282,8 @@ class TextBackbone(Backbone):
             "The backbone cannot compute features with these settings",
             got=f"{own.name} with backbone.pooling = {own.pooling!r} and {config.text.max_tokens} tokens: {why}",
             next_step="set backbone.pooling to a pooling that the model has, and text.max_tokens to a length that "
-            "it was trained on",
+            "it was trained on; or choose another text encoder or causal language model (docs/backbones.md lists "
+            "families that were tried)",
         )
 
     def _use(self, model: Any, missing: set[str], config: Config, *, replace: bool) -> None:

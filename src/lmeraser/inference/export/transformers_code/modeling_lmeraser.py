@@ -141,7 +141,7 @@ class _Model(nn.Module):
         config = getattr(transformers, configuration).from_dict(dict(values))
         self.model = getattr(transformers, architecture)._from_config(config)
         if pooling != "pooler" and getattr(self.model, "pooler", None) is not None:
-            self.model.pooler = None
+            self.model.pooler = nn.Identity()  # what it returns is not used; some networks call it without asking
         self.pooling = pooling
         self.normalize = normalize
         self.pad = pad
