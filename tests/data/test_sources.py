@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -14,8 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, IterableDataset, Value, load_dataset
+from PIL import Image as Pillow
 
 from conftest import DIGIT_CLASSES, digits, png
+from lmeraser.data.images import load_image
 from lmeraser.data.modalities.image import ImageFormat
 from lmeraser.data.modalities.text import TextFormat
 from lmeraser.data.sources import (
@@ -121,8 +124,52 @@ def test_tables_in_memory_hold_images_or_name_their_files(tmp_path: Path) -> Non
     faults = [row.fault for row in rows_of(open_source((["nothing.png", 17], ["cat", "dog"])))]
     assert faults == [
         f"no such file in {Path.cwd()}",
-        "a value of type int instead of an image file's bytes or path",
+        "a value of type int instead of an image file's bytes or path, an image of Pillow, or an array of pixels "
+        "(uint8)",
     ]
+
+
+@pytest.mark.parametrize("kind", ["dictionaries", "tuple", "DataFrame", "stream"])
+def test_images_in_memory_become_files_of_their_pixels(kind: str) -> None:
+    """They are what `predict` sees of them: RGB, upright, on white. Another kind of value is a fault."""
+    pixels = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
+    turned = io.BytesIO()
+    exif = Pillow.Exif()
+    exif[0x0112] = 6
+    Pillow.fromarray(pixels).save(turned, "PNG", exif=exif)
+    images = [
+        *(
+            pixels,
+            Pillow.fromarray(pixels),
+            Pillow.fromarray(pixels[..., 0]),
+            Pillow.fromarray(pixels).convert("CMYK"),
+        ),
+        *(
+            Pillow.open(turned),
+            Pillow.new("RGBA", (1, 1), (9, 9, 9, 0)),
+            pixels / 255,
+            np.zeros((0, 3, 3), np.uint8),
+        ),
+    ]
+    labels = ["cat", "dog"] * 4
+    rows: list[dict[str, Any]] = [
+        {"image": image, "label": label} for image, label in zip(images, labels, strict=True)
+    ]
+    source = {
+        "dictionaries": lambda: rows,
+        "tuple": lambda: (images, labels),
+        "DataFrame": lambda: pd.DataFrame(rows),
+        "stream": lambda: IterableDataset.from_generator(lambda: iter(rows)),
+    }[kind]()
+    found = rows_of(open_source(source, payloads=ImageFormat()))
+
+    assert found[0].payload == found[1].payload == b"P6\n4 2\n255\n" + pixels.tobytes()
+    assert found[5].payload == b"P6\n1 1\n255\n\xff\xff\xff"
+    for image, row in zip(images[:6], found, strict=False):
+        assert np.array_equal(load_image(row.payload or b""), load_image(image))
+    assert np.array_equal(load_image(found[4].payload or b""), np.rot90(pixels, -1))
+    assert ["Unsupported array of pixels: float64" in row.fault for row in found[5:7]] == [False, True]
+    assert "no pixels" in found[7].fault
 
 
 @pytest.mark.parametrize("name", ["", "x" * 5000])

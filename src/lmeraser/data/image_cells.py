@@ -1,4 +1,4 @@
-"""Images in the cells of tables: the bytes of an image file, or its path."""
+"""Images in the cells of tables: the bytes of an image file, its path, or an image in memory."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class ImageCells(ImageFormat):
         return path_and_bytes(value)[0] or None
 
     def payload(self, value: Any) -> bytes:
-        """The bytes of an image file, also of one that is named by its path.
+        """The bytes of an image file, also of one that is named by its path or made of an image in memory.
 
         Raises:
-            ValueError: there is no such file, or it is too large; says so.
+            ValueError: there is no such file, it is too large, or it is no image; says so.
         """
         path, data = path_and_bytes(value)
         if data is None and path:

@@ -283,6 +283,27 @@ def _from_array(pixels: NDArray[Any]) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(pixels))
 
 
+def is_in_memory(value: object) -> bool:
+    """Whether a value is an image of Pillow, or an array that may be one."""
+    return isinstance(value, Image.Image | np.ndarray)
+
+
+def as_file(image: Image.Image | NDArray[Any]) -> bytes:
+    """The bytes of an image file for an image that is in memory, where nobody knows which file it came from.
+
+    They are a binary PPM (P6) of the RGB pixels that `load_image` gives: a function of the pixels alone, whichever
+    libraries are installed, so that the same picture is recognised later; how a PNG is compressed depends on them.
+
+    Args:
+        image: an image of Pillow in any mode, or an array as of `load_image`.
+
+    Raises:
+        ImageError: it cannot be an image.
+    """
+    rgb = load_image(image)
+    return b"P6\n%d %d\n255\n" % rgb.size + rgb.tobytes()
+
+
 def load_image(image: ImageFile | Image.Image | NDArray[Any]) -> Image.Image:
     """An RGB image from an image file, or from an image in memory.
 

@@ -29,8 +29,10 @@ from lmeraser.data.folders import describe_passed_over, list_folder
 from lmeraser.data.image_cells import ImageCells, path_and_bytes
 from lmeraser.data.image_folders import open_folder
 from lmeraser.data.image_lists import not_a_path, open_list, resolve_path
+from lmeraser.data.images import is_in_memory
 from lmeraser.data.modalities import of_another_modality
 from lmeraser.data.modalities.base import PayloadFormat
+from lmeraser.data.modalities.image import no_image
 from lmeraser.data.parquet_files import LARGEST_FILE, ParquetRows, open_parquet
 from lmeraser.data.rows import (
     Columns,
@@ -130,7 +132,8 @@ def open_source(
         source: a folder of class folders, or of images listed in ``metadata.csv`` or ``metadata.jsonl``; a CSV or
             JSON lines file that lists image files; a parquet file or a folder of them; ``hub:OWNER/NAME``, a
             dataset of the Hugging Face hub; a ``datasets`` object; or a table in memory that `data.tables` reads:
-            a DataFrame, a table of Arrow, (X, y), dictionaries. Texts and vectors also come from its files.
+            a DataFrame, a table of Arrow, (X, y), dictionaries, whose images may be paths, bytes of files, or in
+            memory (`images.as_file`). Texts and vectors also come from its files.
         split: the split of a dataset, or a sub-folder of a folder.
         columns: of lists, metadata, parquet files and datasets.
         subjects: where subjects are found, if they are in no column.
@@ -478,6 +481,11 @@ def _row(position: int, raw: Mapping[str, Any], columns: Columns, stem: str, bas
         return replace(row, payload=image) if len(image) <= LARGEST_FILE else replace(row, fault=too_large)
     if row.fault:
         return row
+    if is_in_memory(raw[columns.image]):  # a stream of datasets that declares no columns decodes its images
+        try:
+            return replace(row, payload=ImageCells().payload(raw[columns.image]))
+        except ValueError as error:
+            return replace(row, fault=str(error))
     if not path:
         return replace(row, fault=_no_image(raw[columns.image]))
     if base is None:
@@ -491,4 +499,4 @@ def _no_image(cell: Any) -> str:
     """What is wrong with a cell that holds neither the bytes of an image file nor its path."""
     if is_missing(cell) or isinstance(cell, Mapping):
         return "no image"
-    return f"a value of type {type(cell).__name__} instead of an image file's bytes or path"
+    return no_image(cell)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -201,7 +200,7 @@ class WorkspaceClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             new = [name for name in known if name not in eraser.classes]
             column = _column(eraser.workspace.config)
             records = [
-                {_ID: name, column: _payload(row), _LABEL: label}
+                {_ID: name, column: row, _LABEL: label}
                 for name, row, label in zip(names, rows, labels, strict=True)
             ]
             if about is not None:
@@ -246,19 +245,6 @@ def _rows(X: Any) -> list[Any]:
     if array is not None and array.ndim == 2 and array.dtype.kind in "fiub":
         return list(check_array(array, dtype=np.float32))
     return rows_of(X)
-
-
-def _payload(row: Any) -> Any:
-    """A row as a cell of a table: images as bytes of files, all else as it is."""
-    from PIL import Image
-
-    if isinstance(row, np.ndarray) and row.ndim > 1:
-        row = Image.fromarray(row)
-    if isinstance(row, Image.Image):
-        buffer = io.BytesIO()
-        row.save(buffer, "png")
-        return buffer.getvalue()
-    return row.read_bytes() if isinstance(row, Path) else row
 
 
 def _texts(labels: ArrayLike) -> list[str]:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from lmeraser.config.schema import Config
 from lmeraser.data.canvases import to_canvas
-from lmeraser.data.images import HELD_FORMATS, decode, read_header
+from lmeraser.data.images import HELD_FORMATS, as_file, decode, is_in_memory, read_header
 from lmeraser.data.modalities.base import PayloadFormat
 from lmeraser.data.rows import check_image
 from lmeraser.errors import ImageError
@@ -22,6 +22,14 @@ from lmeraser.errors import ImageError
 COLUMNS = ("image",)
 
 _NOISE_SIDE = 256  # px
+
+
+def no_image(value: object) -> str:
+    """What is wrong with a value that is no image."""
+    return (
+        f"a value of type {type(value).__name__} instead of an image file's bytes or path, an image of Pillow, or "
+        "an array of pixels (uint8)"
+    )
 
 
 class ImageFormat(PayloadFormat):
@@ -34,9 +42,18 @@ class ImageFormat(PayloadFormat):
     has_pictures = True
 
     def payload(self, value: Any) -> bytes:
-        """The bytes of an image file."""
+        """The bytes of an image file; those of one that is made of the pixels of an image in memory (`as_file`).
+
+        Raises:
+            ValueError: it is neither; says why.
+        """
+        if is_in_memory(value):
+            try:
+                return as_file(value)
+            except ImageError as error:
+                raise ValueError(error.summary) from error
         if not isinstance(value, bytes | bytearray | memoryview):
-            raise ValueError(f"a value of type {type(value).__name__} instead of an image file's bytes or path")
+            raise ValueError(no_image(value))
         return bytes(value)
 
     def check(self, payload: bytes) -> None:
