@@ -872,13 +872,20 @@ def test_verify_prints_the_certificate_and_ends_with_0(run: Run, eraser: Eraser,
     root = eraser.workspace.root
     good = (one.path, "--key", root / "signing.pub")
     text = one.path.with_suffix(".txt").read_text()
-    assert run("verify", *good) == (0, f"{text}\nverified: signature\n", "")
-    shown = f"{text}\nverified: signature and entry in the ledger\n"
+    signer = PublicKey.read(root / "signing.pub").key_id
+    key = f"whose key this is, {signer}: compare it with the one that was published"
+    alone, rewritten = "whether the ledger has it: give --ledger", "whether the ledger was rewritten since: "
+    rewritten += "give --head, a head of it that somebody else kept"
+    ends = f"not checked: {key}\nverified: signature"
+    assert run("verify", *good) == (0, f"{text}\nnot checked: {alone}\n{ends}\n", "")
+    shown = f"{text}\nnot checked: {rewritten}\n{ends} and entry in the ledger\n"
     assert run("verify", *good, "--ledger", root / "ledger") == (0, shown, "")
-    code, out, _ = run("verify", *good, "--ledger", root / "ledger", "--json")
-    assert (code, json.loads(out)) == (0, {"verified": True, "in_ledger": True, **one.facts})
-    code, out, _ = run("verify", *good, "--json")
-    assert (code, json.loads(out)["in_ledger"]) == (0, False)
+    told = run("verify", *good, "--ledger", root / "ledger", "--json").json
+    checked = {"verified": True, "kind": "certificate", "in_ledger": True, "contains_head": False}
+    checked |= {"key": signer, "standard_wording": True}
+    assert told == {**checked, "not_checked": [rewritten, key], **one.facts}
+    told = run("verify", *good, "--json").json
+    assert (told["in_ledger"], told["not_checked"]) == (False, [alone, key])
 
 
 def test_evidence_that_does_not_hold_ends_with_1(run: Run, tmp_path: Path) -> None:
@@ -898,6 +905,8 @@ def test_evidence_that_does_not_hold_ends_with_1(run: Run, tmp_path: Path) -> No
     ):
         code, out, err = run("verify", *arguments)
         assert (code, out) == (1, ""), arguments
+        code, out, _ = run("verify", *arguments, "--json")
+        assert (code, json.loads(out)["verified"]) == (1, False)
         assert err.startswith("lmeraser: ")
         assert "Traceback" not in err
 

@@ -64,7 +64,14 @@ def test_a_statement_that_says_otherwise_is_refused(changed: dict[str, Any]) -> 
 
 def test_a_malformed_statement_is_no_traceback(tmp_path: Path) -> None:
     made = recall_statement(history().entries, now=NOW)
-    for predicate in ({}, {**made.predicate, "copies": [1]}, {**made.predicate, "entries": "x"}):
+    for predicate in (
+        {},
+        {**made.predicate, "copies": [1]},
+        {**made.predicate, "entries": "x"},
+        {**made.predicate, "entries": -1},
+        {**made.predicate, "entries": True},
+        {**made.predicate, "in_ledger": True},
+    ):
         lie = InTotoStatement(made.subjects, made.predicate_type, predicate)
         (tmp_path / "lie.json").write_bytes(lie.sign(KEY).to_bytes())
         (tmp_path / "key.pem").write_bytes(KEY.public.pem)

@@ -142,6 +142,16 @@ def test_a_time_stamp_verifies_here_and_with_openssl(authority: Authority, url: 
     subprocess.run(["openssl", "ts", "-verify", *files], check=True, capture_output=True)
 
 
+def test_of_several_authorities_the_one_that_signed_is_named(authority: Authority, url: str) -> None:
+    answer = request_timestamp(DATA, url)
+    key = ec.generate_private_key(ec.SECP256R1())
+    other = _certificate("other", key, None, "other", key).public_bytes(serialization.Encoding.PEM)
+    for roots in (other + authority.root, authority.root + other):
+        assert verify_timestamp(DATA, answer, roots).authority == "CN=root"
+    with pytest.raises(VerificationError, match="does not verify"):
+        verify_timestamp(DATA, answer, other)
+
+
 def test_a_time_stamp_of_other_data_or_by_others_is_refused(
     authority: Authority, url: str, tmp_path: Path
 ) -> None:
@@ -172,6 +182,11 @@ def test_the_command_asks_once_and_verifies(authority: Authority, url: str, tmp_
     assert asked.code == 0
     assert "nobody's signature was verified" in asked.out
     assert "There is a time stamp already" in run("timestamp", file, "--url", url).err
+    unverified = run("timestamp", file)
+    assert unverified.code == 3
+    assert unverified.out.startswith(f"{file}.tsr says that {file} existed at")
+    assert run("timestamp", file, "--json").json["verified"] is False
+    assert run("timestamp", file, "--authority", root, "--json").json["verified"] is True
     verified = run("timestamp", file, "--authority", root)
     assert verified.code == 0
     assert "signed by CN=root" in verified.out

@@ -7,12 +7,22 @@ import os
 import subprocess
 import sys
 import venv
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
-from make_evidence import FOLDER
+from make_evidence import FOLDER, KEY, named
 
-from lmeraser.evidence.verifier import main
+from lmeraser.errors import VerificationError
+from lmeraser.evidence import verification_result
+from lmeraser.evidence.certificate import CLAIM, claim, issue, verify
+from lmeraser.evidence.dsse import Envelope
+from lmeraser.evidence.hash_chain import HEAD_TYPE, LedgerHead, check
+from lmeraser.evidence.in_toto import InTotoStatement, Subject
+from lmeraser.evidence.verifier import Verified, main, verify_files
+
+NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
 ROOT = Path(__file__).parents[2]
 GOOD = (str(FOLDER / "certificate-2.json"), "--key", str(FOLDER / "signing.pub"))
@@ -53,7 +63,9 @@ def test_the_package_verifies_without_lmeraser_and_what_it_needs(package: Path, 
 def test_its_command_says_what_lmeraser_verify_says(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert main([*GOOD, *LEDGER]) == 0
     text = (FOLDER / "certificate-2.txt").read_text()
-    assert capsys.readouterr().out == f"{text}\nverified: signature and entry in the ledger\n"
+    out = capsys.readouterr().out
+    assert out.startswith(f"{text}\nnot checked: whether the ledger was rewritten since")
+    assert out.endswith("\nverified: signature and entry in the ledger\n")
     assert main([*GOOD, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["verified"], told["in_ledger"], told["format"]) == (True, False, 2)
@@ -77,6 +89,117 @@ def test_of_several_certificates_each_is_verified(capsys: pytest.CaptureFixture[
     assert [each["verified"] for each in json.loads(capsys.readouterr().out)] == [True, True]
     assert main([str(tmp_path / "none"), *GOOD, "--json"]) == 2
     assert json.loads(capsys.readouterr().out)[0]["verified"] is False
+
+
+def verified(tmp_path: Path, envelope: Envelope) -> Verified:
+    (tmp_path / "file.json").write_bytes(envelope.to_bytes())
+    (tmp_path / "key.pub").write_bytes(KEY.public.pem)
+    return verify_files(tmp_path / "file.json", tmp_path / "key.pub")
+
+
+def test_no_field_of_a_file_stands_for_what_was_checked(tmp_path: Path) -> None:
+    """A program that reads the JSON would take the signer's words for the verifier's."""
+    predicate = {"verifier": {"id": "x"}, "timeCreated": "now", "properties": ["X"], "in_ledger": True}
+    subject = (Subject("generation 0", named("a")),)
+    lies = {**predicate, "verified": False, "kind": "certificate", "contains_head": True, "not_checked": []}
+    found = verified(tmp_path, InTotoStatement(subject, verification_result.PREDICATE_TYPE, lies).sign(KEY))
+    told = found.to_json()
+    assert (told["verified"], told["in_ledger"], told["contains_head"]) == (True, False, False)
+    assert told["kind"] == "audit result"
+    assert told["not_checked"] == found.not_checked
+    assert "that it found this is its signer's word" in found.lines()[-3]
+
+
+@pytest.mark.parametrize(
+    "predicate",
+    [
+        {},
+        {"properties": 5},
+        {"verifier": {"id": "x"}, "timeCreated": "now", "properties": "abc"},
+        {"verifier": {"id": "x"}, "timeCreated": "now", "properties": []},
+        {"verifier": 1, "timeCreated": "now", "properties": ["X"]},
+    ],
+)
+def test_a_malformed_result_of_an_audit_is_no_traceback(tmp_path: Path, predicate: dict[str, Any]) -> None:
+    statement = InTotoStatement((Subject("a", named("a")),), verification_result.PREDICATE_TYPE, predicate)
+    with pytest.raises(VerificationError, match="Malformed result of an audit"):
+        verified(tmp_path, statement.sign(KEY))
+
+
+def changed(**changes: Any) -> Envelope:
+    """The golden certificate with other facts, signed."""
+    facts = json.loads(json.dumps(verify(Path(GOOD[0]).read_bytes(), KEY.public)))
+    for name, value in changes.items():
+        *parents, last = name.split("__")
+        part = facts
+        for parent in parents:
+            part = part[parent]
+        part[last] = value
+    return issue(facts, KEY)
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"claim": CLAIM}, "claims otherwise than it counts"),
+        ({"claim": claim(3)}, "claims otherwise than it counts"),
+        ({"counts__duplicates_held": -1}, "negative"),
+        ({"purged__artifacts": -1}, "negative"),
+        ({"ledger__entries": -6}, "negative"),
+        ({"ledger__entries": 0}, "tells of entries and of no digest"),
+        ({"request__completed": "yesterday"}, "a time is malformed"),
+        ({"request__due": "9999-99-99T00:00:00Z"}, "a time is malformed"),
+    ],
+    ids=str,
+)
+def test_what_is_impossible_or_claims_more_is_not_verified(
+    tmp_path: Path, changes: dict[str, Any], why: str
+) -> None:
+    with pytest.raises(VerificationError, match=why):
+        verified(tmp_path, changed(**changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "standard"),
+    [
+        ({}, True),
+        ({"claim": "All copies everywhere were deleted."}, False),
+        ({"not_covered": []}, False),
+        ({"purged__database": "destroyed with the disk"}, False),
+    ],
+    ids=str,
+)
+def test_texts_of_the_signers_own_are_said_to_be_his(
+    tmp_path: Path, changes: dict[str, Any], standard: bool
+) -> None:
+    found = verified(tmp_path, changed(**changes))
+    assert found.to_json()["standard_wording"] is standard
+    assert any("worded otherwise" in line for line in found.lines()) is not standard
+
+
+def test_a_head_of_the_ledger_verifies_alone_and_with_the_ledger(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    entries = check((FOLDER / "ledger-2").read_bytes())
+    signed = LedgerHead(5, entries[4].digest).sign(KEY, now=NOW)
+    assert verified(tmp_path, signed).to_json()["kind"] == "ledger head"
+    options = [str(tmp_path / "file.json"), "--key", str(tmp_path / "key.pub")]
+    assert main([*options, *LEDGER]) == 0
+    assert "5 entries, the last one" in (out := capsys.readouterr().out)
+    assert out.endswith("verified: signature and entry in the ledger\n")
+    verified(tmp_path, LedgerHead(5, entries[3].digest).sign(KEY, now=NOW))
+    assert main([*options, *LEDGER]) == 1
+    bad = KEY.sign(b'{"digest":null,"entries":-1}', payload_type=HEAD_TYPE)
+    with pytest.raises(VerificationError, match="Malformed head"):
+        verified(tmp_path, bad)
+
+
+def test_a_ledger_nested_as_deep_as_the_parser_takes_is_no_traceback(tmp_path: Path) -> None:
+    ledger = (FOLDER / "ledger-2").read_bytes()
+    for depth in range(900, 1000):
+        line = '{"body":%s,"digest":"x","kind":"x","position":9,"previous":null,"time":""}\n'
+        (tmp_path / "ledger").write_bytes(ledger + (line % ("[" * depth + "]" * depth)).encode())
+        assert main([*GOOD, "--ledger", str(tmp_path / "ledger")]) == 1
 
 
 @pytest.mark.long

@@ -85,10 +85,17 @@ class Digest(str):
 
 
 def canonical_json(value: Any) -> bytes:
-    """``value`` as canonical JSON (RFC 8785): equal values give equal bytes."""
-    if _is_plain(value) and (text := _PLAIN_JSON.encode(value)).isascii():
-        return text.encode()
-    return rfc8785.dumps(value)
+    """``value`` as canonical JSON (RFC 8785): equal values give equal bytes.
+
+    Raises:
+        ValueError: there is no such JSON, or it would be nested too deeply.
+    """
+    try:
+        if _is_plain(value) and (text := _PLAIN_JSON.encode(value)).isascii():
+            return text.encode()
+        return rfc8785.dumps(value)
+    except RecursionError as error:  # what `parse_json` just took, for instance in a ledger of somebody else's
+        raise ValueError("nested too deeply") from error
 
 
 def _is_plain(value: Any) -> bool:

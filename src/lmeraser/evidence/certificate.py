@@ -25,7 +25,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from lmeraser.core.digests import Digest, canonical_json, parse_json
-from lmeraser.errors import VerificationError
+from lmeraser.core.time import from_text
+from lmeraser.errors import InputError, VerificationError
 from lmeraser.evidence import in_toto
 from lmeraser.evidence.copies import copies_outside, recalled_copies
 from lmeraser.evidence.dsse import Envelope, PublicKey, SigningKey
@@ -73,6 +74,7 @@ NOT_COVERED = (
     "records that were not named and look alike: near duplicates are counted by features, as a hint",
     "whether the workspace's operator told the truth about what was trained on",
 )
+NOT_COVERED_1 = tuple(item for item in NOT_COVERED if "look alike" not in item)  # in format 1
 
 
 class _Part(BaseModel):
@@ -280,6 +282,13 @@ def claim(duplicates: int | None) -> str:
     return CLAIM if duplicates == 0 else _CLAIM_OF_MODEL + _DUPLICATES_HELD.format(count=duplicates)
 
 
+def _is_standard_claim(text: str) -> bool:
+    """Whether a claim is one that `claim` gives for some number of duplicates."""
+    before, after = (_CLAIM_OF_MODEL + _DUPLICATES_HELD).split("{count}")
+    count = text.removeprefix(before).removesuffix(after)
+    return text in (CLAIM, CLAIM + _NOT_COUNTED) or (count.isdecimal() and text == f"{before}{count}{after}")
+
+
 def issue(facts: Mapping[str, Any], key: SigningKey) -> Envelope:
     """Sign a statement.
 
@@ -325,9 +334,22 @@ def verify(data: bytes, key: PublicKey) -> dict[str, Any]:
             got=f"{str(error).splitlines()[0]} (this version verifies format 1 to {FORMAT})",
             next_step="use the version of lmeraser that issued the certificate, or a newer one",
         ) from error
-    if contradictions := _contradictions(stated):
+    if contradictions := [*_contradictions(stated), *_impossible(stated)]:
         raise _contradicted("Certificate contradicts itself", contradictions)
     return facts
+
+
+def has_standard_wording(facts: Mapping[str, Any]) -> bool:
+    """Whether a certificate claims, names as not covered and says of the database what certificates do here.
+
+    These are texts: whoever has the signing key can sign others.
+
+    Args:
+        facts: the return value of `verify`.
+    """
+    not_covered = NOT_COVERED_1 if facts["format"] == 1 else NOT_COVERED
+    database = facts["purged"]["database"] in (DATABASE_REWRITTEN, DATABASE_NOT_REWRITTEN)
+    return database and _is_standard_claim(facts["claim"]) and facts["not_covered"] == list(not_covered)
 
 
 def _parse_1(payload: bytes) -> tuple[dict[str, Any], Statement1]:
@@ -359,9 +381,7 @@ def _contradictions(stated: Statement1 | Statement) -> list[str]:
     purged_digests, tuned_digests = _artifact_digests(stated)
     derived_again = model.partition_derived_again or tuned_again(model.model_dump()) != (0, False)
     served = (model.generation, model.settings, model.backbone, counts.records_retained)
-    negative = [counts.records_deleted, counts.names_already_deleted, counts.records_retained, model.clusters]
     wrong = {
-        "a number is negative": any(number is not None and number < 0 for number in negative),
         "it tells of a model and of none": any((each is None) != (model.digest_after is None) for each in served),
         "it tells of clusters and of no model": model.digest_after is None and model.clusters > 0,
         "the model is the same, but artifacts were tuned again or purged": same
@@ -377,6 +397,44 @@ def _contradictions(stated: Statement1 | Statement) -> list[str]:
         and not (audit.clusters_checked <= audit.clusters == model.clusters),
     }
     return [line for line, holds in wrong.items() if holds]
+
+
+def _impossible(stated: Statement1 | Statement) -> list[str]:
+    """What is impossible in a statement or claims more than its numbers, one line each."""
+    facts = stated.model_dump()
+    request = facts["request"]
+    times = [request[name] for name in ("received", "due", "completed", "asked") if request.get(name) is not None]
+    for copy in facts.get("copies_outside", ()):
+        times += [copy[name] for name in ("exported", "recalled", "told", "confirmed") if copy[name] is not None]
+    ledger = stated.ledger
+    duplicates = stated.counts.duplicates_held if isinstance(stated, Statement) else None
+    more = duplicates is not None and _is_standard_claim(stated.claim) and stated.claim != claim(duplicates)
+    parts = ("counts", "model", "purged", "audit", "ledger", "copies_outside")
+    wrong = {
+        "a number is negative": any(map(_has_negative, (facts.get(part) for part in parts))),
+        "a time is malformed": not all(map(_is_time, times)),
+        "it tells of entries and of no digest, or of a digest and no entries": (ledger.entries == 0)
+        != (ledger.digest is None),
+        "it claims otherwise than it counts duplicates": more,
+    }
+    return [line for line, holds in wrong.items() if holds]
+
+
+def _has_negative(value: Any) -> bool:
+    """Whether a number in JSON values is negative."""
+    if isinstance(value, dict):
+        return any(map(_has_negative, value.values()))
+    if isinstance(value, list):
+        return any(map(_has_negative, value))
+    return isinstance(value, int) and value < 0
+
+
+def _is_time(text: str) -> bool:
+    try:
+        from_text(text)
+    except InputError:
+        return False
+    return True
 
 
 def _artifact_digests(stated: Statement1 | Statement) -> tuple[set[Digest], set[Digest]]:

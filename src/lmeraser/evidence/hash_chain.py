@@ -101,6 +101,21 @@ class LedgerHead:
         return key.sign(canonical_json({**self.to_json(), "time": to_text(now)}), payload_type=HEAD_TYPE)
 
     @classmethod
+    def of_json(cls, values: Any) -> Self:
+        """From what `to_json` gave; other fields are ignored.
+
+        Raises:
+            ValueError: it is something else.
+        """
+        try:
+            entries, digest = values["entries"], values["digest"]
+            if type(entries) is not int or entries < 0 or (entries == 0) != (digest is None):
+                raise ValueError(f"{entries!r} entries, the last one {digest!r}")
+            return cls(entries, None if digest is None else Digest(digest))
+        except (TypeError, KeyError, InputError) as error:
+            raise ValueError(f"no head: {error}") from error
+
+    @classmethod
     def read(cls, path: Path, *, key: PublicKey | None = None) -> Self:
         """Read an exported head; those of before 0.2 have no signature.
 
@@ -118,11 +133,8 @@ class LedgerHead:
             if "payloadType" in values:
                 envelope = Envelope.parse(data)
                 values = parse_json(key.verify(envelope, payload_type=HEAD_TYPE) if key else envelope.payload)
-            entries, digest = values["entries"], values["digest"]
-            if type(entries) is not int or entries < 0 or (entries == 0) != (digest is None):
-                raise ValueError(f"{entries!r} entries, the last one {digest!r}")
-            return cls(entries, None if digest is None else Digest(digest))
-        except (OSError, ValueError, TypeError, KeyError, InputError) as error:
+            return cls.of_json(values)
+        except (OSError, ValueError, TypeError) as error:
             raise InputError(
                 "Not an exported head of a ledger",
                 got=f"{path}: {error}",

@@ -11,16 +11,56 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
-from lmeraser.core.digests import Digest
+from pydantic import BaseModel, ConfigDict, Field
+
+from lmeraser.core.digests import Digest, canonical_json
 from lmeraser.core.terminal import printable
 from lmeraser.core.time import to_text
 from lmeraser.errors import InputError, VerificationError
+from lmeraser.evidence import hash_chain
+from lmeraser.evidence.certificate import CopyFacts
 from lmeraser.evidence.copies import copies_outside, recalled_copies
-from lmeraser.evidence.hash_chain import Entry, LedgerHead, check
+from lmeraser.evidence.hash_chain import Entry, LedgerHead
 from lmeraser.evidence.in_toto import InTotoStatement, Subject
 from lmeraser.evidence.presentation import copy_line
 
 PREDICATE_TYPE = "urn:lmeraser:predicate:copies:1"
+
+
+class CopiesStated(BaseModel):
+    """The predicate.
+
+    Attributes:
+        timeCreated: when it was made, RFC 3339.
+        entries: of the ledger, up to its subject.
+        copies: that hold or held the influence of erased records.
+        copies_without_erased_records: how many others there are.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, defer_build=True)
+
+    timeCreated: str  # noqa: N815 - as in other predicates of in-toto
+    entries: int = Field(ge=1)
+    copies: list[CopyFacts]
+    copies_without_erased_records: int = Field(ge=0)
+
+
+def check_form(statement: InTotoStatement) -> None:
+    """Check that a statement has the predicate of statements of copies, and the subject that it tells of.
+
+    Raises:
+        VerificationError: it does not.
+    """
+    try:
+        stated = CopiesStated.model_validate_json(canonical_json(statement.predicate))
+        if [subject.name for subject in statement.subjects] != [f"ledger entry {stated.entries - 1}"]:
+            raise ValueError("the subject is not the entry that it tells of")
+    except ValueError as error:  # pydantic's errors are ValueErrors
+        raise VerificationError(
+            "Malformed statement of copies",
+            got=str(error).splitlines()[0],
+            next_step="ask the operator for another one",
+        ) from error
 
 
 def recall_statement(entries: list[Entry], *, now: datetime) -> InTotoStatement:
@@ -59,9 +99,9 @@ def verify_in_ledger(statement: InTotoStatement, ledger: bytes, *, exported: Led
     """
     predicate = statement.predicate
     (subject,) = statement.subjects
-    check(ledger, head=exported)
-    entries = check(ledger, head=LedgerHead(int(predicate["entries"]), subject.digest))
-    copies = copies_outside(entries[: int(predicate["entries"])])
+    hash_chain.check(ledger, head=exported)
+    entries = hash_chain.check(ledger, head=LedgerHead(predicate["entries"], subject.digest))
+    copies = copies_outside(entries[: predicate["entries"]])
     clear = sum(not copy.outdated for copy in copies)
     if (recalled_copies(copies), clear) != (predicate["copies"], predicate["copies_without_erased_records"]):
         raise VerificationError(

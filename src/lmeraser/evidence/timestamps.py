@@ -37,7 +37,7 @@ class Timestamp:
     Attributes:
         time: when the authority saw the digest, by its own clock.
         digest: SHA-256 of the file, in hexadecimal digits.
-        authority: distinguished name in the root certificate that it was verified with; None if there was none.
+        authority: distinguished name in the root certificate to which its signature leads; None: not verified.
     """
 
     time: datetime
@@ -155,16 +155,19 @@ def _verify_signature(response: Any, data: bytes, authority: bytes) -> str:
             got=str(error),
             next_step="give its root certificate as PEM",
         ) from error
-    builder = VerifierBuilder()
     roots = [each for each in certificates if each.issuer == each.subject] or certificates[-1:]
-    for each in certificates:
-        add = builder.add_root_certificate if each in roots else builder.add_intermediate_certificate
-        builder = add(each)
-    try:
-        builder.build().verify_message(response, data)
-    except (NotVerified, ValueError) as error:
-        raise _wrong(str(error)) from error
-    return roots[0].subject.rfc4514_string()
+    fault: Exception | None = None
+    for root in roots:  # one at a time: only so it is known which of them it is
+        builder = VerifierBuilder().add_root_certificate(root)
+        for each in certificates:
+            builder = builder if each in roots else builder.add_intermediate_certificate(each)
+        try:
+            builder.build().verify_message(response, data)
+        except (NotVerified, ValueError) as error:
+            fault = error
+        else:
+            return root.subject.rfc4514_string()
+    raise _wrong(str(fault)) from fault
 
 
 def _wrong(got: str) -> VerificationError:

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from pydantic import BaseModel, ConfigDict, Field
+
 from lmeraser.core.digests import Digest
 from lmeraser.core.time import to_text
 from lmeraser.evidence.in_toto import InTotoStatement, Subject
@@ -22,6 +24,30 @@ IDENTICAL = "LMERASER_MODEL_IDENTICAL_TO_TRAINING_ON_RETAINED_RECORDS"
 SOME_CLUSTERS_IDENTICAL = "LMERASER_CLUSTERS_DRAWN_AT_RANDOM_IDENTICAL"
 PAYLOADS_UNCHANGED = "LMERASER_PAYLOADS_AS_IMPORTED"
 INDEPENDENT = "LMERASER_NOT_RUN_BY_THE_WORKERS_THAT_TRAINED"
+
+
+class _Verifier(BaseModel):
+    """Who verified."""
+
+    model_config = ConfigDict(strict=True, defer_build=True)
+
+    id: str
+
+
+class AuditResult(BaseModel):
+    """The predicate; fields of other makers are ignored.
+
+    Attributes:
+        verifier: who verified.
+        timeCreated: when, RFC 3339.
+        properties: what was verified of the subjects, at least one word.
+    """
+
+    model_config = ConfigDict(strict=True, defer_build=True)
+
+    verifier: _Verifier
+    timeCreated: str  # noqa: N815 - the name in the specification
+    properties: list[str] = Field(min_length=1)
 
 
 def verification_result(

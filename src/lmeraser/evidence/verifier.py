@@ -8,57 +8,96 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lmeraser.core.atomic_files import read_file
+from lmeraser.core.digests import Digest, canonical_json, parse_json
 from lmeraser.core.terminal import echo, print_json, printable
 from lmeraser.errors import InputError, LmeraserError, VerificationError
 from lmeraser.evidence import certificate as certificates
 from lmeraser.evidence import in_toto, recall_statement, verification_result
 from lmeraser.evidence.dsse import Envelope, PublicKey
-from lmeraser.evidence.hash_chain import LedgerHead
+from lmeraser.evidence.hash_chain import HEAD_TYPE, LedgerHead, check
 from lmeraser.evidence.presentation import render
+
+Kind = Literal["certificate", "audit result", "copies", "ledger head"]
+
+_NO_LEDGER = "whether the ledger has it: give --ledger"
+_NO_HEAD = "whether the ledger was rewritten since: give --head, a head of it that somebody else kept"
+_WHOSE_KEY = "whose key this is, {key}: compare it with the one that was published"
+_AUDIT = "the audit itself: that it found this is its signer's word"
+_WORDING = (
+    "claims that are worded otherwise than this version of lmeraser words them: read what they leave out or add"
+)
 
 
 @dataclass(frozen=True)
 class Verified:
-    """A certificate, or the result of an audit, that was verified.
+    """What was verified of a file.
 
     Attributes:
+        kind: what it is.
         facts: what it says, as JSON values.
         text: what it says, for people.
+        key: digest of the key that signed it.
         in_ledger: whether a ledger was given, and has it.
         contains_head: whether a head was given, and the ledger has that.
+        standard_wording: whether a certificate's texts are those of this version; True for everything else.
     """
 
+    kind: Kind
     facts: Mapping[str, Any]
     text: str
-    in_ledger: bool
-    contains_head: bool
+    key: Digest
+    in_ledger: bool = False
+    contains_head: bool = False
+    standard_wording: bool = True
+
+    @property
+    def not_checked(self) -> list[str]:
+        """What nobody may take for verified, one line each."""
+        result = self.kind == "audit result"
+        rewritten = self.in_ledger and not self.contains_head and self.kind != "ledger head"
+        return [
+            *([] if result or self.in_ledger else [_NO_LEDGER]),
+            *([_NO_HEAD] if rewritten else []),
+            *([_AUDIT] if result else []),
+            *([] if self.standard_wording else [_WORDING]),
+            _WHOSE_KEY.format(key=self.key),
+        ]
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON values."""
-        return {"verified": True, "in_ledger": self.in_ledger, **self.facts}
+        """As JSON values; no field of the file's can stand for one of these."""
+        checked = {
+            "verified": True,
+            "kind": self.kind,
+            "key": self.key,
+            "in_ledger": self.in_ledger,
+            "contains_head": self.contains_head,
+            "standard_wording": self.standard_wording,
+            "not_checked": self.not_checked,
+        }
+        return {**checked, **{name: value for name, value in self.facts.items() if name not in checked}}
 
     def lines(self) -> list[str]:
-        """The text, and what was verified, in lines that are safe to print."""
+        """The text, what was verified and what was not, in lines that are safe to print."""
         verified = (
             "verified: signature"
             + (" and entry in the ledger" if self.in_ledger else "")
             + (", which contains the head" if self.contains_head else "")
         )
-        return [*self.text.split("\n"), verified]
+        return [*self.text.split("\n"), *(f"not checked: {each}" for each in self.not_checked), verified]
 
 
 def verify_files(path: Path, key: Path, *, ledger: Path | None = None, head: Path | None = None) -> Verified:
-    """Verify a certificate or the result of an audit.
+    """Verify a certificate, the result of an audit, a statement of copies or a head of the ledger.
 
     Args:
-        path: of the certificate or result.
+        path: of the file.
         key: PEM file of the public key of the workspace.
-        ledger: a copy of the ledger, which has to contain the certificate.
+        ledger: a copy of the ledger, which has to contain it.
         head: a head of the ledger that was kept, which the ledger has to contain.
 
     Raises:
@@ -68,65 +107,92 @@ def verify_files(path: Path, key: Path, *, ledger: Path | None = None, head: Pat
     if head and not ledger:
         raise InputError("--head without a ledger that contains it", next_step="give --ledger, too")
     data, public_key = read_file(path), PublicKey.read(key)
-    if Envelope.parse(data).payload_type == in_toto.PAYLOAD_TYPE:
+    entries = read_file(ledger) if ledger else None
+    kept = LedgerHead.read(head, key=public_key) if head else None
+    payload_type = Envelope.parse(data).payload_type
+    if payload_type == HEAD_TYPE:
+        found = _verified_head(data, public_key, entries, kept)
+    elif payload_type == in_toto.PAYLOAD_TYPE:
         statement = in_toto.verify_statement(data, public_key)
         if statement.predicate_type == verification_result.PREDICATE_TYPE:
-            if ledger:
-                raise InputError(
-                    "The result of an audit is in no ledger",
-                    next_step="leave --ledger out, and compare the subject",
-                )
-            facts = {**statement.predicate, "subject": [subject.to_json() for subject in statement.subjects]}
-            return Verified(facts, _result_text(statement), in_ledger=False, contains_head=False)
-        if statement.predicate_type == recall_statement.PREDICATE_TYPE:
-            return _verified_recalls(statement, public_key, ledger, head)
-    facts = certificates.verify(data, public_key)
-    if ledger:
-        exported = LedgerHead.read(head, key=public_key) if head else None
-        certificates.verify_in_ledger(data, facts, read_file(ledger), exported=exported)
-    return Verified(facts, render(facts), in_ledger=bool(ledger), contains_head=bool(head))
+            found = _verified_result(statement, public_key, entries)
+        elif statement.predicate_type == recall_statement.PREDICATE_TYPE:
+            found = _verified_copies(statement, public_key, entries, kept)
+        else:
+            found = _verified_certificate(data, public_key, entries, kept)
+    else:
+        found = _verified_certificate(data, public_key, entries, kept)
+    return replace(found, in_ledger=ledger is not None, contains_head=head is not None)
 
 
-def _verified_recalls(
-    statement: in_toto.InTotoStatement, key: PublicKey, ledger: Path | None, head: Path | None
+def _verified_certificate(data: bytes, key: PublicKey, ledger: bytes | None, kept: LedgerHead | None) -> Verified:
+    facts = certificates.verify(data, key)
+    if ledger is not None:
+        certificates.verify_in_ledger(data, facts, ledger, exported=kept)
+    standard = certificates.has_standard_wording(facts)
+    return Verified("certificate", facts, render(facts), key.key_id, standard_wording=standard)
+
+
+def _verified_copies(
+    statement: in_toto.InTotoStatement, key: PublicKey, ledger: bytes | None, kept: LedgerHead | None
 ) -> Verified:
-    """Verify a statement of copies; its signature was verified.
+    recall_statement.check_form(statement)
+    if ledger is not None:
+        recall_statement.verify_in_ledger(statement, ledger, exported=kept)
+    return Verified("copies", statement.predicate, recall_statement.render(statement), key.key_id)
 
-    Raises:
-        VerificationError: it is not what the ledger records, or malformed.
-    """
-    exported = LedgerHead.read(head, key=key) if head else None
+
+def _verified_head(data: bytes, key: PublicKey, ledger: bytes | None, kept: LedgerHead | None) -> Verified:
     try:
-        text = recall_statement.render(statement)
-        if ledger:
-            recall_statement.verify_in_ledger(statement, read_file(ledger), exported=exported)
-    except (KeyError, TypeError, ValueError) as error:
+        facts = parse_json(key.verify(Envelope.parse(data), payload_type=HEAD_TYPE))
+        head = LedgerHead.of_json(facts)
+    except ValueError as error:
         raise VerificationError(
-            "Malformed statement of copies", got=repr(error), next_step="ask the operator for another one"
+            "Malformed head of a ledger", got=str(error), next_step="ask the operator for another one"
         ) from error
-    return Verified(statement.predicate, text, in_ledger=bool(ledger), contains_head=bool(head))
+    if ledger is not None:
+        check(ledger, head=kept)
+        check(ledger, head=head)
+    lines = [
+        "HEAD OF A LEDGER",
+        "",
+        f"Time               {facts.get('time')}",
+        f"Ledger             {head.entries} entries, the last one {head.digest}",
+    ]
+    return Verified("ledger head", facts, "\n".join(map(printable, lines)) + "\n", key.key_id)
 
 
-def _result_text(statement: in_toto.InTotoStatement) -> str:
-    """The result of an audit for people."""
-    predicate = statement.predicate
+def _verified_result(statement: in_toto.InTotoStatement, key: PublicKey, ledger: bytes | None) -> Verified:
+    if ledger is not None:
+        raise InputError(
+            "The result of an audit is in no ledger", next_step="leave --ledger out, and compare the subject"
+        )
+    try:
+        result = verification_result.AuditResult.model_validate_json(canonical_json(statement.predicate))
+    except ValueError as error:  # pydantic's errors are ValueErrors
+        raise VerificationError(
+            "Malformed result of an audit",
+            got=str(error).splitlines()[0],
+            next_step="ask the operator for another one",
+        ) from error
     lines = [
         "RESULT OF AN AUDIT",
         "",
         *(f"Audited            {subject.name} ({subject.digest})" for subject in statement.subjects),
-        f"Time               {predicate.get('timeCreated')}",
-        f"Verifier           {predicate.get('verifier')}",
+        f"Time               {result.timeCreated}",
+        f"Verifier           {result.verifier.id}",
         "",
-        "Verified properties",
-        *(f"  - {name}" for name in predicate.get("properties", ())),
+        "Properties that the audit asserts",
+        *(f"  - {name}" for name in result.properties),
     ]
-    return "\n".join(map(printable, lines)) + "\n"
+    facts = {**statement.predicate, "subject": [subject.to_json() for subject in statement.subjects]}
+    return Verified("audit result", facts, "\n".join(map(printable, lines)) + "\n", key.key_id)
 
 
 def report(
     paths: Sequence[Path], key: Path, *, ledger: Path | None, head: Path | None, as_json: bool, program: str
 ) -> int:
-    """Verify certificates, or results of audits, and print what they say; arguments as of `verify_files`.
+    """Verify files and print what they say, what was verified and what was not; arguments as of `verify_files`.
 
     Of several, each is verified, whatever the others are, and its file is named.
 
@@ -145,7 +211,12 @@ def report(
         LmeraserError: the only one does not verify.
     """
     if len(paths) == 1:
-        found = verify_files(paths[0], key, ledger=ledger, head=head)
+        try:
+            found = verify_files(paths[0], key, ledger=ledger, head=head)
+        except LmeraserError as error:
+            if as_json:
+                print_json({"verified": False, "error": error.summary})
+            raise
         print_json(found.to_json()) if as_json else echo(*found.lines())
         return 0
     results: list[dict[str, Any]] = []
@@ -178,13 +249,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status: 0 verified, 1 not verified, 2 files that cannot be used.
     """
     parser = argparse.ArgumentParser(
-        prog="lmeraser-verify", description="Verify a certificate of deletion, or the result of an audit."
+        prog="lmeraser-verify",
+        description="Verify certificates, statements of copies, results of audits and heads of the ledger.",
     )
     parser.add_argument(
         "certificate",
         type=Path,
         nargs="+",
-        help="JSON file of the certificate, or of the result of an audit; may be repeated.",
+        help="JSON file of a certificate, statement, result or head; may be repeated.",
     )
     parser.add_argument("--key", type=Path, required=True, help="Public key of the workspace (signing.pub).")
     parser.add_argument("--ledger", type=Path, help="Ledger that must contain the certificate.")

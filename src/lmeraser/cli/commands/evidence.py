@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from lmeraser.unlearning.residue import ResidueReport
 
 
+_EXIT_FOUND, _EXIT_CANNOT_TELL = 1, 3
+
+
 def ledger(
     head: Annotated[
         Path | None, typer.Option(help="A head exported earlier, which the ledger must contain.")
@@ -57,7 +60,7 @@ def ledger(
 
 def verify(
     certificates: Annotated[
-        list[Path], typer.Argument(help="JSON files of certificates, or of audits' statements.")
+        list[Path], typer.Argument(help="JSON files of certificates, statements, results of audits or heads.")
     ],
     key: Annotated[Path, typer.Option(help="Public key of the workspace (signing.pub).")],
     ledger: Annotated[Path | None, typer.Option(help="Ledger that must contain the certificate.")] = None,
@@ -66,7 +69,10 @@ def verify(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Verify certificates without workspace or private data; exit with 1 if one does not verify."""
+    """Verify certificates and other evidence without workspace or private data, and say what was not checked.
+
+    Exits with 1 if one does not verify, and with 2 if a file cannot be used.
+    """
     from lmeraser.evidence.verifier import report
 
     if status := report(certificates, key, ledger=ledger, head=head, as_json=as_json, program="lmeraser"):
@@ -87,7 +93,8 @@ def timestamp(
 ) -> None:
     """Have an authority outside confirm when a file existed (RFC 3161), or verify that; it gets the digest alone.
 
-    Exits with 1 if the time stamp does not verify.
+    Exits with 1 if the time stamp does not verify, and with 3 if it was to be verified without --authority: anyone
+    can make such a time stamp.
     """
     from lmeraser.core.atomic_files import SHARED, read_file, write_atomic
     from lmeraser.evidence import timestamps
@@ -109,12 +116,13 @@ def timestamp(
     if url is not None:
         write_atomic(place, received, mode=SHARED)
     if as_json:
-        print_json({**found.to_json(), "answer": str(place)})
-        return
-    signer = f"signed by {found.authority}" if found.authority is not None else "nobody's signature was verified"
-    echo(f"{file} existed at {found.to_json()['time']}: {signer}")
-    if found.authority is None:
+        print_json({**found.to_json(), "verified": found.authority is not None, "answer": str(place)})
+    elif found.authority is not None:
+        echo(f"{file} existed at {found.to_json()['time']}: signed by {found.authority}")
+    else:
+        echo(f"{place} says that {file} existed at {found.to_json()['time']}; nobody's signature was verified")
         echo("verify the signature with --authority and the authority's root certificate")
+    raise typer.Exit(_EXIT_CANNOT_TELL if url is None and found.authority is None else 0)
 
 
 def certificate(
@@ -159,9 +167,6 @@ def attach(
         print_json([receipt.to_json() for receipt in receipts])
     else:
         echo(*(f"{receipt.digest} {receipt.system}" for receipt in receipts))
-
-
-_EXIT_FOUND, _EXIT_CANNOT_TELL = 1, 3
 
 
 def residue(
