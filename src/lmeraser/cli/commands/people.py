@@ -111,10 +111,10 @@ def _print_list(title: str, found: Sequence[Mapping[str, Any]], *, as_csv: bool,
         print_json(found)
         return
     header = list(found[0]) if found else []
-    rows = [[_cell(value) for value in line.values()] for line in found]
+    rows = [[_counts(value) if isinstance(value, Mapping) else value for value in line.values()] for line in found]
     if as_csv:
         writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerows([header, *rows] if rows else [])
+        writer.writerows([header, *([_cell(value) for value in line.values()] for line in found)] if rows else [])
         return
     from lmeraser.core.console import print_rows
 
