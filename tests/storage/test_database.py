@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import sqlite3
 import subprocess
@@ -564,3 +565,56 @@ def test_transactions_of_several_threads_come_one_after_the_other(database: Data
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(count, range(4)))
     assert database.get_metadata("n") == "40"
+
+
+# --- a folder that cannot be written to --------------------------------------------------------------------
+
+
+@pytest.fixture
+def only_readable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
+    """A database in a folder that this process, but not another one, is said to be unable to write to."""
+    others = Database(tmp_path / "records.db")
+    put(others, "a", "1")
+    others.close()
+    can = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK and can(path, mode))
+    opened = Database(tmp_path / "records.db")
+    monkeypatch.undo()
+    yield opened
+    opened.close()
+
+
+@pytest.mark.sqlite
+def test_a_folder_that_cannot_be_written_to_is_read(only_readable: Database) -> None:
+    folder = only_readable.keys.path.parent
+    before = sorted(folder.iterdir())
+    assert only_readable.get_metadata("a") == "1"
+    with pytest.raises(StorageError, match="readonly") as caught:
+        put(only_readable, "a", "2")
+    assert "copy the workspace" in caught.value.next_step
+    assert sorted(folder.iterdir()) == before  # no log was made
+
+
+@pytest.mark.sqlite
+def test_what_others_write_is_read_there_too(only_readable: Database) -> None:
+    """At once from their log, and from the file when they are done."""
+    assert only_readable.get_metadata("a") == "1"
+    others = Database(only_readable.keys.path.with_suffix(".db"))
+    put(others, "a", "2")
+    assert only_readable.get_metadata("a") == "2"
+    others.close()
+    assert only_readable.get_metadata("a") == "2"
+
+
+@pytest.mark.sqlite
+def test_a_file_that_changes_while_it_is_read_there_is_an_error(only_readable: Database) -> None:
+    """As long as nobody had written to its log, it was opened as one that does not change."""
+
+    def change(_: Connection) -> None:
+        others = Database(only_readable.keys.path.with_suffix(".db"))
+        put(others, "a", "3" * 40_000)
+        others.close()  # which moves the log into the file
+
+    with pytest.raises(StorageError, match="changed while it was read"):
+        only_readable.read_consistently(change)
+    assert only_readable.get_metadata("a") == "3" * 40_000

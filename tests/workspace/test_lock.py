@@ -120,3 +120,10 @@ def test_a_lock_that_cannot_be_made_is_a_storage_error(root: Path, monkeypatch: 
     monkeypatch.setattr(os, "open", read_only)
     with pytest.raises(StorageError, match="Read-only"), Workspace(root, wait=0.1).writing("add"):
         pass
+
+
+def test_a_workspace_that_can_only_be_read_says_what_to_do(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
+    with pytest.raises(StorageError, match="can only be read") as caught, Workspace(root).writing("train"):
+        pass
+    assert "copy the workspace" in caught.value.next_step

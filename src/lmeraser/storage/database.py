@@ -145,7 +145,7 @@ class Database:
         if connection is not None:
             yield connection
             return
-        with self._translate_errors(), self._engine.connect() as own:
+        with self._translate_errors(), self._engine.connect() as own, self._backend.unchanged(own):
             yield own
 
     @contextlib.contextmanager

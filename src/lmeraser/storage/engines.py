@@ -9,14 +9,15 @@ be repeated. Uses SQLAlchemy; knows no tables except the one that it locks.
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, DatabaseError, DisconnectionError
 
 from lmeraser.core.atomic_files import open_private
 from lmeraser.errors import ConfigError, CorruptError, LockedError, StorageError
@@ -32,7 +33,24 @@ _SQLITE_CONNECTIONS = 32
 _SQLITE_WRITE_INTERVAL = 0.0005
 _CACHE = -32_000  # KB, as SQLite wants it
 _LARGE_CACHE = -256_000
+COPY_TO_WRITE = "copy the workspace with all of its files to a folder that you may write to, and name it with -w"
+_STATE = "state"  # of the file that a connection for reading was opened in
+_FRESH = "fresh"  # it was opened just now
 _COPIED_IN_MEMORY = 64 << 20  # bytes; a larger file is copied to a temporary one while it is rewritten
+
+
+class _FileState(NamedTuple):
+    """What of an SQLite file changes when somebody writes to it.
+
+    Attributes:
+        logged: whether its log has something.
+        modified: time, ns.
+        size: bytes.
+    """
+
+    logged: bool
+    modified: int
+    size: int
 
 
 class DatabaseBackend(Protocol):
@@ -82,6 +100,10 @@ class DatabaseBackend(Protocol):
         """A transaction that may change tables."""
         ...
 
+    def unchanged(self, connection: Connection) -> contextlib.AbstractContextManager[None]:
+        """A part in which a connection reads, after which it is certain that it has read one state."""
+        ...
+
 
 def open_backend(where: Path | str) -> DatabaseBackend:
     """The backend for the path of an SQLite file or the URL of a PostgreSQL database."""
@@ -90,6 +112,10 @@ def open_backend(where: Path | str) -> DatabaseBackend:
 
 class SQLite:
     """An SQLite database.
+
+    Where nothing can be written beside the file, it is opened for reading: with its log, if others have written to
+    that; else as a file that does not change, because SQLite would have to create a log to see whether it does.
+    Whether it did is compared before and after every use (`unchanged`), by time and size of the file, and its log.
 
     Args:
         path: of the file; created if it is missing.
@@ -101,13 +127,21 @@ class SQLite:
     def __init__(self, path: Path) -> None:
         self.display_name = str(path)
         self._path = path
+        self._log = path.with_name(f"{path.name}-wal")
+        self._read_only = path.exists() and not os.access(path.parent, os.W_OK)
         url = URL.create("sqlite", database=str(path))
         self.engine = create_engine(
             url, connect_args={"timeout": _SQLITE_TIMEOUT}, hide_parameters=True, pool_size=_SQLITE_CONNECTIONS
         )
         self._writing = self.engine.execution_options(writing=True)
-        event.listen(self.engine, "do_connect", self._create_privately)
-        event.listen(self.engine, "connect", _configure)
+        if self._read_only:
+            self.advice_if_unavailable = COPY_TO_WRITE
+            event.listen(self.engine, "do_connect", self._open_for_reading)
+            event.listen(self.engine, "checkout", self._refuse_outdated)
+            event.listen(self.engine, "connect", _configure_for_reading)
+        else:
+            event.listen(self.engine, "do_connect", self._create_privately)
+            event.listen(self.engine, "connect", _configure)
         event.listen(self.engine, "begin", _begin)
 
     def _create_privately(self, *_: object) -> None:
@@ -115,6 +149,49 @@ class SQLite:
         with contextlib.suppress(OSError):  # SQLite says what is wrong
             if not self._path.exists():
                 open_private(self._path, "ab").close()
+
+    def _open_for_reading(self, _: object, record: Any, arguments: list[Any], options: dict[str, Any]) -> None:
+        """Say how the driver opens the file; it is that state of it that the connection belongs to."""
+        state = self._state()
+        record.info.update({_STATE: state, _FRESH: True})
+        arguments[0] = f"{self._path.resolve().as_uri()}?mode=ro{'' if state.logged else '&immutable=1'}"
+        options["uri"] = True
+
+    def _refuse_outdated(self, _: object, record: Any, __: object) -> None:
+        """Replace a connection to an earlier state by a new one.
+
+        Raises:
+            DisconnectionError: it is one; the pool opens another.
+        """
+        if not record.info.pop(_FRESH, False) and record.info[_STATE] != self._state():
+            raise DisconnectionError
+
+    def _state(self) -> _FileState:
+        file = self._path.stat()
+        logged = self._log.exists() and self._log.stat().st_size > 0
+        return _FileState(logged, file.st_mtime_ns, file.st_size)
+
+    @contextlib.contextmanager
+    def unchanged(self, connection: Connection) -> Iterator[None]:
+        """A part in which a connection reads, after which it is certain that it has read one state.
+
+        Raises:
+            StorageError: another process has written to a file that is opened as one that does not change.
+        """
+        before: _FileState | None = connection.info.get(_STATE)
+        cause = None
+        try:
+            yield
+        except DatabaseError as error:
+            cause = error
+        if before is not None and not before.logged and before[1:] != self._state()[1:]:
+            raise StorageError(
+                "The database changed while it was read",
+                got=f"another process is writing to {self.display_name}, where this one can only read",
+                next_step="run the same command again",
+            ) from cause
+        if cause is not None:
+            raise cause
 
     def size(self) -> int:
         """Size of the file in bytes."""
@@ -232,6 +309,11 @@ def _configure(connection: Any, _record: Any) -> None:
     for pragma in (*pragmas, f"cache_size={_CACHE}"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+
+
+def _configure_for_reading(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None
+    connection.execute(f"PRAGMA cache_size={_CACHE}")
 
 
 def _without_foreign_keys(connection: Any, _record: Any) -> None:
@@ -370,6 +452,10 @@ class PostgreSQL:
     def schema_transaction(self) -> contextlib.AbstractContextManager[Connection]:
         """An ordinary transaction: PostgreSQL's cover changes of tables, too."""
         return self.engine.begin()
+
+    def unchanged(self, connection: Connection) -> contextlib.AbstractContextManager[None]:
+        """Nothing to do: the server gives every transaction one state."""
+        return contextlib.nullcontext()
 
     @contextlib.contextmanager
     def writer_lock(self, wait: float) -> Iterator[None]:

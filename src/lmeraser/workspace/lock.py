@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from lmeraser.core.atomic_files import PRIVATE, open_private, storage_errors
-from lmeraser.errors import LockedError
+from lmeraser.errors import LockedError, StorageError
+from lmeraser.storage.engines import COPY_TO_WRITE
 from lmeraser.workspace.layout import Layout
 
 if TYPE_CHECKING:
@@ -47,9 +48,16 @@ class WriterLock:
 
         Raises:
             LockedError: another process holds it and did not release it in time; says which.
+            StorageError: the folder cannot be written to.
         """
         from filelock import Timeout
 
+        if self._layout.root.is_dir() and not os.access(self._layout.root, os.W_OK):
+            raise StorageError(
+                "The workspace can only be read here",
+                got=f"{self._layout.root} is on a read-only disk, or this user may not write to it",
+                next_step=COPY_TO_WRITE,
+            )
         lock = self._file_lock
         with storage_errors(self._layout.root):
             try:
