@@ -2,8 +2,8 @@
 
 OpenDSR (github.com/opengdpr/OpenDSR, ``specification.md``) is the one open format in which controllers forward
 requests to processors. Deviations: the identity type ``lmeraser_record_id``, besides ``controller_customer_id``,
-which is a subject; 'other' as a regulation; erasure is the only supported type of request, because a model holds
-no copy of data that could be handed out; and signatures are Ed25519, by the key that signs certificates, over the
+which is a subject; 'other' as a regulation; erasure is the only supported type of request (`routes.people` tells a
+privacy desk what is held of a person); and signatures are Ed25519, by the key that signs certificates, over the
 SHA-256 digest of a body. Knows nothing about HTTP.
 """
 
@@ -12,10 +12,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import UUID4, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    UUID4,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
 from pydantic.annotated_handlers import GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema
+from pydantic_core import CoreSchema, PydanticCustomError
 
 from lmeraser.service.problems import name_fields_in_problems
 from lmeraser.workspace.requests.draft import LONGEST_REFERENCE, RequestDraft, Selector
@@ -30,6 +39,16 @@ RequestType = Literal["erasure", "access", "portability"]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
 MAX_IDENTITIES = 100_000  # the highest value of the setting `service.max_names`
 Url = Annotated[str, StringConstraints(min_length=1, max_length=2000)]
+
+
+def _text_with_time(value: object) -> object:
+    """Refuse numbers: whether they are seconds or milliseconds would be guessed, and the due time with it."""
+    if not isinstance(value, str) or ":" not in value:
+        raise PydanticCustomError("datetime_parsing", "not RFC 3339")
+    return value
+
+
+Moment = Annotated[AwareDatetime, BeforeValidator(_text_with_time)]
 
 
 _BESIDE = {
@@ -157,7 +176,7 @@ class ErasureRequest(RequestModel):
     regulation: Regulation
     subject_request_id: UUID4
     subject_request_type: RequestType
-    submitted_time: AwareDatetime
+    submitted_time: Moment
     subject_identities: list[Identity] = Field(min_length=1, max_length=MAX_IDENTITIES)
     api_version: Annotated[str, StringConstraints(max_length=20)] | None = None
     status_callback_urls: list[Url] = Field(default=[], max_length=10)

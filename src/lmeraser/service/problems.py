@@ -169,10 +169,21 @@ def _message(error: Any) -> str:
     context = error.get("ctx", {})
     if error["type"] == "literal_error":
         return f"Must be {context['expected']}"
+    if error["type"] in _MESSAGES:
+        return _MESSAGES[error["type"]]
     limits = [f" ({words} {context[name]})" for name, words in _LIMITS.items() if name in context]
     return str(error["type"]).replace("_", " ").capitalize() + "".join(limits[:1])
 
 
+_TIME = "write it as in 2026-01-31T12:00:00Z"
+_MESSAGES = {
+    "timezone_aware": f"Time without a time zone; {_TIME}",
+    "datetime_parsing": f"Malformed time; {_TIME}",
+    "datetime_from_date_parsing": f"Malformed time; {_TIME}",
+    "json_invalid": "Not JSON in UTF-8, nested too deeply, or a name stands twice in an object",
+    "content_type_not_json": "Content type is not JSON",
+    "string_unicode": "Text that is not Unicode",
+}
 _LIMITS = {
     "max_length": "at most",
     "min_length": "at least",

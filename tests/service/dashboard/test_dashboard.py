@@ -27,6 +27,7 @@ from lmeraser.evidence.dsse import SigningKey
 from lmeraser.pipeline.executors.local import LocalExecutor
 from lmeraser.service.dashboard.dashboard import add_dashboard
 from lmeraser.service.dashboard.pages import _reference_end
+from lmeraser.service.routes.planning import PLAN_TOKENS
 from serving import HELD, Running, config_of, running
 
 RECORD, PERSON = '<script>alert("3")</script>', 'w"><img src=x onerror=alert(1)>'
@@ -304,7 +305,8 @@ def test_a_request_is_planned_filed_followed_and_verified(api: Running, kind: st
     again = one.send("/ui/file", plan, ids=PLAIN)
     assert request_id(again) == request_id(page), "confirmed twice, filed once"
     shown = one.get(f"/ui/requests/{request_id(page)}?plan=true")
-    assert "Clusters to tune again" in shown.text
+    tuned = "Clusters to tune again" if kind == "prompts" else "nothing: the records are subtracted from sums"
+    assert tuned in shown.text
     derive(api)
     done = one.get(page.url.path)
     words = Tags(done.text).words
@@ -554,6 +556,31 @@ def test_late_requests_are_marked_in_words(api: Running, monkeypatch: pytest.Mon
     assert 'class="past"' in page.text
 
 
+def test_a_day_that_has_begun_somewhere_is_not_in_the_future(api: Running) -> None:
+    one, now = browser(api, "request"), api.service.workspace.clock()
+    tomorrow, later = ((now + timedelta(days=days)).date().isoformat() for days in (1, 2))
+    assert f'max="{tomorrow}"' in one.get("/ui/file").text
+    assert f"Asked{tomorrow}" in Tags(one.plan(ids=PLAIN, asked=tomorrow).text).words
+    assert "in the future" in one.plan(ids=PLAIN, asked=later).text
+    one.send("/ui/file", one.plan(ids=PLAIN, asked=tomorrow), ids=PLAIN)
+    (request,) = api.service.eraser.requests()
+    assert request.asked == request.received
+
+
+def test_a_plan_on_a_page_costs_what_it_costs_over_http(api: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, key = browser(api, "admin"), api.service.workspace.api_keys.find(api.keys["admin"])
+    assert key is not None
+    page, filed = one.get("/ui/file"), api.file(PLAIN).json()["subject_request_id"]
+    asked = counted(api, monkeypatch)
+    one.send("/ui/file/plan", page, ids=PLAIN)
+    assert (key.id, PLAN_TOKENS) in asked
+    asked.clear()
+    one.get(f"/ui/requests/{filed}")
+    assert (key.id, PLAN_TOKENS) not in asked
+    one.get(f"/ui/requests/{filed}?plan=true")
+    assert (key.id, PLAN_TOKENS) in asked
+
+
 @pytest.mark.parametrize("kind", KINDS, indirect=True, scope="module")
 def test_the_model_page_draws_clusters_or_says_that_there_are_none(api: Running, kind: str) -> None:
     one = browser(api, "read")
@@ -563,6 +590,7 @@ def test_the_model_page_draws_clusters_or_says_that_there_are_none(api: Running,
     assert len(circles) == (len(model.clusters) if kind == "prompts" else 0)
     assert ("This model has no clusters" in page.text) == (kind == "instant")
     assert model.model_digest in page.text
+    assert f"<code>{model.public_digest.short}</code>" in page.text
     assert "lmeraser evaluate" in page.text
     if kind == "prompts":
         api.file(PLAIN)

@@ -69,6 +69,19 @@ def test_a_time_at_which_nobody_can_have_asked_is_refused(api: Running, moment: 
     assert api.service.workspace.requests.all() == []
 
 
+@pytest.mark.parametrize(
+    "moment", [1_769_860_800, 1_769_860_800_000, "1769860800", -1, True, "2026-01-31", "2026-01-31T12:00:00"]
+)
+def test_a_time_is_a_text_with_a_time_zone(api: Running, moment: object) -> None:
+    """Of a number, whether it counts seconds or milliseconds would be guessed."""
+    wanted = erasure(GONE, submitted_time=moment)
+    planned = {name: wanted[name] for name in ("subject_identities", "submitted_time")}
+    for path, body in (("/requests", wanted), ("/plan", planned)):
+        (fault,) = problem(api.call("POST", path, json=body), 400, "invalid")["faults"]
+        assert fault["where"] == "submitted_time"
+        assert "2026-01-31T12:00:00Z" in fault["message"]
+
+
 def test_null_is_left_out_everywhere(api: Running) -> None:
     wanted = erasure(GONE) | {"api_version": None, "status_callback_urls": None}
     wanted["extensions"] = {"lmeraser": {"audit": None, "with_duplicates": None}, "other": None}

@@ -27,10 +27,10 @@ from lmeraser.service.dashboard.request_pages import REGULATIONS
 from lmeraser.service.opendsr_requests import ErasureRequest
 from lmeraser.service.problems import Problem, invalid
 from lmeraser.service.routes import erasure
-from lmeraser.service.routes.planning import plan_deletion
+from lmeraser.service.routes.planning import PLAN_TOKENS, plan_deletion
 from lmeraser.service.service import Service, service_of
 from lmeraser.unlearning.plan import Plan
-from lmeraser.workspace.requests.draft import LONGEST_REFERENCE, Selector
+from lmeraser.workspace.requests.draft import FARTHEST, LONGEST_REFERENCE, Selector
 from lmeraser.workspace.requests.selection import near_misses
 from lmeraser.workspace.requests.state import Regulation, parse_id, urgency
 
@@ -105,7 +105,7 @@ class RequestForm:
             day = datetime.combine(date.fromisoformat(self.asked), time(tzinfo=UTC)) if self.asked else now
         except ValueError:
             raise Problem(400, "input", "Invalid date; enter it as in 2026-01-31") from None
-        if day > now:
+        if day > now + FARTHEST:  # a day that has begun somewhere is not in the future
             raise Problem(400, "input", "The day of the request is in the future")
         return day
 
@@ -143,6 +143,7 @@ def change(call: Call, user: RequestUser, form: SubmittedForm) -> Response:
 def plan(call: Call, user: RequestUser, form: SubmittedForm) -> Response:
     """Show what the request would do and cost, and when it would be due; files nothing."""
     service = service_of(call)
+    service.rate_limiter.take(user.key.id, PLAN_TOKENS)
     now = service.workspace.clock()
     request_id = str(uuid.uuid4())
     form = replace(form, asked=form.asked or now.date().isoformat())  # "today" is today, whenever it is confirmed
@@ -194,8 +195,8 @@ def find(call: Call, user: RequestUser, request_id: Annotated[str, Form(max_leng
 
 
 def _render_form(call: Call, form: RequestForm, error: str = "", *, code: int = 200) -> Response:
-    today = service_of(call).workspace.clock().date().isoformat()
-    return render(call, "file.html", code=code, form=form, error=error, regulations=REGULATIONS, today=today)
+    latest = (service_of(call).workspace.clock() + FARTHEST).date().isoformat()
+    return render(call, "file.html", code=code, form=form, error=error, regulations=REGULATIONS, latest=latest)
 
 
 def _plan(service: Service, selector: Selector) -> Plan | str:

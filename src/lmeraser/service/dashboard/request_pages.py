@@ -20,7 +20,7 @@ from lmeraser.service.dashboard.authorization import User, check_csrf_token, req
 from lmeraser.service.dashboard.listing import Page, as_csv
 from lmeraser.service.dashboard.pages import HOME, PageRoute, render, session_of
 from lmeraser.service.routes import erasure, events
-from lmeraser.service.routes.planning import plan_deletion
+from lmeraser.service.routes.planning import PLAN_TOKENS, plan_deletion
 from lmeraser.service.service import Service, service_of
 from lmeraser.unlearning.plan import Plan
 from lmeraser.workspace.certificate_forms import (
@@ -308,6 +308,7 @@ def _plan(service: Service, request: Request, user: User) -> Plan | str:
         ids = service.workspace.requests.selection(request).ids
         if not ids:
             return "All of its records have been deleted"
+        service.rate_limiter.take(user.key.id, PLAN_TOKENS)
         return service.planner.run_blocking(user.key.id, plan_deletion, service, Selector.of(ids=ids))
     except LmeraserError as error:
         return error.message

@@ -330,7 +330,9 @@ def check_supported(body: ErasureRequest, service: Service) -> None:
         Problem: the request is not supported.
     """
     if body.subject_request_type != "erasure":
-        detail = "Request type not supported; only erasure is, because a model holds no copy of data to hand out"
+        detail = (
+            "Request type not supported; only erasure is. POST /find tells what is held of a person (scope find)"
+        )
         raise Problem(422, "request-type", detail)
     draft = body.draft()
     check_times(draft, service)

@@ -6,12 +6,19 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends
 from fastapi import Request as Call
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from lmeraser.data.name_lookup import NameKind
 from lmeraser.service.access import require_scope
 from lmeraser.service.bodies import check_times, json_body, json_body_schema
-from lmeraser.service.opendsr_requests import MAX_IDENTITIES, Extensions, Identity, RequestModel, selector_of
+from lmeraser.service.opendsr_requests import (
+    MAX_IDENTITIES,
+    Extensions,
+    Identity,
+    Moment,
+    RequestModel,
+    selector_of,
+)
 from lmeraser.service.problems import documented, name_fields_in_problems
 from lmeraser.service.service import Service, service_of
 from lmeraser.unlearning.dry_run import dry_run
@@ -22,7 +29,7 @@ from lmeraser.workspace.requests.state import Regulation, Urgency
 
 router = APIRouter(tags=["deletion requests"])
 
-_PLAN_TOKENS = 10  # of the rate limit, besides the call's: a plan takes much more time than other calls
+PLAN_TOKENS = 10  # of the rate limit, besides the call's: a plan takes much more time than other calls
 _admit = require_scope("request")
 RequestKey = Annotated[ApiKey, Depends(_admit)]
 
@@ -56,7 +63,7 @@ class PlanRequest(RequestModel):
 
     subject_identities: list[Identity] = Field(min_length=1, max_length=MAX_IDENTITIES)
     regulation: Regulation = "other"
-    submitted_time: AwareDatetime | None = None
+    submitted_time: Moment | None = None
     extensions: Extensions = Extensions()
 
     def draft(self) -> RequestDraft:
@@ -118,7 +125,7 @@ async def plan(
 ) -> PlanResponse:
     """Estimate the effect and cost of a deletion; changes nothing (scope `request`)."""
     service = service_of(call)
-    service.rate_limiter.take(key.id, _PLAN_TOKENS)
+    service.rate_limiter.take(key.id, PLAN_TOKENS)
     draft = body.draft()
     check_times(draft, service)
     found = await service.planner.run(key.id, plan_deletion, service, draft.selector)
