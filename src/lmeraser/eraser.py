@@ -78,6 +78,9 @@ Name = str | int  # of a record or a subject
 class Eraser:
     """Exact unlearning for a classifier in a workspace.
 
+    Every method may raise `LockedError`, where another process writes for longer than ``wait``, and `StorageError`
+    or `CorruptError`, where files cannot be used or are damaged; its own list has what else it raises.
+
     Args:
         root: the workspace's folder.
         wait: how many seconds a writer waits for another one.
@@ -154,7 +157,11 @@ class Eraser:
 
     @property
     def model_digest(self) -> Digest:
-        """Digest of the served model."""
+        """Digest of the served model.
+
+        Raises:
+            NoModelError: nothing was trained yet.
+        """
         return self.workspace.generations.require().model_digest
 
     @property
@@ -189,20 +196,27 @@ class Eraser:
         subject_pattern: str | None = None,
         follow_paths: bool = False,
     ) -> ImportReport:
-        """Add records: all of a source's or, if any is faulty, none. See `importing.import_records`.
+        """Add records: all of a source's or, if any is faulty, none.
 
         Args:
-            source: as of `sources.open_source`, as are the next two.
-            split: of the source.
-            columns: of the source.
+            source: a folder of class folders, or of images that ``metadata.csv`` or ``metadata.jsonl`` lists; a
+                table (.csv, .tsv, .jsonl, .parquet); arrays (.npz); ``hub:OWNER/NAME``; a ``datasets`` object; or
+                a table in memory: a DataFrame, a table of Arrow, ``(X, y)``, dictionaries.
+            split: of a dataset, or a subfolder of a folder.
+            columns: where payload, label, id and subject are.
             extend_classes: append classes that the workspace does not know.
             allow_deleted: add records again that were deleted here.
-            skip_bad: leave faulty rows out.
+            skip_bad: leave faulty rows out, and count them in the report.
             refuse_public: treat images that the backbone was trained on as faulty.
             subjects: CSV or JSON lines file with the columns ``id`` and ``subject``.
             subject_level: the folder in an image's path that is its subject; 2 in CLASS/PERSON/FILE.
             subject_pattern: regular expression whose group in an image's path is its subject.
             follow_paths: also read files outside of the source that it names by their paths.
+
+        Raises:
+            SourceError: the source has faulty rows (all are listed); nothing was added.
+            InputError: the source cannot be read or lacks a column, its classes do not fit, or ``refuse_public``
+                where the public images of the backbone are unknown; nothing was added.
         """
         from lmeraser.data.importing import import_records
         from lmeraser.data.provenance import open_public_images
@@ -235,13 +249,27 @@ class Eraser:
             )
 
     def extend_classes(self, names: Sequence[str]) -> tuple[str, ...]:
-        """Append class names; every head changes its shape, so all clusters will be tuned again."""
+        """Append class names; every head changes its shape, so all clusters will be tuned again.
+
+        Returns:
+            All class names in the order of the labels.
+
+        Raises:
+            InputError: a name is there already, or cannot be used.
+        """
         with self.workspace.writing("classes"):
             self.workspace.records.set_classes([*self.classes, *listed(names, "names")])
         return self.classes
 
     def train(self, *, rederive: bool = False) -> TrainReport:
-        """Derive the model of the records and serve it; completes deletions in progress. See `train.train`."""
+        """Derive the model of the records and serve it; completes deletions in progress.
+
+        Args:
+            rederive: run stages again whose results were made in another environment.
+
+        Raises:
+            BackboneError: the backbone cannot be loaded, has changed, or is not deterministic.
+        """
         from lmeraser.unlearning.train import train
 
         return train(self.session, rederive=rederive)
@@ -257,7 +285,7 @@ class Eraser:
         asked: date | str | None = None,
         near_duplicates: bool = False,
     ) -> Plan:
-        """What `unlearn` would do, without doing it, and when the answer would be due. See `dry_run.dry_run`.
+        """What `unlearn` would do, without doing it, and when the answer would be due.
 
         Args:
             ids: as of `unlearn`, as are the next five.
@@ -267,6 +295,11 @@ class Eraser:
             received: when it was received.
             asked: when the person asked.
             near_duplicates: count the records that look like a selected one, too; reads all stored features.
+
+        Raises:
+            UnknownRecordError: some of the names were never held here; all of them are listed.
+            InputError: nothing is named, or a time cannot be meant.
+            NoModelError: there is no model, or it is not up to date.
         """
         from lmeraser.unlearning.dry_run import dry_run
 
@@ -288,7 +321,7 @@ class Eraser:
         asked: date | str | None = None,
         with_duplicates: bool = False,
     ) -> UnlearnReport:
-        """Unlearn records exactly: accept a request and carry it out. See `unlearn.unlearn`.
+        """Unlearn records exactly: accept a request and carry it out.
 
         If both ids and subjects are left out, the requests that were accepted before are carried out, in one
         derivation. An empty list is not left out: it is an error, so that a list that happens to be empty never
@@ -304,6 +337,13 @@ class Eraser:
             audit: audit the model before the request is completed.
             asked: when the person asked, from when the period for the answer counts; None: when it was received.
             with_duplicates: delete the other records with the payload of a selected one, byte for byte, too.
+
+        Raises:
+            UnknownRecordError: some of the names were never held here; all are listed, and nothing was deleted.
+            AmbiguousNameError: a name means several records; nothing was deleted.
+            RequestConflictError: ``request`` belongs to a request with other content; nothing was deleted.
+            InputError: there is nothing to carry out, or a time cannot be meant; nothing was deleted.
+            BackboneError: the backbone cannot be loaded, or has changed; nothing was deleted.
         """
         from lmeraser.unlearning.unlearn import unlearn
 
@@ -339,6 +379,12 @@ class Eraser:
         of these records, unless quarantine is switched off. ``reference`` is your own name for the request, which
         is kept encrypted, and erased when it is closed, or `requests.reference_days` later. A service leaves a
         request alone for its grace period, in which it can be taken back, unless it is to be carried out ``now``.
+
+        Raises:
+            UnknownRecordError: some of the names were never held here; all of them are listed.
+            AmbiguousNameError: a name means several records.
+            RequestConflictError: ``request`` belongs to a request with other content, or to a cancelled one.
+            InputError: nothing is named, or a time or the reference cannot be used.
         """
         draft = _draft(ids, subjects, request, regulation, received, asked, with_duplicates, audit)
         grace = timedelta() if now else timedelta(seconds=self.workspace.config.service.grace_period)
@@ -347,7 +393,11 @@ class Eraser:
             return self.workspace.request_changes.accept(draft, now=self.workspace.clock(), connection=connection)
 
     def find(self, *, subject: Name | None = None, id: Name | None = None) -> Holdings:  # noqa: A002
-        """What is held of a person, or under a record id, however it is spelled. See `holdings.find`."""
+        """What is held of a person, or under a record id, however it is spelled.
+
+        Raises:
+            InputError: not exactly one of ``subject`` and ``id`` is given.
+        """
         from lmeraser.workspace.holdings import find
 
         if (subject is None) == (id is None):
@@ -357,7 +407,11 @@ class Eraser:
         return find(self.workspace, kind, name)
 
     def list_subjects(self, *, search: str = "") -> list[SubjectLine]:
-        """The people of whom records are held. See `holdings.list_subjects`."""
+        """The people of whom records are held, sorted by name.
+
+        Args:
+            search: only those whose name contains this, whatever its case, accents and spaces.
+        """
         from lmeraser.workspace.holdings import list_subjects
 
         return list_subjects(self.workspace, search=search)
@@ -365,7 +419,13 @@ class Eraser:
     def list_records(
         self, *, subject: str | None = None, label: str | None = None, search: str = ""
     ) -> list[RecordLine]:
-        """The records that are held, without their payloads. See `holdings.list_records`."""
+        """The records that are held, without their payloads, sorted by id.
+
+        Args:
+            subject: only those about this person, however the name is spelled.
+            label: only those of this class.
+            search: only those whose id or subject contains this, whatever its case, accents and spaces.
+        """
         from lmeraser.workspace.holdings import list_records
 
         return list_records(self.workspace, subject=subject, label=label, search=search)
@@ -379,7 +439,10 @@ class Eraser:
 
         Args:
             request: its UUID.
-            reason: why, one of `CancellationReason`; the ledger keeps it.
+            reason: why, for the ledger: withdrawn, unverified, mistake or other.
+
+        Raises:
+            InputError: there is no such request, it is not pending any more, or the reason is another one.
         """
         why = None if reason is None else parse_cancellation_reason(reason)
         with self.workspace.request_transaction("cancel") as connection:
@@ -391,7 +454,11 @@ class Eraser:
 
         Args:
             request: its UUID.
-            reason: why, one of `ExtensionReason`; the ledger keeps it.
+            reason: why, for the ledger: complexity, number or, except under the GDPR, other.
+
+        Raises:
+            InputError: there is no such request, it is closed, late or extended already, or the reason is another
+                one.
         """
         with self.workspace.request_transaction("extend") as connection:
             return self.workspace.request_changes.extend(
@@ -399,7 +466,11 @@ class Eraser:
             )
 
     def start(self, request: str | UUID) -> Request:
-        """End the grace period of a pending request: the service carries it out next."""
+        """End the grace period of a pending request: the service carries it out next.
+
+        Raises:
+            InputError: there is no such request, or it is not pending.
+        """
         with self.workspace.request_transaction("start") as connection:
             return self.workspace.request_changes.start_now(connection, str(request), now=self.workspace.clock())
 
@@ -421,6 +492,10 @@ class Eraser:
 
         Returns:
             All receipts that the request has now.
+
+        Raises:
+            InputError: there is no such request, it is not pending, not exactly one of ``file`` and ``digest`` is
+                given, the file cannot be read, or the name cannot be used.
         """
         if (file is None) == (digest is None):
             raise InputError("Either file or digest is needed, not both", next_step="give one of them")
@@ -431,28 +506,47 @@ class Eraser:
             return self.workspace.receipts.of(held.id, connection)
 
     def receipts(self, request: str | UUID) -> list[Receipt]:
-        """The receipts of other systems that are attached to a request."""
+        """The receipts of other systems that are attached to a request.
+
+        Raises:
+            InputError: there is no such request.
+        """
         return self.workspace.receipts.of(self.workspace.requests.require(str(request)).id)
 
     def certificate(self, request: str | UUID, form: CertificateForm = "json") -> bytes:
-        """The certificate of a completed request. See `certificate_forms.read_certificate`.
+        """The certificate of a completed request, verified.
 
         Args:
             request: its UUID.
-            form: signed JSON, text or PDF.
+            form: "json", signed; or "text" or "pdf", made from the JSON for people.
+
+        Raises:
+            InputError: there is no such request, it is not completed, or the file is missing.
+            VerificationError: the stored certificate was changed, or is that of another request.
+            ConfigError: the library that writes PDF files is not installed.
         """
         from lmeraser.workspace.certificate_forms import read_certificate
 
         return read_certificate(self.workspace, self.workspace.requests.require(str(request)), form)
 
     def relabel(self, label: str, *, ids: Iterable[Name]) -> CompletionReport:
-        """Give records another label and bring the model up to date. See `relabel.relabel`."""
+        """Give records another label and bring the model up to date.
+
+        Args:
+            label: the class of the records from now on.
+            ids: their record ids.
+
+        Raises:
+            InputError: the workspace has no such class, or no record is named.
+            UnknownRecordError: some of the ids are not held; nothing was changed.
+            AmbiguousNameError: some of the ids mean several records; nothing was changed.
+        """
         from lmeraser.unlearning.relabel import relabel
 
         return relabel(self.session, label, ids=Selector.of(listed(ids, "ids")).ids)
 
     def check_ledger(self, *, head: str | os.PathLike[str] | None = None) -> LedgerReport:
-        """Check the ledger's chain and compare it with what is held. See `ledger_check.check_ledger`.
+        """Check the ledger's chain and compare it with what is held.
 
         Args:
             head: file with a head that was exported earlier, which the ledger has to contain.
@@ -468,12 +562,16 @@ class Eraser:
     def residue(
         self, probes: Iterable[str | os.PathLike[str]] = (), *, ids: Iterable[Name] = (), features: bool = True
     ) -> ResidueReport:
-        """Search every byte of the workspace for content of files that you still hold. See `residue.scan`.
+        """Search every byte of the workspace for content of files that you still hold.
 
         Args:
             probes: files.
             ids: record ids and subjects, searched for as text.
-            features: also search for the features of probes that are images; this loads the backbone.
+            features: also search for the features of probes that are payloads of records (images, texts); this
+                loads the backbone.
+
+        Raises:
+            InputError: there is nothing to search for, or a file cannot be read.
         """
         from lmeraser.unlearning.residue import search
 
@@ -491,6 +589,12 @@ class Eraser:
         clusters; records on the plane on which the global head separates the classes; records by class; the
         confusion matrix of the last evaluation; requests by the ledger. The files are in the workspace's
         ``reports``, which every generation purges.
+
+        Returns:
+            The files.
+
+        Raises:
+            NoModelError: nothing was trained yet.
         """
         from lmeraser.inference.draw_model import draw_model
 
@@ -498,31 +602,62 @@ class Eraser:
             return draw_model(self.workspace, has_pictures=self.payload_format.has_pictures)
 
     def audit(self, *, clusters: int | None = None, spot_check: bool = False) -> AuditReport:
-        """Derive the model again from scratch and compare every digest. See `audit.audit`."""
+        """Derive the model again from scratch and compare every digest.
+
+        Args:
+            clusters: tune only this many clusters again, drawn at random; None: all of them. Where clusters are
+                tuned together, all are checked anyway.
+            spot_check: look at nothing but the drawn clusters and their records.
+
+        Raises:
+            NoModelError: there is no model, or records or settings changed since it was derived.
+            InputError: ``clusters`` is not positive, or a spot check is not possible.
+        """
         from lmeraser.unlearning.audit import audit
 
         return audit(self.session, clusters=clusters, spot_check=spot_check)
 
     def sign_audit(self, report: AuditReport) -> bytes:
-        """What an audit without differences verified, as a signed in-toto statement. See `audit.sign_result`."""
+        """What an audit verified, as a signed in-toto Simple Verification Result in a DSSE envelope.
+
+        Args:
+            report: of an audit that found no difference.
+
+        Raises:
+            VerificationError: the audit found a difference, or another generation is served by now.
+        """
         from lmeraser.unlearning.audit import sign_result
 
         return sign_result(self.workspace, report).to_bytes()
 
     def cost(self, *, hits: int = 8) -> Cost:
-        """The cost of requests on the current records and settings. See `cost_simulation.simulate`."""
+        """The cost of requests on the current records and settings.
+
+        Args:
+            hits: how many requests that shape the partition to simulate.
+
+        Raises:
+            InputError: there are no records.
+        """
         from lmeraser.unlearning.cost_simulation import simulate
 
         return simulate(self.session, hits=hits)
 
     def status(self) -> Status:
-        """The state of the workspace. See `status.status`."""
+        """The state of the workspace."""
         from lmeraser.workspace.status import status
 
         return status(self.workspace)
 
     def purge(self, *, dry_run: bool = False) -> list[str]:
-        """Remove what the served generation does not use, and rewrite the database. See `purge.purge`."""
+        """Remove what the served generation does not use, and rewrite the database.
+
+        Args:
+            dry_run: remove nothing.
+
+        Returns:
+            The files and objects that were removed, or that would be.
+        """
         from lmeraser.workspace.purge import purge
 
         with self.workspace.writing("purge"):
@@ -595,7 +730,21 @@ class Eraser:
         linear: bool = True,
         on_embedding: bool = True,
     ) -> EvaluationReport:
-        """Accuracy on labelled images, beside that of linear classifiers. See `evaluate.evaluate`."""
+        """Accuracy on labelled records, beside that of linear classifiers.
+
+        Args:
+            source: as of `add`, as are ``split`` and ``columns``.
+            split: of a dataset, or a subfolder of a folder.
+            columns: where payload and label are.
+            linear: also fit linear classifiers, on the retained records.
+            on_embedding: one of them on the embedding in use, which is wider than the features and takes longer.
+
+        Raises:
+            NoModelError: there is nothing to predict with.
+            SourceError: payloads that cannot be read, missing labels, or labels outside the known classes; all are
+                listed.
+            InputError: the source cannot be read, or lacks a column.
+        """
         from lmeraser.data.sources import open_source
         from lmeraser.inference.evaluate import evaluate
 
@@ -624,7 +773,7 @@ class Eraser:
         holder_contact: str | None = None,
         oms_key: str | os.PathLike[str] | None = None,
     ) -> ExportReport:
-        """Copy the served model to a folder that predicts without the workspace. See `folder.export_folder`.
+        """Copy the served model to a folder that predicts without the workspace.
 
         Args:
             out: the folder, new or empty; `lmeraser.load_predictor` loads it.
@@ -636,6 +785,12 @@ class Eraser:
             holder_contact: whom to tell otherwise.
             oms_key: private key (PEM, P-256, P-384 or P-521) to also sign it with, in the format of OpenSSF Model
                 Signing.
+
+        Raises:
+            NoModelError: nothing was trained yet.
+            RequestConflictError: the model holds the influence of records that are to be deleted.
+            InputError: the folder holds something or is in the workspace, the holder may not be called, the format
+                does not fit the model, or the key cannot sign.
         """
         from lmeraser.inference.export.folder import ExportOptions, export_folder
         from lmeraser.workspace.exports import Holder
@@ -646,11 +801,11 @@ class Eraser:
         return export_folder(self.session, as_path(out), options)
 
     def exports(self) -> list[HeldCopy]:
-        """The copies of the model outside of the workspace, and what each still holds. See `workspace.exports`."""
+        """The copies of the model outside of the workspace, and the influence that each still holds."""
         return self.workspace.exports.all()
 
     def export_statement(self) -> bytes:
-        """A signed statement of what has become of all copies until now. See `evidence.recall_statement`."""
+        """What has become of all copies until now, as a signed in-toto statement in a DSSE envelope."""
         from lmeraser.evidence.recall_statement import recall_statement
 
         workspace = self.workspace
@@ -658,7 +813,11 @@ class Eraser:
         return made.sign(workspace.signing_key).to_bytes()
 
     def tell_export(self, export: str | UUID) -> HeldCopy:
-        """Note that the holder of a recalled copy was told what was erased, by other means than the service."""
+        """Note that the holder of a recalled copy was told what was erased, by other means than the service.
+
+        Raises:
+            InputError: there is no such copy, or it is not recalled.
+        """
         exports, now = self.workspace.exports, self.workspace.clock()
         held = exports.require(str(export))
         if held.copy.state != "recalled":
@@ -672,14 +831,22 @@ class Eraser:
         return exports.require(str(export))
 
     def confirm_export(self, export: str | UUID) -> HeldCopy:
-        """Note that a copy is deleted, as its holder confirms; harmless to repeat."""
+        """Note that a copy is deleted, as its holder confirms; harmless to repeat.
+
+        Raises:
+            InputError: there is no such copy.
+        """
         exports, now = self.workspace.exports, self.workspace.clock()
         with self.workspace.request_transaction("exports") as connection:
             exports.confirm(connection, str(export), now=now)
         return exports.require(str(export))
 
     def quarantined(self) -> frozenset[int]:
-        """Numbers of the served model's clusters that are in quarantine, so that predictions do not use them."""
+        """Numbers of the served model's clusters that are in quarantine, so that predictions do not use them.
+
+        Raises:
+            NoModelError: nothing was trained yet.
+        """
         from lmeraser.inference.quarantine import current_scope
 
         return current_scope(self.workspace, self.workspace.generations.require()).clusters

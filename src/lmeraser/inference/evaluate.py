@@ -39,7 +39,13 @@ _MIN_RECORDS = 10  # with fewer, fitting is not worthwhile
 
 @dataclass(frozen=True)
 class ClassAccuracy:
-    """Accuracy on the images of one class."""
+    """Accuracy on the records of one class.
+
+    Attributes:
+        name: of the class.
+        images: number of its records.
+        accuracy: share of them whose most probable class is this one.
+    """
 
     name: str
     images: int
@@ -51,8 +57,8 @@ class EvaluationReport:
     """How well a model classifies.
 
     Attributes:
-        images: number of images.
-        accuracy: share of images whose most probable class is the label.
+        images: number of records.
+        accuracy: share of records whose most probable class is the label.
         linear_accuracy: the same for a linear classifier on the same features; None if it was not requested or
             there are fewer than two classes or ten retained records.
         embedding_accuracy: the same for a linear classifier on the embedding that heads see; None where there is
@@ -63,11 +69,11 @@ class EvaluationReport:
         per_class: accuracy on each class that occurs.
         clusters: of the model.
         expected_share: of the records, tuned again by one uniform request (`models.partitions.cost`).
-        passed_over: how many files and folders of each kind were in the source and are no images.
+        passed_over: how many files and folders of each kind were in the source and are no records.
         classes: names of all classes.
-        confusion: how many images of each class, by row, were taken for each class, by column.
-        reliability: of images whose most probable class has a probability in one of 15 bins, the mean of these
-            probabilities, how often that class is right, and how many images there are.
+        confusion: how many records of each class, by row, were taken for each class, by column.
+        reliability: of records whose most probable class has a probability in one of 15 bins, the mean of these
+            probabilities, how often that class is right, and how many records there are.
     """
 
     images: int

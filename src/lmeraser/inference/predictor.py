@@ -42,7 +42,7 @@ Query = Any  # as the input encoder of the modality takes it: of an image for in
 
 @dataclass(frozen=True)
 class Prediction:
-    """The answer for one image.
+    """The answer for one query.
 
     Attributes:
         label: index of the most probable class.

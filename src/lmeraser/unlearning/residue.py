@@ -56,7 +56,13 @@ _PAYLOADS = 16  # of records, in memory at once
 
 @dataclass(frozen=True)
 class Find:
-    """Where something of a probe was found: the probe, the file, the offset in it (-1: in its name)."""
+    """Where something of a probe was found.
+
+    Attributes:
+        probe: name of the probe, or the text.
+        file: path in the workspace.
+        offset: byte in the file; -1: in its name.
+    """
 
     probe: str
     file: str

@@ -65,7 +65,12 @@ class Holder:
 
 @dataclass(frozen=True)
 class HeldCopy:
-    """A copy together with its holder."""
+    """A copy together with its holder.
+
+    Attributes:
+        copy: what the ledger records of it.
+        holder: whom to tell of a recall; empty where nobody was named.
+    """
 
     copy: OutsideCopy
     holder: Holder

@@ -47,7 +47,13 @@ class _Part(BaseModel):
 
 
 class ExportedCluster(_Part):
-    """A cluster: its number, its path in the trie, and the digest of its constituent, where one is tuned."""
+    """A cluster with members.
+
+    Attributes:
+        number: in the model.
+        path: of the cluster in the trie.
+        constituent: digest of its tensors; None: nothing is tuned for it.
+    """
 
     number: int
     path: str
@@ -71,7 +77,13 @@ class ExportedBackbone(_Part):
 
 
 class ExportedEvaluation(_Part):
-    """The last evaluation of the exported generation."""
+    """The last evaluation of the exported generation.
+
+    Attributes:
+        images: number of records that it was evaluated on.
+        accuracy: share of them whose most probable class is the label.
+        linear_accuracy: the same for a linear classifier on the features of the clean view; None: not compared.
+    """
 
     images: int
     accuracy: float
