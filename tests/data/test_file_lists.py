@@ -21,6 +21,7 @@ def written(tmp_path: Path, name: str, text: str | bytes) -> Path:
         ("x.csv", 'id,subject\n"a, b", c \nd,\n'),
         ("x.CSV", '\ufeffid,subject\r\n"a, b", c \r\n\r\nd,\r\n'),
         ("x.csv", "id;subject\na, b; c \nd;\n"),
+        ("x.csv", "id|subject\na, b| c \nd|\n"),
         ("x.csv", '\ufeffsep=;\r\n\r\nid;subject\r\n"a, b"; c \r\nd;\r\n'),
         ("x.tsv", "id\tsubject\na, b\t c \nd\t\n"),
         ("x.jsonl", '{"id": "a, b", "subject": " c "}\n\n{"id": "d", "subject": null}\n'),

@@ -104,6 +104,13 @@ def test_numbers_are_places_where_the_classes_have_names(records: Records) -> No
     assert [found.label for found in records.index() if found.id == "r1"] == [1]
 
 
+def test_names_that_are_written_as_missing_values_are_mentioned(records: Records) -> None:
+    first, second = add(records, row(0, subject="N/A"), row(1, subject="ada"), classes=("cat", "NaN", "dog")).hints
+    assert first.startswith("the classes 'NaN' are written as missing labels are")
+    assert second.startswith("the subjects 'N/A' are written as missing names are")
+    assert add(records, row(2, subject="ada"), classes=("cat", "NaN", "dog")).hints == []  # no news
+
+
 def test_names_that_may_be_one_or_several_are_mentioned(records: Records) -> None:
     first = add(records, row(0, subject="ada;bob"), row(1), classes=("cat", "Cat", "dog"))
     assert first.hints == [

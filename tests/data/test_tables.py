@@ -14,6 +14,7 @@ import pyarrow.parquet as parquet
 import pytest
 import torch
 from datasets import ClassLabel, Dataset, Features, IterableDataset, Value
+from scipy.sparse import csr_array
 
 from lmeraser.data.modalities.text import TextFormat
 from lmeraser.data.rows import Columns, Example, Row, Source, check_row
@@ -186,6 +187,18 @@ def test_masked_values_are_missing() -> None:
 
     assert [row.label for row in opened((["a", "b"], masked)).rows] == ["1", None]
     assert [row.id for row in opened((["a", "b"], ["x", "y"], masked)).rows] == ["1", ""]
+
+
+def test_named_levels_of_an_index_are_columns() -> None:
+    frame = pd.DataFrame({"text": ["a", "b"], "label": ["x", "y"]})
+    frame.index = pd.MultiIndex.from_tuples([("p", 7, 0), ("q", 8, 0)], names=["subject", "id", None])
+    assert [(row.id, row.subject) for row in opened(frame).rows] == [("7", "p"), ("8", "q")]
+
+
+@pytest.mark.parametrize("values", [csr_array(np.eye(2)), (text for text in "ab")])
+def test_values_that_are_no_array_are_named(values: Any) -> None:
+    with pytest.raises(InputError, match=r"no array: (csr_array, which is sparse|generator)"):
+        opened((values, ["x", "y"]))
 
 
 def test_a_column_that_stands_twice_is_not_guessed(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from lmeraser.errors import InputError
 SUFFIXES = {".csv", ".tsv", ".tab", ".jsonl", ".ndjson"}
 METADATA_NAMES = ("metadata.csv", "metadata.jsonl")  # as the Hugging Face hub's imagefolder names them
 
-_DELIMITERS = ",;\t"
+_DELIMITERS = ",;\t|"
 _LARGEST = 1 << 30  # bytes of a table that is held in memory
 _LARGEST_LINE = 64 << 20  # characters of a line, or of a cell of a CSV file
 _EXCEL_DELIMITER = re.compile("sep=(.)")

@@ -47,6 +47,7 @@ from lmeraser.storage.database import SlotDraw
 _Known = tuple[str | None, int, Digest]  # subject, label and image digest of a record that is held
 _FRACTION_OF_A_WHOLE = re.compile(r"(?<=[0-9])\.0$")  # of a number that a table made a float
 _SHOWN_CLASSES = 5
+_MISSING = frozenset({"nan", "na", "n/a", "#n/a", "<na>", "nat", "null", "nil", "none", "undefined"})  # as texts
 _SEPARATORS = re.compile(r"[;|,&+/]| and ")  # of several names in one cell
 _UNKNOWN_LENGTH = 1 << 16  # rows to draw numbers for where a source does not tell; unused ones take no space
 _PUBLIC = {
@@ -175,6 +176,7 @@ def import_records(
             "a new workspace with 'lmeraser init --classes'"
         )
     report.hints += [*_classes_alike(before, classes), *checker.subjects_of_several_names()]
+    report.hints += _named_as_missing(before, classes, checker.new_subjects)
     return report
 
 
@@ -236,6 +238,22 @@ def _classes_alike(before: Collection[str], classes: Sequence[str]) -> list[str]
         for group in groups.values()
         if len(group) > 1 and not set(group).issubset(before)
     ]
+
+
+def _named_as_missing(before: Collection[str], classes: Iterable[str], subjects: Iterable[str]) -> list[str]:
+    """A line about new classes, and one about subjects, that other programs write where a value is missing."""
+    lines = []
+    if found := [name for name in classes if name not in before and name.casefold() in _MISSING]:
+        lines.append(
+            f"the classes {', '.join(map(repr, found))} are written as missing labels are; if they are none, "
+            "leave these cells empty in the source, and import it into a new workspace with --skip-bad"
+        )
+    if found := sorted(name for name in subjects if name.casefold() in _MISSING):
+        lines.append(
+            f"the subjects {', '.join(map(repr, found))} are written as missing names are, and each counts as one "
+            "person; leave these cells empty in the source where nobody is named"
+        )
+    return lines
 
 
 @dataclass(frozen=True)
@@ -369,6 +387,11 @@ class _Checker:
             + ", ".join(map(ascii, sorted(ways)))
             for subject, ways in several.items()
         ]
+
+    @property
+    def new_subjects(self) -> Collection[str]:
+        """The subjects of new records, in canonical form."""
+        return self._subjects
 
     def subjects_of_several_names(self) -> list[str]:
         """A line about subjects of new records that look like a list of people, as one cell may hold it."""

@@ -313,8 +313,12 @@ def object_table(source: Any, payloads: PayloadFormat, columns: Columns) -> Cell
 
 
 def _frame_table(frame: Any) -> CellTable:
-    if frame.index.name is not None and frame.index.name not in frame.columns:
-        frame = frame.reset_index()  # an index with a name is a column, often that of the ids
+    # A level of the index with a name is a column, often that of the ids.
+    levels = [
+        level for level, name in enumerate(frame.index.names) if name is not None and name not in frame.columns
+    ]
+    if levels:
+        frame = frame.reset_index(level=levels)
     names = [str(name) for name in frame.columns]
 
     def read(wanted: Sequence[str]) -> Iterator[Cells]:
@@ -390,6 +394,12 @@ def _sequence(part: Any) -> Any:
         values = part.data.astype(object)
         values[np.ma.getmaskarray(part)] = None
         return values
+    if hasattr(part, "toarray") or not hasattr(part, "__len__"):
+        raise InputError(
+            "Values that are no array",
+            got=f"{type(part).__name__}{', which is sparse' if hasattr(part, 'toarray') else ''}",
+            next_step="give lists or arrays of numpy",
+        )
     try:
         return np.asarray(part)
     except Exception as error:  # tensors on a device, with a gradient or of a type that numpy lacks
