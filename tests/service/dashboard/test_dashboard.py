@@ -23,10 +23,11 @@ from starlette.testclient import TestClient
 import lmeraser.pipeline.executors.local as local
 from conftest import DIGIT_COLUMNS, Template, digits, respell
 from lmeraser import Eraser
+from lmeraser.core.time import add_months, from_text, to_text
 from lmeraser.evidence.dsse import SigningKey
 from lmeraser.pipeline.executors.local import LocalExecutor
 from lmeraser.service.dashboard.dashboard import add_dashboard
-from lmeraser.service.dashboard.pages import _reference_end
+from lmeraser.service.dashboard.pages import _reference_end, format_time
 from lmeraser.service.routes.planning import PLAN_TOKENS
 from serving import HELD, Running, config_of, running
 
@@ -447,6 +448,15 @@ def test_a_request_has_a_reference_an_extension_and_a_time_to_take_back(
     assert "filed by admin" in words
     (countdown,) = [span for span in Tags(page.text).all("span") if span.get("id") == "countdown"]
     assert 7100 < int(countdown["data-seconds"]) <= 7200
+    asked = api.service.eraser.requests()[0].asked
+    assert asked is not None
+    later = format_time(to_text(add_months(from_text(asked), 3)))
+    assert f"One extension is possible, to {later}" in words, "the day itself, of this law"
+    for what in ("cancel", "extend"):  # no reason stands in the ledger because it was the first of the list
+        chosen = next(each for each in Tags(page.text).all("select") if each["id"] == f"{what}-reason")
+        assert "required" in chosen
+        assert re.search(f'id="{what}-reason"[^>]*>\\s*<option value="">', page.text)
+    assert one.send(f"{page.url.path}/extend", page, reason="").status_code == 400
     extended = one.send(f"{page.url.path}/extend", page, reason="number")
     assert "there are many requests" in Tags(extended.text).words
     assert one.send(f"{page.url.path}/extend", page, reason="number").status_code == 409

@@ -13,7 +13,7 @@ from fastapi import Request as Call
 from pydantic import UUID4
 from starlette.responses import RedirectResponse, Response
 
-from lmeraser.core.time import from_text
+from lmeraser.core.time import from_text, to_text
 from lmeraser.errors import InputError, LmeraserError, VerificationError
 from lmeraser.evidence.certificate import verify, verify_in_ledger
 from lmeraser.service.dashboard.authorization import User, check_csrf_token, require_scope
@@ -153,6 +153,11 @@ def show_request(request_id: UUID4, call: Call, user: FollowUser, plan: bool = F
         urgency=urgency(from_text(request.due), now) if request.open else "",
         late=request.late(now),
         seconds_to_start=request.seconds_to_start(now),
+        extended_due=to_text(
+            service.workspace.config.requests.extended_due(
+                request.regulation, from_text(request.asked or request.received)
+            )
+        ),
         extensible=request.open and request.extended is None and not request.late(now),
         filed_by=_key_name(service, request.filed_by),
         regulations=REGULATIONS,
