@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 from scipy.sparse import csr_array
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
@@ -105,3 +107,20 @@ def test_texts_with_a_backbone(tmp_path: Path) -> None:
     assert set(classifier.predict(texts)) <= set(LABELS)
     with classifier.open() as eraser:
         assert eraser.record_ids() == sorted(texts)
+
+
+@pytest.mark.long
+def test_images_in_memory_are_learned_as_they_are_predicted(tmp_path: Path) -> None:
+    """A photo that says that it was turned is learned upright, and one in CMYK is no fault."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    pixels = np.random.default_rng(0).integers(0, 255, (3, 40, 20, 3), dtype=np.uint8)
+    turned = io.BytesIO()
+    Image.fromarray(pixels[0]).save(turned, "PNG", exif=exif)
+    images = [Image.open(turned), Image.fromarray(pixels[1]).convert("CMYK"), pixels[2]]
+    settings = {"backbone": {"image_size": 32}}
+    classifier = WorkspaceClassifier(tmp_path / "w", backbone="efficientnet-lite0", settings=settings)
+    classifier.fit(images, ["a", "b", "a"])
+    with classifier.open() as eraser:
+        stored = eraser.workspace.records.payloads(["0", "1", "2"])
+        np.testing.assert_array_equal(eraser.predict_proba(stored), eraser.predict_proba(images))
