@@ -22,7 +22,7 @@ def run(name: str, *arguments: str) -> str:
 
 
 @pytest.mark.long
-def test_cifar10(data: Path, tmp_path: Path) -> None:
+def test_cifar10_with_prompts_is_identical_to_retraining(data: Path, tmp_path: Path) -> None:
     options = [
         "--records",
         "120",
@@ -42,7 +42,7 @@ def test_cifar10(data: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-def test_forget_a_person(data: Path) -> None:
+def test_one_of_forty_people_is_forgotten_with_prompts(data: Path) -> None:
     options = ["--person", "7", "--prompts", "--clusters", "4", "--epochs", "2", "--image-size", "32"]
     output = run("forget_a_person.py", "--data", str(data / "orl_faces"), *options)
     assert "identical to retraining without person 7: yes" in output
@@ -50,7 +50,7 @@ def test_forget_a_person(data: Path) -> None:
 
 
 @pytest.mark.long
-def test_forget_a_person_by_default(data: Path) -> None:
+def test_one_of_forty_people_is_forgotten_and_nothing_tuned_again(data: Path) -> None:
     faces = run("forget_a_person.py", "--data", str(data / "orl_faces"), "--image-size", "32")
     assert "7 pictures deleted, nothing tuned again" in faces
     assert "identical to retraining without person 7: yes" in faces
@@ -65,7 +65,7 @@ def test_by_default_nothing_is_tuned(data: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-def test_forget_a_customer(data: Path, tmp_path: Path) -> None:
+def test_a_customer_is_forgotten_from_a_table_of_either_kind(data: Path, tmp_path: Path) -> None:
     table = pd.read_parquet(data / "banking77" / "train.parquet").head(60)
     table.drop(columns="id").to_csv(tmp_path / "tickets.csv", index=False)
     for source in (data / "banking77" / "train.parquet", tmp_path / "tickets.csv"):
@@ -76,7 +76,7 @@ def test_forget_a_customer(data: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-def test_forget_a_speaker(data: Path) -> None:
+def test_a_speaker_is_forgotten(data: Path) -> None:
     options = ["--rows", "60", "--speaker", "Monica Geller"]
     output = run("forget_a_speaker.py", "--data", str(data / "tv_dialogue"), *options)
     assert "before: 60 lines" in output
@@ -86,12 +86,12 @@ def test_forget_a_speaker(data: Path) -> None:
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", sorted(path.name for path in TUTORIALS.glob("*.py")))
-def test_tutorials(name: str) -> None:
+def test_a_tutorial_runs(name: str) -> None:
     """They compare what they claim themselves; `make docs` runs them, too."""
     assert run(str(TUTORIALS / name))
 
 
-def test_embeddings(capsys: pytest.CaptureFixture[str]) -> None:
+def test_embeddings_are_unlearned_in_any_order(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:  # in this process, which has loaded scikit-learn
         runpy.run_path(str(EXAMPLES / "embeddings.py"), run_name="__main__")
     output = capsys.readouterr().out

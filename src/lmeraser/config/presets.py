@@ -124,8 +124,10 @@ def preset_name(text: str) -> PresetName:
     Raises:
         ConfigError: there is no such preset.
     """
-    for name in get_args(PresetName):
+    known: tuple[PresetName, ...] = get_args(PresetName)
+    for name in known:
         if text == name:
-            return name  # type: ignore[no-any-return]
-    names = ", ".join(get_args(PresetName))
-    raise ConfigError("Preset not found", got=f"{text!r} (there are: {names})", next_step="choose one of them")
+            return name
+    raise ConfigError(
+        "Preset not found", got=f"{text!r} (there are: {', '.join(known)})", next_step="choose one of them"
+    )

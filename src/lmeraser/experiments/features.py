@@ -126,15 +126,9 @@ class FineTuning(SoftmaxRegression):
     """Approximate: continue on the retained records, and hope that the others are forgotten on the way.
 
     A baseline of most papers on approximate unlearning (Golatkar et al., CVPR 2020).
-
-    Args:
-        again: passes over the retained records.
-        options: of `SoftmaxRegression`.
     """
 
-    def __init__(self, *, again: int = 2, **options: float) -> None:
-        super().__init__(**options)  # type: ignore[arg-type]
-        self.again = again
+    again = 2  # passes over the retained records
 
     def unlearn(self, model: Arrays, retained: FeatureRecords, forgotten: FeatureRecords) -> Arrays:
         """Steps on the retained records, from the trained model."""
@@ -146,11 +140,10 @@ class GradientAscent(SoftmaxRegression):
 
     Args:
         ascents: passes over the forgotten records.
-        options: of `SoftmaxRegression`.
     """
 
-    def __init__(self, *, ascents: int = 1, **options: float) -> None:
-        super().__init__(**options)  # type: ignore[arg-type]
+    def __init__(self, *, ascents: int = 1) -> None:
+        super().__init__()
         self.ascents = ascents
 
     def unlearn(self, model: Arrays, retained: FeatureRecords, forgotten: FeatureRecords) -> Arrays:

@@ -23,7 +23,7 @@ def tied(seed: int, members: int, others: int) -> tuple[Floats, Any]:
     return np.where(truth, 0.5, 0.0) + coins.integers(0, 6, members + others) / 4, truth
 
 
-def test_by_hand() -> None:
+def test_areas_and_shares_are_those_counted_by_hand() -> None:
     """Members 4, 3, 1 and others 3, 2, 0: of 9 pairs, 6 are won (4: 3, 3: 2, 1: 1) and one is a tie."""
     report = attack_report([4, 3, 1, 3, 2, 0], [True, True, True, False, False, False])
     assert report.auc == pytest.approx(6.5 / 9)
@@ -200,7 +200,7 @@ def test_an_interval_of_nothing_is_refused(arguments: Any) -> None:
         auc_interval(*values, confidence=confidence)
 
 
-def test_json() -> None:
+def test_a_share_that_so_few_records_cannot_show_is_null_in_json() -> None:
     report = attack_report([1.0, 0.0], [True, False])
     assert report.to_json()["auc"] == 1.0
     assert report.to_json()["tpr_at_1_percent"] is None

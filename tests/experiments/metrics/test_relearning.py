@@ -116,6 +116,6 @@ def test_epsilon_is_positive(epsilon: float) -> None:
         anamnesis_index(RelearnTime(0, 1), RelearnTime(0, 1), epsilon=epsilon)
 
 
-def test_json() -> None:
+def test_what_was_never_reached_is_null_in_json() -> None:
     assert RelearnTime(None, 4).to_json() == {"steps": None, "watched": 4}
     assert AnamnesisIndex(None, Bound.UNKNOWN).to_json() == {"value": None, "bound": "unknown"}

@@ -96,7 +96,7 @@ def test_a_confidence_is_a_share(confidence: float) -> None:
         verdict([1.0], [1.0, 2.0], confidence=confidence)
 
 
-def test_json() -> None:
+def test_the_spread_of_one_value_is_null_in_json() -> None:
     assert verdict([1.0], [1.0, 1.0]).to_json() == {
         "inside": True,
         "mean": 1.0,

@@ -81,7 +81,8 @@ class ModelSnapshot:
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values, with plain strings."""
-        return json.loads(json.dumps(self.__dict__))  # type: ignore[no-any-return]
+        values: dict[str, Any] = json.loads(json.dumps(self.__dict__))
+        return values
 
     @classmethod
     def of_json(cls, values: Any) -> ModelSnapshot:
