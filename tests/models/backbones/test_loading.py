@@ -59,7 +59,10 @@ def _adapter(folder: Path) -> None:
 
 
 def _of_type(**config: Any) -> Callable[[Path], None]:
-    return lambda folder: (folder / "config.json").write_text(json.dumps(config)) and None
+    def fill(folder: Path) -> None:
+        (folder / "config.json").write_text(json.dumps(config))
+
+    return fill
 
 
 def _own_code(folder: Path) -> None:
