@@ -102,7 +102,8 @@ def test_the_database_tells_no_key_and_the_secret_is_needed_to_test_one(database
     _, text = keys.create("x", ["read"], now=NOW)
     with database.reading() as connection:
         stored = connection.exec_driver_sql("SELECT * FROM api_keys").all()
-    assert text.rpartition("_")[2] not in repr(stored)
+    secret = text.split("_", 2)[2]  # which may hold underscores
+    assert secret not in repr(stored)
     assert ApiKeys(database, secret=b"t" * 32).find(text) is None
 
 

@@ -293,7 +293,7 @@ def test_identities_that_are_not_taken(api: Running, identity: dict[str, str], m
 @pytest.mark.parametrize("kind", ["access", "portability"])
 def test_other_types_of_request_are_refused_with_the_reason(api: Running, kind: str) -> None:
     values = problem(api.file(GONE, subject_request_type=kind), 422, "request-type")
-    assert "no copy" in values["detail"]
+    assert "POST /find" in values["detail"]
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b'"x"', b"\xff\xfe", b'{"a": NaN}', b"[" * 100_000])
