@@ -20,6 +20,7 @@ from lmeraser.errors import InputError
 from lmeraser.inference.export.manifest import read_export
 from modality_records import classes_of, columns_of, records_of
 from serving import copied, prepared
+from ties import possible_probabilities
 
 
 @pytest.fixture(autouse=True)
@@ -42,27 +43,6 @@ def image_probabilities(folder: Path, images: list[Image.Image]) -> Any:
     model, inputs = image_model(folder, images)
     with torch.no_grad():
         return model(**inputs).logits.softmax(dim=1).numpy()
-
-
-def rounded_the_other_way(model: Any, vectors: Any) -> list[Any]:
-    """Probabilities of one image with one number of its embedding rounded the other way, for each that is a tie.
-
-    Args:
-        model: as exported.
-        vectors: of the views of the image, float32 [views, d].
-    """
-    module = sys.modules[type(model).__module__]
-    scale = model.config.scale
-    scaled = module._unit_rms(module._unit_rms(vectors).mean(dim=0)) * scale
-    middles = scaled.floor() + 0.5
-    found = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_unit_rms", lambda given: given)
-        for number in ((scaled - middles).abs() < 0.002).nonzero()[:, 0]:
-            other = scaled.clone()
-            other[number] = 2 * middles[number] - scaled[number]
-            found.append(model.logits(other[None, None] / scale).softmax(dim=1).numpy()[0])
-    return found
 
 
 def test_images_have_the_probabilities_of_the_workspace(template: Template, tmp_path: Path, run: Run) -> None:
@@ -130,10 +110,16 @@ def test_every_setting_has_the_probabilities_of_the_workspace(tmp_path: Path, ch
     with torch.no_grad():
         found = model(**inputs).logits.softmax(dim=1).numpy()
         model.logits = logits
+        unit_rms = (sys.modules[type(model).__module__], "_unit_rms")
+
+        def probabilities(vectors: torch.Tensor) -> Any:
+            return logits(vectors).softmax(dim=1).numpy()[0]
+
         for one, wanted, vectors in zip(found, expected, torch.cat(given), strict=True):
-            # Both compute features in float32, so a number half way between two integers may become either.
-            possible = [one, *rounded_the_other_way(model, vectors)]
-            assert any(np.allclose(each, wanted, rtol=0, atol=1e-4) for each in possible), (one, wanted)
+            possible = possible_probabilities(vectors, model.config.scale, unit_rms, probabilities)
+            np.testing.assert_allclose(next(possible), one, rtol=0, atol=TOLERANCE)
+            if not np.allclose(one, wanted, rtol=0, atol=TOLERANCE):
+                assert any(np.allclose(each, wanted, rtol=0, atol=TOLERANCE) for each in possible), (one, wanted)
     assert str(tmp_path) not in (tmp_path / "out" / "config.json").read_text()
 
 
