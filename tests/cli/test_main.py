@@ -406,7 +406,7 @@ def test_records_that_are_public_are_told_or_refused(run: Run, tmp_path: Path, p
     assert run(*w, "add", *source, "--refuse-public", "--skip-bad", "--json").json["public"] == 0
     told = run(*w, "add", *source)
     assert told.out.splitlines()[:1] == ["3 added, 9 already present"]
-    assert "3 added records are public" in told.out
+    assert "public images among the added records: 3" in told.out
     digits(range(52, 55)).to_parquet(parquet)
     assert "no added record" in run(*w, "add", *source).out
 

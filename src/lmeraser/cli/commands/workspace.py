@@ -143,15 +143,15 @@ def add(
         echo(f"{report.suppressed} rejected: deleted here before (--allow-deleted adds them again)")
     if report.public is not None:
         echo(
-            f"{report.public} added records are public: the backbone was trained on their images; deleting them "
-            "does not change the backbone (--refuse-public rejects them)"
+            f"public images among the added records: {report.public} (the backbone was trained on them). Deleting "
+            "them does not change the backbone (--refuse-public rejects them)"
             if report.public
             else "no added record is among the images that the backbone was trained on"
         )
     if report.duplicates:
         echo(
-            f"{report.duplicates} added records are duplicates: an earlier record holds the same {noun}. Deleting "
-            "one of them leaves the others (--with-duplicates deletes them, too)"
+            f"duplicates among the added records: {report.duplicates} (an earlier record holds the same {noun}). "
+            "Deleting one of them leaves the others (--with-duplicates deletes them, too)"
         )
     for line in (*report.spellings, *report.hints):
         echo(f"note: {line}")
