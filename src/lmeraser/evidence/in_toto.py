@@ -11,11 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, TypeVar
+
+from pydantic import BaseModel
 
 from lmeraser.core.digests import Digest, canonical_json, parse_json
 from lmeraser.errors import InputError, VerificationError
 from lmeraser.evidence.dsse import Envelope, PublicKey, SigningKey
+
+_Predicate = TypeVar("_Predicate", bound=BaseModel)
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
@@ -97,6 +101,30 @@ class InTotoStatement:
             return cls(tuple(map(Subject.of_json, subjects)), values["predicateType"], values["predicate"])
         except (TypeError, AttributeError, KeyError, InputError) as error:
             raise ValueError(f"malformed in-toto statement: {error}") from error
+
+
+def parse_predicate(statement: InTotoStatement, model: type[_Predicate], what: str) -> _Predicate:
+    """The predicate of a statement, in its form.
+
+    Args:
+        statement: whose signature was verified.
+        model: the form.
+        what: the statement is, for the error.
+
+    Raises:
+        VerificationError: it has another form.
+    """
+    try:
+        return model.model_validate_json(canonical_json(statement.predicate))
+    except ValueError as error:  # pydantic's errors are ValueErrors
+        raise malformed(what, str(error)) from error
+
+
+def malformed(what: str, fault: str) -> VerificationError:
+    """The error for something that was signed and has not the form that it should have; of the fault a line."""
+    return VerificationError(
+        f"Malformed {what}", got=fault.partition("\n")[0], next_step="ask the operator for another one"
+    )
 
 
 def verify_statement(data: bytes, key: PublicKey) -> InTotoStatement:

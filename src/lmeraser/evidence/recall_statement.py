@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from lmeraser.core.digests import Digest, canonical_json
+from lmeraser.core.digests import Digest
 from lmeraser.core.terminal import printable
 from lmeraser.core.time import to_text
 from lmeraser.errors import InputError, VerificationError
@@ -21,7 +21,7 @@ from lmeraser.evidence import hash_chain
 from lmeraser.evidence.certificate import CopyFacts
 from lmeraser.evidence.copies import copies_outside, recalled_copies
 from lmeraser.evidence.hash_chain import Entry, LedgerHead
-from lmeraser.evidence.in_toto import InTotoStatement, Subject
+from lmeraser.evidence.in_toto import InTotoStatement, Subject, malformed, parse_predicate
 from lmeraser.evidence.presentation import copy_line
 
 PREDICATE_TYPE = "urn:lmeraser:predicate:copies:1"
@@ -51,16 +51,10 @@ def check_form(statement: InTotoStatement) -> None:
     Raises:
         VerificationError: it does not.
     """
-    try:
-        stated = CopiesStated.model_validate_json(canonical_json(statement.predicate))
-        if [subject.name for subject in statement.subjects] != [f"ledger entry {stated.entries - 1}"]:
-            raise ValueError("the subject is not the entry that it tells of")
-    except ValueError as error:  # pydantic's errors are ValueErrors
-        raise VerificationError(
-            "Malformed statement of copies",
-            got=str(error).splitlines()[0],
-            next_step="ask the operator for another one",
-        ) from error
+    what = "statement of copies"
+    stated = parse_predicate(statement, CopiesStated, what)
+    if [subject.name for subject in statement.subjects] != [f"ledger entry {stated.entries - 1}"]:
+        raise malformed(what, "the subject is not the entry that it tells of")
 
 
 def recall_statement(entries: list[Entry], *, now: datetime) -> InTotoStatement:

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lmeraser.core.atomic_files import read_file
-from lmeraser.core.digests import Digest, canonical_json, parse_json
+from lmeraser.core.digests import Digest, parse_json
 from lmeraser.core.terminal import echo, print_json, printable
-from lmeraser.errors import InputError, LmeraserError, VerificationError
+from lmeraser.errors import InputError, LmeraserError
 from lmeraser.evidence import certificate as certificates
 from lmeraser.evidence import in_toto, recall_statement, verification_result
 from lmeraser.evidence.dsse import Envelope, PublicKey
@@ -110,16 +110,13 @@ def verify_files(path: Path, key: Path, *, ledger: Path | None = None, head: Pat
     entries = read_file(ledger) if ledger else None
     kept = LedgerHead.read(head, key=public_key) if head else None
     payload_type = Envelope.parse(data).payload_type
+    statement = in_toto.verify_statement(data, public_key) if payload_type == in_toto.PAYLOAD_TYPE else None
     if payload_type == HEAD_TYPE:
         found = _verified_head(data, public_key, entries, kept)
-    elif payload_type == in_toto.PAYLOAD_TYPE:
-        statement = in_toto.verify_statement(data, public_key)
-        if statement.predicate_type == verification_result.PREDICATE_TYPE:
-            found = _verified_result(statement, public_key, entries)
-        elif statement.predicate_type == recall_statement.PREDICATE_TYPE:
-            found = _verified_copies(statement, public_key, entries, kept)
-        else:
-            found = _verified_certificate(data, public_key, entries, kept)
+    elif statement is not None and statement.predicate_type == verification_result.PREDICATE_TYPE:
+        found = _verified_result(statement, public_key, entries)
+    elif statement is not None and statement.predicate_type == recall_statement.PREDICATE_TYPE:
+        found = _verified_copies(statement, public_key, entries, kept)
     else:
         found = _verified_certificate(data, public_key, entries, kept)
     return replace(found, in_ledger=ledger is not None, contains_head=head is not None)
@@ -147,12 +144,10 @@ def _verified_head(data: bytes, key: PublicKey, ledger: bytes | None, kept: Ledg
         facts = parse_json(key.verify(Envelope.parse(data), payload_type=HEAD_TYPE))
         head = LedgerHead.of_json(facts)
     except ValueError as error:
-        raise VerificationError(
-            "Malformed head of a ledger", got=str(error), next_step="ask the operator for another one"
-        ) from error
+        raise in_toto.malformed("head of a ledger", str(error)) from error
     if ledger is not None:
-        check(ledger, head=kept)
-        check(ledger, head=head)
+        for expected in [head] if kept is None else [kept, head]:
+            check(ledger, head=expected)
     lines = [
         "HEAD OF A LEDGER",
         "",
@@ -167,14 +162,7 @@ def _verified_result(statement: in_toto.InTotoStatement, key: PublicKey, ledger:
         raise InputError(
             "The result of an audit is in no ledger", next_step="leave --ledger out, and compare the subject"
         )
-    try:
-        result = verification_result.AuditResult.model_validate_json(canonical_json(statement.predicate))
-    except ValueError as error:  # pydantic's errors are ValueErrors
-        raise VerificationError(
-            "Malformed result of an audit",
-            got=str(error).splitlines()[0],
-            next_step="ask the operator for another one",
-        ) from error
+    result = in_toto.parse_predicate(statement, verification_result.AuditResult, "result of an audit")
     lines = [
         "RESULT OF AN AUDIT",
         "",

@@ -111,13 +111,13 @@ def _print_list(title: str, found: Sequence[Mapping[str, Any]], *, as_csv: bool,
         print_json(found)
         return
     header = list(found[0]) if found else []
-    rows = [[_counts(value) if isinstance(value, Mapping) else value for value in line.values()] for line in found]
     if as_csv:
         writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerows([header, *([_cell(value) for value in line.values()] for line in found)] if rows else [])
+        writer.writerows([header, *([_cell(value) for value in line.values()] for line in found)] if found else [])
         return
     from lmeraser.core.console import print_rows
 
+    rows = [[_counts(value) if isinstance(value, Mapping) else value for value in line.values()] for line in found]
     print_rows(f"{title}: {len(rows)}", header, rows, unfolded=header[:1])
 
 
