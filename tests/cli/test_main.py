@@ -138,6 +138,7 @@ def test_what_the_system_refuses_is_one_message(run: Run, trained: Path, monkeyp
     refused(run("-w", trained, "status"), "workspace.json: Permission denied", "permissions")
     with pytest.raises(PermissionError):
         run("-w", trained, "--debug", "status")
+    refused(run("add", ""), "An argument is empty", "argument")  # the debugging was the other call's
 
 
 @pytest.mark.parametrize("full", [True, False])

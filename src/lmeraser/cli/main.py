@@ -105,6 +105,7 @@ def main() -> None:
 
 def _run() -> None:
     try:
+        global_options.debug = False  # until the options are read; this process may have had an earlier call
         _refuse_empty(sys.argv[1:])
         status = _command_line()(prog_name="lmeraser", standalone_mode=False)
         if status == StoppedError.exit_code:  # typer turns an interruption into this status without a message
